@@ -1,0 +1,274 @@
+//! The accept thread: takes connections off the queue, admits them, hands them to workers. Owns the
+//! listener while the server serves, and the classes of accept's errors; must never spin, nor touch
+//! an established connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::endpoint::Endpoint;
+use super::limits::Overflow;
+use super::listener::Listener;
+use super::record::Record;
+use super::server::Shared;
+use super::socket::Socket;
+use super::stop::Cause;
+use super::sys::{self, PollFd};
+use super::worker::{Accepted, Inbox, Message, Worker};
+
+/// Accepts a wake-up, so that a stop is seen even in a flood.
+const TURN: usize = 64;
+/// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
+const REST: Duration = Duration::from_millis(100);
+/// Connects in a flood come closer together than this...
+const FLOOD: Duration = Duration::from_micros(300);
+/// ...and are then waited for so long, so that one wake-up takes several.
+const COALESCE: Duration = Duration::from_micros(50);
+/// A worker with so many connections is not given more while another one could be started.
+const FULL_WORKER: usize = 16;
+/// A worker with so many that is never found asleep is busy enough to be helped.
+const BUSY_WORKER: usize = 4;
+
+/// What an error of accept4 means, errno by errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// The queue is empty.
+    Empty,
+    /// The one connection was lost; the next may be fine.
+    Connection,
+    /// The process or the system is out of something; it has to be waited for.
+    Exhausted,
+    /// The listener is none, and never will be again.
+    Fatal,
+}
+
+fn classify(errno: i32) -> Failure {
+    match errno {
+        libc::EAGAIN => Failure::Empty,
+        libc::ECONNABORTED
+        | libc::EINTR
+        | libc::EPROTO
+        | libc::ENETDOWN
+        | libc::ENOPROTOOPT
+        | libc::EHOSTDOWN
+        | libc::ENONET
+        | libc::EHOSTUNREACH
+        | libc::EOPNOTSUPP
+        | libc::ENETUNREACH
+        | libc::EPERM
+        | libc::ETIMEDOUT
+        | libc::ECONNRESET => Failure::Connection,
+        libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else a kernel may invent: back off.
+        _ => Failure::Exhausted,
+    }
+}
+
+/// The accept thread's own state.
+pub(crate) struct Acceptor {
+    shared: Arc<Shared>,
+    listener: Listener,
+    local: SocketAddr,
+    /// The local address of each connection has to be asked for, for the listener has all of them.
+    wildcard: bool,
+    workers: Vec<Arc<Inbox>>,
+    next_id: u64,
+    /// Until when accepting rests; None while it does not.
+    rest: Option<Instant>,
+    last: Option<Instant>,
+    /// A descriptor to give up, so that even without a free one an excess connection can be refused.
+    reserve: Option<std::fs::File>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(shared: Arc<Shared>, listener: Listener, local: SocketAddr, workers: Vec<Arc<Inbox>>) -> Self {
+        let mut acceptor = Self {
+            shared,
+            listener,
+            local,
+            wildcard: local.ip().is_unspecified(),
+            workers,
+            next_id: 1,
+            rest: None,
+            last: None,
+            reserve: None,
+        };
+        acceptor.refill_reserve();
+        acceptor
+    }
+
+    fn refill_reserve(&mut self) {
+        if self.shared.limits.overflow == Overflow::Refuse && self.reserve.is_none() {
+            self.reserve = std::fs::File::open("/dev/null").ok();
+        }
+    }
+
+    /// The thread's body: accepts until the server stops, then hands the rest of the queue over.
+    pub(crate) fn run(mut self) {
+        let result = catch_unwind(AssertUnwindSafe(|| self.accept_until_stop()));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.shared.stop_by_itself(Cause::AcceptError),
+            Err(_) => {
+                self.shared.count_error();
+                self.shared.stop_by_itself(Cause::AcceptError);
+            }
+        }
+        let Self { shared, listener, workers, .. } = self;
+        listener.close();
+        // Behind every connection in each channel; a worker started later would find none.
+        for worker in workers {
+            worker.send(Message::Drain);
+        }
+        drop(shared);
+    }
+
+    fn accept_until_stop(&mut self) -> io::Result<()> {
+        loop {
+            if self.shared.stop.has_begun() {
+                if !self.shared.stop.is_hard() {
+                    self.accept_queue()?;
+                }
+                return Ok(());
+            }
+            if self.has_room() && self.rest.is_none() {
+                let mut fds = [PollFd::readable(self.shared.bell().as_fd()), PollFd::readable(self.listener.as_fd())];
+                wait(&mut fds, None);
+                if fds[0].ready() {
+                    self.shared.bell().clear();
+                }
+                if fds[1].ready() && !self.shared.stop.has_begun() {
+                    self.coalesce();
+                    self.accept_some(TURN)?;
+                }
+            } else {
+                // Full, or out of descriptors: the next connection that ends rings the bell.
+                let mut fds = [PollFd::readable(self.shared.bell().as_fd())];
+                let freed = wait(&mut fds, self.rest);
+                self.shared.bell().clear();
+                if freed || self.rest.is_none_or(|until| until <= Instant::now()) {
+                    self.rest = None;
+                    self.refill_reserve();
+                }
+            }
+        }
+    }
+
+    /// In a flood, lets a few connections gather: one wake-up for several is a third cheaper.
+    fn coalesce(&self) {
+        if self.last.is_some_and(|last| last.elapsed() < FLOOD) {
+            thread::sleep(COALESCE);
+        }
+    }
+
+    /// What was in the queue when the stop began is served like all before it.
+    fn accept_queue(&mut self) -> io::Result<()> {
+        let waiting = self.listener.waiting();
+        if self.has_room() { self.accept_some(waiting) } else { Ok(()) }
+    }
+
+    /// Whether the limit admits one more. If not, the next connection to end is asked to ring.
+    fn has_room(&self) -> bool {
+        self.shared.limits.overflow == Overflow::Refuse || self.shared.has_room()
+    }
+
+    fn accept_some(&mut self, most: usize) -> io::Result<()> {
+        for _ in 0..most {
+            if !self.has_room() {
+                return Ok(());
+            }
+            match sys::accept(self.listener.as_fd(), true) {
+                Ok((fd, peer)) => {
+                    self.last = Some(Instant::now());
+                    self.admit(Socket::new(fd), peer);
+                }
+                Err(error) => {
+                    let failure = classify(error.raw_os_error().unwrap_or(libc::EIO));
+                    if failure == Failure::Empty {
+                        return Ok(());
+                    }
+                    self.shared.ledger.count_accept_error();
+                    match failure {
+                        Failure::Exhausted => return self.exhausted(),
+                        Failure::Fatal => return Err(error),
+                        Failure::Connection | Failure::Empty => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Out of descriptors or memory: rests, so as not to spin; where it is to refuse, it refuses one
+    /// by the reserve.
+    fn exhausted(&mut self) -> io::Result<()> {
+        if self.reserve.take().is_some() {
+            if let Ok((fd, _)) = sys::accept(self.listener.as_fd(), true) {
+                self.refuse(Socket::new(fd));
+            }
+            self.refill_reserve();
+        }
+        self.shared.ask_for_room();
+        self.rest = Some(Instant::now() + REST);
+        Ok(())
+    }
+
+    fn refuse(&self, socket: Socket) {
+        self.shared.ledger.count_refused();
+        socket.abort();
+    }
+
+    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>) {
+        if !self.shared.enter() {
+            return self.refuse(socket);
+        }
+        // Never None for a TCP socket; an unspecified peer is better than a lost connection.
+        let peer = peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
+        let local = if self.wildcard {
+            // Fails where the peer has reset already; the listener's own address is right then too.
+            socket.options().local_addr().ok().and_then(|address| address.as_socket()).unwrap_or(self.local)
+        } else {
+            self.local
+        };
+        let record = Arc::new(Record::new(self.next_id, Endpoint::tcp(local), Endpoint::tcp(peer)));
+        self.next_id += 1;
+        let place = self.shared.ledger.open(&record);
+        let worker = self.pick();
+        worker.load.fetch_add(1, Relaxed);
+        worker.send(Message::Adopt(Accepted { socket, record, place }));
+    }
+
+    /// The least loaded worker, or a new one where load asks for it and the number allows it.
+    fn pick(&mut self) -> Arc<Inbox> {
+        let least = self.workers.iter().min_by_key(|worker| worker.load.load(Relaxed)).expect("worker 0 starts with the server");
+        let load = least.load.load(Relaxed);
+        let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
+        let least = Arc::clone(least);
+        if asks && self.workers.len() < self.shared.most_workers {
+            // EAGAIN of clone or EMFILE of the poller: the workers there are have to do.
+            if let Ok(worker) = start_worker(&self.shared, self.workers.len()) {
+                self.workers.push(Arc::clone(&worker));
+                return worker;
+            }
+        }
+        least
+    }
+}
+
+/// Opens and starts a worker. Nothing is left open where it fails.
+pub(crate) fn start_worker(shared: &Arc<Shared>, number: usize) -> io::Result<Arc<Inbox>> {
+    let (worker, inbox) = Worker::new(Arc::clone(shared))?;
+    shared.spawn(format!("rsock-worker-{number}"), move || worker.run())?;
+    shared.enlist(&inbox);
+    Ok(inbox)
+}
+
+/// Polls; an interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
+fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
+    sys::poll(fds, deadline).is_ok_and(|ready| ready > 0)
+}

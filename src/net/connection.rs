@@ -1,0 +1,857 @@
+//! One connection as its worker sees it: its legs, their flags and buffers, and how a turn of it is
+//! served. Owns the edge-trigger rules and the rules of half-close and lingering close. Must never
+//! block, take a lock, or allocate on the way of data that can be sent at once.
+//!
+//! The edge-trigger rules: a leg is readable or writable until the kernel says EAGAIN. One shortcut
+//! saves a call a message: a short read means an empty queue, but only if the event that announced
+//! the data said nothing of an end, an error or urgent data (`careful`), for these end a read early
+//! and do not announce themselves twice.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+use socket2::{Domain, Protocol, Type};
+
+use super::endpoint::Endpoint;
+use super::ledger::Place;
+use super::record::{ClosedBy, Record};
+use super::service::{BATCH_BYTES, Bell, Drain, Heard, Io, Leg, Session, SessionError, Waker};
+use super::socket::Socket;
+use super::sys;
+use super::timers::{Key, Timers};
+
+/// A lingering close gives up when nothing has moved for so long.
+const LINGER: Duration = Duration::from_secs(2);
+/// So many empty write buffers are kept by a worker for the next leg that needs one.
+const POOLED: usize = 16;
+
+/// Where our FIN on a leg stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fin {
+    Open,
+    /// To be sent behind what is in the outbox.
+    Wanted,
+    Sent,
+}
+
+/// One socket of a session, with what the engine knows of it.
+struct Wire {
+    socket: Socket,
+    readable: bool,
+    writable: bool,
+    /// The event said RDHUP, HUP, ERR or PRI: read until EAGAIN.
+    careful: bool,
+    connecting: bool,
+    /// The peer's FIN has been read.
+    eof: bool,
+    /// The session, or the pipe, knows of it.
+    eof_told: bool,
+    fin: Fin,
+    /// The session does not want input.
+    paused: bool,
+    /// The outbox has reached high water and not yet low water again.
+    blocked: bool,
+    /// `write` fell short: the session is owed a `low_water`.
+    short: bool,
+    /// The rest in the inbox is to be offered again.
+    offer: bool,
+    pipe_to: Option<Leg>,
+    outbox: Option<Box<VecDeque<u8>>>,
+    inbox: Option<Box<Vec<u8>>>,
+}
+
+impl Wire {
+    fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            // Tried at once: by the time a worker sees a connection its first bytes are often there.
+            readable: true,
+            writable: true,
+            careful: false,
+            connecting: false,
+            eof: false,
+            eof_told: false,
+            fin: Fin::Open,
+            paused: false,
+            blocked: false,
+            short: false,
+            offer: false,
+            pipe_to: None,
+            outbox: None,
+            inbox: None,
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.len())
+    }
+
+    fn unused(&self) -> usize {
+        self.inbox.as_ref().map_or(0, |inbox| inbox.len())
+    }
+}
+
+/// How a connection ends, once that is settled.
+pub(crate) struct Gone {
+    pub(crate) by: ClosedBy,
+    pub(crate) error: Option<String>,
+    /// With RST in place of FIN.
+    pub(crate) reset: bool,
+}
+
+/// What the worker's connections share while they are served.
+pub(crate) struct Tools {
+    pub(crate) poll: Poll,
+    pub(crate) timers: Timers,
+    pub(crate) bell: Arc<dyn Bell>,
+    /// High water of an outbox; low water is a quarter of it.
+    pub(crate) high_water: usize,
+    pub(crate) half_close: Option<Duration>,
+    /// Bytes that the connection being served may still move in this turn.
+    pub(crate) budget: usize,
+    pool: Vec<Box<VecDeque<u8>>>,
+}
+
+impl Tools {
+    pub(crate) fn new(poll: Poll, bell: Arc<dyn Bell>, high_water: usize, half_close: Option<Duration>) -> Self {
+        Self { poll, timers: Timers::default(), bell, high_water, half_close, budget: 0, pool: Vec::new() }
+    }
+
+    fn low_water(&self) -> usize {
+        self.high_water / 4
+    }
+
+    fn take_buffer(&mut self) -> Box<VecDeque<u8>> {
+        // At its full size from the start, for it never grows beyond.
+        self.pool.pop().unwrap_or_else(|| Box::new(VecDeque::with_capacity(self.high_water)))
+    }
+
+    fn give_buffer(&mut self, buffer: Box<VecDeque<u8>>) {
+        if self.pool.len() < POOLED {
+            self.pool.push(buffer);
+        }
+    }
+}
+
+/// Where a connection is while half of it is closed; None for all others, which need no clock.
+struct Watch {
+    since: Instant,
+    progress: Instant,
+}
+
+/// What is due to a session apart from bytes.
+#[derive(Default)]
+pub(crate) struct Due {
+    pub(crate) open: bool,
+    pub(crate) wake: bool,
+    pub(crate) drain: bool,
+    pub(crate) engine_timer: bool,
+    /// `Io::connect` failed on the spot.
+    refused: Option<i32>,
+    pub(crate) timers: Vec<u32>,
+}
+
+/// One connection: its legs, its record, and what is to happen to it.
+pub(crate) struct Connection {
+    near: Wire,
+    far: Option<Box<Wire>>,
+    pub(crate) record: Arc<Record>,
+    pub(crate) place: Place,
+    /// What ended it first, while it goes on to deliver what is owed.
+    ending: Option<ClosedBy>,
+    lingering: bool,
+    /// The session closes by itself while the server drains.
+    hold: bool,
+    gone: Option<Box<Gone>>,
+    watch: Option<Box<Watch>>,
+    timers: Vec<(Key, Instant)>,
+    pub(crate) due: Option<Box<Due>>,
+    waker: Option<Box<Waker>>,
+}
+
+/// Whether a connection has more to do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It waits for an event.
+    Idle,
+    /// Its turn was over before its work was.
+    More,
+    /// It has ended.
+    Gone,
+}
+
+/// Token of a leg: which slot, which leg, and a generation that tells a slot's owners apart.
+pub(crate) fn leg_token(token: u64, leg: Leg) -> Token {
+    Token(token as usize | usize::from(leg == Leg::Far))
+}
+
+impl Connection {
+    pub(crate) fn new(socket: Socket, record: Arc<Record>, place: Place) -> Self {
+        Self {
+            near: Wire::new(socket),
+            far: None,
+            record,
+            place,
+            ending: None,
+            lingering: false,
+            hold: false,
+            gone: None,
+            watch: None,
+            timers: Vec::new(),
+            due: Some(Box::new(Due { open: true, ..Due::default() })),
+            waker: None,
+        }
+    }
+
+    fn wire(&self, leg: Leg) -> Option<&Wire> {
+        match leg {
+            Leg::Near => Some(&self.near),
+            Leg::Far => self.far.as_deref(),
+        }
+    }
+
+    fn wire_mut(&mut self, leg: Leg) -> Option<&mut Wire> {
+        match leg {
+            Leg::Near => Some(&mut self.near),
+            Leg::Far => self.far.as_deref_mut(),
+        }
+    }
+
+    fn wires(&self) -> impl Iterator<Item = &Wire> {
+        std::iter::once(&self.near).chain(self.far.as_deref())
+    }
+
+    fn wires_mut(&mut self) -> impl Iterator<Item = &mut Wire> {
+        std::iter::once(&mut self.near).chain(self.far.as_deref_mut())
+    }
+
+    /// Registers the near leg with the worker's poller.
+    pub(crate) fn register(&self, tools: &Tools, token: u64) -> io::Result<()> {
+        register(tools, &self.near.socket, leg_token(token, Leg::Near))
+    }
+
+    /// Takes note of an event.
+    pub(crate) fn notice(&mut self, leg: Leg, event: &mio::event::Event) {
+        let Some(wire) = self.wire_mut(leg) else { return };
+        let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
+        wire.readable |= event.is_readable() || ended;
+        wire.writable |= event.is_writable() || ended;
+        wire.careful |= ended || event.is_priority();
+    }
+
+    /// The events that are due to the session, made where there are none yet.
+    pub(crate) fn due(&mut self) -> &mut Due {
+        self.due.get_or_insert_default()
+    }
+
+    /// Has every receive queue looked into again, whatever the last event said.
+    pub(crate) fn recheck(&mut self) {
+        for wire in self.wires_mut() {
+            wire.readable = true;
+        }
+    }
+
+    /// Whether nothing is unread, unsent or held back, so that a draining server may close it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.hold && self.due.is_none() && self.wires().all(|wire| !wire.readable && !wire.connecting && wire.unsent() == 0)
+    }
+
+    /// Settles how the connection ends, unless that is settled already.
+    pub(crate) fn end(&mut self, by: ClosedBy, error: Option<String>, reset: bool) {
+        if self.gone.is_none() {
+            self.gone = Some(Box::new(Gone { by, error, reset }));
+        }
+    }
+
+    /// The same for a server that stops: what had begun to end it otherwise keeps its name.
+    pub(crate) fn end_by_stop(&mut self, reset: bool) {
+        let by = self.ending.unwrap_or(ClosedBy::Stop);
+        self.end(if reset { ClosedBy::Stop } else { by }, None, reset);
+    }
+
+    /// Takes the connection apart: how it ended, and its sockets, to be closed by the caller.
+    pub(crate) fn dismantle(mut self, tools: &mut Tools, token: u64) -> (Gone, Vec<Socket>) {
+        for (key, at) in self.timers.drain(..) {
+            tools.timers.remove(at, token, key);
+        }
+        let gone = self.gone.take().map_or(Gone { by: ClosedBy::Error, error: None, reset: true }, |gone| *gone);
+        let mut sockets = Vec::with_capacity(2);
+        for mut wire in std::iter::once(self.near).chain(self.far.map(|far| *far)) {
+            if let Some(mut buffer) = wire.outbox.take() {
+                buffer.clear();
+                tools.give_buffer(buffer);
+            }
+            sockets.push(wire.socket);
+        }
+        (gone, sockets)
+    }
+}
+
+fn register(tools: &Tools, socket: &Socket, token: Token) -> io::Result<()> {
+    // Urgent data asks for PRIORITY: without it, data that ends at the urgent mark looks like a
+    // short read of an empty queue.
+    let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+    tools.poll.registry().register(&mut SourceFd(&socket.as_fd().as_raw_fd()), token, interest)
+}
+
+/// A connection during its turn: the session's `Io`.
+pub(crate) struct Turn<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) tools: &'a mut Tools,
+    pub(crate) token: u64,
+}
+
+impl Turn<'_> {
+    /// Serves one turn: what is due, then both legs until nothing more can be done or the budget is
+    /// spent. An error of the session is returned; all else is settled in the connection.
+    pub(crate) fn serve(&mut self, session: &mut dyn Session, scratch: &mut [u8]) -> Heard<Served> {
+        self.tools.budget = BATCH_BYTES;
+        if let Some(due) = self.connection.due.take() {
+            self.tell_due(session, *due)?;
+            if self.connection.gone.is_some() {
+                return Ok(Served::Gone);
+            }
+        }
+        loop {
+            let mut acted = self.serve_leg(session, scratch, Leg::Near)?;
+            if self.connection.far.is_some() {
+                acted |= self.serve_leg(session, scratch, Leg::Far)?;
+            }
+            self.settle();
+            if self.connection.gone.is_some() {
+                return Ok(Served::Gone);
+            }
+            if !acted || self.tools.budget == 0 {
+                self.watch();
+                return Ok(if acted { Served::More } else { Served::Idle });
+            }
+        }
+    }
+
+    fn tell_due(&mut self, session: &mut dyn Session, due: Due) -> Heard {
+        if due.open {
+            session.open(self)?;
+        }
+        if due.drain && session.drain(self)? == Drain::Hold {
+            self.connection.hold = true;
+        }
+        if due.wake {
+            if let Some(waker) = &self.connection.waker {
+                waker.heard();
+            }
+            session.wake(self)?;
+        }
+        if let Some(errno) = due.refused {
+            session.connected(self, Err(errno))?;
+        }
+        for key in due.timers {
+            // One of the calls above may have taken it away or set it anew.
+            if self.take_expired(Key::Session(key)) {
+                session.timer(self, key)?;
+            }
+        }
+        if due.engine_timer && self.take_expired(Key::Engine) {
+            self.overdue();
+        }
+        Ok(())
+    }
+
+    /// Does what can be done on one leg; whether there was anything.
+    fn serve_leg(&mut self, session: &mut dyn Session, scratch: &mut [u8], leg: Leg) -> Heard<bool> {
+        let mut acted = false;
+        if self.wire(leg).connecting && self.wire(leg).writable {
+            acted = true;
+            let result = self.finish_connect(leg);
+            if !self.connection.lingering {
+                session.connected(self, result)?;
+            }
+            if result.is_err() {
+                return Ok(true);
+            }
+        }
+        if self.wire(leg).outbox.is_some() && self.wire(leg).writable && self.tools.budget > 0 {
+            acted = true;
+            self.flush(leg);
+        }
+        if self.wire(leg).short && !self.wire(leg).blocked && self.tools.budget > 0 && !self.connection.lingering {
+            acted = true;
+            self.wire_mut(leg).short = false;
+            for wire in self.connection.wires_mut() {
+                wire.offer = true;
+            }
+            session.low_water(self, leg)?;
+        }
+        if self.wire(leg).offer {
+            self.wire_mut(leg).offer = false;
+            if !self.connection.lingering && !self.wire(leg).paused {
+                acted |= self.offer(session, leg)?;
+            }
+        }
+        if self.may_read(session, leg) && self.connection.gone.is_none() {
+            acted = true;
+            self.read(session, scratch, leg)?;
+        }
+        if self.wire(leg).eof && !self.wire(leg).eof_told {
+            acted |= self.tell_eof(session, leg)?;
+        }
+        Ok(acted)
+    }
+
+    fn wire(&self, leg: Leg) -> &Wire {
+        self.connection.wire(leg).expect("only a leg that is there is served")
+    }
+
+    fn wire_mut(&mut self, leg: Leg) -> &mut Wire {
+        self.connection.wire_mut(leg).expect("only a leg that is there is served")
+    }
+
+    fn finish_connect(&mut self, leg: Leg) -> Result<(), i32> {
+        let wire = self.wire_mut(leg);
+        wire.connecting = false;
+        let failed = match wire.socket.options().take_error() {
+            Ok(None) => return Ok(()),
+            Ok(Some(error)) | Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        // The session decides what becomes of the near leg; there is no far one.
+        self.connection.far = None;
+        Err(failed)
+    }
+
+    fn may_read(&self, session: &dyn Session, leg: Leg) -> bool {
+        let wire = self.wire(leg);
+        if !wire.readable || wire.eof || wire.connecting || self.tools.budget == 0 {
+            return false;
+        }
+        if self.connection.lingering {
+            return true;
+        }
+        if wire.paused {
+            return false;
+        }
+        match wire.pipe_to {
+            Some(to) => self.connection.wire(to).is_some_and(|to| !to.blocked),
+            None => !wire.blocked && wire.unused() < session.input_limit(),
+        }
+    }
+
+    fn read(&mut self, session: &mut dyn Session, scratch: &mut [u8], leg: Leg) -> Heard {
+        let pipe_to = self.wire(leg).pipe_to.filter(|_| !self.connection.lingering);
+        let room = match pipe_to {
+            _ if self.connection.lingering => scratch.len(),
+            Some(to) => self.tools.high_water - self.wire(to).unsent(),
+            None => session.input_limit() - self.wire(leg).unused(),
+        };
+        let room = room.min(scratch.len());
+        let wire = self.wire_mut(leg);
+        let count = match sys::recv(wire.socket.as_fd(), &mut scratch[..room], 0) {
+            Ok(count) => count,
+            Err(error) => {
+                match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => {
+                        wire.readable = false;
+                        wire.careful = false;
+                    }
+                    _ => self.broken(leg, &error),
+                }
+                return Ok(());
+            }
+        };
+        if count == 0 {
+            wire.eof = true;
+            wire.readable = false;
+            return Ok(());
+        }
+        if count < room && !wire.careful {
+            wire.readable = false;
+        }
+        if leg == Leg::Near {
+            self.connection.record.count_received(count);
+        }
+        let data = &scratch[..count];
+        if let Some(to) = pipe_to {
+            let budget = self.tools.budget;
+            let taken = self.write(to, data);
+            debug_assert!(taken == count || self.connection.gone.is_some(), "no more was read than there was room for");
+            // What is passed on counts once.
+            self.tools.budget = budget.saturating_sub(count);
+            return Ok(());
+        }
+        self.tools.budget = self.tools.budget.saturating_sub(count);
+        if self.connection.lingering {
+            self.progress();
+            return Ok(());
+        }
+        if self.wire(leg).inbox.is_some() {
+            self.wire_mut(leg).inbox.get_or_insert_default().extend_from_slice(data);
+            self.offer(session, leg)?;
+            return Ok(());
+        }
+        let used = session.bytes(self, leg, data)?;
+        let rest = data.get(used..).ok_or_else(|| used_too_much(used, count))?;
+        if !rest.is_empty() {
+            if let Some(wire) = self.connection.wire_mut(leg) {
+                wire.inbox.get_or_insert_default().extend_from_slice(rest);
+            }
+            self.check_stuck(session, leg, used);
+        }
+        Ok(())
+    }
+
+    /// Offers the rest in the inbox again; whether any of it was used.
+    fn offer(&mut self, session: &mut dyn Session, leg: Leg) -> Heard<bool> {
+        let Some(mut inbox) = self.wire_mut(leg).inbox.take() else { return Ok(false) };
+        let used = session.bytes(self, leg, &inbox)?;
+        if used > inbox.len() {
+            return Err(used_too_much(used, inbox.len()));
+        }
+        inbox.drain(..used);
+        if !inbox.is_empty() {
+            // Gone where the session has just closed; then nobody reads the rest.
+            if let Some(wire) = self.connection.wire_mut(leg) {
+                wire.inbox = Some(inbox);
+            }
+            self.check_stuck(session, leg, used);
+        }
+        Ok(used > 0)
+    }
+
+    /// A session that can write and still uses nothing of a full inbox will never use it.
+    fn check_stuck(&mut self, session: &dyn Session, leg: Leg, used: usize) {
+        let Some(wire) = self.connection.wire(leg) else { return };
+        let waits = wire.paused || self.connection.wires().any(|wire| wire.short || wire.connecting);
+        if used == 0 && !waits && wire.unused() >= session.input_limit() {
+            self.connection.end(ClosedBy::Limit("line"), None, false);
+        }
+    }
+
+    fn tell_eof(&mut self, session: &mut dyn Session, leg: Leg) -> Heard<bool> {
+        if leg == Leg::Near {
+            self.connection.ending.get_or_insert(ClosedBy::Peer);
+        }
+        if !self.connection.lingering {
+            if let Some(to) = self.wire(leg).pipe_to {
+                self.wire_mut(leg).eof_told = true;
+                self.shut_write(to);
+                return Ok(true);
+            }
+            if self.wire(leg).inbox.is_some() && self.connection.wires().any(|wire| wire.short) {
+                // The rest can still be used when there is room to write.
+                return Ok(false);
+            }
+            self.wire_mut(leg).eof_told = true;
+            let rest = self.wire_mut(leg).inbox.take();
+            session.eof(self, leg, rest.as_ref().map_or(&[], |rest| rest.as_slice()))?;
+            return Ok(true);
+        }
+        self.wire_mut(leg).eof_told = true;
+        Ok(true)
+    }
+
+    /// Sends what is in an outbox, as far as the kernel and the budget go.
+    fn flush(&mut self, leg: Leg) {
+        let Some(mut outbox) = self.wire_mut(leg).outbox.take() else { return };
+        while !outbox.is_empty() && self.tools.budget > 0 {
+            let (first, _) = outbox.as_slices();
+            let first = &first[..first.len().min(self.tools.budget)];
+            let wire = self.connection.wire_mut(leg).expect("its outbox was just taken");
+            match sys::send(wire.socket.as_fd(), first, 0) {
+                Ok(count) => {
+                    outbox.drain(..count);
+                    self.sent(leg, count);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => {
+                        wire.writable = false;
+                        break;
+                    }
+                    _ => {
+                        self.broken(leg, &error);
+                        return;
+                    }
+                },
+            }
+        }
+        let low = self.tools.low_water();
+        let wire = self.connection.wire_mut(leg).expect("its outbox was just taken");
+        if outbox.len() <= low {
+            wire.blocked = false;
+        }
+        if outbox.is_empty() {
+            self.tools.give_buffer(outbox);
+        } else {
+            wire.outbox = Some(outbox);
+        }
+    }
+
+    fn sent(&mut self, leg: Leg, count: usize) {
+        self.tools.budget = self.tools.budget.saturating_sub(count);
+        if leg == Leg::Near {
+            self.connection.record.count_sent(count);
+        }
+        self.progress();
+    }
+
+    fn progress(&mut self) {
+        if let Some(watch) = &mut self.connection.watch {
+            watch.progress = Instant::now();
+        }
+    }
+
+    /// A leg failed. What the peer or the network did is a reset, or an error with its text.
+    fn broken(&mut self, leg: Leg, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let wire = self.wire_mut(leg);
+        wire.readable = false;
+        wire.writable = false;
+        if self.connection.lingering {
+            // All that could be done for the peer was done; what ended the session stays its end.
+            let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+            self.connection.end(by, None, true);
+        } else if leg == Leg::Near && matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) {
+            self.connection.end(ClosedBy::Reset, None, true);
+        } else {
+            // Also the far leg's reset: the near one is reset, so that a cut is not read as an end.
+            self.connection.end(ClosedBy::Error, Some(super::error::strerror(errno)), true);
+        }
+    }
+
+    /// Sends the FINs that are due, and sees whether the connection is complete.
+    fn settle(&mut self) {
+        if self.connection.gone.is_some() {
+            return;
+        }
+        let alone = self.connection.far.is_none();
+        let mut complete = true;
+        for wire in self.connection.wires_mut() {
+            if wire.fin == Fin::Wanted && wire.outbox.is_none() && !wire.connecting {
+                wire.fin = Fin::Sent;
+                // Where both directions are done, the close that follows sends it.
+                if !(alone && wire.eof) {
+                    // ENOTCONN where a reset has been faster; the next read tells.
+                    let _ = wire.socket.shutdown(Shutdown::Write);
+                }
+            }
+            complete &= wire.eof && wire.fin == Fin::Sent;
+        }
+        if complete {
+            let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+            self.connection.end(by, None, false);
+        }
+    }
+
+    /// Sets or removes the engine's timer: needed only while half of the connection is closed.
+    fn watch(&mut self) {
+        let connection = &*self.connection;
+        let half_closed = connection.lingering || connection.wires().any(|wire| wire.eof || wire.fin == Fin::Sent);
+        if !half_closed || connection.watch.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.connection.watch = Some(Box::new(Watch { since: now, progress: now }));
+        self.rearm();
+    }
+
+    /// When a half-closed connection is given up: without progress for the linger time or the
+    /// half-close limit; a lingering one at the limit in any case.
+    fn due_at(&self) -> Option<Instant> {
+        let watch = self.connection.watch.as_ref()?;
+        let half_close = self.tools.half_close;
+        if self.connection.lingering {
+            let quiet = watch.progress + LINGER;
+            Some(half_close.map_or(quiet, |limit| quiet.min(watch.since + limit)))
+        } else {
+            half_close.map(|limit| watch.progress + limit)
+        }
+    }
+
+    fn rearm(&mut self) {
+        if let Some(at) = self.due_at() {
+            self.put_timer(Key::Engine, Some(at));
+        }
+    }
+
+    fn overdue(&mut self) {
+        match self.due_at() {
+            Some(at) if at <= Instant::now() => {
+                if self.connection.lingering {
+                    let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+                    self.connection.end(by, None, true);
+                } else {
+                    self.connection.end(ClosedBy::Limit("half_close"), None, true);
+                }
+            }
+            // There was progress in the meantime: the timer is set anew only when it runs out, not
+            // with each byte.
+            _ => self.rearm(),
+        }
+    }
+
+    /// Forgets a timer that has run out; false where it is not set, or set for later.
+    fn take_expired(&mut self, key: Key) -> bool {
+        let timers = &mut self.connection.timers;
+        let now = Instant::now();
+        let expired = timers.iter().position(|&(set, at)| set == key && at <= now);
+        expired.map(|index| timers.swap_remove(index)).is_some()
+    }
+
+    fn put_timer(&mut self, key: Key, at: Option<Instant>) {
+        let timers = &mut self.connection.timers;
+        if let Some(index) = timers.iter().position(|&(set, _)| set == key) {
+            let (_, before) = timers.swap_remove(index);
+            self.tools.timers.remove(before, self.token, key);
+        }
+        if let Some(at) = at {
+            timers.push((key, at));
+            self.tools.timers.insert(at, self.token, key);
+        }
+    }
+}
+
+fn used_too_much(used: usize, given: usize) -> SessionError {
+    SessionError(format!("the session used {used} of {given} bytes"))
+}
+
+impl Io for Turn<'_> {
+    fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
+        let Some(wire) = self.connection.wire(leg) else { return 0 };
+        if wire.fin != Fin::Open || self.connection.gone.is_some() {
+            // Behind its own end a session's words go nowhere, and it need not care.
+            return data.len();
+        }
+        let mut taken = 0;
+        if wire.outbox.is_none() && wire.writable && !wire.connecting {
+            while taken < data.len() && self.tools.budget > 0 {
+                let wire = self.connection.wire_mut(leg).expect("seen above");
+                match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
+                    Ok(count) => {
+                        taken += count;
+                        self.sent(leg, count);
+                    }
+                    Err(error) => match error.kind() {
+                        io::ErrorKind::Interrupted => {}
+                        io::ErrorKind::WouldBlock => {
+                            wire.writable = false;
+                            break;
+                        }
+                        _ => {
+                            self.broken(leg, &error);
+                            return data.len();
+                        }
+                    },
+                }
+            }
+        }
+        if taken == data.len() {
+            return taken;
+        }
+        let mut outbox = self.wire_mut(leg).outbox.take().unwrap_or_else(|| self.tools.take_buffer());
+        let kept = (data.len() - taken).min(self.tools.high_water - outbox.len());
+        outbox.extend(&data[taken..taken + kept]);
+        taken += kept;
+        let full = outbox.len() == self.tools.high_water;
+        let wire = self.connection.wire_mut(leg).expect("seen above");
+        wire.blocked |= full;
+        wire.short |= taken < data.len();
+        wire.outbox = Some(outbox);
+        taken
+    }
+
+    fn pipe(&mut self, from: Leg, to: Leg) {
+        if let Some(wire) = self.connection.wire_mut(from) {
+            wire.pipe_to = Some(to);
+        }
+    }
+
+    fn pause(&mut self, leg: Leg) {
+        if let Some(wire) = self.connection.wire_mut(leg) {
+            wire.paused = true;
+        }
+    }
+
+    fn resume(&mut self, leg: Leg) {
+        if let Some(wire) = self.connection.wire_mut(leg) {
+            wire.paused = false;
+            wire.offer = true;
+        }
+    }
+
+    fn shut_write(&mut self, leg: Leg) {
+        if let Some(wire) = self.connection.wire_mut(leg) {
+            if wire.fin == Fin::Open {
+                wire.fin = Fin::Wanted;
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.connection.ending.get_or_insert(ClosedBy::Service);
+        self.connection.lingering = true;
+        for wire in self.connection.wires_mut() {
+            wire.inbox = None;
+            wire.paused = false;
+            if wire.fin == Fin::Open {
+                wire.fin = Fin::Wanted;
+            }
+        }
+        // A half-close may already be watched under the longer limit.
+        if self.connection.watch.is_some() {
+            self.progress();
+            self.rearm();
+        }
+    }
+
+    fn abort(&mut self) {
+        let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+        self.connection.end(by, None, true);
+    }
+
+    fn set_timer(&mut self, key: u32, after: Option<Duration>) {
+        let at = after.and_then(|after| Instant::now().checked_add(after));
+        self.put_timer(Key::Session(key), at);
+    }
+
+    fn connect(&mut self, target: Endpoint) {
+        let mut wire = match begin_connect(target) {
+            Ok(socket) => Wire::new(socket),
+            Err(error) => {
+                // Told like any other failure, in the next turn: nothing calls back from here.
+                self.connection.due().refused = error.raw_os_error();
+                return;
+            }
+        };
+        wire.connecting = true;
+        wire.readable = false;
+        wire.writable = false;
+        match register(self.tools, &wire.socket, leg_token(self.token, Leg::Far)) {
+            Ok(()) => self.connection.far = Some(Box::new(wire)),
+            Err(error) => self.connection.due().refused = error.raw_os_error(),
+        }
+    }
+
+    fn waker(&mut self) -> Waker {
+        let Self { connection, tools, token } = self;
+        let make = || Box::new(Waker::new(Arc::clone(&tools.bell), *token));
+        (**connection.waker.get_or_insert_with(make)).clone()
+    }
+}
+
+fn begin_connect(target: Endpoint) -> io::Result<Socket> {
+    let socket = socket2::Socket::new(
+        Domain::for_address(target.address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    let _ = socket.set_tcp_nodelay(true);
+    match socket.connect(&target.address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(Socket::new(socket)),
+    }
+}

@@ -1,0 +1,184 @@
+//! Endpoints: transport and address, how they are written, and what a valid host and port is.
+//! Must never ask a resolver; that is `resolve`.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+use super::error::{Error, Result};
+use super::sys;
+
+/// How bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP over IPv4 or IPv6 (RFC 9293).
+    Tcp,
+}
+
+impl Transport {
+    /// The name users see and write.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Transport and address of one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// How bytes travel.
+    pub transport: Transport,
+    /// Where to; IPv4-mapped IPv6 addresses are shown as the IPv4 they are.
+    pub address: SocketAddr,
+}
+
+impl Endpoint {
+    /// A TCP endpoint.
+    #[must_use]
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Tcp, address: canonical(address) }
+    }
+
+    /// The host as users write it, an IPv6 scope inside (`fe80::1%eth0`).
+    #[must_use]
+    pub fn host(&self) -> String {
+        host_text(&self.address)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&display(&self.address))
+    }
+}
+
+/// `::ffff:a.b.c.d` is an IPv4 peer on a dual-stack port, and is shown as one.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// The host part as users write it.
+#[must_use]
+pub fn host_text(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            let scope = sys::interface_name(v6.scope_id()).unwrap_or_else(|| v6.scope_id().to_string());
+            format!("{}%{scope}", v6.ip())
+        }
+        _ => address.ip().to_string(),
+    }
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`.
+#[must_use]
+pub fn display(address: &SocketAddr) -> String {
+    host_port(&host_text(address), address.port())
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The longest name DNS can carry in text (RFC 1035, 2.3.4, less the root label).
+const MAX_HOST: usize = 253;
+
+/// A host and a port that may be asked for: well formed, not yet resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    /// Checks a host. `Error::Value` names what is wrong with it.
+    pub fn new(host: &str, port: u16) -> Result<Self> {
+        let bad = |why: &str| {
+            let shown: String = host.chars().take(60).collect();
+            let dots = if shown.len() < host.len() { "…" } else { "" };
+            Err(Error::Value(format!("host {shown:?}{dots}: {why}")))
+        };
+        if host.is_empty() {
+            return bad("say \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine");
+        }
+        if host.len() > MAX_HOST {
+            return bad(&format!("{} bytes, where a name has at most {MAX_HOST}", host.len()));
+        }
+        if host.contains(char::is_whitespace) || host.contains(char::is_control) {
+            return bad("a host has no spaces and no control characters");
+        }
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        Ok(Self { host: inner.unwrap_or(host).to_owned(), port })
+    }
+
+    /// The host as given.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address, where the host is a number and nobody need be asked.
+    #[must_use]
+    pub fn numeric(&self) -> Option<SocketAddr> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Some(canonical(SocketAddr::new(ip, self.port)));
+        }
+        let (ip, scope) = self.host.split_once('%')?;
+        let ip = ip.parse().ok()?;
+        let scope = scope.parse().ok().or_else(|| sys::interface_index(scope))?;
+        Some(SocketAddrV6::new(ip, self.port, 0, scope).into())
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&host_port(&self.host, self.port))
+    }
+}
+
+/// Port number of a service name in the system's table, services(5). Asks no network.
+pub fn port_named(name: &str) -> Result<u16> {
+    let unknown = || Error::Value(format!("port {name:?}: no such service name in /etc/services"));
+    if name.is_empty() || name.len() > 64 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(unknown());
+    }
+    if name.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+')) {
+        return Err(Error::Value(format!("port {name:?}: give a number as int, not str")));
+    }
+    let found = sys::getaddrinfo(None, Some(name), false).map_err(|_| unknown())?;
+    found.first().map(SocketAddr::port).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_peers_are_shown_as_ipv4() {
+        let mapped = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        assert_eq!(Endpoint::tcp(mapped).to_string(), "192.0.2.1:80");
+        assert_eq!(Endpoint::tcp("[2001:db8::1]:80".parse().unwrap()).to_string(), "[2001:db8::1]:80");
+    }
+
+    #[test]
+    fn hosts_that_no_resolver_need_see() {
+        for bad in ["", "a b", "a\0b", "a\nb", &"x".repeat(254)] {
+            assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
+        }
+        assert!(Target::new(&"x".repeat(253), 0).is_ok());
+        assert_eq!(Target::new("[::1]", 7).unwrap().numeric(), Some("[::1]:7".parse().unwrap()));
+        assert_eq!(Target::new("example.org", 7).unwrap().numeric(), None);
+    }
+}

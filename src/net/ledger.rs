@@ -1,0 +1,223 @@
+//! The books of a server: which connections are open, the last that were, and totals that balance.
+//! Must never be touched while bytes are moved: only an open, a close or a reader takes its lock.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use slab::Slab;
+
+use super::error::{Error, Result};
+use super::record::{ClosedBy, Flow, Record};
+use super::sys::PollFd;
+use super::wake::{EventFd, Waiter};
+
+/// Sums over all connections of a server since its start. accepted = open + closed, always.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Connections taken from the queue and served.
+    pub accepted: u64,
+    /// Of these, open now.
+    pub open: u64,
+    /// Of these, closed.
+    pub closed: u64,
+    /// Connections over a limit, reset at once; not in `accepted`.
+    pub refused: u64,
+    /// Failed accepts, whatever the reason.
+    pub accept_errors: u64,
+    /// What peers sent.
+    pub received: Flow,
+    /// What was sent to them.
+    pub sent: Flow,
+    /// Closed connections by what ended them, in the order of `ClosedBy::NAMES`.
+    pub closed_by: [u64; ClosedBy::NAMES.len()],
+}
+
+struct Books {
+    open: Slab<Arc<Record>>,
+    closed: VecDeque<Arc<Record>>,
+    /// Sums of all that are closed, and the counts; `open` is added when asked.
+    totals: Totals,
+    waiting: Vec<Wait>,
+}
+
+/// What somebody waits for, and how to tell them.
+struct Wait {
+    open: Option<u64>,
+    closed: Option<u64>,
+    flag: Arc<EventFd>,
+}
+
+impl Books {
+    fn satisfies(&self, open: Option<u64>, closed: Option<u64>) -> bool {
+        open.is_none_or(|n| self.open.len() as u64 == n) && closed.is_none_or(|n| self.totals.closed >= n)
+    }
+
+    fn tell(&self) {
+        for wait in &self.waiting {
+            if self.satisfies(wait.open, wait.closed) {
+                wait.flag.set();
+            }
+        }
+    }
+
+    fn records(&self) -> Vec<Arc<Record>> {
+        let mut records: Vec<_> = self.closed.iter().cloned().collect();
+        records.extend(self.open.iter().map(|(_, record)| Arc::clone(record)));
+        records.sort_by_key(|record| record.id());
+        records
+    }
+}
+
+/// An open record's place in the books; given back when it is closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(u32);
+
+/// The books of one server.
+pub struct Ledger {
+    books: Mutex<Books>,
+    history: usize,
+}
+
+impl Ledger {
+    /// Empty books that remember the last `history` closed connections.
+    pub(crate) fn new(history: usize) -> Self {
+        let books = Books { open: Slab::new(), closed: VecDeque::new(), totals: Totals::default(), waiting: Vec::new() };
+        Self { books: Mutex::new(books), history }
+    }
+
+    pub(crate) fn open(&self, record: &Arc<Record>) -> Place {
+        let mut books = self.books.lock();
+        books.totals.accepted += 1;
+        let place = books.open.insert(Arc::clone(record));
+        books.tell();
+        Place(place as u32)
+    }
+
+    pub(crate) fn close(&self, place: Place, by: ClosedBy, error: Option<String>) {
+        let mut books = self.books.lock();
+        let record = books.open.remove(place.0 as usize);
+        record.close(by, error);
+        books.totals.closed += 1;
+        books.totals.closed_by[by.index()] += 1;
+        books.totals.received.add(record.received());
+        books.totals.sent.add(record.sent());
+        let forgotten = if self.history > 0 {
+            let oldest = if books.closed.len() >= self.history { books.closed.pop_front() } else { None };
+            books.closed.push_back(record);
+            oldest
+        } else {
+            Some(record)
+        };
+        books.tell();
+        // Freed outside of the lock.
+        drop(books);
+        drop(forgotten);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.books.lock().totals.refused += 1;
+    }
+
+    pub(crate) fn count_accept_error(&self) {
+        self.books.lock().totals.accept_errors += 1;
+    }
+
+    /// The connections open now, oldest first.
+    #[must_use]
+    pub fn open_records(&self) -> Vec<Arc<Record>> {
+        let mut records: Vec<_> = self.books.lock().open.iter().map(|(_, record)| Arc::clone(record)).collect();
+        records.sort_by_key(|record| record.id());
+        records
+    }
+
+    /// The last connections that were closed, in the order of their ends.
+    #[must_use]
+    pub fn closed_records(&self) -> Vec<Arc<Record>> {
+        self.books.lock().closed.iter().cloned().collect()
+    }
+
+    /// All connections that are held, open and closed, oldest first.
+    #[must_use]
+    pub fn records(&self) -> Vec<Arc<Record>> {
+        self.books.lock().records()
+    }
+
+    /// How many connections are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let books = self.books.lock();
+        books.open.len() + books.closed.len()
+    }
+
+    /// Whether no connection is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sums now, those of open connections included.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let books = self.books.lock();
+        let mut totals = books.totals.clone();
+        totals.open = books.open.len() as u64;
+        for (_, record) in &books.open {
+            totals.received.add(record.received());
+            totals.sent.add(record.sent());
+        }
+        totals
+    }
+
+    /// Blocks until exactly `open` connections are open and at least `closed` have been closed since
+    /// the start, and returns all records held at that moment; `TimedOut` after the deadline.
+    pub fn wait(
+        &self,
+        open: Option<u64>,
+        closed: Option<u64>,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Vec<Arc<Record>>> {
+        let mut flag: Option<Arc<EventFd>> = None;
+        let result = loop {
+            {
+                let mut books = self.books.lock();
+                if books.satisfies(open, closed) {
+                    break Ok(books.records());
+                }
+                match &flag {
+                    Some(flag) => flag.clear(),
+                    None => match EventFd::new() {
+                        Ok(new) => {
+                            let new = Arc::new(new);
+                            books.waiting.push(Wait { open, closed, flag: Arc::clone(&new) });
+                            flag = Some(new);
+                        }
+                        Err(error) => break Err(Error::os("eventfd", "", &error)),
+                    },
+                }
+            }
+            let flag = flag.as_ref().expect("made above");
+            match waiter.wait(&mut [PollFd::readable(flag.as_fd())], deadline) {
+                Ok(true) => {}
+                Ok(false) => break Err(self.late(open, closed)),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Some(flag) = flag {
+            self.books.lock().waiting.retain(|wait| !Arc::ptr_eq(&wait.flag, &flag));
+        }
+        result
+    }
+
+    fn late(&self, open: Option<u64>, closed: Option<u64>) -> Error {
+        let totals = self.totals();
+        let mut asked = Vec::new();
+        asked.extend(open.map(|n| format!("open={n}")));
+        asked.extend(closed.map(|n| format!("closed={n}")));
+        let target = format!("for {} ({} are open, {} closed)", asked.join(", "), totals.open, totals.closed);
+        Error::TimedOut { step: "wait", target }
+    }
+}

@@ -1,0 +1,54 @@
+//! Limits: how much a server takes on before it says no. Must never enforce anything itself.
+
+use std::time::Duration;
+
+use super::process;
+
+/// What happens to a connection over the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// It waits in the kernel's queue until another one leaves.
+    Wait,
+    /// It is accepted and reset at once.
+    Refuse,
+}
+
+/// The limits of one server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at a time; None is what the process's descriptors allow when it starts.
+    pub connections: Option<usize>,
+    /// What happens above that.
+    pub overflow: Overflow,
+    /// Our FIN to theirs, and what is owed after theirs; None waits for ever.
+    pub half_close: Option<Duration>,
+    /// High water of the bytes waiting to be sent on one leg; low water is a quarter.
+    pub write_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            overflow: Overflow::Wait,
+            half_close: Some(Duration::from_secs(30)),
+            write_buffer: 64 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// The number of connections to admit: as asked, or what is left of the descriptors.
+    ///
+    /// The reserve (64, or a quarter where there are few) is for the rest of the process: a server
+    /// that took the last descriptor would break its host's next `open()`.
+    pub(crate) fn admitted(&self, legs: u64) -> usize {
+        if let Some(connections) = self.connections {
+            return connections;
+        }
+        let (soft, _) = super::sys::fd_limits().unwrap_or((1024, 1024));
+        let reserve = 64.min(soft / 4);
+        let free = soft.saturating_sub(process::fds_in_use()).saturating_sub(reserve);
+        usize::try_from(free / legs).unwrap_or(usize::MAX).max(8)
+    }
+}

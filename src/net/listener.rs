@@ -1,0 +1,126 @@
+//! The listening socket, through its steps: create, bind, listen. Owns its descriptor and how it is
+//! closed; must never accept, nor take up a thread.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use socket2::{Domain, Protocol, SockRef, Type};
+
+use super::endpoint::{canonical, display};
+use super::error::{Error, Result};
+use super::fork::Listed;
+use super::options::{MAX_BACKLOG, SocketOptions};
+use super::{process, sys};
+
+/// A listening socket, or one on its way there.
+pub(crate) struct Listener {
+    // Before the descriptor, so that the number leaves the fork table before it is closed.
+    _listed: Listed,
+    fd: OwnedFd,
+    /// Given by `fd=`: others may own it too, so it is closed without a shutdown.
+    adopted: bool,
+}
+
+impl Listener {
+    /// socket(2) for the family of `address`, with the options that come before bind.
+    pub(crate) fn create(address: SocketAddr, options: &SocketOptions) -> Result<Self> {
+        let failed = |error: io::Error| Error::os("create", display(&address), &error);
+        let domain = Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)).map_err(failed)?;
+        if domain == Domain::IPV6 {
+            // Set either way: the system's default differs between machines.
+            let both = options.dual_stack && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            socket.set_only_v6(!both).map_err(failed)?;
+        }
+        socket.set_reuse_address(options.reuse_address).map_err(failed)?;
+        socket.set_reuse_port(options.reuse_port).map_err(failed)?;
+        options.apply(&socket).map_err(failed)?;
+        Ok(Self::own(socket.into(), false))
+    }
+
+    /// Takes over a descriptor that somebody else opened; it must be a TCP socket. On an error the
+    /// descriptor stays the caller's.
+    pub(crate) fn adopt(number: RawFd, options: &SocketOptions) -> Result<Self> {
+        let failed = |error: io::Error| Error::os("create", format_args!("fd={number}"), &error);
+        let fd = sys::adopt(number).map_err(failed)?;
+        match check_adopted(&fd, number, options) {
+            Ok(()) => Ok(Self::own(fd, true)),
+            Err(error) => {
+                let _ = std::os::fd::IntoRawFd::into_raw_fd(fd);
+                Err(error)
+            }
+        }
+    }
+
+    fn own(fd: OwnedFd, adopted: bool) -> Self {
+        Self { _listed: Listed::new(&fd), fd, adopted }
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.fd)
+    }
+
+    /// bind(2).
+    pub(crate) fn bind(&self, address: SocketAddr) -> Result<()> {
+        self.socket().bind(&address.into()).map_err(|error| Error::os("bind", display(&address), &error))
+    }
+
+    /// listen(2). None is the system's maximum.
+    pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {
+        let backlog = backlog.unwrap_or_else(process::backlog_max).min(MAX_BACKLOG);
+        self.socket().listen(backlog as i32).map_err(|error| {
+            let target = self.address().map_or_else(|_| String::new(), |address| display(&address));
+            Error::os("listen", target, &error)
+        })
+    }
+
+    /// getsockname(2).
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        let address = self.socket().local_addr().map_err(|error| Error::os("getsockname", "", &error))?;
+        let address = address.as_socket().ok_or_else(|| Error::errno("getsockname", "", libc::EAFNOSUPPORT))?;
+        Ok(canonical(address))
+    }
+
+    /// Whether it is bound to a port already (only an adopted one can be before `bind`).
+    pub(crate) fn is_bound(&self) -> bool {
+        self.address().is_ok_and(|address| address.port() != 0)
+    }
+
+    /// Whether it listens already.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.socket().is_listener().unwrap_or(false)
+    }
+
+    /// Connections that have finished their handshake and wait to be accepted (TCP_INFO).
+    pub(crate) fn waiting(&self) -> usize {
+        sys::tcp_info(self.fd.as_fd()).map_or(0, |info| info.unacked as usize)
+    }
+
+    /// Ends it: peers that connect from here on are told so, even while a forked child holds a copy.
+    pub(crate) fn close(self) {
+        if !self.adopted {
+            let _ = self.socket().shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn check_adopted(fd: &OwnedFd, number: RawFd, options: &SocketOptions) -> Result<()> {
+    let failed = |error: io::Error| Error::os("create", format_args!("fd={number}"), &error);
+    let socket = SockRef::from(fd);
+    let domain = socket.domain().map_err(failed)?;
+    if socket.r#type().map_err(failed)? != Type::STREAM || !matches!(domain, Domain::IPV4 | Domain::IPV6) {
+        return Err(Error::Value(format!("fd={number}: not a TCP socket")));
+    }
+    if socket.peer_addr().is_ok() {
+        return Err(Error::Value(format!("fd={number}: a connected socket cannot listen")));
+    }
+    socket.set_nonblocking(true).map_err(failed)?;
+    options.apply(fd).map_err(failed)
+}

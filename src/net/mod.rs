@@ -1,0 +1,36 @@
+//! The engine: servers, connections and clients in plain Rust. Owns every socket and thread; must
+//! never name Python, nor print.
+//!
+//! From the outside in: `server` and `stream` are what callers hold; `listener`, `accept`, `worker`
+//! and `connection` move a byte through a server; `service` is what a service sees of all that, and
+//! `services` holds those in Rust; `ledger` and `record` keep the books; `stop` ends it all.
+
+#![deny(unsafe_code)]
+
+mod accept;
+mod connection;
+pub mod endpoint;
+pub mod error;
+mod fork;
+pub mod ledger;
+pub mod limits;
+mod listener;
+pub mod options;
+pub mod process;
+pub mod record;
+mod registry;
+mod resolve;
+pub mod server;
+pub mod service;
+pub mod services;
+mod socket;
+pub mod stop;
+pub mod stream;
+// The one file with `unsafe` in it.
+#[allow(unsafe_code)]
+pub mod sys;
+mod timers;
+pub mod wake;
+mod worker;
+
+pub use fork::Origin;

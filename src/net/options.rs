@@ -1,0 +1,79 @@
+//! Socket options, and the step at which each has to be set. Must never hold a socket.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+/// The deepest queue that makes sense: the kernel keeps it in 16 bits on some paths.
+pub(crate) const MAX_BACKLOG: u32 = 65_535;
+
+/// What a socket is opened with. `None` leaves the system's default.
+#[derive(Clone, Debug)]
+pub struct SocketOptions {
+    /// SO_REUSEADDR on the listener: take the port again while old connections are in TIME_WAIT.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT on the listener: share the port with others who set it.
+    pub reuse_port: bool,
+    /// listen(2)'s backlog; None is the system's maximum.
+    pub backlog: Option<u32>,
+    /// TCP_NODELAY: no Nagle delay (RFC 896).
+    pub nodelay: bool,
+    /// SO_KEEPALIVE.
+    pub keepalive: Option<bool>,
+    /// SO_LINGER; zero makes every close a reset.
+    pub linger: Option<Duration>,
+    /// SO_SNDBUF, bytes; the kernel doubles it.
+    pub send_buffer: Option<usize>,
+    /// SO_RCVBUF, bytes; the kernel doubles it.
+    pub receive_buffer: Option<usize>,
+    /// TCP_MAXSEG, bytes, the TCP options included.
+    pub max_segment: Option<u32>,
+    /// Whether "::" serves IPv4 too (IPV6_V6ONLY off).
+    pub dual_stack: bool,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            reuse_address: true,
+            reuse_port: false,
+            backlog: None,
+            nodelay: true,
+            keepalive: None,
+            linger: None,
+            send_buffer: None,
+            receive_buffer: None,
+            max_segment: None,
+            dual_stack: true,
+        }
+    }
+}
+
+impl SocketOptions {
+    /// Sets what is set before bind or connect. Linux lets accepted sockets inherit all of it, so a
+    /// listener is given its connections' options here, once, in place of one call a connection.
+    pub(crate) fn apply(&self, fd: &impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(fd);
+        if self.nodelay {
+            socket.set_tcp_nodelay(true)?;
+        }
+        if let Some(on) = self.keepalive {
+            socket.set_keepalive(on)?;
+        }
+        if let Some(linger) = self.linger {
+            socket.set_linger(Some(linger))?;
+        }
+        if let Some(bytes) = self.send_buffer {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.max_segment {
+            socket.set_tcp_mss(bytes)?;
+        }
+        Ok(())
+    }
+}

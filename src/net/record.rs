@@ -1,0 +1,206 @@
+//! What is remembered of one connection. The worker that owns the connection writes the counters,
+//! anybody may read them; must never hold a socket or keep a connection alive.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::endpoint::Endpoint;
+
+/// A counter with one writer: a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Traffic in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Successful receives or sends that carried data.
+    pub messages: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+}
+
+impl Flow {
+    pub(crate) fn add(&mut self, other: Flow) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    messages: Counter,
+    bytes: Counter,
+}
+
+impl Counters {
+    fn count(&self, bytes: usize) {
+        self.messages.add(1);
+        self.bytes.add(bytes as u64);
+    }
+
+    fn get(&self) -> Flow {
+        Flow { messages: self.messages.get(), bytes: self.bytes.get() }
+    }
+}
+
+/// Who or what ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClosedBy {
+    /// The peer finished first.
+    Peer,
+    /// A Rust service ended it.
+    Service,
+    /// The peer, or the network, reset it.
+    Reset,
+    /// A limit, by its name.
+    Limit(&'static str),
+    /// An error of ours or of the service's; the record has the text.
+    Error,
+    /// The server stopped.
+    Stop,
+}
+
+impl ClosedBy {
+    /// Every end there is, in the order of `index`; for tables of counts.
+    pub const NAMES: [&'static str; 6] = ["peer", "service", "reset", "limit", "error", "stop"];
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Peer => 0,
+            Self::Service => 1,
+            Self::Reset => 2,
+            Self::Limit(_) => 3,
+            Self::Error => 4,
+            Self::Stop => 5,
+        }
+    }
+
+    /// The name users see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+}
+
+/// How and when a connection ended.
+#[derive(Debug)]
+struct End {
+    seconds: Duration,
+    by: ClosedBy,
+    error: Option<Box<str>>,
+}
+
+/// The account of one connection, live until it is closed.
+#[derive(Debug)]
+pub struct Record {
+    id: u64,
+    local: Endpoint,
+    remote: Endpoint,
+    /// Wall clock, for people; `opened` is for durations, which a step of the clock must not bend.
+    opened_at: Duration,
+    opened: Instant,
+    received: Counters,
+    sent: Counters,
+    end: OnceLock<Box<End>>,
+}
+
+impl Record {
+    /// Opens the account of a connection that was just accepted.
+    pub(crate) fn new(id: u64, local: Endpoint, remote: Endpoint) -> Self {
+        Self {
+            id,
+            local,
+            remote,
+            opened_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            opened: Instant::now(),
+            received: Counters::default(),
+            sent: Counters::default(),
+            end: OnceLock::new(),
+        }
+    }
+
+    /// The connection's number in its server, from 1.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Our side.
+    #[must_use]
+    pub fn local(&self) -> Endpoint {
+        self.local
+    }
+
+    /// The peer's side.
+    #[must_use]
+    pub fn remote(&self) -> Endpoint {
+        self.remote
+    }
+
+    /// When it was accepted, on the wall clock, since 1970.
+    #[must_use]
+    pub fn opened_at(&self) -> Duration {
+        self.opened_at
+    }
+
+    /// How long it was, or has been, open.
+    #[must_use]
+    pub fn seconds(&self) -> Duration {
+        self.end.get().map_or_else(|| self.opened.elapsed(), |end| end.seconds)
+    }
+
+    /// What the peer sent us.
+    #[must_use]
+    pub fn received(&self) -> Flow {
+        self.received.get()
+    }
+
+    /// What we sent the peer.
+    #[must_use]
+    pub fn sent(&self) -> Flow {
+        self.sent.get()
+    }
+
+    /// What ended it; None while it is open.
+    #[must_use]
+    pub fn closed_by(&self) -> Option<ClosedBy> {
+        self.end.get().map(|end| end.by)
+    }
+
+    /// The words of an error that ended it.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.end.get().and_then(|end| end.error.as_deref())
+    }
+
+    /// Counts a receive. Only the owner of the connection calls it.
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.received.count(bytes);
+    }
+
+    /// Counts a send. Only the owner of the connection calls it.
+    pub(crate) fn count_sent(&self, bytes: usize) {
+        self.sent.count(bytes);
+    }
+
+    pub(crate) fn has_received(&self) -> bool {
+        self.received.bytes.get() > 0
+    }
+
+    pub(crate) fn close(&self, by: ClosedBy, error: Option<String>) {
+        let end = End { seconds: self.opened.elapsed(), by, error: error.map(String::into_boxed_str) };
+        let again = self.end.set(Box::new(end));
+        debug_assert!(again.is_ok(), "a record is closed once");
+    }
+}

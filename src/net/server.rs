@@ -1,0 +1,671 @@
+//! A server: its steps and states, the threads it starts, and how they are told to end. Owns one
+//! listening endpoint; must never serve a byte itself, nor keep a lock while it waits.
+//!
+//! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), started by `Server::start`
+//! and later by the accept thread as load asks; all end by `Server::stop`, by the listener's death,
+//! or when the `Server` is dropped. Each holds an `Alive` (stop.rs); the last one out makes `stop` and
+//! `wait` return.
+//!
+//! Order of locks: the registry's, then one server's `steps`, then `address`, `stop`, `books`. In
+//! fact no two are ever held at once, and none across a system call that can wait.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::panic;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Once, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::accept::{Acceptor, start_worker};
+use super::endpoint::{Target, display};
+use super::error::{Error, Result};
+use super::fork::{self, Origin};
+use super::ledger::Ledger;
+use super::limits::Limits;
+use super::listener::Listener;
+use super::options::SocketOptions;
+use super::service::Service;
+use super::stop::{Alive, Asked, Cause, Stop, StopReport};
+use super::sys::PollFd;
+use super::wake::{EventFd, Waiter};
+use super::{registry, resolve, sys};
+
+/// A service in Rust runs on no more workers than this unless told to.
+const MOST_WORKERS: usize = 8;
+/// How long a bind waits for a server of this process that is just ending.
+const PREDECESSOR: Duration = Duration::from_secs(1);
+
+/// The state of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing is open yet.
+    New,
+    /// Its socket is open.
+    Created,
+    /// The socket has an address.
+    Bound,
+    /// The kernel takes connections into the queue.
+    Listening,
+    /// Connections are accepted and served.
+    Serving,
+    /// No more are accepted; those there are get what they are owed.
+    Draining,
+    /// All threads and descriptors are gone. Final.
+    Stopped,
+}
+
+impl State {
+    /// The name users see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Created => "created",
+            Self::Bound => "bound",
+            Self::Listening => "listening",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// All that a server is made of.
+pub struct Config {
+    /// Where to listen; with `fd`, only for display.
+    pub target: Target,
+    /// A listening or unbound TCP socket of the caller's, in place of an own one.
+    pub fd: Option<RawFd>,
+    /// What is done with each connection.
+    pub service: Arc<dyn Service>,
+    /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
+    pub workers: Option<usize>,
+    /// Socket options.
+    pub options: SocketOptions,
+    /// Limits.
+    pub limits: Limits,
+    /// Closed connections that the ledger remembers.
+    pub history: usize,
+    /// How long `stop` drains when it is not told otherwise.
+    pub drain: Duration,
+    /// The server's name in messages.
+    pub name: String,
+}
+
+/// What the threads of a server share.
+pub(crate) struct Shared {
+    pub(crate) origin: Origin,
+    pub(crate) name: String,
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) limits: Limits,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stop: Stop,
+    /// Wakes the accept thread: a stop began, or a connection ended that it waits for. Made with the
+    /// socket, for a constructor opens nothing.
+    bell: OnceLock<EventFd>,
+    pub(crate) most_workers: usize,
+    drain: Duration,
+    address: Mutex<Option<SocketAddr>>,
+    admitted: AtomicUsize,
+    most_admitted: AtomicUsize,
+    room_wanted: AtomicBool,
+    errors: AtomicU64,
+    workers: Mutex<Vec<Arc<super::worker::Inbox>>>,
+    steps: Mutex<Steps>,
+}
+
+/// An `Arc<Shared>` as the thing that `Alive` counts for.
+struct Threads(Arc<Shared>);
+
+impl AsRef<Stop> for Threads {
+    fn as_ref(&self) -> &Stop {
+        &self.0.stop
+    }
+}
+
+impl Shared {
+    /// The address it is bound to; None before that and after its end.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        *self.address.lock()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stop.has_begun() && self.stop.is_done()
+    }
+
+    /// Takes a place for a connection; false above the limit.
+    pub(crate) fn enter(&self) -> bool {
+        // Only the accept thread adds, so that nobody can take the place in between.
+        if self.admitted.load(SeqCst) >= self.most_admitted.load(Relaxed) {
+            return false;
+        }
+        self.admitted.fetch_add(1, SeqCst);
+        true
+    }
+
+    /// Gives a place back, and tells the accept thread where it waits for one.
+    pub(crate) fn leave(&self) {
+        self.admitted.fetch_sub(1, SeqCst);
+        if self.room_wanted.load(SeqCst) && self.room_wanted.swap(false, SeqCst) {
+            self.ring();
+        }
+    }
+
+    /// Whether a place is free; if not, `leave` will ring.
+    pub(crate) fn has_room(&self) -> bool {
+        let free = || self.admitted.load(SeqCst) < self.most_admitted.load(Relaxed);
+        if free() {
+            return true;
+        }
+        self.ask_for_room();
+        free()
+    }
+
+    /// Has the next connection that ends ring the bell.
+    pub(crate) fn ask_for_room(&self) {
+        self.room_wanted.store(true, SeqCst);
+    }
+
+    pub(crate) fn count_error(&self) {
+        self.errors.fetch_add(1, Relaxed);
+    }
+
+    /// Begins a stop from one of the server's own threads.
+    pub(crate) fn stop_by_itself(&self, cause: Cause) {
+        self.stop.begin(cause, self.drain);
+    }
+
+    fn state(&self) -> State {
+        let state = self.steps.lock().state;
+        if !self.stop.has_begun() {
+            state
+        } else if self.stop.is_done() {
+            State::Stopped
+        } else {
+            State::Draining
+        }
+    }
+
+    /// Begins a stop, or brings its deadline nearer. Returns at once.
+    pub(crate) fn signal_stop(&self, cause: Cause, drain: Duration) {
+        match self.stop.begin(cause, drain) {
+            Asked::First => {
+                self.ring();
+                self.close_unserved();
+            }
+            Asked::Sooner => {
+                let workers = self.workers.lock().clone();
+                for worker in workers {
+                    worker.send(super::worker::Message::Deadline);
+                }
+            }
+            Asked::Again => {}
+        }
+    }
+
+    /// A server that does not serve yet has no thread that would close its listener.
+    fn close_unserved(&self) {
+        let mut steps = self.steps.lock();
+        let listener = if steps.busy { None } else { steps.listener.take() };
+        drop(steps);
+        if let Some(listener) = listener {
+            listener.close();
+        }
+    }
+
+    /// The accept thread's bell.
+    pub(crate) fn bell(&self) -> &EventFd {
+        self.bell.get().expect("made with the socket, before any thread")
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            bell.set();
+        }
+    }
+
+    /// Opens what threads are woken by.
+    fn open_flags(&self) -> std::io::Result<()> {
+        if self.bell.get().is_none() {
+            let _ = self.bell.set(EventFd::new()?);
+        }
+        self.stop.open_flag()
+    }
+
+    /// Starts a thread that is joined by the stop. It blocks all signals: they belong to Python's.
+    pub(crate) fn spawn(self: &Arc<Self>, name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let alive = Alive::new(Threads(Arc::clone(self)));
+        let start = || {
+            thread::Builder::new().name(name).spawn(move || {
+                // Dropped last, after all that the body owned: descriptors are closed by then.
+                let _alive = alive;
+                body();
+            })
+        };
+        let thread = sys::with_signals_blocked(start)?;
+        self.stop.keep(thread);
+        Ok(())
+    }
+
+    /// Makes a worker known to those who bring the deadline nearer.
+    pub(crate) fn enlist(&self, worker: &Arc<super::worker::Inbox>) {
+        self.workers.lock().push(Arc::clone(worker));
+    }
+
+    /// Waits for the end of the last thread; None after the deadline.
+    fn wait(&self, deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<Option<StopReport>> {
+        while !self.has_ended() {
+            if !waiter.wait(&mut [PollFd::readable(self.stop.done())], deadline)? {
+                return Ok(None);
+            }
+            self.stop.settle();
+        }
+        // From here on its port is no longer its own.
+        *self.address.lock() = None;
+        Ok(Some(self.stop.report(self.errors.load(Relaxed))))
+    }
+}
+
+/// The socket's steps before the threads have it.
+struct Steps {
+    state: State,
+    listener: Option<Listener>,
+    /// Addresses of the name that were not tried yet.
+    candidates: Vec<SocketAddr>,
+    /// A step is under way, without the lock: it may have to wait.
+    busy: bool,
+    /// The number, for `fileno`, while the accept thread owns the listener.
+    number: RawFd,
+    bound: Option<SocketAddr>,
+}
+
+impl Steps {
+    fn new() -> Self {
+        Self { state: State::New, listener: None, candidates: Vec::new(), busy: false, number: -1, bound: None }
+    }
+}
+
+/// One server.
+pub struct Server {
+    config: Config,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// A server in state new. Opens nothing.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        silence_our_panics();
+        fork::watch();
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let shared = Shared {
+            origin: Origin::here(),
+            name: config.name.clone(),
+            service: Arc::clone(&config.service),
+            limits: config.limits.clone(),
+            ledger: Arc::new(Ledger::new(config.history)),
+            stop: Stop::new(),
+            bell: OnceLock::new(),
+            most_workers: config.workers.unwrap_or(cpus.min(MOST_WORKERS)),
+            drain: config.drain,
+            address: Mutex::new(None),
+            admitted: AtomicUsize::new(0),
+            most_admitted: AtomicUsize::new(usize::MAX),
+            room_wanted: AtomicBool::new(false),
+            errors: AtomicU64::new(0),
+            workers: Mutex::new(Vec::new()),
+            steps: Mutex::new(Steps::new()),
+        };
+        Self { config, shared: Arc::new(shared) }
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `Error::Forked` in a child of the process that made it.
+    pub fn check_origin(&self) -> Result<()> {
+        self.shared.origin.check()
+    }
+
+    /// Its books.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.shared.ledger)
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.state()
+    }
+
+    /// The address it is, or was, bound to; `Error::State` before that.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.check_origin()?;
+        let bound = self.shared.steps.lock().bound;
+        bound.ok_or_else(|| self.wrong("address", "it has none before bind()"))
+    }
+
+    /// Number of the listening descriptor; -1 when there is none, as with a closed socket.
+    pub fn fileno(&self) -> Result<RawFd> {
+        self.check_origin()?;
+        let live = !matches!(self.state(), State::Draining | State::Stopped);
+        Ok(if live { self.shared.steps.lock().number } else { -1 })
+    }
+
+    /// The server's own drain time.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        self.config.drain
+    }
+
+    fn wrong(&self, asked: &'static str, hint: &'static str) -> Error {
+        Error::State { asked, state: self.state().name().to_owned(), hint }
+    }
+
+    /// Opens the socket. `to` replaces the target that the server was made with.
+    pub fn create(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
+        self.step("create", State::New, |steps| self.do_create(steps, to, waiter))
+    }
+
+    /// Gives the socket its address, creating it first where that was not done.
+    pub fn bind(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
+        self.reach("bind", State::Bound, to, None, waiter)
+    }
+
+    /// Has the kernel take connections, doing first what was not done.
+    pub fn listen(&self, backlog: Option<u32>, waiter: &mut dyn Waiter) -> Result<()> {
+        self.reach("listen", State::Listening, None, backlog, waiter)
+    }
+
+    /// Starts the threads, doing first what was not done. Returns with the port open.
+    pub fn start(&self, waiter: &mut dyn Waiter) -> Result<()> {
+        self.reach("start", State::Serving, None, None, waiter)
+    }
+
+    /// Runs one step with the lock given up meanwhile; what it fails to do stays undone.
+    fn step(&self, asked: &'static str, from: State, work: impl FnOnce(&mut Steps) -> Result<()>) -> Result<()> {
+        self.check_origin()?;
+        let mut taken = {
+            let mut steps = self.shared.steps.lock();
+            if steps.busy {
+                drop(steps);
+                return Err(self.wrong(asked, "another thread is at one of its steps"));
+            }
+            if steps.state != from || self.shared.stop.has_begun() {
+                drop(steps);
+                return Err(self.wrong(asked, hint(self.state())));
+            }
+            steps.busy = true;
+            Steps {
+                state: steps.state,
+                listener: steps.listener.take(),
+                candidates: std::mem::take(&mut steps.candidates),
+                busy: true,
+                number: steps.number,
+                bound: steps.bound,
+            }
+        };
+        let result = work(&mut taken);
+        taken.busy = false;
+        let mut steps = self.shared.steps.lock();
+        *steps = taken;
+        // A stop that came meanwhile had no listener to close.
+        let orphan = if self.shared.stop.has_begun() { steps.listener.take() } else { None };
+        drop(steps);
+        if let Some(listener) = orphan {
+            listener.close();
+            return Err(self.wrong(asked, hint(State::Stopped)));
+        }
+        result
+    }
+
+    fn reach(
+        &self,
+        asked: &'static str,
+        goal: State,
+        to: Option<&Target>,
+        backlog: Option<u32>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        self.check_origin()?;
+        let state = self.state();
+        if state as u8 >= goal as u8 {
+            return Err(self.wrong(asked, hint(state)));
+        }
+        // A failure closes whatever was opened: the caller starts again from nothing.
+        let outcome = loop {
+            let state = self.state();
+            let result = match state {
+                _ if state as u8 >= goal as u8 => return Ok(()),
+                State::New => self.step(asked, State::New, |steps| self.do_create(steps, to, waiter)),
+                State::Created => self.step(asked, State::Created, |steps| self.do_bind(steps, to, waiter)),
+                State::Bound => self.step(asked, State::Bound, |steps| self.do_listen(steps, backlog)),
+                _ => self.step(asked, State::Listening, |steps| self.do_start(steps)),
+            };
+            if result.is_err() {
+                break result;
+            }
+        };
+        if !matches!(outcome, Err(Error::State { .. })) {
+            self.undo();
+        }
+        outcome
+    }
+
+    /// Back to new after a failed step, with nothing open.
+    fn undo(&self) {
+        let mut steps = self.shared.steps.lock();
+        if !steps.busy && (steps.state as u8) < State::Serving as u8 {
+            let listener = steps.listener.take();
+            *steps = Steps::new();
+            drop(steps);
+            *self.shared.address.lock() = None;
+            if let Some(listener) = listener {
+                listener.close();
+            }
+        }
+    }
+
+    fn do_create(&self, steps: &mut Steps, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
+        let options = &self.config.options;
+        self.shared.open_flags().map_err(|error| Error::os("create", "", &error))?;
+        let listener = if let Some(fd) = self.config.fd {
+            Listener::adopt(fd, options)?
+        } else {
+            let mut candidates = resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
+            let listener = Listener::create(candidates[0], options)?;
+            candidates.reverse();
+            steps.candidates = candidates;
+            listener
+        };
+        steps.number = listener.as_fd().as_raw_fd();
+        steps.listener = Some(listener);
+        steps.state = State::Created;
+        Ok(())
+    }
+
+    fn do_bind(&self, steps: &mut Steps, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
+        let mut listener = steps.listener.take().expect("created");
+        if let Some(to) = to {
+            steps.candidates = resolve::addresses(to, true, None, waiter)?;
+            steps.candidates.reverse();
+        }
+        if !listener.is_bound() {
+            let mut first: Option<Error> = None;
+            loop {
+                let Some(address) = steps.candidates.pop() else {
+                    return Err(first.unwrap_or_else(|| self.wrong("bind", "give an address")));
+                };
+                let result = match first {
+                    None => Ok(()),
+                    // A name with several addresses: the next one may be of another family.
+                    Some(_) => Listener::create(address, &self.config.options).map(|new| listener = new),
+                };
+                match result.and_then(|()| self.bind_to(&listener, address, waiter)) {
+                    Ok(()) => break,
+                    Err(error @ Error::Interrupted) => return Err(error),
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+        }
+        let bound = listener.address()?;
+        steps.number = listener.as_fd().as_raw_fd();
+        steps.bound = Some(bound);
+        *self.shared.address.lock() = Some(bound);
+        registry::add(&self.shared);
+        steps.state = if listener.is_listening() { State::Listening } else { State::Bound };
+        steps.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Binds; where a server of this process holds the port, waits for one that is just ending and
+    /// names one that is not.
+    fn bind_to(&self, listener: &Listener, address: SocketAddr, waiter: &mut dyn Waiter) -> Result<()> {
+        let deadline = Instant::now() + PREDECESSOR;
+        loop {
+            let mut error = match listener.bind(address) {
+                Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
+                result => return result,
+            };
+            let Some(holder) = registry::holder(address) else { return Err(error) };
+            if holder.stop.has_begun() && Instant::now() < deadline {
+                holder.wait(Some(deadline), waiter)?;
+                continue;
+            }
+            if let Error::Os { hint, .. } = &mut error {
+                *hint = format!(
+                    "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the port",
+                    holder.name
+                );
+            }
+            return Err(error);
+        }
+    }
+
+    fn do_listen(&self, steps: &mut Steps, backlog: Option<u32>) -> Result<()> {
+        let listener = steps.listener.as_ref().expect("bound");
+        listener.listen(backlog.or(self.config.options.backlog))?;
+        steps.state = State::Listening;
+        Ok(())
+    }
+
+    fn do_start(&self, steps: &mut Steps) -> Result<()> {
+        let bound = steps.bound.expect("listening");
+        let failed = |error: std::io::Error| Error::os("start", display(&bound), &error);
+        let legs = 1;
+        self.shared.most_admitted.store(self.shared.limits.admitted(legs), Relaxed);
+        let count = self.config.workers.unwrap_or(1);
+        let mut workers = Vec::with_capacity(count);
+        let mut started = || -> std::io::Result<()> {
+            for number in 0..count {
+                workers.push(start_worker(&self.shared, number)?);
+            }
+            Ok(())
+        };
+        let result = started();
+        let listener = steps.listener.take().expect("listening");
+        let result = result.and_then(|()| {
+            let acceptor = Acceptor::new(Arc::clone(&self.shared), listener, bound, workers.clone());
+            self.shared.spawn("rsock-accept".to_owned(), move || acceptor.run())
+        });
+        if let Err(error) = result {
+            // The workers that did start have nothing to wait for; the listener is closed by now.
+            self.shared.stop.begin(Cause::Stop, Duration::ZERO);
+            for worker in workers {
+                worker.send(super::worker::Message::Drain);
+            }
+            return Err(failed(error));
+        }
+        steps.state = State::Serving;
+        Ok(())
+    }
+
+    /// Stops: see `signal_stop`, then waits for the end. `drain` of None is the server's own.
+    ///
+    /// An interrupted wait leaves the stop under way.
+    pub fn stop(&self, drain: Option<Duration>, cause: Cause, waiter: &mut dyn Waiter) -> Result<StopReport> {
+        self.check_origin()?;
+        self.shared.signal_stop(cause, drain.unwrap_or(self.config.drain));
+        match self.shared.wait(None, waiter)? {
+            Some(report) => Ok(report),
+            None => Err(Error::TimedOut { step: "stop", target: String::new() }),
+        }
+    }
+
+    /// Waits for the end of the server, whoever stops it; `TimedOut` after the deadline.
+    pub fn wait(&self, deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<StopReport> {
+        self.check_origin()?;
+        let state = self.state();
+        if (state as u8) < State::Serving as u8 {
+            return Err(self.wrong("wait", "start() it first"));
+        }
+        let late = || Error::TimedOut { step: "wait", target: "for the server to stop".to_owned() };
+        self.shared.wait(deadline, waiter)?.ok_or_else(late)
+    }
+}
+
+impl Drop for Server {
+    /// Only signals: the threads end by themselves, nobody is waited for.
+    fn drop(&mut self) {
+        if self.shared.origin.is_here() {
+            if !self.shared.stop.has_begun() {
+                // Short: whoever drops a server unstopped wants its port and descriptors back.
+                self.shared.signal_stop(Cause::Dropped, self.config.drain.min(Duration::from_millis(250)));
+            }
+        } else {
+            // In a forked child all of this is a copy whose threads do not exist and whose numbers
+            // are closed: taking it apart could only do harm.
+            std::mem::forget(Arc::clone(&self.shared));
+        }
+    }
+}
+
+/// Stops all servers of this process at once, each with its own drain time or the one given, none
+/// longer than `most`, and returns what came of each.
+pub fn stop_all(
+    drain: Option<Duration>,
+    most: Option<Duration>,
+    cause: Cause,
+    waiter: &mut dyn Waiter,
+) -> Result<Vec<StopReport>> {
+    let servers = registry::all();
+    for server in &servers {
+        let drain = drain.unwrap_or(server.drain);
+        server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
+    }
+    let deadline = most.map(|most| Instant::now() + most + Duration::from_millis(50));
+    let mut reports = Vec::with_capacity(servers.len());
+    for server in &servers {
+        reports.extend(server.wait(deadline, waiter)?);
+    }
+    Ok(reports)
+}
+
+fn hint(state: State) -> &'static str {
+    match state {
+        State::Draining | State::Stopped => "a stopped server is final; make a new one",
+        State::Serving => "it is started already",
+        _ => "the steps go create, bind, listen, start",
+    }
+}
+
+/// A panic ends one connection and is counted; nobody wants it printed into a notebook as well.
+fn silence_our_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let ours = thread::current().name().is_some_and(|name| name.starts_with("rsock-"));
+            if !ours {
+                before(info);
+            }
+        }));
+    });
+}

@@ -1,0 +1,210 @@
+//! The stream shape of a service: what a session hears and through what it acts. Owns the contract
+//! between engine and services; must never name a socket, a poller or a thread, so that a session
+//! is tested with bytes alone (`Rehearsal` in tests/net).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::time::Duration;
+
+use super::endpoint::Endpoint;
+use super::record::ClosedBy;
+
+/// One socket of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leg {
+    /// The connection that was accepted.
+    Near,
+    /// The connection that the session opened by `Io::connect`.
+    Far,
+}
+
+/// Who a session is opened for.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The connection's number in its server, from 1.
+    pub id: u64,
+    /// Our side.
+    pub local: Endpoint,
+    /// Theirs.
+    pub remote: Endpoint,
+}
+
+/// What a session says when it cannot go on: the connection is reset, the record has the words.
+#[derive(Debug)]
+pub struct SessionError(pub String);
+
+impl<E: std::error::Error> From<E> for SessionError {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What every hearing of an event returns.
+pub type Heard<T = ()> = Result<T, SessionError>;
+
+/// What a server does with each connection.
+pub trait Service: Send + Sync {
+    /// The name users know it by: `Echo()`.
+    fn name(&self) -> String;
+
+    /// Opens the state for one connection. Runs on the worker that owns it; must not block.
+    fn open(&self, peer: &Peer) -> Box<dyn Session>;
+
+    /// Lets the connections of a batch (at most `BATCH_CONNECTIONS`, about `BATCH_BYTES`) hear what
+    /// is due to them. A service in another language overrides this to enter it once a batch.
+    fn turn(&self, batch: &mut dyn Batch) {
+        batch.run();
+    }
+}
+
+/// Some connections of one worker that have something to do.
+pub trait Batch {
+    /// Moves bytes and tells the sessions, one by one. Never blocks.
+    fn run(&mut self);
+}
+
+/// At most so many connections are in a batch.
+pub const BATCH_CONNECTIONS: usize = 64;
+/// After so many bytes a batch takes no further connection, and a connection's turn is over.
+pub const BATCH_BYTES: usize = 256 * 1024;
+
+/// A service's state for one connection. The engine calls, from one thread at a time; nothing in
+/// here may block. An error or a panic ends this connection and no other.
+pub trait Session: Send {
+    /// The connection is there. Where a session only pipes, this is all it ever does.
+    fn open(&mut self, _io: &mut dyn Io) -> Heard {
+        Ok(())
+    }
+
+    /// Input of a leg. Returns how much of it was used; the rest stays, and is offered again with
+    /// what comes after it, after `low_water` of any leg, and after `resume`.
+    ///
+    /// A rest of `input_limit` bytes of which nothing is used, though the session could write, ends
+    /// the connection (`closed_by` limit, "line"). Without an answer of its own the session throws
+    /// its input away.
+    fn bytes(&mut self, _io: &mut dyn Io, _leg: Leg, input: &[u8]) -> Heard<usize> {
+        Ok(input.len())
+    }
+
+    /// The peer of a leg has finished; `rest` is the input that was never used. Without an answer of
+    /// its own the session ends as soon as what it has written is delivered.
+    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> Heard {
+        io.close();
+        Ok(())
+    }
+
+    /// How `Io::connect` ended; the error is an errno(3).
+    fn connected(&mut self, _io: &mut dyn Io, _result: Result<(), i32>) -> Heard {
+        Ok(())
+    }
+
+    /// There is room again on a leg on which `write` fell short.
+    fn low_water(&mut self, _io: &mut dyn Io, _leg: Leg) -> Heard {
+        Ok(())
+    }
+
+    /// A timer of `Io::set_timer` has run out.
+    fn timer(&mut self, _io: &mut dyn Io, _key: u32) -> Heard {
+        Ok(())
+    }
+
+    /// Another thread has called `Waker::wake`, once or several times since the last `wake`.
+    fn wake(&mut self, _io: &mut dyn Io) -> Heard {
+        Ok(())
+    }
+
+    /// The server is stopping. A session that still owes something returns `Drain::Hold` and closes
+    /// when it is done; the deadline holds either way.
+    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+        Ok(Drain::Finish)
+    }
+
+    /// The connection is over. Heard once, last, with nothing to act through.
+    fn closed(&mut self, _why: ClosedBy) {}
+
+    /// How much unused input is kept for `bytes` before the peer is no longer read.
+    fn input_limit(&self) -> usize {
+        64 * 1024
+    }
+}
+
+/// A session's answer to `drain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// The engine closes as soon as nothing is unread and nothing unsent.
+    Finish,
+    /// The session closes by itself.
+    Hold,
+}
+
+/// What a session acts through. Nothing here blocks, and nothing calls back into the session.
+pub trait Io {
+    /// Sends, or keeps until it can be sent. Returns how much was taken: less than all of it above
+    /// high water or when the turn's budget is spent, and then `low_water` follows.
+    fn write(&mut self, leg: Leg, data: &[u8]) -> usize;
+
+    /// From now on the engine moves what comes in on `from` out on `to` by itself, and hands on its
+    /// end as well. `bytes` and `eof` of `from` are not heard any more.
+    fn pipe(&mut self, from: Leg, to: Leg);
+
+    /// Stops reading a leg.
+    fn pause(&mut self, leg: Leg);
+
+    /// Reads a leg again.
+    fn resume(&mut self, leg: Leg);
+
+    /// Sends FIN behind what was written; the other direction stays open.
+    fn shut_write(&mut self, leg: Leg);
+
+    /// Ends the session so that the peer gets all that was written: sends it, sends FIN, reads and
+    /// throws away until the peer's FIN.
+    fn close(&mut self);
+
+    /// Ends the session with RST on every leg. What is unsent is lost.
+    fn abort(&mut self);
+
+    /// Sets the timer of a key, replacing its earlier setting; None takes it away.
+    fn set_timer(&mut self, key: u32, after: Option<Duration>);
+
+    /// Opens the far leg. `connected` is heard when it is there, or not.
+    fn connect(&mut self, target: Endpoint);
+
+    /// What another thread wakes this session with.
+    fn waker(&mut self) -> Waker;
+}
+
+/// Wakes a session from any thread. The message itself lies wherever the service keeps it.
+#[derive(Clone)]
+pub struct Waker {
+    bell: Arc<dyn Bell>,
+    token: u64,
+    /// Set from a `wake` until it is heard, so that a thousand of them are one message.
+    pending: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// A waker that rings `bell` with `token`.
+    #[must_use]
+    pub fn new(bell: Arc<dyn Bell>, token: u64) -> Self {
+        Self { bell, token, pending: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Makes the session hear `wake` soon. Nothing happens where it has ended. Never blocks.
+    pub fn wake(&self) {
+        if !self.pending.swap(true, AcqRel) {
+            self.bell.ring(self.token);
+        }
+    }
+
+    /// Called by the engine just before the session hears `wake`: from here on a new one rings.
+    pub fn heard(&self) {
+        self.pending.store(false, Release);
+    }
+}
+
+/// The other end of a waker.
+pub trait Bell: Send + Sync {
+    /// Never blocks.
+    fn ring(&self, token: u64);
+}

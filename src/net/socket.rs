@@ -1,0 +1,66 @@
+//! A socket that ends properly however it is dropped. Owns one descriptor; must never block in a
+//! close, nor leave a peer hanging because a forked child holds a copy.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use socket2::{SockRef, Socket as Raw};
+
+use super::{fork, sys};
+
+/// One connected (or connecting) socket.
+#[derive(Debug)]
+pub(crate) struct Socket(Option<OwnedFd>);
+
+impl Socket {
+    pub(crate) fn new(fd: impl Into<OwnedFd>) -> Self {
+        Self(Some(fd.into()))
+    }
+
+    /// Opens a TCP socket for a family, close-on-exec and blocking: socket(2).
+    pub(crate) fn tcp(domain: socket2::Domain) -> io::Result<Self> {
+        Ok(Self::new(Raw::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?))
+    }
+
+    pub(crate) fn options(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+
+    /// shutdown(2).
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.options().shutdown(how)
+    }
+
+    /// Makes the coming drop send RST in place of FIN and throw away what is unsent.
+    pub(crate) fn abort(self) {
+        let _ = self.options().set_linger(Some(Duration::ZERO));
+        if fork::has_forked() {
+            // A child's copy would keep the connection open; this ends it whatever copies exist.
+            let _ = sys::disconnect(self.as_fd());
+        }
+    }
+
+    /// Gives the number away; nothing is sent.
+    pub(crate) fn into_number(mut self) -> RawFd {
+        self.0.take().map_or(-1, IntoRawFd::into_raw_fd)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().expect("only into_number and drop empty it, and both consume").as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(fd) = self.0.take() {
+            if fork::has_forked() {
+                // ENOTCONN where there is nothing to end.
+                let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The end of a server: who asked for it, until when, and what came of it. Owns the deadline and the
+//! report; must never close anything itself, nor hold its lock while it waits.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::wake::EventFd;
+
+/// Why a server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// `stop()` was called.
+    Stop,
+    /// Ctrl-C in `run()`.
+    Sigint,
+    /// SIGTERM in `run()`.
+    Sigterm,
+    /// The body of its `with` raised.
+    Exception,
+    /// Its listener can never accept again.
+    AcceptError,
+    /// The interpreter ends.
+    Exit,
+    /// Nobody refers to it any more.
+    Dropped,
+}
+
+impl Cause {
+    /// The name users see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Sigint => "SIGINT",
+            Self::Sigterm => "SIGTERM",
+            Self::Exception => "exception",
+            Self::AcceptError => "accept error",
+            Self::Exit => "exit",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// The cause of a name, for callers that hold one as text.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Stop, Self::Sigint, Self::Sigterm, Self::Exception, Self::AcceptError, Self::Exit, Self::Dropped]
+            .into_iter()
+            .find(|cause| cause.name() == name)
+    }
+}
+
+/// What a stop came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StopReport {
+    /// Connections that ended in peace after the stop began.
+    pub drained: u64,
+    /// Connections that were reset at the deadline.
+    pub forced: u64,
+    /// Handlers that did not return; none exist yet for services in Rust.
+    pub abandoned: u64,
+    /// Errors of the service, since the server's start.
+    pub errors: u64,
+    /// Why.
+    pub cause: Cause,
+    /// From the first call to the end of the last thread.
+    pub seconds: Duration,
+}
+
+struct State {
+    /// When it began and why; None while the server serves.
+    begun: Option<(Instant, Cause)>,
+    deadline: Instant,
+    threads: Vec<JoinHandle<()>>,
+    report: Option<StopReport>,
+}
+
+/// The stop of one server.
+pub(crate) struct Stop {
+    state: Mutex<State>,
+    /// Threads that have not ended yet.
+    alive: AtomicUsize,
+    drained: AtomicU64,
+    forced: AtomicU64,
+    /// Set when the last thread has ended. Made with the server's socket.
+    done: OnceLock<EventFd>,
+}
+
+impl Stop {
+    pub(crate) fn new() -> Self {
+        let state = State { begun: None, deadline: Instant::now(), threads: Vec::new(), report: None };
+        Self {
+            state: Mutex::new(state),
+            alive: AtomicUsize::new(0),
+            drained: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+            done: OnceLock::new(),
+        }
+    }
+
+    /// Opens the flag that `done` is, before the first thread is started.
+    pub(crate) fn open_flag(&self) -> std::io::Result<()> {
+        if self.done.get().is_none() {
+            let _ = self.done.set(EventFd::new()?);
+        }
+        Ok(())
+    }
+
+    /// Asks for the end. True for the first who asks; for all others the earlier deadline holds.
+    pub(crate) fn begin(&self, cause: Cause, drain: Duration) -> Asked {
+        let now = Instant::now();
+        // A drain beyond what the clock can hold is for ever, or near enough.
+        let deadline = now.checked_add(drain).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365));
+        let mut state = self.state.lock();
+        if state.begun.is_none() {
+            state.begun = Some((now, cause));
+            state.deadline = deadline;
+            Asked::First
+        } else if deadline < state.deadline {
+            state.deadline = deadline;
+            Asked::Sooner
+        } else {
+            Asked::Again
+        }
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.state.lock().begun.is_some()
+    }
+
+    /// Until when connections may drain.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.state.lock().deadline
+    }
+
+    /// Whether the stop is to reset everything at once (`drain=0`).
+    pub(crate) fn is_hard(&self) -> bool {
+        let state = self.state.lock();
+        state.begun.is_some_and(|(begun, _)| state.deadline <= begun)
+    }
+
+    /// Counts a connection that ended while draining.
+    pub(crate) fn count(&self, forced: bool) {
+        let counter = if forced { &self.forced } else { &self.drained };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Keeps a thread to be joined. Its `Alive` must have been made before it was spawned.
+    pub(crate) fn keep(&self, thread: JoinHandle<()>) {
+        self.state.lock().threads.push(thread);
+    }
+
+    /// Readable once the last thread has ended.
+    pub(crate) fn done(&self) -> BorrowedFd<'_> {
+        self.done.get().expect("made with the socket, before any thread").as_fd()
+    }
+
+    /// Clears a `done` that was set too early: by the last of some threads, before others of the same
+    /// start were there.
+    pub(crate) fn settle(&self) {
+        if let Some(done) = self.done.get() {
+            if !self.is_done() {
+                done.clear();
+                if self.is_done() {
+                    done.set();
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.alive.load(SeqCst) == 0
+    }
+
+    /// The report; joins the threads. They have given up their `Alive` and with it all that could
+    /// need this lock, so that the join takes no time.
+    ///
+    /// Only to be called once `is_done`.
+    pub(crate) fn report(&self, errors: u64) -> StopReport {
+        let mut state = self.state.lock();
+        if let Some(report) = state.report {
+            return report;
+        }
+        for thread in state.threads.drain(..) {
+            // A panic of a thread was caught and counted where it happened.
+            let _ = thread.join();
+        }
+        let (begun, cause) = state.begun.unwrap_or((Instant::now(), Cause::Stop));
+        let report = StopReport {
+            drained: self.drained.load(Relaxed),
+            forced: self.forced.load(Relaxed),
+            abandoned: 0,
+            errors,
+            cause,
+            seconds: begun.elapsed(),
+        };
+        state.report = Some(report);
+        report
+    }
+}
+
+/// How a call of `begin` changed things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The stop begins with it.
+    First,
+    /// The deadline came nearer.
+    Sooner,
+    /// Nothing changed.
+    Again,
+}
+
+/// A thread's share in the server's life; the last one dropped sets `done`.
+pub(crate) struct Alive<S: AsRef<Stop>>(S);
+
+impl<S: AsRef<Stop>> Alive<S> {
+    pub(crate) fn new(stop: S) -> Self {
+        stop.as_ref().alive.fetch_add(1, SeqCst);
+        Self(stop)
+    }
+}
+
+impl<S: AsRef<Stop>> Drop for Alive<S> {
+    fn drop(&mut self) {
+        let stop = self.0.as_ref();
+        if stop.alive.fetch_sub(1, SeqCst) == 1 {
+            if let Some(done) = stop.done.get() {
+                done.set();
+            }
+        }
+    }
+}

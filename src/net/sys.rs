@@ -1,0 +1,415 @@
+//! The system calls that `socket2` and `mio` do not offer safely, and all `unsafe` of the engine.
+//! Each function is a thin, checked wrapper named after its call; it must never hold state, decide
+//! anything, or know what a server is.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn check_len(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// accept4(2): one connection off the queue, close-on-exec, with the address the kernel names.
+///
+/// The address comes from the call itself: `getpeername` fails on a connection that was reset
+/// while it waited.
+pub(crate) fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let mut flags = libc::SOCK_CLOEXEC;
+    if nonblocking {
+        flags |= libc::SOCK_NONBLOCK;
+    }
+    // SAFETY: sockaddr_storage is plain old data for which all zeroes is a valid value.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the storage outlives the call and `length` tells its true size.
+    let fd = check(unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            (&raw mut storage).cast(),
+            &raw mut length,
+            flags,
+        )
+    })?;
+    // SAFETY: the kernel just handed out this number; nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok((fd, socket_addr(&storage)))
+}
+
+fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in.
+            let addr: &libc::sockaddr_in = unsafe { &*(&raw const *storage).cast() };
+            let ip = Ipv4Addr::from(u32::from_be(addr.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(addr.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in6.
+            let addr: &libc::sockaddr_in6 = unsafe { &*(&raw const *storage).cast() };
+            let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(ip, u16::from_be(addr.sin6_port), addr.sin6_flowinfo, addr.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// recv(2). The caller's flags are taken as they are.
+pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: the slice is valid for writes of its length.
+    check_len(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
+/// send(2), never raising SIGPIPE.
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: the slice is valid for reads of its length.
+    check_len(unsafe { libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), flags | libc::MSG_NOSIGNAL) })
+}
+
+/// One descriptor of a `poll` call.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PollFd(libc::pollfd);
+
+impl PollFd {
+    /// Waits for input (or the end of it, or an error).
+    #[must_use]
+    pub fn readable(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLIN)
+    }
+
+    /// Waits for room to write (or an error).
+    #[must_use]
+    pub fn writable(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLOUT)
+    }
+
+    fn new(fd: BorrowedFd<'_>, events: libc::c_short) -> Self {
+        Self(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 })
+    }
+
+    /// A place in the list that is not looked at this time.
+    #[must_use]
+    pub fn unused() -> Self {
+        Self(libc::pollfd { fd: -1, events: 0, revents: 0 })
+    }
+
+    /// Whether the last `poll` had anything to say about it.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.0.revents != 0
+    }
+}
+
+/// ppoll(2) until `deadline`; `Ok(0)` means that it has passed. EINTR is returned, not retried.
+pub fn poll(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<usize> {
+    let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+    let pointer = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: PollFd is a transparent pollfd; the slice is valid for its length, and the timespec,
+    // where there is one, outlives the call.
+    let ready = check(unsafe {
+        libc::ppoll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, pointer, std::ptr::null())
+    })?;
+    Ok(ready as usize)
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// eventfd(2), non-blocking and close-on-exec.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are involved.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: the kernel just handed out this number; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// dup3(2): makes `number` mean what `source` means; what it meant before is closed.
+pub(crate) fn replace(source: BorrowedFd<'_>, number: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both numbers are open for the length of the call; `number` keeps its owner.
+    check(unsafe { libc::dup3(source.as_raw_fd(), number.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Takes ownership of a number that somebody else opened (a caller's `fd=`).
+///
+/// Fails with EBADF where the number is not open.
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only asks.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    // SAFETY: the number is open, and by the contract of `fd=` the caller gives it away.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// close(2) of a bare number, for the child of a fork, where its owner is never dropped.
+/// Async-signal-safe.
+pub(crate) fn close_number(number: RawFd) {
+    // SAFETY: close takes any number; the table it comes from lists only our own.
+    unsafe { libc::close(number) };
+}
+
+/// Ends an established TCP connection with RST at once, even while a forked child still holds
+/// a copy of the descriptor (connect(2) to AF_UNSPEC).
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: sockaddr is plain old data for which all zeroes is a valid value (AF_UNSPEC is 0).
+    let unspecified: libc::sockaddr = unsafe { mem::zeroed() };
+    // SAFETY: the address outlives the call and its size is true.
+    check(unsafe {
+        libc::connect(
+            fd.as_raw_fd(),
+            &raw const unspecified,
+            size_of::<libc::sockaddr>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// getsockopt(2) of raw bytes; returns how many the kernel wrote.
+pub(crate) fn getsockopt(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: the slice is valid for writes of `length` bytes.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) })?;
+    Ok(length as usize)
+}
+
+/// setsockopt(2) of raw bytes.
+pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the slice is valid for reads of its length.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
+    })?;
+    Ok(())
+}
+
+/// setsockopt(2) with no value but a length (what `socket.setsockopt(level, name, None, n)` does).
+pub(crate) fn setsockopt_length(fd: BorrowedFd<'_>, level: i32, name: i32, length: u32) -> io::Result<()> {
+    // SAFETY: a null value with a length is what some options take; the kernel checks it.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::null(), length) })?;
+    Ok(())
+}
+
+/// The start of the kernel's `struct tcp_info` (linux/tcp.h), as far as Linux 4.9 fills it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(missing_docs, reason = "the kernel's own names; linux/tcp.h documents them")]
+pub struct RawTcpInfo {
+    pub state: u8,
+    pub ca_state: u8,
+    pub retransmits: u8,
+    pub probes: u8,
+    pub backoff: u8,
+    pub options: u8,
+    pub window_scales: u8,
+    pub flags: u8,
+    pub rto: u32,
+    pub ato: u32,
+    pub snd_mss: u32,
+    pub rcv_mss: u32,
+    pub unacked: u32,
+    pub sacked: u32,
+    pub lost: u32,
+    pub retrans: u32,
+    pub fackets: u32,
+    pub last_data_sent: u32,
+    pub last_ack_sent: u32,
+    pub last_data_recv: u32,
+    pub last_ack_recv: u32,
+    pub pmtu: u32,
+    pub rcv_ssthresh: u32,
+    pub rtt: u32,
+    pub rttvar: u32,
+    pub snd_ssthresh: u32,
+    pub snd_cwnd: u32,
+    pub advmss: u32,
+    pub reordering: u32,
+    pub rcv_rtt: u32,
+    pub rcv_space: u32,
+    pub total_retrans: u32,
+    pub pacing_rate: u64,
+    pub max_pacing_rate: u64,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+    pub segs_out: u32,
+    pub segs_in: u32,
+    pub notsent_bytes: u32,
+    pub min_rtt: u32,
+    pub data_segs_in: u32,
+    pub data_segs_out: u32,
+    pub delivery_rate: u64,
+}
+
+/// getsockopt(TCP_INFO), tcp(7).
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<RawTcpInfo> {
+    // SAFETY: integers only; all zeroes is a valid value, and what an older kernel leaves unset.
+    let mut info: RawTcpInfo = unsafe { mem::zeroed() };
+    let mut length = size_of::<RawTcpInfo>() as libc::socklen_t;
+    // SAFETY: the struct is valid for writes of its size; the kernel writes no more than that.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(info)
+}
+
+/// getrlimit(RLIMIT_NOFILE): soft and hard limit of open descriptors.
+pub(crate) fn fd_limits() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid for writes.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// setrlimit(RLIMIT_NOFILE): a new soft limit under the same hard one.
+pub(crate) fn set_fd_soft_limit(soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the struct outlives the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(())
+}
+
+/// Runs `f` with every asynchronous signal and SIGPIPE blocked, so that a thread it spawns is born
+/// with them blocked: signals of the process belong to Python's threads.
+pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: sigset_t is plain old data; sigfillset sets every bit of it before use.
+    let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: as above, for the mask that was in force.
+    let mut before: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: both sets are valid; the synchronous signals stay deliverable, or a fault would
+    // kill the process without a word.
+    unsafe {
+        libc::sigfillset(&raw mut mask);
+        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS] {
+            libc::sigdelset(&raw mut mask, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut before);
+    }
+    let result = f();
+    // SAFETY: restores the set that was read above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    result
+}
+
+/// pthread_atfork(3).
+pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    unsafe extern "C" {
+        // Not in the `libc` crate for this target.
+        fn pthread_atfork(
+            prepare: Option<extern "C" fn()>,
+            parent: Option<extern "C" fn()>,
+            child: Option<extern "C" fn()>,
+        ) -> libc::c_int;
+    }
+    // SAFETY: three functions that live as long as the process. ENOMEM is the only failure; the
+    // library then works as long as nobody forks.
+    unsafe { pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+}
+
+/// Unlocks a mutex that this same thread locked and whose guard it forgot (around a fork).
+pub(crate) fn force_unlock<T>(mutex: &parking_lot::Mutex<T>) {
+    // SAFETY: only the fork handlers call this, on the thread that ran `prepare`, which locked it
+    // and leaked the guard.
+    unsafe { mutex.force_unlock() };
+}
+
+/// Interface number of a scope name (`eth0` in `fe80::1%eth0`), if_nametoindex(3).
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a valid C string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// Name of an interface, if_indextoname(3).
+pub(crate) fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size the call asks for.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: on success the buffer holds a C string.
+    let name = unsafe { CStr::from_ptr(name.as_ptr()) };
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// What getaddrinfo(3) said instead of an answer: its EAI code and text.
+pub(crate) struct ResolverError {
+    pub(crate) code: i32,
+    pub(crate) text: String,
+}
+
+/// getaddrinfo(3) for stream sockets. Blocks for as long as the system's resolver likes.
+pub(crate) fn getaddrinfo(
+    host: Option<&str>,
+    service: Option<&str>,
+    passive: bool,
+) -> Result<Vec<SocketAddr>, ResolverError> {
+    let nul = |_| ResolverError { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
+    let host = host.map(CString::new).transpose().map_err(nul)?;
+    let service = service.map(CString::new).transpose().map_err(nul)?;
+    // SAFETY: addrinfo is plain old data; all zeroes is the documented start.
+    let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
+    hints.ai_socktype = libc::SOCK_STREAM;
+    hints.ai_flags = if passive { libc::AI_PASSIVE } else { 0 };
+    let mut list: *mut libc::addrinfo = std::ptr::null_mut();
+    // SAFETY: C strings and hints outlive the call; `list` is only read on success.
+    let code = unsafe {
+        libc::getaddrinfo(
+            host.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
+            service.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
+            &raw const hints,
+            &raw mut list,
+        )
+    };
+    if code != 0 {
+        let text = if code == libc::EAI_SYSTEM {
+            io::Error::last_os_error().to_string()
+        } else {
+            // SAFETY: gai_strerror returns a static C string for every code.
+            unsafe { CStr::from_ptr(libc::gai_strerror(code)) }.to_string_lossy().into_owned()
+        };
+        return Err(ResolverError { code, text });
+    }
+    let mut found = Vec::new();
+    let mut node = list;
+    while !node.is_null() {
+        // SAFETY: the list is well formed until freeaddrinfo below.
+        let info = unsafe { &*node };
+        // SAFETY: plain old data, as in `accept`.
+        let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        let length = (info.ai_addrlen as usize).min(size_of::<libc::sockaddr_storage>());
+        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and the storage is at least as large.
+        unsafe { std::ptr::copy_nonoverlapping(info.ai_addr.cast::<u8>(), (&raw mut storage).cast::<u8>(), length) };
+        if let Some(addr) = socket_addr(&storage) {
+            if !found.contains(&addr) {
+                found.push(addr);
+            }
+        }
+        node = info.ai_next;
+    }
+    // SAFETY: the list came from getaddrinfo and is freed once.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
+}

@@ -1,0 +1,73 @@
+//! Waking by descriptor: the event flag, and how a blocking call waits. Must never know what it
+//! waits for, and never use a time-out where a descriptor can tell.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use super::error::{Error, Result};
+use super::fork::Listed;
+use super::sys::{self, PollFd};
+
+/// An eventfd(2) as a flag that can be waited for like any other descriptor.
+pub struct EventFd {
+    // Before the file, so that the number leaves the fork table before it is closed.
+    _listed: Listed,
+    file: std::fs::File,
+}
+
+impl EventFd {
+    /// A flag that is not set. Fails with EMFILE and friends.
+    pub fn new() -> io::Result<Self> {
+        let fd = sys::eventfd()?;
+        Ok(Self { _listed: Listed::new(&fd), file: fd.into() })
+    }
+
+    /// Sets the flag and wakes all who poll it. Never blocks.
+    pub fn set(&self) {
+        // EAGAIN would mean that 2^64 - 2 settings are pending: it is set, which is all we ask.
+        let _ = io::Write::write(&mut &self.file, &1u64.to_ne_bytes());
+    }
+
+    /// Clears the flag. Never blocks.
+    pub fn clear(&self) {
+        // EAGAIN: it was clear.
+        let _ = io::Read::read(&mut &self.file, &mut [0; 8]);
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// How a blocking call of the engine waits. Python's calls wait with the interpreter released and
+/// look for signals; Rust's own just poll.
+pub trait Waiter {
+    /// Blocks until a descriptor is ready (true) or the deadline has passed (false).
+    ///
+    /// `Error::Interrupted` means that the caller must give up and tell its own caller; the waiter
+    /// keeps the reason. A signal that asks for nothing is not an interruption.
+    fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool>;
+
+    /// Whether it pays to retry for a moment before waiting (see `stream::Spin`).
+    fn may_spin(&self) -> bool {
+        false
+    }
+}
+
+/// Waits on plain Rust threads: polls, retries EINTR.
+pub struct Plain;
+
+impl Waiter for Plain {
+    fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+        loop {
+            match sys::poll(fds, deadline) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::os("poll", "", &error)),
+            }
+        }
+    }
+}
