@@ -86,7 +86,12 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(crate) fn new(shared: Arc<Shared>, listener: Listener, local: SocketAddr, workers: Vec<Arc<Inbox>>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        listener: Listener,
+        local: SocketAddr,
+        workers: Vec<Arc<Inbox>>,
+    ) -> Self {
         let mut acceptor = Self {
             shared,
             listener,
@@ -137,7 +142,10 @@ impl Acceptor {
                 return Ok(());
             }
             if self.has_room() && self.rest.is_none() {
-                let mut fds = [PollFd::readable(self.shared.bell().as_fd()), PollFd::readable(self.listener.as_fd())];
+                let mut fds = [
+                    PollFd::readable(self.shared.bell().as_fd()),
+                    PollFd::readable(self.listener.as_fd()),
+                ];
                 wait(&mut fds, None);
                 if fds[0].ready() {
                     self.shared.bell().clear();
@@ -228,10 +236,16 @@ impl Acceptor {
             return self.refuse(socket);
         }
         // Never None for a TCP socket; an unspecified peer is better than a lost connection.
-        let peer = peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
+        let peer =
+            peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
         let local = if self.wildcard {
             // Fails where the peer has reset already; the listener's own address is right then too.
-            socket.options().local_addr().ok().and_then(|address| address.as_socket()).unwrap_or(self.local)
+            socket
+                .options()
+                .local_addr()
+                .ok()
+                .and_then(|address| address.as_socket())
+                .unwrap_or(self.local)
         } else {
             self.local
         };
@@ -245,7 +259,11 @@ impl Acceptor {
 
     /// The least loaded worker, or a new one where load asks for it and the number allows it.
     fn pick(&mut self) -> Arc<Inbox> {
-        let least = self.workers.iter().min_by_key(|worker| worker.load.load(Relaxed)).expect("worker 0 starts with the server");
+        let least = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.load.load(Relaxed))
+            .expect("worker 0 starts with the server");
         let load = least.load.load(Relaxed);
         let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
         let least = Arc::clone(least);

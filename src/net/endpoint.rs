@@ -69,7 +69,8 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 pub fn host_text(address: &SocketAddr) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            let scope = sys::interface_name(v6.scope_id()).unwrap_or_else(|| v6.scope_id().to_string());
+            let scope =
+                sys::interface_name(v6.scope_id()).unwrap_or_else(|| v6.scope_id().to_string());
             format!("{}%{scope}", v6.ip())
         }
         _ => address.ip().to_string(),
@@ -105,7 +106,9 @@ impl Target {
             Err(Error::Value(format!("host {shown:?}{dots}: {why}")))
         };
         if host.is_empty() {
-            return bad("say \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine");
+            return bad(
+                "say \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine",
+            );
         }
         if host.len() > MAX_HOST {
             return bad(&format!("{} bytes, where a name has at most {MAX_HOST}", host.len()));
@@ -151,7 +154,10 @@ impl fmt::Display for Target {
 /// Port number of a service name in the system's table, services(5). Asks no network.
 pub fn port_named(name: &str) -> Result<u16> {
     let unknown = || Error::Value(format!("port {name:?}: no such service name in /etc/services"));
-    if name.is_empty() || name.len() > 64 || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if name.is_empty()
+        || name.len() > 64
+        || name.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
         return Err(unknown());
     }
     if name.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+')) {
@@ -169,7 +175,10 @@ mod tests {
     fn mapped_peers_are_shown_as_ipv4() {
         let mapped = "[::ffff:192.0.2.1]:80".parse().unwrap();
         assert_eq!(Endpoint::tcp(mapped).to_string(), "192.0.2.1:80");
-        assert_eq!(Endpoint::tcp("[2001:db8::1]:80".parse().unwrap()).to_string(), "[2001:db8::1]:80");
+        assert_eq!(
+            Endpoint::tcp("[2001:db8::1]:80".parse().unwrap()).to_string(),
+            "[2001:db8::1]:80"
+        );
     }
 
     #[test]

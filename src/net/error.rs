@@ -141,7 +141,9 @@ impl fmt::Display for Error {
             Self::Incomplete { wanted, got } => {
                 write!(f, "the peer finished after {got} bytes of {wanted}")
             }
-            Self::OverLimit { limit } => write!(f, "no delimiter within the limit of {limit} bytes"),
+            Self::OverLimit { limit } => {
+                write!(f, "no delimiter within the limit of {limit} bytes")
+            }
             Self::Cut { cause, .. } => cause.fmt(f),
             Self::State { asked, state, hint } => {
                 write!(f, "{asked}: the server is {state}")?;

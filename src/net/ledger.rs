@@ -52,7 +52,8 @@ struct Wait {
 
 impl Books {
     fn satisfies(&self, open: Option<u64>, closed: Option<u64>) -> bool {
-        open.is_none_or(|n| self.open.len() as u64 == n) && closed.is_none_or(|n| self.totals.closed >= n)
+        open.is_none_or(|n| self.open.len() as u64 == n)
+            && closed.is_none_or(|n| self.totals.closed >= n)
     }
 
     fn tell(&self) {
@@ -84,7 +85,12 @@ pub struct Ledger {
 impl Ledger {
     /// Empty books that remember the last `history` closed connections.
     pub(crate) fn new(history: usize) -> Self {
-        let books = Books { open: Slab::new(), closed: VecDeque::new(), totals: Totals::default(), waiting: Vec::new() };
+        let books = Books {
+            open: Slab::new(),
+            closed: VecDeque::new(),
+            totals: Totals::default(),
+            waiting: Vec::new(),
+        };
         Self { books: Mutex::new(books), history }
     }
 
@@ -105,7 +111,8 @@ impl Ledger {
         books.totals.received.add(record.received());
         books.totals.sent.add(record.sent());
         let forgotten = if self.history > 0 {
-            let oldest = if books.closed.len() >= self.history { books.closed.pop_front() } else { None };
+            let oldest =
+                if books.closed.len() >= self.history { books.closed.pop_front() } else { None };
             books.closed.push_back(record);
             oldest
         } else {
@@ -128,7 +135,8 @@ impl Ledger {
     /// The connections open now, oldest first.
     #[must_use]
     pub fn open_records(&self) -> Vec<Arc<Record>> {
-        let mut records: Vec<_> = self.books.lock().open.iter().map(|(_, record)| Arc::clone(record)).collect();
+        let mut records: Vec<_> =
+            self.books.lock().open.iter().map(|(_, record)| Arc::clone(record)).collect();
         records.sort_by_key(|record| record.id());
         records
     }
@@ -217,7 +225,12 @@ impl Ledger {
         let mut asked = Vec::new();
         asked.extend(open.map(|n| format!("open={n}")));
         asked.extend(closed.map(|n| format!("closed={n}")));
-        let target = format!("for {} ({} are open, {} closed)", asked.join(", "), totals.open, totals.closed);
+        let target = format!(
+            "for {} ({} are open, {} closed)",
+            asked.join(", "),
+            totals.open,
+            totals.closed
+        );
         Error::TimedOut { step: "wait", target }
     }
 }

@@ -27,7 +27,8 @@ impl Listener {
     pub(crate) fn create(address: SocketAddr, options: &SocketOptions) -> Result<Self> {
         let failed = |error: io::Error| Error::os("create", display(&address), &error);
         let domain = Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)).map_err(failed)?;
+        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+            .map_err(failed)?;
         if domain == Domain::IPV6 {
             // Set either way: the system's default differs between machines.
             let both = options.dual_stack && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -63,7 +64,9 @@ impl Listener {
 
     /// bind(2).
     pub(crate) fn bind(&self, address: SocketAddr) -> Result<()> {
-        self.socket().bind(&address.into()).map_err(|error| Error::os("bind", display(&address), &error))
+        self.socket()
+            .bind(&address.into())
+            .map_err(|error| Error::os("bind", display(&address), &error))
     }
 
     /// listen(2). None is the system's maximum.
@@ -77,8 +80,11 @@ impl Listener {
 
     /// getsockname(2).
     pub(crate) fn address(&self) -> Result<SocketAddr> {
-        let address = self.socket().local_addr().map_err(|error| Error::os("getsockname", "", &error))?;
-        let address = address.as_socket().ok_or_else(|| Error::errno("getsockname", "", libc::EAFNOSUPPORT))?;
+        let address =
+            self.socket().local_addr().map_err(|error| Error::os("getsockname", "", &error))?;
+        let address = address
+            .as_socket()
+            .ok_or_else(|| Error::errno("getsockname", "", libc::EAFNOSUPPORT))?;
         Ok(canonical(address))
     }
 
@@ -115,7 +121,9 @@ fn check_adopted(fd: &OwnedFd, number: RawFd, options: &SocketOptions) -> Result
     let failed = |error: io::Error| Error::os("create", format_args!("fd={number}"), &error);
     let socket = SockRef::from(fd);
     let domain = socket.domain().map_err(failed)?;
-    if socket.r#type().map_err(failed)? != Type::STREAM || !matches!(domain, Domain::IPV4 | Domain::IPV6) {
+    if socket.r#type().map_err(failed)? != Type::STREAM
+        || !matches!(domain, Domain::IPV4 | Domain::IPV6)
+    {
         return Err(Error::Value(format!("fd={number}: not a TCP socket")));
     }
     if socket.peer_addr().is_ok() {

@@ -23,8 +23,15 @@ pub struct ProcessLimits {
 
 /// Reads the limits now in force, getrlimit(2) and proc(5).
 pub fn process_limits() -> Result<ProcessLimits> {
-    let (fd_soft, fd_hard) = sys::fd_limits().map_err(|error| Error::os("getrlimit", "", &error))?;
-    Ok(ProcessLimits { fd_soft, fd_hard, fd_in_use: fds_in_use(), ephemeral_ports: ephemeral_ports(), backlog_max: backlog_max() })
+    let (fd_soft, fd_hard) =
+        sys::fd_limits().map_err(|error| Error::os("getrlimit", "", &error))?;
+    Ok(ProcessLimits {
+        fd_soft,
+        fd_hard,
+        fd_in_use: fds_in_use(),
+        ephemeral_ports: ephemeral_ports(),
+        backlog_max: backlog_max(),
+    })
 }
 
 /// Raises the soft limit of descriptors to the hard one and returns it, setrlimit(2).

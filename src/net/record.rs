@@ -199,7 +199,8 @@ impl Record {
     }
 
     pub(crate) fn close(&self, by: ClosedBy, error: Option<String>) {
-        let end = End { seconds: self.opened.elapsed(), by, error: error.map(String::into_boxed_str) };
+        let end =
+            End { seconds: self.opened.elapsed(), by, error: error.map(String::into_boxed_str) };
         let again = self.end.set(Box::new(end));
         debug_assert!(again.is_ok(), "a record is closed once");
     }

@@ -30,7 +30,8 @@ pub(crate) fn add(server: &Arc<Shared>) {
 pub(crate) fn all() -> Vec<Arc<Shared>> {
     let servers: Vec<_> = SERVERS.lock().iter().filter_map(Weak::upgrade).collect();
     // One that a forked child inherited is nothing but memory: it must not be dropped either.
-    let (here, foreign): (Vec<_>, Vec<_>) = servers.into_iter().partition(|server| server.origin.is_here());
+    let (here, foreign): (Vec<_>, Vec<_>) =
+        servers.into_iter().partition(|server| server.origin.is_here());
     foreign.into_iter().for_each(std::mem::forget);
     here.into_iter().filter(|server| !server.has_ended()).collect()
 }
@@ -38,7 +39,9 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
 /// The server of this process that keeps `address` from being bound.
 pub(crate) fn holder(address: SocketAddr) -> Option<Arc<Shared>> {
     all().into_iter().find(|server| {
-        server.address().is_some_and(|held| held.port() == address.port() && address.port() != 0 && overlap(held.ip(), address.ip()))
+        server.address().is_some_and(|held| {
+            held.port() == address.port() && address.port() != 0 && overlap(held.ip(), address.ip())
+        })
     })
 }
 

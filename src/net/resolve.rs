@@ -57,7 +57,9 @@ pub(crate) fn addresses(
     }
     match question.answer.lock().take() {
         Some(Ok(found)) if !found.is_empty() => Ok(found),
-        Some(Err(ResolverError { code, text })) => Err(Error::Resolve { host: target.host().to_owned(), code, text }),
+        Some(Err(ResolverError { code, text })) => {
+            Err(Error::Resolve { host: target.host().to_owned(), code, text })
+        }
         _ => Err(Error::Resolve {
             host: target.host().to_owned(),
             code: libc::EAI_NONAME,

@@ -236,7 +236,11 @@ impl Shared {
     }
 
     /// Starts a thread that is joined by the stop. It blocks all signals: they belong to Python's.
-    pub(crate) fn spawn(self: &Arc<Self>, name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
         let alive = Alive::new(Threads(Arc::clone(self)));
         let start = || {
             thread::Builder::new().name(name).spawn(move || {
@@ -256,7 +260,11 @@ impl Shared {
     }
 
     /// Waits for the end of the last thread; None after the deadline.
-    fn wait(&self, deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<Option<StopReport>> {
+    fn wait(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<StopReport>> {
         while !self.has_ended() {
             if !waiter.wait(&mut [PollFd::readable(self.stop.done())], deadline)? {
                 return Ok(None);
@@ -284,7 +292,14 @@ struct Steps {
 
 impl Steps {
     fn new() -> Self {
-        Self { state: State::New, listener: None, candidates: Vec::new(), busy: false, number: -1, bound: None }
+        Self {
+            state: State::New,
+            listener: None,
+            candidates: Vec::new(),
+            busy: false,
+            number: -1,
+            bound: None,
+        }
     }
 }
 
@@ -390,7 +405,12 @@ impl Server {
     }
 
     /// Runs one step with the lock given up meanwhile; what it fails to do stays undone.
-    fn step(&self, asked: &'static str, from: State, work: impl FnOnce(&mut Steps) -> Result<()>) -> Result<()> {
+    fn step(
+        &self,
+        asked: &'static str,
+        from: State,
+        work: impl FnOnce(&mut Steps) -> Result<()>,
+    ) -> Result<()> {
         self.check_origin()?;
         let mut taken = {
             let mut steps = self.shared.steps.lock();
@@ -444,9 +464,15 @@ impl Server {
             let state = self.state();
             let result = match state {
                 _ if state as u8 >= goal as u8 => return Ok(()),
-                State::New => self.step(asked, State::New, |steps| self.do_create(steps, to, waiter)),
-                State::Created => self.step(asked, State::Created, |steps| self.do_bind(steps, to, waiter)),
-                State::Bound => self.step(asked, State::Bound, |steps| self.do_listen(steps, backlog)),
+                State::New => {
+                    self.step(asked, State::New, |steps| self.do_create(steps, to, waiter))
+                }
+                State::Created => {
+                    self.step(asked, State::Created, |steps| self.do_bind(steps, to, waiter))
+                }
+                State::Bound => {
+                    self.step(asked, State::Bound, |steps| self.do_listen(steps, backlog))
+                }
                 _ => self.step(asked, State::Listening, |steps| self.do_start(steps)),
             };
             if result.is_err() {
@@ -473,13 +499,19 @@ impl Server {
         }
     }
 
-    fn do_create(&self, steps: &mut Steps, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
+    fn do_create(
+        &self,
+        steps: &mut Steps,
+        to: Option<&Target>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let options = &self.config.options;
         self.shared.open_flags().map_err(|error| Error::os("create", "", &error))?;
         let listener = if let Some(fd) = self.config.fd {
             Listener::adopt(fd, options)?
         } else {
-            let mut candidates = resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
+            let mut candidates =
+                resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
             let listener = Listener::create(candidates[0], options)?;
             candidates.reverse();
             steps.candidates = candidates;
@@ -491,7 +523,12 @@ impl Server {
         Ok(())
     }
 
-    fn do_bind(&self, steps: &mut Steps, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
+    fn do_bind(
+        &self,
+        steps: &mut Steps,
+        to: Option<&Target>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let mut listener = steps.listener.take().expect("created");
         if let Some(to) = to {
             steps.candidates = resolve::addresses(to, true, None, waiter)?;
@@ -506,7 +543,9 @@ impl Server {
                 let result = match first {
                     None => Ok(()),
                     // A name with several addresses: the next one may be of another family.
-                    Some(_) => Listener::create(address, &self.config.options).map(|new| listener = new),
+                    Some(_) => {
+                        Listener::create(address, &self.config.options).map(|new| listener = new)
+                    }
                 };
                 match result.and_then(|()| self.bind_to(&listener, address, waiter)) {
                     Ok(()) => break,
@@ -527,7 +566,12 @@ impl Server {
 
     /// Binds; where a server of this process holds the port, waits for one that is just ending and
     /// names one that is not.
-    fn bind_to(&self, listener: &Listener, address: SocketAddr, waiter: &mut dyn Waiter) -> Result<()> {
+    fn bind_to(
+        &self,
+        listener: &Listener,
+        address: SocketAddr,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let deadline = Instant::now() + PREDECESSOR;
         loop {
             let mut error = match listener.bind(address) {
@@ -572,7 +616,8 @@ impl Server {
         let result = started();
         let listener = steps.listener.take().expect("listening");
         let result = result.and_then(|()| {
-            let acceptor = Acceptor::new(Arc::clone(&self.shared), listener, bound, workers.clone());
+            let acceptor =
+                Acceptor::new(Arc::clone(&self.shared), listener, bound, workers.clone());
             self.shared.spawn("rsock-accept".to_owned(), move || acceptor.run())
         });
         if let Err(error) = result {
@@ -590,7 +635,12 @@ impl Server {
     /// Stops: see `signal_stop`, then waits for the end. `drain` of None is the server's own.
     ///
     /// An interrupted wait leaves the stop under way.
-    pub fn stop(&self, drain: Option<Duration>, cause: Cause, waiter: &mut dyn Waiter) -> Result<StopReport> {
+    pub fn stop(
+        &self,
+        drain: Option<Duration>,
+        cause: Cause,
+        waiter: &mut dyn Waiter,
+    ) -> Result<StopReport> {
         self.check_origin()?;
         self.shared.signal_stop(cause, drain.unwrap_or(self.config.drain));
         match self.shared.wait(None, waiter)? {
@@ -617,7 +667,8 @@ impl Drop for Server {
         if self.shared.origin.is_here() {
             if !self.shared.stop.has_begun() {
                 // Short: whoever drops a server unstopped wants its port and descriptors back.
-                self.shared.signal_stop(Cause::Dropped, self.config.drain.min(Duration::from_millis(250)));
+                self.shared
+                    .signal_stop(Cause::Dropped, self.config.drain.min(Duration::from_millis(250)));
             }
         } else {
             // In a forked child all of this is a copy whose threads do not exist and whose numbers

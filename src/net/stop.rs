@@ -48,9 +48,17 @@ impl Cause {
     /// The cause of a name, for callers that hold one as text.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Stop, Self::Sigint, Self::Sigterm, Self::Exception, Self::AcceptError, Self::Exit, Self::Dropped]
-            .into_iter()
-            .find(|cause| cause.name() == name)
+        [
+            Self::Stop,
+            Self::Sigint,
+            Self::Sigterm,
+            Self::Exception,
+            Self::AcceptError,
+            Self::Exit,
+            Self::Dropped,
+        ]
+        .into_iter()
+        .find(|cause| cause.name() == name)
     }
 }
 
@@ -92,7 +100,8 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new() -> Self {
-        let state = State { begun: None, deadline: Instant::now(), threads: Vec::new(), report: None };
+        let state =
+            State { begun: None, deadline: Instant::now(), threads: Vec::new(), report: None };
         Self {
             state: Mutex::new(state),
             alive: AtomicUsize::new(0),
@@ -114,7 +123,8 @@ impl Stop {
     pub(crate) fn begin(&self, cause: Cause, drain: Duration) -> Asked {
         let now = Instant::now();
         // A drain beyond what the clock can hold is for ever, or near enough.
-        let deadline = now.checked_add(drain).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365));
+        let deadline =
+            now.checked_add(drain).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365));
         let mut state = self.state.lock();
         if state.begun.is_none() {
             state.begun = Some((now, cause));

@@ -45,9 +45,15 @@ struct Spin {
 }
 
 impl Spin {
-    fn run<T>(&self, deadline: Option<Instant>, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    fn run<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
         let waits = self.waits.fetch_add(1, Relaxed);
-        if self.limit.is_zero() || (self.failures.load(Relaxed) >= SPIN_FAILURES && waits % SPIN_RETRY != 0) {
+        if self.limit.is_zero()
+            || (self.failures.load(Relaxed) >= SPIN_FAILURES && waits % SPIN_RETRY != 0)
+        {
             return None;
         }
         let until = Instant::now() + self.limit;
@@ -172,11 +178,15 @@ impl Stream {
 
     /// Sets it. The descriptor becomes non-blocking at zero, and blocking at anything else.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
-        let nanos = timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
+        let nanos =
+            timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
         let was = self.timeout.swap(nanos, Relaxed);
         if (was == 0) != (nanos == 0) {
             let socket = self.hold("settimeout")?;
-            socket.options().set_nonblocking(nanos == 0).map_err(|error| Error::os("settimeout", "", &error))?;
+            socket
+                .options()
+                .set_nonblocking(nanos == 0)
+                .map_err(|error| Error::os("settimeout", "", &error))?;
         }
         Ok(())
     }
@@ -204,7 +214,9 @@ impl Stream {
         let last = addresses.len() - 1;
         for (number, address) in addresses.into_iter().enumerate() {
             let mut result = self.connect_to(address, number > 0, &mut deadline, waiter);
-            if let Err(Error::Os { target: at, .. } | Error::TimedOut { target: at, .. }) = &mut result {
+            if let Err(Error::Os { target: at, .. } | Error::TimedOut { target: at, .. }) =
+                &mut result
+            {
                 *at = at.replace(&display(&address), &target_text(target, &address));
             }
             match result {
@@ -218,7 +230,13 @@ impl Stream {
         Err(first.unwrap_or_else(|| Error::errno("connect", target, libc::EADDRNOTAVAIL)))
     }
 
-    fn connect_to(&self, address: SocketAddr, anew: bool, deadline: &mut Deadline, waiter: &mut dyn Waiter) -> Result<()> {
+    fn connect_to(
+        &self,
+        address: SocketAddr,
+        anew: bool,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let step = "connect";
         let socket = self.hold(step)?;
         let failed = |error: &io::Error| Error::os(step, display(&address), error);
@@ -229,7 +247,10 @@ impl Stream {
         if let Some(source) = self.source {
             let bound = socket.options().local_addr().ok().and_then(|at| at.as_socket());
             if bound.is_none_or(|at| at.port() == 0) {
-                socket.options().bind(&source.into()).map_err(|error| Error::os("bind", display(&source), &error))?;
+                socket
+                    .options()
+                    .bind(&source.into())
+                    .map_err(|error| Error::os("bind", display(&source), &error))?;
             }
         }
         // Non-blocking for as long as the handshake takes, so that it can be waited for.
@@ -249,11 +270,19 @@ impl Stream {
         result
     }
 
-    fn shake_hands(&self, socket: &Socket, address: SocketAddr, deadline: &mut Deadline, waiter: &mut dyn Waiter) -> Result<()> {
+    fn shake_hands(
+        &self,
+        socket: &Socket,
+        address: SocketAddr,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let step = "connect";
         match socket.options().connect(&address.into()) {
             Ok(()) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) && deadline.timeout != Some(Duration::ZERO) => {}
+            Err(error)
+                if error.raw_os_error() == Some(libc::EINPROGRESS)
+                    && deadline.timeout != Some(Duration::ZERO) => {}
             // EINTR, and the handshake goes on: as EINPROGRESS.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::os(step, display(&address), &error)),
@@ -332,7 +361,10 @@ impl Stream {
     /// recv(2). Zero means that the peer has finished (or that nothing was asked).
     pub fn recv(&self, buffer: &mut [u8], flags: i32, waiter: &mut dyn Waiter) -> Result<usize> {
         let mut deadline = self.deadline();
-        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 && deadline.timeout != Some(Duration::ZERO) {
+        if flags & libc::MSG_WAITALL != 0
+            && flags & libc::MSG_PEEK == 0
+            && deadline.timeout != Some(Duration::ZERO)
+        {
             return self.recv_all(buffer, flags & !libc::MSG_WAITALL, &mut deadline, waiter);
         }
         self.recv_some("recv", buffer, flags, &mut deadline, waiter)
@@ -346,11 +378,19 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        self.attempt(step, Interest::Readable, deadline, waiter, |fd| sys::recv(fd, buffer, flags | libc::MSG_DONTWAIT))
+        self.attempt(step, Interest::Readable, deadline, waiter, |fd| {
+            sys::recv(fd, buffer, flags | libc::MSG_DONTWAIT)
+        })
     }
 
     /// MSG_WAITALL, which the kernel does not do for a call that must not block.
-    fn recv_all(&self, buffer: &mut [u8], flags: i32, deadline: &mut Deadline, waiter: &mut dyn Waiter) -> Result<usize> {
+    fn recv_all(
+        &self,
+        buffer: &mut [u8],
+        flags: i32,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.recv_some("recv", &mut buffer[filled..], flags, deadline, waiter) {
@@ -372,11 +412,16 @@ impl Stream {
             // Grows with what has come, so that a mistaken length does not take the memory at once.
             let room = (count - start).min(start.max(FIRST_RESERVE));
             taken.resize(start + room, 0);
-            let result = self.recv_some("recv_exactly", &mut taken[start..], 0, &mut deadline, waiter);
+            let result =
+                self.recv_some("recv_exactly", &mut taken[start..], 0, &mut deadline, waiter);
             taken.truncate(start + result.as_ref().map_or(0, |&got| got));
             match result {
                 Ok(0) if start == 0 => break,
-                Ok(0) => return Err(Error::Incomplete { wanted: format!("{count}"), got: start }.after(taken)),
+                Ok(0) => {
+                    return Err(
+                        Error::Incomplete { wanted: format!("{count}"), got: start }.after(taken)
+                    );
+                }
                 Ok(_) => {}
                 Err(error) => return Err(error.after(taken)),
             }
@@ -387,7 +432,12 @@ impl Stream {
     /// All up to and with `delimiter`, looking before taking, so that nothing behind it is taken.
     /// None where the peer has finished before the first byte; otherwise as `recv_exactly`, and
     /// `OverLimit` when the delimiter does not end within `limit` bytes.
-    pub fn recv_until(&self, delimiter: &[u8], limit: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
+    pub fn recv_until(
+        &self,
+        delimiter: &[u8],
+        limit: usize,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Vec<u8>> {
         let step = "recv_until";
         let mut deadline = self.deadline();
         let mut taken = Vec::new();
@@ -397,7 +447,8 @@ impl Stream {
                 return Err(Error::OverLimit { limit }.after(taken));
             }
             taken.resize(start + (limit - start).min(PEEK), 0);
-            let peeked = self.recv_some(step, &mut taken[start..], libc::MSG_PEEK, &mut deadline, waiter);
+            let peeked =
+                self.recv_some(step, &mut taken[start..], libc::MSG_PEEK, &mut deadline, waiter);
             let got = match peeked {
                 Ok(got) => got,
                 Err(error) => {
@@ -449,11 +500,19 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        self.attempt(step, Interest::Writable, deadline, waiter, |fd| sys::send(fd, data, flags | libc::MSG_DONTWAIT))
+        self.attempt(step, Interest::Writable, deadline, waiter, |fd| {
+            sys::send(fd, data, flags | libc::MSG_DONTWAIT)
+        })
     }
 
     /// All of it. `sent` tells how much was, whatever ends the call.
-    pub fn sendall(&self, data: &[u8], flags: i32, sent: &mut usize, waiter: &mut dyn Waiter) -> Result<()> {
+    pub fn sendall(
+        &self,
+        data: &[u8],
+        flags: i32,
+        sent: &mut usize,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let mut deadline = self.deadline();
         // Once even for nothing, so that a closed or broken stream is told apart.
         loop {
@@ -560,7 +619,9 @@ impl Stream {
         let info = sys::tcp_info(socket.as_fd()).map_err(failed)?;
         // TCP_CA_NAME_MAX
         let mut name = [0; 16];
-        let length = sys::getsockopt(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut name).map_err(failed)?;
+        let length =
+            sys::getsockopt(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut name)
+                .map_err(failed)?;
         let name = name[..length].split(|&byte| byte == 0).next().unwrap_or_default();
         Ok((info, String::from_utf8_lossy(name).into_owned()))
     }
@@ -578,7 +639,8 @@ impl Stream {
     /// setsockopt(2).
     pub fn setsockopt(&self, level: i32, name: i32, value: OptionValue) -> Result<()> {
         let socket = self.hold("setsockopt")?;
-        set_option(socket.as_fd(), level, name, &value).map_err(|error| Error::os("setsockopt", "", &error))?;
+        set_option(socket.as_fd(), level, name, &value)
+            .map_err(|error| Error::os("setsockopt", "", &error))?;
         if socket.options().peer_addr().is_err() {
             // Not connected yet: `connect` may have to open another socket in this one's place.
             self.told.lock().push((level, name, value));
@@ -606,7 +668,11 @@ fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &OptionValue) ->
 
 /// A name is shown with the address that was tried.
 fn target_text(target: &Target, address: &SocketAddr) -> String {
-    if target.numeric().is_some() { display(address) } else { format!("{target} ({})", display(address)) }
+    if target.numeric().is_some() {
+        display(address)
+    } else {
+        format!("{target} ({})", display(address))
+    }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

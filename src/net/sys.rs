@@ -10,11 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn check_len(result: libc::ssize_t) -> io::Result<usize> {
@@ -25,7 +21,10 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 ///
 /// The address comes from the call itself: `getpeername` fails on a connection that was reset
 /// while it waited.
-pub(crate) fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+pub(crate) fn accept(
+    listener: BorrowedFd<'_>,
+    nonblocking: bool,
+) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut flags = libc::SOCK_CLOEXEC;
     if nonblocking {
         flags |= libc::SOCK_NONBLOCK;
@@ -35,12 +34,7 @@ pub(crate) fn accept(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<
     let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: the storage outlives the call and `length` tells its true size.
     let fd = check(unsafe {
-        libc::accept4(
-            listener.as_raw_fd(),
-            (&raw mut storage).cast(),
-            &raw mut length,
-            flags,
-        )
+        libc::accept4(listener.as_raw_fd(), (&raw mut storage).cast(), &raw mut length, flags)
     })?;
     // SAFETY: the kernel just handed out this number; nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -59,7 +53,15 @@ fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in6.
             let addr: &libc::sockaddr_in6 = unsafe { &*(&raw const *storage).cast() };
             let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
-            Some(SocketAddrV6::new(ip, u16::from_be(addr.sin6_port), addr.sin6_flowinfo, addr.sin6_scope_id).into())
+            Some(
+                SocketAddrV6::new(
+                    ip,
+                    u16::from_be(addr.sin6_port),
+                    addr.sin6_flowinfo,
+                    addr.sin6_scope_id,
+                )
+                .into(),
+            )
         }
         _ => None,
     }
@@ -68,13 +70,17 @@ fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 /// recv(2). The caller's flags are taken as they are.
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
     // SAFETY: the slice is valid for writes of its length.
-    check_len(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+    check_len(unsafe {
+        libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+    })
 }
 
 /// send(2), never raising SIGPIPE.
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<usize> {
     // SAFETY: the slice is valid for reads of its length.
-    check_len(unsafe { libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), flags | libc::MSG_NOSIGNAL) })
+    check_len(unsafe {
+        libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), flags | libc::MSG_NOSIGNAL)
+    })
 }
 
 /// One descriptor of a `poll` call.
@@ -180,24 +186,47 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// getsockopt(2) of raw bytes; returns how many the kernel wrote.
-pub(crate) fn getsockopt(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn getsockopt(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &mut [u8],
+) -> io::Result<usize> {
     let mut length = value.len() as libc::socklen_t;
     // SAFETY: the slice is valid for writes of `length` bytes.
-    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) })?;
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
+    })?;
     Ok(length as usize)
 }
 
 /// setsockopt(2) of raw bytes.
-pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+pub(crate) fn setsockopt(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &[u8],
+) -> io::Result<()> {
     // SAFETY: the slice is valid for reads of its length.
     check(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
     })?;
     Ok(())
 }
 
 /// setsockopt(2) with no value but a length (what `socket.setsockopt(level, name, None, n)` does).
-pub(crate) fn setsockopt_length(fd: BorrowedFd<'_>, level: i32, name: i32, length: u32) -> io::Result<()> {
+pub(crate) fn setsockopt_length(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    length: u32,
+) -> io::Result<()> {
     // SAFETY: a null value with a length is what some options take; the kernel checks it.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::null(), length) })?;
     Ok(())
@@ -298,7 +327,15 @@ pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     // kill the process without a word.
     unsafe {
         libc::sigfillset(&raw mut mask);
-        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS] {
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGSYS,
+        ] {
             libc::sigdelset(&raw mut mask, signal);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut before);
@@ -366,7 +403,8 @@ pub(crate) fn getaddrinfo(
     service: Option<&str>,
     passive: bool,
 ) -> Result<Vec<SocketAddr>, ResolverError> {
-    let nul = |_| ResolverError { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
+    let nul =
+        |_| ResolverError { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
     let host = host.map(CString::new).transpose().map_err(nul)?;
     let service = service.map(CString::new).transpose().map_err(nul)?;
     // SAFETY: addrinfo is plain old data; all zeroes is the documented start.
@@ -401,7 +439,13 @@ pub(crate) fn getaddrinfo(
         let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
         let length = (info.ai_addrlen as usize).min(size_of::<libc::sockaddr_storage>());
         // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and the storage is at least as large.
-        unsafe { std::ptr::copy_nonoverlapping(info.ai_addr.cast::<u8>(), (&raw mut storage).cast::<u8>(), length) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                info.ai_addr.cast::<u8>(),
+                (&raw mut storage).cast::<u8>(),
+                length,
+            )
+        };
         if let Some(addr) = socket_addr(&storage) {
             if !found.contains(&addr) {
                 found.push(addr);

@@ -120,9 +120,18 @@ impl Worker {
         let poll = Poll::new()?;
         let listed = Listed::new(&poll);
         let flag = EventFd::new()?;
-        poll.registry().register(&mut SourceFd(&flag.as_fd().as_raw_fd()), INBOX, Interest::READABLE)?;
+        poll.registry().register(
+            &mut SourceFd(&flag.as_fd().as_raw_fd()),
+            INBOX,
+            Interest::READABLE,
+        )?;
         let (sender, messages) = crossbeam_channel::unbounded();
-        let inbox = Arc::new(Inbox { sender, flag, asleep: AtomicBool::new(false), load: AtomicUsize::new(0) });
+        let inbox = Arc::new(Inbox {
+            sender,
+            flag,
+            asleep: AtomicBool::new(false),
+            load: AtomicUsize::new(0),
+        });
         let bell: Arc<dyn Bell> = Arc::clone(&inbox) as Arc<dyn Bell>;
         let limits = &shared.limits;
         let worker = Self {
@@ -197,7 +206,9 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let drain = self.draining.map(|drain| drain.grace.map_or(drain.deadline, |grace| grace.min(drain.deadline)));
+        let drain = self
+            .draining
+            .map(|drain| drain.grace.map_or(drain.deadline, |grace| grace.min(drain.deadline)));
         let next = match (self.tools.timers.next(), drain) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -262,7 +273,8 @@ impl Worker {
         let generation = self.generation;
         let connection = Connection::new(socket, record, place);
         let index = self.entries.insert(Entry { session, connection, generation, queued: false });
-        let registered = self.entries[index].connection.register(&self.tools, Self::token(index, generation));
+        let registered =
+            self.entries[index].connection.register(&self.tools, Self::token(index, generation));
         if let Err(error) = registered {
             // ENOMEM or the system's limit of watches: this connection ends, the others go on.
             let text = format!("epoll_ctl: {error}");
@@ -286,8 +298,11 @@ impl Worker {
         let deadline = self.shared.stop.deadline();
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         self.draining = Some(Draining { deadline, grace: Some(grace) });
-        let indices: Vec<_> = self.entries.iter().map(|(index, _)| index).collect();
-        for index in indices {
+        if deadline <= Instant::now() {
+            // `drain=0` resets even what could be closed in peace.
+            return self.force();
+        }
+        for index in self.indices() {
             let connection = &mut self.entries[index].connection;
             connection.due().drain = true;
             connection.recheck();
@@ -374,7 +389,11 @@ impl Worker {
         for socket in sockets {
             if fork::has_forked() {
                 // A child's copy would keep it in the poller, and its events coming.
-                let _ = self.tools.poll.registry().deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
+                let _ = self
+                    .tools
+                    .poll
+                    .registry()
+                    .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
             }
             if reset {
                 socket.abort();
@@ -394,10 +413,7 @@ impl Worker {
         let Some(draining) = self.draining else { return false };
         let now = Instant::now();
         if draining.deadline <= now {
-            for index in self.indices() {
-                self.entries[index].connection.end_by_stop(true);
-                self.close(index);
-            }
+            self.force();
         } else if draining.grace.is_some_and(|grace| grace <= now) {
             self.draining = Some(Draining { grace: None, ..draining });
             for index in self.indices() {
@@ -405,6 +421,14 @@ impl Worker {
             }
         }
         self.entries.is_empty() && self.messages.is_empty()
+    }
+
+    /// Resets all that is left at the deadline.
+    fn force(&mut self) {
+        for index in self.indices() {
+            self.entries[index].connection.end_by_stop(true);
+            self.close(index);
+        }
     }
 
     fn indices(&self) -> Vec<usize> {
@@ -434,6 +458,9 @@ impl Batch for Ready<'_> {
 
 /// The words of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("of an unknown kind"))
 }

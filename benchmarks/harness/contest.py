@@ -1,0 +1,63 @@
+"""The words rows are written in (row, contender, target), and the order in which they are run.
+
+In each round every contender of a row is started afresh; then they take short turns, each time in
+another order, so that whatever the machine does meanwhile happens to all of them alike. Must never
+know what is measured, nor judge it.
+"""
+
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+Turn = Callable[[float], float]
+"""Works for about so many seconds and returns the figure that was measured."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the median is to be: of the ratios where the contender has an `against`."""
+
+    relation: Literal["≤", "≥"]
+    bound: float
+    text: str
+
+    def reached(self, value: float) -> bool:
+        return value <= self.bound if self.relation == "≤" else value >= self.bound
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    start: Callable[[], AbstractContextManager[Turn]]
+    """Brings up all that a turn needs, warmed up and at rest; takes it down at its end."""
+    against: str | None = None
+    """The contender of the same row that ratios are taken to."""
+    target: Target | None = None
+    requires: str | None = None
+    """A module without which this contender is skipped."""
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    title: str
+    unit: str
+    contenders: tuple[Contender, ...]
+    turns: int = 5
+    seconds: float = 0.2
+    """Of one turn; a round gives each contender `turns` of them."""
+
+
+def run_round(row: Row, number: int, *, quick: bool) -> dict[str, float]:
+    """One round: the mean of each contender's turns, by its name."""
+    turns, seconds = (1, 0.05) if quick else (row.turns, row.seconds)
+    figures: dict[str, list[float]] = {contender.name: [] for contender in row.contenders}
+    with ExitStack() as stack:
+        entries = [(each.name, stack.enter_context(each.start())) for each in row.contenders]
+        for nth in range(turns):
+            first = (number * turns + nth) % len(entries)
+            for name, turn in entries[first:] + entries[:first]:
+                figures[name].append(turn(seconds))
+    return {name: statistics.fmean(values) for name, values in figures.items()}

@@ -1,0 +1,14 @@
+"""Answers the harness: each line of standard input, a number of seconds, with one figure.
+
+The other end of this is `rows/asked.py`. Must never print anything else.
+"""
+
+import sys
+from collections.abc import Callable
+
+
+def answer(measure: Callable[[float], float]) -> None:
+    """Says that it is ready, then measures whenever it is asked to, until standard input ends."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(measure(float(line)), flush=True)

@@ -1,0 +1,163 @@
+//! The load generator: N connections to 127.0.0.1, one message in flight on each.
+//!
+//! `load --port P --connections N [--size 64]`
+//!
+//! It opens its connections and prints `ready`. Then each line of standard input, a number of
+//! seconds, is one measured window; its answer is one line of JSON: the messages that made the
+//! round trip, and how long that took. Before the first window and after each, nothing is in
+//! flight and every connection is open, so whoever drives it can look at a server that is at rest
+//! just before and just after the work. It ends with its standard input.
+//!
+//! Must never measure the server itself, nor count a message that is not whole and equal to what
+//! was sent. One thread; which core it runs on is its caller's business.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use peers::{BOTH_EDGE, ENDED, Epoll, Event, NO_EVENT};
+use peers::{recv, send};
+
+const EVENTS: usize = 1024;
+const BUFFER: usize = 64 * 1024;
+
+fn main() -> io::Result<()> {
+    let size = option("size", Some(64))?;
+    let mut load = Load::open(option("port", None)?, option("connections", None)?, size)?;
+    println!("ready");
+    for line in io::stdin().lines() {
+        let seconds = line?.trim().parse().map_err(|_| other("a window is a number of seconds"))?;
+        let window = load.run(Duration::from_secs_f64(seconds))?;
+        println!(r#"{{"messages": {}, "seconds": {}}}"#, window.messages, window.seconds);
+    }
+    Ok(())
+}
+
+struct Window {
+    messages: u64,
+    seconds: f64,
+}
+
+struct Load {
+    epoll: Epoll,
+    connections: Vec<Connection>,
+    message: Vec<u8>,
+}
+
+impl Load {
+    fn open(port: u16, connections: usize, size: usize) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let connections = (0..connections)
+            .map(|token| {
+                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                epoll.add(stream.as_raw_fd(), BOTH_EDGE, token as u64)?;
+                Ok(Connection { stream, sent: size, received: size })
+            })
+            .collect::<io::Result<_>>()?;
+        // No two bytes next to each other are alike, so an echo that slips shows.
+        let message = (0..size).map(|at| (at % 251) as u8).collect();
+        Ok(Self { epoll, connections, message })
+    }
+
+    /// Keeps a message in flight on every connection for `time`, then lets the last ones arrive.
+    fn run(&mut self, time: Duration) -> io::Result<Window> {
+        let mut events = [NO_EVENT; EVENTS];
+        let mut buffer = [0; BUFFER];
+        let mut messages = 0;
+        let mut in_flight = self.connections.len();
+        let begin = Instant::now();
+        for connection in &mut self.connections {
+            connection.start(&self.message)?;
+        }
+        while in_flight > 0 {
+            let events = self.epoll.wait(&mut events)?;
+            let over = begin.elapsed() >= time;
+            for &Event { events, u64: token } in events {
+                let connection = &mut self.connections[token as usize];
+                if events & ENDED != 0 {
+                    return Err(other("the server ended a connection"));
+                }
+                if !connection.go_on(&self.message, &mut buffer)? {
+                    continue;
+                }
+                messages += 1;
+                if over {
+                    in_flight -= 1;
+                } else {
+                    connection.start(&self.message)?;
+                }
+            }
+        }
+        Ok(Window { messages, seconds: begin.elapsed().as_secs_f64() })
+    }
+}
+
+/// One connection and how far its message has come.
+struct Connection {
+    stream: TcpStream,
+    sent: usize,
+    received: usize,
+}
+
+impl Connection {
+    fn start(&mut self, message: &[u8]) -> io::Result<()> {
+        (self.sent, self.received) = (0, 0);
+        self.send_rest(message)
+    }
+
+    fn send_rest(&mut self, message: &[u8]) -> io::Result<()> {
+        while self.sent < message.len() {
+            match send(self.stream.as_raw_fd(), &message[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what has come and sends what there is room for; true when this completed the message.
+    fn go_on(&mut self, message: &[u8], buffer: &mut [u8; BUFFER]) -> io::Result<bool> {
+        if self.received == message.len() {
+            return Ok(false); // at rest: it was told of room to send, and has nothing to send
+        }
+        self.send_rest(message)?;
+        loop {
+            let count = match recv(self.stream.as_raw_fd(), buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            let expected = message.get(self.received..self.received + count);
+            if count == 0 || expected != Some(&buffer[..count]) {
+                return Err(other("the server did not echo what it was sent"));
+            }
+            self.received += count;
+            if self.received == message.len() {
+                return Ok(true);
+            }
+            if count < BUFFER {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// The value after `--name` on the command line.
+fn option<T: FromStr>(name: &str, default: Option<T>) -> io::Result<T> {
+    let mut words = std::env::args().skip_while(|word| word.strip_prefix("--") != Some(name));
+    match (words.next(), words.next()) {
+        (None, _) => default.ok_or_else(|| other(&format!("--{name} is missing"))),
+        (_, value) => value
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| other(&format!("--{name} wants a number"))),
+    }
+}
+
+fn other(text: &str) -> io::Error {
+    io::Error::other(text)
+}

@@ -1,0 +1,114 @@
+//! The system calls of `floor` and `load` that the standard library does not offer.
+//!
+//! Owns every `unsafe` block of this crate. Must never add work of its own to a call: no
+//! buffering, no retrying, nothing allocated; what is measured through these is the kernel.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+pub use libc::epoll_event as Event;
+
+/// Reported once per arrival; a peer's end comes with a flag of its own.
+pub const READABLE_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+/// The same, and once whenever there is room again to send.
+pub const BOTH_EDGE: u32 = READABLE_EDGE | libc::EPOLLOUT as u32;
+/// Reported as long as it holds.
+pub const READABLE_LEVEL: u32 = libc::EPOLLIN as u32;
+/// Any of these in an event: the peer has ended its side, or the connection is gone.
+pub const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+
+pub const NO_EVENT: Event = Event { events: 0, u64: 0 };
+
+/// An epoll instance.
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no pointers; the descriptor returned is owned by nobody else.
+        unsafe {
+            let fd = checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
+            Ok(Self(OwnedFd::from_raw_fd(fd)))
+        }
+    }
+
+    /// Reports `fd` from now on, by `token`. Closing the last descriptor of a socket removes it.
+    pub fn add(&self, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
+        let mut event = Event { events, u64: token };
+        // SAFETY: the event lives through the call, which copies it.
+        let result =
+            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+        checked(result).map(drop)
+    }
+
+    /// Waits until something has happened; blocks without limit.
+    #[inline]
+    pub fn wait<'a>(&self, events: &'a mut [Event]) -> io::Result<&'a [Event]> {
+        let room = i32::try_from(events.len()).unwrap_or(i32::MAX);
+        // SAFETY: the kernel writes at most `room` events into a slice at least that long.
+        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), room, -1) };
+        Ok(&events[..checked_size(count as isize)?])
+    }
+}
+
+/// accept4(2); the peer's address is not asked for. The socket is a blocking one.
+#[inline]
+pub fn accept(listener: RawFd) -> io::Result<RawFd> {
+    use std::ptr::null_mut;
+    // SAFETY: null for both address and length means that no address is wanted.
+    checked(unsafe { libc::accept4(listener, null_mut(), null_mut(), libc::SOCK_CLOEXEC) })
+}
+
+/// close(2).
+pub fn close(fd: RawFd) {
+    // SAFETY: callers pass a descriptor they got from `accept` and forget it here. The result is
+    // of no use: Linux frees the number whatever it says.
+    unsafe { libc::close(fd) };
+}
+
+/// recv(2), which never waits.
+#[inline]
+pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes into a slice of that length.
+    let count =
+        unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    checked_size(count)
+}
+
+/// send(2); on a blocking socket it waits until all of `data` is taken.
+#[inline]
+pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads at most `len` bytes of a slice of that length.
+    checked_size(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// listen(2) once more, for a longer backlog than the standard library's 128.
+pub fn set_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    checked(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Sets TCP_NODELAY; accepted sockets inherit a listener's.
+pub fn set_nodelay(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the value is an int that lives through the call, and its length is said truly.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    checked(result).map(drop)
+}
+
+#[inline]
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[inline]
+fn checked_size(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}

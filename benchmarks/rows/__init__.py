@@ -1,0 +1,20 @@
+"""The rows of the benchmarks, in the order in which they are run and shown: one file a kind."""
+
+from harness.contest import Row
+
+from rows.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
+from rows.echo import ECHO_50, ECHO_500
+from rows.idle import IDLE
+from rows.spinning import SPINNING
+from rows.start_stop import START_STOP
+
+ROWS: tuple[Row, ...] = (
+    ECHO_50,
+    ECHO_500,
+    IDLE,
+    START_STOP,
+    CLIENT,
+    CLIENT_BUSY,
+    CLIENT_ONE_CORE,
+    SPINNING,
+)

@@ -1,0 +1,53 @@
+"""What one echoed message costs: CPU time of the whole server process, divided by messages.
+
+The server has one core, the load generator another. Time on the CPU counts, not time on the
+clock. Must never sample a server that is at work: `load` has nothing in flight between windows.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.children import LOAD_CORE, Child, binary
+from harness.contest import Contender, Row, Target, Turn
+from harness.peers import FLOOR, PEERS, RSOCK, Peer
+from harness.procfs import cpu_nanoseconds
+
+WARM_UP = 0.1
+
+
+@contextmanager
+def echoing(server: Child, connections: int, threads: str = "") -> Iterator[Turn]:
+    """Turns that give µs per message of those threads of `server` whose name begins so."""
+    arguments = ["--port", server.greeting, "--connections", str(connections)]
+    with Child(binary("load", *arguments), LOAD_CORE) as load:
+
+        def turn(seconds: float) -> float:
+            before = cpu_nanoseconds(server.pid, threads)
+            window = json.loads(load.ask(str(seconds)))
+            spent = cpu_nanoseconds(server.pid, threads) - before
+            return float(spent / 1e3 / window["messages"])
+
+        turn(WARM_UP)
+        yield turn
+
+
+def _row(key: str, connections: int) -> Row:
+    def contender(name: str, peer: Peer, target: Target | None = None) -> Contender:
+        @contextmanager
+        def start() -> Iterator[Turn]:
+            with peer.start() as server, echoing(server, connections) as turn:
+                yield turn
+
+        against = None if name == FLOOR.name else FLOOR.name
+        return Contender(name, start, against, target, peer.requires)
+
+    target = Target("≤", 1.05, "≤ 1.05 × floor")
+    entries = [contender(each.name, each, target if each is RSOCK else None) for each in PEERS]
+    # A second floor against the first: what a ratio is worth on this machine, at this time.
+    entries.insert(1, contender("floor again", FLOOR))
+    return Row(key, f"echo 64 B, {connections} connections", "CPU µs/message", tuple(entries))
+
+
+ECHO_50 = _row("echo50", 50)
+ECHO_500 = _row("echo500", 500)

@@ -1,0 +1,79 @@
+"""Whether a busy Python thread makes rsock's own threads pay: their CPU time per message.
+
+As in the echo rows, the server process has one core and the load generator another; what differs
+is a Python thread in the server process that never sleeps. So worker and thread share a core, and
+caches and switches are part of the price: the floor beside a busy process of its own, on the same
+core, shows how much of it is that. Must never count the time of any thread but rsock's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.children import SERVER_CORE, Child, script
+from harness.contest import Contender, Row, Target, Turn
+from harness.peers import FLOOR, RSOCK
+
+from rows.echo import echoing
+
+CONNECTIONS = 50
+THREADS = "rsock-"
+
+
+def _beside(spinner: Child, turn: Turn) -> Turn:
+    """The same turns while `spinner` keeps a Python thread busy; at rest between them."""
+
+    def spinning(seconds: float) -> float:
+        spinner.ask("spin")
+        try:
+            return turn(seconds)
+        finally:
+            spinner.ask("rest")
+
+    return spinning
+
+
+@contextmanager
+def _rsock_quiet() -> Iterator[Turn]:
+    with RSOCK.start() as server, echoing(server, CONNECTIONS, THREADS) as turn:
+        yield turn
+
+
+@contextmanager
+def _rsock_spinning() -> Iterator[Turn]:
+    with RSOCK.start() as server, echoing(server, CONNECTIONS, THREADS) as turn:
+        yield _beside(server, turn)
+
+
+@contextmanager
+def _floor_quiet() -> Iterator[Turn]:
+    with FLOOR.start() as server, echoing(server, CONNECTIONS) as turn:
+        yield turn
+
+
+@contextmanager
+def _floor_spinning() -> Iterator[Turn]:
+    with (
+        FLOOR.start() as server,
+        echoing(server, CONNECTIONS) as turn,
+        Child(script("inside.spinner"), SERVER_CORE) as spinner,
+    ):
+        yield _beside(spinner, turn)
+
+
+SPINNING = Row(
+    "spinning",
+    f"echo 64 B, {CONNECTIONS} connections, beside a busy Python thread",
+    "CPU µs/message",
+    (
+        Contender("floor, quiet", _floor_quiet),
+        Contender("floor, busy process", _floor_spinning, "floor, quiet"),
+        Contender("rsock, quiet", _rsock_quiet, requires="rsock"),
+        Contender(
+            "rsock, busy thread",
+            _rsock_spinning,
+            "rsock, quiet",
+            Target("≤", 1.3, "≤ 1.3 × quiet"),
+            "rsock",
+        ),
+    ),
+)

@@ -1,0 +1,106 @@
+"""The benchmarks' command line: rsock beside its peers, in one run.
+
+Chooses the rows and contenders, runs them round by round, prints one table and writes the figures
+to `results/`. Must never judge: a missed target is a line in the table, not a failure.
+"""
+
+import argparse
+import importlib.util
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from types import FrameType
+
+from harness.children import BENCHMARKS, BINARIES, LOAD_CORE, SERVER_CORE, BenchmarkError
+from harness.contest import Row, run_round
+from harness.report import facts, save, show, summarize
+from rich.console import Console
+from rows import ROWS
+
+ROUNDS = 7
+
+
+def main() -> int:
+    arguments = _arguments()
+    # A signal that ends the process takes its `with` blocks along, and with them every child.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        _run(arguments.only or ROWS, 1 if arguments.quick else arguments.rounds, arguments.quick)
+    except BenchmarkError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _run(rows: Sequence[Row], rounds: int, quick: bool) -> None:
+    console = Console(stderr=True)  # what goes on; the table alone is the output
+    _prepare(console)
+    circumstances = facts(rounds)
+    rows = _installed(rows, console)
+    results: dict[str, list[dict[str, float]]] = {row.key: [] for row in rows}
+    for number in range(rounds):
+        for row in rows:
+            console.print(f"round {number + 1} of {rounds}: {row.title}", style="dim")
+            results[row.key].append(run_round(row, number, quick=quick))
+    lines = [line for row in rows for line in summarize(row, results[row.key])]
+    show(lines)
+    # The figures of a smoke run mean nothing; they must not replace those that do.
+    save(BENCHMARKS / "results", "quick" if quick else "latest", circumstances, lines)
+
+
+def _prepare(console: Console) -> None:
+    """What every row relies on: the programs are built, descriptors suffice for all connections."""
+    for name in ("floor", "load"):
+        if not (BINARIES / name).exists():
+            raise BenchmarkError(f"{BINARIES / name} is missing: `make bench` builds it")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if SERVER_CORE == LOAD_CORE:
+        console.print("one core only: server and load share it, which tells in every figure")
+
+
+def _installed(rows: Sequence[Row], console: Console) -> list[Row]:
+    """The rows without the contenders whose module is not there; a line for each such module."""
+    wanted = {each.requires for row in rows for each in row.contenders if each.requires}
+    missing = {module for module in wanted if importlib.util.find_spec(module) is None}
+    for module in sorted(missing):
+        console.print(f"skipped: {module} is not installed", style="yellow")
+    return [
+        replace(row, contenders=tuple(e for e in row.contenders if e.requires not in missing))
+        for row in rows
+    ]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="rsock beside its peers.")
+    parser.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"default {ROUNDS}")
+    keys = ",".join(row.key for row in ROWS)
+    parser.add_argument("--only", type=_rows, metavar="ROW,…", help=f"some of {keys}")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
+    return parser.parse_args()
+
+
+def _rounds(text: str) -> int:
+    if (rounds := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least one round")
+    return rounds
+
+
+def _rows(text: str) -> list[Row]:
+    keys = text.split(",")
+    if unknown := set(keys) - {row.key for row in ROWS}:
+        raise argparse.ArgumentTypeError(f"no such row: {', '.join(sorted(unknown))}")
+    return [row for row in ROWS if row.key in keys]
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

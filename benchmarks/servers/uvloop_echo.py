@@ -1,0 +1,11 @@
+"""The echo server of uvloop: asyncio's very Protocol, on uvloop's event loop.
+
+Must never differ from `asyncio_echo` in anything but the loop.
+"""
+
+import uvloop
+
+from servers.asyncio_echo import serve
+
+if __name__ == "__main__":
+    serve(uvloop.new_event_loop)

@@ -1,0 +1,196 @@
+"""A thousand real sockets, open at the same time, served by Rust threads.
+
+Starts a server, connects the clients from a few threads, sends messages through each and compares
+every byte that comes back; then shows what the server's ledger saw. Exits with 0 only if no byte
+was wrong and the books balance.
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rsock import (
+    Client,
+    Record,
+    RsockError,
+    Server,
+    StopReport,
+    Totals,
+    process_limits,
+    raise_fd_limit,
+)
+
+# From a word to more than one segment holds, even on the loopback interface.
+MESSAGE_SIZES = (5, 64, 1_500, 100_000)
+THREADS = 4
+# Seconds that any single step may take; on an idle machine all of them together take about one.
+PATIENCE = 30.0
+# Descriptors left to everything else in this process.
+SPARE_DESCRIPTORS = 64
+
+
+class Wrong(Exception):
+    """The demonstration has shown something that must not be."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Real sockets by the thousand, served by rsock.")
+    parser.add_argument("--connections", type=int, default=1_000, metavar="N")
+    wanted = parser.parse_args().connections
+    if wanted < 1:
+        parser.error("--connections must be at least 1")
+    console = Console(highlight=False)
+    try:
+        demonstrate(console, wanted)
+    except (Wrong, RsockError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def demonstrate(console: Console, wanted: int) -> None:
+    count = affordable(console, wanted)
+    began = time.perf_counter()
+    with Server() as server, ThreadPoolExecutor(THREADS) as pool:
+        console.print(f"{server!r}\n")
+        clients: list[Client] = []
+        try:
+            with progress_bar(console) as progress:
+
+                def step(title: str, total: int, work: Callable[..., object]) -> None:
+                    """Do `work(i, advance)` for i in range(THREADS), a thread each."""
+                    task = progress.add_task(title, total=total)
+                    each = (
+                        pool.submit(work, i, lambda: progress.advance(task)) for i in range(THREADS)
+                    )
+                    for future in list(each):
+                        future.result()
+
+                def connect(part: int, advance: Callable[[], None]) -> None:
+                    for _ in range(part, count, THREADS):
+                        clients.append(server.client(timeout=PATIENCE))
+                        advance()
+
+                def talk(part: int, advance: Callable[[], None]) -> None:
+                    for number in range(part, count, THREADS):
+                        converse(clients[number], number)
+                        advance()
+
+                def close(part: int, advance: Callable[[], None]) -> None:
+                    for client in clients[part::THREADS]:
+                        client.close()
+                        advance()
+
+                step("connecting", count, connect)
+                # All of them are open now, also in the eyes of the server.
+                server.ledger.wait(open=count, timeout=PATIENCE)
+                step("echoing", count, talk)
+                while_open = server.ledger.totals
+                step("closing", count, close)
+                records = server.ledger.wait(open=0, closed=count, timeout=PATIENCE)
+        finally:
+            for client in clients:
+                client.close()
+        report = server.stop()
+        totals = server.ledger.totals
+    took = time.perf_counter() - began
+    show(console, totals, records, report)
+    check(count, while_open, totals, report)
+    messages = count * len(MESSAGE_SIZES)
+    console.print(
+        f"{count:,} connections open at once, {messages:,} messages, every byte compared:"
+        f" {took:.2f} s."
+    )
+
+
+def affordable(console: Console, wanted: int) -> int:
+    """Raise the descriptor limit, and return how many connections it has room for."""
+    raise_fd_limit()
+    limits = process_limits()
+    # Both ends of each connection are in this process.
+    room = max(1, (limits.fd_soft - limits.fd_in_use - SPARE_DESCRIPTORS) // 2)
+    first, last = limits.ephemeral_ports
+    room = min(room, last - first)
+    if room < wanted:
+        console.print(f"{wanted:,} connections are more than this system allows: making {room:,}.")
+    return min(wanted, room)
+
+
+def converse(client: Client, number: int) -> None:
+    """Send messages that no other connection sends, and compare what comes back."""
+    source = random.Random(number)
+    for size in MESSAGE_SIZES:
+        message = source.randbytes(size)
+        client.sendall(message)
+        if client.recv_exactly(size) != message:
+            raise Wrong(f"connection {number} got other bytes back than the {size} it sent")
+
+
+def check(count: int, while_open: Totals, totals: Totals, report: StopReport) -> None:
+    """Compare the books with what was done."""
+    for moment, books in (("with all connections open", while_open), ("at the end", totals)):
+        if books.accepted != books.open + books.closed:
+            raise Wrong(
+                f"the books do not balance {moment}: {books.accepted} accepted,"
+                f" {books.open} open, {books.closed} closed"
+            )
+        if books.accepted != count:
+            raise Wrong(f"{books.accepted} connections in the books {moment}, {count} were made")
+    if while_open.open != count:
+        raise Wrong(f"only {while_open.open} of {count} connections were open at the same time")
+    # Only now: a byte may reach its reader a moment before the server has counted it.
+    volume = count * sum(MESSAGE_SIZES)
+    if (totals.bytes_in, totals.bytes_out) != (volume, volume):
+        raise Wrong(f"{totals.bytes_in} bytes in, {totals.bytes_out} out; {volume} were sent")
+    if totals.open or report.forced or report.errors:
+        raise Wrong(f"the end was not orderly: {totals.open} left open, {report}")
+
+
+def show(console: Console, totals: Totals, records: Iterable[Record], report: StopReport) -> None:
+    ends = ", ".join(f"{n:,} by {who}" for who, n in totals.closed_by.items() if n)
+    books = Table(title="\nWhat the ledger saw", title_justify="left", show_header=False)
+    books.add_row(
+        "accepted", f"{totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
+    )
+    books.add_row("closed", ends)
+    books.add_row("received", f"{totals.bytes_in:,} bytes in {totals.messages_in:,} reads")
+    books.add_row("sent", f"{totals.bytes_out:,} bytes in {totals.messages_out:,} writes")
+    books.add_row("stopped", f"in {report.seconds * 1_000:.1f} ms, {report.forced} by force")
+    console.print(books)
+
+    newest = sorted(records, key=lambda record: record.id)[-5:]
+    table = Table(title="\nThe newest records", title_justify="left")
+    for column in ("id", "peer", "seconds", "bytes in", "bytes out", "closed by"):
+        table.add_column(column, justify="left" if column in ("peer", "closed by") else "right")
+    for record in newest:
+        table.add_row(
+            str(record.id),
+            str(record.remote),
+            f"{record.seconds:.3f}",
+            f"{record.bytes_in:,}",
+            f"{record.bytes_out:,}",
+            record.closed_by or "still open",
+        )
+    console.print(table)
+    console.print()
+
+
+def progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

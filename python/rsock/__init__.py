@@ -1,0 +1,53 @@
+"""Real sockets for Python, run by Rust threads: `from rsock import Server, Client`.
+
+This file owns the list of public names and nothing else; whatever is not in `__all__` may change
+without notice.
+"""
+
+from ._client import Client
+from ._exceptions import IncompleteRead, RsockError, StateError
+from ._rsock import (
+    Echo,
+    Ledger,
+    Record,
+    __version__,
+    process_limits,
+    raise_fd_limit,
+    stop_all,
+)
+from ._server import Server, run_server, servers
+from ._types import (
+    Endpoint,
+    FiveTuple,
+    Limits,
+    ProcessLimits,
+    SocketOptions,
+    StopReport,
+    TcpInfo,
+    Totals,
+)
+
+__all__ = [
+    "Client",
+    "Echo",
+    "Endpoint",
+    "FiveTuple",
+    "IncompleteRead",
+    "Ledger",
+    "Limits",
+    "ProcessLimits",
+    "Record",
+    "RsockError",
+    "Server",
+    "SocketOptions",
+    "StateError",
+    "StopReport",
+    "TcpInfo",
+    "Totals",
+    "__version__",
+    "process_limits",
+    "raise_fd_limit",
+    "run_server",
+    "servers",
+    "stop_all",
+]

@@ -1,0 +1,369 @@
+"""`Server`, as far as it is best said in Python, and the functions that concern all servers.
+
+Context managers, `run()` with its signals, the way to a client, displays, and the list of started
+servers. The engine is in the compiled class: nothing here may touch a socket, start a thread that
+outlives the call it was started for, or stand in the way of traffic.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import signal
+import threading
+import urllib.parse
+import warnings
+import weakref
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
+
+from . import _display, _rsock
+from ._client import Client
+from ._types import Limits, SocketOptions, StopReport
+
+__all__ = ["Server", "run_server", "servers"]
+
+_T = TypeVar("_T")
+
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_RUNNING: Final = ("serving", "draining")
+# RFC 3986, section 3.1.
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+class _ClientOptions(TypedDict, total=False):
+    timeout: float | None
+    options: SocketOptions | None
+    source_address: tuple[str, int] | None
+    spin: float
+
+
+class _ServerOptions(TypedDict, total=False):
+    transport: str
+    path: str | None
+    fd: int | None
+    workers: int | None
+    options: SocketOptions | None
+    limits: Limits | None
+    faults: tuple[()]
+    seed: int | None
+    trace: bool
+    history: int
+    drain: float
+    on_error: str
+    allow_external: bool
+    name: str | None
+
+
+class Server(_rsock.Server):
+    """A listening socket whose connections are served by Rust threads.
+
+    `Server(host, port, service)` checks its arguments and opens nothing; `host` may be a
+    `(host, port)` pair. The steps are `create()`, `bind()`, `listen()` and `start()`, the calls of
+    `socket(7)`; each does what is missing before it and returns the server. From `start()` on it
+    serves, whatever Python is doing meanwhile, until `stop()`; a stopped server is final.
+
+    `with` starts it and stops it (at once when the body raises); `async with` does so without
+    blocking the loop; `run()` serves until Ctrl-C or SIGTERM.
+
+    `port`: 0 lets the system choose; `address` tells which. A service name will do ("http").
+    `service`: what is done with each connection; None is `Echo()`.
+    `workers`: threads that serve; None is up to one per CPU, at most 8, as load asks for them.
+    `options`, `limits`: a `SocketOptions` and a `Limits`.
+    `history`: how many closed connections the ledger remembers.
+    `drain`: seconds that `stop()` gives the open connections by default.
+    `name`: what it is called in error messages.
+    The others are not built yet and take their defaults only.
+
+    Raises ValueError, TypeError or, for a port out of range, OverflowError.
+    """
+
+    # Starting and stopping.
+
+    def start(self) -> Self:
+        """Serve from now on; return when the port is listening.
+
+        Does the steps that are missing. Blocks, with the interpreter released, while the host is
+        resolved and while another server that is just ending still holds the port (a second at
+        most). Raises OSError with the step and the address, after closing what was opened, and
+        StateError on a server that was stopped.
+        """
+        # Entered before, so that no exception can get between a start and its entry; `servers()`
+        # asks each for its state, and does not show a start that failed.
+        if self.state not in _RUNNING:
+            _enter(self)
+        return super().start()
+
+    def run(self) -> StopReport:
+        """Start, serve until told to stop, drain, and return the report.
+
+        On the main thread the first SIGINT (Ctrl-C) or SIGTERM drains, as `stop()` does, and the
+        report names it in `cause`; a second one resets what is still open and raises
+        KeyboardInterrupt. The handlers found are put back at the end. A signal that is ignored
+        stays ignored, as for any background job of a shell, and a handler that was not installed
+        from Python is left alone. On any other thread this only waits for `stop()`.
+
+        Blocks with the interpreter released. Other signal handlers run meanwhile; when one raises,
+        the server is stopped at once and the exception goes on. Raises what `start()` raises.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            self.start()
+            return self.wait()
+        signals = _Signals(self)
+        try:
+            report = signals.run()
+        except BaseException:
+            _stop_at_once(self)
+            raise
+        finally:
+            signals.restore()
+        if signals.forced:
+            raise KeyboardInterrupt
+        return report
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not _is_ours(self):
+            # A forked child leaves the block of its parent, whose server goes on.
+            return
+        _leave(self, exc_type)
+
+    async def __aenter__(self) -> Self:
+        import asyncio  # Only here: whoever gets here has it, and others need not wait for it.
+
+        try:
+            return await _in_thread(self.start)
+        except asyncio.CancelledError:
+            # `start` may have come to its end all the same, and nobody would leave the block.
+            await _in_thread(functools.partial(_stop_at_once, self))
+            raise
+        except GeneratorExit:
+            # The loop was abandoned in the middle; nothing can be awaited any more.
+            _stop_at_once(self)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not _is_ours(self):
+            return
+        await _in_thread(functools.partial(_leave, self, exc_type))
+
+    # The way to it.
+
+    def client(self, **options: Unpack[_ClientOptions]) -> Client:
+        """Connect a new `Client` to this server; keywords are those of `Client`.
+
+        A server on every interface ("0.0.0.0", "::") is reached by the loopback address of the
+        same family. Blocks as `Client` does. Raises StateError before the server is bound, and the
+        OSError of a connection that is not to be had.
+        """
+        host, port = self.address
+        return Client(_LOOPBACK.get(host, host), port, **options)
+
+    def url(self, scheme: str, path: str = "/") -> str:
+        """The URL of this server: `url("http")` is "http://127.0.0.1:43211/".
+
+        An IPv6 host is in brackets (RFC 3986) and its scope percent-encoded (RFC 6874); "every
+        interface" becomes loopback, as in `client()`. `path` is taken as it is. Never blocks.
+        Raises StateError before the server is bound, ValueError for a scheme that cannot be one
+        and for a path that would run into the port.
+        """
+        if not _SCHEME.fullmatch(scheme):
+            raise ValueError(f"scheme {scheme!r} is none; say one such as 'http' or 'redis'")
+        if path and not path.startswith(("/", "?", "#")):
+            raise ValueError(f"path {path!r} must begin with '/'")
+        host, port = self.address
+        host = _LOOPBACK.get(host, host)
+        if ":" in host:
+            address, percent, scope = host.partition("%")
+            host = f"[{address}{percent and '%25'}{urllib.parse.quote(scope, safe='')}]"
+        return f"{scheme}://{host}:{port}{path}"
+
+    # Displays, and the end.
+
+    def __repr__(self) -> str:
+        return _display.server_repr(self)
+
+    def _repr_html_(self) -> str:
+        return _display.server_html(self)
+
+    # `warn` is bound here because the module's globals may be gone when the interpreter exits.
+    # The compiled class signals its threads when it is freed, right after this.
+    def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
+        try:
+            if self.state != "serving":
+                return
+            text = f"never stopped: {self!r}; use `with`, or call stop()"
+        except Exception:
+            # Not readable any more, or inherited through a fork: its threads are not here.
+            return
+        _warn(text, ResourceWarning, source=self)
+
+
+def run_server(
+    host: str | tuple[str, int | str] = "127.0.0.1",
+    port: int | str = 0,
+    service: _rsock.Service | None = None,
+    **options: Unpack[_ServerOptions],
+) -> StopReport:
+    """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`."""
+    return Server(host, port, service, **options).run()
+
+
+def servers() -> list[Server]:
+    """The servers of this process that serve or drain now, in the order they were started.
+
+    Never blocks. A forked child has none of its parent's.
+    """
+    entered = (reference() for reference in _started.valuerefs())
+    return [server for server in entered if server is not None and server.state in _RUNNING]
+
+
+# The servers that were started, by id(): weak, so that it keeps nobody alive, and in order, as every
+# dict is. Each operation on it is a single one of the interpreter's, so it needs no lock that a
+# fork might find taken.
+_started: weakref.WeakValueDictionary[int, Server] = weakref.WeakValueDictionary()
+
+
+def _enter(server: Server) -> None:
+    # An entry left by a start that failed would keep its place in the order.
+    _started.pop(id(server), None)
+    _started[id(server)] = server
+
+
+def _forget_parent() -> None:
+    global _started
+    _started = weakref.WeakValueDictionary()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def _is_ours(server: Server) -> bool:
+    """Whether it was made in this process; in a forked child every attribute raises."""
+    try:
+        server.state  # noqa: B018
+    except RuntimeError:
+        return False
+    return True
+
+
+def _leave(server: Server, exc_type: type[BaseException] | None) -> None:
+    """The end of a `with` block."""
+    if exc_type is not None:
+        server._stop(0, "exception")
+        return
+    try:
+        server.stop()
+    except BaseException:
+        # Ctrl-C while draining: nobody is left to wait, so nothing may be left to wait for.
+        _stop_at_once(server)
+        raise
+
+
+def _stop_at_once(server: Server) -> None:
+    if server.state in _RUNNING:
+        server._stop(0, "exception")
+
+
+class _StoppedStarting(BaseException):
+    """A signal came while `start()` was under way. Never leaves this file."""
+
+
+class _Signals:
+    """What SIGINT and SIGTERM do during one `run()`.
+
+    The handler stops the server itself, in the middle of the `wait()` that let it run. So there is
+    no moment at which a signal is noted and not acted upon, and a second signal, arriving in the
+    first one's drain, is a handler inside a handler. Only `start()` is left by an exception:
+    stopping a server halfway into its start, from the same thread, would wait for itself.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._found = contextlib.ExitStack()
+        self._starting = True
+        self._cause: str | None = None
+        self.forced = False
+
+    def run(self) -> StopReport:
+        try:
+            # Both before the port listens: whoever finds it open may send a signal at once.
+            self._install(signal.SIGINT)
+            self._install(signal.SIGTERM)
+            self._server.start()
+            self._starting = False
+        except _StoppedStarting:
+            # More signals do nothing until this line, since one has been noted already.
+            self._starting = False
+        if self._cause is not None:
+            self._stop(self._cause)
+        return self._server.wait()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        cause = signal.Signals(number).name
+        if self._cause is None:
+            self._cause = cause
+            if self._starting:
+                raise _StoppedStarting
+        else:
+            self.forced = True
+        if not self._starting:
+            self._stop(cause)
+
+    def _stop(self, cause: str) -> None:
+        self._server._stop(0 if self.forced else None, cause)
+
+    def _install(self, number: signal.Signals) -> None:
+        found = signal.getsignal(number)
+        # None: not installed from Python, so that it could not be put back from here.
+        if found is not None and found is not signal.SIG_IGN:
+            # Noted first: a signal between these two lines must not lose what was found.
+            self._found.callback(signal.signal, number, found)
+            signal.signal(number, self)
+
+    def restore(self) -> None:
+        # All of them, even when one that is back already raises before the next is.
+        self._found.close()
+
+
+async def _in_thread(function: Callable[[], _T]) -> _T:
+    """Run `function` in a thread of its own, to its end, even if the caller is cancelled meanwhile.
+
+    Not in the loop's default executor: its few threads may all be busy with calls that end only
+    when this one has run, such as a `recv` from the server that is to be stopped.
+    """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="rsock-async")
+    cancelled: asyncio.CancelledError | None = None
+    try:
+        ended = asyncio.get_running_loop().run_in_executor(pool, function)
+        while not ended.done():
+            try:
+                # Unlike awaiting `ended`, this leaves it running when the caller is cancelled.
+                await asyncio.wait([ended])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    finally:
+        # Takes no time, the thread having done its work; unless the loop was abandoned and this
+        # coroutine closed, when nothing is left to be blocked by waiting here.
+        pool.shutdown()
+    if cancelled is not None:
+        # Looked at, lest the loop complain that nobody did.
+        ended.exception()
+        raise cancelled
+    return ended.result()

@@ -1,0 +1,360 @@
+"""The plain values that go in and out of rsock: options, limits, addresses, counts and reports.
+
+Everything here is frozen and knows no socket and no thread. `SocketOptions` and `Limits` are
+checked when they are made, so whoever receives one may trust it: nothing in this file may let a
+value through that the engine would have to check again.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, NamedTuple
+
+__all__ = [
+    "Endpoint",
+    "FiveTuple",
+    "Limits",
+    "ProcessLimits",
+    "SocketOptions",
+    "StopReport",
+    "TcpInfo",
+    "Totals",
+]
+
+# setsockopt(2) and listen(2) take a C int.
+_C_INT_MAX: Final = 2**31 - 1
+# What the kernel takes for TCP_MAXSEG: from TCP_MIN_MSS to MAX_TCP_WINDOW (net/ipv4/tcp.c).
+_MAX_SEGMENT: Final = (88, 32_767)
+# l_linger was a signed short on the systems SO_LINGER comes from; nine hours is plenty.
+_MAX_LINGER: Final = 32_767
+# One page. A smaller buffer would hold less than most messages, so that the peer's reading would
+# be stopped and resumed for every one of them.
+_MIN_WRITE_BUFFER: Final = 4_096
+# It is per connection: more than this is a slip of units, and would put the memory at risk.
+_MAX_WRITE_BUFFER: Final = 2**30
+# A time limit longer than a year is a slip of units as well; None says "never".
+_MAX_SECONDS: Final = 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a stream: its transport and its address.
+
+    `transport` is "tcp", "udp" or "unix". `address` is `(host, port)`, the scope of a link-local
+    IPv6 address inside host ("fe80::1%eth0"), or the path of a Unix socket.
+
+    `str()` gives the usual notation: `127.0.0.1:8080`, `[::1]:80` (RFC 3986), or the path.
+    """
+
+    transport: str
+    address: tuple[str, int] | str
+
+    @property
+    def host(self) -> str | None:
+        """The host, always numeric; None for a Unix socket."""
+        return None if isinstance(self.address, str) else self.address[0]
+
+    @property
+    def port(self) -> int | None:
+        """The port; None for a Unix socket."""
+        return None if isinstance(self.address, str) else self.address[1]
+
+    def __str__(self) -> str:
+        if isinstance(self.address, str):
+            return self.address
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class FiveTuple(NamedTuple):
+    """A connected stream as a program sees it: its descriptor and its two addresses.
+
+    An ordinary tuple with names, as `getsockname(2)` and `getpeername(2)` tell it.
+    """
+
+    fd: int
+    local_host: str
+    local_port: int
+    remote_host: str
+    remote_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketOptions:
+    """What is set on a socket before it is used; None leaves a value to the system.
+
+    reuse_address: SO_REUSEADDR: a port whose last connections are in TIME-WAIT can be bound again.
+    reuse_port: SO_REUSEPORT: several listeners of the same user share the port.
+    backlog: how many connections may wait to be accepted, as in `listen(2)`; None is the system's
+        maximum (net.core.somaxconn), which also caps every number given.
+    nodelay: TCP_NODELAY: small messages leave at once instead of waiting for an acknowledgement.
+    keepalive: SO_KEEPALIVE: True has the kernel probe a silent peer.
+    linger: SO_LINGER in whole seconds, 0 to 32 767: how long `close()` may wait for unsent bytes;
+        0 discards them and resets the connection.
+    send_buffer: SO_SNDBUF in bytes; Linux doubles it for its own book-keeping, see `socket(7)`.
+    receive_buffer: SO_RCVBUF in bytes, with the same remark.
+    max_segment: TCP_MAXSEG in bytes, 88 to 32 767, as the kernel means it: 1472 gives 1460 bytes
+        of payload beside the timestamp option.
+    dual_stack: on "::", take IPv4 as well (IPV6_V6ONLY off); it concerns no other host.
+    mode: file permissions of a Unix socket. Not built yet.
+
+    Raises TypeError for a value of the wrong type and ValueError for one out of range, naming
+    field and value.
+    """
+
+    reuse_address: bool = True
+    reuse_port: bool = False
+    backlog: int | None = None
+    nodelay: bool = True
+    keepalive: bool | None = None
+    linger: float | None = None
+    send_buffer: int | None = None
+    receive_buffer: int | None = None
+    max_segment: int | None = None
+    dual_stack: bool = True
+    mode: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_built(self, "mode")
+        for name in ("reuse_address", "reuse_port", "nodelay", "dual_stack"):
+            _check_bool(self, name)
+        _check_bool(self, "keepalive", optional=True)
+        _check_int(self, "backlog", 0, _C_INT_MAX)
+        _check_int(self, "send_buffer", 1, _C_INT_MAX)
+        _check_int(self, "receive_buffer", 1, _C_INT_MAX)
+        _check_int(self, "max_segment", *_MAX_SEGMENT)
+        linger = _check_seconds(self, "linger", 0, _MAX_LINGER)
+        # The kernel counts whole seconds, and 0 means "reset": half a second must not become that.
+        if linger is not None and linger != int(linger):
+            raise _bad(self, "linger", "must be a whole number of seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server allows its connections; None means no limit, save for `connections`.
+
+    Enforced now:
+
+    connections: how many may be open at once; None is what the descriptor limit of the process
+        allows when the server starts, and 8 at least.
+    overflow: what happens to one more: "wait" leaves it in the backlog until another has closed,
+        "refuse" accepts and resets it.
+    half_close: seconds from our FIN to the peer's, and for what is still owed to a peer that has
+        finished sending.
+    write_buffer: bytes held for one connection that does not read; beyond it, it is not read from
+        either. 4 096 to 2**30.
+
+    Not built yet, and so accepted at their defaults only: `per_host`, `idle`, `first_byte`,
+    `write`, `line`, `datagram`, `handler_threads`.
+
+    Raises TypeError for a value of the wrong type and ValueError for one out of range or not built
+    yet, naming field and value.
+    """
+
+    connections: int | None = None
+    per_host: int | None = None
+    overflow: Literal["wait", "refuse"] = "wait"
+    idle: float | None = None
+    first_byte: float | None = None
+    write: float | None = 60.0
+    half_close: float | None = 30.0
+    line: int = 65_536
+    datagram: int = 65_535
+    write_buffer: int = 65_536
+    handler_threads: int = 256
+
+    def __post_init__(self) -> None:
+        _check_built(
+            self, "per_host", "idle", "first_byte", "write", "line", "datagram", "handler_threads"
+        )
+        _check_int(self, "connections", 1, _C_INT_MAX)
+        if not isinstance(self.overflow, str):
+            raise _wrong_type(self, "overflow", "'wait' or 'refuse'")
+        if self.overflow not in ("wait", "refuse"):
+            raise _bad(self, "overflow", "must be 'wait' or 'refuse'")
+        if _check_seconds(self, "half_close", 0, _MAX_SECONDS) == 0:
+            raise _bad(self, "half_close", "must be more than 0; None never gives up")
+        _check_int(self, "write_buffer", _MIN_WRITE_BUFFER, _MAX_WRITE_BUFFER, optional=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """How a server came to its end.
+
+    drained: connections that ended in order after the stop was asked for, all owed delivered.
+    forced: connections that were reset at the deadline.
+    abandoned: handler threads that did not return in time and were left behind.
+    errors: services and handlers that failed during the server's life.
+    cause: why it stopped: "stop", "SIGINT", "SIGTERM", "exception", "accept error" or "exit".
+    seconds: how long stopping took.
+    """
+
+    drained: int
+    forced: int
+    abandoned: int
+    errors: int
+    cause: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sums of a ledger since its server started, also of connections it no longer holds.
+
+    They balance: accepted == open + closed.
+
+    accepted: connections taken from the backlog and admitted.
+    open: those of them that are open now.
+    closed: those of them that have ended.
+    refused: connections turned away, because a limit was reached; not in `accepted`.
+    accept_errors: failed `accept(2)` calls.
+    messages_in, messages_out: successful receives and sends that carried data.
+    bytes_in, bytes_out: payload bytes received and sent.
+    closed_by: how many of `closed` ended for which reason; the reasons are those of
+        `Record.closed_by`.
+    """
+
+    accepted: int
+    open: int
+    closed: int
+    refused: int
+    accept_errors: int
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    # A dict has no hash; the counts beside it are enough for one.
+    closed_by: dict[str, int] = field(hash=False)
+
+    @property
+    def bits_in(self) -> int:
+        """Payload bits received: 8 × bytes_in."""
+        return 8 * self.bytes_in
+
+    @property
+    def bits_out(self) -> int:
+        """Payload bits sent: 8 × bytes_out."""
+        return 8 * self.bytes_out
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """What the system lets this process have; `process_limits()` reads it.
+
+    fd_soft: open descriptors allowed now (RLIMIT_NOFILE, see `getrlimit(2)`).
+    fd_hard: what `raise_fd_limit()` can raise that to.
+    fd_in_use: descriptors open at the moment of asking.
+    ephemeral_ports: first and last port given to outgoing connections
+        (net.ipv4.ip_local_port_range); a client needs one for each connection to one address.
+    backlog_max: longest queue of connections waiting to be accepted (net.core.somaxconn).
+    """
+
+    fd_soft: int
+    fd_hard: int
+    fd_in_use: int
+    ephemeral_ports: tuple[int, int]
+    backlog_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class TcpInfo:
+    """What the kernel knows about a TCP connection at the moment of asking: TCP_INFO of `tcp(7)`.
+
+    state: the state's name in RFC 9293: "ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1", …
+    rtt: smoothed round-trip time, in seconds.
+    rtt_variance: its mean deviation, in seconds (RFC 6298).
+    retransmit_timeout: in seconds (RFC 6298).
+    retransmits: segments sent again since the connection was made.
+    segments_in, segments_out: segments received and sent, those without data included.
+    bytes_acked: bytes sent that the peer has acknowledged; its SYN and FIN count as one each.
+    bytes_received: bytes received in order.
+    send_mss, receive_mss, advertised_mss: largest segment's payload in bytes: now sent, assumed of
+        the peer, and announced to it.
+    path_mtu: largest packet the path is known to take, in bytes.
+    congestion_window: segments that may be under way.
+    slow_start_threshold: in segments (RFC 5681); 2147483647 until the first loss.
+    receive_space: bytes the receive buffer is tuned for.
+    unacknowledged: segments sent and not yet acknowledged.
+    lost: segments held for lost.
+    delivery_rate: latest measured rate of delivery, in bytes per second; 0 while unknown.
+    congestion_algorithm: such as "cubic" or "bbr" (TCP_CONGESTION).
+    """
+
+    state: str
+    rtt: float
+    rtt_variance: float
+    retransmit_timeout: float
+    retransmits: int
+    segments_in: int
+    segments_out: int
+    bytes_acked: int
+    bytes_received: int
+    send_mss: int
+    receive_mss: int
+    advertised_mss: int
+    path_mtu: int
+    congestion_window: int
+    slow_start_threshold: int
+    receive_space: int
+    unacknowledged: int
+    lost: int
+    delivery_rate: int
+    congestion_algorithm: str
+
+
+# The checks. Each names class, field and value, as the caller would write them.
+
+_Checked = SocketOptions | Limits
+
+
+def _spelled(owner: _Checked, name: str) -> str:
+    return f"{type(owner).__name__}({name}={getattr(owner, name)!r})"
+
+
+def _bad(owner: _Checked, name: str, rule: str) -> ValueError:
+    return ValueError(f"{_spelled(owner, name)}: {name} {rule}")
+
+
+def _wrong_type(owner: _Checked, name: str, expected: str) -> TypeError:
+    got = type(getattr(owner, name)).__name__
+    return TypeError(f"{_spelled(owner, name)}: {name} must be {expected}, not {got}")
+
+
+def _check_built(owner: _Checked, *names: str) -> None:
+    """Take only the default of what is not built yet: an option that does nothing is a lie."""
+    defaults = {each.name: each.default for each in fields(owner)}
+    for name in names:
+        value, default = getattr(owner, name), defaults[name]
+        if isinstance(value, bool) or value != default:
+            raise ValueError(
+                f"{_spelled(owner, name)}: {name} is not built yet; leave it at {default!r}"
+            )
+
+
+def _check_bool(owner: _Checked, name: str, *, optional: bool = False) -> None:
+    value = getattr(owner, name)
+    if not isinstance(value, bool) and not (optional and value is None):
+        raise _wrong_type(owner, name, "True, False or None" if optional else "True or False")
+
+
+def _check_int(
+    owner: _Checked, name: str, lowest: int, highest: int, *, optional: bool = True
+) -> None:
+    value = getattr(owner, name)
+    if optional and value is None:
+        return
+    # A bool is an int to Python, but a count that is True is a mistake.
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong_type(owner, name, "an int or None" if optional else "an int")
+    if not lowest <= value <= highest:
+        raise _bad(owner, name, f"must be between {lowest} and {highest}")
+
+
+def _check_seconds(owner: _Checked, name: str, lowest: int, highest: int) -> float | None:
+    value = getattr(owner, name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong_type(owner, name, "a number of seconds or None")
+    # Written so that NaN, which compares as false with everything, is refused as well.
+    if not lowest <= value <= highest:
+        raise _bad(owner, name, f"must be between {lowest} and {highest} seconds")
+    return value

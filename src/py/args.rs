@@ -1,0 +1,259 @@
+//! Python's arguments as the engine's types, checked once. Must never open anything, nor ask a
+//! resolver; every error names the value.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyTuple};
+
+use super::error::exception;
+use crate::net::endpoint::{Target, host_text, port_named};
+use crate::net::limits::{Limits, Overflow};
+use crate::net::options::SocketOptions;
+
+/// A value as a message shows it, cut where it is long.
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    let text = value
+        .repr()
+        .map_or_else(|_| "<unprintable>".to_owned(), |text| text.to_string_lossy().into_owned());
+    if text.chars().count() > 80 { text.chars().take(79).chain(['…']).collect() } else { text }
+}
+
+/// "TypeError: port must be …, not float: 1.5".
+fn wrong_type(name: &str, wanted: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let kind = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("{name} must be {wanted}, not {kind}: {}", shown(value)))
+}
+
+/// A str without surrogates.
+fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let text = value.cast::<PyString>().map_err(|_| wrong_type(name, "a str", value))?;
+    text.to_str()
+        .map(str::to_owned)
+        .map_err(|_| PyValueError::new_err(format!("{name} {}: not valid text", shown(value))))
+}
+
+/// A port: an int from 0 to 65535, or the name of a service.
+pub(super) fn port(value: &Bound<'_, PyAny>) -> PyResult<u16> {
+    if value.is_instance_of::<PyString>() {
+        return port_named(&text("port", value)?).map_err(|error| exception(value.py(), error));
+    }
+    if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyFloat>() {
+        return Err(wrong_type("port", "an int or the name of a service", value));
+    }
+    // __index__, as socket takes it.
+    let number: Bound<'_, PyAny> =
+        value
+            .py()
+            .import("operator")?
+            .call_method1("index", (value,))
+            .map_err(|_| wrong_type("port", "an int or the name of a service", value))?;
+    number.extract().map_err(|_| {
+        PyOverflowError::new_err(format!("port {}: must be from 0 to 65535", shown(value)))
+    })
+}
+
+/// Host and port: apart, or as a pair (or IPv6's four) in the first place.
+pub(super) fn target(
+    host: &Bound<'_, PyAny>,
+    port_: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Target> {
+    let py = host.py();
+    let Ok(pair) = host.cast::<PyTuple>() else {
+        let number = port_.map_or(Ok(0), port)?;
+        let host = text("host", host)?;
+        return Target::new(&host, number).map_err(|error| exception(py, error));
+    };
+    if let Some(port_) = port_ {
+        return Err(PyTypeError::new_err(format!(
+            "address {} has a port already; port={} is one too many",
+            shown(host),
+            shown(port_)
+        )));
+    }
+    address(pair)
+}
+
+/// An address as `socket` has them: (host, port), or for IPv6 also (host, port, flowinfo, scope).
+pub(super) fn address(value: &Bound<'_, PyAny>) -> PyResult<Target> {
+    let wanted = "a (host, port) pair";
+    let pair = value.cast::<PyTuple>().map_err(|_| wrong_type("address", wanted, value))?;
+    if pair.len() != 2 && pair.len() != 4 {
+        return Err(wrong_type("address", wanted, value));
+    }
+    let number = port(&pair.get_item(1)?)?;
+    let mut host = text("host", &pair.get_item(0)?)?;
+    if pair.len() == 4 {
+        let scope: u32 = pair.get_item(3)?.extract()?;
+        if scope != 0 && !host.contains('%') {
+            host = format!("{host}%{scope}");
+        }
+    }
+    Target::new(&host, number).map_err(|error| exception(value.py(), error))
+}
+
+/// An address that is all numbers, for `source_address`.
+pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
+    let target = address(value)?;
+    target.numeric().ok_or_else(|| {
+        PyValueError::new_err(format!("source_address {}: give a numeric host", shown(value)))
+    })
+}
+
+/// An address as `socket` gives them: a pair, or four for IPv6.
+pub(super) fn socket_address<'py>(
+    py: Python<'py>,
+    address: &SocketAddr,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let host = host_text(address);
+    match address {
+        SocketAddr::V4(_) => (host, address.port()).into_pyobject(py),
+        SocketAddr::V6(v6) => (host, v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py),
+    }
+}
+
+/// Seconds as Python gives them; None is for ever.
+pub(super) fn timeout(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    value.map(|value| seconds(name, value)).transpose()
+}
+
+/// A number of seconds, not negative. Infinity is as long as there is.
+pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let number: f64 = match value.extract() {
+        Ok(number) if !value.is_instance_of::<PyBool>() => number,
+        _ => return Err(wrong_type(name, "a number of seconds", value)),
+    };
+    if number.is_nan() || number < 0.0 {
+        return Err(PyValueError::new_err(format!(
+            "{name} {}: must be a number of seconds from 0",
+            shown(value)
+        )));
+    }
+    Ok(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
+}
+
+/// A whole number within a range.
+pub(super) fn whole(name: &str, value: &Bound<'_, PyAny>, least: i64, most: i64) -> PyResult<i64> {
+    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+        return Err(wrong_type(name, "an int", value));
+    }
+    value.extract::<i64>().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        PyValueError::new_err(format!("{name} {}: must be from {least} to {most}", shown(value)))
+    })
+}
+
+/// A length that a read is given: `__index__`, not negative.
+pub(super) fn length(name: &str, value: isize) -> PyResult<usize> {
+    usize::try_from(value)
+        .map_err(|_| PyValueError::new_err(format!("{name} {value}: must not be negative")))
+}
+
+/// An optional str.
+pub(super) fn optional_text(
+    name: &str,
+    value: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<String>> {
+    value.map(|value| text(name, value)).transpose()
+}
+
+/// When a time-out that starts now runs out.
+pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+}
+
+/// The transport of a call that knows but one; None is the default.
+pub(super) fn only_tcp(
+    transport: Option<&Bound<'_, PyAny>>,
+    path: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    unbuilt("transport", "'tcp'", transport, |value| value.eq("tcp"))?;
+    unbuilt("path", "None", path, |_| Ok(false))
+}
+
+/// An argument that is declared, and holds only its default yet. None is one that was not given.
+pub(super) fn unbuilt<'py>(
+    name: &str,
+    default: &str,
+    value: Option<&Bound<'py, PyAny>>,
+    is_default: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<bool>,
+) -> PyResult<()> {
+    match value {
+        // What cannot even be compared is not the default either.
+        Some(value) if !is_default(value).unwrap_or(false) => Err(PyValueError::new_err(format!(
+            "{name}={}: not built yet; only {name}={default} is",
+            shown(value)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// An object of one of the frozen dataclasses of `rsock._types`: the one given, or all defaults.
+pub(super) fn settings<'py>(
+    py: Python<'py>,
+    name: &str,
+    class: &str,
+    value: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let class = py.import("rsock._types")?.getattr(class)?;
+    match value {
+        None => class.call0(),
+        Some(value) if value.is_instance(&class)? => Ok(value),
+        Some(value) => Err(wrong_type(name, &format!("a {}", class.getattr("__name__")?), &value)),
+    }
+}
+
+/// The fields of `rsock.SocketOptions`, which has checked them.
+#[derive(FromPyObject)]
+struct OptionsFields {
+    reuse_address: bool,
+    reuse_port: bool,
+    backlog: Option<u32>,
+    nodelay: bool,
+    keepalive: Option<bool>,
+    linger: Option<f64>,
+    send_buffer: Option<usize>,
+    receive_buffer: Option<usize>,
+    max_segment: Option<u32>,
+    dual_stack: bool,
+}
+
+/// The engine's options from `rsock.SocketOptions`.
+pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions> {
+    let fields: OptionsFields = value.extract()?;
+    Ok(SocketOptions {
+        reuse_address: fields.reuse_address,
+        reuse_port: fields.reuse_port,
+        backlog: fields.backlog,
+        nodelay: fields.nodelay,
+        keepalive: fields.keepalive,
+        linger: fields.linger.map(Duration::from_secs_f64),
+        send_buffer: fields.send_buffer,
+        receive_buffer: fields.receive_buffer,
+        max_segment: fields.max_segment,
+        dual_stack: fields.dual_stack,
+    })
+}
+
+/// The fields of `rsock.Limits` that hold now; it has checked them.
+#[derive(FromPyObject)]
+struct LimitsFields {
+    connections: Option<usize>,
+    overflow: String,
+    half_close: Option<f64>,
+    write_buffer: usize,
+}
+
+/// The engine's limits from `rsock.Limits`.
+pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
+    let fields: LimitsFields = value.extract()?;
+    Ok(Limits {
+        connections: fields.connections,
+        overflow: if fields.overflow == "refuse" { Overflow::Refuse } else { Overflow::Wait },
+        half_close: fields
+            .half_close
+            .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
+        write_buffer: fields.write_buffer,
+    })
+}

@@ -1,0 +1,80 @@
+//! The engine's errors as Python's exceptions: the one match. Nothing else builds exceptions of the
+//! engine's errors; must never lose what a cut-off call had taken.
+
+use pyo3::exceptions::{PyOSError, PyOverflowError, PyTimeoutError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyType};
+
+use crate::net::error::Error;
+
+/// A class of `rsock._exceptions`, which are written in Python.
+fn own(
+    py: Python<'_>,
+    cell: &'static PyOnceLock<Py<PyType>>,
+    name: &str,
+    args: impl OwnArgs,
+) -> PyErr {
+    match cell.import(py, "rsock._exceptions", name) {
+        Ok(class) => args.raise(class),
+        Err(error) => error,
+    }
+}
+
+/// What one of our own exceptions is made of.
+trait OwnArgs {
+    fn raise(self, class: &Bound<'_, PyType>) -> PyErr;
+}
+
+impl OwnArgs for String {
+    fn raise(self, class: &Bound<'_, PyType>) -> PyErr {
+        PyErr::from_type(class.clone(), self)
+    }
+}
+
+impl OwnArgs for (String, Py<PyBytes>) {
+    fn raise(self, class: &Bound<'_, PyType>) -> PyErr {
+        PyErr::from_type(class.clone(), self)
+    }
+}
+
+/// The exception of an error of the engine.
+pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
+    static STATE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static INCOMPLETE_READ: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static GAIERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let text = error.to_string();
+    match error {
+        // From (errno, text), so that Python picks ConnectionRefusedError and friends by itself.
+        Error::Os { errno, .. } => PyOSError::new_err((errno, text)),
+        Error::Resolve { code, .. } => match GAIERROR.import(py, "socket", "gaierror") {
+            Ok(class) => PyErr::from_type(class.clone(), (code, text)),
+            Err(error) => error,
+        },
+        Error::TimedOut { .. } => PyTimeoutError::new_err(text),
+        Error::Incomplete { .. } => {
+            own(py, &INCOMPLETE_READ, "IncompleteRead", (text, PyBytes::new(py, b"").unbind()))
+        }
+        Error::Cut { cause, partial } => match *cause {
+            Error::Incomplete { .. } => own(
+                py,
+                &INCOMPLETE_READ,
+                "IncompleteRead",
+                (text, PyBytes::new(py, &partial).unbind()),
+            ),
+            cause => with_partial(py, exception(py, cause), &partial),
+        },
+        Error::OverLimit { .. } | Error::Value(_) => PyValueError::new_err(text),
+        Error::Overflow(_) => PyOverflowError::new_err(text),
+        Error::State { .. } | Error::Forked { .. } => own(py, &STATE_ERROR, "StateError", text),
+        // A waiter keeps the reason and raises it in this one's place (see `wait`).
+        Error::Interrupted => PyOSError::new_err((libc::EINTR, text)),
+    }
+}
+
+/// The same exception with what had been taken from the stream as `.partial`.
+pub(super) fn with_partial(py: Python<'_>, error: PyErr, partial: &[u8]) -> PyErr {
+    // Fails only on an exception class that forbids attributes; then there is no place for it.
+    let _ = error.value(py).setattr("partial", PyBytes::new(py, partial));
+    error
+}

@@ -1,0 +1,286 @@
+//! The books for Python: Ledger and Record. Must never copy a counter that Python did not ask for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyo3::basic::CompareOp;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyIterator, PyList};
+
+use super::args::{deadline, timeout};
+use super::error::exception;
+use super::process::object;
+use super::wait::Attached;
+use crate::net;
+use crate::net::Origin;
+use crate::net::endpoint::Endpoint;
+use crate::net::record::ClosedBy;
+
+/// A server's account of its connections: those that are open, the last ones that were, and totals
+/// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
+#[pyclass(frozen, module = "rsock")]
+pub(super) struct Ledger {
+    inner: Arc<net::ledger::Ledger>,
+    origin: Origin,
+}
+
+impl Ledger {
+    pub(super) fn new(inner: Arc<net::ledger::Ledger>) -> Self {
+        Self { inner, origin: Origin::here() }
+    }
+
+    fn inner(&self, py: Python<'_>) -> PyResult<&net::ledger::Ledger> {
+        self.origin.check().map_err(|error| exception(py, error))?;
+        Ok(&self.inner)
+    }
+}
+
+/// A time-out with a default that is not for ever.
+enum Patience {
+    Usual,
+    Given(Option<Duration>),
+}
+
+impl Patience {
+    fn deadline(&self) -> Option<Instant> {
+        let timeout = match self {
+            Self::Usual => Some(Duration::from_secs(10)),
+            Self::Given(timeout) => *timeout,
+        };
+        deadline(timeout)
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Patience {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let value = Some(value.to_owned()).filter(|value| !value.is_none());
+        timeout("timeout", value.as_ref()).map(Self::Given)
+    }
+}
+
+fn records<'py>(
+    py: Python<'py>,
+    records: Vec<Arc<net::record::Record>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let records: Vec<_> = records
+        .into_iter()
+        .map(|inner| Bound::new(py, Record { inner }))
+        .collect::<PyResult<_>>()?;
+    PyList::new(py, records)
+}
+
+#[pymethods]
+impl Ledger {
+    /// Records of the connections open now, oldest first.
+    #[getter]
+    fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        records(py, self.inner(py)?.open_records())
+    }
+
+    /// Records of the last connections that were closed (as many as the server's `history`), in the
+    /// order of their ends.
+    #[getter]
+    fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        records(py, self.inner(py)?.closed_records())
+    }
+
+    /// Sums over all connections since the start, whether still held or not.
+    #[getter]
+    fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let totals = self.inner(py)?.totals();
+        let closed_by = PyDict::new(py);
+        for (name, count) in ClosedBy::NAMES.iter().zip(totals.closed_by) {
+            closed_by.set_item(name, count)?;
+        }
+        let fields = PyDict::new(py);
+        fields.set_item("accepted", totals.accepted)?;
+        fields.set_item("open", totals.open)?;
+        fields.set_item("closed", totals.closed)?;
+        fields.set_item("refused", totals.refused)?;
+        fields.set_item("accept_errors", totals.accept_errors)?;
+        fields.set_item("messages_in", totals.received.messages)?;
+        fields.set_item("messages_out", totals.sent.messages)?;
+        fields.set_item("bytes_in", totals.received.bytes)?;
+        fields.set_item("bytes_out", totals.sent.bytes)?;
+        fields.set_item("closed_by", closed_by)?;
+        object(py, "Totals", &fields)
+    }
+
+    /// Blocks until exactly `open` connections are open and at least `closed` have been closed since
+    /// the start; returns the records held at that moment, oldest first.
+    ///
+    /// Raises TimeoutError after `timeout` seconds (None waits for ever). Releases the interpreter.
+    #[pyo3(signature = (open=None, closed=None, timeout=Patience::Usual), text_signature = "($self, open=None, closed=None, timeout=10.0)")]
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        open: Option<u64>,
+        closed: Option<u64>,
+        timeout: Patience,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let inner = self.inner(py)?;
+        let deadline = timeout.deadline();
+        let found = Attached::run(py, |waiter| inner.wait(open, closed, deadline, waiter))?;
+        records(py, found)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        records(py, self.inner(py)?.records())?.try_iter()
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.inner(py)?.len())
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        display(slf.as_any(), "ledger_repr")
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        display(slf.as_any(), "ledger_html")
+    }
+}
+
+/// The account of one connection. Its numbers go on counting while the connection is open.
+#[pyclass(frozen, module = "rsock")]
+pub(super) struct Record {
+    inner: Arc<net::record::Record>,
+}
+
+fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
+    let fields = PyDict::new(py);
+    fields.set_item("transport", endpoint.transport.name())?;
+    fields.set_item("address", (endpoint.host(), endpoint.address.port()))?;
+    object(py, "Endpoint", &fields)
+}
+
+#[pymethods]
+impl Record {
+    /// The connection's number in its server, from 1.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.inner.id()
+    }
+
+    /// How its bytes travel: "tcp".
+    #[getter]
+    fn transport(&self) -> &'static str {
+        self.inner.local().transport.name()
+    }
+
+    /// The server's side, an Endpoint.
+    #[getter]
+    fn local<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        endpoint(py, &self.inner.local())
+    }
+
+    /// The peer's side, an Endpoint. IPv4 peers of a dual-stack port are shown as IPv4.
+    #[getter]
+    fn remote<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        endpoint(py, &self.inner.remote())
+    }
+
+    /// When it was accepted: seconds since 1970, as time.time().
+    #[getter]
+    fn opened_at(&self) -> f64 {
+        self.inner.opened_at().as_secs_f64()
+    }
+
+    /// How many seconds it was, or has been, open.
+    #[getter]
+    fn seconds(&self) -> f64 {
+        self.inner.seconds().as_secs_f64()
+    }
+
+    /// Receives that carried data.
+    #[getter]
+    fn messages_in(&self) -> u64 {
+        self.inner.received().messages
+    }
+
+    /// Sends that carried data.
+    #[getter]
+    fn messages_out(&self) -> u64 {
+        self.inner.sent().messages
+    }
+
+    /// Bytes received from the peer.
+    #[getter]
+    fn bytes_in(&self) -> u64 {
+        self.inner.received().bytes
+    }
+
+    /// Bytes sent to the peer, which is to say to the kernel.
+    #[getter]
+    fn bytes_out(&self) -> u64 {
+        self.inner.sent().bytes
+    }
+
+    /// Bits received, as RFC 147 counts.
+    #[getter]
+    fn bits_in(&self) -> u64 {
+        self.inner.received().bytes * 8
+    }
+
+    /// Bits sent.
+    #[getter]
+    fn bits_out(&self) -> u64 {
+        self.inner.sent().bytes * 8
+    }
+
+    /// What ended it: "peer", "service", "reset", "limit", "error" or "stop"; None while it is open.
+    #[getter]
+    fn closed_by(&self) -> Option<&'static str> {
+        self.inner.closed_by().map(ClosedBy::name)
+    }
+
+    /// The limit that ended it, by its name in Limits; None where none did.
+    #[getter]
+    fn limit(&self) -> Option<&'static str> {
+        match self.inner.closed_by() {
+            Some(ClosedBy::Limit(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The words of the error that ended it; None where none did.
+    #[getter]
+    fn error(&self) -> Option<String> {
+        self.inner.error().map(str::to_owned)
+    }
+
+    fn __richcmp__<'py>(
+        &self,
+        other: &Bound<'py, PyAny>,
+        op: CompareOp,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = other.py();
+        let same =
+            other.cast::<Self>().ok().map(|other| Arc::ptr_eq(&self.inner, &other.get().inner));
+        Ok(match (op, same) {
+            (CompareOp::Eq, Some(same)) => same.into_pyobject(py)?.to_owned().into_any(),
+            (CompareOp::Ne, Some(same)) => (!same).into_pyobject(py)?.to_owned().into_any(),
+            _ => py.NotImplemented().into_bound(py),
+        })
+    }
+
+    fn __hash__(&self) -> usize {
+        Arc::as_ptr(&self.inner) as usize
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        display(slf.as_any(), "record_repr")
+    }
+
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        display(slf.as_any(), "record_html")
+    }
+}
+
+/// Displays are written in Python.
+fn display(object: &Bound<'_, PyAny>, how: &str) -> PyResult<Py<PyAny>> {
+    let display = object.py().import("rsock._display")?;
+    Ok(display.call_method1(how, (object,))?.unbind())
+}

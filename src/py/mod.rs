@@ -1,0 +1,32 @@
+//! The engine shown to Python: the list of what `rsock._rsock` exports. Must never decide anything
+//! about networking.
+
+mod args;
+mod buffer;
+mod client;
+mod error;
+mod exit;
+mod ledger;
+mod process;
+mod server;
+mod service;
+mod wait;
+
+/// The compiled half of rsock; `python/rsock` is the other one, and the one to import.
+#[pyo3::pymodule]
+mod _rsock {
+    #[pymodule_export]
+    use super::client::Client;
+    #[pymodule_export]
+    use super::ledger::{Ledger, Record};
+    #[pymodule_export]
+    use super::process::{process_limits, raise_fd_limit};
+    #[pymodule_export]
+    use super::server::{Server, stop_all};
+    #[pymodule_export]
+    use super::service::{Echo, Service};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name Python looks for")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

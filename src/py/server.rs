@@ -1,0 +1,431 @@
+//! Server for Python: the constructor's checks, the steps, the stop. Must never hold a lock of the
+//! engine while it calls Python, nor own more of Python than the objects it was given.
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::args::{self, optional_text, settings, unbuilt, whole};
+use super::error::exception;
+use super::exit::stop_at_exit;
+use super::ledger::Ledger;
+use super::process::object;
+use super::service::{Echo, Service};
+use super::wait::Attached;
+use crate::net;
+use crate::net::endpoint::{Target, host_text};
+use crate::net::error::Error;
+use crate::net::server::{Config, State};
+use crate::net::stop::{Cause, StopReport};
+
+/// More workers than any machine has CPUs for would only be a mistyped number.
+const MOST_WORKERS: i64 = 1024;
+/// More records than fit into memory would be one too.
+const MOST_HISTORY: i64 = 100_000_000;
+
+/// The compiled half of rsock.Server.
+#[pyclass(frozen, subclass, module = "rsock._rsock")]
+pub(super) struct Server {
+    inner: net::server::Server,
+    /// Given back as they were given; a service in Python may refer to the server again.
+    service: Mutex<Option<Py<PyAny>>>,
+    options: Py<PyAny>,
+    limits: Py<PyAny>,
+    ledger: Py<Ledger>,
+}
+
+/// Seconds of a report.
+fn report<'py>(py: Python<'py>, report: &StopReport) -> PyResult<Bound<'py, PyAny>> {
+    let fields = PyDict::new(py);
+    fields.set_item("drained", report.drained)?;
+    fields.set_item("forced", report.forced)?;
+    fields.set_item("abandoned", report.abandoned)?;
+    fields.set_item("errors", report.errors)?;
+    fields.set_item("cause", report.cause.name())?;
+    fields.set_item("seconds", report.seconds.as_secs_f64())?;
+    object(py, "StopReport", &fields)
+}
+
+/// The service of an argument, or a TypeError that says what would be one.
+fn service<'py>(
+    py: Python<'py>,
+    value: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, Service>> {
+    let Some(value) = value else {
+        return Ok(Bound::new(py, Echo::make())?.into_super());
+    };
+    let value = match value.cast_into::<Service>() {
+        Ok(service) => return Ok(service),
+        Err(error) => error.into_inner(),
+    };
+    let name = |value: &Bound<'py, PyAny>| {
+        value
+            .getattr("__name__")
+            .and_then(|name| name.extract::<String>())
+            .unwrap_or_else(|_| "?".to_owned())
+    };
+    let text = if let Ok(class) = value.cast::<PyType>() {
+        let name = name(&value);
+        if class.is_subclass_of::<Service>()? {
+            format!("service is the class {name}; give an object of it: {name}()")
+        } else {
+            format!(
+                "service is the class {name}, which is no service; give an object of one, such as Echo()"
+            )
+        }
+    } else if value.is_callable() {
+        let name = name(&value);
+        format!(
+            "service is the function {name}; functions cannot serve yet, give a service such as Echo()"
+        )
+    } else {
+        let kind = value.get_type().name()?;
+        format!(
+            "service is of type {kind}, which is no service; give one such as Echo(), or None for Echo()"
+        )
+    };
+    Err(PyTypeError::new_err(text))
+}
+
+/// An address as a pair.
+fn pair<'py>(py: Python<'py>, address: &SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
+    (host_text(address), address.port()).into_pyobject(py)
+}
+
+impl Server {
+    /// In a forked child nothing of it is usable.
+    fn here(&self, py: Python<'_>) -> PyResult<&net::server::Server> {
+        self.inner.check_origin().map_err(|error| exception(py, error))?;
+        Ok(&self.inner)
+    }
+
+    fn stopped<'py>(
+        &self,
+        py: Python<'py>,
+        drain: Option<Bound<'py, PyAny>>,
+        cause: Cause,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let drain = drain.map(|drain| args::seconds("drain", &drain)).transpose()?;
+        let inner = self.here(py)?;
+        let stopped = Attached::run(py, |waiter| inner.stop(drain, cause, waiter))?;
+        report(py, &stopped)
+    }
+}
+
+#[pymethods]
+impl Server {
+    #[new]
+    #[pyo3(signature = (
+        host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
+        options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
+        on_error=None, allow_external=None, name=None,
+    ), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
+        workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
+        drain=1.0, on_error='log', allow_external=False, name=None)")]
+    #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
+    fn new<'py>(
+        py: Python<'py>,
+        host: Option<Bound<'py, PyAny>>,
+        port: Option<Bound<'py, PyAny>>,
+        service: Option<Bound<'py, PyAny>>,
+        transport: Option<Bound<'py, PyAny>>,
+        path: Option<Bound<'py, PyAny>>,
+        fd: Option<Bound<'py, PyAny>>,
+        workers: Option<Bound<'py, PyAny>>,
+        options: Option<Bound<'py, PyAny>>,
+        limits: Option<Bound<'py, PyAny>>,
+        faults: Option<Bound<'py, PyAny>>,
+        seed: Option<Bound<'py, PyAny>>,
+        trace: Option<Bound<'py, PyAny>>,
+        history: Option<Bound<'py, PyAny>>,
+        drain: Option<Bound<'py, PyAny>>,
+        on_error: Option<Bound<'py, PyAny>>,
+        allow_external: Option<Bound<'py, PyAny>>,
+        name: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        args::only_tcp(transport.as_ref(), path.as_ref())?;
+        unbuilt("faults", "()", faults.as_ref(), |value| value.len().map(|length| length == 0))?;
+        unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
+        unbuilt("trace", "False", trace.as_ref(), |value| Ok(value.is(false.into_pyobject(py)?)))?;
+        unbuilt("on_error", "'log'", on_error.as_ref(), |value| value.eq("log"))?;
+        unbuilt("allow_external", "False", allow_external.as_ref(), |value| {
+            Ok(value.is(false.into_pyobject(py)?))
+        })?;
+        if fd.is_some() && (host.is_some() || port.is_some()) {
+            return Err(PyTypeError::new_err(
+                "fd= is a listener with an address of its own; give no host and port with it",
+            ));
+        }
+        let target = match &host {
+            Some(host) => args::target(host, port.as_ref())?,
+            None => {
+                let port = port.as_ref().map_or(Ok(0), args::port)?;
+                Target::new("127.0.0.1", port).map_err(|error| exception(py, error))?
+            }
+        };
+        let fd = fd.map(|fd| whole("fd", &fd, 0, i64::from(RawFd::MAX))).transpose()?;
+        let workers =
+            workers.map(|workers| whole("workers", &workers, 1, MOST_WORKERS)).transpose()?;
+        let history =
+            history.map_or(Ok(10_000), |history| whole("history", &history, 0, MOST_HISTORY))?;
+        let drain =
+            drain.map_or(Ok(Duration::from_secs(1)), |drain| args::seconds("drain", &drain))?;
+        let name = optional_text("name", name.as_ref())?;
+        let options = settings(py, "options", "SocketOptions", options)?;
+        let limits = settings(py, "limits", "Limits", limits)?;
+        let service = self::service(py, service)?;
+        let socket_options = args::socket_options(&options)?;
+        if socket_options.linger.is_some_and(|linger| !linger.is_zero()) {
+            return Err(PyValueError::new_err(
+                "SocketOptions(linger=…) above 0 makes close() wait, which a server's threads never do; \
+                 leave it at None, or give 0 to reset connections at their end",
+            ));
+        }
+        let config = Config {
+            target,
+            fd: fd.map(|fd| fd as RawFd),
+            service: Arc::clone(&service.get().inner),
+            workers: workers.map(|workers| workers as usize),
+            options: socket_options,
+            limits: args::limits(&limits)?,
+            history: history as usize,
+            drain,
+            name: name.unwrap_or_else(|| format!("server-{}", NUMBER.fetch_add(1, Relaxed))),
+        };
+        let inner = net::server::Server::new(config);
+        let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
+        Ok(Self {
+            inner,
+            service: Mutex::new(Some(service.into_any().unbind())),
+            options: options.unbind(),
+            limits: limits.unbind(),
+            ledger,
+        })
+    }
+
+    /// Opens the socket: socket(2). Raises OSError, naming the step and the address, and
+    /// socket.gaierror for an unknown host; StateError where that was done already. Blocks only for a
+    /// host name, with the interpreter released. Returns the server, as all steps do.
+    fn create(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let inner = slf.get().here(slf.py())?;
+        Attached::run(slf.py(), |waiter| inner.create(None, waiter))?;
+        Ok(slf)
+    }
+
+    /// Gives the socket its address, creating it first: bind(2). `address` replaces the host and port
+    /// of the constructor.
+    ///
+    /// Raises OSError where the address is taken, foreign or not permitted, and has then closed all
+    /// that it opened; if a Server of this process holds it, the error names it. Where that one is just
+    /// ending, waits for it up to 1 s, with the interpreter released.
+    #[pyo3(signature = (address=None))]
+    fn bind<'py>(
+        slf: Bound<'py, Self>,
+        address: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let target = address.map(|address| args::address(&address)).transpose()?;
+        let inner = slf.get().here(slf.py())?;
+        Attached::run(slf.py(), |waiter| inner.bind(target.as_ref(), waiter))?;
+        Ok(slf)
+    }
+
+    /// Has the kernel take connections into the queue, doing first what was not done: listen(2). They
+    /// are served from `start` on. `backlog` None is that of the options. Raises as `bind`.
+    #[pyo3(signature = (backlog=None))]
+    fn listen<'py>(
+        slf: Bound<'py, Self>,
+        backlog: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let backlog = backlog
+            .map(|backlog| whole("backlog", &backlog, 0, i64::from(i32::MAX)))
+            .transpose()?;
+        let inner = slf.get().here(slf.py())?;
+        Attached::run(slf.py(), |waiter| {
+            inner.listen(backlog.map(|backlog| backlog as u32), waiter)
+        })?;
+        Ok(slf)
+    }
+
+    /// Starts serving, doing first what was not done; returns when the port is open. A server that
+    /// serves already is left as it is. Raises as `bind`; StateError for a server that was stopped.
+    fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let py = slf.py();
+        let inner = slf.get().here(py)?;
+        stop_at_exit(py)?;
+        if inner.state() != State::Serving {
+            Attached::run(py, |waiter| inner.start(waiter))?;
+        }
+        Ok(slf)
+    }
+
+    /// Stops accepting, delivers what is owed for up to `drain` seconds (None: the server's own), then
+    /// resets what is left; 0 resets at once. Connections that wait in the queue are still served.
+    ///
+    /// Blocks, with the interpreter released, for at most `drain` and 50 ms. A second call, from any
+    /// thread, takes the earlier deadline and returns the same StopReport. Ctrl-C ends the wait, not
+    /// the stop.
+    #[pyo3(signature = (drain=None))]
+    fn stop<'py>(
+        &self,
+        py: Python<'py>,
+        drain: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.stopped(py, drain, Cause::Stop)
+    }
+
+    /// As `stop`, with the cause that the report is to name. For the Python half.
+    fn _stop<'py>(
+        &self,
+        py: Python<'py>,
+        drain: Option<Bound<'py, PyAny>>,
+        cause: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let cause = Cause::named(cause)
+            .ok_or_else(|| PyValueError::new_err(format!("cause {cause:?}: unknown")))?;
+        self.stopped(py, drain, cause)
+    }
+
+    /// Blocks until the server has stopped, whoever stops it, and returns the StopReport.
+    ///
+    /// Raises TimeoutError after `timeout` seconds (None waits for ever), StateError where it was
+    /// never started. Releases the interpreter.
+    #[pyo3(signature = (timeout=None))]
+    fn wait<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let deadline = args::deadline(args::timeout("timeout", timeout.as_ref())?);
+        let inner = self.here(py)?;
+        let stopped = Attached::run(py, |waiter| inner.wait(deadline, waiter))?;
+        report(py, &stopped)
+    }
+
+    /// Number of the listening descriptor; -1 where there is none.
+    fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.here(py)?.fileno().map_err(|error| exception(py, error))
+    }
+
+    /// The listener's own address as socket.getsockname() gives it: a pair, or four for IPv6.
+    fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
+        args::socket_address(py, &address)
+    }
+
+    /// The address it is, or was, bound to: always (host, port), an IPv6 scope inside the host.
+    /// StateError before bind.
+    #[getter]
+    fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
+        pair(py, &address)
+    }
+
+    /// Host of `address`; before bind, the host that was asked for.
+    #[getter]
+    fn host(&self, py: Python<'_>) -> PyResult<String> {
+        match self.here(py)?.address() {
+            Ok(address) => Ok(host_text(&address)),
+            Err(Error::State { .. }) => Ok(self.inner.config().target.host().to_owned()),
+            Err(error) => Err(exception(py, error)),
+        }
+    }
+
+    /// Port of `address`; before bind, the port that was asked for.
+    #[getter]
+    fn port(&self, py: Python<'_>) -> PyResult<u16> {
+        match self.here(py)?.address() {
+            Ok(address) => Ok(address.port()),
+            Err(Error::State { .. }) => Ok(self.inner.config().target.port()),
+            Err(error) => Err(exception(py, error)),
+        }
+    }
+
+    /// Path of a Unix socket; None, for these are not built yet.
+    #[getter]
+    fn path(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.here(py).map(|_| None)
+    }
+
+    /// How bytes travel: "tcp".
+    #[getter]
+    fn transport(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.here(py).map(|_| net::endpoint::Transport::Tcp.name())
+    }
+
+    /// Its name in messages.
+    #[getter]
+    fn name(&self, py: Python<'_>) -> PyResult<&str> {
+        self.here(py).map(|inner| inner.config().name.as_str())
+    }
+
+    /// "new", "created", "bound", "listening", "serving", "draining" or "stopped".
+    #[getter]
+    fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
+        self.here(py).map(|inner| inner.state().name())
+    }
+
+    /// What is done with each connection.
+    #[getter]
+    fn service(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.here(py)?;
+        Ok(self.service.lock().as_ref().map(|service| service.clone_ref(py)))
+    }
+
+    /// The SocketOptions it was made with.
+    #[getter]
+    fn options(&self, py: Python<'_>) -> Py<PyAny> {
+        self.options.clone_ref(py)
+    }
+
+    /// The Limits it was made with.
+    #[getter]
+    fn limits(&self, py: Python<'_>) -> Py<PyAny> {
+        self.limits.clone_ref(py)
+    }
+
+    /// Its account of connections.
+    #[getter]
+    fn ledger(&self, py: Python<'_>) -> PyResult<Py<Ledger>> {
+        self.here(py)?;
+        Ok(self.ledger.clone_ref(py))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The collector must never wait: a lock that is held now protects an object in use.
+        if let Some(service) = self.service.try_lock() {
+            if let Some(service) = service.as_ref() {
+                visit.call(service)?;
+            }
+        }
+        visit.call(&self.options)?;
+        visit.call(&self.limits)
+    }
+
+    fn __clear__(&self) {
+        let service = self.service.try_lock().and_then(|mut service| service.take());
+        drop(service);
+    }
+}
+
+/// Stops all servers of this process at once, each for up to `drain` seconds (None: its own), and
+/// returns their StopReports, oldest server first. Blocks with the interpreter released.
+#[pyfunction]
+#[pyo3(signature = (drain=None))]
+pub(super) fn stop_all<'py>(
+    py: Python<'py>,
+    drain: Option<Bound<'py, PyAny>>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let drain = drain.map(|drain| args::seconds("drain", &drain)).transpose()?;
+    let reports =
+        Attached::run(py, |waiter| net::server::stop_all(drain, None, Cause::Stop, waiter))?;
+    reports.iter().map(|stopped| report(py, stopped)).collect()
+}

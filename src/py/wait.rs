@@ -1,0 +1,114 @@
+//! How Python's calls wait: interpreter released, descriptors polled, signals looked for. Every
+//! blocking call of the border goes through here; must never wait attached.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::error::{exception, with_partial};
+use crate::net::error::{Error, Result};
+use crate::net::sys::{PollFd, poll};
+use crate::net::wake::Waiter;
+
+/// A signal that another thread of the process took interrupts no poll of ours; its handler has to
+/// run on the main thread all the same. So no single poll is longer than this.
+const BACKSTOP: Duration = Duration::from_millis(100);
+
+/// One poll of at most `BACKSTOP`: ready, or not yet, or the deadline has passed.
+fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>) -> Result<Option<bool>> {
+    let now = Instant::now();
+    let until = deadline.map_or(now + BACKSTOP, |deadline| deadline.min(now + BACKSTOP));
+    match poll(fds, Some(until)) {
+        Ok(0) => Ok(deadline.filter(|&deadline| deadline <= Instant::now()).map(|_| false)),
+        Ok(_) => Ok(Some(true)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        Err(error) => Err(Error::os("poll", "", &error)),
+    }
+}
+
+/// Waits for a call that holds the interpreter and releases it only for the poll.
+pub(super) struct Attached<'py> {
+    py: Python<'py>,
+    raised: Option<PyErr>,
+}
+
+impl<'py> Attached<'py> {
+    pub(super) fn new(py: Python<'py>) -> Self {
+        Self { py, raised: None }
+    }
+
+    /// Runs a call of the engine and turns what it says into Python's terms.
+    pub(super) fn run<T>(
+        py: Python<'py>,
+        call: impl FnOnce(&mut dyn Waiter) -> Result<T>,
+    ) -> PyResult<T> {
+        let mut waiter = Self::new(py);
+        let result = call(&mut waiter);
+        finish(py, result, waiter.raised)
+    }
+}
+
+impl Waiter for Attached<'_> {
+    fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+        loop {
+            let polled = self.py.detach(|| poll_once(fds, deadline))?;
+            if let Err(error) = self.py.check_signals() {
+                self.raised = Some(error);
+                return Err(Error::Interrupted);
+            }
+            if let Some(ready) = polled {
+                return Ok(ready);
+            }
+        }
+    }
+
+    fn may_spin(&self) -> bool {
+        true
+    }
+}
+
+/// Waits for a call that has released the interpreter as a whole, for it may take long.
+pub(super) struct Detached {
+    raised: Option<PyErr>,
+}
+
+impl Detached {
+    /// Runs a call of the engine with the interpreter released.
+    pub(super) fn run<T: Send>(
+        py: Python<'_>,
+        call: impl FnOnce(&mut dyn Waiter) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let (result, raised) = py.detach(|| {
+            let mut waiter = Self { raised: None };
+            let result = call(&mut waiter);
+            (result, waiter.raised)
+        });
+        finish(py, result, raised)
+    }
+}
+
+impl Waiter for Detached {
+    fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+        loop {
+            if let Some(ready) = poll_once(fds, deadline)? {
+                return Ok(ready);
+            }
+            if let Err(error) = Python::attach(|py| py.check_signals()) {
+                self.raised = Some(error);
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+}
+
+/// An interrupted call raises what interrupted it, with what it had taken.
+fn finish<T>(py: Python<'_>, result: Result<T>, raised: Option<PyErr>) -> PyResult<T> {
+    result.map_err(|error| match (error, raised) {
+        (Error::Interrupted, Some(raised)) => raised,
+        (Error::Cut { cause, partial }, Some(raised)) if matches!(*cause, Error::Interrupted) => {
+            with_partial(py, raised, &partial)
+        }
+        (error, _) => exception(py, error),
+    })
+}

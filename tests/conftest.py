@@ -1,0 +1,75 @@
+"""Fixtures for every test, and the check that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from support import fds, threads
+
+from rsock import Client, Server
+
+PEERS = Path(__file__).parent / "peers"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No thread of rsock, no socket and no poller outlives a test."""
+    threads_before, fds_before = threads(), fds()
+    yield
+    end = time.monotonic() + 2.0
+    while True:
+        new_threads = {n: name for n, name in threads().items() if n not in threads_before}
+        new_fds: Counter[str] = fds() - fds_before
+        if not new_threads and not new_fds:
+            return
+        if time.monotonic() >= end:
+            break
+        gc.collect()
+        time.sleep(0.01)
+    pytest.fail(f"left behind: threads {new_threads}, descriptors {dict(new_fds)}")
+
+
+@pytest.fixture
+def echo() -> Iterator[Server]:
+    """A started echo server."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def echo_pair(echo: Server) -> Iterator[tuple[Server, Client]]:
+    """A started echo server and a client connected to it."""
+    with echo.client(timeout=5.0) as client:
+        yield echo, client
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGUSR1 raises KeyboardInterrupt, as SIGINT would, without ending the test run."""
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture(scope="session")
+def echo_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain C client of `peers/echo_client.c`, compiled."""
+    program = tmp_path_factory.mktemp("peers") / "echo_client"
+    source = PEERS / "echo_client.c"
+    subprocess.run(
+        ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, source],
+        check=True,
+    )
+    return program

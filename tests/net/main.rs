@@ -1,0 +1,10 @@
+//! The engine's tests: one binary, one module a behaviour, over real sockets of the loopback
+//! (`shape` needs none). Builds without Python: `cargo test --no-default-features`.
+
+mod edges;
+mod rehearsal;
+mod services;
+mod shape;
+mod steps;
+mod support;
+mod troupe;

@@ -1,0 +1,102 @@
+//! A session without a socket: `Rehearsal` is an `Io` that writes down what the session does, and
+//! plays the engine's part by hand. Proof that the stream shape needs nothing but bytes, and what a
+//! new service is tested with first.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use _rsock::net::endpoint::Endpoint;
+use _rsock::net::service::{Bell, Io, Leg, Peer, Waker};
+
+/// Counts the rings of a session's waker.
+#[derive(Default)]
+pub struct Rings(AtomicU64);
+
+impl Rings {
+    pub fn count(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+}
+
+impl Bell for Rings {
+    fn ring(&self, _token: u64) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// What a session did.
+#[derive(Default)]
+pub struct Rehearsal {
+    pub near: Vec<u8>,
+    pub far: Vec<u8>,
+    /// How many bytes `write` still takes, on both legs together; None is no bound.
+    pub room: Option<usize>,
+    pub pipes: Vec<(Leg, Leg)>,
+    pub paused: Vec<Leg>,
+    pub shut: Vec<Leg>,
+    pub closed: bool,
+    pub aborted: bool,
+    pub timers: BTreeMap<u32, Duration>,
+    pub connects: Vec<Endpoint>,
+    pub rings: Arc<Rings>,
+}
+
+impl Io for Rehearsal {
+    fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
+        let taken = self.room.map_or(data.len(), |room| room.min(data.len()));
+        if let Some(room) = &mut self.room {
+            *room -= taken;
+        }
+        let sent = if leg == Leg::Near { &mut self.near } else { &mut self.far };
+        sent.extend_from_slice(&data[..taken]);
+        taken
+    }
+
+    fn pipe(&mut self, from: Leg, to: Leg) {
+        self.pipes.push((from, to));
+    }
+
+    fn pause(&mut self, leg: Leg) {
+        self.paused.push(leg);
+    }
+
+    fn resume(&mut self, leg: Leg) {
+        self.paused.retain(|&paused| paused != leg);
+    }
+
+    fn shut_write(&mut self, leg: Leg) {
+        self.shut.push(leg);
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn abort(&mut self) {
+        self.aborted = true;
+    }
+
+    fn set_timer(&mut self, key: u32, after: Option<Duration>) {
+        match after {
+            Some(after) => self.timers.insert(key, after),
+            None => self.timers.remove(&key),
+        };
+    }
+
+    fn connect(&mut self, target: Endpoint) {
+        self.connects.push(target);
+    }
+
+    fn waker(&mut self) -> Waker {
+        Waker::new(Arc::clone(&self.rings) as Arc<dyn Bell>, 7)
+    }
+}
+
+/// Somebody to open a session for.
+pub fn peer() -> Peer {
+    let at = |port| Endpoint::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    Peer { id: 1, local: at(7), remote: at(40_000) }
+}

@@ -1,0 +1,96 @@
+//! The stream shape, with bytes alone: no socket is opened here.
+
+use std::time::Duration;
+
+use _rsock::net::endpoint::Endpoint;
+use _rsock::net::service::{Drain, Leg, Service};
+use _rsock::net::services::Echo;
+
+use crate::rehearsal::{Rehearsal, peer};
+use crate::troupe::{Board, Clock, Relay, Shout, Speaker, speech};
+
+#[test]
+fn echo_is_a_pipe_from_a_leg_to_itself() {
+    let mut io = Rehearsal::default();
+    Echo.open(&peer()).open(&mut io).unwrap();
+    assert_eq!(io.pipes, [(Leg::Near, Leg::Near)]);
+}
+
+#[test]
+fn a_service_writes_without_input_as_far_as_there_is_room() {
+    let mut io = Rehearsal { room: Some(15_000), ..Rehearsal::default() };
+    let mut session = Speaker { length: 40_000 }.open(&peer());
+    session.open(&mut io).unwrap();
+    assert_eq!(io.near, speech(0..15_000));
+    assert!(!io.closed, "there is more to say");
+    io.room = Some(1);
+    session.low_water(&mut io, Leg::Near).unwrap();
+    io.room = None;
+    session.low_water(&mut io, Leg::Near).unwrap();
+    assert_eq!(io.near, speech(0..40_000));
+    assert!(io.closed);
+    assert_eq!(session.drain(&mut io).unwrap(), Drain::Hold);
+}
+
+#[test]
+fn a_service_waits_on_a_timer() {
+    let mut io = Rehearsal::default();
+    let after = Duration::from_millis(5);
+    let mut session = Clock { after }.open(&peer());
+    session.open(&mut io).unwrap();
+    assert_eq!(io.timers.iter().collect::<Vec<_>>(), [(&0, &after)]);
+    assert!(io.near.is_empty());
+    session.timer(&mut io, 0).unwrap();
+    session.timer(&mut io, 0).unwrap();
+    assert_eq!(io.near, b"ticktick");
+    assert!(io.closed);
+}
+
+#[test]
+fn a_service_has_two_legs_through_connect() {
+    let mut io = Rehearsal::default();
+    let target = "127.0.0.1:9".parse().unwrap();
+    let mut session = Relay { target }.open(&peer());
+    session.open(&mut io).unwrap();
+    assert_eq!(io.connects, [Endpoint::tcp(target)]);
+    assert_eq!(io.paused, [Leg::Near], "nothing is read before there is somewhere to send it");
+    session.connected(&mut io, Ok(())).unwrap();
+    assert_eq!(io.pipes, [(Leg::Near, Leg::Far), (Leg::Far, Leg::Near)]);
+    assert!(io.paused.is_empty());
+    assert!(Relay { target }.open(&peer()).connected(&mut io, Err(111)).is_err());
+}
+
+#[test]
+fn a_service_is_woken_by_another_threads_message() {
+    let board = Board::default();
+    let mut io = Rehearsal::default();
+    let mut session = board.open(&peer());
+    session.open(&mut io).unwrap();
+    std::thread::scope(|scope| scope.spawn(|| board.say(b"hello")).join()).unwrap();
+    assert_eq!(io.rings.count(), 1);
+    session.wake(&mut io).unwrap();
+    assert_eq!(io.near, b"hello");
+}
+
+#[test]
+fn a_waker_rings_once_until_it_is_heard() {
+    let mut io = Rehearsal::default();
+    let waker = _rsock::net::service::Io::waker(&mut io);
+    waker.wake();
+    waker.clone().wake();
+    assert_eq!(io.rings.count(), 1);
+    waker.heard();
+    waker.wake();
+    assert_eq!(io.rings.count(), 2);
+}
+
+#[test]
+fn a_session_uses_whole_lines_and_leaves_the_rest() {
+    let mut io = Rehearsal::default();
+    let mut session = Shout.open(&peer());
+    assert_eq!(session.bytes(&mut io, Leg::Near, b"one\ntwo\nthr").unwrap(), 8);
+    assert_eq!(io.near, b"ONE\nTWO\n");
+    session.eof(&mut io, Leg::Near, b"thr").unwrap();
+    assert_eq!(io.near, b"ONE\nTWO\nTHR");
+    assert!(io.closed);
+}

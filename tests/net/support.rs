@@ -1,0 +1,94 @@
+//! What several test modules need: a server of a service, clients with deadlines, a condition to
+//! wait for. Must never assert anything of its own about the engine.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use _rsock::net::endpoint::Target;
+use _rsock::net::ledger::Ledger;
+use _rsock::net::limits::Limits;
+use _rsock::net::options::SocketOptions;
+use _rsock::net::record::Record;
+use _rsock::net::server::{Config, Server};
+use _rsock::net::service::Service;
+use _rsock::net::services::Echo;
+use _rsock::net::stop::{Cause, StopReport};
+use _rsock::net::wake::Plain;
+
+/// No condition of these tests takes longer, even on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A configuration on a free port of the loopback.
+pub fn config(service: impl Service + 'static) -> Config {
+    Config {
+        target: Target::new("127.0.0.1", 0).unwrap(),
+        fd: None,
+        service: Arc::new(service),
+        workers: Some(1),
+        options: SocketOptions::default(),
+        limits: Limits::default(),
+        history: 100,
+        drain: Duration::from_secs(1),
+        name: "test".to_owned(),
+    }
+}
+
+pub fn start(config: Config) -> Server {
+    let server = Server::new(config);
+    server.start(&mut Plain).unwrap();
+    server
+}
+
+pub fn serve(service: impl Service + 'static) -> Server {
+    start(config(service))
+}
+
+pub fn echo() -> Server {
+    serve(Echo)
+}
+
+/// A connection whose reads and writes fail, rather than hang, after `PATIENCE`.
+pub fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+pub fn stop(server: &Server) -> StopReport {
+    server.stop(None, Cause::Stop, &mut Plain).unwrap()
+}
+
+/// Waits for `closed` ends and returns all records.
+pub fn closed(ledger: &Ledger, closed: u64) -> Vec<Arc<Record>> {
+    ledger.wait(Some(0), Some(closed), Some(Instant::now() + PATIENCE), &mut Plain).unwrap()
+}
+
+/// Waits until `open` connections are open.
+pub fn open(ledger: &Ledger, open: u64) {
+    ledger.wait(Some(open), None, Some(Instant::now() + PATIENCE), &mut Plain).unwrap();
+}
+
+/// Waits for something that announces itself to nobody.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Bytes that repeat nowhere soon, so that a lost or doubled one is seen.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+    .take(length)
+    .collect()
+}

@@ -1,0 +1,270 @@
+//! Four small services, one for each thing a stream service may need beyond echo: to write without
+//! input, to wait on a timer, to have two legs, to be woken by another thread. They exist to show
+//! that the shape holds, first with bytes alone, then over real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use _rsock::net::endpoint::Endpoint;
+use _rsock::net::record::ClosedBy;
+use _rsock::net::service::{Drain, Heard, Io, Leg, Peer, Service, Session, SessionError, Waker};
+use parking_lot::Mutex;
+
+/// Writes `length` counted bytes to whoever connects, then closes.
+pub struct Speaker {
+    pub length: usize,
+}
+
+struct Speech {
+    at: usize,
+    length: usize,
+}
+
+pub fn speech(range: std::ops::Range<usize>) -> Vec<u8> {
+    range.map(|at| (at % 251) as u8).collect()
+}
+
+impl Speech {
+    fn speak(&mut self, io: &mut dyn Io) {
+        while self.at < self.length {
+            let words = speech(self.at..self.length.min(self.at + 10_000));
+            let taken = io.write(Leg::Near, &words);
+            self.at += taken;
+            if taken < words.len() {
+                return;
+            }
+        }
+        io.close();
+    }
+}
+
+impl Service for Speaker {
+    fn name(&self) -> String {
+        format!("Speaker({})", self.length)
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Speech { at: 0, length: self.length })
+    }
+}
+
+impl Session for Speech {
+    fn open(&mut self, io: &mut dyn Io) -> Heard {
+        self.speak(io);
+        Ok(())
+    }
+
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+        self.speak(io);
+        Ok(())
+    }
+
+    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+        Ok(Drain::Hold)
+    }
+}
+
+/// Says "tick" after `after`, and once more `after` later, then closes.
+pub struct Clock {
+    pub after: Duration,
+}
+
+struct Ticking {
+    after: Duration,
+    left: u32,
+}
+
+impl Service for Clock {
+    fn name(&self) -> String {
+        "Clock()".to_owned()
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Ticking { after: self.after, left: 2 })
+    }
+}
+
+impl Session for Ticking {
+    fn open(&mut self, io: &mut dyn Io) -> Heard {
+        io.set_timer(0, Some(self.after));
+        // One that is taken away again must never be heard.
+        io.set_timer(1, Some(self.after / 2));
+        io.set_timer(1, None);
+        Ok(())
+    }
+
+    fn timer(&mut self, io: &mut dyn Io, key: u32) -> Heard {
+        if key != 0 {
+            return Err(SessionError(format!("timer {key} was taken away")));
+        }
+        io.write(Leg::Near, b"tick");
+        self.left -= 1;
+        if self.left > 0 {
+            io.set_timer(0, Some(self.after));
+        } else {
+            io.close();
+        }
+        Ok(())
+    }
+}
+
+/// Passes on what comes in to `target`, and what comes back.
+pub struct Relay {
+    pub target: SocketAddr,
+}
+
+struct Passage {
+    target: SocketAddr,
+}
+
+impl Service for Relay {
+    fn name(&self) -> String {
+        format!("Relay({})", self.target)
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Passage { target: self.target })
+    }
+}
+
+impl Session for Passage {
+    fn open(&mut self, io: &mut dyn Io) -> Heard {
+        io.pause(Leg::Near);
+        io.connect(Endpoint::tcp(self.target));
+        Ok(())
+    }
+
+    fn connected(&mut self, io: &mut dyn Io, result: Result<(), i32>) -> Heard {
+        match result {
+            Ok(()) => {
+                io.pipe(Leg::Near, Leg::Far);
+                io.pipe(Leg::Far, Leg::Near);
+                io.resume(Leg::Near);
+                Ok(())
+            }
+            Err(errno) => Err(SessionError(format!("connect failed with errno {errno}"))),
+        }
+    }
+}
+
+/// Says to everybody what a thread outside of the server puts into its board.
+#[derive(Clone, Default)]
+pub struct Board(Arc<Mutex<Notices>>);
+
+#[derive(Default)]
+struct Notices {
+    said: Vec<Vec<u8>>,
+    readers: Vec<(u64, Waker)>,
+    ends: Vec<ClosedBy>,
+}
+
+impl Board {
+    pub fn say(&self, words: &[u8]) {
+        let readers: Vec<_> = {
+            let mut notices = self.0.lock();
+            notices.said.push(words.to_vec());
+            notices.readers.iter().map(|(_, waker)| waker.clone()).collect()
+        };
+        readers.iter().for_each(Waker::wake);
+    }
+
+    pub fn readers(&self) -> usize {
+        self.0.lock().readers.len()
+    }
+
+    pub fn ends(&self) -> Vec<ClosedBy> {
+        self.0.lock().ends.clone()
+    }
+}
+
+struct Reader {
+    id: u64,
+    board: Board,
+    read: usize,
+}
+
+impl Service for Board {
+    fn name(&self) -> String {
+        "Board()".to_owned()
+    }
+
+    fn open(&self, peer: &Peer) -> Box<dyn Session> {
+        Box::new(Reader { id: peer.id, board: self.clone(), read: 0 })
+    }
+}
+
+impl Session for Reader {
+    fn open(&mut self, io: &mut dyn Io) -> Heard {
+        self.board.0.lock().readers.push((self.id, io.waker()));
+        Ok(())
+    }
+
+    fn wake(&mut self, io: &mut dyn Io) -> Heard {
+        let notices = self.board.0.lock();
+        for words in &notices.said[self.read..] {
+            io.write(Leg::Near, words);
+        }
+        self.read = notices.said.len();
+        Ok(())
+    }
+
+    fn closed(&mut self, why: ClosedBy) {
+        let mut notices = self.board.0.lock();
+        notices.readers.retain(|(id, _)| *id != self.id);
+        notices.ends.push(why);
+    }
+}
+
+/// Sends lines back in capitals; a line longer than its limit is not taken. Keeps no state: what is
+/// not a whole line stays with the engine.
+pub struct Shout;
+
+impl Service for Shout {
+    fn name(&self) -> String {
+        "Shout()".to_owned()
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Shout)
+    }
+}
+
+impl Session for Shout {
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> Heard<usize> {
+        let mut used = 0;
+        while let Some(end) = input[used..].iter().position(|&byte| byte == b'\n') {
+            let line = &input[used..=used + end];
+            if line == b"panic\n" {
+                panic!("as asked");
+            }
+            if line == b"error\n" {
+                return Err(SessionError("as asked".to_owned()));
+            }
+            if line == b"bye\n" {
+                io.close();
+                return Ok(input.len());
+            }
+            if line == b"cut\n" {
+                io.abort();
+                return Ok(input.len());
+            }
+            let taken = io.write(leg, &line.to_ascii_uppercase());
+            used += taken;
+            if taken < line.len() {
+                break;
+            }
+        }
+        Ok(used)
+    }
+
+    fn eof(&mut self, io: &mut dyn Io, leg: Leg, rest: &[u8]) -> Heard {
+        io.write(leg, &rest.to_ascii_uppercase());
+        io.close();
+        Ok(())
+    }
+
+    fn input_limit(&self) -> usize {
+        1000
+    }
+}

@@ -1,0 +1,95 @@
+"""`async with` starts and stops a server without holding up the loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support import dial, payload, says_back, send_until_stuck
+
+from rsock import Server
+
+
+def test_a_server_serves_inside_async_with() -> None:
+    async def main() -> Server:
+        async with Server() as server:
+            assert server.state == "serving"
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(b"from a coroutine")
+            writer.write_eof()
+            assert await reader.read() == b"from a coroutine"
+            writer.close()
+            await writer.wait_closed()
+        return server
+
+    server = asyncio.run(main())
+    assert server.state == "stopped"
+    assert server.stop().cause == "stop"
+
+
+def test_the_loop_runs_on_while_the_server_drains() -> None:
+    async def main() -> tuple[int, Server]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        async with Server(drain=0.4) as server:
+            peer = await asyncio.to_thread(dial, server.address)
+            await asyncio.to_thread(send_until_stuck, peer, payload(16 << 20))
+            ticker = asyncio.create_task(tick())
+        ticker.cancel()
+        peer.close()
+        return ticks, server
+
+    ticks, server = asyncio.run(main())
+    assert ticks >= 10
+    assert server.stop().forced == 1
+
+
+def test_a_body_that_raises_stops_without_draining() -> None:
+    server = Server(drain=30.0)
+
+    async def main() -> None:
+        async with server:
+            peer = await asyncio.to_thread(dial, server.address)
+            with peer:
+                assert await asyncio.to_thread(says_back, peer)
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(main())
+    report = server.stop()
+    assert report.cause == "exception"
+    assert report.seconds < 1.0
+
+
+def test_a_cancelled_body_stops_the_server() -> None:
+    server = Server()
+
+    async def body() -> None:
+        async with server:
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        while server.state != "serving":
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert server.state == "stopped"
+
+
+def test_what_start_raises_comes_out_of_async_with() -> None:
+    async def main(port: int) -> None:
+        async with Server("127.0.0.1", port):
+            raise AssertionError("never reached")
+
+    with Server() as holder, pytest.raises(OSError, match="Address already in use"):
+        asyncio.run(main(holder.port))

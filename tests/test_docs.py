@@ -1,0 +1,42 @@
+"""Every Python block of README.md and of the docs runs, in an interpreter of its own.
+
+A block that begins with ```python no-run is for reading only.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support import run_script
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```python[ \t]*(?P<note>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.M | re.S)
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Name (file and line) and code of every block that is to run."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
+        if not page.exists():
+            continue
+        text = page.read_text()
+        for block in BLOCK.finditer(text):
+            if "no-run" not in block["note"]:
+                line = text.count("\n", 0, block.start()) + 1
+                found.append((f"{page.relative_to(ROOT)}:{line}", block["code"]))
+    return found
+
+
+BLOCKS = blocks()
+
+
+@pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=[name for name, _ in BLOCKS])
+def test_a_block_of_the_docs_runs(code: str) -> None:
+    done = run_script(code, options=("-W", "error"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_readme_shows_how_it_is_used() -> None:
+    assert any(name.startswith("README.md:") for name, _ in BLOCKS)

@@ -1,0 +1,117 @@
+"""What the system lets this process have, and asking it for more descriptors."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+from support import output_of
+
+import rsock
+from rsock import Server
+
+
+def test_the_limits_are_those_of_the_system() -> None:
+    limits = rsock.process_limits()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert limits.fd_soft == soft
+    assert limits.fd_hard == hard or hard == resource.RLIM_INFINITY
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    assert limits.ephemeral_ports == (int(low), int(high))
+    assert limits.backlog_max == int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+def test_descriptors_in_use_are_counted() -> None:
+    before = rsock.process_limits().fd_in_use
+    # The listing itself takes one.
+    assert abs(before - len(os.listdir("/proc/self/fd"))) <= 1
+    reader, writer = os.pipe()
+    assert rsock.process_limits().fd_in_use == before + 2
+    os.close(reader)
+    os.close(writer)
+
+
+def test_the_limit_of_descriptors_can_be_raised_to_the_most_there_is() -> None:
+    code = """
+import resource, rsock
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+assert rsock.process_limits().fd_soft == 64
+raised = rsock.raise_fd_limit()
+print(raised == resource.getrlimit(resource.RLIMIT_NOFILE)[0] == rsock.process_limits().fd_soft)
+print(raised > 64, rsock.raise_fd_limit() == raised)
+"""
+    assert output_of(code).split() == ["True", "True", "True"]
+
+
+def test_a_server_serves_with_few_descriptors() -> None:
+    code = """
+import contextlib, resource, socket
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
+from rsock import Server
+with Server() as server, contextlib.ExitStack() as stack:
+    peers = []
+    for _ in range(200):
+        try:
+            peers.append(stack.enter_context(socket.create_connection(server.address, 5)))
+        except OSError:
+            break
+    for peer in peers[:5]:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+    print(server.state, server.ledger.totals.open >= 5)
+"""
+    assert output_of(code).split() == ["serving", "True"]
+
+
+def test_a_server_that_gets_no_descriptor_says_so_and_leaves_nothing() -> None:
+    code = """
+import errno, os, resource, threading
+from rsock import Server
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+Server().start().stop()
+held = []
+def fill(spare):
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        for _ in range(spare):
+            os.close(held.pop())
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+failures = 0
+for spare in range(12):
+    fill(spare)
+    before = sorted(os.listdir("/proc/self/task"))
+    server = Server()
+    try:
+        server.start()
+    except OSError as error:
+        assert error.errno == errno.EMFILE, error
+        failures += 1
+        assert sorted(os.listdir("/proc/self/task")) == before
+        free = 0
+        probe = []
+        try:
+            while True:
+                probe.append(os.dup(0))
+        except OSError:
+            pass
+        assert len(probe) == spare, (len(probe), spare)
+        for number in probe:
+            os.close(number)
+    else:
+        server.stop()
+    while held:
+        os.close(held.pop())
+print(failures > 2, failures < 12)
+"""
+    assert output_of(code).split() == ["True", "True"]
+
+
+def test_the_default_limit_of_connections_is_below_that_of_descriptors() -> None:
+    with Server() as server:
+        limit = server.limits.connections
+        assert limit is None or 8 <= limit < rsock.process_limits().fd_soft
