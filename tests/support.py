@@ -126,6 +126,24 @@ def fds() -> Counter[str]:
     return found
 
 
+Held = tuple[dict[int, str], Counter[str]]
+
+
+def held() -> Held:
+    """What of rsock this process has now; for `given_back`."""
+    return threads(), fds()
+
+
+def given_back(before: Held, deadline: float = 1.0) -> None:
+    """Wait until nothing is left that was not there before."""
+
+    def back() -> bool:
+        gc.collect()
+        return threads().keys() <= before[0].keys() and not fds() - before[1]
+
+    wait_until(back, deadline, "threads and descriptors are given back")
+
+
 def rss() -> int:
     """Bytes of memory this process has in use."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])

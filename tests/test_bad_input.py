@@ -304,7 +304,6 @@ def test_an_argument_of_server_it_cannot_honour_is_named(name: str, value: Any) 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("transport", 5),
         ("workers", "many"),
         ("workers", 1.5),
         ("history", "long"),

@@ -72,12 +72,12 @@ server.stop()
     assert output_of(COMMON + code).split() == ["True"] * 4
 
 
-def test_the_repr_of_a_server_never_raises_in_a_child() -> None:
+def test_a_display_never_raises_in_a_child() -> None:
     code = """
 server = Server().start()
-client = server.client()
+client, ledger = server.client(), server.ledger
 def body():
-    for thing in (server, client, server.ledger):
+    for thing in (server, client, ledger):
         repr(thing)
         thing._repr_html_()
     print("shown", flush=True)

@@ -462,6 +462,7 @@ def test_the_descriptor_is_a_small_number(pair: Pair) -> None:
 def test_connect_ex_returns_error_numbers(make: Callable[[], Stream]) -> None:
     with closed_port() as address, make() as stream:
         assert stream.connect_ex(address) == errno.ECONNREFUSED
+        assert stream.connect_ex(address) == errno.ECONNREFUSED
     with listener() as listening, make() as stream:
         assert stream.connect_ex(listening.getsockname()) == 0
 

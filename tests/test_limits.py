@@ -147,6 +147,7 @@ def test_the_write_buffer_bounds_what_is_held_for_one_who_does_not_read() -> Non
     options = SocketOptions(send_buffer=16 << 10, receive_buffer=16 << 10)
     with Server(limits=Limits(write_buffer=8 << 10), options=options) as server:
         with dial_narrow(server.address) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
             assert send_until_stuck(peer, payload(1 << 20)) < 1 << 20
             [record] = server.ledger.open
             # One read beyond the mark is what it takes to notice.

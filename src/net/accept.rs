@@ -19,6 +19,7 @@ use super::server::Shared;
 use super::socket::Socket;
 use super::stop::Cause;
 use super::sys::{self, PollFd};
+use super::wake::EventFd;
 use super::worker::{Accepted, Inbox, Message, Worker};
 
 /// Accepts a wake-up, so that a stop is seen even in a flood.
@@ -73,6 +74,7 @@ fn classify(errno: i32) -> Failure {
 pub(crate) struct Acceptor {
     shared: Arc<Shared>,
     listener: Listener,
+    bell: Arc<EventFd>,
     local: SocketAddr,
     /// The local address of each connection has to be asked for, for the listener has all of them.
     wildcard: bool,
@@ -90,11 +92,13 @@ impl Acceptor {
         shared: Arc<Shared>,
         listener: Listener,
         local: SocketAddr,
+        bell: Arc<EventFd>,
         workers: Vec<Arc<Inbox>>,
     ) -> Self {
         let mut acceptor = Self {
             shared,
             listener,
+            bell,
             local,
             wildcard: local.ip().is_unspecified(),
             workers,
@@ -126,11 +130,11 @@ impl Acceptor {
         }
         let Self { shared, listener, workers, .. } = self;
         listener.close();
+        shared.hang_up();
         // Behind every connection in each channel; a worker started later would find none.
         for worker in workers {
             worker.send(Message::Drain);
         }
-        drop(shared);
     }
 
     fn accept_until_stop(&mut self) -> io::Result<()> {
@@ -142,13 +146,11 @@ impl Acceptor {
                 return Ok(());
             }
             if self.has_room() && self.rest.is_none() {
-                let mut fds = [
-                    PollFd::readable(self.shared.bell().as_fd()),
-                    PollFd::readable(self.listener.as_fd()),
-                ];
+                let mut fds =
+                    [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.listener.as_fd())];
                 wait(&mut fds, None);
                 if fds[0].ready() {
-                    self.shared.bell().clear();
+                    self.bell.clear();
                 }
                 if fds[1].ready() && !self.shared.stop.has_begun() {
                     self.coalesce();
@@ -156,9 +158,9 @@ impl Acceptor {
                 }
             } else {
                 // Full, or out of descriptors: the next connection that ends rings the bell.
-                let mut fds = [PollFd::readable(self.shared.bell().as_fd())];
+                let mut fds = [PollFd::readable(self.bell.as_fd())];
                 let freed = wait(&mut fds, self.rest);
-                self.shared.bell().clear();
+                self.bell.clear();
                 if freed || self.rest.is_none_or(|until| until <= Instant::now()) {
                     self.rest = None;
                     self.refill_reserve();

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,9 +103,9 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) stop: Stop,
-    /// Wakes the accept thread: a stop began, or a connection ended that it waits for. Made with the
-    /// socket, for a constructor opens nothing.
-    bell: OnceLock<EventFd>,
+    /// Wakes the accept thread: a stop began, or a connection ended that it waits for. There while
+    /// that thread is.
+    bell: Mutex<Option<Arc<EventFd>>>,
     pub(crate) most_workers: usize,
     drain: Duration,
     address: Mutex<Option<SocketAddr>>,
@@ -216,23 +216,16 @@ impl Shared {
         }
     }
 
-    /// The accept thread's bell.
-    pub(crate) fn bell(&self) -> &EventFd {
-        self.bell.get().expect("made with the socket, before any thread")
-    }
-
     fn ring(&self) {
-        if let Some(bell) = self.bell.get() {
+        let bell = self.bell.lock().clone();
+        if let Some(bell) = bell {
             bell.set();
         }
     }
 
-    /// Opens what threads are woken by.
-    fn open_flags(&self) -> std::io::Result<()> {
-        if self.bell.get().is_none() {
-            let _ = self.bell.set(EventFd::new()?);
-        }
-        self.stop.open_flag()
+    /// The accept thread has ended: nobody hears the bell any more.
+    pub(crate) fn hang_up(&self) {
+        *self.bell.lock() = None;
     }
 
     /// Starts a thread that is joined by the stop. It blocks all signals: they belong to Python's.
@@ -266,10 +259,11 @@ impl Shared {
         waiter: &mut dyn Waiter,
     ) -> Result<Option<StopReport>> {
         while !self.has_ended() {
-            if !waiter.wait(&mut [PollFd::readable(self.stop.done())], deadline)? {
+            // None where the last thread ends just now.
+            let Some(done) = self.stop.done() else { continue };
+            if !waiter.wait(&mut [PollFd::readable(done.as_fd())], deadline)? {
                 return Ok(None);
             }
-            self.stop.settle();
         }
         // From here on its port is no longer its own.
         *self.address.lock() = None;
@@ -323,7 +317,7 @@ impl Server {
             limits: config.limits.clone(),
             ledger: Arc::new(Ledger::new(config.history)),
             stop: Stop::new(),
-            bell: OnceLock::new(),
+            bell: Mutex::new(None),
             most_workers: config.workers.unwrap_or(cpus.min(MOST_WORKERS)),
             drain: config.drain,
             address: Mutex::new(None),
@@ -506,7 +500,6 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let options = &self.config.options;
-        self.shared.open_flags().map_err(|error| Error::os("create", "", &error))?;
         let listener = if let Some(fd) = self.config.fd {
             Listener::adopt(fd, options)?
         } else {
@@ -603,6 +596,14 @@ impl Server {
     fn do_start(&self, steps: &mut Steps) -> Result<()> {
         let bound = steps.bound.expect("listening");
         let failed = |error: std::io::Error| Error::os("start", display(&bound), &error);
+        self.shared.stop.open_flag().map_err(failed)?;
+        // From here to the end of this step a stop finds somebody to wait for.
+        let alive = Alive::new(Threads(Arc::clone(&self.shared)));
+        if self.shared.stop.has_begun() {
+            return Err(self.wrong("start", hint(State::Stopped)));
+        }
+        let bell = Arc::new(EventFd::new().map_err(failed)?);
+        *self.shared.bell.lock() = Some(Arc::clone(&bell));
         let legs = 1;
         self.shared.most_admitted.store(self.shared.limits.admitted(legs), Relaxed);
         let count = self.config.workers.unwrap_or(1);
@@ -617,7 +618,7 @@ impl Server {
         let listener = steps.listener.take().expect("listening");
         let result = result.and_then(|()| {
             let acceptor =
-                Acceptor::new(Arc::clone(&self.shared), listener, bound, workers.clone());
+                Acceptor::new(Arc::clone(&self.shared), listener, bound, bell, workers.clone());
             self.shared.spawn("rsock-accept".to_owned(), move || acceptor.run())
         });
         if let Err(error) = result {
@@ -626,9 +627,11 @@ impl Server {
             for worker in workers {
                 worker.send(super::worker::Message::Drain);
             }
+            self.shared.hang_up();
             return Err(failed(error));
         }
         steps.state = State::Serving;
+        drop(alive);
         Ok(())
     }
 

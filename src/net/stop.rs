@@ -1,8 +1,7 @@
 //! The end of a server: who asked for it, until when, and what came of it. Owns the deadline and the
 //! report; must never close anything itself, nor hold its lock while it waits.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -94,8 +93,8 @@ pub(crate) struct Stop {
     alive: AtomicUsize,
     drained: AtomicU64,
     forced: AtomicU64,
-    /// Set when the last thread has ended. Made with the server's socket.
-    done: OnceLock<EventFd>,
+    /// Set, and given up, when the last thread has ended. There while a thread is.
+    done: Mutex<Option<Arc<EventFd>>>,
 }
 
 impl Stop {
@@ -107,15 +106,13 @@ impl Stop {
             alive: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
             forced: AtomicU64::new(0),
-            done: OnceLock::new(),
+            done: Mutex::new(None),
         }
     }
 
     /// Opens the flag that `done` is, before the first thread is started.
     pub(crate) fn open_flag(&self) -> std::io::Result<()> {
-        if self.done.get().is_none() {
-            let _ = self.done.set(EventFd::new()?);
-        }
+        *self.done.lock() = Some(Arc::new(EventFd::new()?));
         Ok(())
     }
 
@@ -164,22 +161,9 @@ impl Stop {
         self.state.lock().threads.push(thread);
     }
 
-    /// Readable once the last thread has ended.
-    pub(crate) fn done(&self) -> BorrowedFd<'_> {
-        self.done.get().expect("made with the socket, before any thread").as_fd()
-    }
-
-    /// Clears a `done` that was set too early: by the last of some threads, before others of the same
-    /// start were there.
-    pub(crate) fn settle(&self) {
-        if let Some(done) = self.done.get() {
-            if !self.is_done() {
-                done.clear();
-                if self.is_done() {
-                    done.set();
-                }
-            }
-        }
+    /// A flag that is set once the last thread has ended; None where no thread is alive.
+    pub(crate) fn done(&self) -> Option<Arc<EventFd>> {
+        self.done.lock().clone()
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -238,7 +222,8 @@ impl<S: AsRef<Stop>> Drop for Alive<S> {
     fn drop(&mut self) {
         let stop = self.0.as_ref();
         if stop.alive.fetch_sub(1, SeqCst) == 1 {
-            if let Some(done) = stop.done.get() {
+            // Those who wait hold it; nobody else needs it any more.
+            if let Some(done) = stop.done.lock().take() {
                 done.set();
             }
         }

@@ -1,6 +1,8 @@
 //! The engine's tests: one binary, one module a behaviour, over real sockets of the loopback
 //! (`shape` needs none). Builds without Python: `cargo test --no-default-features`.
 
+#![allow(unreachable_pub, reason = "one binary: nothing of it is reached from outside")]
+
 mod edges;
 mod rehearsal;
 mod services;

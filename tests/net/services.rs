@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use _rsock::net::limits::Limits;
 use _rsock::net::record::ClosedBy;
 
-use crate::support::{closed, config, dial, echo, noise, open, serve, start, stop, until};
+use crate::support::{
+    closed, config, dial, echo, noise, open, rejection, serve, start, stop, until,
+};
 use crate::troupe::{Board, Clock, Relay, Shout, Speaker, speech};
 
 fn read_all(stream: &mut impl Read) -> Vec<u8> {
@@ -98,9 +100,7 @@ fn a_relay_passes_on_bytes_and_ends_in_both_directions() {
 fn a_relay_to_nobody_resets_its_client() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = serve(Relay { target: nobody });
-    let mut client = dial(server.address().unwrap());
-    let error = client.read(&mut [0; 1]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(rejection(server.address().unwrap()), ErrorKind::ConnectionReset);
     let record = &closed(&server.ledger(), 1)[0];
     assert_eq!(record.closed_by(), Some(ClosedBy::Error));
     assert_eq!(record.error(), Some(&*format!("connect failed with errno {}", libc::ECONNREFUSED)));

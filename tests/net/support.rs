@@ -1,6 +1,7 @@
 //! What several test modules need: a server of a service, clients with deadlines, a condition to
 //! wait for. Must never assert anything of its own about the engine.
 
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +56,16 @@ pub fn dial(address: SocketAddr) -> TcpStream {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
+}
+
+/// How a server ends a connection that it does not want, whether that is seen while connecting (the
+/// reset may be that fast) or at the first read.
+pub fn rejection(address: SocketAddr) -> ErrorKind {
+    let read = |mut stream: TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read(&mut [0; 1])
+    };
+    TcpStream::connect_timeout(&address, PATIENCE).and_then(read).unwrap_err().kind()
 }
 
 pub fn stop(server: &Server) -> StopReport {
