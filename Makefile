@@ -55,7 +55,7 @@ clean:
 $(VENV)/.tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --group dev
+	$(BIN)/pip install --quiet --group contributing
 	touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)

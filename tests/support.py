@@ -261,11 +261,11 @@ def arrived(peer: socket.socket) -> None:
     wait_until(lambda: unsent() == 0, what="everything sent is acknowledged")
 
 
-def send_until_stuck(peer: socket.socket, data: bytes) -> int:
+def send_until_stuck(peer: socket.socket, data: bytes, patience: float = 0.3) -> int:
     """Send without reading until nothing more is taken for a while; how much was taken."""
     view = memoryview(data)
     sent = 0
-    peer.settimeout(0.3)
+    peer.settimeout(patience)
     try:
         while sent < len(data):
             sent += peer.send(view[sent : sent + (1 << 16)])

@@ -9,6 +9,7 @@ import types
 from importlib import resources
 
 import pytest
+from support import output_of
 
 import rsock
 from rsock import _rsock
@@ -151,6 +152,24 @@ def test_every_public_name_has_help(name: str) -> None:
 def test_a_version_is_told() -> None:
     assert rsock.__version__ == _rsock.__version__
     assert rsock.__version__[0].isdigit()
+
+
+def test_a_subinterpreter_is_told_that_it_cannot_have_it() -> None:
+    code = """
+import rsock
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+other = interpreters.create()
+try:
+    failed = interpreters.run_string(other, "import rsock")
+    print("ImportError" in str(failed))
+except Exception as error:
+    print("ImportError" in str(error))
+interpreters.destroy(other)
+"""
+    assert output_of(code, options=("-W", "ignore::DeprecationWarning")) == "True\n"
 
 
 @pytest.mark.parametrize("kind", [_rsock.Service, rsock.Ledger, rsock.Record])

@@ -14,6 +14,7 @@ from support import (
     read_exactly,
     reset,
     says_back,
+    wait_until,
 )
 
 from rsock import Client, Endpoint, Ledger, Record, Server, Totals
@@ -35,6 +36,8 @@ def test_a_record_counts_messages_bytes_and_bits(echo_pair: tuple[Server, Client
         client.sendall(payload(size))
         assert client.recv_exactly(size) == payload(size)
     [record] = server.ledger.open
+    # What was sent is counted once the system has taken it, which a fast peer may see before.
+    wait_until(lambda: record.bytes_out == 115)
     assert (record.messages_in, record.messages_out) == (3, 3)
     assert (record.bytes_in, record.bytes_out) == (115, 115)
     assert (record.bits_in, record.bits_out) == (920, 920)
@@ -131,8 +134,9 @@ def test_totals_balance_at_every_moment(echo: Server) -> None:
 def test_totals_count_what_open_connections_have_moved(echo_pair: tuple[Server, Client]) -> None:
     server, client = echo_pair
     assert says_back(client, b"1234567")
+    wait_until(lambda: server.ledger.totals.bytes_out == 7)
     totals = server.ledger.totals
-    assert (totals.bytes_in, totals.bytes_out, totals.open) == (7, 7, 1)
+    assert (totals.bytes_in, totals.open) == (7, 1)
 
 
 def test_ids_increase_from_one_connection_to_the_next(echo: Server) -> None:

@@ -283,8 +283,16 @@ impl Acceptor {
 /// Opens and starts a worker. Nothing is left open where it fails.
 pub(crate) fn start_worker(shared: &Arc<Shared>, number: usize) -> io::Result<Arc<Inbox>> {
     let (worker, inbox) = Worker::new(Arc::clone(shared))?;
-    shared.spawn(format!("rsock-worker-{number}"), move || worker.run())?;
     shared.enlist(&inbox);
+    let (mine, listed) = (Arc::clone(shared), Arc::clone(&inbox));
+    let started = shared.spawn(format!("rsock-worker-{number}"), move || {
+        worker.run();
+        mine.delist(&listed);
+    });
+    if started.is_err() {
+        shared.delist(&inbox);
+    }
+    started?;
     Ok(inbox)
 }
 

@@ -31,6 +31,7 @@ use super::service::Service;
 use super::stop::{Alive, Asked, Cause, Stop, StopReport};
 use super::sys::PollFd;
 use super::wake::{EventFd, Waiter};
+use super::worker::{Inbox, Message};
 use super::{registry, resolve, sys};
 
 /// A service in Rust runs on no more workers than this unless told to.
@@ -113,7 +114,7 @@ pub(crate) struct Shared {
     most_admitted: AtomicUsize,
     room_wanted: AtomicBool,
     errors: AtomicU64,
-    workers: Mutex<Vec<Arc<super::worker::Inbox>>>,
+    workers: Mutex<Vec<Arc<Inbox>>>,
     steps: Mutex<Steps>,
 }
 
@@ -199,7 +200,7 @@ impl Shared {
             Asked::Sooner => {
                 let workers = self.workers.lock().clone();
                 for worker in workers {
-                    worker.send(super::worker::Message::Deadline);
+                    worker.send(Message::Deadline);
                 }
             }
             Asked::Again => {}
@@ -248,8 +249,13 @@ impl Shared {
     }
 
     /// Makes a worker known to those who bring the deadline nearer.
-    pub(crate) fn enlist(&self, worker: &Arc<super::worker::Inbox>) {
+    pub(crate) fn enlist(&self, worker: &Arc<Inbox>) {
         self.workers.lock().push(Arc::clone(worker));
+    }
+
+    /// A worker has ended, and with it whoever could be told.
+    pub(crate) fn delist(&self, worker: &Arc<Inbox>) {
+        self.workers.lock().retain(|listed| !Arc::ptr_eq(listed, worker));
     }
 
     /// Waits for the end of the last thread; None after the deadline.
@@ -625,7 +631,7 @@ impl Server {
             // The workers that did start have nothing to wait for; the listener is closed by now.
             self.shared.stop.begin(Cause::Stop, Duration::ZERO);
             for worker in workers {
-                worker.send(super::worker::Message::Drain);
+                worker.send(Message::Drain);
             }
             self.shared.hang_up();
             return Err(failed(error));

@@ -191,8 +191,10 @@ impl Stream {
         Ok(())
     }
 
-    fn deadline(&self) -> Deadline {
-        Deadline::new(self.timeout())
+    /// The time-out of a call: none at all where its flags forbid to wait.
+    fn deadline(&self, flags: i32) -> Deadline {
+        let waits = flags & libc::MSG_DONTWAIT == 0;
+        Deadline::new(if waits { self.timeout() } else { Some(Duration::ZERO) })
     }
 
     /// Number of the descriptor, -1 once closed.
@@ -204,7 +206,7 @@ impl Stream {
     /// Connects to the first address of `target` that answers: connect(2), time-out for all of them
     /// together.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
-        let mut deadline = self.deadline();
+        let mut deadline = self.deadline(0);
         let until = deadline.at();
         // A resolver is asked even by a call that may not wait: a number needs none, a name has no
         // other way.
@@ -290,10 +292,12 @@ impl Stream {
         if !waiter.wait(&mut [PollFd::writable(socket.as_fd())], deadline.at())? {
             return Err(Error::TimedOut { step, target: display(&address) });
         }
-        match socket.options().take_error() {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) | Err(error) => Err(Error::os(step, display(&address), &error)),
-        }
+        // Asked again, the kernel says how it went, and takes note that it has said so: with SO_ERROR
+        // in its place, the next connect of this socket would be answered with this one's end.
+        socket
+            .options()
+            .connect(&address.into())
+            .map_err(|error| Error::os(step, display(&address), &error))
     }
 
     /// Puts a fresh socket under the same number, with all options that this one was given.
@@ -360,7 +364,11 @@ impl Stream {
 
     /// recv(2). Zero means that the peer has finished (or that nothing was asked).
     pub fn recv(&self, buffer: &mut [u8], flags: i32, waiter: &mut dyn Waiter) -> Result<usize> {
-        let mut deadline = self.deadline();
+        if buffer.is_empty() {
+            // Nothing is asked, so that nothing need be waited for.
+            return self.hold("recv").map(|_| 0);
+        }
+        let mut deadline = self.deadline(flags);
         if flags & libc::MSG_WAITALL != 0
             && flags & libc::MSG_PEEK == 0
             && deadline.timeout != Some(Duration::ZERO)
@@ -405,7 +413,7 @@ impl Stream {
     /// Exactly `count` bytes; none where the peer has finished before the first of them, and
     /// `Incomplete` where it does so after it. What ends the call early carries what was taken.
     pub fn recv_exactly(&self, count: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
-        let mut deadline = self.deadline();
+        let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         while taken.len() < count {
             let start = taken.len();
@@ -439,7 +447,7 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<u8>> {
         let step = "recv_until";
-        let mut deadline = self.deadline();
+        let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         loop {
             let start = taken.len();
@@ -489,7 +497,7 @@ impl Stream {
 
     /// send(2): as much as there is room for, at least one byte.
     pub fn send(&self, data: &[u8], flags: i32, waiter: &mut dyn Waiter) -> Result<usize> {
-        self.send_some("send", data, flags, &mut self.deadline(), waiter)
+        self.send_some("send", data, flags, &mut self.deadline(flags), waiter)
     }
 
     fn send_some(
@@ -513,7 +521,7 @@ impl Stream {
         sent: &mut usize,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
-        let mut deadline = self.deadline();
+        let mut deadline = self.deadline(flags);
         // Once even for nothing, so that a closed or broken stream is told apart.
         loop {
             *sent += self.send_some("sendall", &data[*sent..], flags, &mut deadline, waiter)?;
@@ -562,11 +570,11 @@ impl Stream {
         self.socket.lock().take()
     }
 
-    /// Gives the number away, open. EBUSY while another thread's call uses it.
+    /// Gives the number away, open; -1 where it is closed. EBUSY while another thread's call uses it.
     pub fn detach(&self) -> Result<RawFd> {
         self.origin.check()?;
         let mut slot = self.socket.lock();
-        let socket = slot.take().ok_or_else(|| Error::closed("detach"))?;
+        let Some(socket) = slot.take() else { return Ok(-1) };
         match Arc::try_unwrap(socket) {
             Ok(socket) => {
                 self.closed.store(true, SeqCst);

@@ -114,9 +114,18 @@ pub(super) fn socket_address<'py>(
     }
 }
 
-/// Seconds as Python gives them; None is for ever.
+/// Seconds as Python gives them; None is for ever. More than the kernel's clocks hold (292 years of
+/// nanoseconds), infinity included, is an OverflowError, as in socket.settimeout.
 pub(super) fn timeout(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
-    value.map(|value| seconds(name, value)).transpose()
+    let Some(value) = value else { return Ok(None) };
+    let duration = seconds(name, value)?;
+    if i64::try_from(duration.as_nanos()).is_err() {
+        return Err(PyOverflowError::new_err(format!(
+            "{name} {}: too many seconds; None waits for ever",
+            shown(value)
+        )));
+    }
+    Ok(Some(duration))
 }
 
 /// A number of seconds, not negative. Infinity is as long as there is.

@@ -287,7 +287,8 @@ impl Client {
         py.detach(|| self.inner().abort());
     }
 
-    /// Gives the descriptor away, open, and returns its number; this object is closed then. OSError
+    /// Gives the descriptor away, open, and returns its number, or -1 if it is
+    /// closed; this object is closed then. OSError
     /// EBUSY while another thread's call is using it.
     fn detach(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.inner().detach().map_err(|error| exception(py, error))
@@ -311,8 +312,8 @@ impl Client {
     }
 
     /// `settimeout(None)` for True, `settimeout(0)` for False.
-    fn setblocking(&self, py: Python<'_>, flag: bool) -> PyResult<()> {
-        let timeout = if flag { None } else { Some(Duration::ZERO) };
+    fn setblocking(&self, py: Python<'_>, flag: &Bound<'_, PyAny>) -> PyResult<()> {
+        let timeout = if flag.is_truthy()? { None } else { Some(Duration::ZERO) };
         self.inner().set_timeout(timeout).map_err(|error| exception(py, error))
     }
 
