@@ -170,6 +170,18 @@ def dial(address: tuple[str, int], *, timeout: float | None = SOON) -> socket.so
     return peer
 
 
+def refused(address: tuple[str, int]) -> bool:
+    """Whether nobody listens there (any more)."""
+    try:
+        dial(address).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        # Just while the listener closes.
+        return False
+    return False
+
+
 def dial_narrow(address: tuple[str, int], size: int = 2304) -> socket.socket:
     """A connected socket that takes in little before its peer must wait."""
     peer = socket.socket()

@@ -17,6 +17,7 @@ from support import (
     dial,
     payload,
     read_exactly,
+    refused,
     says_back,
     send_until_stuck,
     wait_until,
@@ -59,17 +60,6 @@ def stuck_peer(address: tuple[str, int]) -> socket.socket:
     peer = dial(address)
     send_until_stuck(peer, payload(16 << 20))
     return peer
-
-
-def refused(address: tuple[str, int]) -> bool:
-    try:
-        dial(address).close()
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:
-        # Just while the listener closes.
-        return False
-    return False
 
 
 @signals

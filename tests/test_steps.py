@@ -19,6 +19,7 @@ from support import (
     listener,
     payload,
     read_exactly,
+    refused,
     says_back,
     send_until_stuck,
     threads,
@@ -328,8 +329,7 @@ def test_a_draining_server_says_so() -> None:
         wait_until(lambda: server.state == "draining")
         with pytest.raises(StateError, match="draining"):
             server.start()
-        with pytest.raises(ConnectionRefusedError):
-            dial(server.address)
+        wait_until(lambda: refused(server.address))
         server.stop(0)
         stopping.result()
 

@@ -83,6 +83,8 @@ pub(crate) struct Acceptor {
     /// Until when accepting rests; None while it does not.
     rest: Option<Instant>,
     last: Option<Instant>,
+    /// The last wake-up took more than one: connects come faster than they are taken.
+    crowded: bool,
     /// A descriptor to give up, so that even without a free one an excess connection can be refused.
     reserve: Option<std::fs::File>,
 }
@@ -105,6 +107,7 @@ impl Acceptor {
             next_id: 1,
             rest: None,
             last: None,
+            crowded: false,
             reserve: None,
         };
         acceptor.refill_reserve();
@@ -119,6 +122,7 @@ impl Acceptor {
 
     /// The thread's body: accepts until the server stops, then hands the rest of the queue over.
     pub(crate) fn run(mut self) {
+        sys::set_timer_slack(Duration::from_nanos(1));
         let result = catch_unwind(AssertUnwindSafe(|| self.accept_until_stop()));
         match result {
             Ok(Ok(())) => {}
@@ -171,7 +175,7 @@ impl Acceptor {
 
     /// In a flood, lets a few connections gather: one wake-up for several is a third cheaper.
     fn coalesce(&self) {
-        if self.last.is_some_and(|last| last.elapsed() < FLOOD) {
+        if self.crowded && self.last.is_some_and(|last| last.elapsed() < FLOOD) {
             thread::sleep(COALESCE);
         }
     }
@@ -188,13 +192,16 @@ impl Acceptor {
     }
 
     fn accept_some(&mut self, most: usize) -> io::Result<()> {
+        let mut taken = 0;
         for _ in 0..most {
+            self.crowded = taken > 1;
             if !self.has_room() {
                 return Ok(());
             }
             match sys::accept(self.listener.as_fd(), true) {
                 Ok((fd, peer)) => {
                     self.last = Some(Instant::now());
+                    taken += 1;
                     self.admit(Socket::new(fd), peer);
                 }
                 Err(error) => {
@@ -211,17 +218,29 @@ impl Acceptor {
                 }
             }
         }
+        if taken == 0 && most > 0 {
+            // Nothing but failures: an error that says it is of one connection may be of all.
+            self.rest = Some(Instant::now() + REST);
+        }
         Ok(())
     }
 
-    /// Out of descriptors or memory: rests, so as not to spin; where it is to refuse, it refuses one
-    /// by the reserve.
+    /// Out of descriptors or memory: rests, so as not to spin; where it is to refuse, it first refuses
+    /// those who wait, by the reserve.
     fn exhausted(&mut self) -> io::Result<()> {
-        if self.reserve.take().is_some() {
-            if let Ok((fd, _)) = sys::accept(self.listener.as_fd(), true) {
+        for _ in 0..TURN {
+            if self.reserve.take().is_none() {
+                break;
+            }
+            let accepted = sys::accept(self.listener.as_fd(), true);
+            let empty = accepted.is_err();
+            if let Ok((fd, _)) = accepted {
                 self.refuse(Socket::new(fd));
             }
             self.refill_reserve();
+            if empty {
+                break;
+            }
         }
         self.shared.ask_for_room();
         self.rest = Some(Instant::now() + REST);

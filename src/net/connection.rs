@@ -34,8 +34,8 @@ use super::timers::{Key, Timers};
 
 /// A lingering close gives up when nothing has moved for so long.
 const LINGER: Duration = Duration::from_secs(2);
-/// So many empty write buffers are kept by a worker for the next leg that needs one.
-const POOLED: usize = 16;
+/// So many bytes of empty write buffers are kept by a worker for the next leg that needs one.
+const POOLED: usize = 1024 * 1024;
 
 /// Where our FIN on a leg stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ impl Tools {
     }
 
     fn give_buffer(&mut self, buffer: Box<VecDeque<u8>>) {
-        if self.pool.len() < POOLED {
+        if (self.pool.len() + 1) * self.high_water <= POOLED {
             self.pool.push(buffer);
         }
     }
@@ -259,7 +259,7 @@ impl Connection {
     pub(crate) fn notice(&mut self, leg: Leg, event: &mio::event::Event) {
         let Some(wire) = self.wire_mut(leg) else { return };
         let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
-        wire.readable |= event.is_readable() || ended;
+        wire.readable |= (event.is_readable() || ended) && !wire.eof;
         wire.writable |= event.is_writable() || ended;
         wire.careful |= ended || event.is_priority();
     }
@@ -272,13 +272,14 @@ impl Connection {
     /// Has every receive queue looked into again, whatever the last event said.
     pub(crate) fn recheck(&mut self) {
         for wire in self.wires_mut() {
-            wire.readable = true;
+            wire.readable = !wire.eof && !wire.connecting;
         }
     }
 
     /// Whether nothing is unread, unsent or held back, so that a draining server may close it.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.hold
+            && !self.lingering
             && self.due.is_none()
             && self.wires().all(|wire| !wire.readable && !wire.connecting && wire.unsent() == 0)
     }
@@ -294,6 +295,30 @@ impl Connection {
     pub(crate) fn end_by_stop(&mut self, reset: bool) {
         let by = self.ending.unwrap_or(ClosedBy::Stop);
         self.end(if reset { ClosedBy::Stop } else { by }, None, reset);
+    }
+
+    /// Whether the kernel still holds bytes that the peer has not acknowledged (SIOCOUTQ). To be asked
+    /// only where it matters: it is a system call.
+    pub(crate) fn has_unacknowledged(&self) -> bool {
+        self.wires().any(|wire| sys::unacknowledged(wire.socket.as_fd()) > 0)
+    }
+
+    /// Sends FIN and waits for the peer's, as a session's own close does: a plain close would let the
+    /// peer's next byte destroy what the kernel still holds for it.
+    pub(crate) fn linger_for_stop(&mut self) {
+        self.ending.get_or_insert(ClosedBy::Stop);
+        self.linger();
+    }
+
+    fn linger(&mut self) {
+        self.lingering = true;
+        for wire in self.wires_mut() {
+            wire.inbox = None;
+            wire.paused = false;
+            if wire.fin == Fin::Open {
+                wire.fin = Fin::Wanted;
+            }
+        }
     }
 
     /// Takes the connection apart: how it ended, and its sockets, to be closed by the caller.
@@ -353,7 +378,10 @@ impl Turn<'_> {
             }
             if !acted || self.tools.budget == 0 {
                 self.watch();
-                return Ok(if acted { Served::More } else { Served::Idle });
+                // A spent budget may hide work that no event will announce again, as may what fell
+                // due during the turn.
+                let more = self.tools.budget == 0 || self.connection.due.is_some();
+                return Ok(if more { Served::More } else { Served::Idle });
             }
         }
     }
@@ -361,6 +389,13 @@ impl Turn<'_> {
     fn tell_due(&mut self, session: &mut dyn Session, due: Due) -> Heard {
         if due.open {
             session.open(self)?;
+        }
+        if due.engine_timer && self.take_expired(Key::Engine) {
+            self.overdue();
+        }
+        if self.connection.lingering {
+            // It has closed: there is nothing left for it to hear but the end.
+            return Ok(());
         }
         if due.drain && session.drain(self)? == Drain::Hold {
             self.connection.hold = true;
@@ -379,9 +414,6 @@ impl Turn<'_> {
             if self.take_expired(Key::Session(key)) {
                 session.timer(self, key)?;
             }
-        }
-        if due.engine_timer && self.take_expired(Key::Engine) {
-            self.overdue();
         }
         Ok(())
     }
@@ -426,6 +458,9 @@ impl Turn<'_> {
                 acted |= self.offer(session, leg)?;
             }
         }
+        if self.wire(leg).pipe_to.is_some() && self.wire(leg).inbox.is_some() {
+            acted |= self.pipe_rest(leg);
+        }
         if self.may_read(session, leg) && self.connection.gone.is_none() {
             acted = true;
             self.read(session, scratch, leg)?;
@@ -468,7 +503,9 @@ impl Turn<'_> {
             return false;
         }
         match wire.pipe_to {
-            Some(to) => self.connection.wire(to).is_some_and(|to| !to.blocked),
+            Some(to) => {
+                wire.inbox.is_none() && self.connection.wire(to).is_some_and(|to| !to.blocked)
+            }
             None => !wire.blocked && wire.unused() < session.input_limit(),
         }
     }
@@ -532,16 +569,46 @@ impl Turn<'_> {
         let used = session.bytes(self, leg, data)?;
         let rest = data.get(used..).ok_or_else(|| used_too_much(used, count))?;
         if !rest.is_empty() {
-            if let Some(wire) = self.connection.wire_mut(leg) {
-                wire.inbox.get_or_insert_default().extend_from_slice(rest);
-            }
+            self.keep(leg, Box::new(rest.to_vec()));
             self.check_stuck(session, leg, used);
         }
         Ok(())
     }
 
+    /// What a session left unused before it made its leg a pipe goes ahead of all that follows.
+    fn pipe_rest(&mut self, leg: Leg) -> bool {
+        let Some(to) = self.wire(leg).pipe_to else { return false };
+        if self.connection.lingering || self.connection.wire(to).is_none_or(|to| to.blocked) {
+            return false;
+        }
+        let Some(mut inbox) = self.wire_mut(leg).inbox.take() else { return false };
+        let taken = self.write(to, &inbox);
+        inbox.drain(..taken);
+        if !inbox.is_empty() {
+            if let Some(to) = self.connection.wire_mut(to) {
+                // Not owed to the session, which does not write it.
+                to.short = false;
+            }
+            self.keep(leg, inbox);
+        }
+        taken > 0
+    }
+
+    /// Keeps what a session did not use; nobody reads it once the session has closed.
+    fn keep(&mut self, leg: Leg, rest: Box<Vec<u8>>) {
+        if self.connection.lingering || self.connection.gone.is_some() {
+            return;
+        }
+        if let Some(wire) = self.connection.wire_mut(leg) {
+            wire.inbox = Some(rest);
+        }
+    }
+
     /// Offers the rest in the inbox again; whether any of it was used.
     fn offer(&mut self, session: &mut dyn Session, leg: Leg) -> Heard<bool> {
+        if self.wire(leg).pipe_to.is_some() {
+            return Ok(false);
+        }
         let Some(mut inbox) = self.wire_mut(leg).inbox.take() else { return Ok(false) };
         let used = session.bytes(self, leg, &inbox)?;
         if used > inbox.len() {
@@ -549,10 +616,7 @@ impl Turn<'_> {
         }
         inbox.drain(..used);
         if !inbox.is_empty() {
-            // Gone where the session has just closed; then nobody reads the rest.
-            if let Some(wire) = self.connection.wire_mut(leg) {
-                wire.inbox = Some(inbox);
-            }
+            self.keep(leg, inbox);
             self.check_stuck(session, leg, used);
         }
         Ok(used > 0)
@@ -560,7 +624,11 @@ impl Turn<'_> {
 
     /// A session that can write and still uses nothing of a full inbox will never use it.
     fn check_stuck(&mut self, session: &dyn Session, leg: Leg, used: usize) {
-        let Some(wire) = self.connection.wire(leg) else { return };
+        let ended = self.connection.lingering || self.connection.gone.is_some();
+        let Some(wire) = self.connection.wire(leg).filter(|wire| !ended && wire.pipe_to.is_none())
+        else {
+            return;
+        };
         let waits =
             wire.paused || self.connection.wires().any(|wire| wire.short || wire.connecting);
         if used == 0 && !waits && wire.unused() >= session.input_limit() {
@@ -569,9 +637,15 @@ impl Turn<'_> {
     }
 
     fn tell_eof(&mut self, session: &mut dyn Session, leg: Leg) -> Heard<bool> {
-        if leg == Leg::Near {
-            self.connection.ending.get_or_insert(ClosedBy::Peer);
+        if self.wire(leg).pipe_to.is_some()
+            && self.wire(leg).inbox.is_some()
+            && !self.connection.lingering
+        {
+            return Ok(false);
         }
+        // Who finishes first ends it: on the far leg that is the service's own doing.
+        let by = if leg == Leg::Near { ClosedBy::Peer } else { ClosedBy::Service };
+        self.connection.ending.get_or_insert(by);
         if !self.connection.lingering {
             if let Some(to) = self.wire(leg).pipe_to {
                 self.wire_mut(leg).eof_told = true;
@@ -669,6 +743,7 @@ impl Turn<'_> {
         }
         let alone = self.connection.far.is_none();
         let mut complete = true;
+        let mut finished = false;
         for wire in self.connection.wires_mut() {
             if wire.fin == Fin::Wanted && wire.outbox.is_none() && !wire.connecting {
                 wire.fin = Fin::Sent;
@@ -676,9 +751,17 @@ impl Turn<'_> {
                 if !(alone && wire.eof) {
                     // ENOTCONN where a reset has been faster; the next read tells.
                     let _ = wire.socket.shutdown(Shutdown::Write);
+                    finished = true;
                 }
             }
             complete &= wire.eof && wire.fin == Fin::Sent;
+        }
+        if finished {
+            // From here on it is the peer's turn.
+            self.progress();
+            if self.connection.watch.is_some() {
+                self.rearm();
+            }
         }
         if complete {
             let by = self.connection.ending.unwrap_or(ClosedBy::Service);
@@ -700,11 +783,12 @@ impl Turn<'_> {
     }
 
     /// When a half-closed connection is given up: without progress for the linger time or the
-    /// half-close limit; a lingering one at the limit in any case.
+    /// half-close limit; one that lingers behind its FIN at the limit in any case.
     fn due_at(&self) -> Option<Instant> {
         let watch = self.connection.watch.as_ref()?;
         let half_close = self.tools.half_close;
-        if self.connection.lingering {
+        let finished = self.connection.wires().all(|wire| wire.fin == Fin::Sent);
+        if self.connection.lingering && finished {
             let quiet = watch.progress + LINGER;
             Some(half_close.map_or(quiet, |limit| quiet.min(watch.since + limit)))
         } else {
@@ -721,9 +805,13 @@ impl Turn<'_> {
     fn overdue(&mut self) {
         match self.due_at() {
             Some(at) if at <= Instant::now() => {
-                if self.connection.lingering {
+                if self.connection.lingering
+                    && self.connection.wires().all(|wire| wire.fin == Fin::Sent)
+                {
+                    // All is sent: what the kernel still holds of it is delivered behind a FIN, while
+                    // a reset would destroy it.
                     let by = self.connection.ending.unwrap_or(ClosedBy::Service);
-                    self.connection.end(by, None, true);
+                    self.connection.end(by, None, false);
                 } else {
                     self.connection.end(ClosedBy::Limit("half_close"), None, true);
                 }
@@ -834,14 +922,7 @@ impl Io for Turn<'_> {
 
     fn close(&mut self) {
         self.connection.ending.get_or_insert(ClosedBy::Service);
-        self.connection.lingering = true;
-        for wire in self.connection.wires_mut() {
-            wire.inbox = None;
-            wire.paused = false;
-            if wire.fin == Fin::Open {
-                wire.fin = Fin::Wanted;
-            }
-        }
+        self.connection.linger();
         // A half-close may already be watched under the longer limit.
         if self.connection.watch.is_some() {
             self.progress();
@@ -860,6 +941,10 @@ impl Io for Turn<'_> {
     }
 
     fn connect(&mut self, target: Endpoint) {
+        if self.connection.far.is_some() {
+            self.connection.due().refused = Some(libc::EISCONN);
+            return;
+        }
         let mut wire = match begin_connect(target) {
             Ok(socket) => Wire::new(socket),
             Err(error) => {

@@ -31,8 +31,7 @@ impl Listener {
             .map_err(failed)?;
         if domain == Domain::IPV6 {
             // Set either way: the system's default differs between machines.
-            let both = options.dual_stack && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            socket.set_only_v6(!both).map_err(failed)?;
+            socket.set_only_v6(!serves_both(address, options)).map_err(failed)?;
         }
         socket.set_reuse_address(options.reuse_address).map_err(failed)?;
         socket.set_reuse_port(options.reuse_port).map_err(failed)?;
@@ -60,6 +59,18 @@ impl Listener {
 
     fn socket(&self) -> SockRef<'_> {
         SockRef::from(&self.fd)
+    }
+
+    /// Whether it can be bound to `address`, by its family and by whether it serves both.
+    pub(crate) fn fits(&self, address: SocketAddr, options: &SocketOptions) -> bool {
+        let domain = Domain::for_address(address);
+        self.adopted
+            || self.socket().domain().is_ok_and(|own| own == domain)
+                && (domain == Domain::IPV4
+                    || self
+                        .socket()
+                        .only_v6()
+                        .is_ok_and(|only| only != serves_both(address, options)))
     }
 
     /// bind(2).
@@ -115,6 +126,11 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Only "::" stands for both families, and only if it may.
+fn serves_both(address: SocketAddr, options: &SocketOptions) -> bool {
+    options.dual_stack && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 }
 
 fn check_adopted(fd: &OwnedFd, number: RawFd, options: &SocketOptions) -> Result<()> {

@@ -36,9 +36,9 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
     here.into_iter().filter(|server| !server.has_ended()).collect()
 }
 
-/// The server of this process that keeps `address` from being bound.
-pub(crate) fn holder(address: SocketAddr) -> Option<Arc<Shared>> {
-    all().into_iter().find(|server| {
+/// The server of this process, other than `asking`, that keeps `address` from being bound.
+pub(crate) fn holder(address: SocketAddr, asking: &Arc<Shared>) -> Option<Arc<Shared>> {
+    all().into_iter().filter(|server| !Arc::ptr_eq(server, asking)).find(|server| {
         server.address().is_some_and(|held| {
             held.port() == address.port() && address.port() != 0 && overlap(held.ip(), address.ip())
         })

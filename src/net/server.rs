@@ -273,7 +273,7 @@ impl Shared {
         }
         // From here on its port is no longer its own.
         *self.address.lock() = None;
-        Ok(Some(self.stop.report(self.errors.load(Relaxed))))
+        Ok(Some(self.stop.report(self.errors.load(Relaxed), waiter)))
     }
 }
 
@@ -434,6 +434,10 @@ impl Server {
         };
         let result = work(&mut taken);
         taken.busy = false;
+        if result.is_err() && taken.listener.is_none() {
+            // The step has lost it: there is nothing to go on with.
+            taken = Steps::new();
+        }
         let mut steps = self.shared.steps.lock();
         *steps = taken;
         // A stop that came meanwhile had no listener to close.
@@ -473,7 +477,7 @@ impl Server {
                 State::Bound => {
                     self.step(asked, State::Bound, |steps| self.do_listen(steps, backlog))
                 }
-                _ => self.step(asked, State::Listening, |steps| self.do_start(steps)),
+                _ => self.step(asked, State::Listening, |steps| self.do_start(steps, waiter)),
             };
             if result.is_err() {
                 break result;
@@ -530,6 +534,11 @@ impl Server {
     ) -> Result<()> {
         let mut listener = steps.listener.take().expect("created");
         if let Some(to) = to {
+            if listener.is_bound() {
+                return Err(Error::Value(format!(
+                    "bind {to}: the socket given by fd= has an address already"
+                )));
+            }
             steps.candidates = resolve::addresses(to, true, None, waiter)?;
             steps.candidates.reverse();
         }
@@ -537,14 +546,19 @@ impl Server {
             let mut first: Option<Error> = None;
             loop {
                 let Some(address) = steps.candidates.pop() else {
-                    return Err(first.unwrap_or_else(|| self.wrong("bind", "give an address")));
+                    let unbound = || {
+                        Error::Value(
+                            "bind: the socket given by fd= has no address; give one".to_owned(),
+                        )
+                    };
+                    return Err(first.unwrap_or_else(unbound));
                 };
-                let result = match first {
-                    None => Ok(()),
-                    // A name with several addresses: the next one may be of another family.
-                    Some(_) => {
-                        Listener::create(address, &self.config.options).map(|new| listener = new)
-                    }
+                let options = &self.config.options;
+                // A name may have addresses of both families, and a caller another one in mind.
+                let result = if first.is_none() && listener.fits(address, options) {
+                    Ok(())
+                } else {
+                    Listener::create(address, options).map(|new| listener = new)
                 };
                 match result.and_then(|()| self.bind_to(&listener, address, waiter)) {
                     Ok(()) => break,
@@ -572,34 +586,40 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let deadline = Instant::now() + PREDECESSOR;
+        let mut again = true;
         loop {
-            let mut error = match listener.bind(address) {
+            let error = match listener.bind(address) {
                 Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
                 result => return result,
             };
-            let Some(holder) = registry::holder(address) else { return Err(error) };
-            if holder.stop.has_begun() && Instant::now() < deadline {
-                holder.wait(Some(deadline), waiter)?;
-                continue;
+            match self.holder(address) {
+                Some(holder) if holder.stop.has_begun() && Instant::now() < deadline => {
+                    holder.wait(Some(deadline), waiter)?;
+                }
+                // One that held it may have ended between the two calls.
+                None if again => again = false,
+                holder => return Err(name_holder(error, holder.as_deref())),
             }
-            if let Error::Os { hint, .. } = &mut error {
-                *hint = format!(
-                    "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the port",
-                    holder.name
-                );
-            }
-            return Err(error);
         }
+    }
+
+    /// The other server of this process that has the address.
+    fn holder(&self, address: SocketAddr) -> Option<Arc<Shared>> {
+        registry::holder(address, &self.shared)
     }
 
     fn do_listen(&self, steps: &mut Steps, backlog: Option<u32>) -> Result<()> {
         let listener = steps.listener.as_ref().expect("bound");
-        listener.listen(backlog.or(self.config.options.backlog))?;
+        listener.listen(backlog.or(self.config.options.backlog)).map_err(|error| {
+            let taken = error.raw() == Some(libc::EADDRINUSE);
+            let holder = steps.bound.filter(|_| taken).and_then(|bound| self.holder(bound));
+            name_holder(error, holder.as_deref())
+        })?;
         steps.state = State::Listening;
         Ok(())
     }
 
-    fn do_start(&self, steps: &mut Steps) -> Result<()> {
+    fn do_start(&self, steps: &mut Steps, waiter: &mut dyn Waiter) -> Result<()> {
         let bound = steps.bound.expect("listening");
         let failed = |error: std::io::Error| Error::os("start", display(&bound), &error);
         self.shared.stop.open_flag().map_err(failed)?;
@@ -628,12 +648,16 @@ impl Server {
             self.shared.spawn("rsock-accept".to_owned(), move || acceptor.run())
         });
         if let Err(error) = result {
-            // The workers that did start have nothing to wait for; the listener is closed by now.
-            self.shared.stop.begin(Cause::Stop, Duration::ZERO);
-            for worker in workers {
-                worker.send(Message::Drain);
-            }
+            // The listener is closed by now. The workers that did start are seen off, so that the caller
+            // may start anew.
             self.shared.hang_up();
+            for worker in workers {
+                worker.send(Message::Quit);
+            }
+            drop(alive);
+            while let Some(done) = self.shared.stop.done() {
+                waiter.wait(&mut [PollFd::readable(done.as_fd())], None)?;
+            }
             return Err(failed(error));
         }
         steps.state = State::Serving;
@@ -706,6 +730,17 @@ pub fn stop_all(
         reports.extend(server.wait(deadline, waiter)?);
     }
     Ok(reports)
+}
+
+/// An error of a taken address, with the server of this process that has it.
+fn name_holder(mut error: Error, holder: Option<&Shared>) -> Error {
+    if let (Error::Os { hint, .. }, Some(holder)) = (&mut error, holder) {
+        *hint = format!(
+            "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the port",
+            holder.name
+        );
+    }
+    error
 }
 
 fn hint(state: State) -> &'static str {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use super::error::strerror;
 use super::record::ClosedBy;
 
 /// One socket of a session.
@@ -94,9 +95,10 @@ pub trait Session: Send {
         Ok(())
     }
 
-    /// How `Io::connect` ended; the error is an errno(3).
-    fn connected(&mut self, _io: &mut dyn Io, _result: Result<(), i32>) -> Heard {
-        Ok(())
+    /// How `Io::connect` ended; the error is an errno(3). Without an answer of its own the session
+    /// fails with it.
+    fn connected(&mut self, _io: &mut dyn Io, result: Result<(), i32>) -> Heard {
+        result.map_err(|errno| SessionError(format!("connect: {}", strerror(errno))))
     }
 
     /// There is room again on a leg on which `write` fell short.
@@ -145,7 +147,7 @@ pub trait Io {
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize;
 
     /// From now on the engine moves what comes in on `from` out on `to` by itself, and hands on its
-    /// end as well. `bytes` and `eof` of `from` are not heard any more.
+    /// end as well, whatever is in its inbox first. `bytes` and `eof` of `from` are not heard any more.
     fn pipe(&mut self, from: Leg, to: Leg);
 
     /// Stops reading a leg.
@@ -167,7 +169,7 @@ pub trait Io {
     /// Sets the timer of a key, replacing its earlier setting; None takes it away.
     fn set_timer(&mut self, key: u32, after: Option<Duration>);
 
-    /// Opens the far leg. `connected` is heard when it is there, or not.
+    /// Opens the far leg, once. `connected` is heard when it is there, or not.
     fn connect(&mut self, target: Endpoint);
 
     /// What another thread wakes this session with.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::wake::EventFd;
+use super::wake::{EventFd, Waiter};
 
 /// Why a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ struct State {
     /// When it began and why; None while the server serves.
     begun: Option<(Instant, Cause)>,
     deadline: Instant,
+    /// When the last thread had done its work.
+    ended: Option<Instant>,
     threads: Vec<JoinHandle<()>>,
     report: Option<StopReport>,
 }
@@ -99,8 +101,13 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new() -> Self {
-        let state =
-            State { begun: None, deadline: Instant::now(), threads: Vec::new(), report: None };
+        let state = State {
+            begun: None,
+            deadline: Instant::now(),
+            ended: None,
+            threads: Vec::new(),
+            report: None,
+        };
         Self {
             state: Mutex::new(state),
             alive: AtomicUsize::new(0),
@@ -170,27 +177,28 @@ impl Stop {
         self.alive.load(SeqCst) == 0
     }
 
-    /// The report; joins the threads. They have given up their `Alive` and with it all that could
-    /// need this lock, so that the join takes no time.
+    /// The report; joins the threads, which have given up their `Alive` and with it all they do.
     ///
     /// Only to be called once `is_done`.
-    pub(crate) fn report(&self, errors: u64) -> StopReport {
+    pub(crate) fn report(&self, errors: u64, waiter: &mut dyn Waiter) -> StopReport {
+        let mut threads = std::mem::take(&mut self.state.lock().threads);
+        if !threads.is_empty() {
+            // A panic of a thread was caught and counted where it happened.
+            waiter.release(&mut || threads.drain(..).for_each(|thread| drop(thread.join())));
+        }
         let mut state = self.state.lock();
         if let Some(report) = state.report {
             return report;
         }
-        for thread in state.threads.drain(..) {
-            // A panic of a thread was caught and counted where it happened.
-            let _ = thread.join();
-        }
         let (begun, cause) = state.begun.unwrap_or((Instant::now(), Cause::Stop));
+        let ended = state.ended.unwrap_or_else(Instant::now);
         let report = StopReport {
             drained: self.drained.load(Relaxed),
             forced: self.forced.load(Relaxed),
             abandoned: 0,
             errors,
             cause,
-            seconds: begun.elapsed(),
+            seconds: ended.saturating_duration_since(begun),
         };
         state.report = Some(report);
         report
@@ -222,6 +230,7 @@ impl<S: AsRef<Stop>> Drop for Alive<S> {
     fn drop(&mut self) {
         let stop = self.0.as_ref();
         if stop.alive.fetch_sub(1, SeqCst) == 1 {
+            stop.state.lock().ended = Some(Instant::now());
             // Those who wait hold it; nobody else needs it any more.
             if let Some(done) = stop.done.lock().take() {
                 done.set();

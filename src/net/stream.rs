@@ -8,7 +8,9 @@
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::time::{Duration, Instant};
 use std::{hint, io};
 
@@ -113,6 +115,8 @@ pub struct Stream {
     told: Mutex<Vec<(i32, i32, OptionValue)>>,
     source: Option<SocketAddr>,
     spin: Spin,
+    /// Kept for after the close, as `socket` does.
+    family: AtomicI32,
     origin: Origin,
 }
 
@@ -146,6 +150,7 @@ impl Stream {
             told: Mutex::new(Vec::new()),
             source,
             spin: Spin { limit: spin, failures: AtomicU32::new(0), waits: AtomicU32::new(0) },
+            family: AtomicI32::new(domain.into()),
             origin: Origin::here(),
         };
         stream.set_timeout(timeout)?;
@@ -180,9 +185,9 @@ impl Stream {
     pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
         let nanos =
             timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
+        let socket = self.hold("settimeout")?;
         let was = self.timeout.swap(nanos, Relaxed);
         if (was == 0) != (nanos == 0) {
-            let socket = self.hold("settimeout")?;
             socket
                 .options()
                 .set_nonblocking(nanos == 0)
@@ -193,7 +198,8 @@ impl Stream {
 
     /// The time-out of a call: none at all where its flags forbid to wait.
     fn deadline(&self, flags: i32) -> Deadline {
-        let waits = flags & libc::MSG_DONTWAIT == 0;
+        // The error queue is no input: nothing announces it, and recv(2) never waits for it.
+        let waits = flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0;
         Deadline::new(if waits { self.timeout() } else { Some(Duration::ZERO) })
     }
 
@@ -222,7 +228,14 @@ impl Stream {
                 *at = at.replace(&display(&address), &target_text(target, &address));
             }
             match result {
-                Err(Error::Os { errno, .. }) if number < last && errno != libc::EINPROGRESS => {
+                // A socket that is in use says the same whatever the address.
+                Err(Error::Os { errno, .. })
+                    if number < last
+                        && !matches!(
+                            errno,
+                            libc::EINPROGRESS | libc::EALREADY | libc::EISCONN | libc::EBADF
+                        ) =>
+                {
                     first = first.or(result.err());
                 }
                 Err(error @ Error::Os { .. }) => return Err(first.unwrap_or(error)),
@@ -243,7 +256,12 @@ impl Stream {
         let socket = self.hold(step)?;
         let failed = |error: &io::Error| Error::os(step, display(&address), error);
         let domain = socket.options().domain().map_err(|error| failed(&error))?;
-        if anew || domain != Domain::for_address(address) {
+        let another = domain != Domain::for_address(address);
+        if another && socket.options().peer_addr().is_ok() {
+            // Another family takes another socket, and this one is in use.
+            return Err(Error::errno(step, display(&address), libc::EISCONN));
+        }
+        if anew || another {
             self.renew(&socket, Domain::for_address(address)).map_err(|error| failed(&error))?;
         }
         if let Some(source) = self.source {
@@ -303,6 +321,7 @@ impl Stream {
     /// Puts a fresh socket under the same number, with all options that this one was given.
     fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
         let fresh = Socket::tcp(domain)?;
+        self.family.store(domain.into(), Relaxed);
         self.options.apply(&fresh)?;
         for (level, name, value) in &*self.told.lock() {
             // One that fits only the other family is not worth failing for.
@@ -368,14 +387,7 @@ impl Stream {
             // Nothing is asked, so that nothing need be waited for.
             return self.hold("recv").map(|_| 0);
         }
-        let mut deadline = self.deadline(flags);
-        if flags & libc::MSG_WAITALL != 0
-            && flags & libc::MSG_PEEK == 0
-            && deadline.timeout != Some(Duration::ZERO)
-        {
-            return self.recv_all(buffer, flags & !libc::MSG_WAITALL, &mut deadline, waiter);
-        }
-        self.recv_some("recv", buffer, flags, &mut deadline, waiter)
+        self.recv_some("recv", buffer, flags, &mut self.deadline(flags), waiter)
     }
 
     fn recv_some(
@@ -391,45 +403,38 @@ impl Stream {
         })
     }
 
-    /// MSG_WAITALL, which the kernel does not do for a call that must not block.
-    fn recv_all(
-        &self,
-        buffer: &mut [u8],
-        flags: i32,
-        deadline: &mut Deadline,
-        waiter: &mut dyn Waiter,
-    ) -> Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.recv_some("recv", &mut buffer[filled..], flags, deadline, waiter) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) => return Err(error.after(buffer[..filled].to_vec())),
-            }
-        }
-        Ok(filled)
-    }
-
     /// Exactly `count` bytes; none where the peer has finished before the first of them, and
     /// `Incomplete` where it does so after it. What ends the call early carries what was taken.
     pub fn recv_exactly(&self, count: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
-        let mut deadline = self.deadline(0);
+        let taken = self.recv_all("recv_exactly", count, 0, waiter)?;
+        if taken.len() == count || taken.is_empty() {
+            return Ok(taken);
+        }
+        let wanted = format!("{count}");
+        Err(Error::Incomplete { wanted, got: taken.len() }.after(taken))
+    }
+
+    /// recv(2) with MSG_WAITALL, which the kernel does not do for a call that must not block: `count`
+    /// bytes, fewer where the peer finishes before.
+    pub fn recv_all(
+        &self,
+        step: &'static str,
+        count: usize,
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Vec<u8>> {
+        let flags = flags & !libc::MSG_WAITALL;
+        let mut deadline = self.deadline(flags);
         let mut taken = Vec::new();
         while taken.len() < count {
             let start = taken.len();
             // Grows with what has come, so that a mistaken length does not take the memory at once.
             let room = (count - start).min(start.max(FIRST_RESERVE));
             taken.resize(start + room, 0);
-            let result =
-                self.recv_some("recv_exactly", &mut taken[start..], 0, &mut deadline, waiter);
+            let result = self.recv_some(step, &mut taken[start..], flags, &mut deadline, waiter);
             taken.truncate(start + result.as_ref().map_or(0, |&got| got));
-            match result {
-                Ok(0) if start == 0 => break,
-                Ok(0) => {
-                    return Err(
-                        Error::Incomplete { wanted: format!("{count}"), got: start }.after(taken)
-                    );
-                }
+            match result.and_then(|got| waiter.breathe().map(|()| got)) {
+                Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => return Err(error.after(taken)),
             }
@@ -492,6 +497,9 @@ impl Stream {
             if found.is_some() {
                 return Ok(taken);
             }
+            if let Err(error) = waiter.breathe() {
+                return Err(error.after(taken));
+            }
         }
     }
 
@@ -528,6 +536,7 @@ impl Stream {
             if *sent == data.len() {
                 return Ok(());
             }
+            waiter.breathe()?;
         }
     }
 
@@ -613,11 +622,10 @@ impl Stream {
         Some((canonical(self.local_address().ok()?), canonical(self.peer_address().ok()?)))
     }
 
-    /// Address family: AF_INET or AF_INET6.
-    pub fn family(&self) -> Result<i32> {
-        let socket = self.hold("family")?;
-        let domain = socket.options().domain().map_err(|error| Error::os("family", "", &error))?;
-        Ok(domain.into())
+    /// Address family: AF_INET or AF_INET6, also after the close.
+    #[must_use]
+    pub fn family(&self) -> i32 {
+        self.family.load(Relaxed)
     }
 
     /// TCP_INFO, tcp(7), and the name of the congestion control.
@@ -651,7 +659,9 @@ impl Stream {
             .map_err(|error| Error::os("setsockopt", "", &error))?;
         if socket.options().peer_addr().is_err() {
             // Not connected yet: `connect` may have to open another socket in this one's place.
-            self.told.lock().push((level, name, value));
+            let mut told = self.told.lock();
+            told.retain(|&(other, of, _)| (other, of) != (level, name));
+            told.push((level, name, value));
         }
         Ok(())
     }

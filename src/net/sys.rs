@@ -300,6 +300,23 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<RawTcpInfo> {
     Ok(info)
 }
 
+/// ioctl(SIOCOUTQ), tcp(7): bytes sent that the peer has not acknowledged, its FIN's place included;
+/// 0 where the socket has no such queue.
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// prctl(PR_SET_TIMERSLACK): how late this thread's naps may end. By default 50 µs, which is as long
+/// as the only nap there is.
+pub(crate) fn set_timer_slack(slack: Duration) {
+    let nanos = libc::c_ulong::try_from(slack.as_nanos()).unwrap_or(libc::c_ulong::MAX);
+    // SAFETY: sets a number of the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanos) };
+}
+
 /// getrlimit(RLIMIT_NOFILE): soft and hard limit of open descriptors.
 pub(crate) fn fd_limits() -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -51,6 +51,17 @@ pub trait Waiter {
     /// keeps the reason. A signal that asks for nothing is not an interruption.
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool>;
 
+    /// Called between the parts of a call that may go on for long without ever having to wait: looks
+    /// for signals, and lets others have the interpreter, now and then.
+    fn breathe(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Runs what may block for a moment, though not for a descriptor, as joining a thread does.
+    fn release(&mut self, block: &mut (dyn FnMut() + Send)) {
+        block();
+    }
+
     /// Whether it pays to retry for a moment before waiting (see `stream::Spin`).
     fn may_spin(&self) -> bool {
         false

@@ -49,6 +49,8 @@ pub(crate) enum Message {
     Drain,
     /// That deadline has come nearer.
     Deadline,
+    /// The server did not come to serve after all.
+    Quit,
 }
 
 /// How others reach a worker.
@@ -105,6 +107,7 @@ pub(crate) struct Worker {
     tools: Tools,
     scratch: Box<[u8]>,
     draining: Option<Draining>,
+    quit: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -144,6 +147,7 @@ impl Worker {
             run: VecDeque::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
+            quit: false,
             _listed: listed,
         };
         Ok((worker, inbox))
@@ -167,7 +171,7 @@ impl Worker {
             }
             self.run_timers();
             self.run_batches(&*service);
-            if self.end_of_drain() {
+            if self.quit || self.end_of_drain() {
                 return;
             }
         }
@@ -259,6 +263,7 @@ impl Worker {
                     draining.deadline = self.shared.stop.deadline();
                 }
             }
+            Message::Quit => self.quit = true,
         }
     }
 
@@ -361,7 +366,13 @@ impl Worker {
     fn close_if_quiet(&mut self, index: usize) {
         let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
         let connection = &mut self.entries[index].connection;
-        if connection.is_quiet() && (graceful || connection.record.has_received()) {
+        if !connection.is_quiet() || !(graceful || connection.record.has_received()) {
+            return;
+        }
+        if connection.has_unacknowledged() {
+            connection.linger_for_stop();
+            self.enqueue(index);
+        } else {
             connection.end_by_stop(false);
             self.close(index);
         }
@@ -384,7 +395,7 @@ impl Worker {
         }
         self.shared.ledger.close(place, by, error);
         if self.draining.is_some() {
-            self.shared.stop.count(by == ClosedBy::Stop && reset);
+            self.shared.stop.count(reset && by == ClosedBy::Stop);
         }
         for socket in sockets {
             if fork::has_forked() {

@@ -35,6 +35,24 @@ fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
         .map_err(|_| PyValueError::new_err(format!("{name} {}: not valid text", shown(value))))
 }
 
+/// A host as str, in the letters that resolvers know (IDNA, as `socket` does it).
+fn host_name(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let host = text("host", value)?;
+    if host.is_ascii() || host.len() > 1000 {
+        return Ok(host);
+    }
+    let encoded = value
+        .call_method1("encode", ("idna",))
+        .and_then(|bytes| bytes.call_method1("decode", ("ascii",)));
+    match encoded {
+        Ok(name) => text("host", &name),
+        Err(_) => Err(PyValueError::new_err(format!(
+            "host {}: not a name that IDNA can write",
+            shown(value)
+        ))),
+    }
+}
+
 /// A port: an int from 0 to 65535, or the name of a service.
 pub(super) fn port(value: &Bound<'_, PyAny>) -> PyResult<u16> {
     if value.is_instance_of::<PyString>() {
@@ -63,7 +81,7 @@ pub(super) fn target(
     let py = host.py();
     let Ok(pair) = host.cast::<PyTuple>() else {
         let number = port_.map_or(Ok(0), port)?;
-        let host = text("host", host)?;
+        let host = host_name(host)?;
         return Target::new(&host, number).map_err(|error| exception(py, error));
     };
     if let Some(port_) = port_ {
@@ -84,7 +102,7 @@ pub(super) fn address(value: &Bound<'_, PyAny>) -> PyResult<Target> {
         return Err(wrong_type("address", wanted, value));
     }
     let number = port(&pair.get_item(1)?)?;
-    let mut host = text("host", &pair.get_item(0)?)?;
+    let mut host = host_name(&pair.get_item(0)?)?;
     if pair.len() == 4 {
         let scope: u32 = pair.get_item(3)?.extract()?;
         if scope != 0 && !host.contains('%') {
@@ -96,6 +114,12 @@ pub(super) fn address(value: &Bound<'_, PyAny>) -> PyResult<Target> {
 
 /// An address that is all numbers, for `source_address`.
 pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
+    // ("", port), as socket.create_connection takes it: any address of IPv4.
+    if let Ok((host, number)) = value.extract::<(String, Bound<'_, PyAny>)>() {
+        if host.is_empty() {
+            return Ok((std::net::Ipv4Addr::UNSPECIFIED, port(&number)?).into());
+        }
+    }
     let target = address(value)?;
     target.numeric().ok_or_else(|| {
         PyValueError::new_err(format!("source_address {}: give a numeric host", shown(value)))
@@ -140,7 +164,9 @@ pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
             shown(value)
         )));
     }
-    Ok(Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX))
+    let duration = Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX);
+    // The least there is, rather than none at all: a time-out of 0 means something else.
+    Ok(if number > 0.0 { duration.max(Duration::from_nanos(1)) } else { duration })
 }
 
 /// A whole number within a range.

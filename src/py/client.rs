@@ -171,7 +171,8 @@ impl Client {
         })
     }
 
-    /// Receives what is there, at most `bufsize` bytes (and at most 256 KiB): recv(2). b"" means that
+    /// Receives what is there, at most `bufsize` bytes (and at most 256 KiB, but with
+    /// MSG_WAITALL): recv(2). b"" means that
     /// the peer has finished.
     ///
     /// Blocks while nothing is there. Raises ConnectionResetError, TimeoutError, BlockingIOError
@@ -184,6 +185,11 @@ impl Client {
         flags: i32,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let bufsize = length("bufsize", bufsize)?;
+        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
+            let taken =
+                Attached::run(py, |waiter| self.inner().recv_all("recv", bufsize, flags, waiter))?;
+            return Ok(PyBytes::new(py, &taken));
+        }
         with_scratch(bufsize, |scratch| {
             let count = Attached::run(py, |waiter| self.inner().recv(scratch, flags, waiter))?;
             Ok(PyBytes::new(py, &scratch[..count]))
@@ -210,6 +216,13 @@ impl Client {
             )));
         }
         let wanted = if nbytes == 0 { slice.len() } else { nbytes };
+        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
+            let taken = Attached::run(py, |waiter| {
+                self.inner().recv_all("recv_into", wanted, flags, waiter)
+            })?;
+            slice[..taken.len()].copy_from_slice(&taken);
+            return Ok(taken.len());
+        }
         Attached::run(py, |waiter| self.inner().recv(&mut slice[..wanted], flags, waiter))
     }
 
@@ -390,8 +403,8 @@ impl Client {
 
     /// Address family as a number: AF_INET or AF_INET6.
     #[getter]
-    fn family(&self, py: Python<'_>) -> PyResult<i32> {
-        self.inner().family().map_err(|error| exception(py, error))
+    fn family(&self) -> i32 {
+        self.inner().family()
     }
 
     /// Socket type as a number: SOCK_STREAM.

@@ -15,6 +15,12 @@ use crate::net::wake::Waiter;
 /// run on the main thread all the same. So no single poll is longer than this.
 const BACKSTOP: Duration = Duration::from_millis(100);
 
+/// A call that finds all it needs without waiting holds the interpreter no longer than it would keep
+/// it as Python code (sys.getswitchinterval)...
+const SWITCH: Duration = Duration::from_millis(5);
+/// ...and one that has released it looks for signals at least so often.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// One poll of at most `BACKSTOP`: ready, or not yet, or the deadline has passed.
 fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>) -> Result<Option<bool>> {
     let now = Instant::now();
@@ -31,11 +37,14 @@ fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>) -> Result<Option<boo
 pub(super) struct Attached<'py> {
     py: Python<'py>,
     raised: Option<PyErr>,
+    /// When the interpreter was last released; None before the call has gone on for long enough to
+    /// look at the clock.
+    released: Option<Instant>,
 }
 
 impl<'py> Attached<'py> {
     pub(super) fn new(py: Python<'py>) -> Self {
-        Self { py, raised: None }
+        Self { py, raised: None, released: None }
     }
 
     /// Runs a call of the engine and turns what it says into Python's terms.
@@ -53,14 +62,24 @@ impl Waiter for Attached<'_> {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
         loop {
             let polled = self.py.detach(|| poll_once(fds, deadline))?;
-            if let Err(error) = self.py.check_signals() {
-                self.raised = Some(error);
-                return Err(Error::Interrupted);
-            }
+            self.look()?;
             if let Some(ready) = polled {
                 return Ok(ready);
             }
         }
+    }
+
+    fn breathe(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if now.duration_since(*self.released.get_or_insert(now)) < SWITCH {
+            return Ok(());
+        }
+        self.py.detach(|| {});
+        self.look()
+    }
+
+    fn release(&mut self, block: &mut (dyn FnMut() + Send)) {
+        self.py.detach(block);
     }
 
     fn may_spin(&self) -> bool {
@@ -68,9 +87,21 @@ impl Waiter for Attached<'_> {
     }
 }
 
+impl Attached<'_> {
+    /// Runs the handlers of signals that came meanwhile.
+    fn look(&mut self) -> Result<()> {
+        self.released = Some(Instant::now());
+        self.py.check_signals().map_err(|error| {
+            self.raised = Some(error);
+            Error::Interrupted
+        })
+    }
+}
+
 /// Waits for a call that has released the interpreter as a whole, for it may take long.
 pub(super) struct Detached {
     raised: Option<PyErr>,
+    looked: Instant,
 }
 
 impl Detached {
@@ -80,7 +111,7 @@ impl Detached {
         call: impl FnOnce(&mut dyn Waiter) -> Result<T> + Send,
     ) -> PyResult<T> {
         let (result, raised) = py.detach(|| {
-            let mut waiter = Self { raised: None };
+            let mut waiter = Self { raised: None, looked: Instant::now() };
             let result = call(&mut waiter);
             (result, waiter.raised)
         });
@@ -91,14 +122,32 @@ impl Detached {
 impl Waiter for Detached {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
         loop {
-            if let Some(ready) = poll_once(fds, deadline)? {
+            let polled = poll_once(fds, deadline)?;
+            if polled.is_none() {
+                self.look()?;
+            } else {
+                // A peer that always is ready must not keep signals waiting either.
+                self.breathe()?;
+            }
+            if let Some(ready) = polled {
                 return Ok(ready);
             }
-            if let Err(error) = Python::attach(|py| py.check_signals()) {
-                self.raised = Some(error);
-                return Err(Error::Interrupted);
-            }
         }
+    }
+
+    fn breathe(&mut self) -> Result<()> {
+        if self.looked.elapsed() < LOOK { Ok(()) } else { self.look() }
+    }
+}
+
+impl Detached {
+    fn look(&mut self) -> Result<()> {
+        let looked = Python::attach(|py| py.check_signals());
+        self.looked = Instant::now();
+        looked.map_err(|error| {
+            self.raised = Some(error);
+            Error::Interrupted
+        })
     }
 }
 
