@@ -93,3 +93,5 @@ class Client(_rsock.Client):
             # Not readable any more, or made in the parent of this process: not ours to close.
             return
         _warn(text, ResourceWarning, source=self)
+        # A warning that is kept keeps its source: the peer must not wait for that.
+        self.close()

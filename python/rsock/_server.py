@@ -210,6 +210,8 @@ class Server(_rsock.Server):
             # Not readable any more, or inherited through a fork: its threads are not here.
             return
         _warn(text, ResourceWarning, source=self)
+        # A warning that is kept keeps its source: the threads and the port must not wait for that.
+        self._abandon()
 
 
 def run_server(

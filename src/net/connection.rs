@@ -185,6 +185,8 @@ pub(crate) struct Connection {
     /// What ended it first, while it goes on to deliver what is owed.
     ending: Option<ClosedBy>,
     lingering: bool,
+    /// It lingers for a stop, and only until all that was sent has arrived.
+    until_acknowledged: bool,
     /// The session closes by itself while the server drains.
     hold: bool,
     gone: Option<Box<Gone>>,
@@ -219,6 +221,7 @@ impl Connection {
             place,
             ending: None,
             lingering: false,
+            until_acknowledged: false,
             hold: false,
             gone: None,
             watch: None,
@@ -297,17 +300,26 @@ impl Connection {
         self.end(if reset { ClosedBy::Stop } else { by }, None, reset);
     }
 
-    /// Whether the kernel still holds bytes that the peer has not acknowledged (SIOCOUTQ). To be asked
-    /// only where it matters: it is a system call.
-    pub(crate) fn has_unacknowledged(&self) -> bool {
-        self.wires().any(|wire| sys::unacknowledged(wire.socket.as_fd()) > 0)
+    /// Whether the kernel still holds bytes that it could not send yet. To be asked only where it
+    /// matters: it is a system call.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.wires().any(|wire| sys::unsent(wire.socket.as_fd()) > 0)
     }
 
-    /// Sends FIN and waits for the peer's, as a session's own close does: a plain close would let the
-    /// peer's next byte destroy what the kernel still holds for it.
+    /// Sends FIN and lingers until the peer has acknowledged it, and with it all before it: a plain
+    /// close would let the peer's next byte destroy what the kernel still holds for it.
     pub(crate) fn linger_for_stop(&mut self) {
         self.ending.get_or_insert(ClosedBy::Stop);
+        self.until_acknowledged = true;
         self.linger();
+    }
+
+    /// Whether a stop has nothing more to wait for. The acknowledgement of a FIN is an event.
+    fn is_acknowledged(&self) -> bool {
+        self.until_acknowledged
+            && self
+                .wires()
+                .all(|wire| wire.fin == Fin::Sent && sys::unacknowledged(wire.socket.as_fd()) == 0)
     }
 
     fn linger(&mut self) {
@@ -763,7 +775,7 @@ impl Turn<'_> {
                 self.rearm();
             }
         }
-        if complete {
+        if complete || self.connection.is_acknowledged() {
             let by = self.connection.ending.unwrap_or(ClosedBy::Service);
             self.connection.end(by, None, false);
         }

@@ -36,6 +36,8 @@ use super::{registry, resolve, sys};
 
 /// A service in Rust runs on no more workers than this unless told to.
 const MOST_WORKERS: usize = 8;
+/// How long a server that was dropped unstopped drains.
+const DROPPED: Duration = Duration::from_millis(250);
 /// How long a bind waits for a server of this process that is just ending.
 const PREDECESSOR: Duration = Duration::from_secs(1);
 
@@ -694,15 +696,22 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Begins a stop, unless there is one, and returns at once: for an owner that nobody holds any
+    /// more.
+    pub fn abandon(&self) {
+        if self.shared.origin.is_here() && !self.shared.stop.has_begun() {
+            // Short: whoever drops a server unstopped wants its port and descriptors back.
+            self.shared.signal_stop(Cause::Dropped, self.config.drain.min(DROPPED));
+        }
+    }
+}
+
 impl Drop for Server {
     /// Only signals: the threads end by themselves, nobody is waited for.
     fn drop(&mut self) {
         if self.shared.origin.is_here() {
-            if !self.shared.stop.has_begun() {
-                // Short: whoever drops a server unstopped wants its port and descriptors back.
-                self.shared
-                    .signal_stop(Cause::Dropped, self.config.drain.min(Duration::from_millis(250)));
-            }
+            self.abandon();
         } else {
             // In a forked child all of this is a copy whose threads do not exist and whose numbers
             // are closed: taking it apart could only do harm.

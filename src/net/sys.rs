@@ -300,6 +300,17 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<RawTcpInfo> {
     Ok(info)
 }
 
+/// ioctl(SIOCOUTQNSD): bytes written that the kernel has not sent even once; 0 where it has no such
+/// queue. What was sent is in the peer's hands, or will be: a close does not take it back.
+pub(crate) fn unsent(fd: BorrowedFd<'_>) -> usize {
+    /// linux/sockios.h; not in the `libc` crate.
+    const SIOCOUTQNSD: libc::Ioctl = 0x894B;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQNSD writes one int.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCOUTQNSD, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// ioctl(SIOCOUTQ), tcp(7): bytes sent that the peer has not acknowledged, its FIN's place included;
 /// 0 where the socket has no such queue.
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {

@@ -369,7 +369,7 @@ impl Worker {
         if !connection.is_quiet() || !(graceful || connection.record.has_received()) {
             return;
         }
-        if connection.has_unacknowledged() {
+        if connection.has_unsent() {
             connection.linger_for_stop();
             self.enqueue(index);
         } else {

@@ -6,6 +6,7 @@ mod buffer;
 mod client;
 mod error;
 mod exit;
+mod interpreter;
 mod ledger;
 mod process;
 mod server;
@@ -25,6 +26,12 @@ mod _rsock {
     use super::server::{Server, stop_all};
     #[pymodule_export]
     use super::service::{Echo, Service};
+
+    /// Only the process's main interpreter may have it.
+    #[pymodule_init]
+    fn init(py: pyo3::Python<'_>) -> pyo3::PyResult<()> {
+        super::interpreter::check(py)
+    }
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name Python looks for")]

@@ -294,6 +294,11 @@ impl Server {
         self.stopped(py, drain, cause)
     }
 
+    /// Begins a stop and returns at once. For `__del__`: whoever keeps the warning keeps the server.
+    fn _abandon(&self) {
+        self.inner.abandon();
+    }
+
     /// Blocks until the server has stopped, whoever stops it, and returns the StopReport.
     ///
     /// Raises TimeoutError after `timeout` seconds (None waits for ever), StateError where it was

@@ -11,7 +11,7 @@ use _rsock::net::record::ClosedBy;
 use crate::support::{
     closed, config, dial, echo, noise, open, rejection, serve, start, stop, until,
 };
-use crate::troupe::{Board, Clock, Relay, Shout, Speaker, speech};
+use crate::troupe::{Board, Burst, Clock, Header, Late, Refuser, Relay, Shout, Speaker, speech};
 
 fn read_all(stream: &mut impl Read) -> Vec<u8> {
     let mut all = Vec::new();
@@ -230,6 +230,98 @@ fn a_session_ends_in_peace_or_with_a_reset_as_it_likes() {
     let records = closed(&server.ledger(), 2);
     assert!(records.iter().all(|record| record.closed_by() == Some(ClosedBy::Service)));
     assert_eq!(stop(&server).errors, 0);
+}
+
+#[test]
+fn what_a_timer_writes_beyond_its_turn_follows_by_itself() {
+    // The budget of a turn ends before the socket is full: no event announces that there is room.
+    let server = serve(Burst { length: 1_000_000 });
+    let mut client = dial(server.address().unwrap());
+    assert!(read_all(&mut client) == speech(0..1_000_000));
+    stop(&server);
+}
+
+#[test]
+fn a_connect_that_fails_on_the_spot_is_told() {
+    let server = serve(Late);
+    let mut client = dial(server.address().unwrap());
+    client.write_all(b"go").unwrap();
+    let errno = format!("{:?}", Err::<(), _>(libc::ENETUNREACH));
+    let words = String::from_utf8(read_all(&mut client)).unwrap();
+    assert!(words == errno || words == format!("{:?}", Err::<(), _>(libc::EACCES)), "{words}");
+    stop(&server);
+}
+
+#[test]
+fn last_words_reach_one_who_reads_late() {
+    let server = serve(Speaker { length: 1_500_000 });
+    let mut client = dial(server.address().unwrap());
+    // Longer than a close lingers without progress.
+    thread::sleep(Duration::from_millis(2500));
+    assert!(read_all(&mut client) == speech(0..1_500_000));
+    stop(&server);
+}
+
+#[test]
+fn last_words_of_one_who_uses_nothing_more_arrive() {
+    let server = serve(Refuser);
+    let mut client = dial(server.address().unwrap());
+    client.write_all(&[b'x'; 50_000]).unwrap();
+    assert_eq!(read_all(&mut client).len(), 300_000);
+    drop(client);
+    assert_eq!(closed(&server.ledger(), 1)[0].closed_by(), Some(ClosedBy::Service));
+    stop(&server);
+}
+
+#[test]
+fn a_pipe_begins_with_what_was_left_unused() {
+    let server = serve(Header);
+    let mut client = dial(server.address().unwrap());
+    client.write_all(b"header\nfirst").unwrap();
+    let mut first = [0; 5];
+    client.read_exact(&mut first).unwrap();
+    client.write_all(b"second").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((&first, &*read_all(&mut client)), (b"first", &b"second"[..]));
+    stop(&server);
+}
+
+#[test]
+fn a_stop_does_not_take_back_what_was_sent() {
+    let server = echo();
+    let mut client = dial(server.address().unwrap());
+    client.write_all(&noise(400_000)).unwrap();
+    until("all is echoed into the kernel", || server.ledger().totals().sent.bytes == 400_000);
+    let stopping = thread::spawn(move || stop(&server));
+    // These come when the server has closed, and would reset what it left in the kernel's queue.
+    let mut sending = client.try_clone().unwrap();
+    until("the stop is seen", || {
+        sending.write_all(b"more").is_err() || stopping.is_finished() || {
+            let mut peeked = vec![0; 500_000];
+            client.peek(&mut peeked).is_ok_and(|count| count > 0)
+        }
+    });
+    let mut back = vec![0; 400_000];
+    client.read_exact(&mut back).unwrap();
+    assert!(back == noise(400_000));
+    drop(client);
+    drop(sending);
+    stopping.join().unwrap();
+}
+
+#[test]
+fn a_half_closed_relay_does_not_hold_up_a_stop() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = serve(Relay { target: target.local_addr().unwrap() });
+    let mut client = dial(server.address().unwrap());
+    client.write_all(b"q").unwrap();
+    let (mut far, _) = target.accept().unwrap();
+    far.read_exact(&mut [0; 1]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(far.read(&mut [0; 1]).unwrap(), 0);
+    let report = stop(&server);
+    assert_eq!((report.drained, report.forced), (1, 0));
+    assert!(report.seconds < Duration::from_millis(500), "{report:?}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Speaker {
 struct Speech {
     at: usize,
     length: usize,
+    /// Waits so long before it begins.
+    after: Option<Duration>,
 }
 
 pub fn speech(range: std::ops::Range<usize>) -> Vec<u8> {
@@ -45,17 +47,25 @@ impl Service for Speaker {
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(Speech { at: 0, length: self.length })
+        Box::new(Speech { at: 0, length: self.length, after: None })
     }
 }
 
 impl Session for Speech {
     fn open(&mut self, io: &mut dyn Io) -> Heard {
-        self.speak(io);
+        match self.after {
+            Some(after) => io.set_timer(0, Some(after)),
+            None => self.speak(io),
+        }
         Ok(())
     }
 
     fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+        self.speak(io);
+        Ok(())
+    }
+
+    fn timer(&mut self, io: &mut dyn Io, _key: u32) -> Heard {
         self.speak(io);
         Ok(())
     }
@@ -266,5 +276,96 @@ impl Session for Shout {
 
     fn input_limit(&self) -> usize {
         1000
+    }
+}
+
+/// As Speaker, but its speech begins with a timer: with no event of the socket.
+pub struct Burst {
+    pub length: usize,
+}
+
+impl Service for Burst {
+    fn name(&self) -> String {
+        format!("Burst({})", self.length)
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Speech { at: 0, length: self.length, after: Some(Duration::from_millis(50)) })
+    }
+}
+
+/// A service without state: its one value is its own session.
+macro_rules! stateless {
+    ($name:ident) => {
+        impl Service for $name {
+            fn name(&self) -> String {
+                concat!(stringify!($name), "()").to_owned()
+            }
+
+            fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+                Box::new($name)
+            }
+        }
+    };
+}
+
+/// Connects, when it is spoken to, to where nothing can: the call itself fails. Says how.
+pub struct Late;
+
+stateless!(Late);
+
+impl Session for Late {
+    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> Heard<usize> {
+        io.connect(Endpoint::tcp(SocketAddr::from(([255; 4], 9))));
+        Ok(input.len())
+    }
+
+    fn connected(&mut self, io: &mut dyn Io, result: Result<(), i32>) -> Heard {
+        io.write(Leg::Near, format!("{result:?}").as_bytes());
+        io.close();
+        Ok(())
+    }
+}
+
+/// Has had enough at a thousand bytes: says so at length and closes, using nothing.
+pub struct Refuser;
+
+stateless!(Refuser);
+
+impl Session for Refuser {
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> Heard<usize> {
+        if input.len() >= 1000 {
+            let mut words = vec![b'!'; 300_000];
+            while !words.is_empty() {
+                let taken = io.write(leg, &words);
+                words.drain(..taken);
+                if taken == 0 {
+                    return Err(SessionError("no room for the last words".to_owned()));
+                }
+            }
+            io.close();
+        }
+        Ok(0)
+    }
+
+    fn input_limit(&self) -> usize {
+        1000
+    }
+}
+
+/// Takes a line and echoes all that follows.
+pub struct Header;
+
+stateless!(Header);
+
+impl Session for Header {
+    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> Heard<usize> {
+        match input.iter().position(|&byte| byte == b'\n') {
+            Some(end) => {
+                io.pipe(Leg::Near, Leg::Near);
+                Ok(end + 1)
+            }
+            None => Ok(0),
+        }
     }
 }
