@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import references
 from support import run_script
 
 ROOT = Path(__file__).parent.parent
@@ -40,3 +41,9 @@ def test_a_block_of_the_docs_runs(code: str) -> None:
 
 def test_the_readme_shows_how_it_is_used() -> None:
     assert any(name.startswith("README.md:") for name, _ in BLOCKS)
+
+
+def test_contributing_points_at_the_lines_it_names() -> None:
+    text = references.PAGE.read_text()
+    assert len(references.REFERENCE.findall(text)) >= 10
+    assert text == references.brought_up_to_date(text), "run tests/references.py"

@@ -74,7 +74,7 @@ def client_repr(client: "Client") -> str:
 
 @_never_raises
 def record_repr(record: "Record") -> str:
-    """`<Record 7 tcp 127.0.0.1:43211 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
+    """`<Record 7 tcp 127.0.0.1:80 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
     end = "open" if record.closed_by is None else f"closed by {_end(record)}"
     return (
         f"<Record {record.id} {record.transport} {record.local} <- {record.remote} {end}"

@@ -233,8 +233,8 @@ def servers() -> list[Server]:
     return [server for server in entered if server is not None and server.state in _RUNNING]
 
 
-# The servers that were started, by id(): weak, so that it keeps nobody alive, and in order, as every
-# dict is. Each operation on it is a single one of the interpreter's, so it needs no lock that a
+# The servers that were started, by id(): weak, so that it keeps nobody alive, and in order, as
+# every dict is. Each operation on it is a single one of the interpreter's, so it needs no lock that a
 # fork might find taken.
 _started: weakref.WeakValueDictionary[int, Server] = weakref.WeakValueDictionary()
 
@@ -314,7 +314,7 @@ class _Signals:
             self._stop(self._cause)
         return self._server.wait()
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
         cause = signal.Signals(number).name
         if self._cause is None:
             self._cause = cause
