@@ -234,8 +234,8 @@ def servers() -> list[Server]:
 
 
 # The servers that were started, by id(): weak, so that it keeps nobody alive, and in order, as
-# every dict is. Each operation on it is a single one of the interpreter's, so it needs no lock that a
-# fork might find taken.
+# every dict is. Each operation on it is a single one of the interpreter's, so it needs no lock that
+# a fork might find taken.
 _started: weakref.WeakValueDictionary[int, Server] = weakref.WeakValueDictionary()
 
 
