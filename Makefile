@@ -10,7 +10,7 @@ RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock build.rs py
 # The interpreter that cargo links the Rust tests of the border with.
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test check bench build rust-test python-test format clean
+.PHONY: demo test check lint bench build rust-test python-test format clean
 
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
@@ -18,7 +18,10 @@ demo: $(VENV)/.built
 test: rust-test python-test
 
 # Everything that CI runs.
-check: $(VENV)/.built
+check: lint test
+
+# Format, lints, types, and the stub against the module.
+lint: $(VENV)/.built
 	cargo fmt --check
 	cargo clippy --all-targets --target-dir target/cargo -- -D warnings
 	cargo clippy --all-targets --no-default-features --target-dir target/cargo -- -D warnings
@@ -28,7 +31,6 @@ check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest rsock._rsock
-	$(MAKE) test
 
 bench: $(VENV)/.built
 	cargo build --release --manifest-path benchmarks/peers/Cargo.toml --target-dir target/bench

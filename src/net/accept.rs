@@ -15,7 +15,7 @@ use super::endpoint::Endpoint;
 use super::limits::Overflow;
 use super::listener::Listener;
 use super::record::Record;
-use super::server::Shared;
+use super::shared::Shared;
 use super::socket::Socket;
 use super::stop::Cause;
 use super::sys::{self, PollFd};

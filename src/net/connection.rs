@@ -677,16 +677,15 @@ impl Turn<'_> {
         Ok(true)
     }
 
-    /// Sends what is in an outbox, as far as the kernel and the budget go.
-    fn flush(&mut self, leg: Leg) {
-        let Some(mut outbox) = self.wire_mut(leg).outbox.take() else { return };
-        while !outbox.is_empty() && self.tools.budget > 0 {
-            let (first, _) = outbox.as_slices();
-            let first = &first[..first.len().min(self.tools.budget)];
-            let wire = self.connection.wire_mut(leg).expect("its outbox was just taken");
-            match sys::send(wire.socket.as_fd(), first, 0) {
+    /// The one place that sends: as much of `data` as the kernel and the budget take. None where the
+    /// leg turned out to be broken.
+    fn send(&mut self, leg: Leg, data: &[u8]) -> Option<usize> {
+        let mut taken = 0;
+        while taken < data.len() && self.tools.budget > 0 {
+            let wire = self.wire_mut(leg);
+            match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
                 Ok(count) => {
-                    outbox.drain(..count);
+                    taken += count;
                     self.sent(leg, count);
                 }
                 Err(error) => match error.kind() {
@@ -697,13 +696,24 @@ impl Turn<'_> {
                     }
                     _ => {
                         self.broken(leg, &error);
-                        return;
+                        return None;
                     }
                 },
             }
         }
+        Some(taken)
+    }
+
+    /// Sends what is in an outbox, as far as the kernel and the budget go.
+    fn flush(&mut self, leg: Leg) {
+        let Some(mut outbox) = self.wire_mut(leg).outbox.take() else { return };
+        while !outbox.is_empty() && self.wire(leg).writable && self.tools.budget > 0 {
+            // A ring has its bytes in two runs; the second is first in the next round.
+            let Some(count) = self.send(leg, outbox.as_slices().0) else { return };
+            outbox.drain(..count);
+        }
         let low = self.tools.low_water();
-        let wire = self.connection.wire_mut(leg).expect("its outbox was just taken");
+        let wire = self.wire_mut(leg);
         if outbox.len() <= low {
             wire.blocked = false;
         }
@@ -868,25 +878,9 @@ impl Io for Turn<'_> {
         }
         let mut taken = 0;
         if wire.outbox.is_none() && wire.writable && !wire.connecting {
-            while taken < data.len() && self.tools.budget > 0 {
-                let wire = self.connection.wire_mut(leg).expect("seen above");
-                match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
-                    Ok(count) => {
-                        taken += count;
-                        self.sent(leg, count);
-                    }
-                    Err(error) => match error.kind() {
-                        io::ErrorKind::Interrupted => {}
-                        io::ErrorKind::WouldBlock => {
-                            wire.writable = false;
-                            break;
-                        }
-                        _ => {
-                            self.broken(leg, &error);
-                            return data.len();
-                        }
-                    },
-                }
+            match self.send(leg, data) {
+                Some(count) => taken = count,
+                None => return data.len(),
             }
         }
         if taken == data.len() {

@@ -11,7 +11,7 @@ use super::endpoint::{canonical, display};
 use super::error::{Error, Result};
 use super::fork::Listed;
 use super::options::{MAX_BACKLOG, SocketOptions};
-use super::{process, sys};
+use super::sys;
 
 /// A listening socket, or one on its way there.
 pub(crate) struct Listener {
@@ -82,7 +82,8 @@ impl Listener {
 
     /// listen(2). None is the system's maximum.
     pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {
-        let backlog = backlog.unwrap_or_else(process::backlog_max).min(MAX_BACKLOG);
+        // The kernel cuts it to its own maximum (net.core.somaxconn).
+        let backlog = backlog.unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
         self.socket().listen(backlog as i32).map_err(|error| {
             let target = self.address().map_or_else(|_| String::new(), |address| display(&address));
             Error::os("listen", target, &error)

@@ -3,7 +3,7 @@
 //!
 //! From the outside in: `server` and `stream` are what callers hold; `listener`, `accept`, `worker`
 //! and `connection` move a byte through a server; `service` is what a service sees of all that, and
-//! `services` holds those in Rust; `ledger` and `record` keep the books; `stop` ends it all.
+//! `services` holds those in Rust; `shared` is what a server's threads have in common; `ledger` and `record` keep the books; `stop` ends it all.
 
 #![deny(unsafe_code)]
 
@@ -23,7 +23,9 @@ mod resolve;
 pub mod server;
 pub mod service;
 pub mod services;
+mod shared;
 mod socket;
+mod steps;
 pub mod stop;
 pub mod stream;
 // The one file with `unsafe` in it.

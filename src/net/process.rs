@@ -60,7 +60,7 @@ fn ephemeral_ports() -> (u16, u16) {
 }
 
 /// The system's deepest accept queue.
-pub(crate) fn backlog_max() -> u32 {
+fn backlog_max() -> u32 {
     let text = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
     // The kernel's built-in default since 5.4, where /proc is not mounted.
     text.trim().parse().unwrap_or(4096)

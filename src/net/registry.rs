@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::server::Shared;
+use super::shared::Shared;
 use super::sys;
 
 static SERVERS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());

@@ -12,7 +12,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
 };
 use std::time::{Duration, Instant};
-use std::{hint, io};
+use std::{hint, io, thread};
 
 use parking_lot::Mutex;
 use socket2::{Domain, SockRef};
@@ -30,6 +30,9 @@ use super::wake::Waiter;
 const SPIN_FAILURES: u32 = 4;
 /// ...but for one wait in so many, to see whether the peer has become quick again.
 const SPIN_RETRY: u32 = 64;
+/// A spinning call keeps its CPU for so long, which is a little more than a peer that runs on another
+/// one takes to answer; then it lets others have it between its tries.
+const SPIN_ALONE: Duration = Duration::from_micros(40);
 /// How much `recv_until` looks at at a time.
 const PEEK: usize = 4096;
 /// How much a receive of known length reserves before anything has come, however much is asked.
@@ -58,15 +61,23 @@ impl Spin {
         {
             return None;
         }
-        let until = Instant::now() + self.limit;
+        let start = Instant::now();
+        let yield_from = start + SPIN_ALONE;
+        let until = start + self.limit;
         let until = deadline.map_or(until, |deadline| until.min(deadline));
         loop {
             if let Some(result) = attempt() {
                 self.failures.store(0, Relaxed);
                 return Some(result);
             }
-            hint::spin_loop();
-            if Instant::now() >= until {
+            let now = Instant::now();
+            if now >= yield_from {
+                // Not answered at once: whoever is to answer may be waiting for this very CPU.
+                thread::yield_now();
+            } else {
+                hint::spin_loop();
+            }
+            if now >= until {
                 self.failures.fetch_add(1, Relaxed);
                 return None;
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyTuple};
 
 use super::error::exception;
@@ -224,19 +225,34 @@ pub(super) fn unbuilt<'py>(
     }
 }
 
+/// A class of `rsock._types`.
+fn types<'py>(py: Python<'py>, class: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("rsock._types")?.getattr(class)
+}
+
+/// `SocketOptions()` and `Limits()`, made when they are first wanted.
+pub(super) static DEFAULT_OPTIONS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+pub(super) static DEFAULT_LIMITS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
 /// An object of one of the frozen dataclasses of `rsock._types`: the one given, or all defaults.
 pub(super) fn settings<'py>(
     py: Python<'py>,
     name: &str,
     class: &str,
+    defaults: &'static PyOnceLock<Py<PyAny>>,
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let class = py.import("rsock._types")?.getattr(class)?;
-    match value {
-        None => class.call0(),
-        Some(value) if value.is_instance(&class)? => Ok(value),
-        Some(value) => Err(wrong_type(name, &format!("a {}", class.getattr("__name__")?), &value)),
+    let Some(value) = value else {
+        // Frozen, so that all who say nothing can share one.
+        let default =
+            defaults.get_or_try_init(py, || types(py, class)?.call0().map(Bound::unbind))?;
+        return Ok(default.bind(py).clone());
+    };
+    let class = types(py, class)?;
+    if value.is_instance(&class)? {
+        return Ok(value);
     }
+    Err(wrong_type(name, &format!("a {}", class.getattr("__name__")?), &value))
 }
 
 /// The fields of `rsock.SocketOptions`, which has checked them.

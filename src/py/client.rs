@@ -91,7 +91,13 @@ impl Client {
             }
         };
         let timeout = args::timeout("timeout", timeout.as_ref())?;
-        let options = args::socket_options(&settings(py, "options", "SocketOptions", options)?)?;
+        let options = args::socket_options(&settings(
+            py,
+            "options",
+            "SocketOptions",
+            &args::DEFAULT_OPTIONS,
+            options,
+        )?)?;
         let source = source_address.map(|source| args::source(&source)).transpose()?;
         if !(0.0..=MOST_SPIN).contains(&spin) {
             return Err(PyValueError::new_err(format!(

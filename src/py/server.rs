@@ -180,8 +180,8 @@ impl Server {
         let drain =
             drain.map_or(Ok(Duration::from_secs(1)), |drain| args::seconds("drain", &drain))?;
         let name = optional_text("name", name.as_ref())?;
-        let options = settings(py, "options", "SocketOptions", options)?;
-        let limits = settings(py, "limits", "Limits", limits)?;
+        let options = settings(py, "options", "SocketOptions", &args::DEFAULT_OPTIONS, options)?;
+        let limits = settings(py, "limits", "Limits", &args::DEFAULT_LIMITS, limits)?;
         let service = self::service(py, service)?;
         let socket_options = args::socket_options(&options)?;
         if socket_options.linger.is_some_and(|linger| !linger.is_zero()) {

@@ -1,0 +1,225 @@
+//! What the threads of one server share: the limits, the books, the count of those let in, and how all
+//! are told to end. Must never own a thread's work, nor keep a lock while it waits.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::error::Result;
+use super::fork::Origin;
+use super::ledger::Ledger;
+use super::limits::Limits;
+use super::server::Config;
+use super::service::Service;
+use super::steps::{State, Steps};
+use super::stop::{Alive, Asked, Cause, Stop, StopReport};
+use super::sys::{self, PollFd};
+use super::wake::{EventFd, Waiter};
+use super::worker::{Inbox, Message};
+
+/// What the threads of a server share.
+pub(crate) struct Shared {
+    pub(crate) origin: Origin,
+    pub(crate) name: String,
+    pub(crate) service: Arc<dyn Service>,
+    pub(crate) limits: Limits,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stop: Stop,
+    /// Wakes the accept thread: a stop began, or a connection ended that it waits for. There while
+    /// that thread is.
+    pub(super) bell: Mutex<Option<Arc<EventFd>>>,
+    pub(crate) most_workers: usize,
+    pub(super) drain: Duration,
+    pub(super) address: Mutex<Option<SocketAddr>>,
+    admitted: AtomicUsize,
+    pub(super) most_admitted: AtomicUsize,
+    room_wanted: AtomicBool,
+    errors: AtomicU64,
+    workers: Mutex<Vec<Arc<Inbox>>>,
+    pub(super) steps: Mutex<Steps>,
+}
+
+/// An `Arc<Shared>` as the thing that `Alive` counts for.
+pub(super) struct Threads(pub(super) Arc<Shared>);
+
+impl AsRef<Stop> for Threads {
+    fn as_ref(&self) -> &Stop {
+        &self.0.stop
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config, most_workers: usize) -> Self {
+        Self {
+            origin: Origin::here(),
+            name: config.name.clone(),
+            service: Arc::clone(&config.service),
+            limits: config.limits.clone(),
+            ledger: Arc::new(Ledger::new(config.history)),
+            stop: Stop::new(),
+            bell: Mutex::new(None),
+            most_workers,
+            drain: config.drain,
+            address: Mutex::new(None),
+            admitted: AtomicUsize::new(0),
+            most_admitted: AtomicUsize::new(usize::MAX),
+            room_wanted: AtomicBool::new(false),
+            errors: AtomicU64::new(0),
+            workers: Mutex::new(Vec::new()),
+            steps: Mutex::new(Steps::new()),
+        }
+    }
+
+    /// The address it is bound to; None before that and after its end.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        *self.address.lock()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stop.has_begun() && self.stop.is_done()
+    }
+
+    /// Takes a place for a connection; false above the limit.
+    pub(crate) fn enter(&self) -> bool {
+        // Only the accept thread adds, so that nobody can take the place in between.
+        if self.admitted.load(SeqCst) >= self.most_admitted.load(Relaxed) {
+            return false;
+        }
+        self.admitted.fetch_add(1, SeqCst);
+        true
+    }
+
+    /// Gives a place back, and tells the accept thread where it waits for one.
+    pub(crate) fn leave(&self) {
+        self.admitted.fetch_sub(1, SeqCst);
+        if self.room_wanted.load(SeqCst) && self.room_wanted.swap(false, SeqCst) {
+            self.ring();
+        }
+    }
+
+    /// Whether a place is free; if not, `leave` will ring.
+    pub(crate) fn has_room(&self) -> bool {
+        let free = || self.admitted.load(SeqCst) < self.most_admitted.load(Relaxed);
+        if free() {
+            return true;
+        }
+        self.ask_for_room();
+        free()
+    }
+
+    /// Has the next connection that ends ring the bell.
+    pub(crate) fn ask_for_room(&self) {
+        self.room_wanted.store(true, SeqCst);
+    }
+
+    pub(crate) fn count_error(&self) {
+        self.errors.fetch_add(1, Relaxed);
+    }
+
+    /// Begins a stop from one of the server's own threads.
+    pub(crate) fn stop_by_itself(&self, cause: Cause) {
+        self.stop.begin(cause, self.drain);
+    }
+
+    pub(super) fn state(&self) -> State {
+        let state = self.steps.lock().state;
+        if !self.stop.has_begun() {
+            state
+        } else if self.stop.is_done() {
+            State::Stopped
+        } else {
+            State::Draining
+        }
+    }
+
+    /// Begins a stop, or brings its deadline nearer. Returns at once.
+    pub(crate) fn signal_stop(&self, cause: Cause, drain: Duration) {
+        match self.stop.begin(cause, drain) {
+            Asked::First => {
+                self.ring();
+                self.close_unserved();
+            }
+            Asked::Sooner => {
+                let workers = self.workers.lock().clone();
+                for worker in workers {
+                    worker.send(Message::Deadline);
+                }
+            }
+            Asked::Again => {}
+        }
+    }
+
+    /// A server that does not serve yet has no thread that would close its listener.
+    fn close_unserved(&self) {
+        let mut steps = self.steps.lock();
+        let listener = if steps.busy { None } else { steps.listener.take() };
+        drop(steps);
+        if let Some(listener) = listener {
+            listener.close();
+        }
+    }
+
+    fn ring(&self) {
+        let bell = self.bell.lock().clone();
+        if let Some(bell) = bell {
+            bell.set();
+        }
+    }
+
+    /// The accept thread has ended: nobody hears the bell any more.
+    pub(crate) fn hang_up(&self) {
+        *self.bell.lock() = None;
+    }
+
+    /// Starts a thread that is joined by the stop. It blocks all signals: they belong to Python's.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let alive = Alive::new(Threads(Arc::clone(self)));
+        let start = || {
+            thread::Builder::new().name(name).spawn(move || {
+                // Dropped last, after all that the body owned: descriptors are closed by then.
+                let _alive = alive;
+                body();
+            })
+        };
+        let thread = sys::with_signals_blocked(start)?;
+        self.stop.keep(thread);
+        Ok(())
+    }
+
+    /// Makes a worker known to those who bring the deadline nearer.
+    pub(crate) fn enlist(&self, worker: &Arc<Inbox>) {
+        self.workers.lock().push(Arc::clone(worker));
+    }
+
+    /// A worker has ended, and with it whoever could be told.
+    pub(crate) fn delist(&self, worker: &Arc<Inbox>) {
+        self.workers.lock().retain(|listed| !Arc::ptr_eq(listed, worker));
+    }
+
+    /// Waits for the end of the last thread; None after the deadline.
+    pub(super) fn wait(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<StopReport>> {
+        while !self.has_ended() {
+            // None where the last thread ends just now.
+            let Some(done) = self.stop.done() else { continue };
+            if !waiter.wait(&mut [PollFd::readable(done.as_fd())], deadline)? {
+                return Ok(None);
+            }
+        }
+        // From here on its port is no longer its own.
+        *self.address.lock() = None;
+        Ok(Some(self.stop.report(self.errors.load(Relaxed), waiter)))
+    }
+}
