@@ -394,7 +394,8 @@ impl Worker {
             self.shared.count_error();
         }
         self.shared.ledger.close(place, by, error);
-        if self.draining.is_some() {
+        // From the call of `stop` on, which is before this worker hears of it.
+        if self.shared.stop.has_begun() {
             self.shared.stop.count(reset && by == ClosedBy::Stop);
         }
         for socket in sockets {
