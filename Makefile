@@ -39,9 +39,9 @@ bench: $(VENV)/.built
 build: $(VENV)/.built
 
 rust-test:
-	cargo test --no-default-features --target-dir target/cargo
+	cargo test --no-default-features --target-dir target/cargo $(ARGS)
 
-# Arguments for pytest go into ARGS: make python-test ARGS="-k stop -x".
+# Arguments go into ARGS: make python-test ARGS="-k stop -x", make rust-test ARGS=stop.
 python-test: $(VENV)/.built
 	$(BIN)/python -m pytest $(ARGS)
 

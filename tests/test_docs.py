@@ -46,4 +46,4 @@ def test_the_readme_shows_how_it_is_used() -> None:
 def test_contributing_points_at_the_lines_it_names() -> None:
     text = references.PAGE.read_text()
     assert len(references.REFERENCE.findall(text)) >= 10
-    assert text == references.brought_up_to_date(text), "run tests/references.py"
+    assert text == references.brought_up_to_date(text), "run .venv/bin/python tests/references.py"

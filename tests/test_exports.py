@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import pydoc
+import re
 import types
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from support import output_of
@@ -24,6 +26,7 @@ PUBLIC = [
     "Record",
     "RsockError",
     "Server",
+    "Service",
     "SocketOptions",
     "StateError",
     "StopReport",
@@ -52,6 +55,16 @@ def names_in(body: list[ast.stmt]) -> set[str]:
 
 def test_the_names_promised_are_there() -> None:
     assert set(PUBLIC) <= set(rsock.__all__)
+
+
+def test_every_registered_service_is_exported() -> None:
+    source = (Path(__file__).parent.parent / "src" / "py" / "service.rs").read_text()
+    registered = set(
+        re.findall(r"^    (\w+)\([^\n]*\) => ", source.split("\nservices! {")[1], re.M)
+    )
+    assert "Echo" in registered
+    assert registered == {kind.__name__ for kind in _rsock.Service.__subclasses__()}
+    assert registered <= set(rsock.__all__)
 
 
 def test_all_is_sorted_without_doubles_and_true() -> None:

@@ -1,8 +1,11 @@
-"""Real sockets for Python, run by Rust threads: `from rsock import Server, Client`.
+"""Real sockets for Python, run by Rust threads.
 
-This file owns the list of public names and nothing else; whatever is not in `__all__` may change
-without notice.
+`with Server() as server:` listens and echoes; `server.client()` or `Client(host, port)` talks to
+it; `server.ledger` has the account of every connection.
 """
+
+# This file owns the list of public names and nothing else; whatever is not in `__all__` may change
+# without notice.
 
 from ._client import Client
 from ._exceptions import IncompleteRead, RsockError, StateError
@@ -10,6 +13,7 @@ from ._rsock import (
     Echo,
     Ledger,
     Record,
+    Service,
     __version__,
     process_limits,
     raise_fd_limit,
@@ -39,6 +43,7 @@ __all__ = [
     "Record",
     "RsockError",
     "Server",
+    "Service",
     "SocketOptions",
     "StateError",
     "StopReport",

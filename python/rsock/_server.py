@@ -74,7 +74,10 @@ class Server(_rsock.Server):
     `history`: how many closed connections the ledger remembers.
     `drain`: seconds that `stop()` gives the open connections by default.
     `name`: what it is called in error messages.
-    The others are not built yet and take their defaults only.
+    `fd`: the descriptor of a TCP socket to listen on, in place of host and port; the server owns
+    it from the first step on, and closes it.
+    `transport`, `path`, `faults`, `seed`, `trace`, `on_error` and `allow_external` are not built
+    yet and take their defaults only.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
@@ -203,7 +206,7 @@ class Server(_rsock.Server):
     # The compiled class signals its threads when it is freed, right after this.
     def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
         try:
-            if self.state != "serving":
+            if self.state not in ("created", "bound", "listening", "serving"):
                 return
             text = f"never stopped: {self!r}; use `with`, or call stop()"
         except Exception:
@@ -220,7 +223,10 @@ def run_server(
     service: _rsock.Service | None = None,
     **options: Unpack[_ServerOptions],
 ) -> StopReport:
-    """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`."""
+    """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`.
+
+    `options` are the keywords of `Server`: workers, limits, drain and so on.
+    """
     return Server(host, port, service, **options).run()
 
 

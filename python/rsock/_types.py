@@ -183,7 +183,8 @@ class StopReport:
     forced: connections that were reset at the deadline.
     abandoned: handler threads that did not return in time and were left behind.
     errors: services and handlers that failed during the server's life.
-    cause: why it stopped: "stop", "SIGINT", "SIGTERM", "exception", "accept error" or "exit".
+    cause: why it stopped: "stop", "SIGINT", "SIGTERM", "exception", "accept error", "exit", or
+        "dropped" (collected without a stop).
     seconds: how long stopping took.
     """
 

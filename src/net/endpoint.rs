@@ -2,7 +2,7 @@
 //! Must never ask a resolver; that is `resolve`.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::error::{Error, Result};
 use super::sys;
@@ -116,8 +116,20 @@ impl Target {
         if host.contains(char::is_whitespace) || host.contains(char::is_control) {
             return bad("a host has no spaces and no control characters");
         }
+        if host.contains('/') {
+            return bad("a host alone, not a URL or a path");
+        }
         let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        Ok(Self { host: inner.unwrap_or(host).to_owned(), port })
+        let bare = inner.unwrap_or(host);
+        // Only IPv6 addresses have colons, with a scope perhaps.
+        if bare.contains(':')
+            && bare.split('%').next().is_none_or(|ip| ip.parse::<Ipv6Addr>().is_err())
+        {
+            return bad(
+                "no IPv6 address; if that is a port at its end, give it apart: (host, port)",
+            );
+        }
+        Ok(Self { host: bare.to_owned(), port })
     }
 
     /// The host as given.
@@ -186,6 +198,10 @@ mod tests {
         for bad in ["", "a b", "a\0b", "a\nb", &"x".repeat(254)] {
             assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
         }
+        for bad in ["127.0.0.1:80", "localhost:0", "http://a", "::1::"] {
+            assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
+        }
+        assert!(Target::new("fe80::1%eth0", 0).is_ok());
         assert!(Target::new(&"x".repeat(253), 0).is_ok());
         assert_eq!(Target::new("[::1]", 7).unwrap().numeric(), Some("[::1]:7".parse().unwrap()));
         assert_eq!(Target::new("example.org", 7).unwrap().numeric(), None);

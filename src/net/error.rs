@@ -94,7 +94,8 @@ impl Error {
     /// Use of a closed stream: EBADF, as with any socket.
     #[must_use]
     pub fn closed(step: &'static str) -> Self {
-        Self::errno(step, "", libc::EBADF)
+        let hint = "the client is closed".to_owned();
+        Self::Os { step, target: String::new(), errno: libc::EBADF, hint }
     }
 
     /// This error, with what had been taken when it came.

@@ -471,7 +471,9 @@ pub fn stop_all(
     cause: Cause,
     waiter: &mut dyn Waiter,
 ) -> Result<Vec<StopReport>> {
-    let servers = registry::all();
+    // One that was dropped ends by itself, and nobody asks for its report.
+    let mut servers = registry::all();
+    servers.retain(|server| !server.stop.was_dropped() || cause == Cause::Exit);
     for server in &servers {
         let drain = drain.unwrap_or(server.drain);
         server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));

@@ -146,6 +146,11 @@ impl Stop {
         self.state.lock().begun.is_some()
     }
 
+    /// Whether it began because nobody held the server any more.
+    pub(crate) fn was_dropped(&self) -> bool {
+        self.state.lock().begun.is_some_and(|(_, cause)| cause == Cause::Dropped)
+    }
+
     /// Until when connections may drain.
     pub(crate) fn deadline(&self) -> Instant {
         self.state.lock().deadline

@@ -125,6 +125,7 @@ pub struct Stream {
     /// What `setsockopt` was told, for the socket that takes this one's place in `connect`.
     told: Mutex<Vec<(i32, i32, OptionValue)>>,
     source: Option<SocketAddr>,
+    peer: Mutex<Option<SocketAddr>>,
     spin: Spin,
     /// Kept for after the close, as `socket` does.
     family: AtomicI32,
@@ -160,6 +161,7 @@ impl Stream {
             options,
             told: Mutex::new(Vec::new()),
             source,
+            peer: Mutex::new(None),
             spin: Spin { limit: spin, failures: AtomicU32::new(0), waits: AtomicU32::new(0) },
             family: AtomicI32::new(domain.into()),
             origin: Origin::here(),
@@ -294,6 +296,9 @@ impl Stream {
         if self.is_closed() {
             return Err(Error::closed(step));
         }
+        if result.is_ok() {
+            *self.peer.lock() = Some(canonical(address));
+        }
         if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
             // Half a handshake is no socket to go on with; a fresh one is.
             let _ = self.renew(&socket, Domain::for_address(address));
@@ -344,6 +349,11 @@ impl Stream {
         sys::replace(fresh.as_fd(), socket.as_fd())
     }
 
+    /// Whom it was last connected to, for messages; a socket that was reset no longer knows.
+    fn peer_text(&self) -> String {
+        self.peer.lock().as_ref().map_or_else(String::new, display)
+    }
+
     /// Tries, and waits where there is nothing to be had.
     fn attempt<T>(
         &self,
@@ -361,13 +371,13 @@ impl Stream {
                 io::ErrorKind::WouldBlock => None,
                 // Not the end of the call: PEP 475. The waiter looks for signals.
                 io::ErrorKind::Interrupted => None,
-                _ => Some(Err(Error::os(step, "", &error))),
+                _ => Some(Err(Error::os(step, self.peer_text(), &error))),
             },
         };
         let mut result = once();
         while result.is_none() {
             if deadline.timeout == Some(Duration::ZERO) {
-                return Err(Error::errno(step, "", libc::EAGAIN));
+                return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
             }
             let until = deadline.at();
             if interest == Interest::Readable && waiter.may_spin() {
@@ -381,7 +391,7 @@ impl Stream {
                 Interest::Writable => PollFd::writable(fd),
             };
             if !waiter.wait(&mut [poll], until)? {
-                return Err(Error::TimedOut { step, target: String::new() });
+                return Err(Error::TimedOut { step, target: self.peer_text() });
             }
             result = once();
         }
@@ -456,13 +466,14 @@ impl Stream {
     /// All up to and with `delimiter`, looking before taking, so that nothing behind it is taken.
     /// None where the peer has finished before the first byte; otherwise as `recv_exactly`, and
     /// `OverLimit` when the delimiter does not end within `limit` bytes.
+    /// `step` is the name of the call in errors.
     pub fn recv_until(
         &self,
+        step: &'static str,
         delimiter: &[u8],
         limit: usize,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<u8>> {
-        let step = "recv_until";
         let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         loop {

@@ -121,6 +121,9 @@ pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
             return Ok((std::net::Ipv4Addr::UNSPECIFIED, port(&number)?).into());
         }
     }
+    if !value.is_instance_of::<PyTuple>() {
+        return Err(wrong_type("source_address", "a (host, port) pair", value));
+    }
     let target = address(value)?;
     target.numeric().ok_or_else(|| {
         PyValueError::new_err(format!("source_address {}: give a numeric host", shown(value)))

@@ -34,6 +34,28 @@ impl Client {
     fn inner(&self) -> &Stream {
         &self.inner
     }
+
+    fn read_until<'py>(
+        &self,
+        py: Python<'py>,
+        step: &'static str,
+        delimiter: &[u8],
+        limit: isize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let limit = length("limit", limit)?;
+        if delimiter.is_empty() {
+            return Err(PyValueError::new_err("delimiter b'': must not be empty"));
+        }
+        if limit < delimiter.len() {
+            return Err(PyValueError::new_err(format!(
+                "limit {limit}: has no room for a delimiter of {} bytes",
+                delimiter.len()
+            )));
+        }
+        let taken =
+            Attached::run(py, |waiter| self.inner().recv_until(step, delimiter, limit, waiter))?;
+        Ok(PyBytes::new(py, &taken))
+    }
 }
 
 /// States of RFC 9293 by the kernel's numbers (include/net/tcp_states.h).
@@ -256,27 +278,14 @@ impl Client {
         limit: isize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let delimiter = Source::new(delimiter)?;
-        let delimiter = delimiter.as_slice();
-        let limit = length("limit", limit)?;
-        if delimiter.is_empty() {
-            return Err(PyValueError::new_err("delimiter b'': must not be empty"));
-        }
-        if limit < delimiter.len() {
-            return Err(PyValueError::new_err(format!(
-                "limit {limit}: has no room for a delimiter of {} bytes",
-                delimiter.len()
-            )));
-        }
-        let taken = Attached::run(py, |waiter| self.inner().recv_until(delimiter, limit, waiter))?;
-        Ok(PyBytes::new(py, &taken))
+        self.read_until(py, "recv_until", delimiter.as_slice(), limit)
     }
 
     /// Receives a line, its b"\n" included: `recv_until(b"\n", limit)`.
     #[pyo3(signature = (limit=65_536))]
     fn recv_line<'py>(&self, py: Python<'py>, limit: isize) -> PyResult<Bound<'py, PyBytes>> {
-        self.recv_until(py, PyBytes::new(py, b"\n").into_any(), limit)
+        self.read_until(py, "recv_line", b"\n", limit)
     }
-
     /// Ends one direction or both: shutdown(2), with socket.SHUT_RD, SHUT_WR or SHUT_RDWR. Does not
     /// block. After SHUT_WR the peer sees the end, and can still be read.
     fn shutdown(&self, py: Python<'_>, how: i32) -> PyResult<()> {

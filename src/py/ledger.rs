@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::basic::CompareOp;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList};
 
-use super::args::{deadline, timeout};
+use super::args::{deadline, timeout, whole};
 use super::error::exception;
 use super::process::object;
 use super::wait::Attached;
@@ -116,10 +117,18 @@ impl Ledger {
     fn wait<'py>(
         &self,
         py: Python<'py>,
-        open: Option<u64>,
-        closed: Option<u64>,
+        open: Option<Bound<'py, PyAny>>,
+        closed: Option<Bound<'py, PyAny>>,
         timeout: Patience,
     ) -> PyResult<Bound<'py, PyList>> {
+        if open.is_none() && closed.is_none() {
+            return Err(PyTypeError::new_err("wait() for what? Give open=, closed= or both"));
+        }
+        let count = |name, value: Option<Bound<'py, PyAny>>| {
+            let number = value.map(|value| whole(name, &value, 0, i64::MAX)).transpose();
+            number.map(|number| number.map(|number| number as u64))
+        };
+        let (open, closed) = (count("open", open)?, count("closed", closed)?);
         let inner = self.inner(py)?;
         let deadline = timeout.deadline();
         let found = Attached::run(py, |waiter| inner.wait(open, closed, deadline, waiter))?;
@@ -218,19 +227,26 @@ impl Record {
         self.inner.sent().bytes
     }
 
-    /// Bits received, as RFC 147 counts.
+    /// Bits received: 8 × `bytes_in`.
     #[getter]
     fn bits_in(&self) -> u64 {
         self.inner.received().bytes * 8
     }
 
-    /// Bits sent.
+    /// Bits sent: 8 × `bytes_out`.
     #[getter]
     fn bits_out(&self) -> u64 {
         self.inner.sent().bytes * 8
     }
 
-    /// What ended it: "peer", "service", "reset", "limit", "error" or "stop"; None while it is open.
+    /// What ended it; None while it is open.
+    ///
+    /// - "peer": the peer finished first (FIN), and got all that it was owed.
+    /// - "reset": the peer's RST. A client that closes with data unread sends one, too.
+    /// - "service": the service ended it.
+    /// - "limit": a limit did; `limit` names it.
+    /// - "error": an error of ours, or of the service; `error` has its words.
+    /// - "stop": the server stopped, in peace or at the deadline (its StopReport counts each).
     #[getter]
     fn closed_by(&self) -> Option<&'static str> {
         self.inner.closed_by().map(ClosedBy::name)

@@ -268,7 +268,8 @@ impl Server {
     }
 
     /// Stops accepting, delivers what is owed for up to `drain` seconds (None: the server's own), then
-    /// resets what is left; 0 resets at once. Connections that wait in the queue are still served.
+    /// resets what is left; 0 resets at once. Once started, it still serves those that wait in the
+    /// queue. A connection that has sent nothing yet is given 0.25 s for its first byte.
     ///
     /// Blocks, with the interpreter released, for at most `drain` and 50 ms. A second call, from any
     /// thread, takes the earlier deadline and returns the same StopReport. Ctrl-C ends the wait, not
