@@ -16,6 +16,11 @@ from support import fds, threads
 
 from rsock import Client, Server
 
+# A shell starts its background jobs with SIGINT ignored, and so would be all that is started from
+# here: a handler of our own has them begin with the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 PEERS = Path(__file__).parent / "peers"
 
 
