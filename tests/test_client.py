@@ -365,23 +365,6 @@ def test_localhost_is_resolved(echo: Server) -> None:
         assert says_back(client)
 
 
-@pytest.fixture
-def full_listener() -> Iterator[tuple[str, int]]:
-    """A listener whose queue is full: handshakes with it do not finish."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(listener(backlog=0))
-        address = listening.getsockname()
-        for _ in range(20):
-            peer = stack.enter_context(socket.socket())
-            peer.setblocking(False)
-            peer.connect_ex(address)
-            if not select.select([], [peer], [], 0.1)[1]:
-                break
-        else:
-            pytest.skip("the queue of a listener has no end here")
-        yield address
-
-
 def test_a_connect_that_takes_too_long_is_a_timeout_error(full_listener: tuple[str, int]) -> None:
     host, port = full_listener
     before = fds()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import time
@@ -109,23 +108,6 @@ def test_interrupt_sendall(pair: Pair) -> None:
         got += part
     assert 0 < len(got) < len(data)
     assert data.startswith(bytes(got))
-
-
-@pytest.fixture
-def full_listener() -> Iterator[tuple[str, int]]:
-    """A listener whose queue is full: handshakes with it do not finish."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(listener(backlog=0))
-        address = listening.getsockname()
-        for _ in range(20):
-            peer = stack.enter_context(socket.socket())
-            peer.setblocking(False)
-            peer.connect_ex(address)
-            if not select.select([], [peer], [], 0.1)[1]:
-                break
-        else:
-            pytest.skip("the queue of a listener has no end here")
-        yield address
 
 
 @pytest.mark.parametrize("timeout", [None, 30.0])
