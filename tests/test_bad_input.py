@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import functools
 import os
 import socket
+import socketserver
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 from support import LOOPBACK, closed_port, error_number, fds, has_ipv6, listener, output_of, threads
 
-from rsock import Client, Echo, Limits, Server, SocketOptions
+from rsock import Accept, Client, Echo, Handler, Limits, Server, SocketOptions
 
 # Every place where an address is given. `Any`, because the values are wrong on purpose.
 Place = Callable[[Any, Any], object]
@@ -260,20 +263,77 @@ def test_a_refused_connection_is_named_with_step_and_address() -> None:
 async def coroutine_function(connection: object) -> None: ...
 
 
-def plain_function(connection: object) -> None: ...
+async def asynchronous_generator(connection: object) -> AsyncIterator[bytes]:
+    yield b""
+
+
+def generator(connection: object) -> Iterator[bytes]:
+    yield b""
+
+
+def function_of_none() -> None: ...
+
+
+def function_of_two(connection: object, more: object) -> None: ...
+
+
+class Awaited:
+    async def __call__(self, connection: object) -> None: ...
+
+
+class Requests(socketserver.BaseRequestHandler): ...
+
+
+class Lines(asyncio.Protocol): ...
+
+
+class Whatever: ...
+
+
+@pytest.mark.parametrize(
+    ("service", "instead"),
+    [
+        (5, "Echo()"),
+        ("Echo", "Echo()"),
+        ([], "Echo()"),
+        (object(), "Echo()"),
+        (Echo, "Echo()"),
+        (Accept, "Accept()"),
+        (Whatever, "Echo()"),
+        (Requests, "function of one connection"),
+        (Lines, "function of one connection"),
+        (coroutine_function, "def coroutine_function(conn)"),
+        (functools.partial(coroutine_function), "plain function"),
+        (asynchronous_generator, "plain function"),
+        (Awaited(), "plain function"),
+        (generator, "plain function"),
+        (function_of_none, "one argument"),
+        (function_of_two, "functools.partial"),
+        (lambda: None, "one argument"),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_a_service_that_is_none_is_told_what_would_be(service: Any, instead: str) -> None:
+    before = fds()
+    with pytest.raises(TypeError) as caught:
+        Server(service=service)
+    assert instead in str(caught.value)
+    assert fds() == before
+    if callable(service):
+        with pytest.raises(TypeError) as caught:
+            Handler(service)
+        assert instead in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "service",
-    [5, "Echo", Echo, plain_function, lambda _: None, coroutine_function, object(), []],
-    ids=["int", "str", "class", "function", "lambda", "coroutine function", "object", "list"],
+    [print, functools.partial(function_of_two, more=1), lambda _, __=True: None, [].append],
+    ids=["builtin", "partial", "default", "method"],
 )
-def test_a_service_that_is_none_is_told_what_would_be(service: Any) -> None:
-    before = fds()
-    with pytest.raises(TypeError) as caught:
-        Server(service=service)
-    assert "Echo()" in str(caught.value)
-    assert fds() == before
+def test_whatever_takes_one_argument_may_be_a_handler(service: Any) -> None:
+    handler = Server(service=service).service
+    assert isinstance(handler, Handler)
+    assert handler.function is service
 
 
 @pytest.mark.parametrize(
@@ -285,7 +345,7 @@ def test_a_service_that_is_none_is_told_what_would_be(service: Any) -> None:
         ("faults", (object(),)),
         ("seed", 1),
         ("trace", True),
-        ("on_error", "raise"),
+        ("on_error", "print"),
         ("allow_external", True),
         ("workers", 0),
         ("workers", -1),
@@ -313,6 +373,7 @@ def test_an_argument_of_server_it_cannot_honour_is_named(name: str, value: Any) 
         ("limits", {"connections": 1}),
         ("options", {"nodelay": True}),
         ("fd", "3"),
+        ("on_error", 5),
     ],
 )
 def test_an_argument_of_server_of_another_type_is_a_type_error(name: str, value: Any) -> None:
@@ -391,7 +452,8 @@ def test_a_descriptor_that_is_not_open_is_refused() -> None:
         ("write", 5.0),
         ("line", 100),
         ("datagram", 100),
-        ("handler_threads", 2),
+        ("handler_threads", 0),
+        ("handler_threads", 10_001),
         ("connections", 0),
         ("connections", -1),
         ("overflow", "drop"),

@@ -1,11 +1,13 @@
 """Reads what Linux accounts for a process: its threads' time, its memory, its descriptors.
 
 Must never touch the process, nor read a clock that the kernel only brings up to date at its
-ticks: a sleeping thread's account is exact, so time is read when the threads are asleep.
+ticks: a sleeping thread's account is exact, so time is read when the threads are asleep. A thread
+that ends while it is looked at is no error.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from harness.children import BenchmarkError
@@ -16,15 +18,31 @@ GLANCE = 0.0005
 
 
 def cpu_nanoseconds(pid: int, threads: str = "") -> int:
-    """Time on a CPU of all threads whose name begins with `threads`, once they are asleep."""
+    """Time on a CPU of all threads whose name begins with `threads`, once they are asleep.
+
+    What has been spent by threads that have ended since is not in it.
+    """
     come_to_rest(pid, threads)
-    accounts = [(task / "schedstat").read_text() for task in _tasks(pid, threads)]
+    accounts = _read(pid, threads, "schedstat")
     return sum(int(account.split()[0]) for account in accounts)
+
+
+def process_cpu_nanoseconds(pid: int) -> int:
+    """Time on a CPU of the whole process, ended threads included, once the others are asleep.
+
+    Of an ended thread its last moments are missing, some microseconds: what it did after its
+    account was last brought up to date.
+    """
+    come_to_rest(pid)
+    # What clock_getcpuclockid(3) makes of a process: 2 is CPUCLOCK_SCHED, the account of which
+    # schedstat shows each thread's part, in nanoseconds. (utime and stime count ticks.)
+    return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 def at_rest(pid: int, threads: str = "") -> bool:
     """Whether all threads whose name begins with `threads` are asleep."""
-    states = [_state(task) for task in _tasks(pid, threads)]
+    # The second field is the name in brackets, which may itself hold spaces and brackets.
+    states = [stat.rpartition(")")[2].split()[0] for stat in _read(pid, threads, "stat")]
     if not states:
         raise BenchmarkError(f"process {pid} has no thread named {threads}*")
     return all(state == "S" for state in states)
@@ -57,12 +75,10 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(GLANCE)
 
 
-def _tasks(pid: int, threads: str) -> Iterator[Path]:
+def _read(pid: int, threads: str, file: str) -> Iterator[str]:
+    """A file of each thread whose name begins with `threads`."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().startswith(threads):
-            yield task
-
-
-def _state(task: Path) -> str:
-    # The second field is the name in brackets, which may itself hold spaces and brackets.
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+        # Either error says that the thread has ended: before the file was opened, or since.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if (task / "comm").read_text().startswith(threads):
+                yield (task / file).read_text()

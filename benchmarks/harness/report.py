@@ -103,7 +103,7 @@ def facts(rounds: int) -> dict[str, str]:
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{name: version for name in ("rsock", "uvloop") if (version := _version(name))},
+        **{name: version for name in ("rsock", "uvloop", "gevent") if (version := _version(name))},
     }
 
 

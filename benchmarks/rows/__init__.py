@@ -4,6 +4,7 @@ from harness.contest import Row
 
 from rows.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
 from rows.echo import ECHO_50, ECHO_500
+from rows.handler import HANDLER
 from rows.idle import IDLE
 from rows.spinning import SPINNING
 from rows.start_stop import START_STOP
@@ -17,4 +18,5 @@ ROWS: tuple[Row, ...] = (
     CLIENT_BUSY,
     CLIENT_ONE_CORE,
     SPINNING,
+    HANDLER,
 )

@@ -1,16 +1,20 @@
 """Real sockets for Python, run by Rust threads.
 
 `with Server() as server:` listens and echoes; `server.client()` or `Client(host, port)` talks to
-it; `server.ledger` has the account of every connection.
+it; `Server(service=function)` serves each connection with a function of yours; `server.ledger` has
+the account of every connection.
 """
 
 # This file owns the list of public names and nothing else; whatever is not in `__all__` may change
 # without notice.
 
 from ._client import Client
+from ._connection import Connection
 from ._exceptions import IncompleteRead, RsockError, StateError
 from ._rsock import (
+    Accept,
     Echo,
+    Handler,
     Ledger,
     Record,
     Service,
@@ -32,10 +36,13 @@ from ._types import (
 )
 
 __all__ = [
+    "Accept",
     "Client",
+    "Connection",
     "Echo",
     "Endpoint",
     "FiveTuple",
+    "Handler",
     "IncompleteRead",
     "Ledger",
     "Limits",

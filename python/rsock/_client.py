@@ -1,22 +1,12 @@
-"""`Client`: the connecting side, as far as it is best said in Python.
+"""`Client`: the connecting side. What it shares with a server's connections is in `_stream.py`."""
 
-Context managers, displays and the enums that `socket.socket` gives. Whatever moves bytes stays the
-method of the compiled class: nothing here may stand between a caller and `send` or `recv`.
-"""
-
-import builtins
-import socket
-import warnings
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
-
-from . import _display, _rsock
+from . import _rsock
+from ._stream import StreamMethods
 
 __all__ = ["Client"]
 
 
-class Client(_rsock.Client):
+class Client(StreamMethods, _rsock.Client):
     """A real socket, connecting to any server; blocking, like the standard library's.
 
     `Client(host, port)` or `Client((host, port))` connects, names being resolved by the system and
@@ -27,8 +17,9 @@ class Client(_rsock.Client):
     address met, such as ConnectionRefusedError.
 
     Methods with the names of `socket.socket` have its meaning, errors and return values. Beside
-    them are `recv_exactly`, `recv_until`, `recv_line`, `abort`, `five_tuple` and `tcp_info`.
-    A stream has no hidden buffer: what a call does not return stays in the kernel.
+    them are `recv_exactly`, `recv_until`, `recv_line`, `abort`, `to_socket`, `five_tuple`,
+    `tcp_info` and `record`. A stream has no hidden buffer: what a call does not return stays in
+    the kernel.
 
     `timeout`: seconds that one call may take, as in `settimeout`; None waits for ever.
     `options`: a `SocketOptions`, set before connecting.
@@ -40,58 +31,3 @@ class Client(_rsock.Client):
 
     `with` and `async with` close it at the end.
     """
-
-    @property
-    def family(self) -> socket.AddressFamily:
-        """AF_INET or AF_INET6, as `socket.socket.family`."""
-        return socket.AddressFamily(super().family)
-
-    @property
-    def type(self) -> socket.SocketKind:
-        """SOCK_STREAM, as `socket.socket.type`."""
-        return socket.SocketKind(super().type)
-
-    # `type` is the property above from here on; annotations say `builtins.type`.
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: builtins.type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: builtins.type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # Closing does not wait for the peer, so it needs no thread (with SO_LINGER it may, which
-        # whoever set it has asked for).
-        self.close()
-
-    def __repr__(self) -> str:
-        return _display.client_repr(self)
-
-    def _repr_html_(self) -> str:
-        return _display.client_html(self)
-
-    # `warn` is bound here because the module's globals may be gone when the interpreter exits.
-    def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
-        try:
-            if self.closed:
-                return
-            text = f"unclosed {self!r}"
-        except Exception:
-            # Not readable any more, or made in the parent of this process: not ours to close.
-            return
-        _warn(text, ResourceWarning, source=self)
-        # A warning that is kept keeps its source: the peer must not wait for that.
-        self.close()

@@ -14,19 +14,19 @@ from ._exceptions import StateError
 from ._types import Endpoint
 
 if TYPE_CHECKING:
-    from ._client import Client
     from ._rsock import Ledger, Record
     from ._server import Server
+    from ._stream import StreamMethods
 
 __all__ = [
-    "client_html",
-    "client_repr",
     "ledger_html",
     "ledger_repr",
     "record_html",
     "record_repr",
     "server_html",
     "server_repr",
+    "stream_html",
+    "stream_repr",
 ]
 
 _T = TypeVar("_T")
@@ -65,20 +65,23 @@ def server_repr(server: "Server") -> str:
 
 
 @_never_raises
-def client_repr(client: "Client") -> str:
+def stream_repr(stream: "StreamMethods") -> str:
     """`<Client 127.0.0.1:50312 -> 127.0.0.1:8080 connected>`."""
-    local, remote, state = _client_sides(client)
-    sides = " -> ".join(str(side) for side in (local, remote) if side is not None)
-    return f"<{' '.join(filter(None, (type(client).__name__, sides, state)))}>"
+    local, remote, state = _stream_sides(stream)
+    record = stream.record
+    accepted = record is not None and record.role == "server"
+    sides = _arrow(record).join(str(side) for side in (local, remote) if side is not None)
+    words = (type(stream).__name__, str(stream.id) if accepted else "", sides, state)
+    return f"<{' '.join(filter(None, words))}>"
 
 
 @_never_raises
 def record_repr(record: "Record") -> str:
     """`<Record 7 tcp 127.0.0.1:80 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
     end = "open" if record.closed_by is None else f"closed by {_end(record)}"
+    ends = f"{record.local}{_arrow(record)}{record.remote}"
     return (
-        f"<Record {record.id} {record.transport} {record.local} <- {record.remote} {end}"
-        f" {_seconds(record.seconds)},"
+        f"<Record {record.id} {record.transport} {ends} {end} {_seconds(record.seconds)},"
         f" in {record.messages_in:,} ({_bytes(record.bytes_in)}),"
         f" out {record.messages_out:,} ({_bytes(record.bytes_out)})>"
     )
@@ -136,22 +139,27 @@ def server_html(server: "Server") -> str:
 
 
 @_never_raises
-def client_html(client: "Client") -> str:
-    """One client as an HTML table of names and values."""
-    local, remote, state = _client_sides(client)
+def stream_html(stream: "StreamMethods") -> str:
+    """One stream as an HTML table of names and values."""
+    local, remote, state = _stream_sides(stream)
     rows = [("state", state)]
     if local is not None:
         rows.append(("local", str(local)))
     if remote is not None:
         rows.append(("remote", str(remote)))
-    if not client.closed:
-        timeout = client.gettimeout()
-        rows.append(("descriptor", str(client.fileno())))
+    if not stream.closed:
+        timeout = stream.gettimeout()
+        rows.append(("descriptor", str(stream.fileno())))
         rows.append(("timeout", "none" if timeout is None else _seconds(timeout)))
-    return _html_table(type(client).__name__, (), rows)
+    return _html_table(type(stream).__name__, (), rows)
 
 
 # What they are made of.
+
+
+def _arrow(record: "Record | None") -> str:
+    """From whoever connected to whoever was connected to, our own side being on the left."""
+    return " <- " if record is not None and record.role == "server" else " -> "
 
 
 def _server_address(server: "Server") -> str:
@@ -163,14 +171,14 @@ def _server_address(server: "Server") -> str:
     return str(Endpoint(server.transport, address))
 
 
-def _client_sides(client: "Client") -> tuple[Endpoint | None, Endpoint | None, str]:
+def _stream_sides(stream: "StreamMethods") -> tuple[Endpoint | None, Endpoint | None, str]:
     """Local end, remote end and state, each as far as the kernel knows it."""
-    if client.closed:
+    if stream.closed:
         return None, None, "closed"
-    host, port = client.getsockname()[:2]
+    host, port = stream.getsockname()[:2]
     local = Endpoint("tcp", (host, port)) if port else None
     try:
-        remote = Endpoint("tcp", client.getpeername()[:2])
+        remote = Endpoint("tcp", stream.getpeername()[:2])
     except OSError:
         # A port without a peer: bound only, still connecting, or reset by the peer.
         return local, None, "created" if local is None else "not connected"
@@ -222,6 +230,8 @@ def _totals(ledger: "Ledger") -> str:
     )
     if totals.refused:
         text += f"; {totals.refused:,} refused"
+    if totals.waited:
+        text += f"; {totals.waited:,} waited for a handler"
     if totals.accept_errors:
         text += f"; {_count(totals.accept_errors, 'accept error')}"
     return text

@@ -1,10 +1,13 @@
 """The compiled half of rsock, by hand; `mypy.stubtest` holds it to the module."""
 
-from collections.abc import Iterator
-from typing import Self, SupportsIndex, final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, Self, SupportsIndex, final
 
 from typing_extensions import Buffer, disjoint_base
 
+from ._connection import Connection as _Connection
+from ._handlers import Handlers
+from ._server import Server as _Server
 from ._types import (
     Endpoint,
     FiveTuple,
@@ -19,12 +22,18 @@ from ._types import (
 __version__: str
 
 __all__ = [
+    "Accept",
     "Client",
+    "Connection",
     "Echo",
+    "Handed",
+    "Handler",
     "Ledger",
+    "Pool",
     "Record",
     "Server",
     "Service",
+    "Stream",
     "__version__",
     "process_limits",
     "raise_fd_limit",
@@ -39,13 +48,23 @@ class Service:
 class Echo(Service):
     def __new__(cls) -> Self: ...
 
+@final
+class Handler(Service):
+    def __new__(cls, function: Callable[[_Connection], None]) -> Self: ...
+    @property
+    def function(self) -> Callable[[_Connection], None]: ...
+
+@final
+class Accept(Service):
+    def __new__(cls) -> Self: ...
+
 @disjoint_base
 class Server:
     def __new__(
         cls,
         host: str | tuple[str, int | str] = "127.0.0.1",
         port: int | str = 0,
-        service: Service | None = None,
+        service: Service | Callable[[_Connection], None] | None = None,
         *,
         transport: str = "tcp",
         path: str | None = None,
@@ -58,7 +77,7 @@ class Server:
         trace: bool = False,
         history: int = 10_000,
         drain: float = 1.0,
-        on_error: str = "log",
+        on_error: Literal["log", "raise"] | Callable[[BaseException], object] = "log",
         allow_external: bool = False,
         name: str | None = None,
     ) -> Self: ...
@@ -94,6 +113,12 @@ class Server:
     def ledger(self) -> Ledger: ...
     # For the Python half only: stop as `stop` does, with a cause of its own.
     def _stop(self, drain: float | None, cause: str) -> StopReport: ...
+    # The rest is for the Python half, too.
+    def _begin_stop(self, cause: str) -> None: ...
+    @property
+    def _handlers(self) -> Handlers | None: ...
+    def _pool(self) -> Pool: ...
+    def _accept(self, timeout: float | None = None) -> tuple[_Connection, tuple[str, int]]: ...
     # For its `__del__`: begins a stop and returns at once.
     def _abandon(self) -> None: ...
 
@@ -119,6 +144,8 @@ class Ledger:
 class Record:
     @property
     def id(self) -> int: ...
+    @property
+    def role(self) -> str: ...
     @property
     def transport(self) -> str: ...
     @property
@@ -150,19 +177,9 @@ class Record:
     def _repr_html_(self) -> str: ...
 
 @disjoint_base
-class Client:
-    def __new__(
-        cls,
-        host: str | tuple[str, int | str] | None = None,
-        port: int | str | None = None,
-        *,
-        timeout: float | None = None,
-        transport: str = "tcp",
-        path: str | None = None,
-        options: SocketOptions | None = None,
-        source_address: tuple[str, int] | None = None,
-        spin: float = 200e-6,
-    ) -> Self: ...
+class Stream:
+    """What `Client` and `Connection` share; made by them only."""
+
     def connect(self, address: tuple[str, int | str]) -> None: ...
     def connect_ex(self, address: tuple[str, int | str]) -> int: ...
     def send(self, data: Buffer, flags: int = 0) -> int: ...
@@ -201,6 +218,82 @@ class Client:
     def five_tuple(self) -> FiveTuple: ...
     @property
     def tcp_info(self) -> TcpInfo: ...
+    def recvfrom(self, bufsize: SupportsIndex, flags: int = 0) -> tuple[bytes, None]: ...
+    def recvfrom_into(
+        self, buffer: Buffer, nbytes: SupportsIndex = 0, flags: int = 0
+    ) -> tuple[int, None]: ...
+    def recvmsg(
+        self, bufsize: SupportsIndex, ancbufsize: SupportsIndex = 0, flags: int = 0
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]: ...
+    def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: SupportsIndex = 0, flags: int = 0
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, None]: ...
+    def sendmsg(
+        self,
+        buffers: Iterable[Buffer],
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
+        flags: int = 0,
+        address: tuple[str, int | str] | None = None,
+    ) -> int: ...
+    def sendto(
+        self,
+        data: Buffer,
+        flags: int | tuple[str, int | str],
+        address: tuple[str, int | str] | None = None,
+        /,
+    ) -> int: ...
+    @property
+    def record(self) -> Record | None: ...
+    @property
+    def id(self) -> int | None: ...
+    @property
+    def draining(self) -> bool: ...
+    # For the Python half only.
+    def _open_file(self) -> None: ...
+    def _decref_socketios(self) -> None: ...
+    def _duplicate(self) -> int: ...
+    def _send_file(self, file: int, offset: int, count: int | None) -> int: ...
+
+class Client(Stream):
+    def __new__(
+        cls,
+        host: str | tuple[str, int | str] | None = None,
+        port: int | str | None = None,
+        *,
+        timeout: float | None = None,
+        transport: str = "tcp",
+        path: str | None = None,
+        options: SocketOptions | None = None,
+        source_address: tuple[str, int] | None = None,
+        spin: float = 200e-6,
+    ) -> Self: ...
+    @property
+    def server(self) -> None: ...
+
+@disjoint_base
+class Connection(Stream):
+    def __new__(cls, handed: Handed) -> Self: ...
+    @property
+    def record(self) -> Record: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def server(self) -> _Server | None: ...
+    # For the pool only: says whether the error is to be reported.
+    def _returned(self, error: BaseException | None) -> bool: ...
+
+# An accepted stream on its way into a Connection.
+@final
+class Handed: ...
+
+# What the threads of handlers take connections from.
+@final
+class Pool:
+    def next(self) -> _Connection | None: ...
+    def wants_thread(self) -> bool: ...
+    def left(self) -> None: ...
+    def should_warn(self) -> bool: ...
+    def name_thread(self, name: str) -> None: ...
 
 def process_limits() -> ProcessLimits: ...
 def raise_fd_limit() -> int: ...

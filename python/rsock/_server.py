@@ -1,8 +1,9 @@
 """`Server`, as far as it is best said in Python, and the functions that concern all servers.
 
 Context managers, `run()` with its signals, the way to a client, displays, and the list of started
-servers. The engine is in the compiled class: nothing here may touch a socket, start a thread that
-outlives the call it was started for, or stand in the way of traffic.
+servers. The engine is in the compiled class, and handlers' threads are in `_handlers.py`: nothing
+here may touch a socket, start a thread that outlives the call it was started for, or stand in the
+way of traffic.
 """
 
 import contextlib
@@ -14,12 +15,14 @@ import threading
 import urllib.parse
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
 from . import _display, _rsock
 from ._client import Client
+from ._connection import Connection
+from ._exceptions import StateError
 from ._types import Limits, SocketOptions, StopReport
 
 __all__ = ["Server", "run_server", "servers"]
@@ -51,13 +54,13 @@ class _ServerOptions(TypedDict, total=False):
     trace: bool
     history: int
     drain: float
-    on_error: str
+    on_error: Literal["log", "raise"] | Callable[[BaseException], object]
     allow_external: bool
     name: str | None
 
 
 class Server(_rsock.Server):
-    """A listening socket whose connections are served by Rust threads.
+    """A listening socket and what serves its connections: Rust threads, or functions of yours.
 
     `Server(host, port, service)` checks its arguments and opens nothing; `host` may be a
     `(host, port)` pair. The steps are `create()`, `bind()`, `listen()` and `start()`, the calls of
@@ -68,16 +71,24 @@ class Server(_rsock.Server):
     blocking the loop; `run()` serves until Ctrl-C or SIGTERM.
 
     `port`: 0 lets the system choose; `address` tells which. A service name will do ("http").
-    `service`: what is done with each connection; None is `Echo()`.
-    `workers`: threads that serve; None is up to one per CPU, at most 8, as load asks for them.
+    `service`: what is done with each connection; None is `Echo()`. A function means
+    `Handler(function)`: it is called with each `Connection`, on a thread of a pool, and when it
+    returns the connection is closed. `Accept()` leaves the connections to `accept()`, or to
+    `for conn, (host, port) in server`.
+    `workers`: Rust threads that serve; None is up to one per CPU, at most 8, as load asks for them.
     `options`, `limits`: a `SocketOptions` and a `Limits`.
     `history`: how many closed connections the ledger remembers.
     `drain`: seconds that `stop()` gives the open connections by default.
     `name`: what it is called in error messages.
     `fd`: the descriptor of a TCP socket to listen on, in place of host and port; the server owns
     it from the first step on, and closes it.
-    `transport`, `path`, `faults`, `seed`, `trace`, `on_error` and `allow_external` are not built
-    yet and take their defaults only.
+    `on_error`: what becomes of an exception of a handler: "log" writes it, with its traceback, to
+    `logging.getLogger("rsock")`; "raise" raises all of them from `stop()` or the end of `with`, as
+    an ExceptionGroup; a function is called with each. The last 100 are in `errors` in any case.
+    An OSError of the connection itself that leaves a handler, such as the peer's reset or a
+    time-out, is the peer's doing: it is in the record and goes nowhere else.
+    `transport`, `path`, `faults`, `seed`, `trace` and `allow_external` are not built yet and take
+    their defaults only.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
@@ -94,9 +105,117 @@ class Server(_rsock.Server):
         """
         # Entered before, so that no exception can get between a start and its entry; `servers()`
         # asks each for its state, and does not show a start that failed.
+        if self.state in _RUNNING:
+            return super().start()
+        _enter(self)
+        super().start()
+        handlers = self._handlers
+        if handlers is not None:
+            pool = self._pool()
+            if pool.wants_thread():
+                try:
+                    handlers.start_thread(pool, weakref.ref(self))
+                except BaseException:
+                    # Nobody would serve.
+                    self._stop(0, "exception")
+                    raise
+        return self
+
+    def stop(self, drain: float | None = None) -> StopReport:
+        """Stop accepting, deliver what is owed for up to `drain` seconds, and return the report.
+
+        `drain` None is the server's own; what is left at the end of it is reset, and 0 resets at
+        once. Services in Rust and handlers still get those that wait in the queue, and what a
+        connection has sent is read. A connection that has sent nothing yet is given 0.25 s for
+        its first byte. A handler that waits in a read gets `b""`; one that has not returned at the
+        deadline is abandoned, its connection reset, and counted. With `Accept()` the queue is
+        reset, and connections that were handed out are closed, once no other thread is in one of
+        their calls.
+
+        Blocks, with the interpreter released, for at most `drain` and 50 ms. A second call, from
+        any thread, takes the earlier deadline and returns the same report. From within a handler
+        it does not wait for that one. Ctrl-C ends the wait, not the stop.
+
+        With `on_error="raise"` it raises an ExceptionGroup of what handlers raised, once; and in
+        any case the SystemExit or KeyboardInterrupt that left one.
+        """
+        return self._ended(super().stop(drain))
+
+    def wait(self, timeout: float | None = None) -> StopReport:
+        """Block until the server has stopped, whoever stops it, and return the report.
+
+        Raises TimeoutError after `timeout` seconds (None waits for ever), StateError where it was
+        never started, and what `stop` raises. Releases the interpreter. A SystemExit or
+        KeyboardInterrupt that leaves a handler stops the server, and is raised here.
+        """
+        return self._ended(super().wait(timeout))
+
+    def _stop(self, drain: float | None, cause: str) -> StopReport:
+        report = super()._stop(drain, cause)
+        self._join(report)
+        return report
+
+    def _join(self, report: StopReport) -> None:
+        handlers = self._handlers
+        if handlers is not None:
+            handlers.join(report.abandoned)
+
+    def _ended(self, report: StopReport) -> StopReport:
+        self._join(report)
+        handlers = self._handlers
+        if handlers is not None:
+            handlers.raise_pending(self.name)
+        return report
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What handlers raised, oldest first: the last 100 at most."""
+        handlers = self._handlers
+        return [] if handlers is None else handlers.errors
+
+    # With Accept().
+
+    def accept(self, timeout: float | None = None) -> tuple[Connection, tuple[str, int]]:
+        """Wait for the next client; return the connection and the client's address.
+
+        Only with the service `Accept()`, which leaves clients in the kernel's queue until somebody
+        asks for one. Starts the server where that was not done. While `Limits.connections` are
+        open, it waits for one of them to be closed; out of descriptors, for one to come free.
+
+        Blocks, with the interpreter released, for `timeout` seconds at most (None: for ever).
+        Raises TimeoutError; StateError when the server stops or has been stopped; TypeError with
+        another service.
+        """
+        if not isinstance(self.service, _rsock.Accept):
+            raise TypeError(
+                f"accept: {self.service!r} takes the connections of this server; with "
+                f"service=Accept() they are left to accept()"
+            )
         if self.state not in _RUNNING:
-            _enter(self)
-        return super().start()
+            self.start()
+        return self._accept(timeout)
+
+    def __iter__(self) -> Iterator[tuple[Connection, tuple[str, int]]]:
+        """Accept until the server stops: `for conn, (host, port) in server`."""
+        # Here and not in the generator: what is wrong is said by `for`, not by its first turn.
+        if not isinstance(self.service, _rsock.Accept):
+            raise TypeError(
+                f"{self.service!r} takes the connections of this server; only one with "
+                f"service=Accept() can be iterated over"
+            )
+        return self._accept_all()
+
+    def _accept_all(self) -> Iterator[tuple[Connection, tuple[str, int]]]:
+        while True:
+            try:
+                accepted = self.accept()
+            except StateError:
+                if self.state in ("draining", "stopped"):
+                    return
+                raise
+            yield accepted
+            # The loop's body has it; this frame must not keep it open.
+            del accepted
 
     def run(self) -> StopReport:
         """Start, serve until told to stop, drain, and return the report.
@@ -137,7 +256,7 @@ class Server(_rsock.Server):
         if not _is_ours(self):
             # A forked child leaves the block of its parent, whose server goes on.
             return
-        _leave(self, exc_type)
+        _leave(self, exc)
 
     async def __aenter__(self) -> Self:
         import asyncio  # Only here: whoever gets here has it, and others need not wait for it.
@@ -161,7 +280,7 @@ class Server(_rsock.Server):
     ) -> None:
         if not _is_ours(self):
             return
-        await _in_thread(functools.partial(_leave, self, exc_type))
+        await _in_thread(functools.partial(_leave, self, exc))
 
     # The way to it.
 
@@ -220,7 +339,7 @@ class Server(_rsock.Server):
 def run_server(
     host: str | tuple[str, int | str] = "127.0.0.1",
     port: int | str = 0,
-    service: _rsock.Service | None = None,
+    service: _rsock.Service | Callable[[Connection], None] | None = None,
     **options: Unpack[_ServerOptions],
 ) -> StopReport:
     """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`.
@@ -268,10 +387,13 @@ def _is_ours(server: Server) -> bool:
     return True
 
 
-def _leave(server: Server, exc_type: type[BaseException] | None) -> None:
+def _leave(server: Server, exc: BaseException | None) -> None:
     """The end of a `with` block."""
-    if exc_type is not None:
+    if exc is not None:
         server._stop(0, "exception")
+        handlers = server._handlers
+        if handlers is not None:
+            handlers.raise_pending(server.name, exc)
         return
     try:
         server.stop()

@@ -30,6 +30,8 @@ _MAX_LINGER: Final = 32_767
 _MIN_WRITE_BUFFER: Final = 4_096
 # It is per connection: more than this is a slip of units, and would put the memory at risk.
 _MAX_WRITE_BUFFER: Final = 2**30
+# More threads than most systems let a process have.
+_MAX_THREADS: Final = 10_000
 # A time limit longer than a year is a slip of units as well; None says "never".
 _MAX_SECONDS: Final = 366 * 86_400
 
@@ -140,10 +142,12 @@ class Limits:
     half_close: seconds from our FIN to the peer's, and for what is still owed to a peer that has
         finished sending.
     write_buffer: bytes held for one connection that does not read; beyond it, it is not read from
-        either. 4 096 to 2**30.
+        either. 4 096 to 2**30. Only of services in Rust; a handler's `sendall` just waits.
+    handler_threads: how many handlers run at once, each on a thread of its own; a connection
+        beyond that waits for one of them to return. 1 to 10 000.
 
     Not built yet, and so accepted at their defaults only: `per_host`, `idle`, `first_byte`,
-    `write`, `line`, `datagram`, `handler_threads`.
+    `write`, `line`, `datagram`.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range or not built
     yet, naming field and value.
@@ -162,9 +166,7 @@ class Limits:
     handler_threads: int = 256
 
     def __post_init__(self) -> None:
-        _check_built(
-            self, "per_host", "idle", "first_byte", "write", "line", "datagram", "handler_threads"
-        )
+        _check_built(self, "per_host", "idle", "first_byte", "write", "line", "datagram")
         _check_int(self, "connections", 1, _C_INT_MAX)
         if not isinstance(self.overflow, str):
             raise _wrong_type(self, "overflow", "'wait' or 'refuse'")
@@ -173,6 +175,7 @@ class Limits:
         if _check_seconds(self, "half_close", 0, _MAX_SECONDS) == 0:
             raise _bad(self, "half_close", "must be more than 0; None never gives up")
         _check_int(self, "write_buffer", _MIN_WRITE_BUFFER, _MAX_WRITE_BUFFER, optional=False)
+        _check_int(self, "handler_threads", 1, _MAX_THREADS, optional=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ class Totals:
     closed: those of them that have ended.
     refused: connections turned away, because a limit was reached; not in `accepted`.
     accept_errors: failed `accept(2)` calls.
+    waited: connections that had to wait for a handler, because all `handler_threads` were busy.
     messages_in, messages_out: successful receives and sends that carried data.
     bytes_in, bytes_out: payload bytes received and sent.
     closed_by: how many of `closed` ended for which reason; the reasons are those of
@@ -218,6 +222,7 @@ class Totals:
     closed: int
     refused: int
     accept_errors: int
+    waited: int
     messages_in: int
     messages_out: int
     bytes_in: int

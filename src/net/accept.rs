@@ -1,4 +1,4 @@
-//! The accept thread: takes connections off the queue, admits them, hands them to workers. Owns the
+//! The accept thread: takes connections off the queue, admits them, hands them on. Owns the
 //! listener while the server serves, and the classes of accept's errors; must never spin, nor touch
 //! an established connection.
 
@@ -12,9 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
+use super::handoff::Handoff;
 use super::limits::Overflow;
 use super::listener::Listener;
-use super::record::Record;
+use super::record::{Record, Role};
+use super::service::Service;
 use super::shared::Shared;
 use super::socket::Socket;
 use super::stop::Cause;
@@ -25,7 +27,7 @@ use super::worker::{Accepted, Inbox, Message, Worker};
 /// Accepts a wake-up, so that a stop is seen even in a flood.
 const TURN: usize = 64;
 /// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
-const REST: Duration = Duration::from_millis(100);
+pub(super) const REST: Duration = Duration::from_millis(100);
 /// Connects in a flood come closer together than this...
 const FLOOD: Duration = Duration::from_micros(300);
 /// ...and are then waited for so long, so that one wake-up takes several.
@@ -37,7 +39,7 @@ const BUSY_WORKER: usize = 4;
 
 /// What an error of accept4 means, errno by errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     /// The queue is empty.
     Empty,
     /// The one connection was lost; the next may be fine.
@@ -48,7 +50,7 @@ enum Failure {
     Fatal,
 }
 
-fn classify(errno: i32) -> Failure {
+pub(super) fn classify(errno: i32) -> Failure {
     match errno {
         libc::EAGAIN => Failure::Empty,
         libc::ECONNABORTED
@@ -70,15 +72,41 @@ fn classify(errno: i32) -> Failure {
     }
 }
 
+/// The account of a connection that was just accepted at `local`.
+pub(super) fn record_of(
+    socket: &Socket,
+    id: u64,
+    peer: Option<SocketAddr>,
+    local: SocketAddr,
+) -> Arc<Record> {
+    // Never None for a TCP socket; an unspecified peer is better than a lost connection.
+    let peer = peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
+    let local = if local.ip().is_unspecified() {
+        // The listener has all addresses: which one it is has to be asked for. Fails where the peer
+        // has reset already; the listener's own is right then too.
+        let own = socket.options().local_addr().ok();
+        own.and_then(|address| address.as_socket()).unwrap_or(local)
+    } else {
+        local
+    };
+    Arc::new(Record::new(id, Role::Server, Endpoint::tcp(local), Endpoint::tcp(peer)))
+}
+
+/// Who is given what was accepted.
+pub(super) enum Taker {
+    /// The workers of a service, those that there are now.
+    Workers(Arc<dyn Service>, Vec<Arc<Inbox>>),
+    /// The threads of a pool.
+    Pool,
+}
+
 /// The accept thread's own state.
 pub(crate) struct Acceptor {
     shared: Arc<Shared>,
     listener: Listener,
     bell: Arc<EventFd>,
     local: SocketAddr,
-    /// The local address of each connection has to be asked for, for the listener has all of them.
-    wildcard: bool,
-    workers: Vec<Arc<Inbox>>,
+    taker: Taker,
     next_id: u64,
     /// Until when accepting rests; None while it does not.
     rest: Option<Instant>,
@@ -95,15 +123,14 @@ impl Acceptor {
         listener: Listener,
         local: SocketAddr,
         bell: Arc<EventFd>,
-        workers: Vec<Arc<Inbox>>,
+        taker: Taker,
     ) -> Self {
         let mut acceptor = Self {
             shared,
             listener,
             bell,
             local,
-            wildcard: local.ip().is_unspecified(),
-            workers,
+            taker,
             next_id: 1,
             rest: None,
             last: None,
@@ -132,13 +159,18 @@ impl Acceptor {
                 self.shared.stop_by_itself(Cause::AcceptError);
             }
         }
-        let Self { shared, listener, workers, .. } = self;
+        let Self { shared, listener, bell, taker, .. } = self;
+        // For reads that begin from here on; those who wait in one are told by `drain_pool`.
+        shared.handoff.begin_drain();
         listener.close();
-        shared.hang_up();
-        // Behind every connection in each channel; a worker started later would find none.
-        for worker in workers {
-            worker.send(Message::Drain);
+        match taker {
+            // Behind every connection in each channel; a worker started later would find none.
+            Taker::Workers(_, workers) => {
+                workers.iter().for_each(|worker| worker.send(Message::Drain));
+            }
+            Taker::Pool => shared.handoff.drain_pool(&shared, &bell),
         }
+        shared.hang_up();
     }
 
     fn accept_until_stop(&mut self) -> io::Result<()> {
@@ -256,56 +288,69 @@ impl Acceptor {
         if !self.shared.enter() {
             return self.refuse(socket);
         }
-        // Never None for a TCP socket; an unspecified peer is better than a lost connection.
-        let peer =
-            peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
-        let local = if self.wildcard {
-            // Fails where the peer has reset already; the listener's own address is right then too.
-            socket
-                .options()
-                .local_addr()
-                .ok()
-                .and_then(|address| address.as_socket())
-                .unwrap_or(self.local)
-        } else {
-            self.local
-        };
-        let record = Arc::new(Record::new(self.next_id, Endpoint::tcp(local), Endpoint::tcp(peer)));
+        let record = record_of(&socket, self.next_id, peer, self.local);
         self.next_id += 1;
         let place = self.shared.ledger.open(&record);
-        let worker = self.pick();
-        worker.load.fetch_add(1, Relaxed);
-        worker.send(Message::Adopt(Accepted { socket, record, place }));
-    }
-
-    /// The least loaded worker, or a new one where load asks for it and the number allows it.
-    fn pick(&mut self) -> Arc<Inbox> {
-        let least = self
-            .workers
-            .iter()
-            .min_by_key(|worker| worker.load.load(Relaxed))
-            .expect("worker 0 starts with the server");
-        let load = least.load.load(Relaxed);
-        let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
-        let least = Arc::clone(least);
-        if asks && self.workers.len() < self.shared.most_workers {
-            // EAGAIN of clone or EMFILE of the poller: the workers there are have to do.
-            if let Ok(worker) = start_worker(&self.shared, self.workers.len()) {
-                self.workers.push(Arc::clone(&worker));
-                return worker;
+        let accepted = Accepted { socket, record, place };
+        match &mut self.taker {
+            Taker::Pool => Handoff::push(&self.shared, accepted),
+            Taker::Workers(service, workers) => {
+                let worker = pick(&self.shared, service, workers);
+                worker.load.fetch_add(1, Relaxed);
+                worker.send(Message::Adopt(accepted));
             }
         }
-        least
     }
 }
 
+/// The least loaded worker, or a new one where load asks for it and the number allows it.
+fn pick(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    workers: &mut Vec<Arc<Inbox>>,
+) -> Arc<Inbox> {
+    let least = workers
+        .iter()
+        .min_by_key(|worker| worker.load.load(Relaxed))
+        .expect("worker 0 starts with the server");
+    let load = least.load.load(Relaxed);
+    let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
+    let least = Arc::clone(least);
+    if asks && workers.len() < shared.most_workers {
+        // EAGAIN of clone or EMFILE of the poller: the workers there are have to do.
+        if let Ok(worker) = start_worker(shared, service, workers.len()) {
+            workers.push(Arc::clone(&worker));
+            return worker;
+        }
+    }
+    least
+}
+
+/// The accept thread of a server whose caller accepts: it only waits for the end, and sees to it.
+pub(super) fn keep(shared: &Shared, bell: &EventFd) {
+    while !shared.stop.has_begun() {
+        wait(&mut [PollFd::readable(bell.as_fd())], None);
+        bell.clear();
+    }
+    shared.handoff.begin_drain();
+    for _ in 0..shared.handoff.shut() {
+        shared.stop.count(true);
+    }
+    shared.handoff.drain_asked(shared, bell);
+    shared.hang_up();
+}
+
 /// Opens and starts a worker. Nothing is left open where it fails.
-pub(crate) fn start_worker(shared: &Arc<Shared>, number: usize) -> io::Result<Arc<Inbox>> {
+pub(crate) fn start_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    number: usize,
+) -> io::Result<Arc<Inbox>> {
     let (worker, inbox) = Worker::new(Arc::clone(shared))?;
     shared.enlist(&inbox);
-    let (mine, listed) = (Arc::clone(shared), Arc::clone(&inbox));
+    let (mine, listed, service) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(service));
     let started = shared.spawn(format!("rsock-worker-{number}"), move || {
-        worker.run();
+        worker.run(&*service);
         mine.delist(&listed);
     });
     if started.is_err() {

@@ -93,9 +93,8 @@ impl Error {
 
     /// Use of a closed stream: EBADF, as with any socket.
     #[must_use]
-    pub fn closed(step: &'static str) -> Self {
-        let hint = "the client is closed".to_owned();
-        Self::Os { step, target: String::new(), errno: libc::EBADF, hint }
+    pub fn closed(step: &'static str, hint: &str) -> Self {
+        Self::Os { step, target: String::new(), errno: libc::EBADF, hint: hint.to_owned() }
     }
 
     /// This error, with what had been taken when it came.

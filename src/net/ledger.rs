@@ -27,6 +27,8 @@ pub struct Totals {
     pub refused: u64,
     /// Failed accepts, whatever the reason.
     pub accept_errors: u64,
+    /// Connections that had to wait for a handler, all threads being busy.
+    pub waited: u64,
     /// What peers sent.
     pub received: Flow,
     /// What was sent to them.
@@ -130,6 +132,14 @@ impl Ledger {
 
     pub(crate) fn count_accept_error(&self) {
         self.books.lock().totals.accept_errors += 1;
+    }
+
+    pub(crate) fn count_waited(&self) {
+        self.books.lock().totals.waited += 1;
+    }
+
+    pub(crate) fn has_waited(&self) -> bool {
+        self.books.lock().totals.waited > 0
     }
 
     /// The connections open now, oldest first.

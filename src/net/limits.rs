@@ -24,6 +24,8 @@ pub struct Limits {
     pub half_close: Option<Duration>,
     /// High water of the bytes waiting to be sent on one leg; low water is a quarter.
     pub write_buffer: usize,
+    /// Handlers at a time; connections beyond that wait for one to return.
+    pub handler_threads: usize,
 }
 
 impl Default for Limits {
@@ -33,6 +35,7 @@ impl Default for Limits {
             overflow: Overflow::Wait,
             half_close: Some(Duration::from_secs(30)),
             write_buffer: 64 * 1024,
+            handler_threads: 256,
         }
     }
 }

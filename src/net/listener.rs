@@ -117,6 +117,11 @@ impl Listener {
 
     /// Ends it: peers that connect from here on are told so, even while a forked child holds a copy.
     pub(crate) fn close(self) {
+        self.shut();
+    }
+
+    /// The first half of it: nobody is let in any more. Wakes who waits for it, unless it was adopted.
+    pub(crate) fn shut(&self) {
         if !self.adopted {
             let _ = self.socket().shutdown(Shutdown::Both);
         }

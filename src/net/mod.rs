@@ -3,7 +3,7 @@
 //!
 //! From the outside in: `server` and `stream` are what callers hold; `listener`, `accept`, `worker`
 //! and `connection` move a byte through a server; `service` is what a service sees of all that, and
-//! `services` holds those in Rust; `shared` is what a server's threads have in common; `ledger` and `record` keep the books; `stop` ends it all.
+//! `services` holds those in Rust; `handoff` gives connections to threads of the caller's instead; `shared` is what a server's threads have in common; `ledger` and `record` keep the books; `stop` ends it all.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod connection;
 pub mod endpoint;
 pub mod error;
 mod fork;
+mod handoff;
 pub mod ledger;
 pub mod limits;
 mod listener;

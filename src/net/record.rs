@@ -1,5 +1,5 @@
-//! What is remembered of one connection. The worker that owns the connection writes the counters,
-//! anybody may read them; must never hold a socket or keep a connection alive.
+//! What is remembered of one connection. Whoever moves its bytes writes the counters, anybody may read
+//! them; must never hold a socket or keep a connection alive.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,6 +14,11 @@ struct Counter(AtomicU64);
 impl Counter {
     fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// For several writers.
+    fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -49,6 +54,11 @@ impl Counters {
         self.bytes.add(bytes as u64);
     }
 
+    fn count_shared(&self, bytes: usize) {
+        self.messages.add_shared(1);
+        self.bytes.add_shared(bytes as u64);
+    }
+
     fn get(&self) -> Flow {
         Flow { messages: self.messages.get(), bytes: self.bytes.get() }
     }
@@ -61,6 +71,10 @@ pub enum ClosedBy {
     Peer,
     /// A Rust service ended it.
     Service,
+    /// Python closed it, or its handler returned.
+    Local,
+    /// Its descriptor was given away; what came of it is not known.
+    Detached,
     /// The peer, or the network, reset it.
     Reset,
     /// A limit, by its name.
@@ -73,16 +87,19 @@ pub enum ClosedBy {
 
 impl ClosedBy {
     /// Every end there is, in the order of `index`; for tables of counts.
-    pub const NAMES: [&'static str; 6] = ["peer", "service", "reset", "limit", "error", "stop"];
+    pub const NAMES: [&'static str; 8] =
+        ["peer", "local", "service", "reset", "limit", "error", "stop", "detached"];
 
     pub(crate) fn index(self) -> usize {
         match self {
             Self::Peer => 0,
-            Self::Service => 1,
-            Self::Reset => 2,
-            Self::Limit(_) => 3,
-            Self::Error => 4,
-            Self::Stop => 5,
+            Self::Local => 1,
+            Self::Service => 2,
+            Self::Reset => 3,
+            Self::Limit(_) => 4,
+            Self::Error => 5,
+            Self::Stop => 6,
+            Self::Detached => 7,
         }
     }
 
@@ -101,10 +118,20 @@ struct End {
     error: Option<Box<str>>,
 }
 
+/// Which end of the connection ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It was accepted.
+    Server,
+    /// It connected.
+    Client,
+}
+
 /// The account of one connection, live until it is closed.
 #[derive(Debug)]
 pub struct Record {
     id: u64,
+    role: Role,
     local: Endpoint,
     remote: Endpoint,
     /// Wall clock, for people; `opened` is for durations, which a step of the clock must not bend.
@@ -116,10 +143,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens the account of a connection that was just accepted.
-    pub(crate) fn new(id: u64, local: Endpoint, remote: Endpoint) -> Self {
+    /// Opens the account of a connection that was just made.
+    pub(crate) fn new(id: u64, role: Role, local: Endpoint, remote: Endpoint) -> Self {
         Self {
             id,
+            role,
             local,
             remote,
             opened_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -130,10 +158,16 @@ impl Record {
         }
     }
 
-    /// The connection's number in its server, from 1.
+    /// The connection's number in its server, from 1; a client's in its process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Which end ours is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Our side.
@@ -192,6 +226,16 @@ impl Record {
     /// Counts a send. Only the owner of the connection calls it.
     pub(crate) fn count_sent(&self, bytes: usize) {
         self.sent.count(bytes);
+    }
+
+    /// Counts a receive of a connection whose calls may come from several threads.
+    pub(crate) fn count_received_shared(&self, bytes: usize) {
+        self.received.count_shared(bytes);
+    }
+
+    /// Counts a send of such a connection.
+    pub(crate) fn count_sent_shared(&self, bytes: usize) {
+        self.sent.count_shared(bytes);
     }
 
     pub(crate) fn has_received(&self) -> bool {

@@ -10,6 +10,7 @@
 //! then its `stop`, then the ledger's. In fact no two are ever held at once, and none across a system
 //! call that can wait.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic;
@@ -18,21 +19,23 @@ use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::accept::{Acceptor, start_worker};
+use super::accept::{Acceptor, Taker, keep, start_worker};
 use super::endpoint::{Target, display};
 use super::error::{Error, Result};
+use super::handoff::Handoff;
 use super::ledger::Ledger;
 use super::limits::Limits;
 use super::listener::Listener;
 use super::options::SocketOptions;
-use super::service::Service;
+use super::service::Shape;
 use super::shared::{Shared, Threads};
 pub use super::steps::State;
 use super::steps::Steps;
 use super::stop::{Alive, Cause, StopReport};
+use super::stream::Stream;
 use super::sys::PollFd;
 use super::wake::{EventFd, Waiter};
-use super::worker::Message;
+use super::worker::{Inbox, Message};
 use super::{fork, registry, resolve};
 
 /// A service in Rust runs on no more workers than this unless told to.
@@ -49,7 +52,7 @@ pub struct Config {
     /// A listening or unbound TCP socket of the caller's, in place of an own one.
     pub fd: Option<RawFd>,
     /// What is done with each connection.
-    pub service: Arc<dyn Service>,
+    pub shape: Shape,
     /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
     pub workers: Option<usize>,
     /// Socket options.
@@ -377,24 +380,13 @@ impl Server {
         *self.shared.bell.lock() = Some(Arc::clone(&bell));
         let legs = 1;
         self.shared.most_admitted.store(self.shared.limits.admitted(legs), Relaxed);
-        let count = self.config.workers.unwrap_or(1);
-        let mut workers = Vec::with_capacity(count);
-        let mut started = || -> std::io::Result<()> {
-            for number in 0..count {
-                workers.push(start_worker(&self.shared, number)?);
-            }
-            Ok(())
-        };
-        let result = started();
         let listener = steps.listener.take().expect("listening");
-        let result = result.and_then(|()| {
-            let acceptor =
-                Acceptor::new(Arc::clone(&self.shared), listener, bound, bell, workers.clone());
-            self.shared.spawn("rsock-accept".to_owned(), move || acceptor.run())
-        });
+        let mut workers = Vec::new();
+        let result = self.start_threads(listener, bound, bell, &mut workers);
         if let Err(error) = result {
             // The listener is closed by now. The workers that did start are seen off, so that the caller
             // may start anew.
+            self.shared.handoff.shut();
             self.shared.hang_up();
             for worker in workers {
                 worker.send(Message::Quit);
@@ -410,6 +402,59 @@ impl Server {
         Ok(())
     }
 
+    /// Starts what serves: workers and the accept thread, or the latter alone.
+    fn start_threads(
+        &self,
+        listener: Listener,
+        bound: SocketAddr,
+        bell: Arc<EventFd>,
+        workers: &mut Vec<Arc<Inbox>>,
+    ) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let name = "rsock-accept".to_owned();
+        let taker = match &self.config.shape {
+            Shape::Accept => {
+                shared.handoff.open(listener)?;
+                let keeper = Arc::clone(&shared);
+                return shared.spawn(name, move || keep(&keeper, &bell));
+            }
+            Shape::Handler => Taker::Pool,
+            Shape::Stream(service) => {
+                for number in 0..self.config.workers.unwrap_or(1) {
+                    workers.push(start_worker(&shared, service, number)?);
+                }
+                Taker::Workers(Arc::clone(service), workers.clone())
+            }
+        };
+        let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound, bell, taker);
+        shared.spawn(name, move || acceptor.run())
+    }
+
+    /// The next connection, for the caller who waits for it: only of a server with `Shape::Accept`.
+    pub fn accept(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Arc<Stream>> {
+        self.check_origin()?;
+        let over = || self.wrong("accept", "there is nothing to accept");
+        let bound = self.shared.steps.lock().bound.ok_or_else(over)?;
+        Handoff::accept(&self.shared, bound, deadline, waiter)?.ok_or_else(over)
+    }
+
+    /// What the threads of the caller's take their connections from: only with `Shape::Handler`.
+    #[must_use]
+    pub fn pool(&self) -> Pool {
+        Pool(Arc::clone(&self.shared))
+    }
+
+    /// Begins a stop, with the server's own drain time, and returns at once.
+    pub fn begin_stop(&self, cause: Cause) {
+        if self.shared.origin.is_here() {
+            self.shared.signal_stop(cause, self.config.drain);
+        }
+    }
+
     /// Stops: see `signal_stop`, then waits for the end. `drain` of None is the server's own.
     ///
     /// An interrupted wait leaves the stop under way.
@@ -420,6 +465,7 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<StopReport> {
         self.check_origin()?;
+        self.shared.handoff.excuse_caller();
         self.shared.signal_stop(cause, drain.unwrap_or(self.config.drain));
         match self.shared.wait(None, waiter)? {
             Some(report) => Ok(report),
@@ -463,6 +509,54 @@ impl Drop for Server {
     }
 }
 
+/// The pool's side of a server, without the server: whoever waits in it keeps nobody alive.
+pub struct Pool(Arc<Shared>);
+
+impl Pool {
+    /// The next connection for the calling thread; None where the thread is to end. Blocks.
+    #[must_use]
+    pub fn next(&self) -> Option<Arc<Stream>> {
+        self.0.handoff.next()
+    }
+
+    /// Whether another thread is to be started, which is then announced: it must call `next`, or
+    /// `thread_left` where it cannot be started.
+    #[must_use]
+    pub fn wants_thread(&self) -> bool {
+        self.0.handoff.wants_thread()
+    }
+
+    /// A thread ends.
+    pub fn thread_left(&self) {
+        self.0.handoff.thread_left(&self.0);
+    }
+
+    /// Whether connections had to wait for a thread; true once.
+    #[must_use]
+    pub fn should_warn(&self) -> bool {
+        self.0.handoff.should_warn(&self.0)
+    }
+
+    /// Whether this is the process that it was made in.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.0.origin.is_here()
+    }
+
+    /// What the calling thread is called by the system.
+    pub fn name_thread(&self, name: &str) {
+        super::sys::name_thread(name);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !self.0.origin.is_here() {
+            std::mem::forget(Arc::clone(&self.0));
+        }
+    }
+}
+
 /// Stops all servers of this process at once, each with its own drain time or the one given, none
 /// longer than `most`, and returns what came of each.
 pub fn stop_all(
@@ -475,6 +569,7 @@ pub fn stop_all(
     let mut servers = registry::all();
     servers.retain(|server| !server.stop.was_dropped() || cause == Cause::Exit);
     for server in &servers {
+        server.handoff.excuse_caller();
         let drain = drain.unwrap_or(server.drain);
         server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
     }

@@ -44,6 +44,17 @@ impl<E: std::error::Error> From<E> for SessionError {
 /// What every hearing of an event returns.
 pub type Heard<T = ()> = Result<T, SessionError>;
 
+/// What becomes of the connections of a server: the shapes that there are.
+#[derive(Clone)]
+pub enum Shape {
+    /// Workers run a service.
+    Stream(Arc<dyn Service>),
+    /// Threads of the caller's are handed one after the other, as they come free.
+    Handler,
+    /// Whoever asks is handed the next one; nothing is accepted before.
+    Accept,
+}
+
 /// What a server does with each connection.
 pub trait Service: Send + Sync {
     /// The name users know it by: `Echo()`.

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 
 use super::error::Result;
 use super::fork::Origin;
+use super::handoff::Handoff;
 use super::ledger::Ledger;
 use super::limits::Limits;
+use super::options::SocketOptions;
 use super::server::Config;
-use super::service::Service;
 use super::steps::{State, Steps};
 use super::stop::{Alive, Asked, Cause, Stop, StopReport};
 use super::sys::{self, PollFd};
@@ -26,10 +27,12 @@ use super::worker::{Inbox, Message};
 pub(crate) struct Shared {
     pub(crate) origin: Origin,
     pub(crate) name: String,
-    pub(crate) service: Arc<dyn Service>,
+    pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) stop: Stop,
+    /// Connections in the hands of the caller's threads; of none with a service in Rust.
+    pub(crate) handoff: Handoff,
     /// Wakes the accept thread: a stop began, or a connection ended that it waits for. There while
     /// that thread is.
     pub(super) bell: Mutex<Option<Arc<EventFd>>>,
@@ -58,10 +61,11 @@ impl Shared {
         Self {
             origin: Origin::here(),
             name: config.name.clone(),
-            service: Arc::clone(&config.service),
+            options: config.options.clone(),
             limits: config.limits.clone(),
             ledger: Arc::new(Ledger::new(config.history)),
             stop: Stop::new(),
+            handoff: Handoff::new(config.limits.handler_threads),
             bell: Mutex::new(None),
             most_workers,
             drain: config.drain,
@@ -86,18 +90,18 @@ impl Shared {
 
     /// Takes a place for a connection; false above the limit.
     pub(crate) fn enter(&self) -> bool {
-        // Only the accept thread adds, so that nobody can take the place in between.
-        if self.admitted.load(SeqCst) >= self.most_admitted.load(Relaxed) {
-            return false;
-        }
-        self.admitted.fetch_add(1, SeqCst);
-        true
+        let most = self.most_admitted.load(Relaxed);
+        let more = |admitted| (admitted < most).then_some(admitted + 1);
+        self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     /// Gives a place back, and tells the accept thread where it waits for one.
     pub(crate) fn leave(&self) {
         self.admitted.fetch_sub(1, SeqCst);
-        if self.room_wanted.load(SeqCst) && self.room_wanted.swap(false, SeqCst) {
+        if self.room_wanted.load(SeqCst)
+            && self.room_wanted.swap(false, SeqCst)
+            && !self.handoff.tell_room()
+        {
             self.ring();
         }
     }
@@ -149,6 +153,8 @@ impl Shared {
                 for worker in workers {
                     worker.send(Message::Deadline);
                 }
+                // The accept thread may be waiting for handlers.
+                self.ring();
             }
             Asked::Again => {}
         }
@@ -164,7 +170,8 @@ impl Shared {
         }
     }
 
-    fn ring(&self) {
+    /// Has the accept thread look again.
+    pub(crate) fn ring(&self) {
         let bell = self.bell.lock().clone();
         if let Some(bell) = bell {
             bell.set();

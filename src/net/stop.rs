@@ -10,6 +10,9 @@ use parking_lot::Mutex;
 
 use super::wake::{EventFd, Waiter};
 
+/// How long a draining server waits for the first byte of a connection not yet heard from.
+pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
+
 /// Why a server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -68,7 +71,7 @@ pub struct StopReport {
     pub drained: u64,
     /// Connections that were reset at the deadline.
     pub forced: u64,
-    /// Handlers that did not return; none exist yet for services in Rust.
+    /// Handlers that did not return in time; their threads are left to themselves.
     pub abandoned: u64,
     /// Errors of the service, since the server's start.
     pub errors: u64,
@@ -95,6 +98,7 @@ pub(crate) struct Stop {
     alive: AtomicUsize,
     drained: AtomicU64,
     forced: AtomicU64,
+    abandoned: AtomicU64,
     /// Set, and given up, when the last thread has ended. There while a thread is.
     done: Mutex<Option<Arc<EventFd>>>,
 }
@@ -113,6 +117,7 @@ impl Stop {
             alive: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
             forced: AtomicU64::new(0),
+            abandoned: AtomicU64::new(0),
             done: Mutex::new(None),
         }
     }
@@ -168,6 +173,11 @@ impl Stop {
         counter.fetch_add(1, Relaxed);
     }
 
+    /// Counts handlers that were not waited for any longer.
+    pub(crate) fn count_abandoned(&self, handlers: u64) {
+        self.abandoned.fetch_add(handlers, Relaxed);
+    }
+
     /// Keeps a thread to be joined. Its `Alive` must have been made before it was spawned.
     pub(crate) fn keep(&self, thread: JoinHandle<()>) {
         self.state.lock().threads.push(thread);
@@ -200,7 +210,7 @@ impl Stop {
         let report = StopReport {
             drained: self.drained.load(Relaxed),
             forced: self.forced.load(Relaxed),
-            abandoned: 0,
+            abandoned: self.abandoned.load(Relaxed),
             errors,
             cause,
             seconds: ended.saturating_duration_since(begun),

@@ -83,6 +83,99 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<us
     })
 }
 
+/// recvmsg(2) into several buffers: bytes received, bytes of control messages, and the flags that the
+/// kernel sets.
+pub(crate) fn recvmsg(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [io::IoSliceMut<'_>],
+    control: &mut [u8],
+    flags: i32,
+) -> io::Result<(usize, usize, i32)> {
+    // SAFETY: msghdr is plain old data for which all zeroes is a valid value.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    // An IoSliceMut is an iovec by its documented layout.
+    header.msg_iov = buffers.as_mut_ptr().cast();
+    header.msg_iovlen = buffers.len() as _;
+    if !control.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = control.len() as _;
+    }
+    // SAFETY: the header points at slices that are valid for writes of their lengths.
+    let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })?;
+    let control = if control.is_empty() { 0 } else { header.msg_controllen as usize };
+    Ok((bytes, control, header.msg_flags))
+}
+
+/// sendmsg(2) from several buffers, never raising SIGPIPE.
+pub(crate) fn sendmsg(
+    fd: BorrowedFd<'_>,
+    buffers: &[io::IoSlice<'_>],
+    control: &[u8],
+    flags: i32,
+) -> io::Result<usize> {
+    // SAFETY: msghdr is plain old data for which all zeroes is a valid value.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    // An IoSlice is an iovec by its documented layout; sendmsg only reads what it points at.
+    header.msg_iov = buffers.as_ptr().cast_mut().cast();
+    header.msg_iovlen = buffers.len() as _;
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len() as _;
+    }
+    // SAFETY: the header points at slices that are valid for reads of their lengths.
+    check_len(unsafe {
+        libc::sendmsg(fd.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL)
+    })
+}
+
+/// One control message as bytes, cmsg(3): header, data, padding.
+#[must_use]
+pub fn control_message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+    // SAFETY: CMSG_SPACE and CMSG_LEN only calculate.
+    let (space, length) = unsafe {
+        (libc::CMSG_SPACE(data.len() as u32) as usize, libc::CMSG_LEN(data.len() as u32) as usize)
+    };
+    let mut bytes = vec![0; space];
+    // SAFETY: cmsghdr is plain old data; all zeroes is a valid value.
+    let mut header: libc::cmsghdr = unsafe { mem::zeroed() };
+    header.cmsg_len = length as _;
+    header.cmsg_level = level;
+    header.cmsg_type = kind;
+    // SAFETY: there is room for a header at the start; the vector may be less aligned than one.
+    unsafe { std::ptr::write_unaligned(bytes.as_mut_ptr().cast(), header) };
+    bytes[length - data.len()..length].copy_from_slice(data);
+    bytes
+}
+
+/// The control messages in what recvmsg(2) left, cmsg(3): level, type, data. One that the kernel had to
+/// cut is given as far as it goes.
+#[must_use]
+pub fn control_messages(mut bytes: &[u8]) -> Vec<(i32, i32, &[u8])> {
+    // SAFETY: CMSG_LEN and CMSG_SPACE only calculate.
+    let (start, align) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_SPACE(1) as usize) };
+    let align = align - start;
+    let mut found = Vec::new();
+    while bytes.len() >= start {
+        // SAFETY: there are at least as many bytes as a header has; they may be less aligned.
+        let header: libc::cmsghdr = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
+        let length = (header.cmsg_len as usize).min(bytes.len());
+        if length < start {
+            break;
+        }
+        found.push((header.cmsg_level, header.cmsg_type, &bytes[start..length]));
+        bytes = &bytes[length.next_multiple_of(align).min(bytes.len())..];
+    }
+    found
+}
+
+/// pread(2) of a number of the caller's.
+pub(crate) fn pread(number: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let offset =
+        libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the slice is valid for writes of its length; a number that is not open is EBADF.
+    check_len(unsafe { libc::pread(number, buffer.as_mut_ptr().cast(), buffer.len(), offset) })
+}
+
 /// One descriptor of a `poll` call.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -318,6 +411,22 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
     // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// ioctl(FIONREAD): bytes received that nobody has read.
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// prctl(PR_SET_NAME): what the calling thread is called by debuggers and in /proc, at most 15 bytes.
+pub(crate) fn name_thread(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        // SAFETY: a valid C string; the kernel takes its first 15 bytes.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
 }
 
 /// prctl(PR_SET_TIMERSLACK): how late this thread's naps may end. By default 50 µs, which is as long

@@ -23,6 +23,7 @@ use super::record::{ClosedBy, Record};
 use super::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Bell, Leg, Peer, Service, Session};
 use super::shared::Shared;
 use super::socket::Socket;
+use super::stop::FIRST_BYTE_GRACE;
 use super::timers::Key;
 use super::wake::EventFd;
 
@@ -30,8 +31,6 @@ use super::wake::EventFd;
 const SCRATCH: usize = 64 * 1024;
 /// Events of one poll.
 const EVENTS: usize = 256;
-/// How long a draining server waits for the first byte of a connection not yet heard from.
-const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 const INBOX: Token = Token(usize::MAX);
 
 /// An accepted connection on its way to a worker.
@@ -154,8 +153,7 @@ impl Worker {
     }
 
     /// The thread's body: returns when the server is drained.
-    pub(crate) fn run(mut self) {
-        let service = Arc::clone(&self.shared.service);
+    pub(crate) fn run(mut self, service: &dyn Service) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.poll(&mut events);
@@ -167,10 +165,10 @@ impl Worker {
                 }
             }
             while let Ok(message) = self.messages.try_recv() {
-                self.obey(message, &*service);
+                self.obey(message, service);
             }
             self.run_timers();
-            self.run_batches(&*service);
+            self.run_batches(service);
             if self.quit || self.end_of_drain() {
                 return;
             }

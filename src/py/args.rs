@@ -23,7 +23,7 @@ fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 /// "TypeError: port must be …, not float: 1.5".
-fn wrong_type(name: &str, wanted: &str, value: &Bound<'_, PyAny>) -> PyErr {
+pub(super) fn wrong_type(name: &str, wanted: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let kind = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("{name} must be {wanted}, not {kind}: {}", shown(value)))
 }
@@ -140,6 +140,11 @@ pub(super) fn socket_address<'py>(
         SocketAddr::V4(_) => (host, address.port()).into_pyobject(py),
         SocketAddr::V6(v6) => (host, v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py),
     }
+}
+
+/// An address as a pair, as users read it.
+pub(super) fn pair<'py>(py: Python<'py>, address: &SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
+    (host_text(address), address.port()).into_pyobject(py)
 }
 
 /// Seconds as Python gives them; None is for ever. More than the kernel's clocks hold (292 years of
@@ -297,6 +302,7 @@ struct LimitsFields {
     overflow: String,
     half_close: Option<f64>,
     write_buffer: usize,
+    handler_threads: usize,
 }
 
 /// The engine's limits from `rsock.Limits`.
@@ -309,5 +315,6 @@ pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
             .half_close
             .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
         write_buffer: fields.write_buffer,
+        handler_threads: fields.handler_threads,
     })
 }

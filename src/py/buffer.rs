@@ -40,10 +40,10 @@ impl<'py> Source<'py> {
 pub(super) struct Sink(PyUntypedBuffer);
 
 impl Sink {
-    pub(super) fn new(buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(super) fn new(step: &str, buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
         let buffer = export(buffer)?;
         if buffer.readonly() {
-            return Err(PyTypeError::new_err("recv_into needs a writable buffer"));
+            return Err(PyTypeError::new_err(format!("{step} needs a writable buffer")));
         }
         Ok(Self(buffer))
     }

@@ -15,7 +15,7 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::Origin;
 use crate::net::endpoint::Endpoint;
-use crate::net::record::ClosedBy;
+use crate::net::record::{ClosedBy, Role};
 
 /// A server's account of its connections: those that are open, the last ones that were, and totals
 /// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
@@ -67,7 +67,7 @@ fn records<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let records: Vec<_> = records
         .into_iter()
-        .map(|inner| Bound::new(py, Record { inner }))
+        .map(|inner| Bound::new(py, Record::new(inner)))
         .collect::<PyResult<_>>()?;
     PyList::new(py, records)
 }
@@ -101,6 +101,7 @@ impl Ledger {
         fields.set_item("closed", totals.closed)?;
         fields.set_item("refused", totals.refused)?;
         fields.set_item("accept_errors", totals.accept_errors)?;
+        fields.set_item("waited", totals.waited)?;
         fields.set_item("messages_in", totals.received.messages)?;
         fields.set_item("messages_out", totals.sent.messages)?;
         fields.set_item("bytes_in", totals.received.bytes)?;
@@ -158,6 +159,12 @@ pub(super) struct Record {
     inner: Arc<net::record::Record>,
 }
 
+impl Record {
+    pub(super) fn new(inner: Arc<net::record::Record>) -> Self {
+        Self { inner }
+    }
+}
+
 fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
     let fields = PyDict::new(py);
     fields.set_item("transport", endpoint.transport.name())?;
@@ -167,10 +174,19 @@ fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, Py
 
 #[pymethods]
 impl Record {
-    /// The connection's number in its server, from 1.
+    /// The connection's number in its server, from 1; a client's among those of the process.
     #[getter]
     fn id(&self) -> u64 {
         self.inner.id()
+    }
+
+    /// Which end ours is: "server" (it was accepted) or "client" (it connected).
+    #[getter]
+    fn role(&self) -> &'static str {
+        match self.inner.role() {
+            Role::Server => "server",
+            Role::Client => "client",
+        }
     }
 
     /// How its bytes travel: "tcp".
@@ -243,10 +259,12 @@ impl Record {
     ///
     /// - "peer": the peer finished first (FIN), and got all that it was owed.
     /// - "reset": the peer's RST. A client that closes with data unread sends one, too.
-    /// - "service": the service ended it.
+    /// - "local": Python closed it, or its handler returned.
+    /// - "service": a service in Rust ended it.
     /// - "limit": a limit did; `limit` names it.
-    /// - "error": an error of ours, or of the service; `error` has its words.
+    /// - "error": an error of ours, of the service or of its handler; `error` has its words.
     /// - "stop": the server stopped, in peace or at the deadline (its StopReport counts each).
+    /// - "detached": its descriptor was given away by `detach()`.
     #[getter]
     fn closed_by(&self) -> Option<&'static str> {
         self.inner.closed_by().map(ClosedBy::name)
@@ -261,7 +279,8 @@ impl Record {
         }
     }
 
-    /// The words of the error that ended it; None where none did.
+    /// The words of the error that ended it, or that its handler raised at its end; None where there
+    /// was none.
     #[getter]
     fn error(&self) -> Option<String> {
         self.inner.error().map(str::to_owned)

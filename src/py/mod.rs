@@ -4,6 +4,7 @@
 mod args;
 mod buffer;
 mod client;
+mod connection;
 mod error;
 mod exit;
 mod interpreter;
@@ -11,6 +12,7 @@ mod ledger;
 mod process;
 mod server;
 mod service;
+mod stream;
 mod wait;
 
 /// The compiled half of rsock; `python/rsock` is the other one, and the one to import.
@@ -19,13 +21,17 @@ mod _rsock {
     #[pymodule_export]
     use super::client::Client;
     #[pymodule_export]
+    use super::connection::{Connection, Handed, Pool};
+    #[pymodule_export]
     use super::ledger::{Ledger, Record};
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
     #[pymodule_export]
     use super::server::{Server, stop_all};
     #[pymodule_export]
-    use super::service::{Echo, Service};
+    use super::service::{Accept, Echo, Handler, Service};
+    #[pymodule_export]
+    use super::stream::Stream;
 
     /// Only the process's main interpreter may have it.
     #[pymodule_init]

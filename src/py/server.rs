@@ -1,29 +1,29 @@
 //! Server for Python: the constructor's checks, the steps, the stop. Must never hold a lock of the
 //! engine while it calls Python, nor own more of Python than the objects it was given.
 
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::args::{self, optional_text, settings, unbuilt, whole};
+use super::connection::{Pool, accepted};
 use super::error::exception;
 use super::exit::stop_at_exit;
 use super::ledger::Ledger;
 use super::process::object;
-use super::service::{Echo, Service};
+use super::service::{Echo, Handler, Service};
 use super::wait::Attached;
 use crate::net;
 use crate::net::endpoint::{Target, host_text};
 use crate::net::error::Error;
 use crate::net::server::{Config, State};
+use crate::net::service::Shape;
 use crate::net::stop::{Cause, StopReport};
 
 /// More workers than any machine has CPUs for would only be a mistyped number.
@@ -40,6 +40,8 @@ pub(super) struct Server {
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
+    /// What handlers' errors are made of; None with any other service.
+    handlers: Mutex<Option<Py<PyAny>>>,
 }
 
 /// Seconds of a report.
@@ -62,42 +64,24 @@ fn service<'py>(
     let Some(value) = value else {
         return Ok(Bound::new(py, Echo::make())?.into_super());
     };
-    let value = match value.cast_into::<Service>() {
-        Ok(service) => return Ok(service),
-        Err(error) => error.into_inner(),
-    };
-    let name = |value: &Bound<'py, PyAny>| {
-        value
-            .getattr("__name__")
-            .and_then(|name| name.extract::<String>())
-            .unwrap_or_else(|_| "?".to_owned())
-    };
-    let text = if let Ok(class) = value.cast::<PyType>() {
-        let name = name(&value);
-        if class.is_subclass_of::<Service>()? {
-            format!("service is the class {name}; give an object of it: {name}()")
-        } else {
-            format!(
-                "service is the class {name}, which is no service; give an object of one, such as Echo()"
-            )
-        }
-    } else if value.is_callable() {
-        let name = name(&value);
-        format!(
-            "service is the function {name}; functions cannot serve yet, give a service such as Echo()"
-        )
-    } else {
-        let kind = value.get_type().name()?;
-        format!(
-            "service is of type {kind}, which is no service; give one such as Echo(), or None for Echo()"
-        )
-    };
-    Err(PyTypeError::new_err(text))
+    match value.cast_into::<Service>() {
+        Ok(service) => Ok(service),
+        // A bare function means Handler; what cannot be one says what would be.
+        Err(error) => Ok(Bound::new(py, Handler::make(error.into_inner())?)?.into_super()),
+    }
 }
 
-/// An address as a pair.
-fn pair<'py>(py: Python<'py>, address: &SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
-    (host_text(address), address.port()).into_pyobject(py)
+/// What `on_error` may be.
+fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(value) = value else { return Ok("log".into_pyobject(py)?.into_any()) };
+    if value.is_callable() || value.eq("log")? || value.eq("raise")? {
+        return Ok(value);
+    }
+    let wanted = "'log', 'raise' or a function of one argument";
+    if value.is_instance_of::<PyString>() {
+        return Err(PyValueError::new_err(format!("on_error {}: must be {wanted}", value.repr()?)));
+    }
+    Err(args::wrong_type("on_error", wanted, &value))
 }
 
 impl Server {
@@ -118,6 +102,15 @@ impl Server {
         let stopped = Attached::run(py, |waiter| inner.stop(drain, cause, waiter))?;
         report(py, &stopped)
     }
+}
+
+fn named(cause: &str) -> PyResult<Cause> {
+    Cause::named(cause).ok_or_else(|| PyValueError::new_err(format!("cause {cause:?}: unknown")))
+}
+
+/// A weak reference, so that whoever waits for connections keeps no server alive.
+fn weak(server: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
+    Ok(server.py().import("weakref")?.getattr("ref")?.call1((server,))?.unbind())
 }
 
 #[pymethods]
@@ -156,7 +149,6 @@ impl Server {
         unbuilt("faults", "()", faults.as_ref(), |value| value.len().map(|length| length == 0))?;
         unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
         unbuilt("trace", "False", trace.as_ref(), |value| Ok(value.is(false.into_pyobject(py)?)))?;
-        unbuilt("on_error", "'log'", on_error.as_ref(), |value| value.eq("log"))?;
         unbuilt("allow_external", "False", allow_external.as_ref(), |value| {
             Ok(value.is(false.into_pyobject(py)?))
         })?;
@@ -183,6 +175,7 @@ impl Server {
         let options = settings(py, "options", "SocketOptions", &args::DEFAULT_OPTIONS, options)?;
         let limits = settings(py, "limits", "Limits", &args::DEFAULT_LIMITS, limits)?;
         let service = self::service(py, service)?;
+        let on_error = self::on_error(py, on_error)?;
         let socket_options = args::socket_options(&options)?;
         if socket_options.linger.is_some_and(|linger| !linger.is_zero()) {
             return Err(PyValueError::new_err(
@@ -193,7 +186,7 @@ impl Server {
         let config = Config {
             target,
             fd: fd.map(|fd| fd as RawFd),
-            service: Arc::clone(&service.get().inner),
+            shape: service.get().shape.clone(),
             workers: workers.map(|workers| workers as usize),
             options: socket_options,
             limits: args::limits(&limits)?,
@@ -203,12 +196,18 @@ impl Server {
         };
         let inner = net::server::Server::new(config);
         let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
+        let handlers = if matches!(service.get().shape, Shape::Handler) {
+            Some(py.import("rsock._handlers")?.getattr("Handlers")?.call1((on_error,))?.unbind())
+        } else {
+            None
+        };
         Ok(Self {
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),
             limits: limits.unbind(),
             ledger,
+            handlers: Mutex::new(handlers),
         })
     }
 
@@ -290,9 +289,38 @@ impl Server {
         drain: Option<Bound<'py, PyAny>>,
         cause: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let cause = Cause::named(cause)
-            .ok_or_else(|| PyValueError::new_err(format!("cause {cause:?}: unknown")))?;
-        self.stopped(py, drain, cause)
+        self.stopped(py, drain, named(cause)?)
+    }
+
+    /// Begins a stop and returns at once. For handlers that end the program.
+    fn _begin_stop(&self, cause: &str) -> PyResult<()> {
+        self.inner.begin_stop(named(cause)?);
+        Ok(())
+    }
+
+    /// What reports the errors of handlers; None with any other service.
+    #[getter]
+    fn _handlers(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.handlers.lock().as_ref().map(|handlers| handlers.clone_ref(py))
+    }
+
+    /// What handler threads take their connections from.
+    fn _pool(slf: &Bound<'_, Self>) -> PyResult<Pool> {
+        let py = slf.py();
+        Ok(Pool::new(slf.get().here(py)?.pool(), weak(slf)?))
+    }
+
+    /// Waits for the next connection, for the Python half of `accept`.
+    #[pyo3(signature = (timeout=None))]
+    fn _accept<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let py = slf.py();
+        let deadline = args::deadline(args::timeout("timeout", timeout.as_ref())?);
+        let inner = slf.get().here(py)?;
+        let stream = Attached::run(py, |waiter| inner.accept(deadline, waiter))?;
+        accepted(py, stream, &weak(slf)?)
     }
 
     /// Begins a stop and returns at once. For `__del__`: whoever keeps the warning keeps the server.
@@ -332,7 +360,7 @@ impl Server {
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
-        pair(py, &address)
+        args::pair(py, &address)
     }
 
     /// Host of `address`; before bind, the host that was asked for.
@@ -412,13 +440,19 @@ impl Server {
                 visit.call(service)?;
             }
         }
+        if let Some(handlers) = self.handlers.try_lock() {
+            if let Some(handlers) = handlers.as_ref() {
+                visit.call(handlers)?;
+            }
+        }
         visit.call(&self.options)?;
         visit.call(&self.limits)
     }
 
     fn __clear__(&self) {
         let service = self.service.try_lock().and_then(|mut service| service.take());
-        drop(service);
+        let handlers = self.handlers.try_lock().and_then(|mut handlers| handlers.take());
+        drop((service, handlers));
     }
 }
 

@@ -2,21 +2,90 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
-use crate::net;
+use crate::net::service::Shape;
 use crate::net::services;
 
 /// What a server does with each connection. Made by its subclasses, such as Echo().
 #[pyclass(frozen, subclass, module = "rsock")]
 pub(super) struct Service {
-    pub(super) inner: Arc<dyn net::service::Service>,
+    pub(super) shape: Shape,
 }
 
 #[pymethods]
 impl Service {
     fn __repr__(&self) -> String {
-        self.inner.name()
+        match &self.shape {
+            Shape::Stream(service) => service.name(),
+            Shape::Handler => "Handler()".to_owned(),
+            Shape::Accept => "Accept()".to_owned(),
+        }
+    }
+}
+
+/// Serves each connection with one call of a Python function, `function(connection)`, on a thread of a
+/// pool: as many at a time as Limits.handler_threads, each for as long as it likes. When it returns,
+/// the connection is closed. A bare function as the service of a Server means this.
+///
+/// The threads are started as they are needed, used again and again, and end when they are not. Each
+/// call runs in a fresh contextvars context; what is in a threading.local stays with the thread.
+/// Raises TypeError for what cannot be called with one argument, and for a class or a coroutine
+/// function, naming what would serve.
+#[pyclass(frozen, extends = Service, module = "rsock")]
+pub(super) struct Handler {
+    function: Mutex<Option<Py<PyAny>>>,
+}
+
+#[pymethods]
+impl Handler {
+    #[new]
+    pub(super) fn make(function: Bound<'_, PyAny>) -> PyResult<PyClassInitializer<Self>> {
+        let py = function.py();
+        py.import("rsock._handlers")?.call_method1("check", (&function,))?;
+        let service = Service { shape: Shape::Handler };
+        let handler = Self { function: Mutex::new(Some(function.unbind())) };
+        Ok(PyClassInitializer::from(service).add_subclass(handler))
+    }
+
+    /// What serves each connection.
+    #[getter]
+    fn function(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.function.lock().as_ref().map(|function| function.clone_ref(py))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let Some(function) = self.function(py) else { return Ok("Handler()".to_owned()) };
+        let name =
+            function.getattr(py, "__qualname__").or_else(|_| function.call_method0(py, "__repr__"));
+        Ok(format!("Handler({})", name?))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The collector must never wait: a lock that is held now protects an object in use.
+        match self.function.try_lock().as_deref() {
+            Some(Some(function)) => visit.call(function),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let function = self.function.try_lock().and_then(|mut function| function.take());
+        drop(function);
+    }
+}
+
+/// Leaves each connection in the kernel's queue until `Server.accept()` asks for it.
+#[pyclass(frozen, extends = Service, module = "rsock")]
+pub(super) struct Accept;
+
+#[pymethods]
+impl Accept {
+    #[new]
+    fn make() -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Service { shape: Shape::Accept }).add_subclass(Self)
     }
 }
 
@@ -32,8 +101,8 @@ macro_rules! services {
         impl $name {
             #[new]
             pub(super) fn make($($argument: $type),*) -> PyClassInitializer<Self> {
-                let inner: Arc<dyn net::service::Service> = Arc::new($make);
-                PyClassInitializer::from(Service { inner }).add_subclass(Self)
+                let shape = Shape::Stream(Arc::new($make));
+                PyClassInitializer::from(Service { shape }).add_subclass(Self)
             }
         }
     )*};

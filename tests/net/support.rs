@@ -12,7 +12,7 @@ use _rsock::net::limits::Limits;
 use _rsock::net::options::SocketOptions;
 use _rsock::net::record::Record;
 use _rsock::net::server::{Config, Server};
-use _rsock::net::service::Service;
+use _rsock::net::service::{Service, Shape};
 use _rsock::net::services::Echo;
 use _rsock::net::stop::{Cause, StopReport};
 use _rsock::net::wake::Plain;
@@ -25,7 +25,7 @@ pub fn config(service: impl Service + 'static) -> Config {
     Config {
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
-        service: Arc::new(service),
+        shape: Shape::Stream(Arc::new(service)),
         workers: Some(1),
         options: SocketOptions::default(),
         limits: Limits::default(),

@@ -1,9 +1,12 @@
-//! The system calls of `floor` and `load` that the standard library does not offer.
+//! The system calls of `floor`, `load` and `churn` that the standard library does not offer.
 //!
 //! Owns every `unsafe` block of this crate. Must never add work of its own to a call: no
 //! buffering, no retrying, nothing allocated; what is measured through these is the kernel.
 
+pub mod windows;
+
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 pub use libc::epoll_event as Event;
@@ -89,13 +92,58 @@ pub fn set_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
 
 /// Sets TCP_NODELAY; accepted sockets inherit a listener's.
 pub fn set_nodelay(socket: &impl AsRawFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)
+}
+
+/// Sets IP_BIND_ADDRESS_NO_PORT: bind(2) takes an address, and connect(2) chooses the port.
+pub fn set_bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+/// socket(2): TCP over IPv4, blocking.
+pub fn tcp_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the descriptor returned is owned by nobody else.
+    unsafe {
+        let fd = checked(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// bind(2) to an address, without a port.
+pub fn bind(socket: &impl AsRawFd, source: Ipv4Addr) -> io::Result<()> {
+    let (address, length) = sockaddr(SocketAddrV4::new(source, 0));
+    // SAFETY: the address lives through the call, and its length is said truly.
+    checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })
+        .map(drop)
+}
+
+/// connect(2), which waits until the connection is there.
+pub fn connect(socket: &impl AsRawFd, to: SocketAddrV4) -> io::Result<()> {
+    let (address, length) = sockaddr(to);
+    // SAFETY: the address lives through the call, and its length is said truly.
+    checked(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })
+        .map(drop)
+}
+
+fn sockaddr(address: SocketAddrV4) -> (libc::sockaddr_in, libc::socklen_t) {
+    let sockaddr = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: address.ip().to_bits().to_be() },
+        sin_zero: [0; 8],
+    };
+    (sockaddr, size_of_val(&sockaddr) as libc::socklen_t)
+}
+
+/// Turns an option on.
+fn set(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the value is an int that lives through the call, and its length is said truly.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
+            level,
+            name,
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
         )

@@ -14,9 +14,9 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use peers::windows::{Window, answer, message, option, other};
 use peers::{BOTH_EDGE, ENDED, Epoll, Event, NO_EVENT};
 use peers::{recv, send};
 
@@ -26,18 +26,7 @@ const BUFFER: usize = 64 * 1024;
 fn main() -> io::Result<()> {
     let size = option("size", Some(64))?;
     let mut load = Load::open(option("port", None)?, option("connections", None)?, size)?;
-    println!("ready");
-    for line in io::stdin().lines() {
-        let seconds = line?.trim().parse().map_err(|_| other("a window is a number of seconds"))?;
-        let window = load.run(Duration::from_secs_f64(seconds))?;
-        println!(r#"{{"messages": {}, "seconds": {}}}"#, window.messages, window.seconds);
-    }
-    Ok(())
-}
-
-struct Window {
-    messages: u64,
-    seconds: f64,
+    answer("messages", |time| load.run(time))
 }
 
 struct Load {
@@ -58,9 +47,7 @@ impl Load {
                 Ok(Connection { stream, sent: size, received: size })
             })
             .collect::<io::Result<_>>()?;
-        // No two bytes next to each other are alike, so an echo that slips shows.
-        let message = (0..size).map(|at| (at % 251) as u8).collect();
-        Ok(Self { epoll, connections, message })
+        Ok(Self { epoll, connections, message: message(size) })
     }
 
     /// Keeps a message in flight on every connection for `time`, then lets the last ones arrive.
@@ -92,7 +79,7 @@ impl Load {
                 }
             }
         }
-        Ok(Window { messages, seconds: begin.elapsed().as_secs_f64() })
+        Ok(Window { count: messages, seconds: begin.elapsed().as_secs_f64() })
     }
 }
 
@@ -145,19 +132,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// The value after `--name` on the command line.
-fn option<T: FromStr>(name: &str, default: Option<T>) -> io::Result<T> {
-    let mut words = std::env::args().skip_while(|word| word.strip_prefix("--") != Some(name));
-    match (words.next(), words.next()) {
-        (None, _) => default.ok_or_else(|| other(&format!("--{name} is missing"))),
-        (_, value) => value
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| other(&format!("--{name} wants a number"))),
-    }
-}
-
-fn other(text: &str) -> io::Error {
-    io::Error::other(text)
 }

@@ -1,0 +1,144 @@
+//! The generator of connections that come and go: N under way, 64 bytes on each.
+//!
+//! `churn --port P --connections N`
+//!
+//! A connection's life: connect to 127.0.0.1, send 64 bytes, receive them all back, end our
+//! side, read to the end of the server's side, close; the next takes its place. It is driven as
+//! `load` is: it prints `ready`, then each line of standard input, a number of seconds, is one
+//! measured window, and its answer is one line of JSON: the connections that lived, and how long
+//! that took. Between windows there is no connection at all, and the server has closed its side of
+//! each, so whoever drives it can look at a server that is at rest. It ends with its standard
+//! input.
+//!
+//! We end first, and with a FIN, because that is how a handler that reads to the end is told that
+//! it is over. So TIME_WAIT is ours: for a minute after each connection our address and port
+//! cannot be had again for this server. One address has some 28 000 ports, which would be used up
+//! in seconds. A reset would leave nothing behind (SO_LINGER of 0), but what the server then sees
+//! is an error, and another path through its code; sent after the server's FIN it no longer helps,
+//! for the port is in TIME_WAIT from the moment that FIN arrives. So there are many addresses:
+//! connection after connection takes the next of 127.0.0.2 … 127.0.0.250, all of which are this
+//! machine, and each of which has its own ports (some seven million together). The port is chosen
+//! by connect, not by bind, as for any client (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to the
+//! other programs. Should the kernel have too many in TIME_WAIT (`tcp_max_tw_buckets`) it forgets
+//! some early, which does no harm here.
+//!
+//! Must never measure the server itself, nor count a connection that brought back anything but
+//! what was sent, or did not end in order. One thread; which core it runs on is its caller's
+//! business.
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use peers::windows::{Window, answer, message, option, other};
+use peers::{Epoll, Event, NO_EVENT, READABLE_LEVEL};
+use peers::{bind, connect, recv, send, set_bind_address_no_port, tcp_socket};
+
+const EVENTS: usize = 1024;
+const BUFFER: usize = 64 * 1024;
+/// So small that a new connection takes it whole.
+const SIZE: usize = 64;
+/// The last byte of our addresses, the first and the last of them.
+const SOURCES: (u8, u8) = (2, 250);
+
+fn main() -> io::Result<()> {
+    let mut churn = Churn::new(option("port", None)?, option("connections", None)?)?;
+    answer("connections", |time| churn.run(time))
+}
+
+struct Churn {
+    epoll: Epoll,
+    server: SocketAddrV4,
+    source: u8,
+    /// `None` between windows.
+    connections: Vec<Option<Connection>>,
+    message: Vec<u8>,
+}
+
+impl Churn {
+    fn new(port: u16, connections: usize) -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+            source: SOURCES.0,
+            connections: (0..connections).map(|_| None).collect(),
+            message: message(SIZE),
+        })
+    }
+
+    /// Keeps the connections coming and going for `time`, then lets the last ones end.
+    fn run(&mut self, time: Duration) -> io::Result<Window> {
+        let mut events = [NO_EVENT; EVENTS];
+        let mut buffer = [0; BUFFER];
+        let mut count = 0;
+        let mut under_way = self.connections.len();
+        let begin = Instant::now();
+        for place in 0..under_way {
+            self.start(place)?;
+        }
+        while under_way > 0 {
+            let events = self.epoll.wait(&mut events)?;
+            let over = begin.elapsed() >= time;
+            for &Event { u64: place, .. } in events {
+                let place = place as usize;
+                let connection = self.connections[place].as_mut().ok_or_else(|| {
+                    other("an event for a connection that is not there") // closing removes it
+                })?;
+                if !connection.go_on(&self.message, &mut buffer)? {
+                    continue;
+                }
+                count += 1;
+                self.connections[place] = None;
+                if over {
+                    under_way -= 1;
+                } else {
+                    self.start(place)?;
+                }
+            }
+        }
+        Ok(Window { count, seconds: begin.elapsed().as_secs_f64() })
+    }
+
+    /// A new connection, and its message on the way.
+    fn start(&mut self, place: usize) -> io::Result<()> {
+        let socket = tcp_socket()?;
+        set_bind_address_no_port(&socket)?;
+        bind(&socket, Ipv4Addr::new(127, 0, 0, self.source))?;
+        self.source = if self.source == SOURCES.1 { SOURCES.0 } else { self.source + 1 };
+        connect(&socket, self.server)?;
+        send(socket.as_raw_fd(), &self.message)?;
+        // By level: an end that came together with the message is told again.
+        self.epoll.add(socket.as_raw_fd(), READABLE_LEVEL, place as u64)?;
+        self.connections[place] = Some(Connection { stream: socket.into(), received: 0 });
+        Ok(())
+    }
+}
+
+/// One connection and how much of its message has come back.
+struct Connection {
+    stream: TcpStream,
+    received: usize,
+}
+
+impl Connection {
+    /// Takes what has come; ends our side after the message; true when the server's has ended too.
+    fn go_on(&mut self, message: &[u8], buffer: &mut [u8; BUFFER]) -> io::Result<bool> {
+        let count = recv(self.stream.as_raw_fd(), buffer)?;
+        if count == 0 {
+            if self.received < message.len() {
+                return Err(other("the server ended a connection before its message was back"));
+            }
+            return Ok(true);
+        }
+        let expected = message.get(self.received..self.received + count);
+        if expected != Some(&buffer[..count]) {
+            return Err(other("the server did not echo what it was sent"));
+        }
+        self.received += count;
+        if self.received == message.len() {
+            self.stream.shutdown(Shutdown::Write)?;
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,70 @@
+"""What a connection costs that a blocking handler in Python serves: CPU time of the server process.
+
+The handler is the same function for all (`servers/handler.py`); what differs is who accepts, who
+gives it a thread or a greenlet, and whose `recv` and `sendall` it calls. The floor does without
+Python, and is there for orientation. A server may end a thread with each connection, so the time
+of ended threads has to be in the account. Must never sample a server that is at work: between
+windows `churn` has no connection.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.children import LOAD_CORE, Child, binary, script
+from harness.contest import Contender, Row, Target, Turn
+from harness.peers import FLOOR, Peer
+from harness.procfs import process_cpu_nanoseconds
+
+WARM_UP = 0.1
+# Under way at a time: enough for the server to be kept busy, few enough for each to be served.
+CONNECTIONS = 4
+
+SOCKETSERVER = Peer("socketserver", script("servers.socketserver_handler"))
+GEVENT = Peer("gevent", script("servers.gevent_handler"), requires="gevent")
+RSOCK = Peer("rsock", script("servers.rsock_handler"), requires="rsock")
+
+
+@contextmanager
+def _churning(server: Child) -> Iterator[Turn]:
+    """Turns that give µs per connection of the whole process `server`."""
+    arguments = ["--port", server.greeting, "--connections", str(CONNECTIONS)]
+    with Child(binary("churn", *arguments), LOAD_CORE) as churn:
+
+        def turn(seconds: float) -> float:
+            before = process_cpu_nanoseconds(server.pid)
+            window = json.loads(churn.ask(str(seconds)))
+            spent = process_cpu_nanoseconds(server.pid) - before
+            return float(spent / 1e3 / window["connections"])
+
+        turn(WARM_UP)
+        yield turn
+
+
+def _contender(
+    peer: Peer,
+    against: Peer | None = None,
+    target: Target | None = None,
+    name: str | None = None,
+) -> Contender:
+    @contextmanager
+    def start() -> Iterator[Turn]:
+        with peer.start() as server, _churning(server) as turn:
+            yield turn
+
+    against_name = against.name if against else None
+    return Contender(name or peer.name, start, against_name, target, peer.requires)
+
+
+HANDLER = Row(
+    "handler",
+    "Python handler: connect, echo 64 B, close",
+    "CPU µs/connection",
+    (
+        _contender(FLOOR),
+        _contender(FLOOR, FLOOR, name="floor again"),
+        _contender(SOCKETSERVER, FLOOR),
+        _contender(GEVENT, SOCKETSERVER),
+        _contender(RSOCK, SOCKETSERVER, Target("≤", 1 / 3, "≤ socketserver / 3")),
+    ),
+)

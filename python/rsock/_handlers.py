@@ -1,0 +1,299 @@
+"""Handlers: what may be one, the threads that run them, and what becomes of what they raise.
+
+The threads are ordinary daemon threads of Python: no frame of the engine lies below a handler's.
+While they wait for a connection they hold a weak reference to their server and nothing else of it,
+so that a server nobody holds can go. Nothing here may touch a socket but through its methods, and
+nothing may print.
+"""
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from . import _rsock
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+    from ._server import Server
+
+__all__ = ["Handlers", "check"]
+
+logger = logging.getLogger("rsock")
+
+# As many errors of handlers as are kept, newest last: enough to see what goes wrong, and bounded.
+_KEPT: Final = 100
+# How long a stop waits for threads that have nothing left to do but to end.
+_END: Final = 0.5
+# The same where a handler was abandoned: some of the threads will not end.
+_ABANDONED_END: Final = 0.01
+
+
+# What may be a handler.
+
+
+def check(function: object) -> None:
+    """Raise TypeError for what cannot serve as `function(connection)`, naming what would."""
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if isinstance(function, type):
+        raise TypeError(_class_refused(function, name))
+    if not callable(function):
+        raise TypeError(
+            f"service is of type {type(function).__name__}, which is no service; give one such as "
+            f"Echo(), a function of one connection, or None for Echo(): {_shown(function)}"
+        )
+    if _is_async(function):
+        raise TypeError(
+            f"service is the coroutine function {name}; a handler is a plain function, "
+            f"def {name.rpartition('.')[2]}(conn), which may block: it has a thread of its own"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(
+            f"service is the generator function {name}, whose call runs nothing of it; a handler "
+            f"is a plain function of one connection"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # Not known, as for some functions in C: the first call will tell.
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"service is the function {name}{signature}; a handler is called with one argument, "
+            f"the connection ({error}); bind others with functools.partial or a lambda"
+        ) from None
+
+
+def _class_refused(kind: type, name: str) -> str:
+    if issubclass(kind, _rsock.Service):
+        return f"service is the class {name}; give an object of it: {name}()"
+    # Looked up among what is imported: a class of these cannot be without its module.
+    for module, base, instead in (
+        (
+            "socketserver",
+            "BaseRequestHandler",
+            "write its handle() as a function of one connection, which has recv and sendall",
+        ),
+        (
+            "asyncio",
+            "BaseProtocol",
+            "protocols of asyncio are not built yet; write a function of one connection",
+        ),
+    ):
+        loaded = sys.modules.get(module)
+        if loaded is not None and issubclass(kind, getattr(loaded, base, ())):
+            return f"service is the class {name}, a {module}.{base}; {instead}"
+    return (
+        f"service is the class {name}, which is no service; give an object of one, such as Echo(), "
+        f"or a function of one connection"
+    )
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+        for each in (function, call)
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+# The threads.
+
+
+class Handlers:
+    """One server's handlers: their threads, and what they raised.
+
+    `on_error` is "log", "raise", or a function of one exception.
+    """
+
+    def __init__(self, on_error: str | Callable[[BaseException], object]) -> None:
+        self._on_error = on_error
+        self._lock = threading.Lock()
+        self._errors: deque[BaseException] = deque(maxlen=_KEPT)
+        self._to_raise: deque[BaseException] = deque(maxlen=_KEPT)
+        self._not_raised = 0
+        self._escaped: BaseException | None = None
+        self._threads: set[threading.Thread] = set()
+        self._number = 0
+
+    # Threads.
+
+    def start_thread(self, pool: _rsock.Pool, server: "weakref.ref[Server]") -> None:
+        """Start the thread that the pool asked for. RuntimeError where the system has none."""
+        with self._lock:
+            name = f"rsock-handler-{self._number}"
+            self._number += 1
+        thread = threading.Thread(target=_run, args=(pool, server), name=name, daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self.ended(thread)
+            pool.left()
+            raise
+
+    def ended(self, thread: threading.Thread) -> None:
+        """Forget a thread."""
+        with self._lock:
+            self._threads.discard(thread)
+
+    def join(self, abandoned: int) -> None:
+        """Wait for the threads of a stopped server, which are ending, but for those abandoned."""
+        me = threading.current_thread()
+        end = time.monotonic() + (_ABANDONED_END if abandoned else _END)
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            if thread is not me:
+                thread.join(max(0.0, end - time.monotonic()))
+
+    # Errors.
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What handlers raised, oldest first, as far as it is kept."""
+        with self._lock:
+            return list(self._errors)
+
+    def report(self, error: BaseException, conn: "Connection") -> None:
+        """Do with an error what `on_error` asks for. Never raises."""
+        record = conn.record
+        where = f"in the handler of connection {conn.id}"
+        if record is not None:
+            where += f" from {record.remote}"
+        if not isinstance(error, Exception):
+            # SystemExit, KeyboardInterrupt: not for the log. The server ends, and whoever waits
+            # for it is told.
+            self._keep(error)
+            if self._escaped is None:
+                self._escaped = error
+            server = conn.server
+            if server is not None:
+                server._begin_stop("exception")
+            return
+        error.add_note(where)
+        self._keep(error)
+        if self._on_error == "raise":
+            with self._lock:
+                if len(self._to_raise) == _KEPT:
+                    self._not_raised += 1
+                self._to_raise.append(error)
+        elif callable(self._on_error):
+            try:
+                self._on_error(error)
+            except Exception:
+                # The callback's traceback has the error's own before it.
+                _log("on_error itself raised, %s", where, conn=conn)
+        else:
+            _log("an exception %s", where, conn=conn)
+
+    def _keep(self, error: BaseException) -> None:
+        with self._lock:
+            self._errors.append(error)
+
+    def raise_pending(self, name: str, body: BaseException | None = None) -> None:
+        """Raise, once, what handlers left for whoever waits for the server.
+
+        Where the body of a `with` raised, that goes on, and bears a note of the others.
+        """
+        with self._lock:
+            escaped, self._escaped = self._escaped, None
+            errors = list(self._to_raise)
+            self._to_raise.clear()
+            more, self._not_raised = self._not_raised, 0
+        if body is not None:
+            for error in [escaped, *errors] if escaped else errors:
+                note = "\n".join(getattr(error, "__notes__", ()))
+                body.add_note(f"{type(error).__name__} {note}: {error}")
+            return
+        if escaped is not None:
+            raise escaped
+        if errors:
+            count = len(errors) + more
+            text = f"{count} exception{'' if count == 1 else 's'} in handlers of {name}"
+            if more:
+                text += f", of which the last {len(errors)} are here"
+            raise ExceptionGroup(text, [each for each in errors if isinstance(each, Exception)])
+
+
+def _log(text: str, *args: object, conn: "Connection") -> None:
+    record = conn.record
+    extra = {"connection": conn.id, "peer": str(record.remote) if record is not None else None}
+    logger.exception(text, *args, extra=extra)
+
+
+def _run(pool: _rsock.Pool, reference: "weakref.ref[Server]") -> None:
+    """Be one of the pool's threads."""
+    pool.name_thread(threading.current_thread().name)
+    try:
+        while (conn := pool.next()) is not None:
+            _serve(conn, pool, reference)
+            # Or it would live on until the next one comes.
+            del conn
+    finally:
+        server = reference()
+        if server is not None:
+            _forget(server)
+        pool.left()
+
+
+def _forget(server: "Server") -> None:
+    handlers = server._handlers
+    if handlers is not None:
+        handlers.ended(threading.current_thread())
+
+
+def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server]") -> None:
+    """Serve one connection."""
+    server = reference()
+    handlers: Handlers | None = server._handlers if server is not None else None
+    if server is None or handlers is None:
+        # Dropped while this one was on its way.
+        conn._returned(None)
+        return
+    if pool.wants_thread():
+        # Where the system has no more threads, those there are have to do.
+        with contextlib.suppress(RuntimeError):
+            handlers.start_thread(pool, reference)
+    if pool.should_warn():
+        logger.warning(
+            "%r: connections wait, because all %d handler threads are busy; "
+            "Limits(handler_threads=…) allows more, and ledger.totals.waited counts them",
+            server,
+            server.limits.handler_threads,
+        )
+    function = getattr(server.service, "function", None)
+    try:
+        if function is not None:
+            # In a context of its own: what one call sets the next one must not find.
+            result = contextvars.Context().run(function, conn)
+            if result is not None:
+                raise TypeError(
+                    f"the handler returned {_shown(result)}; what it sends goes through "
+                    f"conn.sendall, and it returns None"
+                )
+    except BaseException as error:
+        # The user's frames only: ours would say nothing, and hold the server.
+        traceback = error.__traceback__
+        error.__traceback__ = traceback.tb_next if traceback is not None else None
+        if conn._returned(error):
+            handlers.report(error, conn)
+    else:
+        conn._returned(None)

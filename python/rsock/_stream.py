@@ -1,0 +1,219 @@
+"""What `Client` and `Connection` have in common, as far as it is best said in Python.
+
+Context managers, files, displays and the enums that `socket.socket` gives. Whatever moves bytes
+stays the method of the compiled class: nothing here may stand between a caller and `send` or
+`recv`.
+"""
+
+import builtins
+import io
+import os
+import socket
+import stat
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, cast
+
+from . import _display, _rsock
+
+__all__ = ["StreamMethods"]
+
+# What is read at a time from a file that has no descriptor.
+_PART: Final = 64 * 1024
+
+
+# The compiled class is a base of those that mix this in; for the type checker it is one of this.
+if TYPE_CHECKING:
+    _Base = _rsock.Stream
+else:
+    _Base = object
+
+
+class StreamMethods(_Base):
+    """Mixed into both ends of a connection."""
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET or AF_INET6, as `socket.socket.family`."""
+        return socket.AddressFamily(super().family)
+
+    @property
+    def type(self) -> socket.SocketKind:
+        """SOCK_STREAM, as `socket.socket.type`."""
+        return socket.SocketKind(super().type)
+
+    # `type` is the property above from here on; annotations say `builtins.type`.
+
+    # Files.
+
+    def makefile(
+        self,
+        mode: str = "r",
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.IOBase:
+        """Return a file of this stream, as `socket.socket.makefile` does.
+
+        `mode` is "r", "w" or "rw", with "b" for bytes; the other arguments are those of `open`.
+        `buffering` 0 gives the raw file (binary only). A file of mode "r" may read ahead of what
+        it returns, which no method of the stream ever does. Reads and writes of the file are those
+        of the stream, time-out included; after a time-out the file cannot be read any more.
+        Closing the stream waits for its files: the last one to be closed ends it.
+
+        Raises ValueError for another mode, or for unbuffered text.
+        """
+        if not set(mode) <= {"r", "w", "b"}:
+            raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
+        writing = "w" in mode
+        reading = "r" in mode or not writing
+        binary = "b" in mode
+        raw_mode = ("r" if reading else "") + ("w" if writing else "")
+        buffering = -1 if buffering is None else buffering
+        if buffering == 0 and not binary:
+            raise ValueError("unbuffered streams must be binary")
+        # What the standard library wraps its sockets in asks only for the methods that are here.
+        raw = socket.SocketIO(cast(Any, self), cast(Literal["r", "w", "rw"], raw_mode))
+        self._open_file()
+        if buffering == 0:
+            return raw
+        size = io.DEFAULT_BUFFER_SIZE if buffering < 0 else buffering
+        buffer: io.BufferedRWPair | io.BufferedReader | io.BufferedWriter
+        if reading and writing:
+            buffer = io.BufferedRWPair(raw, raw, size)
+        elif reading:
+            buffer = io.BufferedReader(raw, size)
+        else:
+            buffer = io.BufferedWriter(raw, size)
+        if binary:
+            return buffer
+        return io.TextIOWrapper(cast(Any, buffer), encoding, errors, newline)
+
+    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+        """Send a binary file from `offset` on to its end, or `count` bytes; return how many it was.
+
+        As `socket.socket.sendfile`, but that the file is read and sent in parts of 256 KiB: the
+        system's sendfile() would heed neither the time-out nor Ctrl-C on a descriptor that is
+        blocking. The time-out holds for the call as a whole. The file is left at the end of what
+        was sent, also when the call ends early.
+
+        Blocks with the interpreter released. Raises ValueError for a text file, a count that is
+        not positive and a time-out of 0, and as `sendall`.
+        """
+        if "b" not in getattr(file, "mode", "b"):
+            raise ValueError("file should be opened in binary mode")
+        if count is not None:
+            if isinstance(count, bool) or not isinstance(count, int):
+                raise TypeError(f"count must be a positive integer (got {count!r})")
+            if count <= 0:
+                raise ValueError(f"count must be a positive integer (got {count!r})")
+        if self.gettimeout() == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        number = _regular(file)
+        sent = 0
+        try:
+            if number is not None:
+                try:
+                    sent = self._send_file(number, offset, count)
+                except BaseException as error:
+                    sent = getattr(error, "sent", 0)
+                    raise
+                return sent
+            if offset:
+                file.seek(offset)
+            while count is None or sent < count:
+                part = file.read(_PART if count is None else min(_PART, count - sent))
+                if not part:
+                    break
+                try:
+                    self.sendall(part)
+                except BaseException as error:
+                    sent += getattr(error, "sent", 0)
+                    raise
+                sent += len(part)
+            return sent
+        finally:
+            if sent and hasattr(file, "seek") and (number is not None or _can_seek(file)):
+                file.seek(offset + sent)
+
+    def to_socket(self) -> socket.socket:
+        """Return a `socket.socket` of the same connection, with a descriptor of its own.
+
+        For code that insists on one, such as `ssl.SSLContext.wrap_socket`. The time-out goes along.
+        Both are to be closed. A client's peer sees the end when both are; a server's connection
+        ends for both when it is closed here, which its handler's return does. To give the
+        connection away for good, say `socket.socket(fileno=stream.detach())`.
+
+        Bytes that go through it are not counted. Does not block. Raises OSError EBADF on a closed
+        stream, EMFILE where no descriptor is to be had.
+        """
+        number = self._duplicate()
+        try:
+            double = socket.socket(self.family, self.type, self.proto, fileno=number)
+        except BaseException:
+            os.close(number)
+            raise
+        double.settimeout(self.gettimeout())
+        return double
+
+    # Displays, and the end.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: builtins.type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: builtins.type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Closing does not wait for the peer, so it needs no thread (with SO_LINGER it may, which
+        # whoever set it has asked for).
+        self.close()
+
+    def __repr__(self) -> str:
+        return _display.stream_repr(self)
+
+    def _repr_html_(self) -> str:
+        return _display.stream_html(self)
+
+    # `warn` is bound here because the module's globals may be gone when the interpreter exits.
+    def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
+        try:
+            if self.closed:
+                return
+            text = f"unclosed {self!r}"
+        except Exception:
+            # Not readable any more, or made in the parent of this process: not ours to close.
+            return
+        _warn(text, ResourceWarning, source=self)
+        # A warning that is kept keeps its source: the peer must not wait for that.
+        self.close()
+
+
+def _regular(file: IO[bytes]) -> int | None:
+    """The descriptor of a regular file; None for what can only be read from."""
+    try:
+        number = file.fileno()
+        return number if stat.S_ISREG(os.fstat(number).st_mode) else None
+    except (AttributeError, io.UnsupportedOperation, OSError):
+        return None
+
+
+def _can_seek(file: IO[bytes]) -> bool:
+    seekable = getattr(file, "seekable", None)
+    return seekable is None or bool(seekable())

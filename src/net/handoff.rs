@@ -1,0 +1,465 @@
+//! Handing accepted connections to threads of the caller's, in place of a worker: to a pool that takes
+//! them one by one (`next`), or to whoever asks (`accept`). Owns the queue between the accept thread
+//! and the pool, and the list of what is handed out; must never start a thread, nor call one back.
+//!
+//! What is handed out never enters a poller. Its descriptor is blocking, and the thread that has it
+//! ends it. At a stop the accept thread stays until all of it is back, or the deadline has passed.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use slab::Slab;
+
+use super::accept::{Failure, REST, classify, record_of};
+use super::endpoint::display;
+use super::error::{Error, Result};
+use super::limits::Overflow;
+use super::listener::Listener;
+use super::shared::Shared;
+use super::socket::Socket;
+use super::stop::FIRST_BYTE_GRACE;
+use super::stream::{Stream, Ward};
+use super::sys::{self, PollFd};
+use super::wake::{EventFd, Waiter};
+use super::worker::Accepted;
+
+/// A thread that has waited for so long while others wait as well is not needed.
+const IDLE: Duration = Duration::from_secs(10);
+/// How long after the deadline handlers are waited for whose connections were just reset.
+const WAY_HOME: Duration = Duration::from_millis(30);
+
+thread_local! {
+    /// The connection that this thread's handler is at: which server's, and its key.
+    static AT: Cell<(*const Handoff, usize)> = const { Cell::new((ptr::null(), 0)) };
+}
+
+/// Where one idle thread of the pool waits.
+#[derive(Default)]
+struct Seat {
+    slot: Mutex<Option<Offer>>,
+    given: Condvar,
+}
+
+/// What a thread of the pool is told.
+enum Offer {
+    Take(Arc<Stream>),
+    Leave,
+}
+
+impl Seat {
+    fn give(&self, offer: Offer) {
+        *self.slot.lock() = Some(offer);
+        self.given.notify_one();
+    }
+
+    /// Waits for an offer; None after the deadline.
+    fn wait(&self, deadline: Option<Instant>) -> Option<Offer> {
+        let mut slot = self.slot.lock();
+        loop {
+            if let Some(offer) = slot.take() {
+                return Some(offer);
+            }
+            match deadline {
+                None => self.given.wait(&mut slot),
+                Some(deadline) => {
+                    if self.given.wait_until(&mut slot, deadline).timed_out() {
+                        return slot.take();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Accepted, and not taken by a thread yet. Bounded by the limit of connections.
+    queue: VecDeque<Arc<Stream>>,
+    /// Threads that wait, the last one to come first: its stack is the warmest.
+    idle: Vec<Arc<Seat>>,
+    /// Threads of the pool, those on their way included.
+    threads: usize,
+    /// All that is handed out or queued.
+    given: Slab<Weak<Stream>>,
+    /// Keys of connections whose handlers wait for the stop themselves.
+    excused: Vec<usize>,
+    /// No thread is to wait any more.
+    over: bool,
+}
+
+/// What those have who call `accept`.
+#[derive(Clone)]
+struct Lent {
+    listener: Arc<Listener>,
+    /// Set from when the server ends.
+    over: Arc<EventFd>,
+    /// Set when a connection has ended that somebody waits for.
+    room: Arc<EventFd>,
+}
+
+/// The handing out of one server's connections.
+pub(crate) struct Handoff {
+    state: Mutex<State>,
+    most_threads: usize,
+    draining: AtomicBool,
+    /// Told once that connections wait because all threads are busy.
+    warned: AtomicBool,
+    /// In `Accept`, while the server serves.
+    lent: Mutex<Option<Lent>>,
+    /// How many wait in `accept` because the limit of connections is reached.
+    short_of_room: AtomicUsize,
+    next_id: AtomicU64,
+}
+
+impl Handoff {
+    pub(crate) fn new(most_threads: usize) -> Self {
+        Self {
+            state: Mutex::new(State::default()),
+            most_threads,
+            draining: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            lent: Mutex::new(None),
+            short_of_room: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+        }
+    }
+
+    /// Whether the server is ending.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(SeqCst)
+    }
+
+    /// Puts an accepted connection on the list.
+    fn admit(shared: &Arc<Shared>, accepted: Accepted) -> Arc<Stream> {
+        let Accepted { socket, record, place } = accepted;
+        let options = shared.options.clone();
+        Arc::new_cyclic(|stream| {
+            let key = shared.handoff.state.lock().given.insert(Weak::clone(stream));
+            Stream::accepted(socket, options, record, Ward::new(Arc::clone(shared), place, key))
+        })
+    }
+
+    /// Takes a connection off the list: its descriptor is gone.
+    pub(crate) fn forget(&self, key: usize) {
+        let mut state = self.state.lock();
+        state.given.remove(key);
+        state.excused.retain(|&other| other != key);
+    }
+
+    // The pool.
+
+    /// Hands a connection to an idle thread, or queues it for the next one that is free.
+    pub(crate) fn push(shared: &Arc<Shared>, accepted: Accepted) {
+        let stream = Self::admit(shared, accepted);
+        let handoff = &shared.handoff;
+        let mut state = handoff.state.lock();
+        if let Some(seat) = state.idle.pop() {
+            drop(state);
+            seat.give(Offer::Take(stream));
+            return;
+        }
+        let full = state.threads >= handoff.most_threads;
+        state.queue.push_back(stream);
+        drop(state);
+        if full {
+            shared.ledger.count_waited();
+        }
+    }
+
+    /// Announces a thread that will call `next`; false where there are enough of them.
+    fn announce(&self, state: &mut State) -> bool {
+        let wanted = state.idle.is_empty() && state.threads < self.most_threads && !state.over;
+        state.threads += usize::from(wanted);
+        wanted
+    }
+
+    /// Announces the first thread of the pool, or another one if none is idle now: whoever takes the
+    /// last place at work sees to it that the next connection finds somebody.
+    pub(crate) fn wants_thread(&self) -> bool {
+        self.announce(&mut self.state.lock())
+    }
+
+    /// A thread ends, or one that was announced could not be started.
+    pub(crate) fn thread_left(&self, shared: &Shared) {
+        self.state.lock().threads -= 1;
+        if self.is_draining() {
+            shared.ring();
+        }
+    }
+
+    /// Whether connections had to wait because all threads there may be were busy: true once.
+    pub(crate) fn should_warn(&self, shared: &Shared) -> bool {
+        shared.ledger.has_waited() && !self.warned.swap(true, Relaxed)
+    }
+
+    /// The next connection for the calling thread of the pool, None where the thread is to end. Blocks
+    /// for as long as it takes.
+    pub(crate) fn next(&self) -> Option<Arc<Stream>> {
+        AT.set((ptr::null(), 0));
+        let stream = self.wait_for_next()?;
+        if let Some(key) = stream.key() {
+            AT.set((ptr::from_ref(self), key));
+        }
+        Some(stream)
+    }
+
+    fn wait_for_next(&self) -> Option<Arc<Stream>> {
+        let seat;
+        let mut deadline;
+        {
+            let mut state = self.state.lock();
+            if let Some(stream) = state.queue.pop_front() {
+                return Some(stream);
+            }
+            if state.over {
+                return None;
+            }
+            // The one that has waited longest stays, for whoever comes.
+            deadline = (!state.idle.is_empty()).then(|| Instant::now() + IDLE);
+            seat = Arc::new(Seat::default());
+            state.idle.push(Arc::clone(&seat));
+        }
+        loop {
+            match seat.wait(deadline) {
+                Some(Offer::Take(stream)) => return Some(stream),
+                Some(Offer::Leave) => return None,
+                None => {}
+            }
+            let mut state = self.state.lock();
+            let Some(place) = state.idle.iter().position(|other| Arc::ptr_eq(other, &seat)) else {
+                // Just given something.
+                deadline = None;
+                continue;
+            };
+            if state.idle.len() > 1 {
+                state.idle.remove(place);
+                return None;
+            }
+            deadline = None;
+        }
+    }
+
+    /// The calling thread is at a handler of this server and waits for its stop: nobody needs to wait
+    /// for that handler.
+    pub(crate) fn excuse_caller(&self) {
+        let (at, key) = AT.get();
+        if ptr::eq(at, self) {
+            let mut state = self.state.lock();
+            if state.given.contains(key) && !state.excused.contains(&key) {
+                state.excused.push(key);
+            }
+        }
+    }
+
+    // The end.
+
+    /// From here on reads see the end of what is there.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.store(true, SeqCst);
+    }
+
+    /// Nothing more comes: threads that wait are told so.
+    fn dismiss(&self) {
+        let mut state = self.state.lock();
+        state.over = true;
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        for seat in idle {
+            seat.give(Offer::Leave);
+        }
+    }
+
+    fn streams(&self) -> Vec<Arc<Stream>> {
+        let state = self.state.lock();
+        let waited_for = |key: &usize| !state.excused.contains(key);
+        let given = state.given.iter().filter(|(key, _)| waited_for(key));
+        let streams = given.filter_map(|(_, stream)| stream.upgrade()).collect();
+        // A stream dropped here would take the lock.
+        drop(state);
+        streams
+    }
+
+    /// Whether all is back that is waited for.
+    fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        let excused = state.excused.len();
+        state.given.len() <= excused && state.threads <= excused
+    }
+
+    /// Waits for the handlers, until the deadline: the accept thread's last work.
+    pub(crate) fn drain_pool(&self, shared: &Shared, bell: &EventFd) {
+        let grace = Instant::now() + FIRST_BYTE_GRACE;
+        let mut graceful = true;
+        self.dismiss();
+        if !shared.stop.is_hard() {
+            self.streams().iter().for_each(|stream| stream.hush(true));
+        }
+        loop {
+            bell.clear();
+            let (now, deadline) = (Instant::now(), shared.stop.deadline());
+            if self.is_empty() || deadline <= now {
+                break;
+            }
+            if graceful && grace <= now {
+                graceful = false;
+                self.streams().iter().for_each(|stream| stream.hush(false));
+            }
+            let until = if graceful { deadline.min(grace) } else { deadline };
+            let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));
+        }
+        self.streams().iter().for_each(|stream| stream.force());
+        // Those nobody has taken are dropped, and with it closed.
+        let queue = std::mem::take(&mut self.state.lock().queue);
+        drop(queue);
+        let home = Instant::now() + WAY_HOME;
+        while !self.is_empty() && Instant::now() < home {
+            let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(home));
+            bell.clear();
+        }
+        let state = self.state.lock();
+        let left = state.threads.saturating_sub(state.excused.len());
+        drop(state);
+        shared.stop.count_abandoned(left as u64);
+    }
+
+    /// Waits for calls that are under way in other threads, until the deadline; all else is closed.
+    pub(crate) fn drain_asked(&self, shared: &Shared, bell: &EventFd) {
+        let mut hushed = false;
+        loop {
+            bell.clear();
+            let hard = shared.stop.deadline() <= Instant::now();
+            let streams = self.streams();
+            if hard {
+                streams.iter().for_each(|stream| stream.force());
+            } else if !hushed {
+                hushed = true;
+                streams.iter().for_each(|stream| stream.hush(false));
+            }
+            let busy = streams.iter().filter(|stream| !stream.close_if_idle()).count();
+            if busy == 0 {
+                return;
+            }
+            let until = if hard { Instant::now() + WAY_HOME } else { shared.stop.deadline() };
+            let rang = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));
+            if hard && rang.is_ok_and(|count| count == 0) {
+                return;
+            }
+        }
+    }
+
+    // `Accept`: whoever asks.
+
+    /// Lends the listener to those who call `accept`.
+    pub(crate) fn open(&self, listener: Listener) -> io::Result<()> {
+        let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
+        *self.lent.lock() = Some(Lent { listener: Arc::new(listener), over, room });
+        Ok(())
+    }
+
+    /// Takes the listener back and closes it. Those who wait leave; what is still in the queue is
+    /// reset by the kernel. Returns how many that was.
+    pub(crate) fn shut(&self) -> usize {
+        let lent = self.lent.lock().take();
+        lent.map_or(0, |Lent { listener, over, .. }| {
+            let waiting = listener.waiting();
+            listener.shut();
+            over.set();
+            waiting
+        })
+    }
+
+    /// A place is free, or a descriptor. False where nobody accepts by asking.
+    pub(crate) fn tell_room(&self) -> bool {
+        let lent = self.lent.lock().clone();
+        lent.inspect(|lent| lent.room.set()).is_some()
+    }
+
+    /// accept4(2) for the caller, who waits for it. None once the server ends.
+    ///
+    /// Waits while the limit of connections is reached, and while the process is out of descriptors:
+    /// then the error is raised only at the deadline.
+    pub(crate) fn accept(
+        shared: &Arc<Shared>,
+        local: SocketAddr,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<Arc<Stream>>> {
+        let handoff = &shared.handoff;
+        let late = || Error::TimedOut { step: "accept", target: display(&local) };
+        loop {
+            let lent = handoff.lent.lock().clone();
+            let Some(Lent { listener, over, room }) = lent.filter(|_| !shared.stop.has_begun())
+            else {
+                return Ok(None);
+            };
+            // A place first, so that no connection is taken that could not be kept.
+            let placed = shared.enter();
+            if !placed && shared.limits.overflow == Overflow::Wait {
+                if !shared.has_room() {
+                    let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+                    handoff.short_of_room.fetch_add(1, SeqCst);
+                    let result = waiter.wait(&mut fds, deadline);
+                    handoff.short_of_room.fetch_sub(1, SeqCst);
+                    room.clear();
+                    // One ring may stand for several places.
+                    if handoff.short_of_room.load(SeqCst) > 0 && shared.has_room() {
+                        room.set();
+                    }
+                    if !result? {
+                        return Err(late());
+                    }
+                }
+                continue;
+            }
+            let accepted = sys::accept(listener.as_fd(), false);
+            if accepted.is_err() && placed {
+                shared.leave();
+            }
+            let error = match accepted {
+                Ok((fd, _)) if !placed => {
+                    shared.ledger.count_refused();
+                    Socket::new(fd).abort();
+                    continue;
+                }
+                Ok((fd, peer)) => {
+                    let socket = Socket::new(fd);
+                    let id = handoff.next_id.fetch_add(1, Relaxed);
+                    let record = record_of(&socket, id, peer, local);
+                    let place = shared.ledger.open(&record);
+                    return Ok(Some(Self::admit(shared, Accepted { socket, record, place })));
+                }
+                Err(error) => error,
+            };
+            let failure = classify(error.raw_os_error().unwrap_or(libc::EIO));
+            if failure == Failure::Empty {
+                let mut fds = [PollFd::readable(listener.as_fd()), PollFd::readable(over.as_fd())];
+                if !waiter.wait(&mut fds, deadline)? {
+                    return Err(late());
+                }
+                continue;
+            }
+            shared.ledger.count_accept_error();
+            let over_time = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if failure == Failure::Fatal || over_time {
+                return Err(Error::os("accept", display(&local), &error));
+            }
+            if failure == Failure::Exhausted {
+                // Out of descriptors: until one of ours is given back, or for a while.
+                shared.ask_for_room();
+                let rest = Instant::now() + REST;
+                let until = deadline.map_or(rest, |deadline| deadline.min(rest));
+                let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+                waiter.wait(&mut fds, Some(until))?;
+                room.clear();
+            }
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! A blocking stream, in either role: a client's socket, or a connection that a server gave to a
+//! thread of its caller's. Owns one descriptor that calls of several threads may use at once; must
+//! never read ahead of what a call returns, nor change the descriptor to non-blocking unless asked.
+//!
+//! `connect` is how a client connects, `transfer` how bytes are moved, `spin` how a wait begins, and
+//! `ward` what a connection owes to its server.
+
+mod connect;
+mod spin;
+mod transfer;
+mod ward;
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering::Relaxed, Ordering::SeqCst,
+};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use socket2::{Domain, SockRef};
+
+use self::spin::Spin;
+pub use self::transfer::Message;
+pub(crate) use self::ward::Ward;
+use super::endpoint::{canonical, display};
+use super::error::{Error, Result};
+use super::fork::Origin;
+use super::options::SocketOptions;
+use super::record::{ClosedBy, Record};
+use super::socket::Socket;
+use super::sys::{self, RawTcpInfo};
+
+/// When a call gives up: its time-out, counted from when it first has to wait.
+#[derive(Clone, Copy)]
+pub struct Deadline {
+    timeout: Option<Duration>,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    fn new(timeout: Option<Duration>) -> Self {
+        Self { timeout, at: None }
+    }
+
+    /// Reads the clock the first time it is asked.
+    fn at(&mut self) -> Option<Instant> {
+        if self.at.is_none() {
+            self.at = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        }
+        self.at
+    }
+}
+
+/// What was seen of a stream's end, as bits: it decides who ended it.
+mod seen {
+    /// The peer has finished.
+    pub(super) const END: u8 = 1;
+    /// The peer has reset it.
+    pub(super) const RESET: u8 = 2;
+    /// Our side does not read any more, so that an end says nothing of the peer.
+    pub(super) const HUSHED: u8 = 4;
+    /// Its number was duplicated: closing ours alone would not end the connection.
+    pub(super) const DOUBLED: u8 = 8;
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Stream {
+    /// Taken by `close`; calls that are under way hold a clone, and the last one frees the number.
+    socket: Mutex<Option<Arc<Socket>>>,
+    closed: AtomicBool,
+    /// Nanoseconds; negative is no time-out.
+    timeout: AtomicI64,
+    options: SocketOptions,
+    /// What `setsockopt` was told, for the socket that takes this one's place in `connect`.
+    told: Mutex<Vec<(i32, i32, OptionValue)>>,
+    source: Option<SocketAddr>,
+    peer: Mutex<Option<SocketAddr>>,
+    spin: Spin,
+    /// Kept for after the close, as `socket` does.
+    family: AtomicI32,
+    origin: Origin,
+    /// Bits of `seen`.
+    seen: AtomicU8,
+    /// Its account, from when it is connected.
+    record: OnceLock<Arc<Record>>,
+    /// What it owes to the server that accepted it; None for a client.
+    ward: Option<Ward>,
+}
+
+/// The socket for the length of a call.
+struct Held<'a> {
+    socket: Option<Arc<Socket>>,
+    ward: Option<&'a Ward>,
+}
+
+impl Deref for Held<'_> {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        self.socket.as_ref().expect("taken by drop only")
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.socket = None;
+        if let Some(ward) = self.ward {
+            ward.call_ended();
+        }
+    }
+}
+
+/// What setsockopt(2) is given.
+#[derive(Clone, Debug)]
+pub enum OptionValue {
+    /// Bytes, as the kernel reads them.
+    Bytes(Vec<u8>),
+    /// No value, only a length.
+    Length(u32),
+}
+
+impl Stream {
+    /// Opens a socket and connects it to nothing: socket(2). `spin` of zero never spins.
+    pub fn new(
+        timeout: Option<Duration>,
+        options: SocketOptions,
+        source: Option<SocketAddr>,
+        spin: Duration,
+    ) -> Result<Self> {
+        super::fork::watch();
+        let domain = source.map_or(Domain::IPV4, Domain::for_address);
+        let failed = |error: io::Error| Error::os("create", "", &error);
+        let socket = Socket::tcp(domain).map_err(failed)?;
+        options.apply(&socket).map_err(failed)?;
+        let stream = Self {
+            socket: Mutex::new(Some(Arc::new(socket))),
+            closed: AtomicBool::new(false),
+            timeout: AtomicI64::new(-1),
+            options,
+            told: Mutex::new(Vec::new()),
+            source,
+            peer: Mutex::new(None),
+            spin: Spin::new(spin),
+            family: AtomicI32::new(domain.into()),
+            origin: Origin::here(),
+            seen: AtomicU8::new(0),
+            record: OnceLock::new(),
+            ward: None,
+        };
+        stream.set_timeout(timeout)?;
+        Ok(stream)
+    }
+
+    /// A connection that a server accepted. It never spins: its peer is a client that owes nothing,
+    /// and other handlers want the CPU.
+    pub(crate) fn accepted(
+        socket: Socket,
+        options: SocketOptions,
+        record: Arc<Record>,
+        ward: Ward,
+    ) -> Self {
+        let remote = record.remote().address;
+        // As the listener has it: an IPv4 peer of a dual-stack port has an IPv6 socket.
+        let family = socket.options().domain().unwrap_or(Domain::for_address(remote));
+        Self {
+            socket: Mutex::new(Some(Arc::new(socket))),
+            closed: AtomicBool::new(false),
+            timeout: AtomicI64::new(-1),
+            options,
+            told: Mutex::new(Vec::new()),
+            source: None,
+            peer: Mutex::new(Some(remote)),
+            spin: Spin::new(Duration::ZERO),
+            family: AtomicI32::new(family.into()),
+            origin: Origin::here(),
+            seen: AtomicU8::new(0),
+            record: OnceLock::from(record),
+            ward: Some(ward),
+        }
+    }
+
+    /// The socket for the length of a call: EBADF once it is closed.
+    fn hold(&self, step: &'static str) -> Result<Held<'_>> {
+        self.origin.check()?;
+        let socket = self.socket.lock().clone();
+        if socket.is_none() {
+            return Err(self.closed_error(step));
+        }
+        Ok(Held { socket, ward: self.ward.as_ref() })
+    }
+
+    /// EBADF, saying who closed it.
+    fn closed_error(&self, step: &'static str) -> Error {
+        let by_server = self.ward.as_ref().is_some_and(Ward::ended_by_stop);
+        Error::closed(
+            step,
+            match (&self.ward, by_server) {
+                (None, _) => "the client is closed",
+                (Some(_), false) => "the connection is closed",
+                (Some(_), true) => "the server has stopped, which closed the connection",
+            },
+        )
+    }
+
+    fn saw(&self, bit: u8) {
+        self.seen.fetch_or(bit, SeqCst);
+    }
+
+    fn has_seen(&self, bit: u8) -> bool {
+        self.seen.load(SeqCst) & bit != 0
+    }
+
+    /// A receive found the end.
+    fn saw_end(&self) {
+        // One that our own side made says nothing of the peer.
+        if !self.has_seen(seen::HUSHED) {
+            self.saw(seen::END);
+        }
+    }
+
+    fn saw_error(&self, error: &io::Error) {
+        if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)) {
+            self.saw(seen::RESET);
+        }
+    }
+
+    /// Its account: a connection's from the start, a client's from when it is connected.
+    #[must_use]
+    pub fn record(&self) -> Option<&Arc<Record>> {
+        self.record.get()
+    }
+
+    /// Whether `close` or `detach` was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// Whether this is the process that made it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+
+    /// The time-out of every call; None waits for ever, zero never.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        u64::try_from(self.timeout.load(Relaxed)).ok().map(Duration::from_nanos)
+    }
+
+    /// Sets it. The descriptor becomes non-blocking at zero, and blocking at anything else.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        let nanos =
+            timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
+        let socket = self.hold("settimeout")?;
+        let was = self.timeout.swap(nanos, Relaxed);
+        if (was == 0) != (nanos == 0) {
+            socket
+                .options()
+                .set_nonblocking(nanos == 0)
+                .map_err(|error| Error::os("settimeout", "", &error))?;
+        }
+        Ok(())
+    }
+
+    /// The time-out of a call: none at all where its flags forbid to wait.
+    fn deadline(&self, flags: i32) -> Deadline {
+        // The error queue is no input: nothing announces it, and recv(2) never waits for it.
+        let waits = flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0;
+        Deadline::new(if waits { self.timeout() } else { Some(Duration::ZERO) })
+    }
+
+    /// Number of the descriptor, -1 once closed.
+    pub fn fileno(&self) -> Result<RawFd> {
+        self.origin.check()?;
+        Ok(self.socket.lock().as_ref().map_or(-1, |socket| socket.as_fd().as_raw_fd()))
+    }
+
+    /// Whom it was last connected to, for messages; a socket that was reset no longer knows.
+    fn peer_text(&self) -> String {
+        self.peer.lock().as_ref().map_or_else(String::new, display)
+    }
+
+    /// shutdown(2).
+    pub fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let socket = self.hold("shutdown")?;
+        if how != Shutdown::Write {
+            self.saw(seen::HUSHED);
+        }
+        socket.shutdown(how).map_err(|error| Error::os("shutdown", self.peer_text(), &error))
+    }
+
+    /// Ends it with FIN behind what was sent. Calls of other threads end with EBADF; the number is
+    /// free when the last of them has left. Twice is once.
+    pub fn close(&self) {
+        self.end(self.verdict(), None);
+    }
+
+    /// Who ended it, where nobody says so.
+    fn verdict(&self) -> ClosedBy {
+        if self.has_seen(seen::RESET) {
+            ClosedBy::Reset
+        } else if self.has_seen(seen::END) {
+            ClosedBy::Peer
+        } else if self.ward.as_ref().is_some_and(Ward::is_draining) {
+            ClosedBy::Stop
+        } else {
+            ClosedBy::Local
+        }
+    }
+
+    fn end(&self, by: ClosedBy, error: Option<String>) {
+        if let Some(socket) = self.take() {
+            // The books first, so that whoever sees the end finds it written.
+            self.settle(by, error, false);
+            let doubled = self.ward.is_some() && self.has_seen(seen::DOUBLED);
+            if doubled || Arc::strong_count(&socket) > 1 {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            drop(socket);
+            self.leave();
+        }
+    }
+
+    /// Ends it with RST; what is unsent is lost.
+    pub fn abort(&self) {
+        if let Some(socket) = self.take() {
+            self.settle(ClosedBy::Local, None, false);
+            match Arc::try_unwrap(socket) {
+                Ok(socket) if !self.has_seen(seen::DOUBLED) => socket.abort(),
+                Ok(socket) => reset(&socket),
+                // Others still hold the number: the connection ends now all the same.
+                Err(shared) => reset(&shared),
+            }
+            self.leave();
+        }
+    }
+
+    /// Closes the account, once.
+    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+        if let Some(ward) = &self.ward {
+            ward.settle(by, error, forced);
+        } else if let Some(record) = self.record.get() {
+            record.close(by, error);
+        }
+    }
+
+    /// Tells the server that the descriptor is gone.
+    fn leave(&self) {
+        if let Some(ward) = &self.ward {
+            ward.leave();
+        }
+    }
+
+    fn take(&self) -> Option<Arc<Socket>> {
+        if !self.origin.is_here() {
+            // A forked child's copy of the number is left alone, like all that it inherits.
+            return None;
+        }
+        self.closed.store(true, SeqCst);
+        self.socket.lock().take()
+    }
+
+    /// Gives the number away, open; -1 where it is closed. EBUSY while another thread's call uses it.
+    pub fn detach(&self) -> Result<RawFd> {
+        self.origin.check()?;
+        let mut slot = self.socket.lock();
+        let Some(socket) = slot.take() else { return Ok(-1) };
+        match Arc::try_unwrap(socket) {
+            Ok(socket) => {
+                self.closed.store(true, SeqCst);
+                drop(slot);
+                self.settle(ClosedBy::Detached, None, false);
+                self.leave();
+                Ok(socket.into_number())
+            }
+            Err(shared) => {
+                *slot = Some(shared);
+                Err(Error::errno("detach", self.peer_text(), libc::EBUSY))
+            }
+        }
+    }
+
+    /// A second number for the same connection: fcntl(F_DUPFD_CLOEXEC). A server's connection still
+    /// ends for both when it is closed here.
+    pub fn duplicate(&self) -> Result<OwnedFd> {
+        let socket = self.hold("to_socket")?;
+        let double = socket.as_fd().try_clone_to_owned();
+        self.saw(seen::DOUBLED);
+        double.map_err(|error| Error::os("to_socket", self.peer_text(), &error))
+    }
+
+    fn address(
+        &self,
+        step: &'static str,
+        ask: impl FnOnce(&SockRef<'_>) -> io::Result<socket2::SockAddr>,
+    ) -> Result<SocketAddr> {
+        let socket = self.hold(step)?;
+        let address = ask(&socket.options()).map_err(|error| Error::os(step, "", &error))?;
+        address.as_socket().ok_or_else(|| Error::errno(step, "", libc::EAFNOSUPPORT))
+    }
+
+    /// getsockname(2).
+    pub fn local_address(&self) -> Result<SocketAddr> {
+        self.address("getsockname", |socket| socket.local_addr())
+    }
+
+    /// getpeername(2).
+    pub fn peer_address(&self) -> Result<SocketAddr> {
+        self.address("getpeername", |socket| socket.peer_addr())
+    }
+
+    /// Both addresses as users read them, where it is connected.
+    #[must_use]
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        Some((canonical(self.local_address().ok()?), canonical(self.peer_address().ok()?)))
+    }
+
+    /// Address family: AF_INET or AF_INET6, also after the close.
+    #[must_use]
+    pub fn family(&self) -> i32 {
+        self.family.load(Relaxed)
+    }
+
+    /// TCP_INFO, tcp(7), and the name of the congestion control.
+    pub fn tcp_info(&self) -> Result<(RawTcpInfo, String)> {
+        let socket = self.hold("tcp_info")?;
+        let failed = |error: io::Error| Error::os("tcp_info", "", &error);
+        let info = sys::tcp_info(socket.as_fd()).map_err(failed)?;
+        // TCP_CA_NAME_MAX
+        let mut name = [0; 16];
+        let length =
+            sys::getsockopt(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut name)
+                .map_err(failed)?;
+        let name = name[..length].split(|&byte| byte == 0).next().unwrap_or_default();
+        Ok((info, String::from_utf8_lossy(name).into_owned()))
+    }
+
+    /// getsockopt(2): up to `length` bytes.
+    pub fn getsockopt(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>> {
+        let socket = self.hold("getsockopt")?;
+        let mut value = vec![0; length];
+        let length = sys::getsockopt(socket.as_fd(), level, name, &mut value)
+            .map_err(|error| Error::os("getsockopt", "", &error))?;
+        value.truncate(length);
+        Ok(value)
+    }
+
+    /// setsockopt(2).
+    pub fn setsockopt(&self, level: i32, name: i32, value: OptionValue) -> Result<()> {
+        let socket = self.hold("setsockopt")?;
+        set_option(socket.as_fd(), level, name, &value)
+            .map_err(|error| Error::os("setsockopt", "", &error))?;
+        if socket.options().peer_addr().is_err() {
+            // Not connected yet: `connect` may have to open another socket in this one's place.
+            let mut told = self.told.lock();
+            told.retain(|&(other, of, _)| (other, of) != (level, name));
+            told.push((level, name, value));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.origin.is_here() {
+            self.close();
+        } else {
+            // In a forked child all of this is a copy: the number is the parent's to end, and so are
+            // the books.
+            std::mem::forget(self.socket.get_mut().take());
+            std::mem::forget(self.ward.take());
+        }
+    }
+}
+
+/// Ends a connection with RST while others may hold its number or a double of it.
+fn reset(socket: &Socket) {
+    let _ = socket.options().set_linger(Some(Duration::ZERO));
+    // Wakes who waits; the end that this alone would be does not get out before the reset.
+    let _ = socket.shutdown(Shutdown::Read);
+    if sys::disconnect(socket.as_fd()).is_err() {
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &OptionValue) -> io::Result<()> {
+    match value {
+        OptionValue::Bytes(bytes) => sys::setsockopt(fd, level, name, bytes),
+        OptionValue::Length(length) => sys::setsockopt_length(fd, level, name, *length),
+    }
+}

@@ -1,0 +1,366 @@
+//! How a stream receives and sends. Every call tries first (MSG_DONTWAIT, so that the descriptor itself
+//! stays blocking) and waits only where there is nothing to be had; must never read ahead of what a
+//! call returns.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use super::{Deadline, Stream};
+use crate::net::error::{Error, Result};
+use crate::net::sys::{self, PollFd};
+use crate::net::wake::Waiter;
+
+/// How much `recv_until` looks at at a time.
+const PEEK: usize = 4096;
+/// How much a receive of known length reserves before anything has come, however much is asked.
+const FIRST_RESERVE: usize = 64 * 1024;
+/// How much of a file is read at a time.
+const FILE_PART: usize = 256 * 1024;
+
+/// What to wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interest {
+    Readable,
+    Writable,
+}
+
+/// What recvmsg(2) gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Bytes of data.
+    pub bytes: usize,
+    /// Bytes of control messages.
+    pub control: usize,
+    /// MSG_EOR, MSG_TRUNC, MSG_CTRUNC, MSG_OOB, MSG_ERRQUEUE.
+    pub flags: i32,
+}
+
+impl Stream {
+    /// Tries, and waits where there is nothing to be had.
+    fn attempt<T>(
+        &self,
+        step: &'static str,
+        interest: Interest,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Result<T> {
+        let socket = self.hold(step)?;
+        let fd = socket.as_fd();
+        let mut once = || match operation(fd) {
+            Ok(done) => Some(Ok(done)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => None,
+                // Not the end of the call: PEP 475. The waiter looks for signals.
+                io::ErrorKind::Interrupted => None,
+                _ => {
+                    self.saw_error(&error);
+                    Some(Err(Error::os(step, self.peer_text(), &error)))
+                }
+            },
+        };
+        let mut result = once();
+        while result.is_none() {
+            if deadline.timeout == Some(Duration::ZERO) {
+                return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
+            }
+            if interest == Interest::Readable && self.hush_if_draining(&socket) {
+                // Nothing is there and the server drains: from here on that is the end.
+                result = once();
+                continue;
+            }
+            let until = deadline.at();
+            if interest == Interest::Readable && waiter.may_spin() {
+                result = self.spin.run(until, &mut once);
+                if result.is_some() {
+                    break;
+                }
+            }
+            let poll = match interest {
+                Interest::Readable => PollFd::readable(fd),
+                Interest::Writable => PollFd::writable(fd),
+            };
+            if !waiter.wait(&mut [poll], until)? {
+                return Err(Error::TimedOut { step, target: self.peer_text() });
+            }
+            result = once();
+        }
+        // A close from another thread has shut the socket down to wake this one.
+        if self.is_closed() {
+            return Err(self.closed_error(step));
+        }
+        result.unwrap_or_else(|| Err(self.closed_error(step)))
+    }
+
+    /// recv(2). Zero means that the peer has finished (or that nothing was asked).
+    /// `step` is the name of the call in errors.
+    pub fn recv(
+        &self,
+        step: &'static str,
+        buffer: &mut [u8],
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
+        if buffer.is_empty() {
+            // Nothing is asked, so that nothing need be waited for.
+            return self.hold(step).map(|_| 0);
+        }
+        self.recv_some(step, buffer, flags, &mut self.deadline(flags), waiter)
+    }
+
+    fn recv_some(
+        &self,
+        step: &'static str,
+        buffer: &mut [u8],
+        flags: i32,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
+        let asked = buffer.len();
+        let got = self.attempt(step, Interest::Readable, deadline, waiter, |fd| {
+            sys::recv(fd, buffer, flags | libc::MSG_DONTWAIT)
+        })?;
+        self.count_received(got, asked, flags);
+        Ok(got)
+    }
+
+    /// Exactly `count` bytes; none where the peer has finished before the first of them, and
+    /// `Incomplete` where it does so after it. What ends the call early carries what was taken.
+    pub fn recv_exactly(&self, count: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
+        let taken = self.recv_all("recv_exactly", count, 0, waiter)?;
+        if taken.len() == count || taken.is_empty() {
+            return Ok(taken);
+        }
+        let wanted = format!("{count}");
+        Err(Error::Incomplete { wanted, got: taken.len() }.after(taken))
+    }
+
+    /// recv(2) with MSG_WAITALL, which the kernel does not do for a call that must not block: `count`
+    /// bytes, fewer where the peer finishes before.
+    pub fn recv_all(
+        &self,
+        step: &'static str,
+        count: usize,
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Vec<u8>> {
+        let flags = flags & !libc::MSG_WAITALL;
+        let mut deadline = self.deadline(flags);
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let start = taken.len();
+            // Grows with what has come, so that a mistaken length does not take the memory at once.
+            let room = (count - start).min(start.max(FIRST_RESERVE));
+            taken.resize(start + room, 0);
+            let result = self.recv_some(step, &mut taken[start..], flags, &mut deadline, waiter);
+            taken.truncate(start + result.as_ref().map_or(0, |&got| got));
+            match result.and_then(|got| waiter.breathe().map(|()| got)) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(error.after(taken)),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// All up to and with `delimiter`, looking before taking, so that nothing behind it is taken.
+    /// None where the peer has finished before the first byte; otherwise as `recv_exactly`, and
+    /// `OverLimit` when the delimiter does not end within `limit` bytes.
+    /// `step` is the name of the call in errors.
+    pub fn recv_until(
+        &self,
+        step: &'static str,
+        delimiter: &[u8],
+        limit: usize,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Vec<u8>> {
+        let mut deadline = self.deadline(0);
+        let mut taken = Vec::new();
+        loop {
+            let start = taken.len();
+            if start >= limit {
+                return Err(Error::OverLimit { limit }.after(taken));
+            }
+            taken.resize(start + (limit - start).min(PEEK), 0);
+            let peeked =
+                self.recv_some(step, &mut taken[start..], libc::MSG_PEEK, &mut deadline, waiter);
+            let got = match peeked {
+                Ok(got) => got,
+                Err(error) => {
+                    taken.truncate(start);
+                    return Err(error.after(taken));
+                }
+            };
+            taken.truncate(start + got);
+            if got == 0 {
+                if start == 0 {
+                    return Ok(taken);
+                }
+                let wanted = "a message that ends with its delimiter".to_owned();
+                return Err(Error::Incomplete { wanted, got: start }.after(taken));
+            }
+            // The delimiter may have begun in what was taken before.
+            let from = start.saturating_sub(delimiter.len() - 1);
+            let found = find(&taken[from..], delimiter).map(|at| from + at + delimiter.len());
+            let end = found.unwrap_or(taken.len());
+            taken.truncate(end);
+            // What was seen is there: this takes it, and waits for nothing.
+            let mut at = start;
+            while at < end {
+                match self.recv_some(step, &mut taken[at..], 0, &mut deadline, waiter) {
+                    Ok(0) => break,
+                    Ok(count) => at += count,
+                    Err(error) => {
+                        taken.truncate(at);
+                        return Err(error.after(taken));
+                    }
+                }
+            }
+            if found.is_some() {
+                return Ok(taken);
+            }
+            if let Err(error) = waiter.breathe() {
+                return Err(error.after(taken));
+            }
+        }
+    }
+
+    /// send(2): as much as there is room for, at least one byte.
+    pub fn send(&self, data: &[u8], flags: i32, waiter: &mut dyn Waiter) -> Result<usize> {
+        self.send_some("send", data, flags, &mut self.deadline(flags), waiter)
+    }
+
+    fn send_some(
+        &self,
+        step: &'static str,
+        data: &[u8],
+        flags: i32,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
+        let sent = self.attempt(step, Interest::Writable, deadline, waiter, |fd| {
+            sys::send(fd, data, flags | libc::MSG_DONTWAIT)
+        })?;
+        self.count_sent(sent);
+        Ok(sent)
+    }
+
+    /// All of it. `sent` tells how much was, whatever ends the call.
+    pub fn sendall(
+        &self,
+        data: &[u8],
+        flags: i32,
+        sent: &mut usize,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let mut deadline = self.deadline(flags);
+        // Once even for nothing, so that a closed or broken stream is told apart.
+        loop {
+            *sent += self.send_some("sendall", &data[*sent..], flags, &mut deadline, waiter)?;
+            if *sent == data.len() {
+                return Ok(());
+            }
+            waiter.breathe()?;
+        }
+    }
+
+    /// recvmsg(2): into several buffers, with control messages. Waits and ends as `recv`.
+    pub fn receive_message(
+        &self,
+        step: &'static str,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut [u8],
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Message> {
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let mut deadline = self.deadline(flags);
+        let message = self.attempt(step, Interest::Readable, &mut deadline, waiter, |fd| {
+            let flags = flags | libc::MSG_DONTWAIT;
+            let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, flags)?;
+            Ok(Message { bytes, control, flags })
+        })?;
+        self.count_received(message.bytes, asked, flags);
+        Ok(message)
+    }
+
+    /// sendmsg(2): from several buffers, with control messages. As much as there is room for.
+    pub fn send_message(
+        &self,
+        buffers: &[IoSlice<'_>],
+        control: &[u8],
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
+        let mut deadline = self.deadline(flags);
+        let sent = self.attempt("sendmsg", Interest::Writable, &mut deadline, waiter, |fd| {
+            sys::sendmsg(fd, buffers, control, flags | libc::MSG_DONTWAIT)
+        })?;
+        self.count_sent(sent);
+        Ok(sent)
+    }
+
+    /// `count` bytes of a file from `offset` on, to its end where that comes before. `sent` tells how
+    /// much was, whatever ends the call.
+    ///
+    /// By pread(2) and send(2): sendfile(2) has no MSG_DONTWAIT, so that on a blocking descriptor it
+    /// would heed neither a time-out nor a signal.
+    pub fn send_file(
+        &self,
+        file: RawFd,
+        offset: u64,
+        count: Option<u64>,
+        sent: &mut u64,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let mut deadline = self.deadline(0);
+        let mut buffer = vec![0; FILE_PART];
+        loop {
+            let left = count.map_or(u64::MAX, |count| count - *sent);
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_PART);
+            let got = sys::pread(file, &mut buffer[..part], offset + *sent)
+                .map_err(|error| Error::os("sendfile", format_args!("from fd {file}"), &error))?;
+            if got == 0 {
+                // Even for nothing, so that a closed stream is told apart.
+                return self.hold("sendfile").map(|_| ());
+            }
+            let mut at = 0;
+            while at < got {
+                let part = &buffer[at..got];
+                let taken = self.send_some("sendfile", part, 0, &mut deadline, waiter)?;
+                at += taken;
+                *sent += taken as u64;
+                waiter.breathe()?;
+            }
+        }
+    }
+
+    /// Counts what a receive gave; `asked` of zero says nothing about an end.
+    fn count_received(&self, bytes: usize, asked: usize, flags: i32) {
+        if bytes > 0 {
+            if flags & libc::MSG_PEEK == 0 {
+                if let Some(record) = self.record.get() {
+                    record.count_received_shared(bytes);
+                }
+            }
+        } else if asked > 0 && flags & libc::MSG_ERRQUEUE == 0 {
+            self.saw_end();
+        }
+    }
+
+    fn count_sent(&self, bytes: usize) {
+        if bytes > 0 {
+            if let Some(record) = self.record.get() {
+                record.count_sent_shared(bytes);
+            }
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    if let [byte] = needle {
+        return haystack.iter().position(|at| at == byte);
+    }
+    haystack.windows(needle.len()).position(|window| window == needle)
+}

@@ -1,0 +1,176 @@
+//! What a connection owes to the server that accepted it: its place in the books, and its place among
+//! those admitted. Must never keep a descriptor open, nor end a connection by itself.
+
+use std::fmt;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use super::{Held, Stream, reset, seen};
+use crate::net::ledger::Place;
+use crate::net::record::ClosedBy;
+use crate::net::shared::Shared;
+use crate::net::sys;
+
+/// One connection's ties to its server.
+pub(crate) struct Ward {
+    shared: Arc<Shared>,
+    place: Place,
+    /// Its number among those that are handed out.
+    pub(crate) key: usize,
+    settled: AtomicBool,
+}
+
+impl fmt::Debug for Ward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ward({})", self.key)
+    }
+}
+
+impl Ward {
+    pub(crate) fn new(shared: Arc<Shared>, place: Place, key: usize) -> Self {
+        Self { shared, place, key, settled: AtomicBool::new(false) }
+    }
+
+    /// Whether the server is ending.
+    pub(super) fn is_draining(&self) -> bool {
+        self.shared.handoff.is_draining()
+    }
+
+    /// Whether it was the server's end that ended the connection.
+    pub(super) fn ended_by_stop(&self) -> bool {
+        self.settled.load(SeqCst) && self.is_draining()
+    }
+
+    /// Closes the account, once; the first who says why is right.
+    pub(super) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+        if self.settled.swap(true, SeqCst) {
+            return;
+        }
+        if by == ClosedBy::Error {
+            self.shared.count_error();
+        }
+        self.shared.ledger.close(self.place, by, error);
+        if self.shared.stop.has_begun() {
+            self.shared.stop.count(forced);
+        }
+    }
+
+    /// The descriptor is gone.
+    pub(super) fn leave(&self) {
+        self.shared.handoff.forget(self.key);
+        self.shared.leave();
+        self.call_ended();
+    }
+
+    /// Whoever ends the server may wait for just this.
+    pub(super) fn call_ended(&self) {
+        if self.is_draining() {
+            self.shared.ring();
+        }
+    }
+}
+
+impl Stream {
+    /// Whether its server is ending: reads give `b""` once nothing is there.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.ward.as_ref().is_some_and(Ward::is_draining)
+    }
+
+    /// The key of its ward.
+    pub(crate) fn key(&self) -> Option<usize> {
+        self.ward.as_ref().map(|ward| ward.key)
+    }
+
+    /// Ends it for a reason that its handler gives.
+    pub fn close_for(&self, by: ClosedBy, error: Option<String>) {
+        self.end(by, error);
+    }
+
+    /// Whether it was accepted by a server of this process.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.ward.is_some()
+    }
+
+    /// Whether there is, or was, a second number of it.
+    #[must_use]
+    pub fn is_doubled(&self) -> bool {
+        self.has_seen(seen::DOUBLED)
+    }
+
+    /// Whether a call has met the peer's reset.
+    #[must_use]
+    pub fn was_reset(&self) -> bool {
+        self.has_seen(seen::RESET)
+    }
+
+    /// In a draining server a connection that has been heard from is not waited for any longer: what
+    /// is there is read, then the end. True where this is the first to say so.
+    pub(super) fn hush_if_draining(&self, socket: &Held<'_>) -> bool {
+        let Some(ward) = &self.ward else { return false };
+        let heard = || self.record.get().is_some_and(|record| record.has_received());
+        if !ward.is_draining() || self.has_seen(seen::HUSHED) || !heard() {
+            return false;
+        }
+        self.hush_socket(socket)
+    }
+
+    fn hush_socket(&self, socket: &super::Socket) -> bool {
+        self.saw(seen::HUSHED);
+        // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
+        // socket made of a double. ENOTCONN: it is over already.
+        let _ = socket.shutdown(Shutdown::Read);
+        true
+    }
+
+    /// From the thread that ends the server: has its reads see the end, where it has been heard from
+    /// or need not be any more.
+    pub(crate) fn hush(&self, heard_only: bool) {
+        let socket = self.socket.lock().clone();
+        let Some(socket) = socket else { return };
+        let heard = || sys::tcp_info(socket.as_fd()).map_or(true, |info| info.bytes_received > 0);
+        if !self.has_seen(seen::HUSHED) && (!heard_only || heard()) {
+            self.hush_socket(&socket);
+        }
+    }
+
+    /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.
+    pub(crate) fn force(&self) {
+        let socket = self.socket.lock().clone();
+        if let Some(socket) = socket {
+            if let Some(ward) = &self.ward {
+                ward.settle(ClosedBy::Stop, None, true);
+            }
+            reset(&socket);
+        }
+    }
+
+    /// Closes it where no thread is in one of its calls; false where one is. With FIN where nothing is
+    /// unread or unsent, else with RST.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        let mut slot = self.socket.lock();
+        let Some(socket) = slot.take() else { return true };
+        let socket = match Arc::try_unwrap(socket) {
+            Ok(socket) => socket,
+            Err(shared) => {
+                *slot = Some(shared);
+                return false;
+            }
+        };
+        self.closed.store(true, SeqCst);
+        drop(slot);
+        let quiet = sys::unread(socket.as_fd()) == 0 && sys::unsent(socket.as_fd()) == 0;
+        self.settle(ClosedBy::Stop, None, !quiet);
+        if !quiet {
+            reset(&socket);
+        } else if self.has_seen(seen::DOUBLED) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        drop(socket);
+        self.leave();
+        true
+    }
+}

@@ -1,0 +1,709 @@
+//! A stream for Python: what Client and Connection have in common, with the methods of socket.socket.
+//! Must never buffer, nor release the interpreter for a small call that can be served at once.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use super::args::{self, length};
+use super::buffer::{Sink, Source, with_scratch};
+use super::error::exception;
+use super::ledger::Record;
+use super::process::object;
+use super::wait::{Attached, Detached};
+use crate::net;
+use crate::net::endpoint::{canonical, host_text};
+use crate::net::error::Error;
+use crate::net::error::Result;
+use crate::net::stream::OptionValue;
+use crate::net::sys::{control_message, control_messages};
+use crate::net::wake::Waiter;
+
+/// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
+/// giving the interpreter up and getting it back.
+const SMALL: usize = 64 * 1024;
+/// Control messages of more than this are a slip; the kernel's own bound on sending is near it.
+const MOST_CONTROL: usize = 64 * 1024;
+/// What stands where a datagram has its sender: None.
+type NoAddress = Option<Py<PyAny>>;
+
+/// One end of a connection, as a socket: what Client and Connection share.
+#[pyclass(frozen, subclass, module = "rsock._rsock")]
+pub(super) struct Stream {
+    inner: Arc<net::stream::Stream>,
+    /// Files of `makefile` that are open: the last one of them to be closed does what `close` put off.
+    files: AtomicUsize,
+    close_wanted: AtomicBool,
+}
+
+impl Stream {
+    pub(super) fn new(inner: Arc<net::stream::Stream>) -> Self {
+        Self { inner, files: AtomicUsize::new(0), close_wanted: AtomicBool::new(false) }
+    }
+
+    pub(super) fn inner(&self) -> &net::stream::Stream {
+        &self.inner
+    }
+
+    /// What errors of this stream bear as `_stream`; None for a client's, which nobody asks for.
+    pub(super) fn mark(&self) -> Option<usize> {
+        self.inner.is_accepted().then_some(Arc::as_ptr(&self.inner) as usize)
+    }
+
+    fn marked(&self, py: Python<'_>, error: PyErr) -> PyErr {
+        if let Some(mark) = self.mark() {
+            // Fails only on an exception class that forbids attributes: one of a signal's handler.
+            let _ = error.value(py).setattr(intern!(py, "_stream"), mark);
+        }
+        error
+    }
+
+    fn raised(&self, py: Python<'_>, error: Error) -> PyErr {
+        self.marked(py, exception(py, error))
+    }
+
+    /// Runs a call that holds the interpreter but while it waits.
+    fn attached<T>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T>,
+    ) -> PyResult<T> {
+        Attached::run(py, |waiter| call(&self.inner, waiter))
+            .map_err(|error| self.marked(py, error))
+    }
+
+    /// Runs a call that may take long, with the interpreter released as a whole.
+    fn detached<T: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        Detached::run(py, |waiter| call(&self.inner, waiter))
+            .map_err(|error| self.marked(py, error))
+    }
+
+    /// Receives up to `bufsize` bytes as `recv` does.
+    fn receive<'py>(
+        &self,
+        py: Python<'py>,
+        step: &'static str,
+        bufsize: isize,
+        flags: i32,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let bufsize = length("bufsize", bufsize)?;
+        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
+            let taken =
+                self.attached(py, |stream, waiter| stream.recv_all(step, bufsize, flags, waiter))?;
+            return Ok(PyBytes::new(py, &taken));
+        }
+        with_scratch(bufsize, |scratch| {
+            let count =
+                self.attached(py, |stream, waiter| stream.recv(step, scratch, flags, waiter))?;
+            Ok(PyBytes::new(py, &scratch[..count]))
+        })
+    }
+
+    /// Receives into a buffer as `recv_into` does.
+    fn receive_into(
+        &self,
+        py: Python<'_>,
+        step: &'static str,
+        buffer: &Bound<'_, PyAny>,
+        nbytes: isize,
+        flags: i32,
+    ) -> PyResult<usize> {
+        let nbytes = length("nbytes", nbytes)?;
+        let mut sink = Sink::new(step, buffer)?;
+        let slice = sink.as_mut_slice();
+        if nbytes > slice.len() {
+            return Err(PyValueError::new_err(format!(
+                "nbytes {nbytes}: the buffer has only {} bytes",
+                slice.len()
+            )));
+        }
+        let wanted = if nbytes == 0 { slice.len() } else { nbytes };
+        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
+            let taken =
+                self.attached(py, |stream, waiter| stream.recv_all(step, wanted, flags, waiter))?;
+            slice[..taken.len()].copy_from_slice(&taken);
+            return Ok(taken.len());
+        }
+        self.attached(py, |stream, waiter| stream.recv(step, &mut slice[..wanted], flags, waiter))
+    }
+
+    /// recvmsg(2) into slices; the address is None, as it is for a connected stream.
+    fn receive_message<'py>(
+        &self,
+        py: Python<'py>,
+        step: &'static str,
+        slices: &mut [IoSliceMut<'_>],
+        ancbufsize: isize,
+        flags: i32,
+    ) -> PyResult<(usize, Bound<'py, PyList>, i32)> {
+        let size = length("ancbufsize", ancbufsize)?;
+        if size > MOST_CONTROL {
+            return Err(PyValueError::new_err(format!(
+                "ancbufsize {size}: must be from 0 to {MOST_CONTROL}"
+            )));
+        }
+        let mut control = vec![0; size];
+        let message = self.attached(py, |stream, waiter| {
+            stream.receive_message(step, slices, &mut control, flags, waiter)
+        })?;
+        let control = control_messages(&control[..message.control])
+            .into_iter()
+            .map(|(level, kind, data)| (level, kind, PyBytes::new(py, data)));
+        Ok((message.bytes, PyList::new(py, control.collect::<Vec<_>>())?, message.flags))
+    }
+
+    fn read_until<'py>(
+        &self,
+        py: Python<'py>,
+        step: &'static str,
+        delimiter: &[u8],
+        limit: isize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let limit = length("limit", limit)?;
+        if delimiter.is_empty() {
+            return Err(PyValueError::new_err("delimiter b'': must not be empty"));
+        }
+        if limit < delimiter.len() {
+            return Err(PyValueError::new_err(format!(
+                "limit {limit}: has no room for a delimiter of {} bytes",
+                delimiter.len()
+            )));
+        }
+        let taken =
+            self.attached(py, |stream, waiter| stream.recv_until(step, delimiter, limit, waiter))?;
+        Ok(PyBytes::new(py, &taken))
+    }
+}
+
+/// States of RFC 9293 by the kernel's numbers (include/net/tcp_states.h).
+const STATES: [&str; 13] = [
+    "UNKNOWN",
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSED",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+    "SYN-RECEIVED",
+];
+
+#[pymethods]
+impl Stream {
+    /// Connects to (host, port): connect(2). Every address of a name is tried in turn.
+    ///
+    /// Blocks up to the time-out, with the interpreter released. Raises ConnectionRefusedError and
+    /// other OSErrors naming the address, socket.gaierror for an unknown host, TimeoutError.
+    fn connect(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<()> {
+        let target = args::address(address)?;
+        self.attached(py, |stream, waiter| stream.connect(&target, waiter))
+    }
+
+    /// As `connect`, but returns errno in place of raising an OSError of the system; 0 is success.
+    fn connect_ex(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<i32> {
+        let target = args::address(address)?;
+        let mut errno = 0;
+        self.attached(py, |stream, waiter| match stream.connect(&target, waiter) {
+            // As socket.connect_ex: the time-out of a blocking connect is EAGAIN.
+            Err(Error::TimedOut { .. }) => {
+                errno = libc::EAGAIN;
+                Ok(())
+            }
+            Err(error) => match error.raw() {
+                Some(raw) => {
+                    errno = raw;
+                    Ok(())
+                }
+                None => Err(error),
+            },
+            Ok(()) => Ok(()),
+        })?;
+        Ok(errno)
+    }
+
+    /// Sends what there is room for and returns how many bytes that was: send(2).
+    ///
+    /// Blocks while there is no room at all. Raises BrokenPipeError, ConnectionResetError,
+    /// TimeoutError, BlockingIOError (time-out 0).
+    #[pyo3(signature = (data, flags=0))]
+    fn send<'py>(&self, py: Python<'py>, data: Bound<'py, PyAny>, flags: i32) -> PyResult<usize> {
+        let data = Source::new(data)?;
+        let slice = data.as_slice();
+        if slice.len() <= SMALL {
+            self.attached(py, |stream, waiter| stream.send(slice, flags, waiter))
+        } else {
+            self.detached(py, |stream, waiter| stream.send(slice, flags, waiter))
+        }
+    }
+
+    /// Sends all of it. The time-out holds for the call as a whole; what ends it early carries the
+    /// number of bytes that were sent as `.sent`. Raises as `send`.
+    #[pyo3(signature = (data, flags=0))]
+    fn sendall<'py>(&self, py: Python<'py>, data: Bound<'py, PyAny>, flags: i32) -> PyResult<()> {
+        let data = Source::new(data)?;
+        let slice = data.as_slice();
+        let mut sent = 0;
+        let result = if slice.len() <= SMALL {
+            self.attached(py, |stream, waiter| stream.sendall(slice, flags, &mut sent, waiter))
+        } else {
+            self.detached(py, |stream, waiter| stream.sendall(slice, flags, &mut sent, waiter))
+        };
+        result.inspect_err(|error| {
+            // Fails only on an exception class that forbids attributes.
+            let _ = error.value(py).setattr("sent", sent);
+        })
+    }
+
+    /// Receives what is there, at most `bufsize` bytes (and at most 256 KiB, but with
+    /// MSG_WAITALL): recv(2). b"" means that
+    /// the peer has finished.
+    ///
+    /// Blocks while nothing is there. Raises ConnectionResetError, TimeoutError, BlockingIOError
+    /// (time-out 0), ValueError for a negative size.
+    #[pyo3(signature = (bufsize, flags=0))]
+    fn recv<'py>(
+        &self,
+        py: Python<'py>,
+        bufsize: isize,
+        flags: i32,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        self.receive(py, "recv", bufsize, flags)
+    }
+
+    /// Receives into a writable buffer and returns how many bytes came; 0 means that the peer has
+    /// finished. `nbytes` 0 is the buffer's length. Blocks and raises as `recv`.
+    #[pyo3(signature = (buffer, nbytes=0, flags=0))]
+    fn recv_into(
+        &self,
+        py: Python<'_>,
+        buffer: &Bound<'_, PyAny>,
+        nbytes: isize,
+        flags: i32,
+    ) -> PyResult<usize> {
+        self.receive_into(py, "recv_into", buffer, nbytes, flags)
+    }
+
+    /// As `recv`, with the sender's address behind it, which is None on a stream: recvfrom(2).
+    #[pyo3(signature = (bufsize, flags=0))]
+    fn recvfrom<'py>(
+        &self,
+        py: Python<'py>,
+        bufsize: isize,
+        flags: i32,
+    ) -> PyResult<(Bound<'py, PyBytes>, NoAddress)> {
+        Ok((self.receive(py, "recvfrom", bufsize, flags)?, None))
+    }
+
+    /// As `recv_into`, with the sender's address behind it, which is None on a stream: recvfrom(2).
+    #[pyo3(signature = (buffer, nbytes=0, flags=0))]
+    fn recvfrom_into(
+        &self,
+        py: Python<'_>,
+        buffer: &Bound<'_, PyAny>,
+        nbytes: isize,
+        flags: i32,
+    ) -> PyResult<(usize, NoAddress)> {
+        Ok((self.receive_into(py, "recvfrom_into", buffer, nbytes, flags)?, None))
+    }
+
+    /// Receives data and control messages: recvmsg(2). Returns (data, [(level, type, data), …],
+    /// flags, None). Blocks and raises as `recv`; at most 256 KiB come at a time.
+    #[pyo3(signature = (bufsize, ancbufsize=0, flags=0))]
+    fn recvmsg<'py>(
+        &self,
+        py: Python<'py>,
+        bufsize: isize,
+        ancbufsize: isize,
+        flags: i32,
+    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>, i32, NoAddress)> {
+        with_scratch(length("bufsize", bufsize)?, |scratch| {
+            let slices = &mut [IoSliceMut::new(scratch)];
+            let (count, control, flags) =
+                self.receive_message(py, "recvmsg", slices, ancbufsize, flags)?;
+            Ok((PyBytes::new(py, &scratch[..count]), control, flags, None))
+        })
+    }
+
+    /// As `recvmsg`, into writable buffers, filled one after the other. Returns (bytes, [(level, type,
+    /// data), …], flags, None).
+    #[pyo3(signature = (buffers, ancbufsize=0, flags=0))]
+    fn recvmsg_into<'py>(
+        &self,
+        py: Python<'py>,
+        buffers: &Bound<'py, PyAny>,
+        ancbufsize: isize,
+        flags: i32,
+    ) -> PyResult<(usize, Bound<'py, PyList>, i32, NoAddress)> {
+        let mut sinks = buffers
+            .try_iter()?
+            .map(|buffer| Sink::new("recvmsg_into", &buffer?))
+            .collect::<PyResult<Vec<_>>>()?;
+        let mut slices: Vec<_> =
+            sinks.iter_mut().map(|sink| IoSliceMut::new(sink.as_mut_slice())).collect();
+        let (count, control, flags) =
+            self.receive_message(py, "recvmsg_into", &mut slices, ancbufsize, flags)?;
+        Ok((count, control, flags, None))
+    }
+
+    /// Sends buffers one after the other as if they were one, with control messages (level, type, data):
+    /// sendmsg(2). Returns how many bytes there was room for. Blocks and raises as `send`. A connected
+    /// stream has its peer: an address is checked, and ignored as the system does.
+    #[pyo3(signature = (buffers, ancdata=None, flags=0, address=None),
+        text_signature = "($self, buffers, ancdata=(), flags=0, address=None)")]
+    fn sendmsg<'py>(
+        &self,
+        py: Python<'py>,
+        buffers: &Bound<'py, PyAny>,
+        ancdata: Option<&Bound<'py, PyAny>>,
+        flags: i32,
+        address: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<usize> {
+        let sources =
+            buffers.try_iter()?.map(|buffer| Source::new(buffer?)).collect::<PyResult<Vec<_>>>()?;
+        let slices: Vec<_> = sources.iter().map(|source| IoSlice::new(source.as_slice())).collect();
+        let mut control = Vec::new();
+        if let Some(ancdata) = ancdata {
+            for item in ancdata.try_iter()? {
+                let (level, kind, data): (i32, i32, Bound<'py, PyAny>) = item?.extract()?;
+                control.extend(control_message(level, kind, Source::new(data)?.as_slice()));
+            }
+        }
+        address.map(args::address).transpose()?;
+        self.attached(py, |stream, waiter| stream.send_message(&slices, &control, flags, waiter))
+    }
+
+    /// `send(data, flags)` with an address, `sendto(data, address)` or `sendto(data, flags, address)`:
+    /// on a connected stream it is checked, and ignored as the system does.
+    #[pyo3(signature = (data, flags, address=None, /))]
+    fn sendto<'py>(
+        &self,
+        py: Python<'py>,
+        data: Bound<'py, PyAny>,
+        flags: Bound<'py, PyAny>,
+        address: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<usize> {
+        let (flags, address) = match address {
+            Some(address) => (flags.extract()?, address),
+            None => (0, flags),
+        };
+        args::address(&address)?;
+        self.send(py, data, flags)
+    }
+
+    /// For the Python half of `sendfile`: sends `count` bytes (None: all) of the regular file `file`, a
+    /// descriptor, from `offset` on, and returns how many it was; `.sent` on what ends it early.
+    #[pyo3(signature = (file, offset, count))]
+    fn _send_file(
+        &self,
+        py: Python<'_>,
+        file: RawFd,
+        offset: u64,
+        count: Option<u64>,
+    ) -> PyResult<u64> {
+        let mut sent = 0;
+        let result = self.detached(py, |stream, waiter| {
+            stream.send_file(file, offset, count, &mut sent, waiter)
+        });
+        if let Err(error) = &result {
+            // Fails only on an exception class that forbids attributes.
+            let _ = error.value(py).setattr("sent", sent);
+        }
+        result.map(|()| sent)
+    }
+
+    /// Receives exactly `n` bytes; b"" where the peer has finished before the first of them.
+    ///
+    /// Raises IncompleteRead, with `.partial`, where it finishes within them. TimeoutError and
+    /// KeyboardInterrupt carry what had come as `.partial`. Blocks and raises as `recv`; the time-out
+    /// holds for the call as a whole.
+    fn recv_exactly<'py>(&self, py: Python<'py>, n: isize) -> PyResult<Bound<'py, PyBytes>> {
+        let count = length("n", n)?;
+        let taken = self.attached(py, |stream, waiter| stream.recv_exactly(count, waiter))?;
+        Ok(PyBytes::new(py, &taken))
+    }
+
+    /// Receives up to and with `delimiter`, and nothing behind it; b"" where the peer has finished
+    /// before the first byte.
+    ///
+    /// Raises ValueError, with what had come as `.partial`, where the delimiter is not within `limit`
+    /// bytes; otherwise as `recv_exactly`.
+    #[pyo3(signature = (delimiter, limit=65_536))]
+    fn recv_until<'py>(
+        &self,
+        py: Python<'py>,
+        delimiter: Bound<'py, PyAny>,
+        limit: isize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let delimiter = Source::new(delimiter)?;
+        self.read_until(py, "recv_until", delimiter.as_slice(), limit)
+    }
+
+    /// Receives a line, its b"\n" included: `recv_until(b"\n", limit)`.
+    #[pyo3(signature = (limit=65_536))]
+    fn recv_line<'py>(&self, py: Python<'py>, limit: isize) -> PyResult<Bound<'py, PyBytes>> {
+        self.read_until(py, "recv_line", b"\n", limit)
+    }
+
+    /// Ends one direction or both: shutdown(2), with socket.SHUT_RD, SHUT_WR or SHUT_RDWR. Does not
+    /// block. After SHUT_WR the peer sees the end, and can still be read.
+    fn shutdown(&self, py: Python<'_>, how: i32) -> PyResult<()> {
+        let how = match how {
+            libc::SHUT_RD => Shutdown::Read,
+            libc::SHUT_WR => Shutdown::Write,
+            libc::SHUT_RDWR => Shutdown::Both,
+            _ => {
+                return Err(PyOSError::new_err((
+                    libc::EINVAL,
+                    format!("shutdown {how}: no such direction"),
+                )));
+            }
+        };
+        self.inner().shutdown(how).map_err(|error| self.raised(py, error))
+    }
+
+    /// Closes the stream; the peer gets what was sent, then the end. Calls of other threads end with
+    /// OSError EBADF. Closing twice is closing once. As with any socket, files of `makefile` that are
+    /// still open put it off until the last of them is closed. Blocks only under
+    /// SocketOptions(linger=…).
+    fn close(&self, py: Python<'_>) {
+        self.close_wanted.store(true, SeqCst);
+        if self.files.load(SeqCst) == 0 {
+            py.detach(|| self.inner.close());
+        }
+    }
+
+    /// For `makefile`: one more file is open.
+    fn _open_file(&self) {
+        self.files.fetch_add(1, SeqCst);
+    }
+
+    /// What `socket.SocketIO` calls when a file of `makefile` is closed.
+    fn _decref_socketios(&self, py: Python<'_>) {
+        if self.files.fetch_sub(1, SeqCst) == 1 && self.close_wanted.load(SeqCst) {
+            py.detach(|| self.inner.close());
+        }
+    }
+
+    /// Closes it with a reset (RST): the peer gets ConnectionResetError, and nothing of what was not
+    /// sent yet. Does not block.
+    fn abort(&self, py: Python<'_>) {
+        py.detach(|| self.inner.abort());
+    }
+
+    /// For `to_socket`: a second descriptor of the same connection.
+    fn _duplicate(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.inner.duplicate().map(IntoRawFd::into_raw_fd).map_err(|error| self.raised(py, error))
+    }
+
+    /// Gives the descriptor away, open, and returns its number, or -1 if it is
+    /// closed; this object is closed then. OSError
+    /// EBUSY while another thread's call is using it.
+    fn detach(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.inner().detach().map_err(|error| self.raised(py, error))
+    }
+
+    /// Number of the descriptor, which is blocking unless the time-out is 0; -1 once closed.
+    fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.inner().fileno().map_err(|error| self.raised(py, error))
+    }
+
+    /// Sets the time-out of every call in seconds; None waits for ever, 0 never.
+    #[pyo3(signature = (value))]
+    fn settimeout(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let timeout = args::timeout("timeout", value.as_ref())?;
+        self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
+    }
+
+    /// The time-out in seconds, or None.
+    fn gettimeout(&self) -> Option<f64> {
+        self.inner().timeout().map(|timeout| timeout.as_secs_f64())
+    }
+
+    /// `settimeout(None)` for True, `settimeout(0)` for False.
+    fn setblocking(&self, py: Python<'_>, flag: &Bound<'_, PyAny>) -> PyResult<()> {
+        let timeout = if flag.is_truthy()? { None } else { Some(Duration::ZERO) };
+        self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
+    }
+
+    /// Whether calls may wait: False exactly for a time-out of 0.
+    fn getblocking(&self) -> bool {
+        self.inner().timeout() != Some(Duration::ZERO)
+    }
+
+    /// Sets a socket option: setsockopt(2), with an int, bytes, or None and a length.
+    #[pyo3(signature = (level, optname, value, optlen=None))]
+    fn setsockopt<'py>(
+        &self,
+        py: Python<'py>,
+        level: i32,
+        optname: i32,
+        value: Option<Bound<'py, PyAny>>,
+        optlen: Option<u32>,
+    ) -> PyResult<()> {
+        let value = match (value, optlen) {
+            (None, Some(length)) => OptionValue::Length(length),
+            (Some(value), None) => match value.extract::<i32>() {
+                Ok(number) => OptionValue::Bytes(number.to_ne_bytes().to_vec()),
+                Err(error) if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) => {
+                    return Err(error);
+                }
+                Err(_) => OptionValue::Bytes(Source::new(value)?.as_slice().to_vec()),
+            },
+            _ => {
+                return Err(PyTypeError::new_err("setsockopt takes a value, or None and a length"));
+            }
+        };
+        self.inner().setsockopt(level, optname, value).map_err(|error| self.raised(py, error))
+    }
+
+    /// A socket option: getsockopt(2). An int, or with `buflen` that many bytes at most.
+    #[pyo3(signature = (level, optname, buflen=0))]
+    fn getsockopt<'py>(
+        &self,
+        py: Python<'py>,
+        level: i32,
+        optname: i32,
+        buflen: isize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if !(0..=1024).contains(&buflen) {
+            return Err(PyOSError::new_err((
+                libc::EINVAL,
+                format!("getsockopt buflen {buflen}: must be from 0 to 1024"),
+            )));
+        }
+        let wanted = if buflen == 0 { size_of::<i32>() } else { buflen as usize };
+        let value = self
+            .inner()
+            .getsockopt(level, optname, wanted)
+            .map_err(|error| self.raised(py, error))?;
+        if buflen > 0 {
+            return Ok(PyBytes::new(py, &value).into_any());
+        }
+        let mut number = [0; size_of::<i32>()];
+        number[..value.len()].copy_from_slice(&value);
+        Ok(i32::from_ne_bytes(number).into_pyobject(py)?.into_any())
+    }
+
+    /// The peer's address as socket.getpeername() gives it. OSError ENOTCONN where there is none.
+    fn getpeername<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let address = self.inner().peer_address().map_err(|error| self.raised(py, error))?;
+        args::socket_address(py, &address)
+    }
+
+    /// The own address as socket.getsockname() gives it.
+    fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let address = self.inner().local_address().map_err(|error| self.raised(py, error))?;
+        args::socket_address(py, &address)
+    }
+
+    /// Address family as a number: AF_INET or AF_INET6.
+    #[getter]
+    fn family(&self) -> i32 {
+        self.inner().family()
+    }
+
+    /// Socket type as a number: SOCK_STREAM.
+    #[getter]
+    fn r#type(&self) -> i32 {
+        libc::SOCK_STREAM
+    }
+
+    /// Protocol number: IPPROTO_TCP.
+    #[getter]
+    fn proto(&self) -> i32 {
+        libc::IPPROTO_TCP
+    }
+
+    /// The time-out in seconds, or None.
+    #[getter]
+    fn timeout(&self) -> Option<f64> {
+        self.gettimeout()
+    }
+
+    /// Whether it was closed, aborted or detached.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.close_wanted.load(SeqCst) || self.inner().is_closed()
+    }
+
+    /// Its account: of a connection, the one in its server's ledger; of a client, from when it is
+    /// connected (None before). Bytes that go through `fileno()` or `to_socket()` are not counted.
+    #[getter]
+    fn record(&self) -> Option<Record> {
+        self.inner().record().cloned().map(Record::new)
+    }
+
+    /// The number of its record: of a connection in its server, of a client among those of this
+    /// process; None before it is connected.
+    #[getter]
+    fn id(&self) -> Option<u64> {
+        self.inner().record().map(|record| record.id())
+    }
+
+    /// Whether its server is stopping: reads give what is there, then `b""`. False for a client.
+    #[getter]
+    fn draining(&self) -> bool {
+        self.inner().draining()
+    }
+
+    /// The five things a socket is: descriptor, own host and port, the peer's host and port. OSError
+    /// ENOTCONN before it is connected.
+    #[getter]
+    fn five_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let raise = |error| self.raised(py, error);
+        let local = canonical(self.inner().local_address().map_err(raise)?);
+        let remote = canonical(self.inner().peer_address().map_err(raise)?);
+        let fields = PyDict::new(py);
+        fields.set_item("fd", self.inner().fileno().map_err(raise)?)?;
+        fields.set_item("local_host", host_text(&local))?;
+        fields.set_item("local_port", local.port())?;
+        fields.set_item("remote_host", host_text(&remote))?;
+        fields.set_item("remote_port", remote.port())?;
+        object(py, "FiveTuple", &fields)
+    }
+
+    /// What the kernel knows of the connection now: TCP_INFO of tcp(7), as a TcpInfo. Does not block.
+    #[getter]
+    fn tcp_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (info, algorithm) = self.inner().tcp_info().map_err(|error| self.raised(py, error))?;
+        let seconds = |micros: u32| f64::from(micros) / 1e6;
+        let fields = PyDict::new(py);
+        fields.set_item("state", STATES.get(usize::from(info.state)).unwrap_or(&STATES[0]))?;
+        fields.set_item("rtt", seconds(info.rtt))?;
+        fields.set_item("rtt_variance", seconds(info.rttvar))?;
+        fields.set_item("retransmit_timeout", seconds(info.rto))?;
+        fields.set_item("retransmits", info.total_retrans)?;
+        fields.set_item("segments_in", info.segs_in)?;
+        fields.set_item("segments_out", info.segs_out)?;
+        fields.set_item("bytes_acked", info.bytes_acked)?;
+        fields.set_item("bytes_received", info.bytes_received)?;
+        fields.set_item("send_mss", info.snd_mss)?;
+        fields.set_item("receive_mss", info.rcv_mss)?;
+        fields.set_item("advertised_mss", info.advmss)?;
+        fields.set_item("path_mtu", info.pmtu)?;
+        fields.set_item("congestion_window", info.snd_cwnd)?;
+        fields.set_item("slow_start_threshold", info.snd_ssthresh)?;
+        fields.set_item("receive_space", info.rcv_space)?;
+        fields.set_item("unacknowledged", info.unacked)?;
+        fields.set_item("lost", info.lost)?;
+        fields.set_item("delivery_rate", info.delivery_rate)?;
+        fields.set_item("congestion_algorithm", algorithm)?;
+        object(py, "TcpInfo", &fields)
+    }
+}
