@@ -4,7 +4,7 @@ from harness.contest import Row
 
 from rows.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
 from rows.echo import ECHO_50, ECHO_500
-from rows.handler import HANDLER
+from rows.handler import HANDLER, HANDLER_FEW
 from rows.idle import IDLE
 from rows.spinning import SPINNING
 from rows.start_stop import START_STOP
@@ -19,4 +19,5 @@ ROWS: tuple[Row, ...] = (
     CLIENT_ONE_CORE,
     SPINNING,
     HANDLER,
+    HANDLER_FEW,
 )

@@ -17,8 +17,9 @@ from harness.peers import FLOOR, Peer
 from harness.procfs import process_cpu_nanoseconds
 
 WARM_UP = 0.1
-# Under way at a time: enough for the server to be kept busy, few enough for each to be served.
-CONNECTIONS = 4
+# Under way at a time: as many as in the row echo50; and few, when threads go to sleep in between.
+MANY = 50
+FEW = 4
 
 SOCKETSERVER = Peer("socketserver", script("servers.socketserver_handler"))
 GEVENT = Peer("gevent", script("servers.gevent_handler"), requires="gevent")
@@ -26,9 +27,9 @@ RSOCK = Peer("rsock", script("servers.rsock_handler"), requires="rsock")
 
 
 @contextmanager
-def _churning(server: Child) -> Iterator[Turn]:
+def _churning(server: Child, connections: int) -> Iterator[Turn]:
     """Turns that give µs per connection of the whole process `server`."""
-    arguments = ["--port", server.greeting, "--connections", str(CONNECTIONS)]
+    arguments = ["--port", server.greeting, "--connections", str(connections)]
     with Child(binary("churn", *arguments), LOAD_CORE) as churn:
 
         def turn(seconds: float) -> float:
@@ -41,30 +42,34 @@ def _churning(server: Child) -> Iterator[Turn]:
         yield turn
 
 
-def _contender(
-    peer: Peer,
-    against: Peer | None = None,
-    target: Target | None = None,
-    name: str | None = None,
-) -> Contender:
-    @contextmanager
-    def start() -> Iterator[Turn]:
-        with peer.start() as server, _churning(server) as turn:
-            yield turn
+def _row(key: str, connections: int, target: Target | None) -> Row:
+    def contender(
+        peer: Peer,
+        against: Peer | None = None,
+        target: Target | None = None,
+        name: str | None = None,
+    ) -> Contender:
+        @contextmanager
+        def start() -> Iterator[Turn]:
+            with peer.start() as server, _churning(server, connections) as turn:
+                yield turn
 
-    against_name = against.name if against else None
-    return Contender(name or peer.name, start, against_name, target, peer.requires)
+        against_name = against.name if against else None
+        return Contender(name or peer.name, start, against_name, target, peer.requires)
+
+    return Row(
+        key,
+        f"Python handler: connect, echo 64 B, close; {connections} under way",
+        "CPU µs/connection",
+        (
+            contender(FLOOR),
+            contender(FLOOR, FLOOR, name="floor again"),
+            contender(SOCKETSERVER, FLOOR),
+            contender(GEVENT, SOCKETSERVER),
+            contender(RSOCK, SOCKETSERVER, target),
+        ),
+    )
 
 
-HANDLER = Row(
-    "handler",
-    "Python handler: connect, echo 64 B, close",
-    "CPU µs/connection",
-    (
-        _contender(FLOOR),
-        _contender(FLOOR, FLOOR, name="floor again"),
-        _contender(SOCKETSERVER, FLOOR),
-        _contender(GEVENT, SOCKETSERVER),
-        _contender(RSOCK, SOCKETSERVER, Target("≤", 1 / 3, "≤ socketserver / 3")),
-    ),
-)
+HANDLER = _row("handler", MANY, Target("≤", 1 / 3, "≤ socketserver / 3"))
+HANDLER_FEW = _row("handler-few", FEW, None)

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
+use socket2::Domain;
 
 use super::accept::{Failure, REST, classify, record_of};
 use super::endpoint::display;
@@ -141,9 +142,13 @@ impl Handoff {
     fn admit(shared: &Arc<Shared>, accepted: Accepted) -> Arc<Stream> {
         let Accepted { socket, record, place } = accepted;
         let options = shared.options.clone();
+        // That of the listener: an IPv4 peer of a dual-stack port has an IPv6 socket.
+        let bound = shared.address().unwrap_or(record.local().address);
+        let family = Domain::for_address(bound);
         Arc::new_cyclic(|stream| {
             let key = shared.handoff.state.lock().given.insert(Weak::clone(stream));
-            Stream::accepted(socket, options, record, Ward::new(Arc::clone(shared), place, key))
+            let ward = Ward::new(Arc::clone(shared), place, key);
+            Stream::accepted(socket, family, options, record, ward)
         })
     }
 
@@ -204,11 +209,20 @@ impl Handoff {
     /// for as long as it takes.
     pub(crate) fn next(&self) -> Option<Arc<Stream>> {
         AT.set((ptr::null(), 0));
-        let stream = self.wait_for_next()?;
+        self.wait_for_next().inspect(|stream| self.note(stream))
+    }
+
+    /// The next one, where it waits already.
+    pub(crate) fn try_next(&self) -> Option<Arc<Stream>> {
+        AT.set((ptr::null(), 0));
+        let stream = self.state.lock().queue.pop_front();
+        stream.inspect(|stream| self.note(stream))
+    }
+
+    fn note(&self, stream: &Stream) {
         if let Some(key) = stream.key() {
             AT.set((ptr::from_ref(self), key));
         }
-        Some(stream)
     }
 
     fn wait_for_next(&self) -> Option<Arc<Stream>> {

@@ -519,6 +519,12 @@ impl Pool {
         self.0.handoff.next()
     }
 
+    /// The same where one waits already; None is no reason to end.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Arc<Stream>> {
+        self.0.handoff.try_next()
+    }
+
     /// Whether another thread is to be started, which is then announced: it must call `next`, or
     /// `thread_left` where it cannot be started.
     #[must_use]

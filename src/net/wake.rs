@@ -62,6 +62,12 @@ pub trait Waiter {
         block();
     }
 
+    /// Whether a call may wait in the kernel, by the operation itself inside of `release`: where nobody
+    /// has to be heard but whoever ends the connection.
+    fn may_block(&self) -> bool {
+        false
+    }
+
     /// Whether it pays to retry for a moment before waiting (see `stream::Spin`).
     fn may_spin(&self) -> bool {
         false

@@ -83,14 +83,13 @@ impl Connection {
     fn _returned(slf: &Bound<'_, Self>, error: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         let py = slf.py();
         let base = slf.as_super().get();
-        let stream = base.inner();
         let Some(error) = error else {
-            py.detach(|| stream.close());
+            base.end(py, |stream| stream.close());
             return Ok(false);
         };
         let blame = blame(base, &error)?;
         let words = words(&error);
-        py.detach(|| match blame {
+        base.end(py, |stream| match blame {
             Blame::Peer(by) => stream.close_for(by, Some(words)),
             Blame::Stop => stream.close(),
             Blame::Handler => stream.close_for(ClosedBy::Error, Some(words)),
@@ -178,7 +177,11 @@ impl Pool {
             // A handler has forked, and its thread came here in the child.
             return Ok(None);
         }
-        let stream = py.detach(|| self.inner.next());
+        // One that waits already is taken without giving the interpreter up.
+        let stream = match self.inner.try_next() {
+            Some(stream) => Some(stream),
+            None => py.detach(|| self.inner.next()),
+        };
         stream.map(|stream| connection(py, stream, &self.server)).transpose()
     }
 

@@ -90,6 +90,16 @@ impl Stream {
             .map_err(|error| self.marked(py, error))
     }
 
+    /// Closes it, in whichever way: with the interpreter held, which takes less than giving it up and
+    /// getting it back, unless the close may wait for the peer.
+    pub(super) fn end(&self, py: Python<'_>, close: impl FnOnce(&net::stream::Stream) + Send) {
+        if self.inner.may_linger() {
+            py.detach(|| close(&self.inner));
+        } else {
+            close(&self.inner);
+        }
+    }
+
     /// Receives up to `bufsize` bytes as `recv` does.
     fn receive<'py>(
         &self,
@@ -484,7 +494,7 @@ impl Stream {
     fn close(&self, py: Python<'_>) {
         self.close_wanted.store(true, SeqCst);
         if self.files.load(SeqCst) == 0 {
-            py.detach(|| self.inner.close());
+            self.end(py, |stream| stream.close());
         }
     }
 
@@ -496,14 +506,14 @@ impl Stream {
     /// What `socket.SocketIO` calls when a file of `makefile` is closed.
     fn _decref_socketios(&self, py: Python<'_>) {
         if self.files.fetch_sub(1, SeqCst) == 1 && self.close_wanted.load(SeqCst) {
-            py.detach(|| self.inner.close());
+            self.end(py, |stream| stream.close());
         }
     }
 
     /// Closes it with a reset (RST): the peer gets ConnectionResetError, and nothing of what was not
     /// sent yet. Does not block.
     fn abort(&self, py: Python<'_>) {
-        py.detach(|| self.inner.abort());
+        self.end(py, |stream| stream.abort());
     }
 
     /// For `to_socket`: a second descriptor of the same connection.

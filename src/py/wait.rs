@@ -1,12 +1,14 @@
 //! How Python's calls wait: interpreter released, descriptors polled, signals looked for. Every
 //! blocking call of the border goes through here; must never wait attached.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
 use super::error::{exception, with_partial};
+use crate::net::Origin;
 use crate::net::error::{Error, Result};
 use crate::net::sys::{PollFd, poll};
 use crate::net::wake::Waiter;
@@ -21,11 +23,38 @@ const SWITCH: Duration = Duration::from_millis(5);
 /// ...and one that has released it looks for signals at least so often.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// One poll of at most `BACKSTOP`: ready, or not yet, or the deadline has passed.
-fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>) -> Result<Option<bool>> {
-    let now = Instant::now();
-    let until = deadline.map_or(now + BACKSTOP, |deadline| deadline.min(now + BACKSTOP));
-    match poll(fds, Some(until)) {
+thread_local! {
+    /// Whether this thread runs Python's signal handlers, and in which process that was found.
+    static HEARS: Cell<Option<(Origin, bool)>> = const { Cell::new(None) };
+}
+
+/// Whether Python runs its signal handlers on this thread: on its main one only. The others need not
+/// look for signals, and wait for as long as it takes without waking up.
+fn hears_signals(py: Python<'_>) -> bool {
+    // A thread that forks is the main one of the child.
+    if let Some((_, hears)) = HEARS.get().filter(|(origin, _)| origin.is_here()) {
+        return hears;
+    }
+    let asked = || -> PyResult<bool> {
+        let threading = py.import("threading")?;
+        let main = threading.call_method0("main_thread")?.getattr("ident")?;
+        main.eq(threading.call_method0("get_ident")?)
+    };
+    // At the very end of the interpreter there is nobody to ask: better to look in vain.
+    let hears = asked().unwrap_or(true);
+    HEARS.set(Some((Origin::here(), hears)));
+    hears
+}
+
+/// One poll, of at most `BACKSTOP` where signals are to be heard: ready, or not yet, or the deadline has
+/// passed.
+fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>, hears: bool) -> Result<Option<bool>> {
+    let backstop = hears.then(|| Instant::now() + BACKSTOP);
+    let until = match (deadline, backstop) {
+        (Some(deadline), Some(backstop)) => Some(deadline.min(backstop)),
+        (deadline, backstop) => deadline.or(backstop),
+    };
+    match poll(fds, until) {
         Ok(0) => Ok(deadline.filter(|&deadline| deadline <= Instant::now()).map(|_| false)),
         Ok(_) => Ok(Some(true)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
@@ -60,8 +89,9 @@ impl<'py> Attached<'py> {
 
 impl Waiter for Attached<'_> {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+        let hears = hears_signals(self.py);
         loop {
-            let polled = self.py.detach(|| poll_once(fds, deadline))?;
+            let polled = self.py.detach(|| poll_once(fds, deadline, hears))?;
             self.look()?;
             if let Some(ready) = polled {
                 return Ok(ready);
@@ -85,6 +115,10 @@ impl Waiter for Attached<'_> {
     fn may_spin(&self) -> bool {
         true
     }
+
+    fn may_block(&self) -> bool {
+        !hears_signals(self.py)
+    }
 }
 
 impl Attached<'_> {
@@ -102,6 +136,7 @@ impl Attached<'_> {
 pub(super) struct Detached {
     raised: Option<PyErr>,
     looked: Instant,
+    hears: bool,
 }
 
 impl Detached {
@@ -110,8 +145,9 @@ impl Detached {
         py: Python<'_>,
         call: impl FnOnce(&mut dyn Waiter) -> Result<T> + Send,
     ) -> PyResult<T> {
+        let hears = hears_signals(py);
         let (result, raised) = py.detach(|| {
-            let mut waiter = Self { raised: None, looked: Instant::now() };
+            let mut waiter = Self { raised: None, looked: Instant::now(), hears };
             let result = call(&mut waiter);
             (result, waiter.raised)
         });
@@ -122,7 +158,7 @@ impl Detached {
 impl Waiter for Detached {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
         loop {
-            let polled = poll_once(fds, deadline)?;
+            let polled = poll_once(fds, deadline, self.hears)?;
             if polled.is_none() {
                 self.look()?;
             } else {
@@ -142,6 +178,9 @@ impl Waiter for Detached {
 
 impl Detached {
     fn look(&mut self) -> Result<()> {
+        if !self.hears {
+            return Ok(());
+        }
         let looked = Python::attach(|py| py.check_signals());
         self.looked = Instant::now();
         looked.map_err(|error| {

@@ -65,6 +65,8 @@ mod seen {
     pub(super) const HUSHED: u8 = 4;
     /// Its number was duplicated: closing ours alone would not end the connection.
     pub(super) const DOUBLED: u8 = 8;
+    /// SO_LINGER was set: a close may wait for the peer.
+    pub(super) const LINGERS: u8 = 16;
 }
 
 /// One end of a connection.
@@ -160,13 +162,13 @@ impl Stream {
     /// and other handlers want the CPU.
     pub(crate) fn accepted(
         socket: Socket,
+        family: Domain,
         options: SocketOptions,
         record: Arc<Record>,
         ward: Ward,
     ) -> Self {
+        let origin = ward.origin();
         let remote = record.remote().address;
-        // As the listener has it: an IPv4 peer of a dual-stack port has an IPv6 socket.
-        let family = socket.options().domain().unwrap_or(Domain::for_address(remote));
         Self {
             socket: Mutex::new(Some(Arc::new(socket))),
             closed: AtomicBool::new(false),
@@ -177,7 +179,7 @@ impl Stream {
             peer: Mutex::new(Some(remote)),
             spin: Spin::new(Duration::ZERO),
             family: AtomicI32::new(family.into()),
-            origin: Origin::here(),
+            origin,
             seen: AtomicU8::new(0),
             record: OnceLock::from(record),
             ward: Some(ward),
@@ -451,11 +453,20 @@ impl Stream {
         Ok(value)
     }
 
+    /// Whether a close may block: only where SO_LINGER was set.
+    #[must_use]
+    pub fn may_linger(&self) -> bool {
+        self.has_seen(seen::LINGERS) || self.options.linger.is_some()
+    }
+
     /// setsockopt(2).
     pub fn setsockopt(&self, level: i32, name: i32, value: OptionValue) -> Result<()> {
         let socket = self.hold("setsockopt")?;
         set_option(socket.as_fd(), level, name, &value)
             .map_err(|error| Error::os("setsockopt", "", &error))?;
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) {
+            self.saw(seen::LINGERS);
+        }
         if socket.options().peer_addr().is_err() {
             // Not connected yet: `connect` may have to open another socket in this one's place.
             let mut told = self.told.lock();

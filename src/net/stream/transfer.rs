@@ -37,18 +37,19 @@ pub struct Message {
 }
 
 impl Stream {
-    /// Tries, and waits where there is nothing to be had.
-    fn attempt<T>(
+    /// Tries, and waits where there is nothing to be had. The operation is given MSG_DONTWAIT, or 0
+    /// where it may wait itself.
+    fn attempt<T: Send>(
         &self,
         step: &'static str,
         interest: Interest,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
-        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+        mut operation: impl FnMut(BorrowedFd<'_>, i32) -> io::Result<T> + Send,
     ) -> Result<T> {
         let socket = self.hold(step)?;
         let fd = socket.as_fd();
-        let mut once = || match operation(fd) {
+        let mut with = |flag| match operation(fd, flag) {
             Ok(done) => Some(Ok(done)),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => None,
@@ -60,19 +61,27 @@ impl Stream {
                 }
             },
         };
-        let mut result = once();
+        let mut result = with(libc::MSG_DONTWAIT);
         while result.is_none() {
             if deadline.timeout == Some(Duration::ZERO) {
                 return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
             }
             if interest == Interest::Readable && self.hush_if_draining(&socket) {
                 // Nothing is there and the server drains: from here on that is the end.
-                result = once();
+                result = with(libc::MSG_DONTWAIT);
                 continue;
             }
             let until = deadline.at();
             if interest == Interest::Readable && waiter.may_spin() {
-                result = self.spin.run(until, &mut once);
+                result = self.spin.run(until, || with(libc::MSG_DONTWAIT));
+                if result.is_some() {
+                    break;
+                }
+            }
+            if interest == Interest::Readable && until.is_none() && waiter.may_block() {
+                // One system call in place of two. Whoever ends the connection wakes it by shutdown();
+                // a descriptor that somebody made non-blocking just comes back.
+                waiter.release(&mut || result = with(0));
                 if result.is_some() {
                     break;
                 }
@@ -84,7 +93,7 @@ impl Stream {
             if !waiter.wait(&mut [poll], until)? {
                 return Err(Error::TimedOut { step, target: self.peer_text() });
             }
-            result = once();
+            result = with(libc::MSG_DONTWAIT);
         }
         // A close from another thread has shut the socket down to wake this one.
         if self.is_closed() {
@@ -118,8 +127,8 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
         let asked = buffer.len();
-        let got = self.attempt(step, Interest::Readable, deadline, waiter, |fd| {
-            sys::recv(fd, buffer, flags | libc::MSG_DONTWAIT)
+        let got = self.attempt(step, Interest::Readable, deadline, waiter, |fd, wait| {
+            sys::recv(fd, buffer, flags | wait)
         })?;
         self.count_received(got, asked, flags);
         Ok(got)
@@ -239,8 +248,8 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        let sent = self.attempt(step, Interest::Writable, deadline, waiter, |fd| {
-            sys::send(fd, data, flags | libc::MSG_DONTWAIT)
+        let sent = self.attempt(step, Interest::Writable, deadline, waiter, |fd, wait| {
+            sys::send(fd, data, flags | wait)
         })?;
         self.count_sent(sent);
         Ok(sent)
@@ -276,11 +285,12 @@ impl Stream {
     ) -> Result<Message> {
         let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut deadline = self.deadline(flags);
-        let message = self.attempt(step, Interest::Readable, &mut deadline, waiter, |fd| {
-            let flags = flags | libc::MSG_DONTWAIT;
-            let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, flags)?;
-            Ok(Message { bytes, control, flags })
-        })?;
+        let message =
+            self.attempt(step, Interest::Readable, &mut deadline, waiter, |fd, wait| {
+                let flags = flags | wait;
+                let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, flags)?;
+                Ok(Message { bytes, control, flags })
+            })?;
         self.count_received(message.bytes, asked, flags);
         Ok(message)
     }
@@ -294,9 +304,10 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
         let mut deadline = self.deadline(flags);
-        let sent = self.attempt("sendmsg", Interest::Writable, &mut deadline, waiter, |fd| {
-            sys::sendmsg(fd, buffers, control, flags | libc::MSG_DONTWAIT)
-        })?;
+        let sent =
+            self.attempt("sendmsg", Interest::Writable, &mut deadline, waiter, |fd, wait| {
+                sys::sendmsg(fd, buffers, control, flags | wait)
+            })?;
         self.count_sent(sent);
         Ok(sent)
     }

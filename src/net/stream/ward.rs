@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::{Held, Stream, reset, seen};
+use crate::net::Origin;
 use crate::net::ledger::Place;
 use crate::net::record::ClosedBy;
 use crate::net::shared::Shared;
@@ -31,6 +32,10 @@ impl fmt::Debug for Ward {
 impl Ward {
     pub(crate) fn new(shared: Arc<Shared>, place: Place, key: usize) -> Self {
         Self { shared, place, key, settled: AtomicBool::new(false) }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        self.shared.origin
     }
 
     /// Whether the server is ending.
