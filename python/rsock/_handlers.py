@@ -37,6 +37,10 @@ _END: Final = 0.5
 _ABANDONED_END: Final = 0.01
 
 
+# How long the end of the interpreter waits for handlers that it has told to end.
+_EXIT: Final = 0.1
+
+
 # What may be a handler.
 
 
@@ -162,6 +166,18 @@ class Handlers:
             threads = list(self._threads)
         for thread in threads:
             if thread is not me:
+                thread.join(max(0.0, end - time.monotonic()))
+
+    def end_threads(self) -> None:
+        """Have SystemExit raised in the threads that are still there, and give them a moment."""
+        with self._lock:
+            threads = [each for each in self._threads if each.is_alive()]
+        for thread in threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                _rsock._end_thread(thread.ident)
+        end = time.monotonic() + _EXIT
+        for thread in threads:
+            if thread is not threading.current_thread():
                 thread.join(max(0.0, end - time.monotonic()))
 
     # Errors.

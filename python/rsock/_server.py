@@ -358,6 +358,18 @@ def servers() -> list[Server]:
     return [server for server in entered if server is not None and server.state in _RUNNING]
 
 
+def _end_handlers() -> None:
+    """At the end of the interpreter: end the handlers that did not return in time.
+
+    One that runs Python code gets to its `finally`; one that sleeps in the system just goes.
+    """
+    for reference in _started.valuerefs():
+        server = reference()
+        handlers = server._handlers if server is not None else None
+        if handlers is not None:
+            handlers.end_threads()
+
+
 # The servers that were started, by id(): weak, so that it keeps nobody alive, and in order, as
 # every dict is. Each operation on it is a single one of the interpreter's, so it needs no lock that
 # a fork might find taken.

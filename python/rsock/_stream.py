@@ -6,6 +6,7 @@ stays the method of the compiled class: nothing here may stand between a caller 
 """
 
 import builtins
+import errno
 import io
 import os
 import socket
@@ -13,7 +14,7 @@ import stat
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
 
 from . import _display, _rsock
 
@@ -21,6 +22,12 @@ __all__ = ["StreamMethods"]
 
 # What is read at a time from a file that has no descriptor.
 _PART: Final = 64 * 1024
+
+# The modes of `makefile`, by what type checkers are told that it returns.
+_Text = Literal["r", "w", "rw", "wr", ""]
+_Read = Literal["rb", "br", "b"]
+_Write = Literal["wb", "bw"]
+_Both = Literal["rwb", "rbw", "wrb", "wbr", "brw", "bwr"]
 
 
 # The compiled class is a base of those that mix this in; for the type checker it is one of this.
@@ -47,6 +54,66 @@ class StreamMethods(_Base):
 
     # Files.
 
+    @overload
+    def makefile(
+        self,
+        mode: _Text = "r",
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.TextIOWrapper: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Read | _Write | _Both,
+        buffering: Literal[0],
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> socket.SocketIO: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Read,
+        buffering: Literal[-1, 1] | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.BufferedReader: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Write,
+        buffering: Literal[-1, 1] | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.BufferedWriter: ...
+    @overload
+    def makefile(
+        self,
+        mode: _Both,
+        buffering: Literal[-1, 1] | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.BufferedRWPair: ...
+    @overload
+    def makefile(
+        self,
+        mode: str,
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> io.IOBase: ...
     def makefile(
         self,
         mode: str = "r",
@@ -75,6 +142,9 @@ class StreamMethods(_Base):
         buffering = -1 if buffering is None else buffering
         if buffering == 0 and not binary:
             raise ValueError("unbuffered streams must be binary")
+        if not binary:
+            # Where an encoding is missed, the caller's line is to be warned of.
+            encoding = io.text_encoding(encoding)
         # What the standard library wraps its sockets in asks only for the methods that are here.
         raw = socket.SocketIO(cast(Any, self), cast(Literal["r", "w", "rw"], raw_mode))
         self._open_file()
@@ -90,7 +160,10 @@ class StreamMethods(_Base):
             buffer = io.BufferedWriter(raw, size)
         if binary:
             return buffer
-        return io.TextIOWrapper(cast(Any, buffer), encoding, errors, newline)
+        text = io.TextIOWrapper(cast(Any, buffer), encoding, errors, newline)
+        # As the standard library does; the class itself has none.
+        cast(Any, text).mode = mode
+        return text
 
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
         """Send a binary file from `offset` on to its end, or `count` bytes; return how many it was.
@@ -101,18 +174,20 @@ class StreamMethods(_Base):
         was sent, also when the call ends early.
 
         Blocks with the interpreter released. Raises ValueError for a text file, a count that is
-        not positive and a time-out of 0, and as `sendall`.
+        not positive and a time-out of 0, OSError EINVAL for a negative offset, and as `sendall`.
         """
         if "b" not in getattr(file, "mode", "b"):
             raise ValueError("file should be opened in binary mode")
         if count is not None:
-            if isinstance(count, bool) or not isinstance(count, int):
+            if not isinstance(count, int):
                 raise TypeError(f"count must be a positive integer (got {count!r})")
             if count <= 0:
                 raise ValueError(f"count must be a positive integer (got {count!r})")
         if self.gettimeout() == 0:
             raise ValueError("non-blocking sockets are not supported")
         number = _regular(file)
+        if number is not None and isinstance(offset, int) and offset < 0:
+            raise OSError(errno.EINVAL, f"sendfile offset {offset}: must not be negative")
         sent = 0
         try:
             if number is not None:

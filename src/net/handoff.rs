@@ -33,7 +33,7 @@ use super::wake::{EventFd, Waiter};
 use super::worker::Accepted;
 
 /// A thread that has waited for so long while others wait as well is not needed.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 /// How long after the deadline handlers are waited for whose connections were just reset.
 const WAY_HOME: Duration = Duration::from_millis(30);
 

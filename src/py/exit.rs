@@ -25,7 +25,9 @@ pub(super) fn stop_at_exit(py: Python<'_>) -> PyResult<()> {
         Attached::run(args.py(), |waiter| {
             server::stop_all(None, Some(LONGEST), Cause::Exit, waiter)
         })
-        .map(|_| ())
+        .map(|_| ())?;
+        // What is still at a handler has had its time.
+        args.py().import("rsock._server")?.call_method0("_end_handlers").map(|_| ())
     };
     let hook = PyCFunction::new_closure(py, Some(c"stop_all_at_exit"), None, hook)?;
     py.import("atexit")?.call_method1("register", (hook,))?;

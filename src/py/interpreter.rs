@@ -1,7 +1,10 @@
-//! Which interpreter asks. Must never let a second one in: its objects would meet those of the first
-//! in the state that the engine has once per process.
+//! What the interpreter itself is asked for: whether it is the main one, and to end a thread. Must
+//! never let a second one in: its objects would meet those of the first in the state that the engine
+//! has once per process.
 
-use pyo3::exceptions::PyImportError;
+use std::ffi::c_ulong;
+
+use pyo3::exceptions::{PyImportError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -16,4 +19,14 @@ pub(super) fn check(_py: Python<'_>) -> PyResult<()> {
     Err(PyImportError::new_err(
         "rsock does not work in sub-interpreters; import it in the main one",
     ))
+}
+
+/// Has SystemExit raised in another thread as soon as that runs Python code again; nothing happens
+/// where it has ended. For handlers that the interpreter's end does not wait for.
+#[pyfunction]
+pub(super) fn _end_thread(py: Python<'_>, ident: c_ulong) {
+    let exit = py.get_type::<PySystemExit>();
+    // SAFETY: this thread is attached, and the class lives as long as the interpreter; the call takes
+    // a reference of its own. A thread that is none is not found.
+    unsafe { ffi::PyThreadState_SetAsyncExc(ident as _, exit.as_ptr()) };
 }

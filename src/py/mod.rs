@@ -23,6 +23,8 @@ mod _rsock {
     #[pymodule_export]
     use super::connection::{Connection, Handed, Pool};
     #[pymodule_export]
+    use super::interpreter::_end_thread;
+    #[pymodule_export]
     use super::ledger::{Ledger, Record};
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};

@@ -22,10 +22,15 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A configuration on a free port of the loopback.
 pub fn config(service: impl Service + 'static) -> Config {
+    config_of(Shape::Stream(Arc::new(service)))
+}
+
+/// The same of any shape.
+pub fn config_of(shape: Shape) -> Config {
     Config {
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
-        shape: Shape::Stream(Arc::new(service)),
+        shape,
         workers: Some(1),
         options: SocketOptions::default(),
         limits: Limits::default(),
