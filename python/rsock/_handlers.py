@@ -33,8 +33,6 @@ logger = logging.getLogger("rsock")
 _KEPT: Final = 100
 # How long a stop waits for threads that have nothing left to do but to end.
 _END: Final = 0.5
-# The same where a handler was abandoned: some of the threads will not end.
-_ABANDONED_END: Final = 0.01
 
 
 # How long the end of the interpreter waits for handlers that it has told to end.
@@ -134,6 +132,8 @@ class Handlers:
         self._not_raised = 0
         self._escaped: BaseException | None = None
         self._threads: set[threading.Thread] = set()
+        # Those that have nothing left to do but to end.
+        self._ending: list[threading.Thread] = []
         self._number = 0
 
     # Threads.
@@ -154,18 +154,21 @@ class Handlers:
             raise
 
     def ended(self, thread: threading.Thread) -> None:
-        """Forget a thread."""
+        """Note that a thread serves no more."""
         with self._lock:
             self._threads.discard(thread)
+            self._ending = [each for each in self._ending if each.is_alive()]
+            self._ending.append(thread)
 
-    def join(self, abandoned: int) -> None:
-        """Wait for the threads of a stopped server, which are ending, but for those abandoned."""
+    def join(self) -> None:
+        """Wait for the threads of a stopped server that are ending, not for those at a handler."""
         me = threading.current_thread()
-        end = time.monotonic() + (_ABANDONED_END if abandoned else _END)
+        end = time.monotonic() + _END
         with self._lock:
-            threads = list(self._threads)
+            threads, self._ending = self._ending, []
         for thread in threads:
-            if thread is not me:
+            # One that could not be started was never alive.
+            if thread is not me and thread.ident is not None:
                 thread.join(max(0.0, end - time.monotonic()))
 
     def end_threads(self) -> None:

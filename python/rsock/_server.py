@@ -152,16 +152,16 @@ class Server(_rsock.Server):
 
     def _stop(self, drain: float | None, cause: str) -> StopReport:
         report = super()._stop(drain, cause)
-        self._join(report)
+        self._join()
         return report
 
-    def _join(self, report: StopReport) -> None:
+    def _join(self) -> None:
         handlers = self._handlers
         if handlers is not None:
-            handlers.join(report.abandoned)
+            handlers.join()
 
     def _ended(self, report: StopReport) -> StopReport:
-        self._join(report)
+        self._join()
         handlers = self._handlers
         if handlers is not None:
             handlers.raise_pending(self.name)

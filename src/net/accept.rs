@@ -230,7 +230,9 @@ impl Acceptor {
             if !self.has_room() {
                 return Ok(());
             }
-            match sys::accept(self.listener.as_fd(), true) {
+            // A worker must never wait in a read; a handler's descriptor is like any other.
+            let nonblocking = matches!(self.taker, Taker::Workers(..));
+            match sys::accept(self.listener.as_fd(), nonblocking) {
                 Ok((fd, peer)) => {
                     self.last = Some(Instant::now());
                     taken += 1;

@@ -127,8 +127,11 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
     }
     if !error.is_instance_of::<PyOSError>() {
         let incomplete = py.import("rsock._exceptions")?.getattr("IncompleteRead")?;
-        let cut = error.is_instance(&incomplete)?;
-        return Ok(if cut { Blame::Peer(ClosedBy::Peer) } else { Blame::Handler });
+        return Ok(match error.is_instance(&incomplete)? {
+            false => Blame::Handler,
+            true if stream.draining() && !stream.was_ended() => Blame::Stop,
+            true => Blame::Peer(ClosedBy::Peer),
+        });
     }
     if stream.was_reset() {
         return Ok(Blame::Peer(ClosedBy::Reset));

@@ -505,7 +505,9 @@ impl Stream {
 
     /// What `socket.SocketIO` calls when a file of `makefile` is closed.
     fn _decref_socketios(&self, py: Python<'_>) {
-        if self.files.fetch_sub(1, SeqCst) == 1 && self.close_wanted.load(SeqCst) {
+        // One that was made by hand was never counted.
+        let left = self.files.fetch_update(SeqCst, SeqCst, |files| files.checked_sub(1));
+        if left.map_or(0, |before| before - 1) == 0 && self.close_wanted.load(SeqCst) {
             self.end(py, |stream| stream.close());
         }
     }

@@ -67,6 +67,8 @@ mod seen {
     pub(super) const DOUBLED: u8 = 8;
     /// SO_LINGER was set: a close may wait for the peer.
     pub(super) const LINGERS: u8 = 16;
+    /// The server resets it: no FIN may get out before.
+    pub(super) const FORCED: u8 = 32;
 }
 
 /// One end of a connection.
@@ -321,7 +323,8 @@ impl Stream {
             // The books first, so that whoever sees the end finds it written.
             self.settle(by, error, false);
             let doubled = self.ward.is_some() && self.has_seen(seen::DOUBLED);
-            if doubled || Arc::strong_count(&socket) > 1 {
+            let shared = doubled || Arc::strong_count(&socket) > 1;
+            if shared && !self.has_seen(seen::FORCED) {
                 let _ = socket.shutdown(Shutdown::Both);
             }
             drop(socket);

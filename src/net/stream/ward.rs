@@ -106,6 +106,12 @@ impl Stream {
         self.has_seen(seen::DOUBLED)
     }
 
+    /// Whether a call has met the peer's end.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.has_seen(seen::END)
+    }
+
     /// Whether a call has met the peer's reset.
     #[must_use]
     pub fn was_reset(&self) -> bool {
@@ -149,6 +155,7 @@ impl Stream {
             if let Some(ward) = &self.ward {
                 ward.settle(ClosedBy::Stop, None, true);
             }
+            self.saw(seen::FORCED);
             reset(&socket);
         }
     }
