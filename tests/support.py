@@ -425,3 +425,51 @@ class Script:
         """Wait for its end: exit code, the rest of its output, its errors."""
         out, err = self.process.communicate(timeout=deadline)
         return self.process.returncode, out, err
+
+
+# --- handlers ------------------------------------------------------------------------------
+
+
+class Arrivals:
+    """Threads that come to a certain line, each to wait in the one behind it."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def here(self) -> None:
+        """Said by whoever comes."""
+        self.threads.append(threading.get_native_id())
+
+    def until(self, count: int = 1) -> None:
+        """Wait until `count` have come, and all of them sleep in what is behind that line."""
+        wait_until(lambda: len(self.threads) >= count, what=f"{count} arrive")
+        wait_until(lambda: all_sleeping(self.threads), what=f"all {count} wait")
+
+
+def all_sleeping(numbers: Iterable[int]) -> bool:
+    """`sleeping` of several threads of this process at once."""
+    stats = [Path(f"/proc/self/task/{number}/stat") for number in numbers]
+    for _ in range(3):
+        for stat in stats:
+            try:
+                state = stat.read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                return False
+            if state != "S":
+                return False
+        time.sleep(0.002)
+    return True
+
+
+def ended(peer: socket.socket) -> bool:
+    """Whether what comes next is the end: a clean one, nothing before it."""
+    return peer.recv(1) == b""
+
+
+def was_reset(peer: socket.socket) -> bool:
+    """Whether what comes next is a reset."""
+    try:
+        peer.recv(1)
+    except ConnectionResetError:
+        return True
+    return False

@@ -3,10 +3,13 @@
 `with Server() as server:` listens and echoes; `server.client()` or `Client(host, port)` talks to
 it; `Server(service=function)` serves each connection with a function of yours; `server.ledger` has
 the account of every connection.
+
+PYTEST_DONT_REWRITE
 """
 
 # This file owns the list of public names and nothing else; whatever is not in `__all__` may change
-# without notice.
+# without notice. The last word of the docstring is for pytest, which loads the plugin in here: it
+# would else go through all of rsock for assertions, and warn where rsock was imported before.
 
 from ._client import Client
 from ._connection import Connection

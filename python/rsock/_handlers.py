@@ -207,8 +207,9 @@ class Handlers:
             if server is not None:
                 server._begin_stop("exception")
             return
-        error.add_note(where)
         self._keep(error)
+        with contextlib.suppress(Exception):
+            error.add_note(where)
         if self._on_error == "raise":
             with self._lock:
                 if len(self._to_raise) == _KEPT:
@@ -222,6 +223,13 @@ class Handlers:
                 _log("on_error itself raised, %s", where, conn=conn)
         else:
             _log("an exception %s", where, conn=conn)
+
+    def broken(self) -> None:
+        """Tell whoever watches threads what the report of an error raised."""
+        with contextlib.suppress(Exception):
+            threading.excepthook(
+                threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+            )
 
     def _keep(self, error: BaseException) -> None:
         with self._lock:
@@ -299,6 +307,8 @@ def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server
             server.limits.handler_threads,
         )
     function = getattr(server.service, "function", None)
+    # Whoever waits for a client in a handler keeps no server alive that nobody else holds.
+    del server
     try:
         if function is not None:
             # In a context of its own: what one call sets the next one must not find.
@@ -312,7 +322,13 @@ def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server
         # The user's frames only: ours would say nothing, and hold the server.
         traceback = error.__traceback__
         error.__traceback__ = traceback.tb_next if traceback is not None else None
-        if conn._returned(error):
-            handlers.report(error, conn)
+        # It refers to this very frame: left there, only the collector would free what is here.
+        del traceback
+        try:
+            if conn._returned(error):
+                handlers.report(error, conn)
+        except BaseException:
+            # The log, or the exception itself, is broken: this thread has others to serve.
+            handlers.broken()
     else:
         conn._returned(None)

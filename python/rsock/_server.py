@@ -337,16 +337,19 @@ class Server(_rsock.Server):
 
 
 def run_server(
-    host: str | tuple[str, int | str] = "127.0.0.1",
-    port: int | str = 0,
+    host: str | tuple[str, int | str] | None = None,
+    port: int | str | None = None,
     service: _rsock.Service | Callable[[Connection], None] | None = None,
     **options: Unpack[_ServerOptions],
 ) -> StopReport:
     """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`.
 
-    `options` are the keywords of `Server`: workers, limits, drain and so on.
+    `options` are the keywords of `Server`: workers, limits, drain and so on. As there, `host` may
+    be a `(host, port)` pair, and is "127.0.0.1" where neither it nor `fd` is given.
     """
-    return Server(host, port, service, **options).run()
+    given: dict[str, Any] = {"host": host, "port": port}
+    given = {name: value for name, value in given.items() if value is not None}
+    return Server(service=service, **given, **options).run()
 
 
 def servers() -> list[Server]:

@@ -88,6 +88,8 @@ struct State {
     idle: Vec<Arc<Seat>>,
     /// Threads of the pool, those on their way included.
     threads: usize,
+    /// Of these, at a connection.
+    busy: usize,
     /// All that is handed out or queued.
     given: Slab<Weak<Stream>>,
     /// Keys of connections whose handlers wait for the stop themselves.
@@ -167,11 +169,13 @@ impl Handoff {
         let handoff = &shared.handoff;
         let mut state = handoff.state.lock();
         if let Some(seat) = state.idle.pop() {
+            state.busy += 1;
             drop(state);
             seat.give(Offer::Take(stream));
             return;
         }
-        let full = state.threads >= handoff.most_threads;
+        // Not where a thread is on its way, from its start or from its last connection.
+        let full = state.busy >= handoff.most_threads;
         state.queue.push_back(stream);
         drop(state);
         if full {
@@ -208,15 +212,23 @@ impl Handoff {
     /// The next connection for the calling thread of the pool, None where the thread is to end. Blocks
     /// for as long as it takes.
     pub(crate) fn next(&self) -> Option<Arc<Stream>> {
-        AT.set((ptr::null(), 0));
         self.wait_for_next().inspect(|stream| self.note(stream))
     }
 
     /// The next one, where it waits already.
     pub(crate) fn try_next(&self) -> Option<Arc<Stream>> {
-        AT.set((ptr::null(), 0));
-        let stream = self.state.lock().queue.pop_front();
+        let mut state = self.state.lock();
+        self.come_back(&mut state);
+        let stream = state.queue.pop_front();
+        state.busy += usize::from(stream.is_some());
+        drop(state);
         stream.inspect(|stream| self.note(stream))
+    }
+
+    /// The calling thread is done with the connection it had, if any.
+    fn come_back(&self, state: &mut State) {
+        let (at, _) = AT.replace((ptr::null(), 0));
+        state.busy -= usize::from(ptr::eq(at, self));
     }
 
     fn note(&self, stream: &Stream) {
@@ -230,7 +242,9 @@ impl Handoff {
         let mut deadline;
         {
             let mut state = self.state.lock();
+            self.come_back(&mut state);
             if let Some(stream) = state.queue.pop_front() {
+                state.busy += 1;
                 return Some(stream);
             }
             if state.over {
@@ -435,7 +449,10 @@ impl Handoff {
             }
             let accepted = sys::accept(listener.as_fd(), false);
             if accepted.is_err() && placed {
-                shared.leave();
+                shared.give_back();
+                if handoff.short_of_room.load(SeqCst) > 0 {
+                    room.set();
+                }
             }
             let error = match accepted {
                 Ok((fd, _)) if !placed => {

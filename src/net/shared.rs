@@ -95,6 +95,11 @@ impl Shared {
         self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
+    /// Gives back a place that was not used: nobody is told, for nothing has come free.
+    pub(crate) fn give_back(&self) {
+        self.admitted.fetch_sub(1, SeqCst);
+    }
+
     /// Gives a place back, and tells the accept thread where it waits for one.
     pub(crate) fn leave(&self) {
         self.admitted.fetch_sub(1, SeqCst);

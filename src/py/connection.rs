@@ -92,7 +92,7 @@ impl Connection {
         base.end(py, |stream| match blame {
             Blame::Peer(by) => stream.close_for(by, Some(words)),
             Blame::Stop => stream.close(),
-            Blame::Handler => stream.close_for(ClosedBy::Error, Some(words)),
+            Blame::Handler => stream.fail(words),
         });
         Ok(matches!(blame, Blame::Handler))
     }
@@ -140,6 +140,9 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
         return Ok(Blame::Stop);
     }
     let errno = error.getattr("errno")?.extract::<Option<i32>>()?.unwrap_or(0);
+    if !own && matches!(errno, libc::ECONNRESET | libc::EPIPE) {
+        return Ok(Blame::Peer(ClosedBy::Reset));
+    }
     // A bad call is the handler's own: use after close, an option that is none, waiting forbidden.
     Ok(match errno {
         libc::EBADF | libc::EINVAL | libc::ENOPROTOOPT | libc::EAGAIN | libc::EBUSY => {

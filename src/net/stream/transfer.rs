@@ -154,6 +154,8 @@ impl Stream {
         flags: i32,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<u8>> {
+        // One call, from the first byte to the last: a server that ends does not cut it in between.
+        let _held = self.hold(step)?;
         let flags = flags & !libc::MSG_WAITALL;
         let mut deadline = self.deadline(flags);
         let mut taken = Vec::new();
@@ -184,6 +186,7 @@ impl Stream {
         limit: usize,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<u8>> {
+        let _held = self.hold(step)?;
         let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         loop {
@@ -263,6 +266,7 @@ impl Stream {
         sent: &mut usize,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
+        let _held = self.hold("sendall")?;
         let mut deadline = self.deadline(flags);
         // Once even for nothing, so that a closed or broken stream is told apart.
         loop {
@@ -325,6 +329,7 @@ impl Stream {
         sent: &mut u64,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
+        let _held = self.hold("sendfile")?;
         let mut deadline = self.deadline(0);
         let mut buffer = vec![0; FILE_PART];
         loop {
@@ -333,8 +338,7 @@ impl Stream {
             let got = sys::pread(file, &mut buffer[..part], offset + *sent)
                 .map_err(|error| Error::os("sendfile", format_args!("from fd {file}"), &error))?;
             if got == 0 {
-                // Even for nothing, so that a closed stream is told apart.
-                return self.hold("sendfile").map(|_| ());
+                return Ok(());
             }
             let mut at = 0;
             while at < got {

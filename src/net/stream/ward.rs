@@ -48,13 +48,14 @@ impl Ward {
         self.settled.load(SeqCst) && self.is_draining()
     }
 
+    fn count_error(&self) {
+        self.shared.count_error();
+    }
+
     /// Closes the account, once; the first who says why is right.
     pub(super) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
         if self.settled.swap(true, SeqCst) {
             return;
-        }
-        if by == ClosedBy::Error {
-            self.shared.count_error();
         }
         self.shared.ledger.close(self.place, by, error);
         if self.shared.stop.has_begun() {
@@ -92,6 +93,14 @@ impl Stream {
     /// Ends it for a reason that its handler gives.
     pub fn close_for(&self, by: ClosedBy, error: Option<String>) {
         self.end(by, error);
+    }
+
+    /// Ends it because its handler failed, which counts whatever the connection's end was.
+    pub fn fail(&self, error: String) {
+        if let Some(ward) = &self.ward {
+            ward.count_error();
+        }
+        self.end(ClosedBy::Error, Some(error));
     }
 
     /// Whether it was accepted by a server of this process.
@@ -160,8 +169,8 @@ impl Stream {
         }
     }
 
-    /// Closes it where no thread is in one of its calls; false where one is. With FIN where nothing is
-    /// unread or unsent, else with RST.
+    /// Closes it where no thread is in one of its calls; false where one is. With FIN behind what was
+    /// sent, unless there is input that nobody will read: then with RST, as the kernel would.
     pub(crate) fn close_if_idle(&self) -> bool {
         let mut slot = self.socket.lock();
         let Some(socket) = slot.take() else { return true };
@@ -174,7 +183,7 @@ impl Stream {
         };
         self.closed.store(true, SeqCst);
         drop(slot);
-        let quiet = sys::unread(socket.as_fd()) == 0 && sys::unsent(socket.as_fd()) == 0;
+        let quiet = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !quiet);
         if !quiet {
             reset(&socket);

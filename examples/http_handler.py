@@ -1,0 +1,80 @@
+"""A small HTTP/1.1 server on a plain handler: run it, then try `curl http://127.0.0.1:8080/`.
+
+h11 knows the protocol and touches no socket; the handler moves the bytes. `pip install h11` first.
+"""
+
+import sys
+from email.utils import formatdate
+
+import h11
+
+from rsock import Connection, Server
+
+PATIENCE = 30.0  # Seconds that a client may be silent.
+LARGEST = 1 << 20  # Bytes of a body that are kept.
+PAGES = {b"/": (b"GET", b"HEAD"), b"/echo": (b"POST",)}  # What may be done with what there is.
+Header = tuple[bytes, bytes]
+
+
+def serve(conn: Connection) -> None:
+    """Answer one request after the other, until either side has had enough."""
+    conn.settimeout(PATIENCE)  # Then a TimeoutError ends this: the client's doing, nobody is told.
+    http = h11.Connection(h11.SERVER)
+    while True:
+        try:
+            request, body = read_request(conn, http)
+        except h11.RemoteProtocolError as error:
+            # Where the next request would begin cannot be told any more: answer, and end it.
+            return respond(conn, http, b"", error.error_status_hint, b"no such request\n")
+        if request is None:
+            return None
+        path, method = request.target.partition(b"?")[0], request.method
+        if path not in PAGES:
+            respond(conn, http, method, 404, b"no such page\n")
+        elif method not in PAGES[path]:
+            respond(conn, http, method, 405, b"not here\n", (b"Allow", b", ".join(PAGES[path])))
+        elif len(body) > LARGEST:
+            respond(conn, http, method, 413, b"too large\n")
+        else:
+            respond(conn, http, method, 200, body if path == b"/echo" else b"hello from rsock\n")
+        if http.our_state is not h11.DONE:
+            return None  # HTTP/1.0, or "Connection: close".
+        http.start_next_cycle()
+
+
+def read_request(conn: Connection, http: h11.Connection) -> tuple[h11.Request | None, bytes]:
+    """The next request and its body; None where the client has finished."""
+    request, body = None, bytearray()
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            if http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                conn.sendall(http.send(go_on) or b"")
+            # b"" is the client's end, or that the server is being stopped; h11 takes it, too.
+            http.receive_data(conn.recv(65_536))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            # One byte more than is kept tells that it is too much; the rest is passed over.
+            body += event.data[: LARGEST + 1 - len(body)]
+        else:
+            return request, bytes(body)  # EndOfMessage, or ConnectionClosed.
+
+
+def respond(
+    conn: Connection, http: h11.Connection, method: bytes, status: int, body: bytes, *more: Header
+) -> None:
+    """Send an answer as a whole; one to HEAD tells the length of a body that it does not have."""
+    date, length = formatdate(usegmt=True).encode(), str(len(body)).encode()
+    headers = [(b"Date", date), (b"Content-Length", length), *more]
+    events = [h11.Response(status_code=status, headers=headers), h11.EndOfMessage()]
+    if method != b"HEAD":
+        events.insert(1, h11.Data(data=body))
+    conn.sendall(b"".join(http.send(event) or b"" for event in events))
+
+
+if __name__ == "__main__":
+    server = Server("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, serve).listen()
+    print(f"serving {server.url('http')}", flush=True)
+    print(server.run())
