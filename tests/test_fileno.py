@@ -526,6 +526,25 @@ def test_a_reset_that_the_double_meets_is_the_peers_doing() -> None:
         assert server.errors == []
 
 
+def test_a_double_that_is_not_connected_any_more_is_the_peers_doing_too() -> None:
+    # As on the stream itself: a reset that came before the call is told by another number.
+    def shut(conn: Connection) -> None:
+        wait_until(lambda: conn.tcp_info.state == "CLOSED")
+        with conn.to_socket() as double:
+            with pytest.raises(ConnectionResetError):
+                double.recv(1)
+            double.shutdown(socket.SHUT_RDWR)
+
+    caught: list[BaseException] = []
+    with Server(service=shut, on_error=caught.append) as server:
+        with server.client() as client:
+            client.abort()
+        server.ledger.wait(open=0, closed=1)
+        [record] = server.ledger.closed
+        assert "not connected" in str(record.error)
+    assert caught == []
+
+
 def test_an_error_of_another_connection_is_the_handlers_though_it_has_a_double() -> None:
     caught: list[BaseException] = []
 

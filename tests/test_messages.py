@@ -7,6 +7,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import socket
 import struct
 import threading
@@ -234,7 +235,7 @@ def test_a_stream_sends_to_its_peer_whatever_address_is_given(pair: Pair) -> Non
         ("text", ("127.0.0.1", 9)),
         (5, ("127.0.0.1", 9)),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_an_address_that_is_none_is_refused(
     beside: tuple[Pair, Pair], arguments: tuple[Any, ...]
@@ -398,7 +399,7 @@ def test_buffers_to_fill_may_come_from_a_generator(pair: Pair) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [(-1,), (1, -1), ("1",), (1, "1"), (1, 0, "1"), (1, 0, 1 << 40), (), (1, 0, 0, 0)],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_sizes_of_a_message_that_are_none_are_refused(
     beside: tuple[Pair, Pair], arguments: tuple[Any, ...]

@@ -115,6 +115,9 @@ class Server(_rsock.Server):
             if pool.wants_thread():
                 try:
                     handlers.start_thread(pool, weakref.ref(self))
+                except _StoppedStarting:
+                    # A signal in `run()`, which stops the server itself.
+                    raise
                 except BaseException:
                     # Nobody would serve.
                     self._stop(0, "exception")

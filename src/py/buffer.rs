@@ -3,71 +3,99 @@
 
 use std::cell::Cell;
 
-use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
+
+/// A contiguous export of an object's memory, given back when dropped.
+///
+/// PyBUF_SIMPLE, as `socket` asks for: it fits whatever has bytes, ctypes structures included, which
+/// pyo3's own buffers do not.
+pub(super) struct Export<'py> {
+    // On the heap: an exporter may keep its address.
+    view: Box<ffi::Py_buffer>,
+    py: Python<'py>,
+}
+
+impl<'py> Export<'py> {
+    fn new(data: &Bound<'py, PyAny>, flags: std::ffi::c_int) -> PyResult<Self> {
+        let py = data.py();
+        if data.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err(
+                "a bytes-like object is required, not 'str'; encode it first",
+            ));
+        }
+        let mut view = Box::new(ffi::Py_buffer::new());
+        // SAFETY: attached; the view is fresh, and released once, by `drop`, where this succeeds.
+        match unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut *view, flags) } {
+            0 => Ok(Self { view, py }),
+            _ => Err(PyErr::fetch(py)),
+        }
+    }
+
+    fn length(&self) -> usize {
+        usize::try_from(self.view.len).unwrap_or(0)
+    }
+}
+
+impl Drop for Export<'_> {
+    fn drop(&mut self) {
+        let _attached = self.py;
+        // SAFETY: attached, and exported by `new`.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+    }
+}
 
 /// What is sent: any contiguous buffer; `bytes` without the price of an export.
 pub(super) enum Source<'py> {
     Bytes(Bound<'py, PyBytes>),
-    Buffer(PyUntypedBuffer),
+    Buffer(Export<'py>),
 }
 
 impl<'py> Source<'py> {
     pub(super) fn new(data: Bound<'py, PyAny>) -> PyResult<Self> {
         match data.cast_into::<PyBytes>() {
             Ok(bytes) => Ok(Self::Bytes(bytes)),
-            Err(error) => export(&error.into_inner()).map(Self::Buffer),
+            Err(error) => Export::new(&error.into_inner(), ffi::PyBUF_SIMPLE).map(Self::Buffer),
         }
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes.as_bytes(),
-            Self::Buffer(buffer) if buffer.len_bytes() == 0 => &[],
+            Self::Buffer(export) if export.length() == 0 => &[],
             // SAFETY: the export holds the memory in place for as long as `self` lives, and it is
             // contiguous. Another thread may write to a bytearray meanwhile, as it may during
             // socket.send; the bytes are only handed to the kernel, which reads them as they are.
-            Self::Buffer(buffer) => unsafe {
-                std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes())
+            Self::Buffer(export) => unsafe {
+                std::slice::from_raw_parts(export.view.buf.cast(), export.length())
             },
         }
     }
 }
 
 /// Where something is received to: a writable contiguous buffer.
-pub(super) struct Sink(PyUntypedBuffer);
+pub(super) struct Sink<'py>(Export<'py>);
 
-impl Sink {
-    pub(super) fn new(step: &str, buffer: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = export(buffer)?;
-        if buffer.readonly() {
-            return Err(PyTypeError::new_err(format!("{step} needs a writable buffer")));
-        }
-        Ok(Self(buffer))
+impl<'py> Sink<'py> {
+    pub(super) fn new(step: &str, buffer: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Export::new(buffer, ffi::PyBUF_WRITABLE).map(Self).or_else(|error| {
+            // What can be read only is a mistake of type, as with `socket`.
+            match Export::new(buffer, ffi::PyBUF_SIMPLE) {
+                Ok(_) => Err(PyTypeError::new_err(format!("{step} needs a writable buffer"))),
+                Err(_) => Err(error),
+            }
+        })
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
-        if self.0.len_bytes() == 0 {
+        if self.0.length() == 0 {
             return &mut [];
         }
         // SAFETY: as in `Source::as_slice`, and writable; the kernel writes into it.
-        unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.0.len_bytes()) }
+        unsafe { std::slice::from_raw_parts_mut(self.0.view.buf.cast(), self.0.length()) }
     }
-}
-
-fn export(data: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
-    if data.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err(
-            "a bytes-like object is required, not 'str'; encode it first",
-        ));
-    }
-    let buffer = PyUntypedBuffer::get(data)?;
-    if !buffer.is_c_contiguous() {
-        return Err(PyBufferError::new_err("a contiguous buffer is required"));
-    }
-    Ok(buffer)
 }
 
 thread_local! {

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyConnectionError, PyOSError, PyTimeoutError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyBrokenPipeError, PyConnectionResetError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -114,7 +116,8 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
     // What a TLS socket says that was made of this connection.
     let of_double = || -> PyResult<bool> {
         Ok(stream.is_doubled()
-            && (error.is_instance_of::<PyConnectionError>()
+            && (error.is_instance_of::<PyConnectionResetError>()
+                || error.is_instance_of::<PyBrokenPipeError>()
                 || error.is_instance_of::<PyTimeoutError>()
                 || error.is_instance_of::<PyOSError>()
                     && error.get_type().getattr("__module__")?.eq("ssl")?))
