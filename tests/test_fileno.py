@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from roles import OURS, ROLES, Pair, Stream, connected, handled
+from roles import OURS, ROLES, Pair, connected, handled
 from support import (
     SOON,
     Background,
@@ -299,33 +299,6 @@ def test_asyncio_tells_apart_a_stream_that_waits(pair: Pair) -> None:
     asyncio.run(main(), debug=True)
 
 
-@pytest.mark.parametrize("kind", [socket.socket, Client])
-def test_a_loop_connects_a_stream(runner: asyncio.Runner, kind: Callable[[], Stream]) -> None:
-    async def main() -> bytes:
-        loop = asyncio.get_running_loop()
-        with listener() as listening, kind() as stream:
-            stream.setblocking(False)
-            await loop.sock_connect(stream, listening.getsockname())
-            assert stream.getpeername() == listening.getsockname()
-            peer, _ = listening.accept()
-            with peer:
-                peer.sendall(b"connected")
-                return await loop.sock_recv(stream, 100)
-
-    assert runner.run(main()) == b"connected"
-
-
-def test_a_client_that_was_connected_without_waiting_is_accounted_for() -> None:
-    with listener() as listening, Client(timeout=0) as client:
-        with pytest.raises(BlockingIOError):
-            client.connect(listening.getsockname())
-        assert select.select([], [client], [], SOON)[1]
-        client.settimeout(SOON)
-        client.sendall(b"12345")
-        assert client.record is not None
-        assert client.record.bytes_out == 5
-
-
 def test_streams_of_asyncio_take_a_stream(runner: asyncio.Runner, pair: Pair) -> None:
     stream, peer = pair
 
@@ -524,25 +497,6 @@ def test_a_reset_that_the_double_meets_is_the_peers_doing() -> None:
         assert record.closed_by in ("reset", "error")
         assert "ConnectionResetError" in str(record.error)
         assert server.errors == []
-
-
-def test_a_double_that_is_not_connected_any_more_is_the_peers_doing_too() -> None:
-    # As on the stream itself: a reset that came before the call is told by another number.
-    def shut(conn: Connection) -> None:
-        wait_until(lambda: conn.tcp_info.state == "CLOSED")
-        with conn.to_socket() as double:
-            with pytest.raises(ConnectionResetError):
-                double.recv(1)
-            double.shutdown(socket.SHUT_RDWR)
-
-    caught: list[BaseException] = []
-    with Server(service=shut, on_error=caught.append) as server:
-        with server.client() as client:
-            client.abort()
-        server.ledger.wait(open=0, closed=1)
-        [record] = server.ledger.closed
-        assert "not connected" in str(record.error)
-    assert caught == []
 
 
 def test_an_error_of_another_connection_is_the_handlers_though_it_has_a_double() -> None:

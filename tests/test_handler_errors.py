@@ -246,22 +246,6 @@ def test_a_function_is_called_with_each_exception(log: Log) -> None:
     assert not said(log)
 
 
-def test_a_function_that_raises_is_logged_and_the_server_goes_on(log: Log) -> None:
-    def worse(error: BaseException) -> None:
-        raise ArithmeticError("of the callback")
-
-    with Server(service=fail, on_error=worse, limits=ONE) as server:
-        visit(server, 2)
-        wait_until(lambda: len(said(log)) == 2)
-        assert texts(server.errors) == ["by connection 1", "by connection 2"]
-    record = said(log)[0]
-    assert record.exc_info is not None
-    error = record.exc_info[1]
-    assert isinstance(error, ArithmeticError)
-    assert error.__context__ is server.errors[0]
-    assert record.connection == 1  # type: ignore[attr-defined]
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_a_function_that_exits_leaves_no_client_waiting(kind: type[BaseException]) -> None:

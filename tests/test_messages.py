@@ -457,49 +457,6 @@ def test_a_control_message_without_room_is_cut(beside: tuple[Pair, Pair]) -> Non
 SOL_SOCKET, IPPROTO_IP = socket.SOL_SOCKET, socket.IPPROTO_IP
 
 
-@pytest.mark.parametrize(
-    "control",
-    [
-        [],
-        (),
-        # TCP takes these...
-        [(SOL_SOCKET, SO_TIMESTAMPING, struct.pack("I", 0))],
-        [(SOL_SOCKET, SO_TIMESTAMPING, bytearray(4))] * 2,
-        # ...thinks that these are for others...
-        [(SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))],
-        [(IPPROTO_IP, 9_999, b"anything")],
-        [(IPPROTO_IP, 1, b""), (IPPROTO_IP, 2, b"1"), (IPPROTO_IP, 3, memoryview(b"12345"))],
-        # ...and refuses these.
-        [(SOL_SOCKET, 9_999, b"1234")],
-        [(SOL_SOCKET, SO_TIMESTAMPING, b"short")],
-        [(IPPROTO_IP, 1, b""), (SOL_SOCKET, 9_999, b"1234")],
-        [(IPPROTO_IP, 1, bytes(10 << 20))],
-        # No control messages at all.
-        5,
-        [5],
-        [(1, 2, "text")],
-        [(1, 2, None)],
-        [("1", 2, b"")],
-        [(1, "2", b"")],
-        [(1 << 40, 2, b"")],
-    ],
-    ids=lambda control: str(control)[:60],
-)
-def test_control_messages_are_taken_and_refused_as_by_a_socket(
-    beside: tuple[Pair, Pair], control: Any
-) -> None:
-    def sent(pair: Pair) -> tuple[object, bytes]:
-        stream, peer = pair
-        result = outcome(lambda: stream.sendmsg([b"x"], control))
-        stream.shutdown(socket.SHUT_WR)
-        return result, read_to_end(peer)
-
-    plain, ours = map(sent, beside)
-    assert ours == plain
-    # Sent as a whole, or refused as a whole.
-    assert ours == (1, b"x") or ours[1] == b""
-
-
 def test_control_messages_may_come_from_a_generator(pair: Pair) -> None:
     stream, peer = pair
     assert stream.sendmsg([b"x"], ((IPPROTO_IP, number, b"") for number in range(3))) == 1
@@ -581,42 +538,12 @@ def test_dontwait_does_not_wait_for_the_timeout_either(ours: Pair, receive: Rece
 
 
 @every_receive
-@pytest.mark.parametrize("flags", [0, socket.MSG_PEEK], ids=["taking", "peeking"])
-def test_waitall_waits_for_all(pair: Pair, receive: Receive, flags: int) -> None:
-    stream, peer = pair
-    peer.sendall(b"ab")
-    arrived(peer)
-    reading = Background(receive, stream, 4, socket.MSG_WAITALL | flags)
-    wait_until(lambda: reading.asleep() or not reading.running)
-    peer.sendall(b"cd")
-    assert reading.result() == b"abcd"
-
-
-@every_receive
 def test_waitall_waits_no_longer_than_for_the_end(pair: Pair, receive: Receive) -> None:
     stream, peer = pair
     peer.sendall(b"ab")
     peer.close()
     assert receive(stream, 4, socket.MSG_WAITALL) == b"ab"
     assert receive(stream, 4, socket.MSG_WAITALL) == b""
-
-
-@every_receive
-@pytest.mark.parametrize("how", ["by flag", "by timeout"])
-def test_waitall_that_may_not_wait_gives_what_is_there(
-    pair: Pair, receive: Receive, how: str
-) -> None:
-    stream, peer = pair
-    peer.sendall(b"ab")
-    arrived(peer)
-    flags = socket.MSG_WAITALL
-    if how == "by flag":
-        flags |= socket.MSG_DONTWAIT
-    else:
-        stream.setblocking(False)
-    assert receive(stream, 4, flags) == b"ab"
-    with pytest.raises(BlockingIOError):
-        receive(stream, 4, flags)
 
 
 @pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])

@@ -125,7 +125,8 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
     if !own && !of_double()? {
         return Ok(Blame::Handler);
     }
-    if error.is_instance_of::<PyValueError>() {
+    // A certificate that is refused is both.
+    if error.is_instance_of::<PyValueError>() && !error.is_instance_of::<PyOSError>() {
         return Ok(Blame::Peer(ClosedBy::Limit("line")));
     }
     if !error.is_instance_of::<PyOSError>() {
