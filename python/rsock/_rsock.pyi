@@ -35,6 +35,7 @@ __all__ = [
     "Service",
     "Stream",
     "__version__",
+    "_end_thread",
     "process_limits",
     "raise_fd_limit",
     "stop_all",

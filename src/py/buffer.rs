@@ -80,11 +80,11 @@ pub(super) struct Sink<'py>(Export<'py>);
 
 impl<'py> Sink<'py> {
     pub(super) fn new(step: &str, buffer: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Export::new(buffer, ffi::PyBUF_WRITABLE).map(Self).or_else(|error| {
+        Export::new(buffer, ffi::PyBUF_WRITABLE).map(Self).map_err(|error| {
             // What can be read only is a mistake of type, as with `socket`.
             match Export::new(buffer, ffi::PyBUF_SIMPLE) {
-                Ok(_) => Err(PyTypeError::new_err(format!("{step} needs a writable buffer"))),
-                Err(_) => Err(error),
+                Ok(_) => PyTypeError::new_err(format!("{step} needs a writable buffer")),
+                Err(_) => error,
             }
         })
     }
