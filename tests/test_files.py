@@ -692,51 +692,6 @@ def sent(pair: Pair, file: Any, *arguments: Any) -> tuple[object, object, bytes]
     return result, outcome(file.tell), read_to_end(peer)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        (0,),
-        (3,),
-        (10,),
-        (100,),
-        (True,),
-        (-1,),
-        (1.0,),
-        ("1",),
-        (1 << 70,),
-        (0, None),
-        (0, 4),
-        (3, 4),
-        (3, 400),
-        (0, 10),
-        (0, True),
-        (0, 0),
-        (0, -1),
-        (0, 1.0),
-        (0, "4"),
-        (0, 1 << 70),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("kind", ["buffered", "unbuffered", "read from", "in memory"])
-def test_offset_and_count_mean_what_they_mean_to_a_socket(
-    beside: tuple[Pair, Pair], digits: Path, kind: str, arguments: tuple[Any, ...]
-) -> None:
-    outcomes = []
-    for pair in beside:
-        file: Any
-        if kind == "in memory":
-            file = io.BytesIO(digits.read_bytes())
-        else:
-            file = digits.open("rb", buffering=0 if kind == "unbuffered" else -1)
-        with file:
-            if kind == "read from":
-                file.read(4)
-            outcomes.append(sent(pair, file, *arguments))
-    assert outcomes[1] == outcomes[0]
-
-
 def test_a_file_in_memory_is_sent_from_where_it_stands(pair: Pair) -> None:
     file = io.BytesIO(b"0123456789")
     file.seek(6)

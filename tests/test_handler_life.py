@@ -21,8 +21,6 @@ from support import (
     arrived,
     dial,
     ended,
-    given_back,
-    held,
     output_of,
     partial,
     read_exactly,
@@ -287,26 +285,6 @@ def talking(address: tuple[str, int]) -> Iterator[None]:
             each.result()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("use", USES)
-def test_a_program_with_handlers_ends_as_without(way: str, use: str) -> None:
-    with Script(PROGRAM, way, use) as script:
-        address = ("127.0.0.1", int(script.line()))
-        with contextlib.ExitStack() as stack:
-            if use == "load":
-                stack.enter_context(talking(address))
-            count = {"load": 0, "accept": 1}.get(use, 3)
-            peers = [stack.enter_context(dial(address)) for _ in range(count)]
-            for peer in peers:
-                assert says_back(peer, b"hello\n")
-            code, errors, took = end(script, way)
-            for peer in peers:
-                with contextlib.suppress(ConnectionResetError):
-                    assert ended(peer)
-    assert (code, errors) == without_rsock(way)
-    assert took < 2.0
-
-
 def test_a_handler_that_never_returns_holds_up_the_end_for_no_longer_than_the_longest() -> None:
     code = """
 import socket, threading, time
@@ -471,27 +449,6 @@ def test_an_interrupt_ends_run_with_handlers() -> None:
             server.run()
         assert sent.after < AT_ONCE
         wait_until(lambda s=server: s.state == "stopped")  # type: ignore[misc]
-
-
-@pytest.mark.usefixtures("interrupts")
-def test_an_interrupt_of_the_end_of_with_leaves_nothing() -> None:
-    at = Arrivals()
-    over = threading.Event()
-    before = held()
-
-    def handler(conn: Connection) -> None:
-        at.here()
-        assert over.wait(SOON)
-
-    def serve(peer: socket.socket) -> None:
-        with Server(service=handler, drain=LONG) as server:
-            peer.connect(server.address)
-            at.until()
-
-    with socket.socket() as peer:
-        interrupted(lambda: serve(peer))
-    over.set()
-    given_back(before)
 
 
 RUN = """
