@@ -1,6 +1,6 @@
-//! The stream shape of a service: what a session hears and through what it acts. Owns the contract
-//! between engine and services; must never name a socket, a poller or a thread, so that a session
-//! is tested with bytes alone (`Rehearsal` in tests/net).
+//! The shapes of a service: what a session hears and through what it acts, and how datagrams are
+//! answered. Owns the contract between engine and services; must never name a socket, a poller or a
+//! thread, so that a service is tested with bytes alone (`Rehearsal` in tests/net).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -62,6 +62,11 @@ pub trait Service: Send + Sync {
 
     /// Opens the state for one connection. Runs on the worker that owns it; must not block.
     fn open(&self, peer: &Peer) -> Box<dyn Session>;
+
+    /// The same service on datagrams; None where it has no such form.
+    fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
+        None
+    }
 
     /// Lets the connections of a batch (at most `BATCH_CONNECTIONS`, about `BATCH_BYTES`) hear what
     /// is due to them. A service in another language overrides this to enter it once a batch.
@@ -220,4 +225,25 @@ impl Waker {
 pub trait Bell: Send + Sync {
     /// Never blocks.
     fn ring(&self, token: u64);
+}
+
+/// What a server does with each datagram. All of a server's workers share it; nothing in here may
+/// block.
+pub trait Datagrams: Send + Sync {
+    /// A datagram of a peer's, which may be empty. It is answered, if at all, through `reply`. An error
+    /// or a panic closes the account of this peer and of no other.
+    fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> Heard;
+}
+
+/// What a datagram is answered through. Nothing here blocks, and nothing calls back into the service.
+pub trait Reply {
+    /// Sends a datagram to whom the present one came from, once it and a few others are dealt with. Part of
+    /// the datagram itself is not copied.
+    ///
+    /// It may come to nothing, and is then counted: where the system has no room for it, and where
+    /// the peer, not being on this machine, would get more than it has sent or than its share.
+    fn send(&mut self, data: &[u8]);
+
+    /// Whether the datagram was longer than `Limits.datagram`, and its end is lost.
+    fn is_cut(&self) -> bool;
 }

@@ -1,5 +1,5 @@
 //! A session without a socket: `Rehearsal` is an `Io` that writes down what the session does, and
-//! plays the engine's part by hand. Proof that the stream shape needs nothing but bytes, and what a
+//! plays the engine's part by hand. Proof that the shapes need nothing but bytes, and what a
 //! new service is tested with first.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use _rsock::net::endpoint::Endpoint;
-use _rsock::net::service::{Bell, Io, Leg, Peer, Waker};
+use _rsock::net::service::{Bell, Io, Leg, Peer, Reply, Waker};
 
 /// Counts the rings of a session's waker.
 #[derive(Default)]
@@ -92,6 +92,24 @@ impl Io for Rehearsal {
 
     fn waker(&mut self) -> Waker {
         Waker::new(Arc::clone(&self.rings) as Arc<dyn Bell>, 7)
+    }
+}
+
+/// What a service answered to datagrams.
+#[derive(Default)]
+pub struct Replies {
+    pub sent: Vec<Vec<u8>>,
+    /// What `is_cut` says of the datagram at hand.
+    pub cut: bool,
+}
+
+impl Reply for Replies {
+    fn send(&mut self, data: &[u8]) {
+        self.sent.push(data.to_vec());
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut
     }
 }
 

@@ -1,12 +1,13 @@
-//! The stream shape, with bytes alone: no socket is opened here.
+//! The shapes of a service, with bytes alone: no socket is opened here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use _rsock::net::endpoint::Endpoint;
 use _rsock::net::service::{Drain, Leg, Service};
 use _rsock::net::services::Echo;
 
-use crate::rehearsal::{Rehearsal, peer};
+use crate::rehearsal::{Rehearsal, Replies, peer};
 use crate::troupe::{Board, Clock, Relay, Shout, Speaker, speech};
 
 #[test]
@@ -14,6 +15,16 @@ fn echo_is_a_pipe_from_a_leg_to_itself() {
     let mut io = Rehearsal::default();
     Echo.open(&peer()).open(&mut io).unwrap();
     assert_eq!(io.pipes, [(Leg::Near, Leg::Near)]);
+}
+
+#[test]
+fn echo_answers_each_datagram_with_itself() {
+    let echo = Arc::new(Echo).datagrams().unwrap();
+    let mut replies = Replies::default();
+    for data in [&b"one"[..], b"", b"three"] {
+        echo.on_datagram(data, &peer(), &mut replies).unwrap();
+    }
+    assert_eq!(replies.sent, [&b"one"[..], b"", b"three"]);
 }
 
 #[test]

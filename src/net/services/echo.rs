@@ -1,6 +1,8 @@
 //! Echo, RFC 862: what comes in goes out, until the peer has finished. Must never look at the bytes.
 
-use crate::net::service::{Heard, Io, Leg, Peer, Service, Session};
+use std::sync::Arc;
+
+use crate::net::service::{Datagrams, Heard, Io, Leg, Peer, Reply, Service, Session};
 
 /// Sends back whatever is received.
 pub struct Echo;
@@ -13,11 +15,23 @@ impl Service for Echo {
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
         Box::new(Echo)
     }
+
+    fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
+        Some(self)
+    }
 }
 
 impl Session for Echo {
     fn open(&mut self, io: &mut dyn Io) -> Heard {
         io.pipe(Leg::Near, Leg::Near);
+        Ok(())
+    }
+}
+
+/// "When a datagram is received, the data from it is sent back in an answering datagram."
+impl Datagrams for Echo {
+    fn on_datagram(&self, data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+        reply.send(data);
         Ok(())
     }
 }
