@@ -1,0 +1,224 @@
+"""The processes of a campaign, and what they hold. Owns how a child starts, is asked and ends.
+
+A child runs `campaign.child` with the interpreter of the campaign: functions of the row's module
+are called there by name. It never outlives the `with` block that started it.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from support import wait_until
+
+from campaign.figures import Figure, equal
+
+TESTS = Path(__file__).resolve().parent.parent
+# How long a child may take for its start and its end, on a machine that is busy with other things.
+PATIENCE = 60.0
+# How long what a server held may take to be given back.
+GIVEN_BACK = 5.0
+
+
+class Held(NamedTuple):
+    """What a process holds."""
+
+    fds: int
+    threads: int
+
+
+def held(pid: int | str = "self") -> Held:
+    proc = Path(f"/proc/{pid}")
+    return Held(len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir())))
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """The memory a process has in use. (Not from statm, which is only roughly right.)"""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("/proc/PID/smaps_rollup has no line Rss")
+
+
+class Child:
+    """A process in which functions of a module are called, one after another.
+
+    Their arguments and results are what JSON can carry.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            [sys.executable, *self._options, "-m", "campaign.child"],
+            cwd=TESTS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A file: nobody reads it meanwhile, and a pipe would fill up.
+            stderr=self._said,
+            text=True,
+            # Ctrl-C is for the campaign, which then ends its children.
+            process_group=0,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+        if error is not None and (said := self.said()):
+            error.add_note(f"the child said: {said}")
+        self._said.close()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def begin(self, function: Callable[..., Any], *arguments: object) -> None:
+        """Have it call the function; `result()` waits for what comes of it."""
+        assert self.process.stdin is not None
+        name = f"{function.__module__}:{function.__qualname__}"
+        self.process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self.process.stdin.flush()
+
+    def result(self) -> Any:
+        assert self.process.stdout is not None
+        # Should it never answer, its end is an answer too.
+        timer = threading.Timer(PATIENCE * 10, self.process.kill)
+        timer.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            raise RuntimeError(f"the child ended with {self.process.wait()}: {self.said()}")
+        answer = json.loads(line)
+        if "raised" in answer:
+            raise RuntimeError(f"in the child: {answer['raised']}")
+        return answer["returned"]
+
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Call the function there and wait for what it returns."""
+        self.begin(function, *arguments)
+        return self.result()
+
+    def said(self) -> str:
+        """What is on its standard error so far."""
+        self._said.seek(0)
+        return self._said.read().strip()
+
+    def end(self) -> int:
+        """Let it end by itself; its exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        code = self.process.wait(PATIENCE)
+        self.process.stdin = None
+        return code
+
+
+class Served(Child):
+    """A child with a server in it, made by a function of the row's module.
+
+    `with Served(make, …) as served:` makes the server of `make(…)` there and starts it. Functions
+    called there get it as their first argument.
+    """
+
+    def __init__(
+        self, make: Callable[..., object], *arguments: object, options: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(*options)
+        self._make = make
+        self._arguments = arguments
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            # What is imported once, and the first server's parts that stay, are not the server's.
+            super().call(_warm_up)
+            self.before = held(self.pid)
+            made = f"{self._make.__module__}:{self._make.__qualname__}"
+            self.address = tuple(super().call(_start, made, self._arguments))
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def call_with_server(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """`function(server, …)` in the child."""
+        name = f"{function.__module__}:{function.__qualname__}"
+        return self.call(_with_server, name, arguments)
+
+    def stop(self, drain: float | None = None) -> dict[str, Any]:
+        """Stop the server there; its report, and its totals as `totals`."""
+        report: dict[str, Any] = self.call(_stop, drain)
+        return report
+
+    def afterwards(self) -> Iterator[Figure]:
+        """After `stop`: what every row ends with. Ends the child."""
+        yield given_back(self.pid, self.before)
+        yield equal("exit code", self.end(), 0)
+        yield equal("said on standard error", self.said(), "")
+
+
+def given_back(pid: int | str, before: Held) -> Figure:
+    """Whether descriptors and threads are back to where they were, after a moment."""
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: held(pid) == before, GIVEN_BACK)
+    now = held(pid)
+    left = (now.fds - before.fds, now.threads - before.threads)
+    return equal("descriptors, threads left", "{}, {}".format(*left), "0, 0")
+
+
+# What is called by name in the child.
+
+_server: Any = None
+
+
+def _warm_up() -> None:
+    from rsock import Server
+
+    with Server(service=lambda conn: conn.close()) as server, server.client(timeout=5) as client:
+        client.recv(1)
+    with Server() as server, server.client(timeout=5) as client:
+        client.sendall(b"x")
+        client.recv(1)
+
+
+def _start(name: str, arguments: list[Any]) -> tuple[str, int]:
+    from campaign.child import named
+
+    global _server
+    _server = named(name)(*arguments)
+    address: tuple[str, int] = _server.start().address
+    return address
+
+
+def _with_server(name: str, arguments: list[Any]) -> Any:
+    from campaign.child import named
+
+    return named(name)(_server, *arguments)
+
+
+def _stop(drain: float | None) -> dict[str, Any]:
+    import dataclasses
+
+    global _server
+    report = dataclasses.asdict(_server.stop(drain))
+    totals = _server.ledger.totals
+    names = ("accepted", "open", "closed", "messages_in", "bytes_in", "messages_out", "bytes_out")
+    report["totals"] = {name: getattr(totals, name) for name in names}
+    report["closed_by"] = dict(totals.closed_by)
+    _server = None
+    return report

@@ -1,0 +1,93 @@
+"""What a row is, and which rows there are. Must never run one.
+
+A row is a file of `rows/` with `ROW = Row(…)` in it; being there is all it takes.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from campaign.figures import Figure
+
+T = TypeVar("T")
+Form = Literal["brief", "short", "long"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a row is asked for.
+
+    `long` is what the figures of the matrix mean; `short` is some seconds a row, to see whether
+    something has broken; `brief` is what the tests run, a second a row at most.
+    """
+
+    form: Form
+
+    def of(self, *, brief: T, short: T, long: T) -> T:
+        """The one of the three that is asked for."""
+        return {"brief": brief, "short": short, "long": long}[self.form]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the campaign: its key (its number in the matrix, or a word), what it says, its run.
+
+    `run` yields figures as they are known. What it starts it ends, also when it raises.
+    """
+
+    key: str
+    title: str
+    run: Callable[[Size], Iterator[Figure]]
+
+
+# The matrix of what rsock must live through: every number, and what it is about.
+MATRIX = {
+    "1": "200 connections, odd chunks and pauses, half-close: byte-exact",
+    "2": "19 000 idle connections in one process",
+    "3": "1 000 000 × connect, one byte, close",
+    "4": "soft limit of 64 descriptors, 200 clients",
+    "5": "errors injected into system calls",
+    "6": "20 000 resets a second",
+    "7": "a long reply and its close against a flooding client",
+    "8": "200 clients that stopped reading",
+    "9": "limit 100, 20 000 connects a second",
+    "10": "stop(drain=2) with 500 echoes under way and 200 queued",
+    "11": "fork under load",
+    "12": "5 000 clients that send nothing",
+    "13": "the end of the program",
+    "14": "an interrupt in every blocking call",
+    "15": "servers dropped unstopped",
+    "16": "handlers that raise",
+    "17": "UDP: sizes, spoofed addresses, loops",
+    "18": "addresses from a fuzzer",
+    "19": "soak with all faults drawn by seed",
+    "20": "the notebook: a cell run 50 times, interrupts, restarts",
+}
+# Why a row that has no file cannot be run yet, where it is more than that nobody has written it.
+NOT_BEFORE = {
+    "17": "UDP and forwarding are needed",
+    "19": "faults are needed",
+}
+
+
+def rows() -> list[Row]:
+    """All rows there are, those of the matrix first and in its order."""
+    package = importlib.import_module("campaign.rows")
+    found = [
+        importlib.import_module(f"campaign.rows.{module.name}").ROW
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    order = list(MATRIX)
+    return sorted(found, key=lambda row: order.index(row.key) if row.key in order else len(order))
+
+
+def missing(found: list[Row]) -> dict[str, str]:
+    """The rows of the matrix that cannot be run yet, and why."""
+    keys = {row.key for row in found}
+    return {
+        number: NOT_BEFORE.get(number, "it has no file in tests/campaign/rows")
+        for number in MATRIX
+        if number not in keys
+    }

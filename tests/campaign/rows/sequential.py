@@ -1,0 +1,68 @@
+"""Sequential connections to a handler: neither memory nor descriptors nor threads may grow.
+
+Must never let two connections overlap: one at a time there is nothing to grow for.
+"""
+
+import gc
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from campaign.figures import Figure, at_most, equal
+from campaign.process import Child, Served, held, resident_bytes
+from campaign.row import Row, Size
+
+if TYPE_CHECKING:
+    from rsock import Connection, Server
+
+MIB = 1 << 20
+
+
+def server(history: int) -> "Server":
+    from rsock import Server
+
+    return Server(service=answer, history=history)
+
+
+def answer(conn: "Connection") -> None:
+    conn.sendall(conn.recv_line())
+
+
+def visit(address: list[object], count: int) -> int:
+    """How many of `count` connections got their answer, and the end behind it."""
+    answered = 0
+    for _ in range(count):
+        with socket.create_connection(tuple(address), 30) as peer:  # type: ignore[arg-type]
+            peer.sendall(b"hello\n")
+            got = b""
+            while part := peer.recv(100):
+                got += part
+            answered += got == b"hello\n"
+    return answered
+
+
+def collect(_: "Server") -> None:
+    gc.collect()
+
+
+def run(size: Size) -> Iterator[Figure]:
+    first, more = size.of(brief=(100, 300), short=(2_000, 5_000), long=(10_000, 90_000))
+    # As many as the ledger remembers have come and gone before the first look.
+    with Served(server, first) as served, Child() as load:
+        answered = load.call(visit, served.address, first)
+        served.call_with_server(collect)
+        memory, things = resident_bytes(served.pid), held(served.pid)
+        answered += load.call(visit, served.address, more)
+        served.call_with_server(collect)
+        grown, now = resident_bytes(served.pid) - memory, held(served.pid)
+        yield equal("answered", answered, first + more)
+        yield at_most(f"memory grown by {more:,} connections after {first:,}", grown, MIB, "B")
+        yield at_most("descriptors grown", now.fds - things.fds, 0, measured=False)
+        # A pool may have a thread more or less than a moment ago; never one more each time.
+        yield at_most("threads grown", now.threads - things.threads, 2, measured=False)
+        report = served.stop()
+        yield equal("closed, in the books", report["totals"]["closed"], first + more)
+        yield from served.afterwards()
+
+
+ROW = Row("sequential", "sequential connections to a handler: nothing grows", run)

@@ -1,0 +1,143 @@
+"""The command line of the campaign: chooses rows, runs them, prints the table, gives the verdict.
+
+The table is the output; what goes on is said on standard error. Must never measure.
+"""
+
+import argparse
+import platform
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from campaign.figures import Figure
+from campaign.row import MATRIX, Row, Size, missing, rows
+
+# Where the output is no terminal that could say how wide it is.
+WIDTH = 132
+HEADINGS = ("row", "what", "figure", "target", "verdict")
+STYLES = {"met": "green", "MISSED": "bold red", "BROKE": "bold red"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: every target met; 1: one was missed, or a row broke; 2: no such row."""
+    found = rows()
+    options = _parser(found).parse_args(arguments)
+    if options.list:
+        _list(found)
+        return 0
+    chosen = _chosen(found, options.row)
+    # A signal that ends the process takes its `with` blocks along, and with them every child.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        return _run(chosen, Size(options.form), None if options.row else missing(found))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(chosen: list[Row], size: Size, missing_: dict[str, str] | None) -> int:
+    progress = Console(stderr=True)
+    table = Table(*HEADINGS, box=box.SIMPLE_HEAD, title=_circumstances(size))
+    failed = False
+    for row in chosen:
+        progress.print(escape(f"row {row.key}: {row.title}"), style="dim")
+        began = time.monotonic()
+        table.add_row(row.key, f"{escape(row.title)}", style="bold")
+        try:
+            for figure in row.run(size):
+                failed |= _add(table, figure, size)
+        except Exception as error:
+            failed = True
+            traceback.print_exc()
+            _add_cells(table, str(error).partition("\n")[0], type(error).__name__, "", "BROKE")
+        progress.print(f"  {time.monotonic() - began:.1f} s", style="dim")
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console.print(table)
+    for number, why in (missing_ or {}).items():
+        console.print(escape(f"not yet: row {number}, {MATRIX[number]}: {why}"))
+    return int(failed)
+
+
+def _add(table: Table, figure: Figure, size: Size) -> bool:
+    verdict = figure.verdict(brief=size.form == "brief")
+    _add_cells(table, figure.what, figure.shown_value(), figure.shown_target(), verdict)
+    return verdict == "MISSED"
+
+
+def _add_cells(table: Table, what: str, figure: str, target: str, verdict: str) -> None:
+    table.add_row(
+        "", escape(what), escape(figure), escape(target), verdict, style=STYLES.get(verdict)
+    )
+
+
+def _circumstances(size: Size) -> str:
+    system = platform.uname()
+    return (
+        f"{size.form} form, {platform.python_implementation()} {platform.python_version()}, "
+        f"{system.system} {system.release}"
+    )
+
+
+def _list(found: list[Row]) -> None:
+    for row in found:
+        print(f"{row.key:>12}  {row.title}")
+    for number, why in missing(found).items():
+        print(f"{number:>12}  {MATRIX[number]} (not yet: {why})")
+
+
+def _parser(found: list[Row]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaign",
+        description="What rsock must live through: figures beside their targets. "
+        "Ends with 1 when a target is missed.",
+    )
+    keys = ", ".join(row.key for row in found)
+    parser.add_argument(
+        "--row", action="append", metavar="KEY", help=f"only this one, of {keys}; may be repeated"
+    )
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument(
+        "--long",
+        dest="form",
+        action="store_const",
+        const="long",
+        default="short",
+        help="the sizes that the matrix names; without it some seconds a row",
+    )
+    forms.add_argument(
+        "--brief",
+        dest="form",
+        action="store_const",
+        const="brief",
+        help="what the tests run: does it work? Times and memory are shown and not judged",
+    )
+    parser.add_argument("--list", action="store_true", help="all rows; runs none")
+    return parser
+
+
+def _chosen(found: list[Row], keys: list[str] | None) -> list[Row]:
+    if keys is None:
+        return found
+    by_key = {row.key: row for row in found}
+    not_yet = missing(found)
+    for key in keys:
+        if key not in by_key:
+            why = f"not yet: {not_yet[key]}" if key in not_yet else "no such row"
+            print(f"campaign: row {key}: {why}", file=sys.stderr)
+            raise SystemExit(2)
+    return [by_key[key] for key in dict.fromkeys(keys)]
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,79 @@
+"""The campaign runs: every row there is, in its briefest form, meets what can be counted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from campaign.figures import at_most, equal
+from campaign.row import MATRIX, missing, rows
+
+ROOT = Path(__file__).parent.parent
+
+
+def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.campaign", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("key", [row.key for row in rows()])
+def test_a_row_in_its_briefest_form_meets_what_can_be_counted(key: str) -> None:
+    done = campaign("--brief", "--row", key)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " met" in done.stdout
+
+
+def test_every_row_of_the_matrix_is_there_or_named_with_the_reason() -> None:
+    said = campaign("--list").stdout
+    here = {row.key for row in rows()}
+    assert len(here) == len(rows())
+    assert set(missing(rows())) | here >= set(MATRIX)
+    for number in MATRIX:
+        (line,) = [line for line in said.splitlines() if line.split()[0] == number]
+        assert ("not yet" in line) == (number not in here)
+
+
+def test_a_row_that_is_not_there_is_no_success() -> None:
+    done = campaign("--row", "no-such-row")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no such row" in done.stderr
+
+
+def test_a_missed_target_is_no_success(tmp_path: Path) -> None:
+    # A run of its own, so that no row has to be broken for it.
+    code = """
+import sys
+from campaign import run
+from campaign.figures import equal
+from campaign.row import Row
+run.rows = lambda: [Row("odd", "one that misses", lambda size: iter([equal("sum", 3, 4)])),
+                    Row("even", "one that breaks", lambda size: iter([1 // 0]))]
+sys.exit(run.main(["--brief", *sys.argv[1:]]))
+"""
+    for key, word in (("odd", "MISSED"), ("even", "BROKE")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--row", key],
+            cwd=ROOT / "tests",
+            capture_output=True,
+            text=True,
+            timeout=55,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        assert word in done.stdout
+
+
+def test_the_brief_form_judges_what_is_counted_and_not_what_is_measured() -> None:
+    assert equal("count", 1, 2).verdict(brief=True) == "MISSED"
+    assert equal("count", 2, 2).verdict(brief=True) == "met"
+    slow = at_most("time", 2.0, 1.0, "s")
+    assert (slow.verdict(brief=True), slow.verdict(brief=False)) == ("not judged", "MISSED")
+    assert at_most("threads", 3, 2, measured=False).verdict(brief=True) == "MISSED"
