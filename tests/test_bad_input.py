@@ -445,11 +445,10 @@ def test_a_descriptor_that_is_not_open_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("per_host", 4),
-        ("idle", 5.0),
-        ("first_byte", 5.0),
-        ("write", None),
-        ("write", 5.0),
+        ("per_host", 0),
+        ("idle", 0.0),
+        ("first_byte", -1.0),
+        ("write", float("inf")),
         ("line", 100),
         ("datagram", 100),
         ("handler_threads", 0),

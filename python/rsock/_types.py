@@ -133,12 +133,16 @@ class SocketOptions:
 class Limits:
     """What a server allows its connections; None means no limit, save for `connections`.
 
-    Enforced now:
-
     connections: how many may be open at once; None is what the descriptor limit of the process
         allows when the server starts, and 8 at least.
-    overflow: what happens to one more: "wait" leaves it in the backlog until another has closed,
-        "refuse" accepts and resets it.
+    per_host: how many of them one peer's address may have; one more is accepted and reset at
+        once, whatever `overflow` says, and counted as refused.
+    overflow: what happens to one more than `connections`: "wait" leaves it in the backlog until
+        another has closed, "refuse" accepts and resets it.
+    idle: seconds without a byte in either direction; then the connection is closed.
+    first_byte: seconds from the accept to the peer's first byte; then it is closed.
+    write: seconds without progress while something is to be sent that the peer does not take; then
+        the connection is reset.
     half_close: seconds from our FIN to the peer's, and for what is still owed to a peer that has
         finished sending.
     write_buffer: bytes held for one connection that does not read; beyond it, it is not read from
@@ -146,8 +150,11 @@ class Limits:
     handler_threads: how many handlers run at once, each on a thread of its own; a connection
         beyond that waits for one of them to return. 1 to 10 000.
 
-    Not built yet, and so accepted at their defaults only: `per_host`, `idle`, `first_byte`,
-    `write`, `line`, `datagram`.
+    What a limit ended has `closed_by` "limit" in its record, and `limit` names which. With a
+    handler or `Accept()`, `idle`, `first_byte` and `write` hold while one of the connection's own
+    calls waits: the call raises TimeoutError, and the connection is over.
+
+    Not built yet, and so accepted at their defaults only: `line`, `datagram`.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range or not built
     yet, naming field and value.
@@ -166,14 +173,16 @@ class Limits:
     handler_threads: int = 256
 
     def __post_init__(self) -> None:
-        _check_built(self, "per_host", "idle", "first_byte", "write", "line", "datagram")
+        _check_built(self, "line", "datagram")
         _check_int(self, "connections", 1, _C_INT_MAX)
+        _check_int(self, "per_host", 1, _C_INT_MAX)
         if not isinstance(self.overflow, str):
             raise _wrong_type(self, "overflow", "'wait' or 'refuse'")
         if self.overflow not in ("wait", "refuse"):
             raise _bad(self, "overflow", "must be 'wait' or 'refuse'")
-        if _check_seconds(self, "half_close", 0, _MAX_SECONDS) == 0:
-            raise _bad(self, "half_close", "must be more than 0; None never gives up")
+        for name in ("idle", "first_byte", "write", "half_close"):
+            if _check_seconds(self, name, 0, _MAX_SECONDS) == 0:
+                raise _bad(self, name, "must be more than 0; None never gives up")
         _check_int(self, "write_buffer", _MIN_WRITE_BUFFER, _MAX_WRITE_BUFFER, optional=False)
         _check_int(self, "handler_threads", 1, _MAX_THREADS, optional=False)
 

@@ -290,6 +290,10 @@ impl Acceptor {
         if !self.shared.enter() {
             return self.refuse(socket);
         }
+        if !self.shared.enter_host(peer) {
+            self.shared.give_back();
+            return self.refuse(socket);
+        }
         let record = record_of(&socket, self.next_id, peer, self.local);
         self.next_id += 1;
         let place = self.shared.ledger.open(&record);

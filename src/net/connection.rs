@@ -26,6 +26,7 @@ use socket2::{Domain, Protocol, Type};
 
 use super::endpoint::Endpoint;
 use super::ledger::Place;
+use super::limits::Limits;
 use super::record::{ClosedBy, Record};
 use super::service::{BATCH_BYTES, Bell, Drain, Heard, Io, Leg, Session, SessionError, Waker};
 use super::socket::Socket;
@@ -118,25 +119,20 @@ pub(crate) struct Tools {
     pub(crate) bell: Arc<dyn Bell>,
     /// High water of an outbox; low water is a quarter of it.
     pub(crate) high_water: usize,
-    pub(crate) half_close: Option<Duration>,
+    limits: Limits,
     /// Bytes that the connection being served may still move in this turn.
     pub(crate) budget: usize,
     pool: Vec<Box<VecDeque<u8>>>,
 }
 
 impl Tools {
-    pub(crate) fn new(
-        poll: Poll,
-        bell: Arc<dyn Bell>,
-        high_water: usize,
-        half_close: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(poll: Poll, bell: Arc<dyn Bell>, limits: Limits) -> Self {
         Self {
             poll,
             timers: Timers::default(),
             bell,
-            high_water,
-            half_close,
+            high_water: limits.write_buffer,
+            limits,
             budget: 0,
             pool: Vec::new(),
         }
@@ -158,10 +154,16 @@ impl Tools {
     }
 }
 
-/// Where a connection is while half of it is closed; None for all others, which need no clock.
+/// What a connection's clock is read for; None for all that need none.
 struct Watch {
-    since: Instant,
+    /// When half of it was closed.
+    half_closed: Option<Instant>,
+    /// When something was last sent, or thrown away in a lingering close.
     progress: Instant,
+    /// When a byte last went in either direction.
+    moved: Instant,
+    /// Something is to be sent, as far as the timer knows.
+    owing: bool,
 }
 
 /// What is due to a session apart from bytes.
@@ -320,6 +322,16 @@ impl Connection {
             && self
                 .wires()
                 .all(|wire| wire.fin == Fin::Sent && sys::unacknowledged(wire.socket.as_fd()) == 0)
+    }
+
+    /// Whether one direction has ended, or is about to.
+    fn is_half_closed(&self) -> bool {
+        self.lingering || self.wires().any(|wire| wire.eof || wire.fin == Fin::Sent)
+    }
+
+    /// Whether something is to be sent that a peer does not take.
+    fn owes(&self) -> bool {
+        self.wires().any(|wire| wire.outbox.is_some() && !wire.connecting)
     }
 
     fn linger(&mut self) {
@@ -556,6 +568,7 @@ impl Turn<'_> {
         if leg == Leg::Near {
             self.connection.record.count_received(count);
         }
+        self.moved();
         let data = &scratch[..count];
         if let Some(to) = pipe_to {
             let budget = self.tools.budget;
@@ -735,6 +748,16 @@ impl Turn<'_> {
     fn progress(&mut self) {
         if let Some(watch) = &mut self.connection.watch {
             watch.progress = Instant::now();
+            watch.moved = watch.progress;
+        }
+    }
+
+    /// Input came: of interest only to the idle limit.
+    fn moved(&mut self) {
+        if self.tools.limits.idle.is_some() {
+            if let Some(watch) = &mut self.connection.watch {
+                watch.moved = Instant::now();
+            }
         }
     }
 
@@ -791,56 +814,94 @@ impl Turn<'_> {
         }
     }
 
-    /// Sets or removes the engine's timer: needed only while half of the connection is closed.
+    /// Sets the engine's timer where a limit asks for one: of what is not half closed, has nothing to
+    /// send and has no limit of its own, none is ever set.
     fn watch(&mut self) {
         let connection = &*self.connection;
-        let half_closed = connection.lingering
-            || connection.wires().any(|wire| wire.eof || wire.fin == Fin::Sent);
-        if !half_closed || connection.watch.is_some() {
-            return;
+        let half_closed = connection.is_half_closed();
+        let limits = &self.tools.limits;
+        let timed = limits.idle.is_some()
+            || limits.first_byte.is_some() && !connection.record.has_received();
+        let owing = limits.write.is_some() && connection.owes();
+        match &self.connection.watch {
+            None if !(half_closed || timed || owing) => return,
+            // The timer runs already, and when it runs out it sees for itself.
+            Some(watch) if watch.half_closed.is_some() == half_closed && watch.owing == owing => {
+                return;
+            }
+            _ => {}
         }
         let now = Instant::now();
-        self.connection.watch = Some(Box::new(Watch { since: now, progress: now }));
+        let fresh = || Watch { half_closed: None, progress: now, moved: now, owing: false };
+        let watch = self.connection.watch.get_or_insert_with(|| Box::new(fresh()));
+        let halves = half_closed && watch.half_closed.is_none();
+        if halves {
+            watch.half_closed = Some(now);
+        }
+        if halves || owing && !watch.owing {
+            // What was sent before is no progress of this.
+            watch.progress = now;
+        }
+        watch.owing = owing;
         self.rearm();
     }
 
-    /// When a half-closed connection is given up: without progress for the linger time or the
-    /// half-close limit; one that lingers behind its FIN at the limit in any case.
-    fn due_at(&self) -> Option<Instant> {
-        let watch = self.connection.watch.as_ref()?;
-        let half_close = self.tools.half_close;
-        let finished = self.connection.wires().all(|wire| wire.fin == Fin::Sent);
-        if self.connection.lingering && finished {
-            let quiet = watch.progress + LINGER;
-            Some(half_close.map_or(quiet, |limit| quiet.min(watch.since + limit)))
-        } else {
-            half_close.map(|limit| watch.progress + limit)
-        }
+    /// When the next limit is reached, and its name; the linger's is empty, for that is no limit.
+    fn due_at(&self) -> Option<(Instant, &'static str)> {
+        let connection = &*self.connection;
+        let watch = connection.watch.as_ref()?;
+        let limits = &self.tools.limits;
+        let after = |from: Instant, limit: Option<Duration>, name| {
+            limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
+        };
+        let finished = connection.wires().all(|wire| wire.fin == Fin::Sent);
+        let half_closed = match watch.half_closed {
+            // Behind its FIN a lingering close waits for progress, and for the limit at most.
+            Some(since) if connection.lingering && finished => {
+                let quiet = after(watch.progress, Some(LINGER), "");
+                [quiet, after(since, limits.half_close, "")].into_iter().flatten().min()
+            }
+            Some(_) => after(watch.progress, limits.half_close, "half_close"),
+            None => None,
+        };
+        let write = limits.write.filter(|_| connection.owes());
+        let first_byte = limits
+            .first_byte
+            .filter(|_| !connection.lingering && !connection.record.has_received());
+        [
+            half_closed,
+            after(watch.progress, write, "write"),
+            after(connection.record.opened(), first_byte, "first_byte"),
+            after(watch.moved, limits.idle.filter(|_| !connection.lingering), "idle"),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn rearm(&mut self) {
-        if let Some(at) = self.due_at() {
+        if let Some((at, _)) = self.due_at() {
             self.put_timer(Key::Engine, Some(at));
         }
     }
 
     fn overdue(&mut self) {
         match self.due_at() {
-            Some(at) if at <= Instant::now() => {
-                if self.connection.lingering
-                    && self.connection.wires().all(|wire| wire.fin == Fin::Sent)
-                {
-                    // All is sent: what the kernel still holds of it is delivered behind a FIN, while
-                    // a reset would destroy it.
-                    let by = self.connection.ending.unwrap_or(ClosedBy::Service);
-                    self.connection.end(by, None, false);
-                } else {
-                    self.connection.end(ClosedBy::Limit("half_close"), None, true);
-                }
+            Some((at, "")) if at <= Instant::now() => {
+                // All is sent: what the kernel still holds of it is delivered behind a FIN, while a
+                // reset would destroy it.
+                let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+                self.connection.end(by, None, false);
+            }
+            Some((at, name)) if at <= Instant::now() => {
+                // Who has nothing to lose hears an ordinary end.
+                let reset = !matches!(name, "idle" | "first_byte") || self.connection.owes();
+                self.connection.end(ClosedBy::Limit(name), None, reset);
             }
             // There was progress in the meantime: the timer is set anew only when it runs out, not
             // with each byte.
-            _ => self.rearm(),
+            Some(_) => self.rearm(),
+            None => self.connection.watch = None,
         }
     }
 

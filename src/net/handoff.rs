@@ -448,14 +448,20 @@ impl Handoff {
                 continue;
             }
             let accepted = sys::accept(listener.as_fd(), false);
-            if accepted.is_err() && placed {
+            let give_back = || {
                 shared.give_back();
                 if handoff.short_of_room.load(SeqCst) > 0 {
                     room.set();
                 }
+            };
+            if accepted.is_err() && placed {
+                give_back();
             }
             let error = match accepted {
-                Ok((fd, _)) if !placed => {
+                Ok((fd, peer)) if !placed || !shared.enter_host(peer) => {
+                    if placed {
+                        give_back();
+                    }
                     shared.ledger.count_refused();
                     Socket::new(fd).abort();
                     continue;

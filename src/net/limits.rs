@@ -18,8 +18,16 @@ pub enum Overflow {
 pub struct Limits {
     /// Connections at a time; None is what the process's descriptors allow when it starts.
     pub connections: Option<usize>,
-    /// What happens above that.
+    /// Connections at a time from one address; more are always refused.
+    pub per_host: Option<usize>,
+    /// What happens above `connections`.
     pub overflow: Overflow,
+    /// Without a byte in either direction.
+    pub idle: Option<Duration>,
+    /// From the accept to the peer's first byte.
+    pub first_byte: Option<Duration>,
+    /// Without progress though something is to be sent.
+    pub write: Option<Duration>,
     /// Our FIN to theirs, and what is owed after theirs; None waits for ever.
     pub half_close: Option<Duration>,
     /// High water of the bytes waiting to be sent on one leg; low water is a quarter.
@@ -32,7 +40,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: None,
+            per_host: None,
             overflow: Overflow::Wait,
+            idle: None,
+            first_byte: None,
+            write: Some(Duration::from_secs(60)),
             half_close: Some(Duration::from_secs(30)),
             write_buffer: 64 * 1024,
             handler_threads: 256,

@@ -182,6 +182,11 @@ impl Record {
         self.remote
     }
 
+    /// When it was accepted, for durations.
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
+    }
+
     /// When it was accepted, on the wall clock, since 1970.
     #[must_use]
     pub fn opened_at(&self) -> Duration {

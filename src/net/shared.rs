@@ -1,7 +1,9 @@
 //! What the threads of one server share: the limits, the books, the count of those let in, and how all
 //! are told to end. Must never own a thread's work, nor keep a lock while it waits.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::endpoint::{Endpoint, canonical};
 use super::error::Result;
 use super::fork::Origin;
 use super::handoff::Handoff;
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
     pub(super) drain: Duration,
     pub(super) address: Mutex<Option<SocketAddr>>,
     admitted: AtomicUsize,
+    /// How many connections each address has; looked at only under `Limits::per_host`.
+    hosts: Mutex<HashMap<IpAddr, usize>>,
     pub(super) most_admitted: AtomicUsize,
     room_wanted: AtomicBool,
     errors: AtomicU64,
@@ -71,6 +76,7 @@ impl Shared {
             drain: config.drain,
             address: Mutex::new(None),
             admitted: AtomicUsize::new(0),
+            hosts: Mutex::new(HashMap::new()),
             most_admitted: AtomicUsize::new(usize::MAX),
             room_wanted: AtomicBool::new(false),
             errors: AtomicU64::new(0),
@@ -95,13 +101,38 @@ impl Shared {
         self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
+    /// Takes one of the places that the host of a peer has; false where it has them all.
+    pub(crate) fn enter_host(&self, peer: Option<SocketAddr>) -> bool {
+        let (Some(most), Some(peer)) = (self.limits.per_host, peer) else { return true };
+        let mut hosts = self.hosts.lock();
+        let held = hosts.entry(canonical(peer).ip()).or_default();
+        let free = *held < most;
+        if free {
+            *held += 1;
+        }
+        free
+    }
+
+    fn leave_host(&self, peer: &Endpoint) {
+        if self.limits.per_host.is_some() {
+            let mut hosts = self.hosts.lock();
+            if let Entry::Occupied(mut held) = hosts.entry(peer.address.ip()) {
+                *held.get_mut() -= 1;
+                if *held.get() == 0 {
+                    held.remove();
+                }
+            }
+        }
+    }
+
     /// Gives back a place that was not used: nobody is told, for nothing has come free.
     pub(crate) fn give_back(&self) {
         self.admitted.fetch_sub(1, SeqCst);
     }
 
-    /// Gives a place back, and tells the accept thread where it waits for one.
-    pub(crate) fn leave(&self) {
+    /// Gives the place of a peer back, and tells the accept thread where it waits for one.
+    pub(crate) fn leave(&self, peer: &Endpoint) {
+        self.leave_host(peer);
         self.admitted.fetch_sub(1, SeqCst);
         if self.room_wanted.load(SeqCst)
             && self.room_wanted.swap(false, SeqCst)

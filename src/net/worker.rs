@@ -17,6 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::connection::{Connection, Gone, Served, Tools, Turn};
+use super::endpoint::Endpoint;
 use super::fork::{self, Listed};
 use super::ledger::Place;
 use super::record::{ClosedBy, Record};
@@ -135,9 +136,8 @@ impl Worker {
             load: AtomicUsize::new(0),
         });
         let bell: Arc<dyn Bell> = Arc::clone(&inbox) as Arc<dyn Bell>;
-        let limits = &shared.limits;
         let worker = Self {
-            tools: Tools::new(poll, bell, limits.write_buffer, limits.half_close),
+            tools: Tools::new(poll, bell, shared.limits.clone()),
             shared,
             inbox: Arc::clone(&inbox),
             messages,
@@ -270,7 +270,7 @@ impl Worker {
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote() };
         let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
             Ok(session) => session,
-            Err(panic) => return self.refuse(socket, place, panic_text(&*panic)),
+            Err(panic) => return self.refuse(socket, peer.remote, place, panic_text(&*panic)),
         };
         self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
         let generation = self.generation;
@@ -289,11 +289,11 @@ impl Worker {
         self.enqueue(index);
     }
 
-    fn refuse(&mut self, socket: Socket, place: Place, error: String) {
+    fn refuse(&mut self, socket: Socket, remote: Endpoint, place: Place, error: String) {
         self.shared.ledger.close(place, ClosedBy::Error, Some(error));
         self.shared.count_error();
         socket.abort();
-        self.left();
+        self.left(&remote);
     }
 
     /// Has every session hear that the server stops, and every queue looked into once more.
@@ -381,6 +381,7 @@ impl Worker {
         let entry = self.entries.remove(index);
         let Entry { mut session, connection, generation, .. } = entry;
         let place = connection.place;
+        let remote = connection.record.remote();
         let (gone, sockets) = connection.dismantle(&mut self.tools, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
         // The session hears it whatever it does with it.
@@ -409,13 +410,13 @@ impl Worker {
                 socket.abort();
             }
         }
-        self.left();
+        self.left(&remote);
     }
 
     /// Gives a connection's place back, once its descriptors are closed.
-    fn left(&self) {
+    fn left(&self, remote: &Endpoint) {
         self.inbox.load.fetch_sub(1, Relaxed);
-        self.shared.leave();
+        self.shared.leave(remote);
     }
 
     /// Ends what the drain's grace and deadline say; whether the worker has nothing left to do.

@@ -299,7 +299,11 @@ pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions
 #[derive(FromPyObject)]
 struct LimitsFields {
     connections: Option<usize>,
+    per_host: Option<usize>,
     overflow: String,
+    idle: Option<f64>,
+    first_byte: Option<f64>,
+    write: Option<f64>,
     half_close: Option<f64>,
     write_buffer: usize,
     handler_threads: usize,
@@ -308,12 +312,17 @@ struct LimitsFields {
 /// The engine's limits from `rsock.Limits`.
 pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
     let fields: LimitsFields = value.extract()?;
+    let time = |seconds: Option<f64>| {
+        seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    };
     Ok(Limits {
         connections: fields.connections,
+        per_host: fields.per_host,
         overflow: if fields.overflow == "refuse" { Overflow::Refuse } else { Overflow::Wait },
-        half_close: fields
-            .half_close
-            .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
+        idle: time(fields.idle),
+        first_byte: time(fields.first_byte),
+        write: time(fields.write),
+        half_close: time(fields.half_close),
         write_buffer: fields.write_buffer,
         handler_threads: fields.handler_threads,
     })

@@ -357,8 +357,8 @@ impl Stream {
 
     /// Tells the server that the descriptor is gone.
     fn leave(&self) {
-        if let Some(ward) = &self.ward {
-            ward.leave();
+        if let (Some(ward), Some(record)) = (&self.ward, self.record.get()) {
+            ward.leave(&record.remote());
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Deadline, Stream};
 use crate::net::error::{Error, Result};
@@ -20,7 +20,7 @@ const FILE_PART: usize = 256 * 1024;
 
 /// What to wait for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Interest {
+pub(super) enum Interest {
     Readable,
     Writable,
 }
@@ -62,6 +62,7 @@ impl Stream {
             },
         };
         let mut result = with(libc::MSG_DONTWAIT);
+        let mut first_wait = None;
         while result.is_none() {
             if deadline.timeout == Some(Duration::ZERO) {
                 return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
@@ -71,7 +72,9 @@ impl Stream {
                 result = with(libc::MSG_DONTWAIT);
                 continue;
             }
-            let until = deadline.at();
+            // A call that need not wait does not look at the clock.
+            let limit = self.limit(interest, &mut first_wait);
+            let until = [deadline.at(), limit.map(|(at, _)| at)].into_iter().flatten().min();
             if interest == Interest::Readable && waiter.may_spin() {
                 result = self.spin.run(until, || with(libc::MSG_DONTWAIT));
                 if result.is_some() {
@@ -91,7 +94,12 @@ impl Stream {
                 Interest::Writable => PollFd::writable(fd),
             };
             if !waiter.wait(&mut [poll], until)? {
-                return Err(Error::TimedOut { step, target: self.peer_text() });
+                match limit.filter(|&(at, _)| at <= Instant::now()) {
+                    // Bytes may have gone the other way meanwhile.
+                    Some(_) if self.limit(interest, &mut first_wait) != limit => {}
+                    Some((_, name)) => return Err(self.over_limit(&socket, step, name)),
+                    None => return Err(Error::TimedOut { step, target: self.peer_text() }),
+                }
             }
             result = with(libc::MSG_DONTWAIT);
         }
@@ -358,6 +366,7 @@ impl Stream {
                 if let Some(record) = self.record.get() {
                     record.count_received_shared(bytes);
                 }
+                self.moved();
             }
         } else if asked > 0 && flags & libc::MSG_ERRQUEUE == 0 {
             self.saw_end();
@@ -369,6 +378,7 @@ impl Stream {
             if let Some(record) = self.record.get() {
                 record.count_sent_shared(bytes);
             }
+            self.moved();
         }
     }
 }

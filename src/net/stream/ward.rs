@@ -5,11 +5,16 @@ use std::fmt;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
+use super::transfer::Interest;
 use super::{Held, Stream, reset, seen};
 use crate::net::Origin;
+use crate::net::endpoint::Endpoint;
+use crate::net::error::Error;
 use crate::net::ledger::Place;
+use crate::net::limits::Limits;
 use crate::net::record::ClosedBy;
 use crate::net::shared::Shared;
 use crate::net::sys;
@@ -21,6 +26,9 @@ pub(crate) struct Ward {
     /// Its number among those that are handed out.
     pub(crate) key: usize,
     settled: AtomicBool,
+    /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
+    /// idle limit asks for it.
+    moved: AtomicU64,
 }
 
 impl fmt::Debug for Ward {
@@ -31,11 +39,15 @@ impl fmt::Debug for Ward {
 
 impl Ward {
     pub(crate) fn new(shared: Arc<Shared>, place: Place, key: usize) -> Self {
-        Self { shared, place, key, settled: AtomicBool::new(false) }
+        Self { shared, place, key, settled: AtomicBool::new(false), moved: AtomicU64::new(0) }
     }
 
     pub(super) fn origin(&self) -> Origin {
         self.shared.origin
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     /// Whether the server is ending.
@@ -63,10 +75,10 @@ impl Ward {
         }
     }
 
-    /// The descriptor is gone.
-    pub(super) fn leave(&self) {
+    /// The descriptor of the connection with `peer` is gone.
+    pub(super) fn leave(&self, peer: &Endpoint) {
         self.shared.handoff.forget(self.key);
-        self.shared.leave();
+        self.shared.leave(peer);
         self.call_ended();
     }
 
@@ -125,6 +137,60 @@ impl Stream {
     #[must_use]
     pub fn was_reset(&self) -> bool {
         self.has_seen(seen::RESET)
+    }
+
+    /// A byte went either way.
+    pub(super) fn moved(&self) {
+        let (Some(ward), Some(record)) = (&self.ward, self.record.get()) else { return };
+        if ward.limits().idle.is_some() {
+            let since = record.opened().elapsed().as_nanos();
+            ward.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    /// Until when a call that has to wait may do so, by the server's limits, and by which of them.
+    /// `since` is when it first had to, once that was asked for.
+    pub(super) fn limit(
+        &self,
+        interest: Interest,
+        since: &mut Option<Instant>,
+    ) -> Option<(Instant, &'static str)> {
+        let (ward, record) = (self.ward.as_ref()?, self.record.get()?);
+        let limits = ward.limits();
+        let after = |from: Instant, limit: Option<Duration>, name| {
+            limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
+        };
+        let moved = || record.opened() + Duration::from_nanos(ward.moved.load(Relaxed));
+        let of_the_call = match interest {
+            Interest::Writable => {
+                after(*since.get_or_insert_with(Instant::now), limits.write, "write")
+            }
+            Interest::Readable if record.has_received() => None,
+            Interest::Readable => after(record.opened(), limits.first_byte, "first_byte"),
+        };
+        let idle = limits.idle.and_then(|_| after(moved(), limits.idle, "idle"));
+        [of_the_call, idle].into_iter().flatten().min()
+    }
+
+    /// Ends it because of a limit, under the call that waited for it; the error for that call.
+    pub(super) fn over_limit(
+        &self,
+        socket: &super::Socket,
+        step: &'static str,
+        name: &'static str,
+    ) -> Error {
+        if let Some(ward) = &self.ward {
+            ward.settle(ClosedBy::Limit(name), None, false);
+        }
+        if name == "write" {
+            self.saw(seen::FORCED);
+            reset(socket);
+        } else {
+            self.saw(seen::HUSHED);
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        let hint = format!("the server's Limits.{name} is reached");
+        Error::Os { step, target: self.peer_text(), errno: libc::ETIMEDOUT, hint }
     }
 
     /// In a draining server a connection that has been heard from is not waited for any longer: what
