@@ -165,11 +165,16 @@ class Served(Child):
         report: dict[str, Any] = self.call(_stop, drain)
         return report
 
-    def afterwards(self) -> Iterator[Figure]:
+    def begin_stop(self, drain: float | None = None) -> None:
+        """The same, the report being what `result()` returns."""
+        self.begin(_stop, drain)
+
+    def afterwards(self, *, silent: bool = True) -> Iterator[Figure]:
         """After `stop`: what every row ends with. Ends the child."""
         yield given_back(self.pid, self.before)
         yield equal("exit code", self.end(), 0)
-        yield equal("said on standard error", self.said(), "")
+        if silent:
+            yield equal("said on standard error", self.said(), "")
 
 
 def given_back(pid: int | str, before: Held) -> Figure:

@@ -5,6 +5,7 @@ A row is a file of `rows/` with `ROW = Row(…)` in it; being there is all it ta
 
 import importlib
 import pkgutil
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -40,6 +41,12 @@ class Row:
     key: str
     title: str
     run: Callable[[Size], Iterator[Figure]]
+    # Programs of the system's that it cannot do without.
+    needs: tuple[str, ...] = ()
+
+    def lacks(self) -> list[str]:
+        """Those of them that are not here."""
+        return [program for program in self.needs if shutil.which(program) is None]
 
 
 # The matrix of what rsock must live through: every number, and what it is about.

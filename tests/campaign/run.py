@@ -51,6 +51,10 @@ def _run(chosen: list[Row], size: Size, missing_: dict[str, str] | None) -> int:
     table = Table(*HEADINGS, box=box.SIMPLE_HEAD, title=_circumstances(size))
     failed = False
     for row in chosen:
+        if lacking := row.lacks():
+            failed = True
+            _add_cells(table, row.title, f"needs {', '.join(lacking)}", "", "BROKE", row.key)
+            continue
         progress.print(escape(f"row {row.key}: {row.title}"), style="dim")
         began = time.monotonic()
         table.add_row(row.key, f"{escape(row.title)}", style="bold")
@@ -75,9 +79,11 @@ def _add(table: Table, figure: Figure, size: Size) -> bool:
     return verdict == "MISSED"
 
 
-def _add_cells(table: Table, what: str, figure: str, target: str, verdict: str) -> None:
+def _add_cells(
+    table: Table, what: str, figure: str, target: str, verdict: str, key: str = ""
+) -> None:
     table.add_row(
-        "", escape(what), escape(figure), escape(target), verdict, style=STYLES.get(verdict)
+        key, escape(what), escape(figure), escape(target), verdict, style=STYLES.get(verdict)
     )
 
 

@@ -1,0 +1,130 @@
+"""Matrix row 5: errors injected into the system calls of the server's process.
+
+By strace(1), attached once the server is up, and only to that process. Must never inject into the
+load, nor into the start of the interpreter.
+"""
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from support import read_exactly
+
+from campaign import load
+from campaign.figures import Figure, equal
+from campaign.process import Child, Served
+from campaign.row import Row, Size
+
+if TYPE_CHECKING:
+    from rsock import Server
+
+EXHAUSTED = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
+OF_ONE = (
+    "ECONNABORTED", "EINTR", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET",
+    "EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "EPERM", "ETIMEDOUT", "ECONNRESET",
+)  # fmt: skip
+FATAL = ("EBADF", "ENOTSOCK")
+# The calls that starting a server needs, and how they fail.
+STARTS = {"clone3": "EAGAIN", "epoll_create1": "EMFILE", "eventfd2": "EMFILE"}
+
+
+def server() -> "Server":
+    from rsock import Server
+
+    return Server()
+
+
+def echoes(address: Any, count: int) -> int:
+    good = 0
+    for number in range(count):
+        with load.dial(address) as peer:
+            said = b"%04d" % number
+            peer.sendall(said)
+            peer.shutdown(socket.SHUT_WR)
+            good += read_exactly(peer, 4) == said and peer.recv(1) == b""
+    return good
+
+
+def cause(server: "Server") -> str:
+    return server.wait(load.PATIENCE).cause
+
+
+def start(times: int) -> dict[str, int]:
+    """Start servers; each echoes, or raised an OSError and left nothing behind."""
+    from campaign.process import held
+    from rsock import Server
+
+    before, good, raised, leaks = held(), 0, 0, 0
+    for _ in range(times):
+        try:
+            with Server(workers=2) as server:
+                good += echoes(server.address, 1)
+        except OSError:
+            raised += 1
+        leaks += held() != before
+    return {"good": good, "raised": raised, "leaks": leaks}
+
+
+@contextlib.contextmanager
+def injecting(pid: int, call: str, error: str, when: str) -> Iterator[None]:
+    """The process meets this error in this call, as often as strace's `when` says."""
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}")
+    with subprocess.Popen(
+        ["strace", "-f", "-o", "/dev/null", "-p", str(pid), *inject],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as strace:
+        try:
+            assert strace.stderr is not None
+            said = strace.stderr.readline()
+            assert "attached" in said, said
+            yield
+        finally:
+            strace.terminate()
+
+
+def run(size: Size) -> Iterator[Figure]:
+    count = size.of(brief=8, short=40, long=100)
+    every = EXHAUSTED + OF_ONE
+    for error in size.of(brief=("EMFILE", "EPROTO"), short=every, long=every):
+        with Served(server) as served:
+            with injecting(served.pid, "accept4", error, "3+4"):
+                yield equal(f"accept4 {error}: echoes", echoes(served.address, count), count)
+            served.stop()
+            yield from _only_misses(served)
+    for call in size.of(
+        brief=("recvfrom",), short=("recvfrom", "sendto"), long=("recvfrom", "sendto")
+    ):
+        with Served(server) as served:
+            with injecting(served.pid, call, "EINTR", "3+4"):
+                yield equal(f"{call} EINTR: echoes", echoes(served.address, count), count)
+            served.stop()
+            yield from _only_misses(served)
+    for error in FATAL:
+        with Served(server) as served, injecting(served.pid, "accept4", error, "2+1"):
+            # The second accept: by then the first one has been served.
+            load.keep(served.address, 2)
+            yield equal(
+                f"accept4 {error}: cause of the end", served.call_with_server(cause), "accept error"
+            )
+            load.leave()
+    for call, error in STARTS.items():
+        times = size.of(brief=4, short=12, long=50)
+        with Child() as child:
+            child.call(start, 1)
+            with injecting(child.pid, call, error, "3+4"):
+                found = child.call(start, times)
+        yield equal(f"{call} {error}: started, or raised", found["good"] + found["raised"], times)
+        yield equal(f"{call} {error}: leaks", found["leaks"], 0)
+
+
+def _only_misses(served: Served) -> Iterator[Figure]:
+    """What is as it should be after each of many servers need not be said."""
+    for figure in served.afterwards():
+        if figure.verdict(brief=True) == "MISSED":
+            yield figure
+
+
+ROW = Row("5", "errors injected into system calls", run, needs=("strace",))
