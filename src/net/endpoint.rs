@@ -121,6 +121,9 @@ impl Target {
         }
         let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let bare = inner.unwrap_or(host);
+        if bare.contains(['[', ']']) || inner.is_some_and(|inner| !inner.contains(':')) {
+            return bad("brackets are for an IPv6 address, around all of it");
+        }
         // Only IPv6 addresses have colons, with a scope perhaps.
         if bare.contains(':')
             && bare.split('%').next().is_none_or(|ip| ip.parse::<Ipv6Addr>().is_err())
@@ -198,7 +201,7 @@ mod tests {
         for bad in ["", "a b", "a\0b", "a\nb", &"x".repeat(254)] {
             assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
         }
-        for bad in ["127.0.0.1:80", "localhost:0", "http://a", "::1::"] {
+        for bad in ["127.0.0.1:80", "localhost:0", "http://a", "::1::", "[]", "[a]", "[::1", "a]"] {
             assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
         }
         assert!(Target::new("fe80::1%eth0", 0).is_ok());
