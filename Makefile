@@ -13,7 +13,7 @@ export PYO3_PYTHON := $(abspath $(BIN))/python
 .PHONY: demo test check lint bench build rust-test python-test format clean
 
 demo: $(VENV)/.built
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m rsock demo
 
 test: rust-test python-test
 

@@ -1,13 +1,11 @@
-"""A thousand real sockets, open at the same time, served by Rust threads.
+"""`rsock demo`: a thousand real sockets, open at the same time, served by Rust threads.
 
 Starts a server, connects the clients from a few threads, sends messages through each and compares
-every byte that comes back; then shows what the server's ledger saw. Exits with 0 only if no byte
+every byte that comes back; then shows what the server's ledger saw. It succeeds only if no byte
 was wrong and the books balance.
 """
 
-import argparse
 import random
-import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rsock import (
+from .. import (
     Client,
     Record,
     RsockError,
@@ -26,6 +24,11 @@ from rsock import (
     process_limits,
     raise_fd_limit,
 )
+from ._console import console
+from ._errors import Failure, told
+from ._forms import account
+
+__all__ = ["demo"]
 
 # From a word to more than one segment holds, even on the loopback interface.
 MESSAGE_SIZES = (5, 64, 1_500, 100_000)
@@ -40,29 +43,23 @@ class Wrong(Exception):
     """The demonstration has shown something that must not be."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Real sockets by the thousand, served by rsock.")
-    parser.add_argument("--connections", type=int, default=1_000, metavar="N")
-    wanted = parser.parse_args().connections
-    if wanted < 1:
-        parser.error("--connections must be at least 1")
-    console = Console(highlight=False)
+def demo(wanted: int) -> int:
+    """Run it with as many connections, or as the system allows."""
     try:
-        demonstrate(console, wanted)
+        demonstrate(console(), wanted)
     except (Wrong, RsockError, OSError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
+        raise Failure(f"demo: {told(error) if isinstance(error, OSError) else error}") from None
     return 0
 
 
-def demonstrate(console: Console, wanted: int) -> None:
-    count = affordable(console, wanted)
+def demonstrate(terminal: Console, wanted: int) -> None:
+    count = affordable(terminal, wanted)
     began = time.perf_counter()
     with Server() as server, ThreadPoolExecutor(THREADS) as pool:
-        console.print(f"{server!r}\n")
+        terminal.print(f"{server!r}\n")
         clients: list[Client] = []
         try:
-            with progress_bar(console) as progress:
+            with progress_bar(terminal) as progress:
 
                 def step(title: str, total: int, work: Callable[..., object]) -> None:
                     """Do `work(i, advance)` for i in range(THREADS), a thread each."""
@@ -101,16 +98,16 @@ def demonstrate(console: Console, wanted: int) -> None:
         report = server.stop()
         totals = server.ledger.totals
     took = time.perf_counter() - began
-    show(console, totals, records, report)
+    show(terminal, totals, records, report)
     check(count, while_open, totals, report)
     messages = count * len(MESSAGE_SIZES)
-    console.print(
+    terminal.print(
         f"{count:,} connections open at once, {messages:,} messages, every byte compared:"
         f" {took:.2f} s."
     )
 
 
-def affordable(console: Console, wanted: int) -> int:
+def affordable(terminal: Console, wanted: int) -> int:
     """Raise the descriptor limit, and return how many connections it has room for."""
     raise_fd_limit()
     limits = process_limits()
@@ -119,7 +116,7 @@ def affordable(console: Console, wanted: int) -> int:
     first, last = limits.ephemeral_ports
     room = min(room, last - first)
     if room < wanted:
-        console.print(f"{wanted:,} connections are more than this system allows: making {room:,}.")
+        terminal.print(f"{wanted:,} connections are more than this system allows: making {room:,}.")
     return min(wanted, room)
 
 
@@ -153,20 +150,13 @@ def check(count: int, while_open: Totals, totals: Totals, report: StopReport) ->
         raise Wrong(f"the end was not orderly: {totals.open} left open, {report}")
 
 
-def show(console: Console, totals: Totals, records: Iterable[Record], report: StopReport) -> None:
-    ends = ", ".join(f"{n:,} by {who}" for who, n in totals.closed_by.items() if n)
-    books = Table(title="\nWhat the ledger saw", title_justify="left", show_header=False)
-    books.add_row(
-        "accepted", f"{totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
-    )
-    books.add_row("closed", ends)
-    books.add_row("received", f"{totals.bytes_in:,} bytes in {totals.messages_in:,} reads")
-    books.add_row("sent", f"{totals.bytes_out:,} bytes in {totals.messages_out:,} writes")
-    books.add_row("stopped", f"in {report.seconds * 1_000:.1f} ms, {report.forced} by force")
-    console.print(books)
+def show(terminal: Console, totals: Totals, records: Iterable[Record], report: StopReport) -> None:
+    terminal.print("\nWhat the ledger saw", style="italic")
+    terminal.print(account(totals))
+    terminal.print(f"Stopped in {report.seconds * 1_000:.1f} ms, {report.forced} by force.\n")
 
     newest = sorted(records, key=lambda record: record.id)[-5:]
-    table = Table(title="\nThe newest records", title_justify="left")
+    table = Table(title="The newest records", title_justify="left")
     for column in ("id", "peer", "seconds", "bytes in", "bytes out", "closed by"):
         table.add_column(column, justify="left" if column in ("peer", "closed by") else "right")
     for record in newest:
@@ -178,19 +168,15 @@ def show(console: Console, totals: Totals, records: Iterable[Record], report: St
             f"{record.bytes_out:,}",
             record.closed_by or "still open",
         )
-    console.print(table)
-    console.print()
+    terminal.print(table)
+    terminal.print()
 
 
-def progress_bar(console: Console) -> Progress:
+def progress_bar(terminal: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
+        console=terminal,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The command line, `rsock` and `python -m rsock`: from arguments to an exit code.
+
+This file owns the exit codes and what is said when something goes wrong. `import rsock` must never
+load it, and it must load no command but the one that was asked for.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from ._errors import Failure, OutputGone, UsageError, told
+
+__all__ = ["main"]
+
+# What a shell reports of a program that SIGINT or SIGPIPE ended.
+_INTERRUPTED: Final = 130
+_PIPE_CLOSED: Final = 141
+
+_MISSING: Final = "the command line needs the package rich: pip install 'rsock[cli]'"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; None takes the process's own arguments.
+
+    0: done, or drained after Ctrl-C or SIGTERM. 1: it failed, and a line on standard error says
+    why. 2: the arguments are wrong. 130 and 143: ended by a second Ctrl-C or SIGTERM, or by the
+    first where there is nothing to drain. 141: whoever read the output has gone.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except UsageError as error:
+        return _say(str(error), 2)
+    except Failure as error:
+        return _say(str(error), 1)
+    except (OutputGone, BrokenPipeError):
+        # The second at the last flush; commands handle those of their sockets.
+        _abandon_output()
+        return _PIPE_CLOSED
+    except OSError as error:
+        return _say(told(error), 1)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    from . import _arguments
+
+    arguments = _arguments.parse(argv)
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        raise Failure(_MISSING) from None
+    return arguments.command(arguments)
+
+
+def _say(text: str, code: int) -> int:
+    sys.stderr.write(f"rsock: {text.rstrip()}\n")
+    return code
+
+
+def _abandon_output() -> None:
+    """Let the interpreter flush into nothing at its end, rather than complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -1,0 +1,44 @@
+"""Addresses as they are typed. Must never ask a resolver: what is well written need not exist."""
+
+from typing import NamedTuple
+
+from ._errors import UsageError
+
+__all__ = ["Address"]
+
+
+class Address(NamedTuple):
+    """A host and a port, or the path of a Unix socket."""
+
+    host: str
+    port: int | str
+    path: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `8080`, `localhost:http`, `[::1]:8080`, `./socket` or `unix:socket`.
+
+        A port alone is one of 127.0.0.1. Raises UsageError.
+        """
+        if text.startswith("unix:") or "/" in text:
+            return cls("", 0, text.removeprefix("unix:"))
+        host, colon, port = text.rpartition(":")
+        if not colon:
+            return cls("127.0.0.1", _port(text))
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise UsageError(f"address {text!r}: IPv6 goes in brackets, as in [::1]:8080")
+        if not host:
+            raise UsageError(
+                f"address {text!r}: no host; {port} alone is 127.0.0.1:{port},"
+                f" and 0.0.0.0:{port} is every interface"
+            )
+        if not port:
+            raise UsageError(f"address {text!r}: no port; 0 lets the system choose one")
+        return cls(host, _port(port))
+
+
+def _port(text: str) -> int | str:
+    """A number; else the name of a service, which the system has to know."""
+    return int(text) if text.isascii() and text.isdigit() else text

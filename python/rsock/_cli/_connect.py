@@ -1,0 +1,131 @@
+"""`rsock connect`: a client between standard input and standard output.
+
+One loop and no thread: it reads from whichever side has something, and holds at most one piece of
+what the server has not taken yet. Must never change a byte.
+"""
+
+import os
+import select
+import socket
+import sys
+from typing import Final
+
+from .._client import Client
+from .._display import _bytes as size
+from .._display import _seconds as seconds
+from .._types import SocketOptions
+from . import _fields
+from ._addresses import Address
+from ._arguments import Arguments
+from ._errors import Failure, OutputGone, UsageError, told
+
+__all__ = ["connect"]
+
+_PIECE: Final = 65_536
+_INPUT: Final = 0
+_OUTPUT: Final = 1
+
+
+def connect(arguments: Arguments) -> int:
+    """Talk to a server until it has finished."""
+    client = _connected(arguments)
+    # To a person only: in a pipe nothing but the server's bytes is wanted.
+    chatty = os.isatty(_INPUT) and sys.stderr.isatty()
+    if chatty:
+        host, port = client.getpeername()[:2]
+        _tell(f"connected to {host} port {port}; Ctrl-D ends our side, Ctrl-C all of it")
+    with client:
+        _converse(client)
+        record = client.record
+    if chatty and record is not None:
+        _tell(
+            f"{size(record.bytes_out)} sent, {size(record.bytes_in)} received"
+            f" in {seconds(record.seconds)}"
+        )
+    return 0
+
+
+def _connected(arguments: Arguments) -> Client:
+    address = _address(arguments.to)
+    try:
+        return Client(
+            address.host,
+            address.port,
+            timeout=arguments.timeout,
+            options=_fields.given(arguments, SocketOptions),
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _address(words: list[str]) -> Address:
+    if len(words) == 1:
+        return Address.parse(words[0])
+    if len(words) == 2:
+        host, port = words
+        return Address(host, int(port) if port.isascii() and port.isdigit() else port)
+    raise UsageError(f"connect HOST PORT: {' '.join(words)!r} is more than that")
+
+
+def _converse(client: Client) -> None:
+    """Move bytes both ways until the server has finished; neither direction waits for the other."""
+    client.setblocking(False)
+    connection = client.fileno()
+    # Without any standard input its number is somebody else's.
+    reading = sys.stdin is not None
+    unsent = memoryview(b"")
+    failed: OSError | None = None
+    while True:
+        poller = select.poll()
+        poller.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
+        if reading and not unsent:
+            poller.register(_INPUT, select.POLLIN)
+        ready = dict(poller.poll())
+        if ready.get(connection, 0) & ~select.POLLOUT:
+            received = _received(client)
+            if received == b"":
+                break
+            _write(received or b"")
+        if _INPUT in ready:
+            unsent = memoryview(os.read(_INPUT, _PIECE))
+            reading = len(unsent) > 0
+        try:
+            if _INPUT in ready and not reading:
+                client.shutdown(socket.SHUT_WR)
+            elif unsent:
+                unsent = unsent[client.send(unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            # Nobody takes what we say. What was said to us before may still be read.
+            failed, reading, unsent = error, False, unsent[:0]
+    if failed is not None:
+        raise Failure(told(failed))
+
+
+def _received(client: Client) -> bytes | None:
+    """What has come, b"" at the server's end, None if there is nothing after all."""
+    try:
+        return client.recv(_PIECE)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise Failure(told(error)) from None
+
+
+def _write(data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(_OUTPUT, left) :]
+        except BlockingIOError:
+            # Whoever shares the output with us has it so.
+            poller = select.poll()
+            poller.register(_OUTPUT, select.POLLOUT)
+            poller.poll()
+        except BrokenPipeError:
+            raise OutputGone from None
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"rsock: {text}\n")

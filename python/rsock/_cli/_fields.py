@@ -1,0 +1,141 @@
+"""The fields of `Limits` and `SocketOptions` as options: `--limit-idle 30`, `--socket-nodelay off`.
+
+This is the one place that knows how a field is typed on a command line. Each field there is has its
+option, and is explained by the words of its class; nothing here may name one.
+"""
+
+import argparse
+import re
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, Final, Literal
+
+from .._types import Limits, SocketOptions
+
+__all__ = ["add", "explanation", "given", "prefix"]
+
+_PREFIXES: Final[dict[type, str]] = {Limits: "limit", SocketOptions: "socket"}
+_SWITCH: Final = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+_NONE: Final = "none"
+
+
+def prefix(kind: type[Limits] | type[SocketOptions]) -> str:
+    """What its options begin with: `limit` or `socket`."""
+    return _PREFIXES[kind]
+
+
+def add(parser: argparse.ArgumentParser, kind: type[Limits] | type[SocketOptions]) -> None:
+    """Add an option for each field. They are not in `--help`, for which they are too many."""
+    for name, hint in typing.get_type_hints(kind).items():
+        parser.add_argument(
+            _option(kind, name),
+            dest=_destination(kind, name),
+            type=_reader(hint),
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+            metavar=_metavar(hint),
+        )
+
+
+def given(arguments: argparse.Namespace, kind: type[Limits] | type[SocketOptions]) -> Any:
+    """An object of the class made of what was given; ValueError as the class raises it."""
+    found = {each.name: _destination(kind, each.name) for each in fields(kind)}
+    values = vars(arguments)
+    return kind(**{name: values[key] for name, key in found.items() if key in values})
+
+
+def explanation(kind: type[Limits] | type[SocketOptions]) -> str:
+    """What each of the options means and what it is by default, for a screen."""
+    hints = typing.get_type_hints(kind)
+    defaults = {each.name: each.default for each in fields(kind)}
+    width = min(shutil.get_terminal_size().columns, 100) - 2
+    lines = []
+    for name, text in _documented(kind).items():
+        default = _spelled(defaults[name])
+        lines.append(f"  {_option(kind, name)} {_metavar(hints[name])}  [{default}]")
+        lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _option(kind: type, name: str) -> str:
+    return f"--{_PREFIXES[kind]}-{name.replace('_', '-')}"
+
+
+def _destination(kind: type, name: str) -> str:
+    return f"{_PREFIXES[kind]}_{name}"
+
+
+# `name: what it means, over one line` or more, as the docstrings of the two classes have it.
+_ENTRY: Final = re.compile(r"^ {4}(?P<name>\w+): (?P<text>.*(?:\n {8}.*)*)", re.M)
+_START: Final = re.compile(r"\. ")
+# Python's words in it, as they are typed here.
+_VALUES: Final = {"None": None, "True": True, "False": False}
+_VALUE: Final = re.compile(r"\b(?:None|True|False)\b")
+
+
+def _documented(kind: type) -> dict[str, str]:
+    """The fields that the class explains, with the first sentence of it."""
+    texts = {
+        entry["name"]: _START.split(" ".join(entry["text"].split()))[0].removesuffix(".")
+        for entry in _ENTRY.finditer(kind.__doc__ or "")
+    }
+    return {
+        each.name: _VALUE.sub(lambda word: _spelled(_VALUES[word[0]]), texts[each.name])
+        for each in fields(kind)
+        if each.name in texts
+    }
+
+
+# How a value is written.
+
+
+def _reader(hint: Any) -> Callable[[str], object]:
+    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+    optional = type(None) in kinds
+    [kind] = kinds - {type(None)}
+
+    def read(text: str) -> object:
+        if optional and text == _NONE:
+            return None
+        try:
+            return _value(kind, text)
+        except (KeyError, ValueError):
+            expected = _metavar(hint)
+            raise argparse.ArgumentTypeError(f"must be {expected}, not {text!r}") from None
+
+    return read
+
+
+def _value(kind: Any, text: str) -> object:
+    if kind is bool:
+        return _SWITCH[text.lower()]
+    if kind is int:
+        # 0o600 and 0x10 as well as 65536 and 65_536.
+        return int(text, 0)
+    if kind is float:
+        return float(text)
+    # One of several words: the class says which.
+    return text
+
+
+def _metavar(hint: Any) -> str:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    words: list[str] = []
+    for kind in kinds:
+        if typing.get_origin(kind) is Literal:
+            words += typing.get_args(kind)
+        else:
+            words.append({bool: "on|off", int: "N", float: "SECONDS"}.get(kind, _NONE))
+    return "|".join(words)
+
+
+def _spelled(value: object) -> str:
+    if value is None:
+        return _NONE
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

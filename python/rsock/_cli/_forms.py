@@ -1,0 +1,254 @@
+"""What a serving command shows: a live table in a terminal, plain lines, or JSON Lines.
+
+Only reads. Must never keep a record that the ledger has let go of, but the few that are on the
+screen.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Final, Self, TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from .._display import _bytes as size
+from .._display import _count as counted
+from .._display import _end as end
+from .._display import _seconds as seconds
+from .._display import _server_address as address_of
+from .._display import _totals as sums
+from .._rsock import Record
+from .._server import Server
+from .._types import StopReport, Totals
+from ._arguments import Arguments
+from ._console import console
+from ._errors import OutputGone
+from ._threads import signals_blocked
+
+__all__ = ["Form", "account", "chosen", "record_fields"]
+
+# Looking more often shows nothing more to a person.
+_PER_SECOND: Final = 4
+# What of the screen is not for records: address, totals, headings, and lines between.
+_OTHER_LINES: Final = 7
+
+
+def chosen(arguments: Arguments, server: Server, output: TextIO) -> "Form":
+    """What was asked for, and else what suits the output."""
+    if arguments.json:
+        return Json(server, output)
+    terminal = console()
+    if arguments.plain or not output.isatty() or terminal.is_dumb_terminal:
+        return Plain(server, output)
+    return Screen(server, output, terminal)
+
+
+class Form:
+    """How one server is shown. `closed` is called on a thread of its own."""
+
+    def __init__(self, server: Server, output: TextIO) -> None:
+        self.server = server
+        self._output = output
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def listening(self) -> None:
+        """The server listens."""
+
+    def closed(self, record: Record) -> None:
+        """A connection has ended."""
+
+    def stopped(self, report: StopReport) -> None:
+        """The server has stopped, and each end has been told."""
+
+    def _line(self, text: str) -> None:
+        # One write: a handler's prints must not get into a line of ours. Flushed: whoever reads
+        # a pipe waits for it.
+        try:
+            self._output.write(text + "\n")
+            self._output.flush()
+        except BrokenPipeError:
+            raise OutputGone from None
+
+
+class Plain(Form):
+    """A line for the start, for each end of a connection, and two for the account."""
+
+    def listening(self) -> None:
+        self._line(f"listening on {address_of(self.server)}: {self.server.service!r}")
+
+    def closed(self, record: Record) -> None:
+        self._line(
+            f"closed {record.id} {record.remote} by {end(record)}"
+            f" after {seconds(record.seconds)},"
+            f" {size(record.bytes_in)} in, {size(record.bytes_out)} out"
+        )
+
+    def stopped(self, report: StopReport) -> None:
+        self._line(_stopped(report))
+        self._line(sums(self.server.ledger))
+
+
+class Json(Form):
+    """The same, as one JSON object a line; `event` says which."""
+
+    def listening(self) -> None:
+        server = self.server
+        self._event(
+            "listening",
+            transport=server.transport,
+            address=server.address,
+            service=repr(server.service),
+            name=server.name,
+        )
+
+    def closed(self, record: Record) -> None:
+        self._event("closed", **record_fields(record))
+
+    def stopped(self, report: StopReport) -> None:
+        self._event("stopped", **asdict(report), totals=asdict(self.server.ledger.totals))
+
+    def _event(self, event: str, **fields: Any) -> None:
+        self._line(json.dumps({"event": event, **fields}))
+
+
+class Screen(Form):
+    """A table that is drawn again and again, and in the end the account in its place."""
+
+    def __init__(self, server: Server, output: TextIO, console: Console) -> None:
+        super().__init__(server, output)
+        self._console = console
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        # The last ends, newest first: as many as the tallest screen holds.
+        self._ended: deque[Record] = deque(maxlen=200)
+        self._live = Live(
+            console=console,
+            get_renderable=self._frame,
+            refresh_per_second=_PER_SECOND,
+            transient=True,
+            # Errors of handlers go above the table, unless they go to a file anyhow.
+            redirect_stderr=sys.stderr.isatty(),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def listening(self) -> None:
+        self._began = time.monotonic()
+        with signals_blocked():
+            self._live.start(refresh=True)
+
+    def closed(self, record: Record) -> None:
+        with self._lock:
+            self._ended.appendleft(record)
+
+    def stopped(self, report: StopReport) -> None:
+        self._live.stop()
+        totals = self.server.ledger.totals
+        self._console.print(f"{address_of(self.server)} {_stopped(report)}")
+        self._console.print(account(totals))
+
+    def _frame(self) -> RenderableType:
+        server = self.server
+        for_long = seconds(time.monotonic() - self._began)
+        title = Text.assemble(
+            (address_of(server), "bold"),
+            f"  {server.service!r}  {server.state} for {for_long}, Ctrl-C ends it",
+        )
+        rows = max(1, self._console.size.height - _OTHER_LINES)
+        # Room for the ^C that the terminal shows: it must not make a line of its own.
+        return Constrain(
+            Group(title, Text(sums(server.ledger)), self._records(rows)),
+            self._console.size.width - len("^C^C"),
+        )
+
+    def _records(self, count: int) -> Table:
+        """The newest that are open, and below them the newest that have ended."""
+        newest = sorted(self.server.ledger.open, key=lambda record: record.id)[::-1][:count]
+        with self._lock:
+            newest += list(self._ended)[: count - len(newest)]
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("id", "peer", "lasted", "in", "out", "closed by"):
+            # Where there is not enough room, the last column is cut.
+            right = column in ("id", "lasted", "in", "out")
+            last = column == "closed by"
+            table.add_column(column, justify="right" if right else "left", no_wrap=not last)
+        for record in newest:
+            table.add_row(
+                str(record.id),
+                str(record.remote),
+                seconds(record.seconds),
+                size(record.bytes_in),
+                size(record.bytes_out),
+                Text(end(record), no_wrap=True, overflow="ellipsis"),
+                style="" if record.closed_by is None else "dim",
+            )
+        return table
+
+
+def account(totals: Totals) -> Table:
+    """The totals of a ledger as a table."""
+    ends = ", ".join(f"{count:,} by {who}" for who, count in totals.closed_by.items() if count)
+    table = Table(box=box.SIMPLE, show_header=False, show_edge=False)
+    table.add_row(
+        "accepted", f"{totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
+    )
+    table.add_row("closed", ends or "none")
+    table.add_row("received", f"{totals.bytes_in:,} bytes in {totals.messages_in:,} reads")
+    table.add_row("sent", f"{totals.bytes_out:,} bytes in {totals.messages_out:,} writes")
+    for name, count in (
+        ("refused", totals.refused),
+        ("waited", totals.waited),
+        ("accept errors", totals.accept_errors),
+    ):
+        # Rows that are of interest only when there is something in them.
+        if count:
+            table.add_row(name, f"{count:,}")
+    return table
+
+
+def record_fields(record: Record) -> dict[str, Any]:
+    """A record as JSON can hold it."""
+    return {
+        "id": record.id,
+        "transport": record.transport,
+        "local": record.local.address,
+        "remote": record.remote.address,
+        "opened_at": record.opened_at,
+        "seconds": record.seconds,
+        "messages_in": record.messages_in,
+        "messages_out": record.messages_out,
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
+        "closed_by": record.closed_by,
+        "limit": record.limit,
+        "error": record.error,
+    }
+
+
+def _stopped(report: StopReport) -> str:
+    parts = [f"{report.drained:,} drained", f"{report.forced:,} forced"]
+    if report.abandoned:
+        parts.append(f"{counted(report.abandoned, 'handler')} abandoned")
+    if report.errors:
+        parts.append(counted(report.errors, "error"))
+    return f"stopped by {report.cause} in {seconds(report.seconds)}: {', '.join(parts)}"

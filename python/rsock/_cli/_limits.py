@@ -1,0 +1,47 @@
+"""`rsock limits`: what the system lets a process have. Only reads."""
+
+import json
+from dataclasses import asdict
+
+from rich.table import Table
+
+from .._rsock import process_limits
+from ._arguments import Arguments
+from ._console import console
+
+__all__ = ["limits"]
+
+
+def limits(arguments: Arguments) -> int:
+    """Print the limits of this process: those of every program started from the same shell."""
+    found = process_limits()
+    if arguments.json:
+        print(json.dumps(asdict(found)))
+        return 0
+    first, last = found.ephemeral_ports
+    table = Table(title="What a process may have here", title_justify="left")
+    table.add_column("limit")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("what it means")
+    table.add_row(
+        "descriptors",
+        f"{found.fd_soft:,}",
+        "open at once: files, and one for each socket (ulimit -n)",
+    )
+    table.add_row(
+        "… at most", f"{found.fd_hard:,}", "what a program may raise that to (ulimit -Hn)"
+    )
+    table.add_row("… in use", f"{found.fd_in_use:,}", "by this command")
+    table.add_row(
+        "ports",
+        f"{first}-{last}",
+        f"for outgoing connections: {last - first + 1:,} to any one address"
+        " (net.ipv4.ip_local_port_range)",
+    )
+    table.add_row(
+        "backlog",
+        f"{found.backlog_max:,}",
+        "connections waiting to be accepted, at most (net.core.somaxconn)",
+    )
+    console().print(table)
+    return 0

@@ -1,0 +1,148 @@
+"""`rsock echo`, `rsock serve`: one server, from its start to its account.
+
+Must never stand in the way of traffic: the account is followed on a thread of its own, and what is
+shown is read from the ledger.
+"""
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from io import FileIO
+from typing import Any, Final
+
+from .._rsock import Record
+from .._server import Server
+from .._types import Limits, SocketOptions
+from . import _fields, _services
+from ._arguments import Arguments
+from ._errors import Failure, UsageError, told
+from ._forms import Form, chosen, record_fields
+from ._threads import signals_blocked
+
+__all__ = ["serve"]
+
+# The exit code of a server that was told twice to stop, and reset what was still open.
+_FORCED: Final = {"SIGINT": 130, "SIGTERM": 143}
+
+
+def serve(arguments: Arguments) -> int:
+    """Serve until a signal, drain, and show the account."""
+    with contextlib.ExitStack() as stack:
+        output = sys.stdout
+        if arguments.json:
+            # Modules and handlers print as they like; a program reads what is ours.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        server = _made(arguments)
+        ledger = None
+        if arguments.ledger is not None:
+            # Appended to, for an account that is there is not ours to throw away; and each line in
+            # one write, so that several servers can share a file.
+            ledger = stack.enter_context(open(arguments.ledger, "ab", buffering=0))
+        form = stack.enter_context(chosen(arguments, server, output))
+        return _Run(server, form, ledger).run()
+
+
+def _made(arguments: Arguments) -> "_Announced":
+    service = _services.find(arguments.service)
+    listen = arguments.listen
+    place: dict[str, Any] = (
+        {"host": listen.host, "port": listen.port} if listen.path is None else {"path": listen.path}
+    )
+    try:
+        return _Announced(
+            **place,
+            service=service,
+            workers=arguments.workers,
+            drain=arguments.drain,
+            name=arguments.name,
+            limits=_fields.given(arguments, Limits),
+            options=_fields.given(arguments, SocketOptions),
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(str(error)) from None
+
+
+class _Announced(Server):
+    """A server that says when it listens, at a moment when a signal already drains it."""
+
+    announce: Callable[[], None]
+
+    def start(self) -> "_Announced":
+        super().start()
+        self.announce()
+        return self
+
+
+class _Run:
+    """One run of a server: what is told of it, and in which order."""
+
+    def __init__(self, server: _Announced, form: Form, ledger: FileIO | None) -> None:
+        self._server = server
+        self._form = form
+        self._ledger = ledger
+        self._error: BaseException | None = None
+        self._follower = threading.Thread(target=self._follow, name="rsock-account", daemon=True)
+        server.announce = self._announce
+
+    def run(self) -> int:
+        ended: BaseException | None = None
+        try:
+            report = self._server.run()
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Told twice to stop, or told by a handler.
+            if self._server.state != "stopped":
+                raise
+            ended, report = error, self._server.stop()
+        finally:
+            if self._follower.is_alive():
+                self._follower.join()
+        if self._error is not None:
+            raise self._error
+        self._form.stopped(report)
+        if isinstance(ended, SystemExit):
+            raise ended
+        if ended is not None:
+            return _FORCED.get(report.cause, _FORCED["SIGINT"])
+        return 1 if report.cause == "accept error" else 0
+
+    def _announce(self) -> None:
+        self._form.listening()
+        with signals_blocked():
+            self._follower.start()
+
+    def _follow(self) -> None:
+        try:
+            for record in _closed(self._server):
+                self._form.closed(record)
+                if self._ledger is not None:
+                    _append(self._ledger, record)
+        except Exception as error:
+            # There is nowhere to write to any more. Raised where the run is waited for.
+            self._error = error
+            self._server.stop()
+
+
+def _append(ledger: FileIO, record: Record) -> None:
+    try:
+        ledger.write(json.dumps(record_fields(record)).encode() + b"\n")
+    except OSError as error:
+        raise Failure(f"{ledger.name}: {told(error)}") from None
+
+
+def _closed(server: Server) -> Iterator[Record]:
+    """Each record as its connection ends, until the server has stopped."""
+    seen: set[int] = set()
+    known = 0
+    while True:
+        ended = server.state == "stopped"
+        with contextlib.suppress(TimeoutError):
+            server.ledger.wait(closed=known + 1, timeout=0 if ended else 0.2)
+        closed = server.ledger.closed
+        fresh = [record for record in closed if record.id not in seen]
+        known += len(fresh)
+        seen = {record.id for record in closed}
+        yield from fresh
+        if ended:
+            return

@@ -1,0 +1,186 @@
+"""What `rsock serve` can serve: services by name, and functions out of modules.
+
+Nothing is listed here: a service is known as soon as `rsock` exports it. What is typed must never
+be evaluated; of a service's arguments only literals and other services are read.
+"""
+
+import ast
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, Final
+
+import rsock
+
+from ._errors import Failure, UsageError
+
+__all__ = ["find", "known", "signatures"]
+
+# Those that are made of something else than literals: a function, a class; or need a program that
+# asks for each connection.
+_NEED_PYTHON: Final = frozenset({"Accept", "AsyncioProtocol", "Handler"})
+# `line-echo`, `LineEcho(quit=b"bye")`
+_CALL: Final = re.compile(r"(?P<name>[A-Za-z][\w-]*)\s*(?P<arguments>\(.*\))?", re.DOTALL)
+_FUNCTION: Final = re.compile(r"(?P<module>[\w.]+):(?P<path>[\w.]+)")
+
+
+@functools.cache
+def known() -> dict[str, type[rsock.Service]]:
+    """The services that can be asked for by name, in alphabetical order."""
+    exported = ((name, getattr(rsock, name)) for name in sorted(rsock.__all__))
+    return {
+        name: value
+        for name, value in exported
+        if isinstance(value, type)
+        and issubclass(value, rsock.Service)
+        and value is not rsock.Service
+        and name not in _NEED_PYTHON
+    }
+
+
+def signatures() -> list[str]:
+    """The same as they are written: `Echo`, `Greeting(message)`."""
+    return [name + _signature(kind) for name, kind in known().items()]
+
+
+def _signature(kind: type[rsock.Service]) -> str:
+    text = str(inspect.signature(kind))
+    return "" if text == "()" else text
+
+
+def find(text: str) -> Any:
+    """Make the service that `text` names, or find the function.
+
+    Raises UsageError for what there is not, and Failure for a module that cannot be imported.
+    """
+    function = _FUNCTION.fullmatch(text)
+    if function is not None:
+        return _imported(function["module"], function["path"])
+    call = _CALL.fullmatch(text)
+    if call is None:
+        raise UsageError(
+            f"service {text!r}: neither a name, nor a call such as 'Greeting(\"hello\")', nor"
+            f" MODULE:FUNCTION"
+        )
+    kind = _kind(call["name"])
+    if call["arguments"] is None:
+        return _made(kind, [], {})
+    try:
+        parsed = ast.parse(f"service{call['arguments']}", mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        problem = error.msg if isinstance(error, SyntaxError) else error
+        raise UsageError(f"service {text!r}: {problem}") from None
+    return _called(kind, parsed)
+
+
+# Services in Rust.
+
+
+def _kind(name: str) -> type[rsock.Service]:
+    def plain(name: str) -> str:
+        return re.sub("[-_]", "", name).lower()
+
+    kinds = {plain(each): kind for each, kind in known().items()}
+    kind = kinds.get(plain(name))
+    if kind is None:
+        raise UsageError(
+            f"no service {name!r}; there {'is' if len(kinds) == 1 else 'are'}"
+            f" {', '.join(known())}{_meant(name, list(known()))};"
+            f" a function of yours is MODULE:FUNCTION"
+        )
+    return kind
+
+
+def _called(kind: type[rsock.Service], node: ast.expr) -> rsock.Service:
+    if not isinstance(node, ast.Call):
+        raise UsageError(f"{kind.__name__}: its arguments are followed by something else")
+    values = [_value(each) for each in node.args]
+    named = {each.arg: _value(each.value) for each in node.keywords if each.arg is not None}
+    if len(named) < len(node.keywords):
+        raise UsageError(f"{kind.__name__}: ** has no meaning here")
+    return _made(kind, values, named)
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, or a service among the arguments of another."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return _called(_kind(node.func.id), node)
+    if isinstance(node, ast.Name):
+        return _made(_kind(node.id), [], {})
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise UsageError(
+            f'argument {ast.unparse(node)!r}: neither a literal, such as 5 or "text", nor a service'
+        ) from None
+
+
+def _made(kind: type[rsock.Service], values: list[Any], named: dict[str, Any]) -> rsock.Service:
+    make: Any = kind
+    try:
+        made: rsock.Service = make(*values, **named)
+    except (TypeError, ValueError, OverflowError) as error:
+        # Python says `Greeting.__new__() missing 1 required positional argument: 'message'`.
+        problem = str(error).removeprefix(f"{kind.__name__}.__new__() ")
+        call = f"{kind.__name__}{_signature(kind) or '()'}"
+        raise UsageError(f"service {kind.__name__}: {problem}; it is called {call}") from None
+    return made
+
+
+# Functions.
+
+
+def _imported(module_name: str, path: str) -> Any:
+    found: Any = _module(module_name)
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            public = [each for each in vars(found) if not each.startswith("_")]
+            where = getattr(found, "__file__", None)
+            raise UsageError(
+                f"{module_name} has no {name!r}{_meant(name, public)}"
+                f"{f' (it is {where})' if where else ''}"
+            ) from None
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    # As with `python -m`: the script that started us stands elsewhere.
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"no module {error.name!r} in {here}, nor among the installed ones"
+            ) from None
+        raise _broken(name, error) from None
+    except Exception as error:
+        raise _broken(name, error) from None
+
+
+def _broken(name: str, error: Exception) -> Failure:
+    """The error of a module, told with the frames that are its author's."""
+    frames = error.__traceback__
+    while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    return Failure(f"module {name!r} cannot be imported:\n{text}")
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith("<frozen importlib") or filename in (__file__, importlib.__file__)
+
+
+def _meant(name: str, among: list[str]) -> str:
+    close = difflib.get_close_matches(name, among, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

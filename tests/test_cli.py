@@ -1,0 +1,634 @@
+"""The command line, as a user has it: real processes, pipes, and a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    closed_port,
+    dial,
+    listener,
+    output_of,
+    payload,
+    read_to_end,
+    refused,
+    reset,
+    run_script,
+    says_back,
+    send_until_stuck,
+    wait_until,
+)
+
+import rsock
+from rsock import Limits, Server, SocketOptions
+from rsock._cli import _arguments, _fields, _services
+
+# The machine may be busy, and each test starts an interpreter.
+PATIENCE = 30.0
+COMMAND = (sys.executable, "-m", "rsock")
+
+
+def run(*args: str, data: bytes = b"", cwd: Path | None = None) -> tuple[int, str, str]:
+    """Run a command to its end: exit code, output, errors."""
+    done = subprocess.run(
+        [*COMMAND, *args],
+        input=data,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", "LINES": "24"},
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+class Running:
+    """A command that runs beside the test, its input and output in pipes."""
+
+    def __init__(self, *args: str, cwd: Path | None = None) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+        )
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.process.communicate()[1].decode())
+        return line.decode().rstrip("\n")
+
+    def address(self) -> tuple[str, int]:
+        """Where it says that it listens."""
+        found = re.match(r"listening on ([\d.]+):(\d+): ", self.line())
+        assert found is not None
+        return found[1], int(found[2])
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out.decode(), err.decode()
+
+
+class Terminal:
+    """A command in a terminal of 80 columns and 24 lines."""
+
+    def __init__(self, *args: str, cwd: Path | None = None) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+        }
+        self._process = subprocess.Popen(
+            [*COMMAND, *args],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=cwd,
+            env={**environment, "TERM": "xterm-256color"},
+            # The terminal becomes its own, so that Ctrl-C reaches it.
+            preexec_fn=_take_terminal,
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read what it shows, without colours and movements, until the pattern is in it."""
+        end = time.monotonic() + PATIENCE
+        while (found := re.search(pattern, self.seen)) is None:
+            if not self._read(max(0.0, end - time.monotonic())):
+                raise AssertionError(f"no {pattern!r} in {self.seen}")
+        return found
+
+    def end(self) -> int:
+        """Wait for its end."""
+        end = time.monotonic() + PATIENCE
+        while self._read(max(0.0, end - time.monotonic())):
+            pass
+        return self._process.wait(PATIENCE)
+
+    def _read(self, patience: float) -> bool:
+        if not select.select([self._master], [], [], patience)[0]:
+            return False
+        try:
+            data = os.read(self._master, 65_536)
+        except OSError:
+            # How Linux says that nobody has the other side any more.
+            return False
+        text = data.decode(errors="replace").replace("\r", "")
+        self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+        return bool(data)
+
+
+def _take_terminal() -> None:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> Path:
+    """A directory with modules of a user's."""
+    (tmp_path / "app.py").write_text(
+        "def shout(conn):\n"
+        "    while line := conn.recv_line():\n"
+        "        print('heard', line)\n"
+        "        conn.sendall(line.upper())\n"
+        "def leave(conn):\n"
+        "    raise SystemExit(7)\n"
+        "class Thing:\n"
+        "    def method(self, conn):\n"
+        "        conn.sendall(b'from a method')\n"
+        "thing = Thing()\n"
+    )
+    (tmp_path / "broken.py").write_text("def helper():\n    return 1 / 0\n\nhelper()\n")
+    (tmp_path / "lacking.py").write_text("import there_is_no_such_module\n")
+    return tmp_path
+
+
+# --- what it says of itself ----------------------------------------------------------------
+
+
+def test_the_command_is_installed_by_its_name() -> None:
+    [script] = importlib.metadata.entry_points(group="console_scripts", name="rsock")
+    assert script.value == "rsock._cli:main"
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["", "echo", "serve", "connect", "limits", "demo"])
+def test_help_fits_a_screen(command: str) -> None:
+    code, out, err = run(*command.split(), "--help")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    # The prompt that comes after it takes a line, too.
+    assert len(lines) <= 23
+    assert max(map(len, lines)) < 80
+    assert lines[0].startswith(f"usage: rsock {command}".rstrip())
+
+
+def test_importing_rsock_loads_nothing_of_it() -> None:
+    code = (
+        "import sys, rsock;"
+        "print([name for name in sys.modules if name.split('.')[0] in ('rich', 'argparse')"
+        " or f'{name}.'.startswith('rsock._cli.')])"
+    )
+    assert output_of(code) == "[]\n"
+
+
+def test_without_the_extra_it_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['rich'] = None; from rsock._cli import main;"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    for command in (["echo"], ["limits"], ["demo"], ["connect", "127.0.0.1", "1"]):
+        done = run_script(code, *command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "pip install 'rsock[cli]'" in done.stderr
+        assert done.stderr.count("\n") == 1
+    helped = run_script(code, "--help")
+    assert helped.returncode == 0
+    assert "connect" in helped.stdout
+
+
+# --- arguments -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Limits, SocketOptions], ids=["limit", "socket"])
+def test_every_field_has_an_option(kind: Any) -> None:
+    spelled = {"None": "none", "True": "on", "False": "off"}
+    argv = ["echo"]
+    for field in fields(kind):
+        name = f"--{_fields.prefix(kind)}-{field.name.replace('_', '-')}"
+        default = str(field.default)
+        argv += [name, spelled.get(default, default)]
+    assert _fields.given(_arguments.parse(argv), kind) == kind()
+    explained = _fields.explanation(kind)
+    documented = [f"--{_fields.prefix(kind)}-{name.replace('_', '-')} " for name in kind.__slots__]
+    assert sum(name in explained for name in documented) >= 5
+
+
+def test_options_arrive_where_they_belong() -> None:
+    limits = "--limit-connections 5 --limit-overflow refuse --limit-half-close 2.5"
+    options = "--socket-nodelay off --socket-backlog 0x10 --socket-keepalive on"
+    arguments = _arguments.parse(f"echo {limits} {options}".split())
+    assert _fields.given(arguments, Limits) == Limits(
+        connections=5, overflow="refuse", half_close=2.5
+    )
+    assert _fields.given(arguments, SocketOptions) == SocketOptions(
+        nodelay=False, backlog=16, keepalive=True
+    )
+
+
+def test_every_exported_service_that_needs_no_python_has_its_name() -> None:
+    assert "Echo" in _services.known()
+    for name, kind in _services.known().items():
+        assert getattr(rsock, name) is kind
+        assert any(text.startswith(name) for text in _services.signatures())
+
+
+@pytest.mark.parametrize("text", ["Echo", "echo", "Echo()", "echo ( )"])
+def test_a_service_is_found_by_name_and_by_call(text: str) -> None:
+    assert isinstance(_services.find(text), rsock.Echo)
+
+
+WRONG = {
+    "no-command": ("", "COMMAND"),
+    "unknown-command": ("sing", "sing"),
+    "unknown-option": ("echo --loud", "--loud"),
+    "port-out-of-range": ("echo 99999", "99999"),
+    "port-unknown": ("echo no-such-port", "no-such-port"),
+    "address-without-host": ("echo :80", "0.0.0.0:80"),
+    "address-without-brackets": ("echo ::1:80", "[::1]:8080"),
+    "limit-of-the-wrong-type": ("echo --limit-connections many", "many"),
+    "limit-out-of-range": ("echo --limit-connections 0", "connections"),
+    "drain-no-number": ("echo --drain soon", "soon"),
+    "drain-negative": ("echo --drain -1", "-1"),
+    "two-forms": ("echo --json --plain", "--plain"),
+    "unknown-service": ("serve Ecko", "did you mean Echo?"),
+    "service-with-wrong-arguments": ("serve Echo(1)", "Echo()"),
+    "service-with-code-for-an-argument": ("serve Echo(open('x'))", "no service 'open'"),
+    "service-unfinished": ("serve Echo(", "service"),
+    "module-missing": ("serve nothing_here:f", "no module 'nothing_here'"),
+    "function-missing": ("serve app:shut", "did you mean shout?"),
+    "handler-is-a-class": ("serve app:Thing", "Thing"),
+    "connect-to-too-much": ("connect a b c", "a b c"),
+    "no-connections": ("demo --connections 0", "0"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_told_on_a_line_or_two(name: str, modules: Path) -> None:
+    typed, expected = WRONG[name]
+    code, out, err = run(*typed.split(), cwd=modules)
+    assert (code, out) == (2, "")
+    assert err.startswith("rsock: ")
+    assert expected in err
+    assert err.count("\n") <= 2
+    assert "Traceback" not in err
+
+
+# --- serving -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_and_prints_the_account(number: signal.Signals) -> None:
+    with Running("echo") as command:
+        address = command.address()
+        with dial(address) as gone:
+            assert says_back(gone)
+        assert re.fullmatch(
+            r"closed 1 127\.0\.0\.1:\d+ by peer after .*, 5 B in, 5 B out", command.line()
+        )
+        with dial(address) as peer:
+            assert says_back(peer, b"again")
+            command.signal(number)
+            assert peer.recv(1) == b""
+        code, out, err = command.end()
+    assert (code, err) == (0, "")
+    closed, stopped, totals = out.splitlines()
+    assert "by stop" in closed
+    assert stopped.startswith(f"stopped by {number.name} in ")
+    assert stopped.endswith(": 1 drained, 0 forced")
+    assert totals == "2 accepted = 0 open + 2 closed; 10 B in, 10 B out"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_forces_and_is_the_exit_code(number: signal.Signals, code: int) -> None:
+    with Running("echo", "--drain", "60") as command:
+        address = command.address()
+        with dial(address) as stuck:
+            send_until_stuck(stuck, payload(16 << 20))
+            command.signal(number)
+            wait_until(lambda: refused(address), PATIENCE)
+            command.signal(number)
+            ended, out, err = command.end()
+    assert (ended, err) == (code, "")
+    assert "1 forced" in out
+
+
+def test_a_signal_as_soon_as_it_listens_drains() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with Running("echo") as command:
+            command.address()
+            command.signal(number)
+            assert command.end()[0] == 0
+
+
+def test_json_is_one_object_a_line(modules: Path) -> None:
+    with Running("serve", "app:shout", "--json", "--name", "loud", cwd=modules) as command:
+        started = json.loads(command.line())
+        assert (started["event"], started["name"]) == ("listening", "loud")
+        assert started["service"] == "Handler(shout)"
+        with dial(tuple(started["address"])) as peer:
+            assert says_back(peer, b"HELLO\n")
+        closed = json.loads(command.line())
+        assert (closed["event"], closed["id"], closed["closed_by"]) == ("closed", 1, "peer")
+        assert (closed["bytes_in"], closed["bytes_out"]) == (6, 6)
+        command.signal(signal.SIGINT)
+        code, out, err = command.end()
+    assert code == 0
+    stopped = json.loads(out)
+    assert (stopped["event"], stopped["cause"], stopped["forced"]) == ("stopped", "SIGINT", 0)
+    assert stopped["totals"]["accepted"] == 1
+    # What a handler prints is not in the way of what a program reads.
+    assert err == "heard b'HELLO\\n'\n"
+
+
+def test_the_ledger_is_written_as_connections_end(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_text('{"id": "from before"}\n')
+
+    def records() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    with Running("echo", "--ledger", str(file)) as command:
+        address = command.address()
+        with dial(address) as first:
+            assert says_back(first)
+        wait_until(lambda: len(records()) == 2, PATIENCE)
+        with dial(address) as second:
+            assert says_back(second)
+            command.signal(signal.SIGTERM)
+            assert command.end()[0] == 0
+    old, first_record, second_record = records()
+    assert old == {"id": "from before"}
+    assert (first_record["id"], first_record["closed_by"]) == (1, "peer")
+    assert (second_record["id"], second_record["closed_by"]) == (2, "stop")
+    assert second_record["bytes_in"] == 5
+
+
+def test_a_ledger_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    code, out, err = run("echo", "--ledger", str(tmp_path / "nowhere" / "out.jsonl"))
+    assert (code, out) == (1, "")
+    assert err == f"rsock: {tmp_path}/nowhere/out.jsonl: No such file or directory\n"
+    with Running("echo", "--ledger", "/dev/full") as command:
+        with dial(command.address()) as peer:
+            assert says_back(peer)
+        code, _, err = command.end()
+    assert (code, err) == (1, "rsock: /dev/full: No space left on device\n")
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with listener() as holder:
+        host, port = holder.getsockname()
+        code, out, err = run("echo", f"{host}:{port}")
+    assert (code, out) == (1, "")
+    assert err == f"rsock: bind {host}:{port}: Address already in use\n"
+
+
+def test_limits_and_names_reach_the_server() -> None:
+    with Running("echo", "--limit-connections", "1", "--limit-overflow", "refuse") as command:
+        address = command.address()
+        with dial(address) as one:
+            assert says_back(one)
+            with contextlib.suppress(ConnectionResetError), dial(address) as other:
+                other.recv(1)
+        command.line()
+        command.signal(signal.SIGINT)
+        assert "1 refused" in command.end()[1]
+
+
+def test_a_function_of_the_current_directory_serves(modules: Path) -> None:
+    with Running("serve", "app:thing.method", cwd=modules) as command:
+        with dial(command.address()) as peer:
+            assert read_to_end(peer) == b"from a method"
+        command.signal(signal.SIGINT)
+        assert command.end()[0] == 0
+
+
+def test_a_handler_that_exits_ends_the_command_with_its_code(modules: Path) -> None:
+    with Running("serve", "app:leave", cwd=modules) as command:
+        with dial(command.address()) as peer, contextlib.suppress(ConnectionResetError):
+            peer.recv(1)
+        code, out, err = command.end()
+    assert (code, err) == (7, "")
+    assert "stopped by exception" in out
+
+
+def test_an_error_of_the_module_is_shown_with_its_own_frames(modules: Path) -> None:
+    code, out, err = run("serve", "broken:helper", cwd=modules)
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[0] == "rsock: module 'broken' cannot be imported:"
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+    assert re.findall(r'File "([^"]+)"', err) == [str(modules / "broken.py")] * 2
+    code, _, err = run("serve", "lacking:f", cwd=modules)
+    assert code == 1
+    assert f'File "{modules}/lacking.py", line 1' in err
+    assert err.endswith("ModuleNotFoundError: No module named 'there_is_no_such_module'\n")
+
+
+def test_nobody_reading_the_output_ends_it_quietly() -> None:
+    with Running("echo") as command:
+        address = command.address()
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        # The first line that nobody takes.
+        dial(address).close()
+        assert command.process.wait(PATIENCE) == 141
+        assert command.process.stderr is not None
+        assert command.process.stderr.read() == b""
+        command.process.stdout = None
+    for shown in (["limits"], ["demo", "--connections", "5"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [*COMMAND, *shown],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_terminal_has_a_live_table_and_then_the_account() -> None:
+    with Terminal("echo") as terminal:
+        found = terminal.until(r"127\.0\.0\.1:(\d+)  Echo\(\)  serving for ")
+        with dial(("127.0.0.1", int(found[1]))) as peer:
+            assert says_back(peer)
+            host, port = peer.getsockname()
+            terminal.until(rf"1 +{host}:{port} .* 5 B +5 B +still open")
+            terminal.until(r"1 accepted = 1 open \+ 0 closed; 5 B in, 5 B out")
+            terminal.type("\x03")
+            assert peer.recv(1) == b""
+        assert terminal.end() == 0
+        assert re.search(r"stopped by SIGINT in .*: 1 drained, 0 forced\n", terminal.seen)
+        assert re.search(r"accepted +1 = 0 open \+ 1 closed", terminal.seen)
+        assert re.search(r"closed +1 by stop", terminal.seen)
+
+
+def test_an_error_of_a_handler_is_shown_above_the_table(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def fail(conn):\n    raise LookupError('of mine')\n")
+    with Terminal("serve", "app:fail", cwd=tmp_path) as terminal:
+        found = terminal.until(r"127\.0\.0\.1:(\d+) ")
+        with dial(("127.0.0.1", int(found[1]))) as peer, contextlib.suppress(ConnectionResetError):
+            peer.recv(1)
+        terminal.until(r"LookupError: of mine\n")
+        terminal.until(r"error \(LookupError: of mine\)")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+
+
+# --- connecting ----------------------------------------------------------------------------
+
+
+def test_a_pipe_through_an_echo_comes_back_byte_for_byte(echo: Server) -> None:
+    data = payload(1 << 20)
+    done = subprocess.run(
+        [*COMMAND, "connect", echo.host, str(echo.port)],
+        input=data,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == data
+    [record] = echo.ledger.wait(open=0, closed=1)
+    assert (record.bytes_in, record.closed_by) == (len(data), "peer")
+
+
+def test_the_end_of_the_input_is_only_our_own() -> None:
+    with listener() as server:
+        host, port = server.getsockname()
+        with Running("connect", f"{host}:{port}") as command:
+            assert command.process.stdin is not None
+            conn, _ = server.accept()
+            with conn:
+                command.process.stdin.write(b"question")
+                command.process.stdin.close()
+                command.process.stdin = None
+                assert read_to_end(conn) == b"question"
+                conn.sendall(b"answer")
+            assert command.end() == (0, "answer", "")
+
+
+def test_it_ends_when_the_server_has_finished() -> None:
+    with listener() as server:
+        host, port = server.getsockname()
+        with Running("connect", host, str(port)) as command:
+            conn, _ = server.accept()
+            conn.sendall(b"bye")
+            conn.close()
+            # Its input is still open.
+            assert command.process.wait(PATIENCE) == 0
+            assert command.line() == "bye"
+
+
+def test_a_reset_is_a_failure() -> None:
+    with listener() as server:
+        host, port = server.getsockname()
+        with Running("connect", host, str(port)) as command:
+            conn, _ = server.accept()
+            reset(conn)
+            code, out, err = command.end()
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"rsock: .*Connection reset by peer\n", err)
+
+
+def test_a_refused_connection_is_one_line() -> None:
+    with closed_port() as (host, port):
+        code, out, err = run("connect", host, str(port))
+    assert (code, out) == (1, "")
+    assert err == f"rsock: connect {host}:{port}: Connection refused\n"
+
+
+def test_a_dialogue_in_a_terminal(echo: Server) -> None:
+    with Terminal("connect", echo.host, str(echo.port)) as terminal:
+        terminal.until(rf"connected to {echo.host} port {echo.port}")
+        terminal.type("hello\n")
+        # What is typed is shown by the terminal, and once more by the server.
+        terminal.until(r"hello\nhello\n")
+        terminal.type("\x04")
+        assert terminal.end() == 0
+        assert "6 B sent, 6 B received" in terminal.seen
+
+
+def test_ctrl_c_leaves_a_dialogue(echo: Server) -> None:
+    with Terminal("connect", echo.host, str(echo.port)) as terminal:
+        terminal.until("connected to")
+        terminal.type("\x03")
+        assert terminal.end() == 130
+        assert "Traceback" not in terminal.seen
+
+
+def test_nobody_reading_the_answer_ends_it_quietly(echo: Server) -> None:
+    with Running("connect", echo.host, str(echo.port)) as command:
+        assert command.process.stdout is not None
+        assert command.process.stdin is not None
+        command.process.stdout.close()
+        command.process.stdin.write(b"hello")
+        command.process.stdin.flush()
+        assert command.process.wait(PATIENCE) == 141
+        assert command.process.stderr is not None
+        assert command.process.stderr.read() == b""
+        command.process.stdout = None
+
+
+# --- the others ----------------------------------------------------------------------------
+
+
+def test_limits_are_those_of_the_process() -> None:
+    here = rsock.process_limits()
+    code, out, err = run("limits", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["fd_soft"] == here.fd_soft
+    assert found["backlog_max"] == here.backlog_max
+    code, out, err = run("limits")
+    assert (code, err) == (0, "")
+    assert f"{here.fd_soft:,}" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_demo_checks_what_it_shows() -> None:
+    code, out, err = run("demo", "--connections", "20")
+    assert (code, err) == (0, "")
+    assert "20 connections open at once, 80 messages, every byte compared" in out
+    assert "20 = 0 open + 20 closed" in out
+    assert max(map(len, out.splitlines())) <= 80
