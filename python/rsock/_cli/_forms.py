@@ -177,7 +177,7 @@ class Screen(Form):
         rows = max(1, self._console.size.height - _OTHER_LINES)
         # Room for the ^C that the terminal shows: it must not make a line of its own.
         return Constrain(
-            Group(title, Text(sums(server.ledger)), self._records(rows)),
+            Group(title, Text(sums(server.ledger)), "", self._records(rows)),
             self._console.size.width - len("^C^C"),
         )
 
