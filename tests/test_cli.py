@@ -267,7 +267,7 @@ def test_every_exported_service_that_needs_no_python_has_its_name() -> None:
     assert "Echo" in _services.known()
     for name, kind in _services.known().items():
         assert getattr(rsock, name) is kind
-        assert any(text.startswith(name) for text in _services.signatures())
+        assert f"  {name}" in _services.explained()
 
 
 @pytest.mark.parametrize("text", ["Echo", "echo", "Echo()", "echo ( )"])
@@ -576,6 +576,29 @@ def test_a_refused_connection_is_one_line() -> None:
         code, out, err = run("connect", host, str(port))
     assert (code, out) == (1, "")
     assert err == f"rsock: connect {host}:{port}: Connection refused\n"
+
+
+def test_closed_streams_are_nobody_elses(echo: Server) -> None:
+    shell = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    done = subprocess.run(
+        [*shell, *COMMAND, "connect", echo.host, str(echo.port)], timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0
+    [record] = echo.ledger.wait(open=0, closed=1)
+    assert (record.bytes_in, record.closed_by) == (0, "peer")
+
+
+def test_letters_that_the_output_lacks_are_replaced() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for shown in (["limits"], ["demo", "--connections", "3"], ["echo", "--help-limit"]):
+        done = subprocess.run(
+            [*COMMAND, *shown],
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+            env=environment,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_dialogue_in_a_terminal(echo: Server) -> None:

@@ -4,6 +4,7 @@ This file owns the exit codes and what is said when something goes wrong. `impor
 load it, and it must load no command but the one that was asked for.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     why. 2: the arguments are wrong. 130 and 143: ended by a second Ctrl-C or SIGTERM, or by the
     first where there is nothing to drain. 141: whoever read the output has gone.
     """
+    _prepare_streams()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)
@@ -44,6 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(told(error), 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _prepare_streams() -> None:
+    """See to it that there is something to read from and to write to, and that writing works."""
+    # Where one was closed (`>&-`), the first socket would get its number and with it what is said.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Not every terminal has the letters of "µs".
+            stream.reconfigure(errors="replace")
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -264,6 +264,6 @@ def _demo(arguments: Arguments) -> int:
 
 
 def _services() -> str:
-    from ._services import signatures
+    from ._services import explained
 
-    return "\n".join(signatures())
+    return explained()

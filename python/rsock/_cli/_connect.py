@@ -71,8 +71,7 @@ def _converse(client: Client) -> None:
     """Move bytes both ways until the server has finished; neither direction waits for the other."""
     client.setblocking(False)
     connection = client.fileno()
-    # Without any standard input its number is somebody else's.
-    reading = sys.stdin is not None
+    reading = True
     unsent = memoryview(b"")
     failed: OSError | None = None
     while True:

@@ -1,14 +1,11 @@
 """What a serving command shows: a live table in a terminal, plain lines, or JSON Lines.
 
-Only reads. Must never keep a record that the ledger has let go of, but the few that are on the
-screen.
+Only reads, and prints.
 """
 
 import json
 import sys
-import threading
 import time
-from collections import deque
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
@@ -53,7 +50,10 @@ def chosen(arguments: Arguments, server: Server, output: TextIO) -> "Form":
 
 
 class Form:
-    """How one server is shown. `closed` is called on a thread of its own."""
+    """How one server is shown."""
+
+    # Whether it wants to be told of each end, on a thread of its own.
+    follows = True
 
     def __init__(self, server: Server, output: TextIO) -> None:
         self.server = server
@@ -133,13 +133,12 @@ class Json(Form):
 class Screen(Form):
     """A table that is drawn again and again, and in the end the account in its place."""
 
+    follows = False
+
     def __init__(self, server: Server, output: TextIO, console: Console) -> None:
         super().__init__(server, output)
         self._console = console
         self._began = time.monotonic()
-        self._lock = threading.Lock()
-        # The last ends, newest first: as many as the tallest screen holds.
-        self._ended: deque[Record] = deque(maxlen=200)
         self._live = Live(
             console=console,
             get_renderable=self._frame,
@@ -156,10 +155,6 @@ class Screen(Form):
         self._began = time.monotonic()
         with signals_blocked():
             self._live.start(refresh=True)
-
-    def closed(self, record: Record) -> None:
-        with self._lock:
-            self._ended.appendleft(record)
 
     def stopped(self, report: StopReport) -> None:
         self._live.stop()
@@ -183,9 +178,9 @@ class Screen(Form):
 
     def _records(self, count: int) -> Table:
         """The newest that are open, and below them the newest that have ended."""
-        newest = sorted(self.server.ledger.open, key=lambda record: record.id)[::-1][:count]
-        with self._lock:
-            newest += list(self._ended)[: count - len(newest)]
+        ledger = self.server.ledger
+        newest = ledger.open[::-1][:count]
+        newest += ledger.closed[::-1][: count - len(newest)]
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("id", "peer", "lasted", "in", "out", "closed by"):
             # Where there is not enough room, the last column is cut.

@@ -109,13 +109,15 @@ class _Run:
 
     def _announce(self) -> None:
         self._form.listening()
-        with signals_blocked():
-            self._follower.start()
+        if self._form.follows or self._ledger is not None:
+            with signals_blocked():
+                self._follower.start()
 
     def _follow(self) -> None:
         try:
             for record in _closed(self._server):
-                self._form.closed(record)
+                if self._form.follows:
+                    self._form.closed(record)
                 if self._ledger is not None:
                     _append(self._ledger, record)
         except Exception as error:

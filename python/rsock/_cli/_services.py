@@ -11,7 +11,9 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
 from types import ModuleType
 from typing import Any, Final
@@ -20,7 +22,7 @@ import rsock
 
 from ._errors import Failure, UsageError
 
-__all__ = ["find", "known", "signatures"]
+__all__ = ["explained", "find", "known"]
 
 # Those that are made of something else than literals: a function, a class; or need a program that
 # asks for each connection.
@@ -44,9 +46,16 @@ def known() -> dict[str, type[rsock.Service]]:
     }
 
 
-def signatures() -> list[str]:
-    """The same as they are written: `Echo`, `Greeting(message)`."""
-    return [name + _signature(kind) for name, kind in known().items()]
+def explained() -> str:
+    """The same as they are written, `Echo` or `Greeting(message)`, each with what it does."""
+    width = min(shutil.get_terminal_size().columns, 100) - 2
+    lines = []
+    for name, kind in known().items():
+        lines.append(f"  {name}{_signature(kind)}")
+        # The first sentence.
+        text = re.split(r"\.\s", f"{kind.__doc__ or ''} ", maxsplit=1)[0]
+        lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def _signature(kind: type[rsock.Service]) -> str:
