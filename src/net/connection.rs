@@ -933,7 +933,11 @@ fn used_too_much(used: usize, given: usize) -> SessionError {
 impl Io for Turn<'_> {
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
         let Some(wire) = self.connection.wire(leg) else { return 0 };
-        if wire.fin != Fin::Open || self.connection.gone.is_some() {
+        if self.connection.gone.is_some() {
+            // Nothing is taken any more, or one that writes for as long as it may never stopped.
+            return 0;
+        }
+        if wire.fin != Fin::Open {
             // Behind its own end a session's words go nowhere, and it need not care.
             return data.len();
         }
@@ -941,7 +945,7 @@ impl Io for Turn<'_> {
         if wire.outbox.is_none() && wire.writable && !wire.connecting {
             match self.send(leg, data) {
                 Some(count) => taken = count,
-                None => return data.len(),
+                None => return 0,
             }
         }
         if taken == data.len() {

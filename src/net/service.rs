@@ -159,7 +159,8 @@ pub enum Drain {
 /// What a session acts through. Nothing here blocks, and nothing calls back into the session.
 pub trait Io {
     /// Sends, or keeps until it can be sent. Returns how much was taken: less than all of it above
-    /// high water or when the turn's budget is spent, and then `low_water` follows.
+    /// high water or when the turn's budget is spent, and then `low_water` follows; nothing when the
+    /// connection is over, and then only `closed` does.
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize;
 
     /// From now on the engine moves what comes in on `from` out on `to` by itself, and hands on its
