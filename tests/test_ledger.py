@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import importlib
+import io
+import json
 import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support import (
@@ -17,7 +24,7 @@ from support import (
     wait_until,
 )
 
-from rsock import Client, Endpoint, Ledger, Record, Server, Totals
+from rsock import Client, Connection, Endpoint, Ledger, Record, Server, Totals
 
 
 def test_a_new_ledger_is_empty() -> None:
@@ -294,3 +301,153 @@ def test_many_short_connections_are_all_counted(echo: Server) -> None:
     totals = echo.ledger.totals
     assert (totals.accepted, totals.closed) == (150, 150)
     assert totals.closed_by["peer"] + totals.closed_by["reset"] == 150
+
+
+# --- tables --------------------------------------------------------------------------------
+
+
+def test_a_row_says_what_its_record_says(echo: Server) -> None:
+    with dial(echo.address) as peer:
+        assert says_back(peer)
+        here = peer.getsockname()
+    [record] = echo.ledger.wait(open=0, closed=1)
+    [row] = echo.ledger.to_dicts()
+    assert row == record.to_dict()
+    expected = {
+        "id": 1,
+        "role": "server",
+        "transport": "tcp",
+        "local": f"{LOOPBACK}:{echo.port}",
+        "local_host": LOOPBACK,
+        "local_port": echo.port,
+        "remote": f"{here[0]}:{here[1]}",
+        "remote_port": here[1],
+        "opened_at": datetime.fromtimestamp(record.opened_at, UTC),
+        "seconds": record.seconds,
+        "messages_in": 1,
+        "bytes_out": 5,
+        "bits_in": 40,
+        "closed_by": "peer",
+        "limit": None,
+        "error": None,
+        "tcp_state": "CLOSE-WAIT",
+        "tcp_data_segments_in": 1,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert record.closed_at == pytest.approx(record.opened_at + record.seconds)
+
+
+def test_a_row_of_an_open_connection_is_live(echo_pair: tuple[Server, Client]) -> None:
+    server, client = echo_pair
+    assert says_back(client)
+    [row] = server.ledger.to_dicts()
+    assert (row["closed_by"], row["closed_at"], row["tcp_state"]) == (None, None, "ESTABLISHED")
+    [record] = server.ledger.open
+    assert record.closed_at is None
+    assert client.record is not None
+    assert client.record.to_dict().keys() == row.keys()
+
+
+def test_an_empty_ledger_is_a_table_without_rows(echo: Server) -> None:
+    assert echo.ledger.to_dicts() == []
+    assert set(map(len, echo.ledger.to_columns().values())) == {0}
+    assert echo.ledger.to_jsonl() == ""
+    [names] = csv.reader(io.StringIO(echo.ledger.to_csv()))
+    assert names == list(echo.ledger.to_columns())
+
+
+def test_csv_and_json_have_every_row(tmp_path: Path) -> None:
+    def stumble(connection: Connection) -> None:
+        raise ValueError('a comma, a "quote"\nand a line')
+
+    with Server(service=stumble, on_error=lambda error: None) as server:
+        for _ in range(3):
+            dial(server.address).close()
+        server.ledger.wait(open=0, closed=3)
+        ledger = server.ledger
+        rows = ledger.to_dicts()
+        text = ledger.to_csv()
+        read = list(csv.DictReader(io.StringIO(text, newline="")))
+        assert [row["id"] for row in read] == ["1", "2", "3"]
+        assert [row["error"] for row in read] == [row["error"] for row in rows]
+        assert [row["limit"] for row in read] == ["", "", ""]
+        opened = [datetime.fromisoformat(row["opened_at"]) for row in read]
+        assert opened == [row["opened_at"] for row in rows]
+
+        lines = ledger.to_jsonl()
+        loaded = [json.loads(line) for line in lines.splitlines()]
+        for one, row in zip(loaded, rows, strict=True):
+            assert list(one) == list(row)
+            assert {name for name in row if one[name] != row[name]} == {"opened_at", "closed_at"}
+            assert datetime.fromisoformat(one["closed_at"]) == row["closed_at"]
+
+        # To a path, as str or Path, and to a file, which stays open.
+        ledger.to_csv(tmp_path / "ledger.csv")
+        assert (tmp_path / "ledger.csv").read_bytes() == text.encode()
+        ledger.to_jsonl(str(tmp_path / "ledger.jsonl"))
+        assert (tmp_path / "ledger.jsonl").read_text() == lines
+        with io.StringIO(newline="") as file:
+            ledger.to_csv(file)
+            ledger.to_jsonl(file)
+            assert file.getvalue() == text + lines
+        with pytest.raises(FileNotFoundError, match=r"ledger\.csv"):
+            ledger.to_csv(tmp_path / "nowhere" / "ledger.csv")
+
+
+@pytest.fixture(scope="module")
+def books() -> Ledger:
+    """More than a hundred records, of which only the last has an error to tell."""
+
+    def serve(connection: Connection) -> None:
+        if connection.recv(1) == b"!":
+            raise ValueError("what was asked for")
+
+    with Server(service=serve, on_error=lambda error: None) as server:
+        for number in range(120):
+            with dial(server.address) as peer:
+                peer.sendall(b"!" if number == 119 else b".")
+                server.ledger.wait(open=0, closed=number + 1)
+        return server.ledger
+
+
+def test_pandas_takes_the_table_as_it_is(books: Ledger) -> None:
+    pandas: Any = importlib.import_module("pandas")
+    for table in (pandas.DataFrame(books.to_dicts()), pandas.DataFrame(books.to_columns())):
+        assert table.shape == (120, len(books.to_columns()))
+        assert table["bytes_in"].sum() == 120
+        assert table["seconds"].dtype == table["tcp_rtt"].dtype == "float64"
+        assert table["messages_in"].dtype == table["tcp_retransmits"].dtype == "int64"
+        for name in ("opened_at", "closed_at"):
+            assert str(table[name].dt.tz) == "UTC"
+        assert (table["closed_at"] >= table["opened_at"]).all()
+        assert table["error"].isna().sum() == 119
+        assert table.groupby("closed_by").size().to_dict() == {"local": 119, "error": 1}
+
+
+@pytest.fixture(scope="module")
+def polars() -> Any:
+    """The module, which opens pollers of its own at the first time it is given."""
+    module: Any = importlib.import_module("polars")
+    module.DataFrame({"time": [datetime.now(UTC)]})
+    return module
+
+
+def test_polars_takes_the_table_as_it_is(polars: Any, books: Ledger) -> None:
+    # By columns; of rows it looks only at the first hundred to tell what type a column has.
+    for table in (
+        polars.DataFrame(books.to_columns()),
+        polars.DataFrame(books.to_dicts(), infer_schema_length=None),
+    ):
+        assert table.shape == (120, len(books.to_columns()))
+        assert table["bytes_in"].sum() == 120
+        assert table.schema["seconds"] == table.schema["tcp_rtt"] == polars.Float64
+        assert table.schema["messages_in"] == table.schema["tcp_retransmits"] == polars.Int64
+        assert table.schema["closed_at"] == polars.Datetime("us", "UTC")
+        assert table["error"].null_count() == 119
+        assert table["error"][119] == "ValueError: what was asked for"
+    with Server() as server:
+        with dial(server.address) as peer:
+            assert says_back(peer)
+        server.ledger.wait(open=0, closed=1)
+        # A short one goes either way.
+        assert polars.DataFrame(server.ledger.to_dicts())["closed_by"].to_list() == ["peer"]

@@ -11,6 +11,8 @@ PYTEST_DONT_REWRITE
 # without notice. The last word of the docstring is for pytest, which loads the plugin in here: it
 # would else go through all of rsock for assertions, and warn where rsock was imported before.
 
+# A module of its own: its names are few, and of one RFC.
+from . import rfc147 as rfc147
 from ._client import Client
 from ._connection import Connection
 from ._exceptions import IncompleteRead, RsockError, StateError

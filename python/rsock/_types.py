@@ -271,48 +271,68 @@ class ProcessLimits:
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
-    """What the kernel knows about a TCP connection at the moment of asking: TCP_INFO of `tcp(7)`.
+    """What the kernel knows about a TCP connection at one moment: TCP_INFO of `tcp(7)`.
 
     state: the state's name in RFC 9293: "ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1", …
     rtt: smoothed round-trip time, in seconds.
     rtt_variance: its mean deviation, in seconds (RFC 6298).
+    min_rtt: the shortest round trip of the last minutes, in seconds; None before the first one.
     retransmit_timeout: in seconds (RFC 6298).
     retransmits: segments sent again since the connection was made.
+    lost: segments held for lost now.
+    out_of_order: segments that came before one that was sent earlier.
     segments_in, segments_out: segments received and sent, those without data included.
+    data_segments_in, data_segments_out: of these, segments with data.
+    bytes_received: bytes received in order; the peer's FIN counts as one.
+    bytes_sent: bytes sent, those that were sent again included.
     bytes_acked: bytes sent that the peer has acknowledged; its SYN and FIN count as one each.
-    bytes_received: bytes received in order.
+    bytes_retransmitted: bytes sent again.
+    unacknowledged: segments sent and not yet acknowledged.
     send_mss, receive_mss, advertised_mss: largest segment's payload in bytes: now sent, assumed of
         the peer, and announced to it.
     path_mtu: largest packet the path is known to take, in bytes.
+    send_window: bytes that the peer takes now: the window it announced (RFC 9293); None on Linux
+        before 5.4.
+    receive_window: bytes that we take now: the window announced to the peer; None before 6.2.
+    receive_space: bytes the receive buffer is tuned for.
+    congestion_algorithm: such as "cubic" or "bbr" (TCP_CONGESTION).
+    congestion_state: what the sender thinks of the path: "open" (all is well), "disorder" (the
+        first hints of a loss), "CWR" (the window is being reduced), "recovery" (a loss is made up
+        for), "loss" (a time-out ran out).
     congestion_window: segments that may be under way.
     slow_start_threshold: in segments (RFC 5681); 2147483647 until the first loss.
-    receive_space: bytes the receive buffer is tuned for.
-    unacknowledged: segments sent and not yet acknowledged.
-    lost: segments held for lost.
     delivery_rate: latest measured rate of delivery, in bytes per second; 0 while unknown.
-    congestion_algorithm: such as "cubic" or "bbr" (TCP_CONGESTION).
     """
 
     state: str
     rtt: float
     rtt_variance: float
+    min_rtt: float | None
     retransmit_timeout: float
     retransmits: int
+    lost: int
+    out_of_order: int
     segments_in: int
     segments_out: int
-    bytes_acked: int
+    data_segments_in: int
+    data_segments_out: int
     bytes_received: int
+    bytes_sent: int
+    bytes_acked: int
+    bytes_retransmitted: int
+    unacknowledged: int
     send_mss: int
     receive_mss: int
     advertised_mss: int
     path_mtu: int
+    send_window: int | None
+    receive_window: int | None
+    receive_space: int
+    congestion_algorithm: str
+    congestion_state: str
     congestion_window: int
     slow_start_threshold: int
-    receive_space: int
-    unacknowledged: int
-    lost: int
     delivery_rate: int
-    congestion_algorithm: str
 
 
 # The checks. Each names class, field and value, as the caller would write them.

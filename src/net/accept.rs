@@ -89,7 +89,8 @@ pub(super) fn record_of(
     } else {
         local
     };
-    Arc::new(Record::new(id, Role::Server, Endpoint::tcp(local), Endpoint::tcp(peer)))
+    let record = Record::new(id, Role::Server, Endpoint::tcp(local), Endpoint::tcp(peer));
+    Arc::new(record.with_socket(socket.as_fd()))
 }
 
 /// Who is given what was accepted.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use super::error::{Error, Result};
+use super::gauge::Algorithm;
 use super::record::{ClosedBy, Flow, Record};
 use super::sys::PollFd;
 use super::wake::{EventFd, Waiter};
@@ -104,10 +105,21 @@ impl Ledger {
         Place(place as u32)
     }
 
-    pub(crate) fn close(&self, place: Place, by: ClosedBy, error: Option<String>) {
+    /// Closes an account, before its socket is closed. `algorithm` as in `Record::last_tcp_info`.
+    pub(crate) fn close(
+        &self,
+        place: Place,
+        by: ClosedBy,
+        error: Option<String>,
+        algorithm: Option<Algorithm>,
+    ) {
+        let record = Arc::clone(&self.books.lock().open[place.0 as usize]);
+        // Without the lock, for the kernel is asked.
+        let tcp_info = record.last_tcp_info(algorithm);
+        drop(record);
         let mut books = self.books.lock();
         let record = books.open.remove(place.0 as usize);
-        record.close(by, error);
+        record.close(by, error, tcp_info);
         books.totals.closed += 1;
         books.totals.closed_by[by.index()] += 1;
         books.totals.received.add(record.received());

@@ -4,12 +4,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::endpoint::{canonical, display};
 use super::error::{Error, Result};
 use super::fork::Listed;
+use super::gauge::Gauge;
 use super::options::{MAX_BACKLOG, SocketOptions};
 use super::sys;
 
@@ -17,6 +19,7 @@ use super::sys;
 pub(crate) struct Listener {
     // Before the descriptor, so that the number leaves the fork table before it is closed.
     _listed: Listed,
+    gauge: Arc<Gauge>,
     fd: OwnedFd,
     /// Given by `fd=`: others may own it too, so it is closed without a shutdown.
     adopted: bool,
@@ -54,7 +57,7 @@ impl Listener {
     }
 
     fn own(fd: OwnedFd, adopted: bool) -> Self {
-        Self { _listed: Listed::new(&fd), fd, adopted }
+        Self { _listed: Listed::new(&fd), gauge: Arc::new(Gauge::of(fd.as_fd())), fd, adopted }
     }
 
     fn socket(&self) -> SockRef<'_> {
@@ -110,9 +113,14 @@ impl Listener {
         self.socket().is_listener().unwrap_or(false)
     }
 
-    /// Connections that have finished their handshake and wait to be accepted (TCP_INFO).
+    /// Connections that have finished their handshake and wait to be accepted.
     pub(crate) fn waiting(&self) -> usize {
-        sys::tcp_info(self.fd.as_fd()).map_or(0, |info| info.unacked as usize)
+        self.gauge.waiting()
+    }
+
+    /// What others may ask it by, while it is there.
+    pub(crate) fn gauge(&self) -> Arc<Gauge> {
+        Arc::clone(&self.gauge)
     }
 
     /// Ends it: peers that connect from here on are told so, even while a forked child holds a copy.
@@ -125,6 +133,12 @@ impl Listener {
         if !self.adopted {
             let _ = self.socket().shutdown(Shutdown::Both);
         }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.gauge.withdraw();
     }
 }
 

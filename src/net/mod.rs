@@ -12,6 +12,7 @@ mod connection;
 pub mod endpoint;
 pub mod error;
 mod fork;
+pub mod gauge;
 mod handoff;
 pub mod ledger;
 pub mod limits;

@@ -1,11 +1,13 @@
 //! What is remembered of one connection. Whoever moves its bytes writes the counters, anybody may read
-//! them; must never hold a socket or keep a connection alive.
+//! them; must never own a socket or keep a connection alive.
 
+use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::endpoint::Endpoint;
+use super::gauge::{Algorithm, Gauge, TcpInfo};
 
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -116,6 +118,8 @@ struct End {
     seconds: Duration,
     by: ClosedBy,
     error: Option<Box<str>>,
+    /// The last that the kernel knew.
+    tcp_info: Option<TcpInfo>,
 }
 
 /// Which end of the connection ours is.
@@ -139,6 +143,7 @@ pub struct Record {
     opened: Instant,
     received: Counters,
     sent: Counters,
+    gauge: Gauge,
     end: OnceLock<Box<End>>,
 }
 
@@ -154,8 +159,14 @@ impl Record {
             opened: Instant::now(),
             received: Counters::default(),
             sent: Counters::default(),
+            gauge: Gauge::none(),
             end: OnceLock::new(),
         }
+    }
+
+    /// The same, of a TCP socket that may be asked until `close`.
+    pub(crate) fn with_socket(self, socket: impl AsRawFd) -> Self {
+        Self { gauge: Gauge::of(socket), ..self }
     }
 
     /// The connection's number in its server, from 1; a client's in its process.
@@ -223,6 +234,14 @@ impl Record {
         self.end.get().and_then(|end| end.error.as_deref())
     }
 
+    /// What the kernel knows of it, or what it last knew, taken just before the close; None where it is
+    /// none of TCP's.
+    #[must_use]
+    pub fn tcp_info(&self) -> Option<TcpInfo> {
+        // Asked first: where it is closed in between, that has left the last one.
+        self.gauge.ask(None).or_else(|| self.end.get().and_then(|end| end.tcp_info))
+    }
+
     /// Counts a receive. Only the owner of the connection calls it.
     pub(crate) fn count_received(&self, bytes: usize) {
         self.received.count(bytes);
@@ -247,10 +266,23 @@ impl Record {
         self.received.bytes.get() > 0
     }
 
-    pub(crate) fn close(&self, by: ClosedBy, error: Option<String>) {
-        let end =
-            End { seconds: self.opened.elapsed(), by, error: error.map(String::into_boxed_str) };
+    /// What the kernel knows just before the close. `algorithm` is how it avoided congestion, where that
+    /// is known: to ask costs half a microsecond.
+    pub(crate) fn last_tcp_info(&self, algorithm: Option<Algorithm>) -> Option<TcpInfo> {
+        self.gauge.ask(algorithm)
+    }
+
+    /// Closes the account, while the socket is still open.
+    pub(crate) fn close(&self, by: ClosedBy, error: Option<String>, tcp_info: Option<TcpInfo>) {
+        let end = End {
+            seconds: self.opened.elapsed(),
+            by,
+            error: error.map(String::into_boxed_str),
+            tcp_info,
+        };
         let again = self.end.set(Box::new(end));
         debug_assert!(again.is_ok(), "a record is closed once");
+        // Only now: whoever asks finds either the socket or what was last known of it.
+        self.gauge.withdraw();
     }
 }

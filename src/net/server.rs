@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use super::accept::{Acceptor, Taker, keep, start_worker};
 use super::endpoint::{Target, display};
 use super::error::{Error, Result};
+use super::gauge::Algorithm;
 use super::handoff::Handoff;
 use super::ledger::Ledger;
 use super::limits::Limits;
@@ -122,6 +123,14 @@ impl Server {
         Ok(if live { self.shared.steps.lock().number } else { -1 })
     }
 
+    /// How many connections have finished their handshake and wait in the kernel's queue to be
+    /// accepted. 0 before `listen` and after the end.
+    pub fn waiting(&self) -> Result<usize> {
+        self.check_origin()?;
+        let gauge = self.shared.steps.lock().gauge.clone();
+        Ok(gauge.map_or(0, |gauge| gauge.waiting()))
+    }
+
     /// The server's own drain time.
     #[must_use]
     pub fn drain(&self) -> Duration {
@@ -177,6 +186,7 @@ impl Server {
                 candidates: std::mem::take(&mut steps.candidates),
                 busy: true,
                 number: steps.number,
+                gauge: steps.gauge.clone(),
                 bound: steps.bound,
             }
         };
@@ -269,6 +279,7 @@ impl Server {
             listener
         };
         steps.number = listener.as_fd().as_raw_fd();
+        steps.gauge = Some(listener.gauge());
         steps.listener = Some(listener);
         steps.state = State::Created;
         Ok(())
@@ -317,6 +328,7 @@ impl Server {
         }
         let bound = listener.address()?;
         steps.number = listener.as_fd().as_raw_fd();
+        steps.gauge = Some(listener.gauge());
         steps.bound = Some(bound);
         *self.shared.address.lock() = Some(bound);
         registry::add(&self.shared);
@@ -381,6 +393,10 @@ impl Server {
         let legs = 1;
         self.shared.most_admitted.store(self.shared.limits.admitted(legs), Relaxed);
         let listener = steps.listener.take().expect("listening");
+        if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
+            // Set already where an earlier start failed.
+            let _ = self.shared.algorithm.set(algorithm);
+        }
         let mut workers = Vec::new();
         let result = self.start_threads(listener, bound, bell, &mut workers);
         if let Err(error) = result {

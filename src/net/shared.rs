@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::endpoint::{Endpoint, canonical};
 use super::error::Result;
 use super::fork::Origin;
+use super::gauge::Algorithm;
 use super::handoff::Handoff;
 use super::ledger::Ledger;
 use super::limits::Limits;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
     pub(crate) ledger: Arc<Ledger>,
+    /// How the listener avoids congestion, and with it all that it accepts; from the start on.
+    pub(crate) algorithm: OnceLock<Algorithm>,
     pub(crate) stop: Stop,
     /// Connections in the hands of the caller's threads; of none with a service in Rust.
     pub(crate) handoff: Handoff,
@@ -69,6 +72,7 @@ impl Shared {
             options: config.options.clone(),
             limits: config.limits.clone(),
             ledger: Arc::new(Ledger::new(config.history)),
+            algorithm: OnceLock::new(),
             stop: Stop::new(),
             handoff: Handoff::new(config.limits.handler_threads),
             bell: Mutex::new(None),

@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
+use super::gauge::Gauge;
 use super::listener::Listener;
 
 /// The state of a server.
@@ -51,6 +53,8 @@ pub(super) struct Steps {
     pub(super) busy: bool,
     /// The number, for `fileno`, while the accept thread owns the listener.
     pub(super) number: RawFd,
+    /// The same for `waiting`.
+    pub(super) gauge: Option<Arc<Gauge>>,
     pub(super) bound: Option<SocketAddr>,
 }
 
@@ -62,6 +66,7 @@ impl Steps {
             candidates: Vec::new(),
             busy: false,
             number: -1,
+            gauge: None,
             bound: None,
         }
     }

@@ -280,7 +280,7 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// getsockopt(2) of raw bytes; returns how many the kernel wrote.
 pub(crate) fn getsockopt(
-    fd: BorrowedFd<'_>,
+    fd: impl AsRawFd,
     level: i32,
     name: i32,
     value: &mut [u8],
@@ -325,9 +325,9 @@ pub(crate) fn setsockopt_length(
     Ok(())
 }
 
-/// The start of the kernel's `struct tcp_info` (linux/tcp.h), as far as Linux 4.9 fills it.
+/// The start of the kernel's `struct tcp_info` (linux/tcp.h), as far as Linux 6.2 fills it.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the kernel's own names; linux/tcp.h documents them")]
 pub struct RawTcpInfo {
     pub state: u8,
@@ -373,10 +373,23 @@ pub struct RawTcpInfo {
     pub data_segs_in: u32,
     pub data_segs_out: u32,
     pub delivery_rate: u64,
+    pub busy_time: u64,
+    pub rwnd_limited: u64,
+    pub sndbuf_limited: u64,
+    pub delivered: u32,
+    pub delivered_ce: u32,
+    pub bytes_sent: u64,
+    pub bytes_retrans: u64,
+    pub dsack_dups: u32,
+    pub reord_seen: u32,
+    pub rcv_ooopack: u32,
+    pub snd_wnd: u32,
+    pub rcv_wnd: u32,
+    pub rehash: u32,
 }
 
-/// getsockopt(TCP_INFO), tcp(7).
-pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<RawTcpInfo> {
+/// getsockopt(TCP_INFO), tcp(7), and how many bytes of it this kernel fills.
+pub(crate) fn tcp_info(fd: impl AsRawFd) -> io::Result<(RawTcpInfo, usize)> {
     // SAFETY: integers only; all zeroes is a valid value, and what an older kernel leaves unset.
     let mut info: RawTcpInfo = unsafe { mem::zeroed() };
     let mut length = size_of::<RawTcpInfo>() as libc::socklen_t;
@@ -390,7 +403,15 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<RawTcpInfo> {
             &raw mut length,
         )
     })?;
-    Ok(info)
+    Ok((info, length as usize))
+}
+
+/// Connections that wait in the queue of a TCP listener: TCP_INFO's `unacked`, which is that there; 0
+/// where it listens no more.
+pub(crate) fn waiting(fd: impl AsRawFd) -> usize {
+    /// include/net/tcp_states.h.
+    const LISTEN: u8 = 10;
+    tcp_info(fd).map_or(0, |(info, _)| if info.state == LISTEN { info.unacked as usize } else { 0 })
 }
 
 /// ioctl(SIOCOUTQNSD): bytes written that the kernel has not sent even once; 0 where it has no such

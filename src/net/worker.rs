@@ -290,7 +290,7 @@ impl Worker {
     }
 
     fn refuse(&mut self, socket: Socket, remote: Endpoint, place: Place, error: String) {
-        self.shared.ledger.close(place, ClosedBy::Error, Some(error));
+        self.close_account(place, ClosedBy::Error, Some(error));
         self.shared.count_error();
         socket.abort();
         self.left(&remote);
@@ -392,7 +392,7 @@ impl Worker {
         if by == ClosedBy::Error || heard.is_err() {
             self.shared.count_error();
         }
-        self.shared.ledger.close(place, by, error);
+        self.close_account(place, by, error);
         // From the call of `stop` on, which is before this worker hears of it.
         if self.shared.stop.has_begun() {
             self.shared.stop.count(reset && by == ClosedBy::Stop);
@@ -411,6 +411,12 @@ impl Worker {
             }
         }
         self.left(&remote);
+    }
+
+    /// No service in Rust changes how congestion is avoided: it is as the listener has it.
+    fn close_account(&self, place: Place, by: ClosedBy, error: Option<String>) {
+        let inherited = self.shared.algorithm.get().copied();
+        self.shared.ledger.close(place, by, error, inherited);
     }
 
     /// Gives a connection's place back, once its descriptors are closed.

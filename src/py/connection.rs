@@ -71,7 +71,7 @@ impl Connection {
     /// counted.
     #[getter]
     fn record(slf: &Bound<'_, Self>) -> Option<Record> {
-        slf.as_super().get().inner().record().cloned().map(Record::new)
+        Record::of(slf.as_super().get().inner())
     }
 
     /// The number of its record: in its server, from 1.

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyIterator, PyList};
 use super::args::{deadline, timeout, whole};
 use super::error::exception;
 use super::process::object;
+use super::tcp_info::tcp_info;
 use super::wait::Attached;
 use crate::net;
 use crate::net::Origin;
@@ -61,15 +62,19 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Patience {
     }
 }
 
-fn records<'py>(
-    py: Python<'py>,
-    records: Vec<Arc<net::record::Record>>,
-) -> PyResult<Bound<'py, PyList>> {
-    let records: Vec<_> = records
-        .into_iter()
-        .map(|inner| Bound::new(py, Record::new(inner)))
-        .collect::<PyResult<_>>()?;
-    PyList::new(py, records)
+impl Ledger {
+    fn records<'py>(
+        &self,
+        py: Python<'py>,
+        records: Vec<Arc<net::record::Record>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let origin = self.origin;
+        let records: Vec<_> = records
+            .into_iter()
+            .map(|inner| Bound::new(py, Record { inner, origin }))
+            .collect::<PyResult<_>>()?;
+        PyList::new(py, records)
+    }
 }
 
 #[pymethods]
@@ -77,14 +82,14 @@ impl Ledger {
     /// Records of the connections open now, oldest first.
     #[getter]
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        records(py, self.inner(py)?.open_records())
+        self.records(py, self.inner(py)?.open_records())
     }
 
     /// Records of the last connections that were closed (as many as the server's `history`), in the
     /// order of their ends.
     #[getter]
     fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        records(py, self.inner(py)?.closed_records())
+        self.records(py, self.inner(py)?.closed_records())
     }
 
     /// Sums over all connections since the start, whether still held or not.
@@ -133,11 +138,45 @@ impl Ledger {
         let inner = self.inner(py)?;
         let deadline = timeout.deadline();
         let found = Attached::run(py, |waiter| inner.wait(open, closed, deadline, waiter))?;
-        records(py, found)
+        self.records(py, found)
+    }
+
+    /// All records it holds, oldest first, as flat dicts of plain values with the same keys: what
+    /// `pandas.DataFrame` and `csv.DictWriter` take. Times are aware datetimes (UTC), lengths of time
+    /// float seconds; what is not known is None. Does not block.
+    fn to_dicts(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), "rsock._ledger", "to_dicts")
+    }
+
+    /// The same by columns, a dict of lists: what `polars.DataFrame` and `pandas.DataFrame` take, however
+    /// late the first value of a column comes. Does not block.
+    fn to_columns(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), "rsock._ledger", "to_columns")
+    }
+
+    /// The same as CSV (RFC 4180) with a line of names. Written to a path or an open text file; returned
+    /// as a str where none is given. Times are in the notation of ISO 8601, None is empty.
+    ///
+    /// Raises the OSError of a file that cannot be written.
+    #[pyo3(signature = (path_or_file=None))]
+    fn to_csv(
+        slf: &Bound<'_, Self>,
+        path_or_file: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        written(slf, "to_csv", path_or_file)
+    }
+
+    /// The same as lines of JSON, an object for each record; target and errors as of `to_csv`.
+    #[pyo3(signature = (path_or_file=None))]
+    fn to_jsonl(
+        slf: &Bound<'_, Self>,
+        path_or_file: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        written(slf, "to_jsonl", path_or_file)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        records(py, self.inner(py)?.records())?.try_iter()
+        self.records(py, self.inner(py)?.records())?.try_iter()
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
@@ -145,11 +184,11 @@ impl Ledger {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        display(slf.as_any(), "ledger_repr")
+        in_python(slf.as_any(), "rsock._display", "ledger_repr")
     }
 
     fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        display(slf.as_any(), "ledger_html")
+        in_python(slf.as_any(), "rsock._display", "ledger_html")
     }
 }
 
@@ -157,11 +196,14 @@ impl Ledger {
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Record {
     inner: Arc<net::record::Record>,
+    origin: Origin,
 }
 
 impl Record {
-    pub(super) fn new(inner: Arc<net::record::Record>) -> Self {
-        Self { inner }
+    /// That of a stream; None before it is connected.
+    pub(super) fn of(stream: &net::stream::Stream) -> Option<Self> {
+        let origin = stream.origin();
+        stream.record().map(|inner| Self { inner: Arc::clone(inner), origin })
     }
 }
 
@@ -286,6 +328,35 @@ impl Record {
         self.inner.error().map(str::to_owned)
     }
 
+    /// When it ended: seconds since 1970, as time.time(); None while it is open.
+    #[getter]
+    fn closed_at(&self) -> Option<f64> {
+        let record = &self.inner;
+        record.closed_by().map(|_| (record.opened_at() + record.seconds()).as_secs_f64())
+    }
+
+    /// What the kernel knows of the connection, a TcpInfo: while it is open as it is now, afterwards as
+    /// it was just before the close. None where it is none of TCP's. Does not block.
+    #[getter]
+    fn tcp_info<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        // A child's copy of the lock may be held by a thread that is not there.
+        self.origin.check().map_err(|error| exception(py, error))?;
+        self.inner.tcp_info().map(|info| tcp_info(py, &info)).transpose()
+    }
+
+    /// Its numbers after RFC 147, a SocketPair: the socket that receives and the one that sends. None
+    /// on a Unix path, which has no host and no port.
+    #[getter]
+    fn rfc147(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), "rsock._ledger", "rfc147_pair")
+    }
+
+    /// The record as a flat dict of plain values: a row of the table that `Ledger.to_dicts` gives. Does
+    /// not block.
+    fn to_dict(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), "rsock._ledger", "to_dict")
+    }
+
     fn __richcmp__<'py>(
         &self,
         other: &Bound<'py, PyAny>,
@@ -306,16 +377,24 @@ impl Record {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        display(slf.as_any(), "record_repr")
+        in_python(slf.as_any(), "rsock._display", "record_repr")
     }
 
     fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        display(slf.as_any(), "record_html")
+        in_python(slf.as_any(), "rsock._display", "record_html")
     }
 }
 
-/// Displays are written in Python.
-fn display(object: &Bound<'_, PyAny>, how: &str) -> PyResult<Py<PyAny>> {
-    let display = object.py().import("rsock._display")?;
-    Ok(display.call_method1(how, (object,))?.unbind())
+fn written(
+    ledger: &Bound<'_, Ledger>,
+    how: &str,
+    target: Option<Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    let module = ledger.py().import("rsock._ledger")?;
+    Ok(module.call_method1(how, (ledger, target))?.unbind())
+}
+
+/// What is best said in Python: `rsock.MODULE.NAME(object)`.
+fn in_python(object: &Bound<'_, PyAny>, module: &str, name: &str) -> PyResult<Py<PyAny>> {
+    Ok(object.py().import(module)?.call_method1(name, (object,))?.unbind())
 }

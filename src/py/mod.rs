@@ -13,6 +13,7 @@ mod process;
 mod server;
 mod service;
 mod stream;
+mod tcp_info;
 mod wait;
 
 /// The compiled half of rsock; `python/rsock` is the other one, and the one to import.

@@ -407,6 +407,13 @@ impl Server {
         self.here(py).map(|inner| inner.state().name())
     }
 
+    /// How many connections have finished their handshake and wait in the kernel's queue to be
+    /// accepted: TCP_INFO of the listener, tcp(7). 0 before listen and after the end. Does not block.
+    #[getter]
+    fn waiting(&self, py: Python<'_>) -> PyResult<usize> {
+        self.here(py)?.waiting().map_err(|error| exception(py, error))
+    }
+
     /// What is done with each connection.
     #[getter]
     fn service(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {

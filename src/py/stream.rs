@@ -18,6 +18,7 @@ use super::buffer::{Sink, Source, with_scratch};
 use super::error::exception;
 use super::ledger::Record;
 use super::process::object;
+use super::tcp_info::tcp_info;
 use super::wait::{Attached, Detached};
 use crate::net;
 use crate::net::endpoint::{canonical, host_text};
@@ -196,23 +197,6 @@ impl Stream {
         Ok(PyBytes::new(py, &taken))
     }
 }
-
-/// States of RFC 9293 by the kernel's numbers (include/net/tcp_states.h).
-const STATES: [&str; 13] = [
-    "UNKNOWN",
-    "ESTABLISHED",
-    "SYN-SENT",
-    "SYN-RECEIVED",
-    "FIN-WAIT-1",
-    "FIN-WAIT-2",
-    "TIME-WAIT",
-    "CLOSED",
-    "CLOSE-WAIT",
-    "LAST-ACK",
-    "LISTEN",
-    "CLOSING",
-    "SYN-RECEIVED",
-];
 
 #[pymethods]
 impl Stream {
@@ -658,7 +642,7 @@ impl Stream {
     /// connected (None before). Bytes that go through `fileno()` or `to_socket()` are not counted.
     #[getter]
     fn record(&self) -> Option<Record> {
-        self.inner().record().cloned().map(Record::new)
+        Record::of(self.inner())
     }
 
     /// The number of its record: of a connection in its server, of a client among those of this
@@ -693,29 +677,7 @@ impl Stream {
     /// What the kernel knows of the connection now: TCP_INFO of tcp(7), as a TcpInfo. Does not block.
     #[getter]
     fn tcp_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (info, algorithm) = self.inner().tcp_info().map_err(|error| self.raised(py, error))?;
-        let seconds = |micros: u32| f64::from(micros) / 1e6;
-        let fields = PyDict::new(py);
-        fields.set_item("state", STATES.get(usize::from(info.state)).unwrap_or(&STATES[0]))?;
-        fields.set_item("rtt", seconds(info.rtt))?;
-        fields.set_item("rtt_variance", seconds(info.rttvar))?;
-        fields.set_item("retransmit_timeout", seconds(info.rto))?;
-        fields.set_item("retransmits", info.total_retrans)?;
-        fields.set_item("segments_in", info.segs_in)?;
-        fields.set_item("segments_out", info.segs_out)?;
-        fields.set_item("bytes_acked", info.bytes_acked)?;
-        fields.set_item("bytes_received", info.bytes_received)?;
-        fields.set_item("send_mss", info.snd_mss)?;
-        fields.set_item("receive_mss", info.rcv_mss)?;
-        fields.set_item("advertised_mss", info.advmss)?;
-        fields.set_item("path_mtu", info.pmtu)?;
-        fields.set_item("congestion_window", info.snd_cwnd)?;
-        fields.set_item("slow_start_threshold", info.snd_ssthresh)?;
-        fields.set_item("receive_space", info.rcv_space)?;
-        fields.set_item("unacknowledged", info.unacked)?;
-        fields.set_item("lost", info.lost)?;
-        fields.set_item("delivery_rate", info.delivery_rate)?;
-        fields.set_item("congestion_algorithm", algorithm)?;
-        object(py, "TcpInfo", &fields)
+        let info = self.inner().tcp_info().map_err(|error| self.raised(py, error))?;
+        tcp_info(py, &info)
     }
 }

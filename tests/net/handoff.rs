@@ -331,7 +331,7 @@ fn what_was_handed_out_is_closed_unless_a_call_is_under_way() {
     });
     // Unread input: a close would reset, and does.
     peers[1].write_all(b"x").unwrap();
-    until("it has come", || streams[1].tcp_info().unwrap().0.bytes_received == 1);
+    until("it has come", || streams[1].tcp_info().unwrap().raw.bytes_received == 1);
     let report = stop(&server);
     assert_eq!(reader.join().unwrap(), 0, "the end, not an error");
     assert_eq!((report.drained, report.forced), (2, 1));

@@ -96,7 +96,7 @@ impl Stream {
         }
         if result.is_ok() {
             *self.peer.lock() = Some(canonical(address));
-            self.open_record(canonical(address));
+            self.open_record(&socket, canonical(address));
         }
         if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
             // Half a handshake is no socket to go on with; a fresh one is.
@@ -149,13 +149,14 @@ impl Stream {
     }
 
     /// Opens the account of a client, once it is connected.
-    fn open_record(&self, peer: SocketAddr) {
+    fn open_record(&self, socket: &Socket, peer: SocketAddr) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         // Fails where the peer has reset already; what there was to account for is over then.
         if let Ok(local) = self.local_address() {
             let ends = (Endpoint::tcp(canonical(local)), Endpoint::tcp(peer));
             let id = NUMBER.fetch_add(1, Relaxed);
-            let _ = self.record.set(Arc::new(Record::new(id, Role::Client, ends.0, ends.1)));
+            let record = Record::new(id, Role::Client, ends.0, ends.1).with_socket(socket.as_fd());
+            let _ = self.record.set(Arc::new(record));
         }
     }
 }

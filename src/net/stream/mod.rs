@@ -29,10 +29,11 @@ pub(crate) use self::ward::Ward;
 use super::endpoint::{canonical, display};
 use super::error::{Error, Result};
 use super::fork::Origin;
+use super::gauge::TcpInfo;
 use super::options::SocketOptions;
 use super::record::{ClosedBy, Record};
 use super::socket::Socket;
-use super::sys::{self, RawTcpInfo};
+use super::sys;
 
 /// When a call gives up: its time-out, counted from when it first has to wait.
 #[derive(Clone, Copy)]
@@ -245,6 +246,12 @@ impl Stream {
         self.closed.load(SeqCst)
     }
 
+    /// The process that made it.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// Whether this is the process that made it.
     #[must_use]
     pub fn is_here(&self) -> bool {
@@ -351,7 +358,7 @@ impl Stream {
         if let Some(ward) = &self.ward {
             ward.settle(by, error, forced);
         } else if let Some(record) = self.record.get() {
-            record.close(by, error);
+            record.close(by, error, record.last_tcp_info(None));
         }
     }
 
@@ -432,18 +439,10 @@ impl Stream {
         self.family.load(Relaxed)
     }
 
-    /// TCP_INFO, tcp(7), and the name of the congestion control.
-    pub fn tcp_info(&self) -> Result<(RawTcpInfo, String)> {
+    /// What the kernel knows of it: TCP_INFO and TCP_CONGESTION, tcp(7).
+    pub fn tcp_info(&self) -> Result<TcpInfo> {
         let socket = self.hold("tcp_info")?;
-        let failed = |error: io::Error| Error::os("tcp_info", "", &error);
-        let info = sys::tcp_info(socket.as_fd()).map_err(failed)?;
-        // TCP_CA_NAME_MAX
-        let mut name = [0; 16];
-        let length =
-            sys::getsockopt(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut name)
-                .map_err(failed)?;
-        let name = name[..length].split(|&byte| byte == 0).next().unwrap_or_default();
-        Ok((info, String::from_utf8_lossy(name).into_owned()))
+        TcpInfo::of(socket.as_fd(), None).map_err(|error| Error::os("tcp_info", "", &error))
     }
 
     /// getsockopt(2): up to `length` bytes.

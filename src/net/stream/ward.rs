@@ -69,7 +69,7 @@ impl Ward {
         if self.settled.swap(true, SeqCst) {
             return;
         }
-        self.shared.ledger.close(self.place, by, error);
+        self.shared.ledger.close(self.place, by, error, None);
         if self.shared.stop.has_begun() {
             self.shared.stop.count(forced);
         }
@@ -217,7 +217,8 @@ impl Stream {
     pub(crate) fn hush(&self, heard_only: bool) {
         let socket = self.socket.lock().clone();
         let Some(socket) = socket else { return };
-        let heard = || sys::tcp_info(socket.as_fd()).map_or(true, |info| info.bytes_received > 0);
+        let heard =
+            || sys::tcp_info(socket.as_fd()).map_or(true, |(info, _)| info.bytes_received > 0);
         if !self.has_seen(seen::HUSHED) && (!heard_only || heard()) {
             self.hush_socket(&socket);
         }

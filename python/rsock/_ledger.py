@@ -1,0 +1,170 @@
+"""`Ledger` and `Record` as tables: dicts, CSV, lines of JSON, and the numbers of RFC 147.
+
+Everything here only reads. A table is a list of flat dicts with the same keys in the same order,
+and a column has one type, or None: that is what pandas and polars take as it is.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from . import rfc147
+from ._types import TcpInfo
+
+if TYPE_CHECKING:
+    from ._rsock import Ledger, Record
+
+__all__ = [
+    "COLUMNS",
+    "Cell",
+    "Row",
+    "Target",
+    "TextFile",
+    "rfc147_pair",
+    "to_columns",
+    "to_csv",
+    "to_dict",
+    "to_dicts",
+    "to_jsonl",
+]
+
+Cell = str | int | float | datetime | None
+Row = dict[str, Cell]
+
+
+class TextFile(Protocol):
+    """What is written to: anything with a `write` that takes text."""
+
+    def write(self, text: str, /) -> object: ...
+
+
+# A path, an open file, or None for a str.
+Target = str | os.PathLike[str] | TextFile | None
+
+_TCP: Final = tuple(field.name for field in fields(TcpInfo))
+
+
+# The columns of every table, in their order.
+COLUMNS: Final = (
+    "id",
+    "role",
+    "transport",
+    "local",
+    "local_host",
+    "local_port",
+    "remote",
+    "remote_host",
+    "remote_port",
+    "opened_at",
+    "closed_at",
+    "seconds",
+    "messages_in",
+    "messages_out",
+    "bytes_in",
+    "bytes_out",
+    "bits_in",
+    "bits_out",
+    "closed_by",
+    "limit",
+    "error",
+    "rfc147_receives",
+    "rfc147_sends",
+    *(f"tcp_{name}" for name in _TCP),
+)
+
+
+def rfc147_pair(record: "Record") -> rfc147.SocketPair | None:
+    host, port = record.local.host, record.local.port
+    return None if host is None or port is None else rfc147.pair(host, port, record.id)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def to_dict(record: "Record") -> Row:
+    local, remote, pair, info = record.local, record.remote, record.rfc147, record.tcp_info
+    # Asked before the counters, so that a row that says how it ended is complete.
+    closed_by = record.closed_by
+    values: tuple[Cell, ...] = (
+        record.id,
+        record.role,
+        record.transport,
+        str(local),
+        local.host,
+        local.port,
+        str(remote),
+        remote.host,
+        remote.port,
+        _time(record.opened_at),
+        _time(None if closed_by is None else record.closed_at),
+        record.seconds,
+        record.messages_in,
+        record.messages_out,
+        record.bytes_in,
+        record.bytes_out,
+        record.bits_in,
+        record.bits_out,
+        closed_by,
+        record.limit,
+        record.error,
+        None if pair is None else pair.receives.pack(),
+        None if pair is None else pair.sends.pack(),
+        *(None if info is None else getattr(info, name) for name in _TCP),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def to_dicts(ledger: "Ledger") -> list[Row]:
+    return [to_dict(record) for record in ledger]
+
+
+def to_columns(ledger: "Ledger") -> dict[str, list[Cell]]:
+    rows = to_dicts(ledger)
+    return {name: [row[name] for row in rows] for name in COLUMNS}
+
+
+def _text(value: Cell) -> Cell:
+    """A value as CSV and JSON have it: a time in the notation of ISO 8601."""
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _csv(rows: Iterable[Row], file: TextFile) -> None:
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    writer.writerows({name: _text(value) for name, value in row.items()} for row in rows)
+
+
+def _jsonl(rows: Iterable[Row], file: TextFile) -> None:
+    for row in rows:
+        file.write(json.dumps(row, default=_text) + "\n")
+
+
+def _write(
+    how: Callable[[Iterable[Row], TextFile], None], ledger: "Ledger", target: Target
+) -> str | None:
+    rows = to_dicts(ledger)
+    if target is None:
+        text = io.StringIO(newline="")
+        how(rows, text)
+        return text.getvalue()
+    if isinstance(target, str | os.PathLike):
+        # No end of line is translated: the csv module writes its own.
+        with open(target, "w", encoding="utf-8", newline="") as file:
+            how(rows, file)
+    else:
+        how(rows, target)
+    return None
+
+
+def to_csv(ledger: "Ledger", target: Target) -> str | None:
+    return _write(_csv, ledger, target)
+
+
+def to_jsonl(ledger: "Ledger", target: Target) -> str | None:
+    return _write(_jsonl, ledger, target)
