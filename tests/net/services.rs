@@ -326,7 +326,9 @@ fn a_half_closed_relay_does_not_hold_up_a_stop() {
 
 #[test]
 fn a_session_that_holds_may_finish_while_the_server_drains() {
-    let server = serve(Speaker { length: 10_000_000 });
+    let mut config = config(Speaker { length: 10_000_000 });
+    config.drain = PATIENCE;
+    let server = start(config);
     let mut client = dial(server.address().unwrap());
     client.write_all(b"x").unwrap();
     until("it speaks", || server.ledger().totals().sent.bytes > 0);
