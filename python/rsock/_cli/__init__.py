@@ -4,12 +4,11 @@ This file owns the exit codes and what is said when something goes wrong. `impor
 load it, and it must load no command but the one that was asked for.
 """
 
-import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
+from . import _streams
 from ._errors import Failure, OutputGone, UsageError, told
 
 __all__ = ["main"]
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     why. 2: the arguments are wrong. 130 and 143: ended by a second Ctrl-C or SIGTERM, or by the
     first where there is nothing to drain. 141: whoever read the output has gone.
     """
-    _prepare_streams()
+    _streams.prepare()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)
@@ -40,26 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(str(error), 1)
     except (OutputGone, BrokenPipeError):
         # The second at the last flush; commands handle those of their sockets.
-        _abandon_output()
+        _streams.abandon_output()
         return _PIPE_CLOSED
     except OSError as error:
         return _say(told(error), 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-def _prepare_streams() -> None:
-    """See to it that there is something to read from and to write to, and that writing works."""
-    # Where one was closed (`>&-`), the first socket would get its number and with it what is said.
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Not every terminal has the letters of "µs".
-            stream.reconfigure(errors="replace")
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -76,10 +61,3 @@ def _run(argv: Sequence[str]) -> int:
 def _say(text: str, code: int) -> int:
     sys.stderr.write(f"rsock: {text.rstrip()}\n")
     return code
-
-
-def _abandon_output() -> None:
-    """Let the interpreter flush into nothing at its end, rather than complain."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

@@ -17,7 +17,8 @@ from .._types import SocketOptions
 from . import _fields
 from ._addresses import Address
 from ._arguments import Arguments
-from ._errors import Failure, OutputGone, UsageError, told
+from ._errors import Failure, UsageError, told
+from ._streams import write
 
 __all__ = ["connect"]
 
@@ -84,7 +85,7 @@ def _converse(client: Client) -> None:
             received = _received(client)
             if received == b"":
                 break
-            _write(received or b"")
+            write(_OUTPUT, received or b"")
         if _INPUT in ready:
             unsent = memoryview(os.read(_INPUT, _PIECE))
             reading = len(unsent) > 0
@@ -110,20 +111,6 @@ def _received(client: Client) -> bytes | None:
         return None
     except OSError as error:
         raise Failure(told(error)) from None
-
-
-def _write(data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[os.write(_OUTPUT, left) :]
-        except BlockingIOError:
-            # Whoever shares the output with us has it so.
-            poller = select.poll()
-            poller.register(_OUTPUT, select.POLLOUT)
-            poller.poll()
-        except BrokenPipeError:
-            raise OutputGone from None
 
 
 def _tell(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The console of rich that every command prints to. Must never decide what is printed."""
+"""The console of rich that commands print to. Must never decide what is printed."""
 
 from typing import NoReturn
 
@@ -16,5 +16,5 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """Standard output, as wide as it is, with no colours but those that are asked for."""
-    return _Console(highlight=False)
+    """Standard output; what is printed is taken as it is: [fe80::1]:80 is an address, no markup."""
+    return _Console(highlight=False, markup=False, emoji=False)

@@ -28,7 +28,7 @@ from .._server import Server
 from .._types import StopReport, Totals
 from ._arguments import Arguments
 from ._console import console
-from ._errors import OutputGone
+from ._streams import write
 from ._threads import signals_blocked
 
 __all__ = ["Form", "account", "chosen", "record_fields"]
@@ -80,13 +80,9 @@ class Form:
         """The server has stopped, and each end has been told."""
 
     def _line(self, text: str) -> None:
-        # One write: a handler's prints must not get into a line of ours. Flushed: whoever reads
-        # a pipe waits for it.
-        try:
-            self._output.write(text + "\n")
-            self._output.flush()
-        except BrokenPipeError:
-            raise OutputGone from None
+        # In one write: what handlers print must not get into a line of ours.
+        encoding, errors = self._output.encoding, self._output.errors or "strict"
+        write(self._output.fileno(), f"{text}\n".encode(encoding, errors))
 
 
 class Plain(Form):
@@ -168,6 +164,8 @@ class Screen(Form):
         title = Text.assemble(
             (address_of(server), "bold"),
             f"  {server.service!r}  {server.state} for {for_long}, Ctrl-C ends it",
+            no_wrap=True,
+            overflow="ellipsis",
         )
         rows = max(1, self._console.size.height - _OTHER_LINES)
         # Room for the ^C that the terminal shows: it must not make a line of its own.

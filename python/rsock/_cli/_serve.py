@@ -105,7 +105,9 @@ class _Run:
             raise ended
         if ended is not None:
             return _FORCED.get(report.cause, _FORCED["SIGINT"])
-        return 1 if report.cause == "accept error" else 0
+        if report.cause == "accept error":
+            raise Failure("the listening socket failed, and the server has stopped")
+        return 0
 
     def _announce(self) -> None:
         self._form.listening()
