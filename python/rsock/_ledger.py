@@ -25,6 +25,7 @@ __all__ = [
     "Row",
     "Target",
     "TextFile",
+    "json_line",
     "rfc147_pair",
     "to_columns",
     "to_csv",
@@ -140,9 +141,14 @@ def _csv(rows: Iterable[Row], file: TextFile) -> None:
     writer.writerows({name: _text(value) for name, value in row.items()} for row in rows)
 
 
+def json_line(row: Row) -> str:
+    """A row as JSON Lines have it."""
+    return json.dumps(row, default=_text) + "\n"
+
+
 def _jsonl(rows: Iterable[Row], file: TextFile) -> None:
     for row in rows:
-        file.write(json.dumps(row, default=_text) + "\n")
+        file.write(json_line(row))
 
 
 def _write(

@@ -3,7 +3,6 @@
 Only reads, and prints.
 """
 
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from .._display import _end as end
 from .._display import _seconds as seconds
 from .._display import _server_address as address_of
 from .._display import _totals as sums
+from .._ledger import json_line
 from .._rsock import Record
 from .._server import Server
 from .._types import StopReport, Totals
@@ -31,7 +31,7 @@ from ._console import console
 from ._streams import write
 from ._threads import signals_blocked
 
-__all__ = ["Form", "account", "chosen", "record_fields"]
+__all__ = ["Form", "account", "chosen"]
 
 # Looking more often shows nothing more to a person.
 _PER_SECOND: Final = 4
@@ -79,28 +79,28 @@ class Form:
     def stopped(self, report: StopReport) -> None:
         """The server has stopped, and each end has been told."""
 
-    def _line(self, text: str) -> None:
+    def _write(self, line: str) -> None:
         # In one write: what handlers print must not get into a line of ours.
         encoding, errors = self._output.encoding, self._output.errors or "strict"
-        write(self._output.fileno(), f"{text}\n".encode(encoding, errors))
+        write(self._output.fileno(), line.encode(encoding, errors))
 
 
 class Plain(Form):
     """A line for the start, for each end of a connection, and two for the account."""
 
     def listening(self) -> None:
-        self._line(f"listening on {address_of(self.server)}: {self.server.service!r}")
+        self._write(f"listening on {address_of(self.server)}: {self.server.service!r}\n")
 
     def closed(self, record: Record) -> None:
-        self._line(
+        self._write(
             f"closed {record.id} {record.remote} by {end(record)}"
             f" after {seconds(record.seconds)},"
-            f" {size(record.bytes_in)} in, {size(record.bytes_out)} out"
+            f" {size(record.bytes_in)} in, {size(record.bytes_out)} out\n"
         )
 
     def stopped(self, report: StopReport) -> None:
-        self._line(_stopped(report))
-        self._line(sums(self.server.ledger))
+        self._write(f"{_stopped(report)}\n")
+        self._write(f"{sums(self.server.ledger)}\n")
 
 
 class Json(Form):
@@ -117,13 +117,13 @@ class Json(Form):
         )
 
     def closed(self, record: Record) -> None:
-        self._event("closed", **record_fields(record))
+        self._event("closed", **record.to_dict())
 
     def stopped(self, report: StopReport) -> None:
         self._event("stopped", **asdict(report), totals=asdict(self.server.ledger.totals))
 
     def _event(self, event: str, **fields: Any) -> None:
-        self._line(json.dumps({"event": event, **fields}))
+        self._write(json_line({"event": event, **fields}))
 
 
 class Screen(Form):
@@ -217,25 +217,6 @@ def account(totals: Totals) -> Table:
         if count:
             table.add_row(name, f"{count:,}")
     return table
-
-
-def record_fields(record: Record) -> dict[str, Any]:
-    """A record as JSON can hold it."""
-    return {
-        "id": record.id,
-        "transport": record.transport,
-        "local": record.local.address,
-        "remote": record.remote.address,
-        "opened_at": record.opened_at,
-        "seconds": record.seconds,
-        "messages_in": record.messages_in,
-        "messages_out": record.messages_out,
-        "bytes_in": record.bytes_in,
-        "bytes_out": record.bytes_out,
-        "closed_by": record.closed_by,
-        "limit": record.limit,
-        "error": record.error,
-    }
 
 
 def _stopped(report: StopReport) -> str:

@@ -5,20 +5,20 @@ shown is read from the ledger.
 """
 
 import contextlib
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
 from typing import Any, Final
 
+from .._ledger import json_line
 from .._rsock import Record
 from .._server import Server
 from .._types import Limits, SocketOptions
 from . import _fields, _services
 from ._arguments import Arguments
 from ._errors import Failure, UsageError, told
-from ._forms import Form, chosen, record_fields
+from ._forms import Form, chosen
 from ._threads import signals_blocked
 
 __all__ = ["serve"]
@@ -130,7 +130,7 @@ class _Run:
 
 def _append(ledger: FileIO, record: Record) -> None:
     try:
-        ledger.write(json.dumps(record_fields(record)).encode() + b"\n")
+        ledger.write(json_line(record.to_dict()).encode())
     except OSError as error:
         raise Failure(f"{ledger.name}: {told(error)}") from None
 
