@@ -9,7 +9,7 @@ use _rsock::net::limits::Limits;
 use _rsock::net::record::ClosedBy;
 
 use crate::support::{
-    closed, config, dial, echo, noise, open, rejection, serve, start, stop, until,
+    PATIENCE, closed, config, dial, echo, noise, open, rejection, serve, start, stop, until,
 };
 use crate::troupe::{Board, Burst, Clock, Header, Late, Refuser, Relay, Shout, Speaker, speech};
 
