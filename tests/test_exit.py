@@ -2,107 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from functools import cache
 
 import pytest
-from support import Background, Script, dial, output_of, payload, run_script, says_back, wait_until
+from campaign.rows.ends import USES, WAYS, different, endings
+from support import output_of, run_script
 
-PROGRAM = """
-import os, sys, time
-way, use = sys.argv[1:]
-if use == "rsock":
-    from rsock import Server
-    server = Server().start()
-    print(server.port, flush=True)
-else:
-    print(0, flush=True)
-sys.stdin.readline()
-if way == "sys.exit":
-    sys.exit(3)
-elif way == "exception":
-    raise LookupError("on purpose")
-elif way == "os._exit":
-    os._exit(5)
-elif way.startswith("SIG"):
-    print("waiting", flush=True)
-    time.sleep(60)
-"""
-WAYS = ["end of main", "sys.exit", "exception", "SIGINT", "SIGTERM", "os._exit"]
+# The figure is 2 s, which the campaign holds; a busy machine may take a while for a bare program.
+AT_MOST = 10.0
 
 
-def end(script: Script, way: str) -> tuple[int, str, float]:
-    """Let the program end: exit code, what it said, how long it took."""
-    began = time.monotonic()
-    script.tell()
-    if way.startswith("SIG"):
-        assert script.line() == "waiting"
-        wait_until(script.asleep)
-        began = time.monotonic()
-        script.signal(signal.Signals[way])
-    code, _, errors = script.end(10.0)
-    return code, errors, time.monotonic() - began
-
-
-@cache
-def without_rsock(way: str) -> tuple[int, str]:
-    with Script(PROGRAM, way, "nothing") as script:
-        script.line()
-        code, errors, _ = end(script, way)
-    return code, errors
-
-
-@contextlib.contextmanager
-def load(address: tuple[str, int]) -> Iterator[None]:
-    """Clients that send and receive until the server is gone."""
-    over = threading.Event()
-    data = payload(200_000)
-
-    def talk(peer: socket.socket) -> None:
-        with peer, contextlib.suppress(ConnectionError):
-            while not over.is_set() and says_back(peer, data):
-                pass
-
-    peers = [dial(address) for _ in range(4)]
-    talks = [Background(talk, peer) for peer in peers]
-    try:
-        yield
-    finally:
-        over.set()
-        for talk_ in talks:
-            talk_.result()
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_program_with_an_idle_server_ends_as_without(way: str) -> None:
-    with Script(PROGRAM, way, "rsock") as script:
-        address = ("127.0.0.1", int(script.line()))
-        with dial(address) as idle, dial(address) as silent:
-            assert says_back(idle)
-            code, errors, took = end(script, way)
-            for peer in (idle, silent):
-                with contextlib.suppress(ConnectionResetError):
-                    assert peer.recv(1) == b""
-    assert (code, errors) == without_rsock(way)
-    assert took < 2.0
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_program_with_a_server_under_load_ends_as_without(way: str) -> None:
-    with Script(PROGRAM, way, "rsock") as script, load(("127.0.0.1", int(script.line()))):
-        code, errors, took = end(script, way)
-    assert (code, errors) == without_rsock(way)
-    assert took < 2.0
-
-
-def test_the_codes_are_those_that_were_asked_for() -> None:
-    codes = [without_rsock(way)[0] for way in WAYS]
-    assert codes == [0, 3, 1, -signal.SIGINT, -signal.SIGTERM, 5]
+@pytest.mark.parametrize("use", USES)
+def test_a_program_ends_as_without_rsock(use: str) -> None:
+    found = endings((way, use) for way in WAYS)
+    assert different(found) == {}
+    assert max(end.seconds for end in found.values()) < AT_MOST
 
 
 def test_a_stuck_client_does_not_hold_up_the_end() -> None:
@@ -120,7 +34,7 @@ except TimeoutError:
 """
     began = time.monotonic()
     assert output_of(code) == "stuck\n"
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < AT_MOST
 
 
 def test_threads_blocked_in_calls_do_not_hold_up_the_end() -> None:
@@ -153,7 +67,7 @@ print("end")
         # A daemon thread may report that its server has gone; nothing may crash.
         assert "Fatal" not in done.stderr
         assert "panicked" not in done.stderr
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < AT_MOST
 
 
 def test_a_server_started_by_an_atexit_function_ends_too() -> None:
@@ -207,7 +121,7 @@ print(len(servers))
 """
     began = time.monotonic()
     assert output_of(code) == "50\n"
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < AT_MOST
 
 
 def test_development_mode_with_warnings_as_errors_has_nothing_to_say() -> None:

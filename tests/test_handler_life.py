@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 
 import pytest
 from support import (
     SOON,
     Arrivals,
-    Background,
     Script,
     Signal,
     arrived,
@@ -203,86 +200,6 @@ accepting.stop()
 
 
 # --- the end of the program ----------------------------------------------------------------
-
-PROGRAM = """
-import os, sys, threading, time
-way, use = sys.argv[1:]
-if use != "nothing":
-    from rsock import Accept, Server
-    def handler(conn):
-        line = conn.recv_line()
-        conn.sendall(line)
-        if use == "asleep":
-            time.sleep(60)
-        while use == "computing":
-            pass
-        while line := conn.recv_line():
-            conn.sendall(line)
-    if use == "accept":
-        server = Server(service=Accept()).start()
-        def take():
-            for conn, _ in server:
-                handler(conn)
-        threading.Thread(target=take, daemon=True).start()
-    else:
-        # Whoever does not return holds up the end for as long.
-        server = Server(service=handler, drain=0.2 if use in ("asleep", "computing") else 1).start()
-    print(server.port, flush=True)
-else:
-    print(0, flush=True)
-sys.stdin.readline()
-if way == "sys.exit":
-    sys.exit(3)
-elif way == "exception":
-    raise LookupError("on purpose")
-elif way == "os._exit":
-    os._exit(5)
-elif way.startswith("SIG"):
-    print("waiting", flush=True)
-    time.sleep(60)
-"""
-WAYS = ["end of main", "sys.exit", "exception", "SIGINT", "SIGTERM", "os._exit"]
-USES = ["idle", "load", "asleep", "computing", "accept"]
-
-
-def end(script: Script, way: str) -> tuple[int, str, float]:
-    """Let the program end: exit code, what it said, how long it took."""
-    began = time.monotonic()
-    script.tell()
-    if way.startswith("SIG"):
-        assert script.line() == "waiting"
-        wait_until(script.asleep)
-        began = time.monotonic()
-        script.signal(signal.Signals[way])
-    code, _, errors = script.end(10.0)
-    return code, errors, time.monotonic() - began
-
-
-@cache
-def without_rsock(way: str) -> tuple[int, str]:
-    with Script(PROGRAM, way, "nothing") as script:
-        script.line()
-        code, errors, _ = end(script, way)
-    return code, errors
-
-
-@contextlib.contextmanager
-def talking(address: tuple[str, int]) -> Iterator[None]:
-    """Clients that send and receive until the server is gone."""
-    over = threading.Event()
-
-    def talk(peer: socket.socket) -> None:
-        with peer, contextlib.suppress(ConnectionError):
-            while not over.is_set() and says_back(peer, b"x" * 50_000 + b"\n"):
-                pass
-
-    talks = [Background(talk, dial(address)) for _ in range(3)]
-    try:
-        yield
-    finally:
-        over.set()
-        for each in talks:
-            each.result()
 
 
 def test_a_handler_that_never_returns_holds_up_the_end_for_no_longer_than_the_longest() -> None:

@@ -143,14 +143,18 @@ class Handlers:
         with self._lock:
             name = f"rsock-handler-{self._number}"
             self._number += 1
-        thread = threading.Thread(target=_run, args=(pool, server), name=name, daemon=True)
+        # Taken by whoever comes first, in one step of the interpreter's.
+        place = [pool]
+        thread = threading.Thread(target=_run, args=(place, server), name=name, daemon=True)
         with self._lock:
             self._threads.add(thread)
         try:
             thread.start()
         except BaseException:
-            self.ended(thread)
-            pool.left()
+            # Interrupted, it may be running all the same: then it takes its place and keeps it.
+            if _taken(place):
+                self.ended(thread)
+                pool.left()
             raise
 
     def ended(self, thread: threading.Thread) -> None:
@@ -197,17 +201,10 @@ class Handlers:
         where = f"in the handler of connection {conn.id}"
         if record is not None:
             where += f" from {record.remote}"
-        if not isinstance(error, Exception):
-            # SystemExit, KeyboardInterrupt: not for the log. The server ends, and whoever waits
-            # for it is told.
-            self._keep(error)
-            if self._escaped is None:
-                self._escaped = error
-            server = conn.server
-            if server is not None:
-                server._begin_stop("exception")
-            return
         self._keep(error)
+        if not isinstance(error, Exception):
+            self._escape(error, conn)
+            return
         with contextlib.suppress(Exception):
             error.add_note(where)
         if self._on_error == "raise":
@@ -221,15 +218,18 @@ class Handlers:
             except Exception:
                 # The callback's traceback has the error's own before it.
                 _log("on_error itself raised, %s", where, conn=conn)
+            except BaseException as escaped:
+                self._escape(escaped, conn)
         else:
             _log("an exception %s", where, conn=conn)
 
-    def broken(self) -> None:
-        """Tell whoever watches threads what the report of an error raised."""
-        with contextlib.suppress(Exception):
-            threading.excepthook(
-                threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
-            )
+    def _escape(self, error: BaseException, conn: "Connection") -> None:
+        """SystemExit, KeyboardInterrupt: the server ends, and whoever waits for it is told."""
+        if self._escaped is None:
+            self._escaped = error
+        server = conn.server
+        if server is not None:
+            server._begin_stop("exception")
 
     def _keep(self, error: BaseException) -> None:
         with self._lock:
@@ -266,8 +266,28 @@ def _log(text: str, *args: object, conn: "Connection") -> None:
     logger.exception(text, *args, extra=extra)
 
 
-def _run(pool: _rsock.Pool, reference: "weakref.ref[Server]") -> None:
+def _broken() -> None:
+    """Tell whoever watches threads what the log, or a report, has raised."""
+    with contextlib.suppress(Exception):
+        threading.excepthook(
+            threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+        )
+
+
+def _taken(place: list[_rsock.Pool]) -> _rsock.Pool | None:
+    """The pool, for the first who asks."""
+    try:
+        return place.pop()
+    except IndexError:
+        return None
+
+
+def _run(place: list[_rsock.Pool], reference: "weakref.ref[Server]") -> None:
     """Be one of the pool's threads."""
+    pool = _taken(place)
+    if pool is None:
+        # Given up by whoever started this thread.
+        return
     pool.name_thread(threading.current_thread().name)
     try:
         while (conn := pool.next()) is not None:
@@ -287,6 +307,19 @@ def _forget(server: "Server") -> None:
         handlers.ended(threading.current_thread())
 
 
+def _warn_of_waiting(server: "Server") -> None:
+    try:
+        logger.warning(
+            "%r: connections wait, because all %d handler threads are busy; "
+            "Limits(handler_threads=…) allows more, and ledger.totals.waited counts them",
+            server,
+            server.limits.handler_threads,
+        )
+    except Exception:
+        # The log is broken: the connection is to be served all the same.
+        _broken()
+
+
 def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server]") -> None:
     """Serve one connection."""
     server = reference()
@@ -297,15 +330,10 @@ def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server
         return
     if pool.wants_thread():
         # Where the system has no more threads, those there are have to do.
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, MemoryError):
             handlers.start_thread(pool, reference)
     if pool.should_warn():
-        logger.warning(
-            "%r: connections wait, because all %d handler threads are busy; "
-            "Limits(handler_threads=…) allows more, and ledger.totals.waited counts them",
-            server,
-            server.limits.handler_threads,
-        )
+        _warn_of_waiting(server)
     function = getattr(server.service, "function", None)
     # Whoever waits for a client in a handler keeps no server alive that nobody else holds.
     del server
@@ -329,6 +357,6 @@ def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server
                 handlers.report(error, conn)
         except BaseException:
             # The log, or the exception itself, is broken: this thread has others to serve.
-            handlers.broken()
+            _broken()
     else:
         conn._returned(None)

@@ -108,21 +108,24 @@ class Server(_rsock.Server):
         if self.state in _RUNNING:
             return super().start()
         _enter(self)
-        super().start()
+        try:
+            super().start()
+            self._start_first_thread()
+        except _StoppedStarting:
+            # A signal in `run()`, which stops the server itself.
+            raise
+        except BaseException:
+            # Interrupted, or nobody would serve.
+            _stop_at_once(self)
+            raise
+        return self
+
+    def _start_first_thread(self) -> None:
         handlers = self._handlers
         if handlers is not None:
             pool = self._pool()
             if pool.wants_thread():
-                try:
-                    handlers.start_thread(pool, weakref.ref(self))
-                except _StoppedStarting:
-                    # A signal in `run()`, which stops the server itself.
-                    raise
-                except BaseException:
-                    # Nobody would serve.
-                    self._stop(0, "exception")
-                    raise
-        return self
+                handlers.start_thread(pool, weakref.ref(self))
 
     def stop(self, drain: float | None = None) -> StopReport:
         """Stop accepting, deliver what is owed for up to `drain` seconds, and return the report.
@@ -247,15 +250,8 @@ class Server(_rsock.Server):
             raise KeyboardInterrupt
         return report
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    # `with` is in the compiled class: `start`, and this at its end.
+    def _leave(self, exc: BaseException | None) -> None:
         if not _is_ours(self):
             # A forked child leaves the block of its parent, whose server goes on.
             return
@@ -281,9 +277,7 @@ class Server(_rsock.Server):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not _is_ours(self):
-            return
-        await _in_thread(functools.partial(_leave, self, exc))
+        await _in_thread(functools.partial(self._leave, exc))
 
     # The way to it.
 

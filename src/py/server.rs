@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -280,6 +281,31 @@ impl Server {
         drain: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.stopped(py, drain, Cause::Stop)
+    }
+
+    /// Starts it, for `with`.
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
+        slf.call_method0(intern!(slf.py(), "start"))
+    }
+
+    /// Stops it: at once where the body raised, else as `stop()`.
+    ///
+    /// Here and not in the Python half, because Python looks for signals when it enters a function of its
+    /// own: Ctrl-C would end `__exit__` before its first line, and nobody would stop the server.
+    fn __exit__(
+        slf: &Bound<'_, Self>,
+        exc_type: &Bound<'_, PyAny>,
+        exc: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, traceback);
+        let (py, server) = (slf.py(), slf.get());
+        let left = slf.call_method1(intern!(py, "_leave"), (exc,));
+        if left.is_err() && matches!(server.inner.state(), State::Serving | State::Draining) {
+            let at_once = Some(Duration::ZERO);
+            Attached::run(py, |waiter| server.inner.stop(at_once, Cause::Exception, waiter))?;
+        }
+        left.map(drop)
     }
 
     /// As `stop`, with the cause that the report is to name. For the Python half.
