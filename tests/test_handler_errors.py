@@ -58,7 +58,8 @@ def fail(conn: Connection) -> None:
 def visit(server: Server, times: int = 1) -> None:
     """Connect and stay until the handler is done and its error is where it belongs."""
     for _ in range(times):
-        with dial(server.address) as peer, contextlib.suppress(ConnectionResetError):
+        # A handler that aborts may be faster than the return of `connect`.
+        with contextlib.suppress(ConnectionResetError), dial(server.address) as peer:
             assert ended(peer)
 
 
@@ -246,29 +247,39 @@ def test_a_function_is_called_with_each_exception(log: Log) -> None:
     assert not said(log)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_function_that_raises_itself_is_logged_and_the_server_goes_on(log: Log) -> None:
+    def note(error: BaseException) -> None:
+        raise ZeroDivisionError("of the callback")
+
+    with Server(service=fail, on_error=note, limits=ONE) as server:
+        visit(server, 3)
+        settled(server, 3)
+        wait_until(lambda: len(server.errors) == 3)
+    assert texts(server.errors) == [f"by connection {number}" for number in (1, 2, 3)]
+    assert server.stop().errors == 3
+    # That a connection had to wait for the only thread may be said too.
+    [*records] = [record for record in said(log) if record.exc_info]
+    assert len(records) == 3
+    for record in records:
+        assert "on_error itself raised" in record.getMessage()
+        assert record.exc_info is not None
+        error = record.exc_info[1]
+        assert isinstance(error, ZeroDivisionError)
+        # And what it was called with is in the traceback, before its own.
+        assert isinstance(error.__context__, LookupError)
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_a_function_that_exits_leaves_no_client_waiting(kind: type[BaseException]) -> None:
+def test_a_function_that_exits_stops_the_server(kind: type[BaseException]) -> None:
     def leave(error: BaseException) -> None:
         raise kind("of the callback")
 
-    def fail_first(conn: Connection) -> None:
-        if conn.id == 1:
-            fail(conn)
-        conn.sendall(b"served")
-
-    server = Server(service=fail_first, on_error=leave, limits=ONE).start()
-    try:
-        visit(server)
-        # Whether the server ends with it or goes on: whoever comes next is not left hanging.
-        with contextlib.suppress(OSError), dial(server.address, timeout=1.0) as peer:
-            try:
-                assert read_to_end(peer) in (b"served", b"")
-            except TimeoutError:
-                pytest.fail("a client is neither served nor turned away")
-    finally:
-        with contextlib.suppress(kind):
-            server.stop(0)
+    server = Server(service=fail, on_error=leave).start()
+    visit(server)
+    with pytest.raises(kind, match="of the callback"):
+        server.wait(SOON)
+    assert texts(server.errors) == ["by connection 1"]
+    assert server.stop().cause == "exception"
 
 
 # --- errors kept and counted ---------------------------------------------------------------
@@ -299,6 +310,15 @@ def fail_after_abort(conn: Connection) -> None:
 def fail_after_detach(conn: Connection) -> None:
     os.close(conn.detach())
     fail(conn)
+
+
+@pytest.mark.parametrize("handler", [fail, use_after_close, fail_after_abort, fail_after_detach])
+def test_the_report_counts_each_error_there_is(handler: Callable[[Connection], None]) -> None:
+    with Server(service=handler, on_error=lambda error: None) as server:
+        visit(server, 3)
+        settled(server, 3)
+        wait_until(lambda: len(server.errors) == 3)
+    assert server.stop().errors == 3
 
 
 def test_the_list_of_errors_is_a_copy() -> None:
@@ -348,6 +368,69 @@ def test_an_exception_that_is_broken_itself_is_reported_and_costs_no_thread(
         assert [type(error) for error in server.errors] == [kind]
     finally:
         server.stop(0)
+
+
+@contextlib.contextmanager
+def broken_log() -> Iterator[None]:
+    """A log whose every call raises."""
+
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("of the filter")
+
+    broken = Broken()
+    logger = logging.getLogger("rsock")
+    logger.addFilter(broken)
+    try:
+        yield
+    finally:
+        logger.removeFilter(broken)
+
+
+def told_of_threads(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """What whoever watches threads is told from here on."""
+    told: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
+    return told
+
+
+def test_a_log_that_raises_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_first(conn: Connection) -> None:
+        if conn.id == 1:
+            fail(conn)
+        conn.sendall(b"served")
+
+    told = told_of_threads(monkeypatch)
+    with broken_log(), Server(service=fail_first, limits=ONE) as server:
+        visit(server)
+        with dial(server.address) as peer:
+            assert read_to_end(peer) == b"served"
+    assert texts(told) == ["of the filter"]
+    assert server.stop().errors == 1
+
+
+def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = Arrivals()
+    over = threading.Event()
+
+    def handler(conn: Connection) -> None:
+        at.here()
+        assert over.wait(SOON)
+        conn.sendall(b"served")
+
+    told = told_of_threads(monkeypatch)
+    with broken_log(), Server(service=handler, limits=ONE, on_error="raise") as server:
+        with dial(server.address) as first:
+            at.until()
+            with dial(server.address) as second, dial(server.address) as third:
+                wait_until(lambda: server.ledger.totals.waited == 2)
+                over.set()
+                for peer in (first, second, third):
+                    assert read_to_end(peer) == b"served"
+    # Once, as the warning itself.
+    assert texts(told) == ["of the filter"]
 
 
 # --- the peer's doing ----------------------------------------------------------------------
@@ -445,6 +528,32 @@ THEIRS = {
     "reset, in a double": TheirDoing(read_by_double, reset, "reset", None, "ConnectionResetError"),
     "silent, to a double": TheirDoing(read_by_double_in_time, stay, "error", None, "TimeoutError"),
 }
+
+
+@pytest.mark.parametrize("case", THEIRS.values(), ids=THEIRS.keys())
+def test_what_the_peer_caused_is_recorded_and_goes_nowhere_else(case: TheirDoing, log: Log) -> None:
+    reported: list[BaseException] = []
+    for on_error in ("log", "raise", reported.append):
+        here = threading.Event()
+
+        def handler(conn: Connection, here: threading.Event = here) -> None:
+            here.set()
+            case.handler(conn)
+
+        with Server(service=handler, on_error=on_error) as server:
+            with dial(server.address) as peer:
+                assert here.wait(SOON)
+                case.peer(peer)
+                record = settled(server)
+            assert (record.closed_by, record.limit) == case.expected
+            assert record.error is not None
+            assert case.words in record.error
+            assert server.ledger.totals.closed_by[record.closed_by or ""] == 1
+        # Nor does `stop`, at the end of `with`, raise anything.
+        assert server.errors == []
+        assert server.stop().errors == 0
+    assert not said(log)
+    assert not reported
 
 
 def test_the_end_of_a_message_is_no_error_where_the_handler_deals_with_it() -> None:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 
 import pytest
 from support import (
     SOON,
     Arrivals,
+    Background,
     Script,
     Signal,
     arrived,
     dial,
     ended,
+    given_back,
+    held,
     output_of,
     partial,
     read_exactly,
@@ -26,12 +35,15 @@ from support import (
     wait_until,
 )
 
+import rsock
 from rsock import Accept, Client, Connection, Limits, Server
 
 # How long a call may go on after a signal.
 AT_ONCE = 0.2
 # How often each call is interrupted.
 TIMES = 25
+# Where rsock's own Python code is.
+OURS = str(Path(rsock.__file__).parent)
 # A drain or a time-out that no test waits for.
 LONG = 30.0
 
@@ -368,6 +380,103 @@ def test_an_interrupt_ends_run_with_handlers() -> None:
         wait_until(lambda s=server: s.state == "stopped")  # type: ignore[misc]
 
 
+class InterruptAt:
+    """KeyboardInterrupt at the n-th step of rsock's Python code that this thread gets to.
+
+    A step is where Python looks for signals: the entry of a function of its own, and the return of
+    one that is compiled.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+
+    def __enter__(self) -> InterruptAt:
+        self._before = sys.getprofile()
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+    def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS):
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+
+    @property
+    def happened(self) -> bool:
+        return self._left <= 0
+
+
+@pytest.mark.parametrize("service", [lines, None], ids=["handler", "echo"])
+def test_an_interrupt_at_any_step_of_with_leaves_nothing(
+    service: Callable[[Connection], None] | None,
+) -> None:
+    before = held()
+    for step in itertools.count(1):
+        server = Server(service=service)
+        with contextlib.suppress(KeyboardInterrupt), InterruptAt(step) as interrupt, server:
+            pass
+        # Interrupted before its first step it was never started.
+        assert server.state in ("new", "stopped"), f"at step {step}"
+        if not interrupt.happened:
+            break
+    assert step > 10
+    given_back(before, SOON)
+
+
+def test_an_interrupt_of_the_start_of_the_first_thread_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def start_and_raise(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    before = held()
+    server = Server(service=lines)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", start_and_raise)
+        server.start()
+    assert server.state == "stopped"
+    # The thread there was may not have got to its first line yet. There never was a second one.
+    assert server.stop().abandoned <= 1
+    given_back(before, SOON)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupt_of_a_long_drain_at_the_end_of_with_leaves_nothing() -> None:
+    at = Arrivals()
+    over = threading.Event()
+
+    def handler(conn: Connection) -> None:
+        at.here()
+        assert over.wait(SOON)
+
+    server = Server(service=handler, drain=LONG).bind()
+    before = held()
+
+    def serve(peer: socket.socket) -> None:
+        with server:
+            peer.connect(server.address)
+            at.until()
+
+    def interrupt_the_drain() -> None:
+        wait_until(lambda: server.state == "draining", SOON * 2)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    interrupting = Background(interrupt_the_drain)
+    with socket.socket() as peer, pytest.raises(KeyboardInterrupt):
+        serve(peer)
+    interrupting.result()
+    assert server.state == "stopped"
+    assert server.stop().abandoned == 1
+    over.set()
+    given_back(before, SOON)
+
+
 RUN = """
 import sys
 from rsock import Server
@@ -450,7 +559,7 @@ with warnings.catch_warnings(record=True) as warned, contextlib.ExitStack() as s
     print(held()[1] >= before[1] + 200)
     del servers, server
     gc.collect()
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + 10.0
     # Clients that are still there are held by the test itself.
     mine = len(peers) if kind == "waiting" else 0
     while (held()[0] - mine, held()[1]) != before and time.monotonic() < end:

@@ -111,6 +111,7 @@ class Server(_rsock.Server):
         try:
             super().start()
             self._start_first_thread()
+            return self
         except _StoppedStarting:
             # A signal in `run()`, which stops the server itself.
             raise
@@ -118,7 +119,6 @@ class Server(_rsock.Server):
             # Interrupted, or nobody would serve.
             _stop_at_once(self)
             raise
-        return self
 
     def _start_first_thread(self) -> None:
         handlers = self._handlers
