@@ -19,6 +19,7 @@ from ._exceptions import IncompleteRead, RsockError, StateError
 from ._rsock import (
     Accept,
     Echo,
+    Forward,
     Handler,
     Ledger,
     Record,
@@ -32,6 +33,7 @@ from ._server import Server, run_server, servers
 from ._types import (
     Endpoint,
     FiveTuple,
+    Leg,
     Limits,
     ProcessLimits,
     SocketOptions,
@@ -47,9 +49,11 @@ __all__ = [
     "Echo",
     "Endpoint",
     "FiveTuple",
+    "Forward",
     "Handler",
     "IncompleteRead",
     "Ledger",
+    "Leg",
     "Limits",
     "ProcessLimits",
     "Record",

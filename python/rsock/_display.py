@@ -80,6 +80,8 @@ def record_repr(record: "Record") -> str:
     """`<Record 7 tcp 127.0.0.1:80 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
     end = "open" if record.closed_by is None else f"closed by {_end(record)}"
     ends = f"{record.local}{_arrow(record)}{record.remote}"
+    if record.far is not None:
+        ends = f"{record.far.remote} <- {ends}"
     return (
         f"<Record {record.id} {record.transport} {ends} {end} {_seconds(record.seconds)},"
         f" in {record.messages_in:,} ({_bytes(record.bytes_in)}),"
@@ -112,6 +114,7 @@ def record_html(record: "Record") -> str:
             ("transport", record.transport),
             ("local", str(record.local)),
             ("remote", str(record.remote)),
+            *([("forwarded to", str(record.far.remote))] if record.far else []),
             ("lasted" if record.closed_by else "open for", _seconds(record.seconds)),
             ("in", f"{_count(record.messages_in, 'message')}, {_bytes(record.bytes_in)}"),
             ("out", f"{_count(record.messages_out, 'message')}, {_bytes(record.bytes_out)}"),

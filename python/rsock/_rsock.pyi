@@ -14,6 +14,7 @@ from ._server import Server as _Server
 from ._types import (
     Endpoint,
     FiveTuple,
+    Leg,
     Limits,
     ProcessLimits,
     SocketOptions,
@@ -30,6 +31,7 @@ __all__ = [
     "Client",
     "Connection",
     "Echo",
+    "Forward",
     "Handed",
     "Handler",
     "Ledger",
@@ -52,6 +54,16 @@ class Service:
 @final
 class Echo(Service):
     def __new__(cls) -> Self: ...
+
+@final
+class Forward(Service):
+    def __new__(
+        cls,
+        host: str | tuple[str, int | str] | _Server,
+        port: int | str | None = None,
+        *,
+        connect_timeout: float = 10.0,
+    ) -> Self: ...
 
 @final
 class Handler(Service):
@@ -192,6 +204,8 @@ class Record:
     def bits_in(self) -> int: ...
     @property
     def bits_out(self) -> int: ...
+    @property
+    def far(self) -> Leg | None: ...
     @property
     def closed_by(self) -> str | None: ...
     @property

@@ -188,6 +188,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """The far leg of a connection that a `Forward` passes on, at the moment of asking.
+
+    local: our side, an Endpoint.
+    remote: the target's side: which of its addresses was reached.
+    messages_in, messages_out: successful receives from the target and sends to it.
+    bytes_in, bytes_out: payload bytes received from the target and sent to it.
+    """
+
+    local: Endpoint
+    remote: Endpoint
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class StopReport:
     """How a server came to its end.
 

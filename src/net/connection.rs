@@ -13,6 +13,8 @@
     reason = "an idle leg holds a null pointer, where an empty collection takes three words"
 )]
 
+mod far;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
@@ -22,11 +24,13 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
-use socket2::{Domain, Protocol, Type};
 
+use self::far::FarLeg;
 use super::endpoint::Endpoint;
+use super::error::strerror;
 use super::ledger::Place;
 use super::limits::Limits;
+use super::options::SocketOptions;
 use super::record::{ClosedBy, Record};
 use super::service::{BATCH_BYTES, Bell, Drain, Heard, Io, Leg, Session, SessionError, Waker};
 use super::socket::Socket;
@@ -54,6 +58,8 @@ struct Wire {
     writable: bool,
     /// The event said RDHUP, HUP, ERR or PRI: read until EAGAIN.
     careful: bool,
+    /// The event said ERR, and nobody has been told of it yet.
+    failed: bool,
     connecting: bool,
     /// The peer's FIN has been read.
     eof: bool,
@@ -81,6 +87,7 @@ impl Wire {
             readable: true,
             writable: true,
             careful: false,
+            failed: false,
             connecting: false,
             eof: false,
             eof_told: false,
@@ -120,19 +127,27 @@ pub(crate) struct Tools {
     /// High water of an outbox; low water is a quarter of it.
     pub(crate) high_water: usize,
     limits: Limits,
+    /// Set on far legs; near ones have inherited them.
+    options: SocketOptions,
     /// Bytes that the connection being served may still move in this turn.
     pub(crate) budget: usize,
     pool: Vec<Box<VecDeque<u8>>>,
 }
 
 impl Tools {
-    pub(crate) fn new(poll: Poll, bell: Arc<dyn Bell>, limits: Limits) -> Self {
+    pub(crate) fn new(
+        poll: Poll,
+        bell: Arc<dyn Bell>,
+        limits: Limits,
+        options: SocketOptions,
+    ) -> Self {
         Self {
             poll,
             timers: Timers::default(),
             bell,
             high_water: limits.write_buffer,
             limits,
+            options,
             budget: 0,
             pool: Vec::new(),
         }
@@ -181,7 +196,7 @@ pub(crate) struct Due {
 /// One connection: its legs, its record, and what is to happen to it.
 pub(crate) struct Connection {
     near: Wire,
-    far: Option<Box<Wire>>,
+    far: Option<Box<FarLeg>>,
     pub(crate) record: Arc<Record>,
     pub(crate) place: Place,
     /// What ended it first, while it goes on to deliver what is owed.
@@ -191,6 +206,10 @@ pub(crate) struct Connection {
     until_acknowledged: bool,
     /// The session closes by itself while the server drains.
     hold: bool,
+    /// The session has answered `Drain::Answered`.
+    until_answered: bool,
+    /// What was last moved went out on the far leg.
+    asked: bool,
     gone: Option<Box<Gone>>,
     watch: Option<Box<Watch>>,
     timers: Vec<(Key, Instant)>,
@@ -225,6 +244,8 @@ impl Connection {
             lingering: false,
             until_acknowledged: false,
             hold: false,
+            until_answered: false,
+            asked: false,
             gone: None,
             watch: None,
             timers: Vec::new(),
@@ -236,23 +257,24 @@ impl Connection {
     fn wire(&self, leg: Leg) -> Option<&Wire> {
         match leg {
             Leg::Near => Some(&self.near),
-            Leg::Far => self.far.as_deref(),
+            Leg::Far => self.far.as_deref().map(|far| &far.wire),
         }
     }
 
     fn wire_mut(&mut self, leg: Leg) -> Option<&mut Wire> {
         match leg {
             Leg::Near => Some(&mut self.near),
-            Leg::Far => self.far.as_deref_mut(),
+            Leg::Far => self.far.as_deref_mut().map(|far| &mut far.wire),
         }
     }
 
     fn wires(&self) -> impl Iterator<Item = &Wire> {
-        std::iter::once(&self.near).chain(self.far.as_deref())
+        std::iter::once(&self.near).chain(self.wire(Leg::Far))
     }
 
     fn wires_mut(&mut self) -> impl Iterator<Item = &mut Wire> {
-        std::iter::once(&mut self.near).chain(self.far.as_deref_mut())
+        let far = self.far.as_deref_mut().map(|far| &mut far.wire);
+        std::iter::once(&mut self.near).chain(far)
     }
 
     /// Registers the near leg with the worker's poller.
@@ -267,6 +289,7 @@ impl Connection {
         wire.readable |= (event.is_readable() || ended) && !wire.eof;
         wire.writable |= event.is_writable() || ended;
         wire.careful |= ended || event.is_priority();
+        wire.failed |= event.is_error();
     }
 
     /// The events that are due to the session, made where there are none yet.
@@ -286,7 +309,14 @@ impl Connection {
         !self.hold
             && !self.lingering
             && self.due.is_none()
+            && (!self.until_answered || self.is_answered())
             && self.wires().all(|wire| !wire.readable && !wire.connecting && wire.unsent() == 0)
+    }
+
+    /// Whether the far side owes the near one nothing, as far as bytes can tell: it has had the last
+    /// word, and has finished if the near side has.
+    fn is_answered(&self) -> bool {
+        self.wire(Leg::Far).is_none_or(|far| !self.asked && (far.eof || !self.near.eof))
     }
 
     /// Settles how the connection ends, unless that is settled already.
@@ -355,7 +385,7 @@ impl Connection {
             .take()
             .map_or(Gone { by: ClosedBy::Error, error: None, reset: true }, |gone| *gone);
         let mut sockets = Vec::with_capacity(2);
-        for mut wire in std::iter::once(self.near).chain(self.far.map(|far| *far)) {
+        for mut wire in std::iter::once(self.near).chain(self.far.map(|far| far.wire)) {
             if let Some(mut buffer) = wire.outbox.take() {
                 buffer.clear();
                 tools.give_buffer(buffer);
@@ -421,8 +451,12 @@ impl Turn<'_> {
             // It has closed: there is nothing left for it to hear but the end.
             return Ok(());
         }
-        if due.drain && session.drain(self)? == Drain::Hold {
-            self.connection.hold = true;
+        if due.drain {
+            match session.drain(self)? {
+                Drain::Finish => {}
+                Drain::Answered => self.connection.until_answered = true,
+                Drain::Hold => self.connection.hold = true,
+            }
         }
         if due.wake {
             if let Some(waker) = &self.connection.waker {
@@ -452,13 +486,16 @@ impl Turn<'_> {
         let mut acted = false;
         if self.wire(leg).connecting && self.wire(leg).writable {
             acted = true;
-            let result = self.finish_connect(leg);
+            let result = self.finish_connect();
             if !self.connection.lingering {
                 session.connected(self, result)?;
             }
             if result.is_err() {
                 return Ok(true);
             }
+        }
+        if self.wire(leg).failed && self.find_failure(session, leg) {
+            return Ok(true);
         }
         if self.wire(leg).outbox.is_some() && self.wire(leg).writable && self.tools.budget > 0 {
             acted = true;
@@ -503,16 +540,21 @@ impl Turn<'_> {
         self.connection.wire_mut(leg).expect("only a leg that is there is served")
     }
 
-    fn finish_connect(&mut self, leg: Leg) -> Result<(), i32> {
+    /// Whether a leg that is not being read has been reset: nobody would find out otherwise.
+    fn find_failure(&mut self, session: &dyn Session, leg: Leg) -> bool {
+        if self.wire(leg).connecting || self.may_read(session, leg) {
+            // Reading tells, behind what has come before.
+            return false;
+        }
         let wire = self.wire_mut(leg);
-        wire.connecting = false;
-        let failed = match wire.socket.options().take_error() {
-            Ok(None) => return Ok(()),
-            Ok(Some(error)) | Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
-        };
-        // The session decides what becomes of the near leg; there is no far one.
-        self.connection.far = None;
-        Err(failed)
+        wire.failed = false;
+        match wire.socket.options().take_error() {
+            Ok(Some(error)) | Err(error) => {
+                self.broken(leg, "recv", &error);
+                true
+            }
+            Ok(None) => false,
+        }
     }
 
     fn may_read(&self, session: &dyn Session, leg: Leg) -> bool {
@@ -552,7 +594,7 @@ impl Turn<'_> {
                         wire.readable = false;
                         wire.careful = false;
                     }
-                    _ => self.broken(leg, &error),
+                    _ => self.broken(leg, "recv", &error),
                 }
                 return Ok(());
             }
@@ -565,10 +607,7 @@ impl Turn<'_> {
         if count < room && !wire.careful {
             wire.readable = false;
         }
-        if leg == Leg::Near {
-            self.connection.record.count_received(count);
-        }
-        self.moved();
+        self.received(leg, count);
         let data = &scratch[..count];
         if let Some(to) = pipe_to {
             let budget = self.tools.budget;
@@ -708,7 +747,7 @@ impl Turn<'_> {
                         break;
                     }
                     _ => {
-                        self.broken(leg, &error);
+                        self.broken(leg, "send", &error);
                         return None;
                     }
                 },
@@ -739,10 +778,29 @@ impl Turn<'_> {
 
     fn sent(&mut self, leg: Leg, count: usize) {
         self.tools.budget = self.tools.budget.saturating_sub(count);
-        if leg == Leg::Near {
-            self.connection.record.count_sent(count);
+        match leg {
+            Leg::Near => self.connection.record.count_sent(count),
+            Leg::Far => {
+                self.connection.asked = true;
+                if let Some(far) = self.connection.record.far() {
+                    far.count_sent(count);
+                }
+            }
         }
         self.progress();
+    }
+
+    fn received(&mut self, leg: Leg, count: usize) {
+        match leg {
+            Leg::Near => self.connection.record.count_received(count),
+            Leg::Far => {
+                self.connection.asked = false;
+                if let Some(far) = self.connection.record.far() {
+                    far.count_received(count);
+                }
+            }
+        }
+        self.moved();
     }
 
     fn progress(&mut self) {
@@ -762,7 +820,7 @@ impl Turn<'_> {
     }
 
     /// A leg failed. What the peer or the network did is a reset, or an error with its text.
-    fn broken(&mut self, leg: Leg, error: &io::Error) {
+    fn broken(&mut self, leg: Leg, step: &str, error: &io::Error) {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         let wire = self.wire_mut(leg);
         wire.readable = false;
@@ -777,7 +835,11 @@ impl Turn<'_> {
             self.connection.end(ClosedBy::Reset, None, true);
         } else {
             // Also the far leg's reset: the near one is reset, so that a cut is not read as an end.
-            self.connection.end(ClosedBy::Error, Some(super::error::strerror(errno)), true);
+            let mut text = strerror(errno);
+            if let (Leg::Far, Some(far)) = (leg, self.connection.record.far()) {
+                text = format!("{step} {}: {text}", far.remote());
+            }
+            self.connection.end(ClosedBy::Error, Some(text), true);
         }
     }
 
@@ -1012,24 +1074,13 @@ impl Io for Turn<'_> {
     }
 
     fn connect(&mut self, target: Endpoint) {
-        if self.connection.far.is_some() {
-            self.connection.due().refused = Some(libc::EISCONN);
-            return;
-        }
-        let mut wire = match begin_connect(target) {
-            Ok(socket) => Wire::new(socket),
-            Err(error) => {
-                // Told like any other failure, in the next turn: nothing calls back from here.
-                self.connection.due().refused = error.raw_os_error();
-                return;
-            }
-        };
-        wire.connecting = true;
-        wire.readable = false;
-        wire.writable = false;
-        match register(self.tools, &wire.socket, leg_token(self.token, Leg::Far)) {
-            Ok(()) => self.connection.far = Some(Box::new(wire)),
-            Err(error) => self.connection.due().refused = error.raw_os_error(),
+        self.begin_connect(target);
+    }
+
+    fn local(&self, leg: Leg) -> Option<Endpoint> {
+        match leg {
+            Leg::Near => Some(self.connection.record.local()),
+            Leg::Far => self.far_end(),
         }
     }
 
@@ -1037,18 +1088,5 @@ impl Io for Turn<'_> {
         let Self { connection, tools, token } = self;
         let make = || Box::new(Waker::new(Arc::clone(&tools.bell), *token));
         (**connection.waker.get_or_insert_with(make)).clone()
-    }
-}
-
-fn begin_connect(target: Endpoint) -> io::Result<Socket> {
-    let socket = socket2::Socket::new(
-        Domain::for_address(target.address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    let _ = socket.set_tcp_nodelay(true);
-    match socket.connect(&target.address.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(Socket::new(socket)),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
 
 use super::error::{Error, Result};
-use super::{registry, sys};
+use super::{loops, registry, sys};
 
 /// Bumped in every forked child, so that it differs from that of all it inherits.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -29,13 +29,16 @@ pub(crate) fn watch() {
 extern "C" fn prepare() {
     FORKED.store(true, Relaxed);
     registry::lock_for_fork();
+    loops::lock_for_fork();
 }
 
 extern "C" fn parent() {
+    loops::unlock_after_fork();
     registry::unlock_after_fork();
 }
 
 extern "C" fn child() {
+    loops::unlock_after_fork();
     registry::unlock_after_fork();
     GENERATION.fetch_add(1, Relaxed);
     let used = (USED.load(Relaxed) as usize).min(TABLE_SIZE);

@@ -17,6 +17,7 @@ mod handoff;
 pub mod ledger;
 pub mod limits;
 mod listener;
+mod loops;
 pub mod options;
 pub mod process;
 pub mod record;

@@ -131,6 +131,56 @@ pub enum Role {
     Client,
 }
 
+/// The account of a connection's far leg.
+#[derive(Debug)]
+pub struct Far {
+    local: Endpoint,
+    remote: Endpoint,
+    received: Counters,
+    sent: Counters,
+}
+
+impl Far {
+    /// Opens the account of a leg that is being opened.
+    pub(crate) fn new(local: Endpoint, remote: Endpoint) -> Self {
+        Self { local, remote, received: Counters::default(), sent: Counters::default() }
+    }
+
+    /// Our side.
+    #[must_use]
+    pub fn local(&self) -> Endpoint {
+        self.local
+    }
+
+    /// Where it leads to.
+    #[must_use]
+    pub fn remote(&self) -> Endpoint {
+        self.remote
+    }
+
+    /// What came in on it.
+    #[must_use]
+    pub fn received(&self) -> Flow {
+        self.received.get()
+    }
+
+    /// What went out on it.
+    #[must_use]
+    pub fn sent(&self) -> Flow {
+        self.sent.get()
+    }
+
+    /// Counts a receive. Only the owner of the connection calls it.
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.received.count(bytes);
+    }
+
+    /// Counts a send. Only the owner of the connection calls it.
+    pub(crate) fn count_sent(&self, bytes: usize) {
+        self.sent.count(bytes);
+    }
+}
+
 /// The account of one connection, live until it is closed.
 #[derive(Debug)]
 pub struct Record {
@@ -144,6 +194,7 @@ pub struct Record {
     received: Counters,
     sent: Counters,
     gauge: Gauge,
+    far: OnceLock<Box<Far>>,
     end: OnceLock<Box<End>>,
 }
 
@@ -160,6 +211,7 @@ impl Record {
             received: Counters::default(),
             sent: Counters::default(),
             gauge: Gauge::none(),
+            far: OnceLock::new(),
             end: OnceLock::new(),
         }
     }
@@ -222,6 +274,12 @@ impl Record {
         self.sent.get()
     }
 
+    /// The far leg; None where there is none, or not yet.
+    #[must_use]
+    pub fn far(&self) -> Option<&Far> {
+        self.far.get().map(|far| &**far)
+    }
+
     /// What ended it; None while it is open.
     #[must_use]
     pub fn closed_by(&self) -> Option<ClosedBy> {
@@ -260,6 +318,12 @@ impl Record {
     /// Counts a send of such a connection.
     pub(crate) fn count_sent_shared(&self, bytes: usize) {
         self.sent.count_shared(bytes);
+    }
+
+    /// Adds the account of its far leg, which is there from now on.
+    pub(crate) fn open_far(&self, far: Box<Far>) {
+        let again = self.far.set(far);
+        debug_assert!(again.is_ok(), "a far leg is opened once");
     }
 
     pub(crate) fn has_received(&self) -> bool {

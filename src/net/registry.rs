@@ -6,8 +6,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::endpoint::Endpoint;
 use super::shared::Shared;
-use super::sys;
+use super::{loops, sys};
 
 static SERVERS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
@@ -43,6 +44,14 @@ pub(crate) fn holder(address: SocketAddr, asking: &Arc<Shared>) -> Option<Arc<Sh
             held.port() == address.port() && address.port() != 0 && overlap(held.ip(), address.ip())
         })
     })
+}
+
+/// Where the server of this process that is reached at `address` passes connections on to.
+pub(crate) fn beyond(address: SocketAddr) -> Vec<Endpoint> {
+    let servers = all();
+    let reached =
+        |server: &&Arc<Shared>| server.site().is_some_and(|site| loops::is_at(address, &site));
+    servers.iter().filter(reached).flat_map(|server| server.leads_to()).collect()
 }
 
 fn overlap(held: IpAddr, asked: IpAddr) -> bool {

@@ -1,6 +1,7 @@
 //! Names to addresses, by the system's resolver. Must never block a caller who can be interrupted:
 //! the resolver runs on a thread of its own that owns nothing but its result.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,10 +15,8 @@ use super::error::{Error, Result};
 use super::sys::{self, PollFd, ResolverError};
 use super::wake::{EventFd, Waiter};
 
-type Answer = std::result::Result<Vec<SocketAddr>, ResolverError>;
-
 struct Question {
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<Result<Vec<SocketAddr>>>>,
     done: EventFd,
 }
 
@@ -34,36 +33,52 @@ pub(crate) fn addresses(
     if let Some(address) = target.numeric() {
         return Ok(vec![address]);
     }
-    let step = "resolve";
-    let done = EventFd::new().map_err(|error| Error::os(step, target.host(), &error))?;
-    let question = Arc::new(Question { answer: Mutex::new(None), done });
-    let (asked, host, port) = (Arc::clone(&question), target.host().to_owned(), target.port());
+    let failed = |error: std::io::Error| Error::os("resolve", target.host(), &error);
+    let question =
+        Arc::new(Question { answer: Mutex::new(None), done: EventFd::new().map_err(failed)? });
+    let asked = Arc::clone(&question);
+    ask(target, passive, move |answer| {
+        *asked.answer.lock() = Some(answer);
+        asked.done.set();
+    })
+    .map_err(failed)?;
+    if !waiter.wait(&mut [PollFd::readable(question.done.as_fd())], deadline)? {
+        return Err(Error::TimedOut { step: "resolve", target: target.host().to_owned() });
+    }
+    let answer = question.answer.lock().take();
+    answer.unwrap_or_else(|| Err(nothing(target.host())))
+}
+
+/// Has `then` hear all addresses of a target, on a thread that owns nothing else and that nobody waits
+/// for. Never blocks.
+pub(crate) fn ask(
+    target: &Target,
+    passive: bool,
+    then: impl FnOnce(Result<Vec<SocketAddr>>) + Send + 'static,
+) -> io::Result<()> {
+    let (host, port) = (target.host().to_owned(), target.port());
     let spawn = || {
         thread::Builder::new().name("rsock-resolve".to_owned()).spawn(move || {
-            let mut answer = sys::getaddrinfo(Some(&host), None, passive);
-            if let Ok(found) = &mut answer {
-                for address in found {
-                    address.set_port(port);
-                    *address = canonical(*address);
+            then(match sys::getaddrinfo(Some(&host), None, passive) {
+                Ok(found) if found.is_empty() => Err(nothing(&host)),
+                Ok(mut found) => {
+                    for address in &mut found {
+                        address.set_port(port);
+                        *address = canonical(*address);
+                    }
+                    Ok(found)
                 }
-            }
-            *asked.answer.lock() = Some(answer);
-            asked.done.set();
+                Err(ResolverError { code, text }) => Err(Error::Resolve { host, code, text }),
+            });
         })
     };
-    sys::with_signals_blocked(spawn).map_err(|error| Error::os(step, target.host(), &error))?;
-    if !waiter.wait(&mut [PollFd::readable(question.done.as_fd())], deadline)? {
-        return Err(Error::TimedOut { step, target: target.host().to_owned() });
-    }
-    match question.answer.lock().take() {
-        Some(Ok(found)) if !found.is_empty() => Ok(found),
-        Some(Err(ResolverError { code, text })) => {
-            Err(Error::Resolve { host: target.host().to_owned(), code, text })
-        }
-        _ => Err(Error::Resolve {
-            host: target.host().to_owned(),
-            code: libc::EAI_NONAME,
-            text: "no address of a stream socket".to_owned(),
-        }),
+    sys::with_signals_blocked(spawn).map(drop)
+}
+
+fn nothing(host: &str) -> Error {
+    Error::Resolve {
+        host: host.to_owned(),
+        code: libc::EAI_NONAME,
+        text: "no address of a stream socket".to_owned(),
     }
 }

@@ -15,12 +15,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::accept::{Acceptor, Taker, keep, start_worker};
-use super::endpoint::{Target, display};
+use super::endpoint::{Endpoint, Target, display};
 use super::error::{Error, Result};
 use super::gauge::Algorithm;
 use super::handoff::Handoff;
@@ -95,6 +95,12 @@ impl Server {
     /// `Error::Forked` in a child of the process that made it.
     pub fn check_origin(&self) -> Result<()> {
         self.shared.origin.check()
+    }
+
+    /// How others of this process find it, for as long as it is there.
+    #[must_use]
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour { name: self.config.name.clone(), shared: Arc::downgrade(&self.shared) }
     }
 
     /// Its books.
@@ -382,6 +388,13 @@ impl Server {
     fn do_start(&self, steps: &mut Steps, waiter: &mut dyn Waiter) -> Result<()> {
         let bound = steps.bound.expect("listening");
         let failed = |error: std::io::Error| Error::os("start", display(&bound), &error);
+        let shape = self.prepare(waiter).inspect_err(|_| {
+            // Whatever it says, the caller starts again from nothing.
+            *self.shared.address.lock() = None;
+            if let Some(listener) = steps.listener.take() {
+                listener.close();
+            }
+        })?;
         self.shared.stop.open_flag().map_err(failed)?;
         // From here to the end of this step a stop finds somebody to wait for.
         let alive = Alive::new(Threads(Arc::clone(&self.shared)));
@@ -390,7 +403,7 @@ impl Server {
         }
         let bell = Arc::new(EventFd::new().map_err(failed)?);
         *self.shared.bell.lock() = Some(Arc::clone(&bell));
-        let legs = 1;
+        let legs = if let Shape::Stream(service) = &shape { service.legs() } else { 1 };
         self.shared.most_admitted.store(self.shared.limits.admitted(legs), Relaxed);
         let listener = steps.listener.take().expect("listening");
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
@@ -398,7 +411,7 @@ impl Server {
             let _ = self.shared.algorithm.set(algorithm);
         }
         let mut workers = Vec::new();
-        let result = self.start_threads(listener, bound, bell, &mut workers);
+        let result = self.start_threads(&shape, listener, bound, bell, &mut workers);
         if let Err(error) = result {
             // The listener is closed by now. The workers that did start are seen off, so that the caller
             // may start anew.
@@ -418,9 +431,24 @@ impl Server {
         Ok(())
     }
 
+    /// What is to be done with each connection, by a service that knows where the server listens.
+    fn prepare(&self, waiter: &mut dyn Waiter) -> Result<Shape> {
+        let Shape::Stream(service) = &self.config.shape else {
+            return Ok(self.config.shape.clone());
+        };
+        let site = self.shared.site().expect("listening");
+        let service = match service.prepare(&site, waiter)? {
+            Some(own) => own,
+            None => Arc::clone(service),
+        };
+        *self.shared.service.lock() = Some(Arc::clone(&service));
+        Ok(Shape::Stream(service))
+    }
+
     /// Starts what serves: workers and the accept thread, or the latter alone.
     fn start_threads(
         &self,
+        shape: &Shape,
         listener: Listener,
         bound: SocketAddr,
         bell: Arc<EventFd>,
@@ -428,7 +456,7 @@ impl Server {
     ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let name = "rsock-accept".to_owned();
-        let taker = match &self.config.shape {
+        let taker = match shape {
             Shape::Accept => {
                 shared.handoff.open(listener)?;
                 let keeper = Arc::clone(&shared);
@@ -522,6 +550,32 @@ impl Drop for Server {
             // are closed: taking it apart could only do harm.
             std::mem::forget(Arc::clone(&self.shared));
         }
+    }
+}
+
+/// A server of this process as others know it: where it is. Keeps nothing alive.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    name: String,
+    shared: Weak<Shared>,
+}
+
+impl Neighbour {
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address it is bound to; None before that and after its end.
+    #[must_use]
+    pub fn address(&self) -> Option<Endpoint> {
+        let shared = self.shared.upgrade()?;
+        if !shared.origin.is_here() {
+            std::mem::forget(shared);
+            return None;
+        }
+        shared.address().filter(|_| !shared.has_ended()).map(Endpoint::tcp)
     }
 }
 

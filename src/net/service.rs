@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use super::error::strerror;
+use super::error::{Result, strerror};
 use super::record::ClosedBy;
+use super::wake::Waiter;
 
 /// One socket of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +43,16 @@ impl<E: std::error::Error> From<E> for SessionError {
 }
 
 /// What every hearing of an event returns.
-pub type Heard<T = ()> = Result<T, SessionError>;
+pub type Heard<T = ()> = std::result::Result<T, SessionError>;
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// Its own address, an unspecified one where it takes connections to all of the machine's.
+    pub local: Endpoint,
+    /// Whether "::" is for IPv4 too.
+    pub dual_stack: bool,
+}
 
 /// What becomes of the connections of a server: the shapes that there are.
 #[derive(Clone)]
@@ -66,6 +76,22 @@ pub trait Service: Send + Sync {
     /// The same service on datagrams; None where it has no such form.
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
         None
+    }
+
+    /// Called on the thread that starts a server, before anything is served: may block, through
+    /// `waiter` alone, and may refuse. What is returned serves that server in its place.
+    fn prepare(&self, _site: &Site, _waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
+        Ok(None)
+    }
+
+    /// Legs of a connection, which is to say descriptors, at the most.
+    fn legs(&self) -> u64 {
+        1
+    }
+
+    /// Where connections are passed on to, as far as that is known: what a server may not be part of.
+    fn leads_to(&self) -> Vec<Endpoint> {
+        Vec::new()
     }
 
     /// Lets the connections of a batch (at most `BATCH_CONNECTIONS`, about `BATCH_BYTES`) hear what
@@ -113,7 +139,7 @@ pub trait Session: Send {
 
     /// How `Io::connect` ended; the error is an errno(3). Without an answer of its own the session
     /// fails with it.
-    fn connected(&mut self, _io: &mut dyn Io, result: Result<(), i32>) -> Heard {
+    fn connected(&mut self, _io: &mut dyn Io, result: std::result::Result<(), i32>) -> Heard {
         result.map_err(|errno| SessionError(format!("connect: {}", strerror(errno))))
     }
 
@@ -152,6 +178,9 @@ pub trait Session: Send {
 pub enum Drain {
     /// The engine closes as soon as nothing is unread and nothing unsent.
     Finish,
+    /// As `Finish`, once the far leg has had the last word: where what went out on it has been answered,
+    /// as far as bytes can tell.
+    Answered,
     /// The session closes by itself.
     Hold,
 }
@@ -186,8 +215,12 @@ pub trait Io {
     /// Sets the timer of a key, replacing its earlier setting; None takes it away.
     fn set_timer(&mut self, key: u32, after: Option<Duration>);
 
-    /// Opens the far leg, once. `connected` is heard when it is there, or not.
+    /// Opens the far leg; `connected` is heard when it is there, or not. One that is still being
+    /// opened is given up for it, unheard; one that is there stays (EISCONN).
     fn connect(&mut self, target: Endpoint);
+
+    /// Our own end of a leg, the far one's from `connect` on; None where there is no such leg.
+    fn local(&self, leg: Leg) -> Option<Endpoint>;
 
     /// What another thread wakes this session with.
     fn waker(&mut self) -> Waker;

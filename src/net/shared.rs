@@ -21,6 +21,7 @@ use super::ledger::Ledger;
 use super::limits::Limits;
 use super::options::SocketOptions;
 use super::server::Config;
+use super::service::{Service, Site};
 use super::steps::{State, Steps};
 use super::stop::{Alive, Asked, Cause, Stop, StopReport};
 use super::sys::{self, PollFd};
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) most_workers: usize,
     pub(super) drain: Duration,
     pub(super) address: Mutex<Option<SocketAddr>>,
+    /// What it serves with, while it does.
+    pub(super) service: Mutex<Option<Arc<dyn Service>>>,
     admitted: AtomicUsize,
     /// How many connections each address has; looked at only under `Limits::per_host`.
     hosts: Mutex<HashMap<IpAddr, usize>>,
@@ -79,6 +82,7 @@ impl Shared {
             most_workers,
             drain: config.drain,
             address: Mutex::new(None),
+            service: Mutex::new(None),
             admitted: AtomicUsize::new(0),
             hosts: Mutex::new(HashMap::new()),
             most_admitted: AtomicUsize::new(usize::MAX),
@@ -92,6 +96,18 @@ impl Shared {
     /// The address it is bound to; None before that and after its end.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         *self.address.lock()
+    }
+
+    /// Where it listens; None as with `address`.
+    pub(crate) fn site(&self) -> Option<Site> {
+        let local = Endpoint::tcp(self.address()?);
+        Some(Site { local, dual_stack: self.options.dual_stack })
+    }
+
+    /// Where it passes connections on to.
+    pub(crate) fn leads_to(&self) -> Vec<Endpoint> {
+        let service = self.service.lock().clone();
+        service.map_or_else(Vec::new, |service| service.leads_to())
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -267,6 +283,7 @@ impl Shared {
         }
         // From here on its port is no longer its own.
         *self.address.lock() = None;
+        *self.service.lock() = None;
         Ok(Some(self.stop.report(self.errors.load(Relaxed), waiter)))
     }
 }

@@ -137,7 +137,7 @@ impl Worker {
         });
         let bell: Arc<dyn Bell> = Arc::clone(&inbox) as Arc<dyn Bell>;
         let worker = Self {
-            tools: Tools::new(poll, bell, shared.limits.clone()),
+            tools: Tools::new(poll, bell, shared.limits.clone(), shared.options.clone()),
             shared,
             inbox: Arc::clone(&inbox),
             messages,

@@ -297,12 +297,26 @@ impl Record {
         self.inner.sent().bytes * 8
     }
 
+    /// The account of the leg to the target of a Forward, a Leg; None where there is none, or not yet.
+    #[getter]
+    fn far<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(far) = self.inner.far() else { return Ok(None) };
+        let fields = PyDict::new(py);
+        fields.set_item("local", endpoint(py, &far.local())?)?;
+        fields.set_item("remote", endpoint(py, &far.remote())?)?;
+        fields.set_item("messages_in", far.received().messages)?;
+        fields.set_item("messages_out", far.sent().messages)?;
+        fields.set_item("bytes_in", far.received().bytes)?;
+        fields.set_item("bytes_out", far.sent().bytes)?;
+        object(py, "Leg", &fields).map(Some)
+    }
+
     /// What ended it; None while it is open.
     ///
     /// - "peer": the peer finished first (FIN), and got all that it was owed.
     /// - "reset": the peer's RST. A client that closes with data unread sends one, too.
     /// - "local": Python closed it, or its handler returned.
-    /// - "service": a service in Rust ended it.
+    /// - "service": a service in Rust ended it; of a Forward, its target finished first.
     /// - "limit": a limit did; `limit` names it.
     /// - "error": an error of ours, of the service or of its handler; `error` has its words.
     /// - "stop": the server stopped, in peace or at the deadline (its StopReport counts each).

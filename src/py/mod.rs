@@ -32,7 +32,7 @@ mod _rsock {
     #[pymodule_export]
     use super::server::{Server, stop_all};
     #[pymodule_export]
-    use super::service::{Accept, Echo, Handler, Service};
+    use super::service::{Accept, Echo, Forward, Handler, Service};
     #[pymodule_export]
     use super::stream::Stream;
 

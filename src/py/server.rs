@@ -92,6 +92,11 @@ impl Server {
         Ok(&self.inner)
     }
 
+    /// How a service finds it.
+    pub(super) fn neighbour(&self, py: Python<'_>) -> PyResult<net::server::Neighbour> {
+        self.here(py).map(net::server::Server::neighbour)
+    }
+
     fn stopped<'py>(
         &self,
         py: Python<'py>,

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "one binary: nothing of it is reached from outside")]
 
 mod edges;
+mod forward;
 mod fuzz;
 mod handoff;
 mod rehearsal;

@@ -2,5 +2,7 @@
 //! anything but name them.
 
 mod echo;
+mod forward;
 
 pub use echo::Echo;
+pub use forward::{Forward, To};

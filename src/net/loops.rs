@@ -1,0 +1,134 @@
+//! Forwarders that would lead back to themselves. Owns what is known of the connections that forwarders
+//! of this process have opened; must never open a connection, nor keep one alive.
+//!
+//! Two nets: before a server starts, where its target leads to is followed through the servers of
+//! this process. While it runs, each connection that a forwarder opens is written down together with
+//! the forwarders it has come through, so that one that comes back, by whatever way the first net does
+//! not see (a name that has moved, two that started at the same moment), is known by its addresses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::endpoint::{Endpoint, canonical};
+use super::service::Site;
+use super::{registry, sys};
+
+/// A connection by its two addresses: the side that connects first.
+type Way = (SocketAddr, SocketAddr);
+
+/// The connections that forwarders of this process have open, and through which forwarders each has
+/// come.
+static OPENED: Mutex<BTreeMap<Way, Arc<[Hop]>>> = Mutex::new(BTreeMap::new());
+
+/// Held across a fork, as the registry is.
+pub(crate) fn lock_for_fork() {
+    MutexGuard::leak(OPENED.lock());
+}
+
+pub(crate) fn unlock_after_fork() {
+    sys::force_unlock(&OPENED);
+}
+
+/// One forwarder of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hop(u64);
+
+impl Hop {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        Self(NUMBER.fetch_add(1, Relaxed))
+    }
+}
+
+/// The forwarders of this process that a connection has come through on its way to us; none for one
+/// that comes from anywhere else.
+pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[Hop]> {
+    OPENED.lock().get(&(remote.address, local.address)).cloned().unwrap_or_default()
+}
+
+/// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
+pub(crate) struct Opening(MutexGuard<'static, BTreeMap<Way, Arc<[Hop]>>>);
+
+impl Opening {
+    /// To be held over a connect that does not wait.
+    pub(crate) fn begin() -> Self {
+        Self(OPENED.lock())
+    }
+
+    /// Writes down the connection that was opened, with the forwarders before this one.
+    pub(crate) fn done(
+        mut self,
+        local: Endpoint,
+        remote: Endpoint,
+        trail: &[Hop],
+        own: Hop,
+    ) -> Opened {
+        let way = (local.address, reached(remote.address));
+        self.0.insert(way, trail.iter().copied().chain([own]).collect());
+        Opened(way)
+    }
+}
+
+/// A connection that a forwarder has opened; forgotten when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Opened(Way);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        OPENED.lock().remove(&self.0);
+    }
+}
+
+/// What one connects with who asks for the unspecified address: this machine.
+pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
+    match canonical(address) {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), v4.port())
+        }
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), v6.port())
+        }
+        address => address,
+    }
+}
+
+/// Whether what connects to `target` comes to `site`, directly or through other servers of this process.
+pub(crate) fn leads_back(target: SocketAddr, site: &Site) -> bool {
+    let mut seen = Vec::new();
+    let mut ahead = vec![reached(target)];
+    while let Some(next) = ahead.pop() {
+        if is_at(next, site) {
+            return true;
+        }
+        if !seen.contains(&next) {
+            seen.push(next);
+            ahead.extend(registry::beyond(next).into_iter().map(|hop| reached(hop.address)));
+        }
+    }
+    false
+}
+
+/// Whether what connects to `target` is accepted at `site`.
+pub(crate) fn is_at(target: SocketAddr, site: &Site) -> bool {
+    let own = site.local.address;
+    if own.port() != target.port() {
+        return false;
+    }
+    match own.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => target.is_ipv4() && is_ours(target),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            (target.is_ipv6() || site.dual_stack) && is_ours(target)
+        }
+        ip => ip == target.ip(),
+    }
+}
+
+/// Whether an address is one of this machine's: only such a one can be bound to.
+pub(crate) fn is_ours(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    address.ip().is_loopback() || UdpSocket::bind(reached(address)).is_ok()
+}
