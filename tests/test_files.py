@@ -14,8 +14,9 @@ import signal
 import smtplib
 import socket
 import socketserver
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -690,6 +691,41 @@ def sent(pair: Pair, file: Any, *arguments: Any) -> tuple[object, object, bytes]
     result = outcome(lambda: stream.sendfile(file, *arguments))
     stream.shutdown(socket.SHUT_WR)
     return result, outcome(file.tell), read_to_end(peer)
+
+
+# Offsets and counts, right and odd.
+PARTS: list[tuple[Any, ...]] = [
+    *((), (0,), (3,), (10,), (100,), (True,), (-1,), (-1 << 70,)),
+    *((1.0,), ("1",), (1 << 40,), ((1 << 63) - 20,), ((1 << 63) - 1,), (1 << 63,), (1 << 70,)),
+    *((0, None), (0, 4), (3, 4), (3, 400), (0, 10), (0, True), (0, False), (0, 0), (0, -1)),
+    *((0, 1.0), (0, "4"), (0, (1 << 63) - 1), (0, 1 << 63), (2, 1 << 64), (0, 1 << 70)),
+    *(((1 << 63) - 1, 1 << 63), (-1, 0), (1 << 70, 1 << 70)),
+]
+FILES: dict[str, Callable[[Path], Any]] = {
+    "buffered": lambda path: path.open("rb"),
+    "unbuffered": lambda path: path.open("rb", buffering=0),
+    "in memory": lambda path: io.BytesIO(path.read_bytes()),
+    "for writing only": lambda path: path.open("ab"),
+}
+
+
+@pytest.mark.parametrize("make", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("role", OURS)
+def test_offset_and_count_mean_what_they_mean_to_a_socket(
+    role: str, digits: Path, make: Callable[[Path], Any]
+) -> None:
+    def sent_by(role: str, arguments: tuple[Any, ...]) -> object:
+        with connected(role) as pair, make(digits) as file:
+            if file.readable():
+                file.read(4)
+            return sent(pair, file, *arguments)
+
+    for part in PARTS:
+        as_socket = part
+        if sys.version_info < (3, 13) and len(part) == 2 and isinstance(part[1], int):
+            # Until then a socket takes no count that is more than any file can have.
+            as_socket = (part[0], min(part[1], (1 << 63) - 1))
+        assert sent_by(role, part) == sent_by("socket", as_socket), part
 
 
 def test_a_file_in_memory_is_sent_from_where_it_stands(pair: Pair) -> None:

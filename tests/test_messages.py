@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from roles import OURS, ROLES, Pair, Stream, connected, outcome
+from roles import OURS, ROLES, Pair, Stream, connected, handled, outcome
 from support import (
+    Arrivals,
     Background,
     Signal,
     arrived,
@@ -28,6 +29,8 @@ from support import (
     reset,
     wait_until,
 )
+
+from rsock import Connection
 
 TEN_MIB = payload(10 << 20, seed=11)
 IOV_MAX = os.sysconf("SC_IOV_MAX")
@@ -469,6 +472,53 @@ def test_control_messages_may_come_from_a_generator(pair: Pair) -> None:
     assert peer.recv(10) == b"x"
 
 
+# What `sendmsg` may be given as control messages.
+CONTROL: dict[str, Any] = {
+    "none": [],
+    # TCP takes these...
+    "flags": [(SOL_SOCKET, SO_TIMESTAMPING, struct.pack("I", 0))],
+    "flags twice": ((SOL_SOCKET, SO_TIMESTAMPING, bytearray(4)),) * 2,
+    # ...thinks that these are for others...
+    "descriptors": [(SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))],
+    "of IP": [(IPPROTO_IP, 9_999, b"anything")],
+    "of odd sizes": [(IPPROTO_IP, 1, b""), (IPPROTO_IP, 2, b"1"), (IPPROTO_IP, 3, b"12345")],
+    # ...and refuses these.
+    "unknown": [(SOL_SOCKET, 9_999, b"1234")],
+    "short": [(SOL_SOCKET, SO_TIMESTAMPING, b"short")],
+    "unknown behind others": [(IPPROTO_IP, 1, b""), (SOL_SOCKET, 9_999, b"1234")],
+    "too large": [(IPPROTO_IP, 1, bytes(10 << 20))],
+    # No control messages at all.
+    "a number": 5,
+    "numbers": [5],
+    "bytes": b"ab",
+    "text within": [(1, 2, "text")],
+    "None within": [(1, 2, None)],
+    "text as level": [("1", 2, b"")],
+    "text as type": [(1, "2", b"")],
+    "a float as level": [(1.0, 2, b"")],
+    "a level beyond 32 bits": [(1 << 40, 2, b"")],
+    "a list within": [[IPPROTO_IP, 1, b""]],
+    "two parts": [(1, 2)],
+    "four parts": [(1, 2, b"", 4)],
+}
+
+
+@pytest.mark.parametrize("control", CONTROL.values(), ids=CONTROL)
+def test_control_messages_are_taken_and_refused_as_by_a_socket(
+    beside: tuple[Pair, Pair], control: Any
+) -> None:
+    def sent(pair: Pair) -> tuple[object, bytes]:
+        stream, peer = pair
+        result = outcome(lambda: stream.sendmsg([b"x"], control))
+        stream.shutdown(socket.SHUT_WR)
+        return result, read_to_end(peer)
+
+    plain, ours = map(sent, beside)
+    assert ours == plain
+    # Sent as a whole, or refused as a whole.
+    assert ours == (1, b"x") or ours[1] == b""
+
+
 @pytest.mark.parametrize("item", [(), (1,), (1, 2), (1, 2, b"", 4)], ids=str)
 def test_a_control_message_has_three_parts(pair: Pair, item: Any) -> None:
     stream, peer = pair
@@ -543,6 +593,172 @@ def test_dontwait_does_not_wait_for_the_timeout_either(ours: Pair, receive: Rece
         receive(stream, 4, socket.MSG_DONTWAIT)
 
 
+def waiting(receive: Receive, stream: Stream, size: int, flags: int) -> Background[bytes]:
+    """A receive that has found less than it was told to wait for."""
+    reading = Background(receive, stream, size, flags | socket.MSG_WAITALL)
+    wait_until(lambda: reading.asleep() or not reading.running)
+    return reading
+
+
+waits = pytest.mark.parametrize("flags", [0, socket.MSG_PEEK], ids=["taking", "peeking"])
+
+
+@every_receive
+@waits
+def test_waitall_waits_for_all(pair: Pair, receive: Receive, flags: int) -> None:
+    stream, peer = pair
+    peer.sendall(b"a")
+    arrived(peer)
+    reading = waiting(receive, stream, 4, flags)
+    for part in (b"b", b"cde"):
+        assert reading.running
+        peer.sendall(part)
+        arrived(peer)
+    assert reading.result() == b"abcd"
+    assert stream.recv(10) == (b"abcde" if flags else b"e")
+
+
+@pytest.mark.parametrize("name", ["recv", "recvmsg", "recv_into"])
+def test_waitall_waits_for_more_than_a_socket_holds(pair: Pair, name: str) -> None:
+    stream, peer = pair
+    reading = Background(RECEIVES[name], stream, len(TEN_MIB), socket.MSG_WAITALL)
+    peer.sendall(TEN_MIB)
+    assert reading.result() == TEN_MIB
+
+
+@pytest.mark.usefixtures("interrupts")
+@every_receive
+@waits
+def test_waitall_on_the_main_thread_lets_signals_in(
+    pair: Pair, receive: Receive, flags: int
+) -> None:
+    # The main thread waits in another way than the others do: it has to hear signals.
+    stream, peer = pair
+    with pytest.raises(KeyboardInterrupt), Signal() as sent:
+        receive(stream, 4, socket.MSG_WAITALL | flags)
+    assert sent.after < 0.5
+    late = threading.Timer(0.05, peer.sendall, [b"cd"])
+    peer.sendall(b"ab")
+    arrived(peer)
+    late.start()
+    assert receive(stream, 4, socket.MSG_WAITALL | flags) == b"abcd"
+    late.join()
+
+
+@every_receive
+@pytest.mark.parametrize("how", ["by flag", "by timeout"])
+def test_waitall_that_may_not_wait_gives_what_is_there(
+    pair: Pair, receive: Receive, how: str
+) -> None:
+    stream, peer = pair
+    peer.sendall(b"ab")
+    arrived(peer)
+    flags = socket.MSG_WAITALL
+    if how == "by flag":
+        flags |= socket.MSG_DONTWAIT
+    else:
+        stream.setblocking(False)
+    assert receive(stream, 4, flags | socket.MSG_PEEK) == b"ab"
+    assert receive(stream, 4, flags) == b"ab"
+    with pytest.raises(BlockingIOError):
+        receive(stream, 4, flags)
+
+
+@every_receive
+def test_waitall_meets_a_reset_only_in_the_next_call(pair: Pair, receive: Receive) -> None:
+    stream, peer = pair
+    peer.sendall(b"ab")
+    arrived(peer)
+    reading = waiting(receive, stream, 4, 0)
+    reset(peer)
+    assert reading.result() == b"ab"
+    with pytest.raises(ConnectionResetError):
+        receive(stream, 4, socket.MSG_WAITALL)
+
+
+@every_receive
+def test_waitall_ends_at_urgent_data(pair: Pair, receive: Receive) -> None:
+    stream, peer = pair
+    peer.sendall(b"ab")
+    arrived(peer)
+    reading = waiting(receive, stream, 4, 0)
+    peer.send(b"!", socket.MSG_OOB)
+    assert reading.result() == b"ab"
+    peer.sendall(b"cdef")
+    arrived(peer)
+    assert receive(stream, 4, socket.MSG_WAITALL) == b"cdef"
+
+
+@every_receive
+def test_waitall_to_look_looks_at_what_there_is_at_the_end(pair: Pair, receive: Receive) -> None:
+    stream, peer = pair
+    peer.sendall(b"ab")
+    arrived(peer)
+    reading = waiting(receive, stream, 4, socket.MSG_PEEK)
+    peer.close()
+    assert reading.result() == b"ab"
+    assert receive(stream, 4, socket.MSG_WAITALL) == b"ab"
+    assert receive(stream, 4, socket.MSG_WAITALL | socket.MSG_PEEK) == b""
+
+
+def test_control_messages_of_waitall_are_those_of_its_end(beside: tuple[Pair, Pair]) -> None:
+    def received(pair: Pair) -> object:
+        stream, peer = pair
+        stream.setsockopt(socket.IPPROTO_TCP, TCP_INQ, 1)
+        peer.sendall(b"ab")
+        arrived(peer)
+        room = socket.CMSG_SPACE(4)
+        reading = Background(stream.recvmsg, 4, room, socket.MSG_WAITALL)
+        wait_until(lambda: reading.asleep() or not reading.running)
+        peer.sendall(b"cdefg")
+        return reading.result()
+
+    plain, ours = map(received, beside)
+    assert ours == plain
+    left = [(socket.IPPROTO_TCP, TCP_CM_INQ, struct.pack("i", 3))]
+    assert plain == (b"abcd", left, 0, None)
+
+
+@every_receive
+def test_waitall_to_look_runs_out_of_time_and_takes_nothing(ours: Pair, receive: Receive) -> None:
+    # A plain socket with a time-out does not heed MSG_WAITALL, and returns what is there.
+    stream, peer = ours
+    peer.sendall(b"ab")
+    arrived(peer)
+    stream.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        receive(stream, 4, socket.MSG_WAITALL | socket.MSG_PEEK)
+    assert receive(stream, 2, 0) == b"ab"
+
+
+@every_receive
+@waits
+def test_closing_ends_a_waitall_of_another_thread(ours: Pair, receive: Receive, flags: int) -> None:
+    stream, peer = ours
+    peer.sendall(b"ab")
+    arrived(peer)
+    reading = waiting(receive, stream, 4, flags)
+    stream.close()
+    assert error_number(reading.result) == errno.EBADF
+
+
+def test_a_stop_ends_a_waitall_with_what_is_there() -> None:
+    looked: list[bytes] = []
+    arrivals = Arrivals()
+
+    def look(conn: Connection) -> None:
+        arrivals.here()
+        for flag in (socket.MSG_PEEK, 0):
+            looked.append(conn.recv(4, socket.MSG_WAITALL | flag))
+
+    with handled(look) as server, server.client(timeout=5.0) as client:
+        client.sendall(b"ab")
+        arrivals.until()
+        report = server.stop(10.0)
+        assert (report.forced, report.abandoned) == (0, 0)
+    assert looked == [b"ab", b"ab"]
+
+
 @every_receive
 def test_waitall_waits_no_longer_than_for_the_end(pair: Pair, receive: Receive) -> None:
     stream, peer = pair
@@ -552,15 +768,15 @@ def test_waitall_waits_no_longer_than_for_the_end(pair: Pair, receive: Receive) 
     assert receive(stream, 4, socket.MSG_WAITALL) == b""
 
 
-@pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
-def test_waitall_out_of_time_keeps_what_came(ours: Pair, name: str) -> None:
+@every_receive
+def test_waitall_out_of_time_keeps_what_came(ours: Pair, receive: Receive) -> None:
     # A plain socket with a time-out does not heed MSG_WAITALL, and returns what is there.
     stream, peer = ours
     peer.sendall(b"ab")
     arrived(peer)
     stream.settimeout(0.05)
     with pytest.raises(TimeoutError) as caught:
-        RECEIVES[name](stream, 4, socket.MSG_WAITALL)
+        receive(stream, 4, socket.MSG_WAITALL)
     assert partial(caught.value) == b"ab"
 
 

@@ -6,7 +6,6 @@ stays the method of the compiled class: nothing here may stand between a caller 
 """
 
 import builtins
-import errno
 import io
 import os
 import socket
@@ -22,6 +21,8 @@ __all__ = ["StreamMethods"]
 
 # What is read at a time from a file that has no descriptor.
 _PART: Final = 64 * 1024
+# No file has more bytes.
+_MOST: Final = (1 << 63) - 1
 
 # The modes of `makefile`, by what type checkers are told that it returns.
 _Text = Literal["r", "w", "rw", "wr", ""]
@@ -174,7 +175,8 @@ class StreamMethods(_Base):
         was sent, also when the call ends early.
 
         Blocks with the interpreter released. Raises ValueError for a text file, a count that is
-        not positive and a time-out of 0, OSError EINVAL for a negative offset, and as `sendall`.
+        not positive and a time-out of 0, OSError for an offset that the file cannot have, and as
+        `sendall`.
         """
         if "b" not in getattr(file, "mode", "b"):
             raise ValueError("file should be opened in binary mode")
@@ -186,13 +188,19 @@ class StreamMethods(_Base):
         if self.gettimeout() == 0:
             raise ValueError("non-blocking sockets are not supported")
         number = _regular(file)
-        if number is not None and isinstance(offset, int) and offset < 0:
-            raise OSError(errno.EINVAL, f"sendfile offset {offset}: must not be negative")
+        if number is not None:
+            try:
+                # For nothing yet: whether the system takes this file from this offset on.
+                os.sendfile(self.fileno(), number, offset, 0)
+            except OSError:
+                # As a socket does: to read from it tells what is wrong with it.
+                number = number if self.closed else None
         sent = 0
         try:
             if number is not None:
                 try:
-                    sent = self._send_file(number, offset, count)
+                    most = None if count is None else min(count, _MOST)
+                    sent = self._send_file(number, offset, most)
                 except BaseException as error:
                     sent = getattr(error, "sent", 0)
                     raise
@@ -200,7 +208,7 @@ class StreamMethods(_Base):
             if offset:
                 file.seek(offset)
             while count is None or sent < count:
-                part = file.read(_PART if count is None else min(_PART, count - sent))
+                part = memoryview(file.read(_PART if count is None else min(_PART, count - sent)))
                 if not part:
                     break
                 try:
@@ -208,7 +216,7 @@ class StreamMethods(_Base):
                 except BaseException as error:
                     sent += getattr(error, "sent", 0)
                     raise
-                sent += len(part)
+                sent += part.nbytes
             return sent
         finally:
             if sent and hasattr(file, "seek") and (number is not None or _can_seek(file)):

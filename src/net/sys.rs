@@ -188,6 +188,12 @@ impl PollFd {
         Self::new(fd, libc::POLLIN)
     }
 
+    /// Waits for input, urgent data or the peer's end (or an error).
+    #[must_use]
+    pub fn input(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP)
+    }
+
     /// Waits for room to write (or an error).
     #[must_use]
     pub fn writable(fd: BorrowedFd<'_>) -> Self {
@@ -202,6 +208,12 @@ impl PollFd {
     #[must_use]
     pub fn unused() -> Self {
         Self(libc::pollfd { fd: -1, events: 0, revents: 0 })
+    }
+
+    /// Whether the last `poll` for `input` found the end of it, and no error.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.0.revents & (libc::POLLRDHUP | libc::POLLERR) == libc::POLLRDHUP
     }
 
     /// Whether the last `poll` had anything to say about it.

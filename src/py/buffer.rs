@@ -101,21 +101,20 @@ impl<'py> Sink<'py> {
 thread_local! {
     /// Where `recv` receives to, so that it allocates only what has come. Taken for the length of a
     /// call: a signal handler may receive as well.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The most that one `recv` returns, whatever it is asked for. As much as a socket holds by default,
-/// and little enough to keep for each thread.
-const MOST: usize = 256 * 1024;
+/// The most that is lent: as much as a socket holds by default, and little enough to keep for each
+/// thread.
+pub(super) const SCRATCH: usize = 256 * 1024;
 
-/// Lends the thread's scratch buffer of at most `wanted` bytes.
+/// Lends the thread's scratch buffer of `wanted` bytes, at most `SCRATCH`.
 pub(super) fn with_scratch<T>(wanted: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
-    let mut scratch = SCRATCH.take();
-    let length = wanted.min(MOST);
-    if scratch.len() < length {
-        scratch.resize(length, 0);
+    let mut scratch = KEPT.take();
+    if scratch.len() < wanted {
+        scratch.resize(wanted, 0);
     }
-    let result = use_it(&mut scratch[..length]);
-    SCRATCH.set(scratch);
+    let result = use_it(&mut scratch[..wanted]);
+    KEPT.set(scratch);
     result
 }

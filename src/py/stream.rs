@@ -11,10 +11,10 @@ use std::time::Duration;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyTuple};
 
 use super::args::{self, length};
-use super::buffer::{Sink, Source, with_scratch};
+use super::buffer::{SCRATCH, Sink, Source, with_scratch};
 use super::error::exception;
 use super::ledger::Record;
 use super::process::object;
@@ -24,7 +24,7 @@ use crate::net;
 use crate::net::endpoint::{canonical, host_text};
 use crate::net::error::Error;
 use crate::net::error::Result;
-use crate::net::stream::OptionValue;
+use crate::net::stream::{Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
 use crate::net::wake::Waiter;
 
@@ -110,9 +110,10 @@ impl Stream {
         flags: i32,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let bufsize = length("bufsize", bufsize)?;
-        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
-            let taken =
-                self.attached(py, |stream, waiter| stream.recv_all(step, bufsize, flags, waiter))?;
+        if bufsize > SCRATCH {
+            let (taken, _) = self.attached(py, |stream, waiter| {
+                stream.receive_vec(step, bufsize, &mut [], flags, waiter)
+            })?;
             return Ok(PyBytes::new(py, &taken));
         }
         with_scratch(bufsize, |scratch| {
@@ -141,38 +142,19 @@ impl Stream {
             )));
         }
         let wanted = if nbytes == 0 { slice.len() } else { nbytes };
-        if flags & libc::MSG_WAITALL != 0 && flags & libc::MSG_PEEK == 0 {
-            let taken =
-                self.attached(py, |stream, waiter| stream.recv_all(step, wanted, flags, waiter))?;
-            slice[..taken.len()].copy_from_slice(&taken);
-            return Ok(taken.len());
-        }
         self.attached(py, |stream, waiter| stream.recv(step, &mut slice[..wanted], flags, waiter))
     }
 
-    /// recvmsg(2) into slices; the address is None, as it is for a connected stream.
-    fn receive_message<'py>(
-        &self,
+    /// What recvmsg(2) gives beside the data: control messages and flags.
+    fn beside_data<'py>(
         py: Python<'py>,
-        step: &'static str,
-        slices: &mut [IoSliceMut<'_>],
-        ancbufsize: isize,
-        flags: i32,
-    ) -> PyResult<(usize, Bound<'py, PyList>, i32)> {
-        let size = length("ancbufsize", ancbufsize)?;
-        if size > MOST_CONTROL {
-            return Err(PyValueError::new_err(format!(
-                "ancbufsize {size}: must be from 0 to {MOST_CONTROL}"
-            )));
-        }
-        let mut control = vec![0; size];
-        let message = self.attached(py, |stream, waiter| {
-            stream.receive_message(step, slices, &mut control, flags, waiter)
-        })?;
+        message: &Message,
+        control: &[u8],
+    ) -> PyResult<(Bound<'py, PyList>, i32)> {
         let control = control_messages(&control[..message.control])
             .into_iter()
             .map(|(level, kind, data)| (level, kind, PyBytes::new(py, data)));
-        Ok((message.bytes, PyList::new(py, control.collect::<Vec<_>>())?, message.flags))
+        Ok((PyList::new(py, control.collect::<Vec<_>>())?, message.flags))
     }
 
     fn read_until<'py>(
@@ -196,6 +178,31 @@ impl Stream {
             self.attached(py, |stream, waiter| stream.recv_until(step, delimiter, limit, waiter))?;
         Ok(PyBytes::new(py, &taken))
     }
+}
+
+/// Room for control messages of so many bytes.
+fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
+    let size = length("ancbufsize", ancbufsize)?;
+    if size > MOST_CONTROL {
+        return Err(PyValueError::new_err(format!(
+            "ancbufsize {size}: must be from 0 to {MOST_CONTROL}"
+        )));
+    }
+    Ok(vec![0; size])
+}
+
+/// A control message of three parts: level, type, data.
+fn one_control_message(item: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let parts = item.cast::<PySequence>().map_err(PyErr::from)?;
+    if parts.len()? != 3 {
+        return Err(PyTypeError::new_err(format!(
+            "a control message has three parts (level, type, data), not {}",
+            parts.len()?
+        )));
+    }
+    let data = Source::new(parts.get_item(2)?)?;
+    let (level, kind) = (parts.get_item(0)?.extract()?, parts.get_item(1)?.extract()?);
+    Ok(control_message(level, kind, data.as_slice()))
 }
 
 #[pymethods]
@@ -264,9 +271,7 @@ impl Stream {
         })
     }
 
-    /// Receives what is there, at most `bufsize` bytes (and at most 256 KiB, but with
-    /// MSG_WAITALL): recv(2). b"" means that
-    /// the peer has finished.
+    /// Receives what is there, at most `bufsize` bytes: recv(2). b"" means that the peer has finished.
     ///
     /// Blocks while nothing is there. Raises ConnectionResetError, TimeoutError, BlockingIOError
     /// (time-out 0), ValueError for a negative size.
@@ -317,7 +322,7 @@ impl Stream {
     }
 
     /// Receives data and control messages: recvmsg(2). Returns (data, [(level, type, data), …],
-    /// flags, None). Blocks and raises as `recv`; at most 256 KiB come at a time.
+    /// flags, None). Blocks and raises as `recv`.
     #[pyo3(signature = (bufsize, ancbufsize=0, flags=0))]
     fn recvmsg<'py>(
         &self,
@@ -326,12 +331,24 @@ impl Stream {
         ancbufsize: isize,
         flags: i32,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>, i32, NoAddress)> {
-        with_scratch(length("bufsize", bufsize)?, |scratch| {
-            let slices = &mut [IoSliceMut::new(scratch)];
-            let (count, control, flags) =
-                self.receive_message(py, "recvmsg", slices, ancbufsize, flags)?;
-            Ok((PyBytes::new(py, &scratch[..count]), control, flags, None))
-        })
+        let bufsize = length("bufsize", bufsize)?;
+        let mut control = room_for_control(ancbufsize)?;
+        let (data, message) = if bufsize > SCRATCH {
+            let (taken, message) = self.attached(py, |stream, waiter| {
+                stream.receive_vec("recvmsg", bufsize, &mut control, flags, waiter)
+            })?;
+            (PyBytes::new(py, &taken), message)
+        } else {
+            with_scratch(bufsize, |scratch| {
+                let message = self.attached(py, |stream, waiter| {
+                    let slices = &mut [IoSliceMut::new(scratch)];
+                    stream.receive_message("recvmsg", slices, &mut control, flags, waiter)
+                })?;
+                PyResult::Ok((PyBytes::new(py, &scratch[..message.bytes]), message))
+            })?
+        };
+        let (control, flags) = Self::beside_data(py, &message, &control)?;
+        Ok((data, control, flags, None))
     }
 
     /// As `recvmsg`, into writable buffers, filled one after the other. Returns (bytes, [(level, type,
@@ -350,9 +367,12 @@ impl Stream {
             .collect::<PyResult<Vec<_>>>()?;
         let mut slices: Vec<_> =
             sinks.iter_mut().map(|sink| IoSliceMut::new(sink.as_mut_slice())).collect();
-        let (count, control, flags) =
-            self.receive_message(py, "recvmsg_into", &mut slices, ancbufsize, flags)?;
-        Ok((count, control, flags, None))
+        let mut control = room_for_control(ancbufsize)?;
+        let message = self.attached(py, |stream, waiter| {
+            stream.receive_message("recvmsg_into", &mut slices, &mut control, flags, waiter)
+        })?;
+        let (control, flags) = Self::beside_data(py, &message, &control)?;
+        Ok((message.bytes, control, flags, None))
     }
 
     /// Sends buffers one after the other as if they were one, with control messages (level, type, data):
@@ -374,8 +394,7 @@ impl Stream {
         let mut control = Vec::new();
         if let Some(ancdata) = ancdata {
             for item in ancdata.try_iter()? {
-                let (level, kind, data): (i32, i32, Bound<'py, PyAny>) = item?.extract()?;
-                control.extend(control_message(level, kind, Source::new(data)?.as_slice()));
+                control.extend(one_control_message(&item?)?);
             }
         }
         address.map(args::address).transpose()?;

@@ -3,11 +3,14 @@
 //! call returns.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
 
 use super::{Deadline, Stream};
 use crate::net::error::{Error, Result};
+use crate::net::fork::Listed;
 use crate::net::sys::{self, PollFd};
 use crate::net::wake::Waiter;
 
@@ -18,15 +21,20 @@ const FIRST_RESERVE: usize = 64 * 1024;
 /// How much of a file is read at a time.
 const FILE_PART: usize = 256 * 1024;
 
+/// The end of the longest file there can be.
+const LAST_BYTE: u64 = i64::MAX as u64;
+
 /// What to wait for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interest {
     Readable,
+    /// The urgent mark as well, which is no input.
+    Input,
     Writable,
 }
 
 /// What recvmsg(2) gave.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Message {
     /// Bytes of data.
     pub bytes: usize,
@@ -67,7 +75,7 @@ impl Stream {
             if deadline.timeout == Some(Duration::ZERO) {
                 return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
             }
-            if interest == Interest::Readable && self.hush_if_draining(&socket) {
+            if interest != Interest::Writable && self.hush_if_draining(&socket) {
                 // Nothing is there and the server drains: from here on that is the end.
                 result = with(libc::MSG_DONTWAIT);
                 continue;
@@ -91,6 +99,7 @@ impl Stream {
             }
             let poll = match interest {
                 Interest::Readable => PollFd::readable(fd),
+                Interest::Input => PollFd::input(fd),
                 Interest::Writable => PollFd::writable(fd),
             };
             if !waiter.wait(&mut [poll], until)? {
@@ -123,7 +132,54 @@ impl Stream {
             // Nothing is asked, so that nothing need be waited for.
             return self.hold(step).map(|_| 0);
         }
+        if self.waits_for_all(flags) {
+            let buffers = &mut [IoSliceMut::new(buffer)];
+            return Ok(self.receive_message(step, buffers, &mut [], flags, waiter)?.bytes);
+        }
         self.recv_some(step, buffer, flags, &mut self.deadline(flags), waiter)
+    }
+
+    /// recvmsg(2) of up to `count` bytes into a vector that grows with what has come, so that a
+    /// mistaken length does not take the memory at once. Waits and ends as `recv`.
+    pub fn receive_vec(
+        &self,
+        step: &'static str,
+        count: usize,
+        control: &mut [u8],
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<(Vec<u8>, Message)> {
+        let _held = self.hold(step)?;
+        let mut deadline = self.deadline(flags);
+        let mut taken = Vec::new();
+        if !self.waits_for_all(flags) || flags & libc::MSG_PEEK != 0 {
+            if self.waits_for_all(flags) {
+                self.wait_for_input(step, count, &mut deadline, waiter)?;
+            }
+            let message =
+                self.attempt(step, Interest::Readable, &mut deadline, waiter, |fd, wait| {
+                    taken.resize(sys::unread(fd).max(FIRST_RESERVE).min(count), 0);
+                    receive(fd, &mut [IoSliceMut::new(&mut taken)], control, flags | wait)
+                })?;
+            taken.truncate(message.bytes);
+            self.count_received(message.bytes, count, flags);
+            return Ok((taken, message));
+        }
+        let mut message = Message::default();
+        while taken.len() < count {
+            let start = taken.len();
+            taken.resize(start + (count - start).min(start.max(FIRST_RESERVE)), 0);
+            let rest = &mut [IoSliceMut::new(&mut taken[start..])];
+            let part = self.receive_part(step, rest, control, flags, start, &mut deadline, waiter);
+            taken.truncate(start + part.as_ref().map_or(0, |part| part.bytes));
+            match part.and_then(|part| waiter.breathe().map(|()| part)) {
+                Ok(part) if part.bytes == 0 => break,
+                Ok(part) => message = part,
+                Err(error) => return Err(error.after(taken)),
+            }
+        }
+        message.bytes = taken.len();
+        Ok((taken, message))
     }
 
     fn recv_some(
@@ -145,37 +201,24 @@ impl Stream {
     /// Exactly `count` bytes; none where the peer has finished before the first of them, and
     /// `Incomplete` where it does so after it. What ends the call early carries what was taken.
     pub fn recv_exactly(&self, count: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
-        let taken = self.recv_all("recv_exactly", count, 0, waiter)?;
-        if taken.len() == count || taken.is_empty() {
-            return Ok(taken);
-        }
-        let wanted = format!("{count}");
-        Err(Error::Incomplete { wanted, got: taken.len() }.after(taken))
-    }
-
-    /// recv(2) with MSG_WAITALL, which the kernel does not do for a call that must not block: `count`
-    /// bytes, fewer where the peer finishes before.
-    pub fn recv_all(
-        &self,
-        step: &'static str,
-        count: usize,
-        flags: i32,
-        waiter: &mut dyn Waiter,
-    ) -> Result<Vec<u8>> {
+        let step = "recv_exactly";
         // One call, from the first byte to the last: a server that ends does not cut it in between.
         let _held = self.hold(step)?;
-        let flags = flags & !libc::MSG_WAITALL;
-        let mut deadline = self.deadline(flags);
+        let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         while taken.len() < count {
             let start = taken.len();
-            // Grows with what has come, so that a mistaken length does not take the memory at once.
+            // Grows with what has come, as in `receive_vec`.
             let room = (count - start).min(start.max(FIRST_RESERVE));
             taken.resize(start + room, 0);
-            let result = self.recv_some(step, &mut taken[start..], flags, &mut deadline, waiter);
+            let result = self.recv_some(step, &mut taken[start..], 0, &mut deadline, waiter);
             taken.truncate(start + result.as_ref().map_or(0, |&got| got));
             match result.and_then(|got| waiter.breathe().map(|()| got)) {
-                Ok(0) => break,
+                Ok(0) if start == 0 => break,
+                Ok(0) => {
+                    let wanted = format!("{count}");
+                    return Err(Error::Incomplete { wanted, got: start }.after(taken));
+                }
                 Ok(_) => {}
                 Err(error) => return Err(error.after(taken)),
             }
@@ -297,14 +340,132 @@ impl Stream {
     ) -> Result<Message> {
         let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut deadline = self.deadline(flags);
-        let message =
-            self.attempt(step, Interest::Readable, &mut deadline, waiter, |fd, wait| {
-                let flags = flags | wait;
-                let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, flags)?;
-                Ok(Message { bytes, control, flags })
-            })?;
-        self.count_received(message.bytes, asked, flags);
+        if !self.waits_for_all(flags) || asked == 0 {
+            return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
+        }
+        let _held = self.hold(step)?;
+        if flags & libc::MSG_PEEK != 0 {
+            self.wait_for_input(step, asked, &mut deadline, waiter)?;
+            return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
+        }
+        let mut message = Message::default();
+        let mut taken = 0;
+        while taken < asked {
+            let mut rest = behind(buffers, taken);
+            let part =
+                self.receive_part(step, &mut rest, control, flags, taken, &mut deadline, waiter);
+            taken += part.as_ref().map_or(0, |part| part.bytes);
+            match part.and_then(|part| waiter.breathe().map(|()| part)) {
+                Ok(part) if part.bytes == 0 => break,
+                // Control messages belong to the last bytes, as in a call that the kernel holds up.
+                Ok(part) => message = part,
+                Err(error) => {
+                    let mut partial =
+                        buffers.iter().map(|buffer| &**buffer).collect::<Vec<_>>().concat();
+                    partial.truncate(taken);
+                    return Err(error.after(partial));
+                }
+            }
+        }
+        message.bytes = taken;
         Ok(message)
+    }
+
+    /// One recvmsg(2) of a call that has taken `taken` bytes before. Behind the first of them the end
+    /// of input, an error or the urgent mark gives nothing, and is left for the next call to meet.
+    #[allow(clippy::too_many_arguments, reason = "what recvmsg takes, and what a wait takes")]
+    fn receive_part(
+        &self,
+        step: &'static str,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut [u8],
+        flags: i32,
+        taken: usize,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Message> {
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let interest = if taken > 0 { Interest::Input } else { Interest::Readable };
+        let mut over = None;
+        let message = self.attempt(step, interest, deadline, waiter, |fd, wait| {
+            if taken > 0 && sys::unread(fd) == 0 {
+                let mut input = [PollFd::input(fd)];
+                let announced = sys::poll(&mut input, Some(Instant::now()))? > 0;
+                // Asked again: input may have come between the two.
+                if announced && sys::unread(fd) == 0 {
+                    over = Some(input[0].ended());
+                    return Ok(Message::default());
+                }
+                if !announced {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
+            receive(fd, buffers, control, flags | wait)
+        })?;
+        match over {
+            Some(true) => self.saw_end(),
+            Some(false) => {}
+            None => self.count_received(message.bytes, asked, flags),
+        }
+        Ok(message)
+    }
+
+    /// Whether a receive is to be held up until all that it asks for is there. The kernel does it only
+    /// for a call that may block in it.
+    fn waits_for_all(&self, flags: i32) -> bool {
+        let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
+        flags & libc::MSG_WAITALL != 0
+            && flags & never == 0
+            && self.timeout() != Some(Duration::ZERO)
+    }
+
+    /// Waits until `count` bytes are there to be looked at, or no more will come before they are read:
+    /// behind an end, an error or urgent data.
+    fn wait_for_input(
+        &self,
+        step: &'static str,
+        count: usize,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let socket = self.hold(step)?;
+        if sys::unread(socket.as_fd()) >= count {
+            return Ok(());
+        }
+        // poll(2) would say at once, and ever again, that something is there. Epoll's edges tell of more.
+        let failed = |error: io::Error| Error::os(step, self.peer_text(), &error);
+        let mut edges = mio::Poll::new().map_err(failed)?;
+        let _listed = Listed::new(&edges);
+        let number = socket.as_fd().as_raw_fd();
+        let interest = mio::Interest::READABLE | mio::Interest::PRIORITY;
+        edges
+            .registry()
+            .register(&mut SourceFd(&number), mio::Token(0), interest)
+            .map_err(failed)?;
+        let mut events = mio::Events::with_capacity(1);
+        loop {
+            if sys::unread(socket.as_fd()) >= count || self.is_closed() {
+                return Ok(());
+            }
+            self.hush_if_draining(&socket);
+            let announced =
+                waiter.wait(&mut [PollFd::readable(edges.registry().as_fd())], deadline.at())?;
+            if !announced {
+                return Err(Error::TimedOut { step, target: self.peer_text() });
+            }
+            match edges.poll(&mut events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+            let last = |event: &mio::event::Event| {
+                event.is_read_closed() || event.is_error() || event.is_priority()
+            };
+            if events.iter().any(last) {
+                return Ok(());
+            }
+        }
     }
 
     /// sendmsg(2): from several buffers, with control messages. As much as there is room for.
@@ -341,9 +502,12 @@ impl Stream {
         let mut deadline = self.deadline(0);
         let mut buffer = vec![0; FILE_PART];
         loop {
-            let left = count.map_or(u64::MAX, |count| count - *sent);
+            let at = offset.saturating_add(*sent);
+            // pread(2) refuses what would end beyond the last byte a file can have.
+            let left =
+                count.map_or(u64::MAX, |count| count - *sent).min(LAST_BYTE - at.min(LAST_BYTE));
             let part = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_PART);
-            let got = sys::pread(file, &mut buffer[..part], offset + *sent)
+            let got = sys::pread(file, &mut buffer[..part], at)
                 .map_err(|error| Error::os("sendfile", format_args!("from fd {file}"), &error))?;
             if got == 0 {
                 return Ok(());
@@ -381,6 +545,26 @@ impl Stream {
             self.moved();
         }
     }
+}
+
+fn receive(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    control: &mut [u8],
+    flags: i32,
+) -> io::Result<Message> {
+    let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, flags)?;
+    Ok(Message { bytes, control, flags })
+}
+
+/// What is left of buffers behind their first `taken` bytes.
+fn behind<'a>(buffers: &'a mut [IoSliceMut<'_>], mut taken: usize) -> Vec<IoSliceMut<'a>> {
+    let rest = buffers.iter_mut().map(|buffer| {
+        let cut = taken.min(buffer.len());
+        taken -= cut;
+        IoSliceMut::new(&mut buffer[cut..])
+    });
+    rest.filter(|buffer| !buffer.is_empty()).collect()
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
