@@ -351,6 +351,91 @@ def test_a_refused_connect_leaves_the_client_usable(echo: Server) -> None:
         assert says_back(client)
 
 
+def begun(address: tuple[str, int]) -> Client:
+    """A client that has begun to connect, and did not wait for it."""
+    client = Client(timeout=0)
+    with pytest.raises(BlockingIOError) as caught:
+        client.connect(address)
+    assert caught.value.errno == errno.EINPROGRESS
+    return client
+
+
+def is_there(client: Client) -> bool:
+    return bool(select.select([], [client], [], 10.0)[1])
+
+
+def test_a_client_that_did_not_wait_has_its_account_once_it_is_connected() -> None:
+    with listener() as listening, begun(listening.getsockname()) as client:
+        assert is_there(client)
+        peer, address = listening.accept()
+        with peer:
+            record = client.record
+            assert record is not None
+            assert (record.role, record.id, record.closed_by) == ("client", client.id, None)
+            assert record.local.address == address == client.getsockname()
+            assert record.remote.address == listening.getsockname()
+            assert client.five_tuple[1:] == (*address, *listening.getsockname())
+            assert f"{address[0]}:{address[1]}" in repr(client)
+            assert client.send(b"counted") == 7
+            assert client.record == record
+            assert record.bytes_out == 7
+            # Told of the success late, it is the same connection.
+            assert client.connect_ex(listening.getsockname()) == 0
+            assert client.record == record
+            client.close()
+            assert record.closed_by == "local"
+
+
+def test_an_account_begins_with_the_first_byte_though_nobody_asked_for_it() -> None:
+    with listener() as listening, begun(listening.getsockname()) as client:
+        peer, _ = listening.accept()
+        with peer:
+            peer.sendall(b"hello")
+            arrived(peer)
+            assert client.recv(10) == b"hello"
+            reset(peer)
+            with pytest.raises(ConnectionResetError, match=f":{listening.getsockname()[1]}: "):
+                is_there(client)
+                client.recv(1)
+        assert client.record is not None
+        assert client.record.bytes_in == 5
+        client.close()
+        assert client.record.closed_by == "reset"
+
+
+@pytest.mark.parametrize("end", [Client.close, Client.abort, Client.detach])
+def test_a_client_that_nobody_asked_before_its_end_has_an_account(
+    end: Callable[[Client], int | None],
+) -> None:
+    with listener() as listening, begun(listening.getsockname()) as client:
+        assert is_there(client)
+        number = end(client)
+        if number is not None:
+            os.close(number)
+        assert client.record is not None
+        assert client.record.closed_by == ("local" if number is None else "detached")
+
+
+def test_a_client_has_no_account_of_a_connection_that_did_not_come_about(
+    echo: Server, full_listener: tuple[str, int]
+) -> None:
+    with begun(full_listener) as client:
+        assert client.record is None
+        assert client.id is None
+        assert error_number(lambda: client.five_tuple) == errno.ENOTCONN
+        client.close()
+        assert client.record is None
+    with closed_port() as address, begun(address) as client:
+        assert is_there(client)
+        assert client.record is None
+        assert client.connect_ex(address) == errno.ECONNREFUSED
+        client.settimeout(5.0)
+        client.connect(echo.address)
+        assert client.record is not None
+        assert client.record.remote.address == echo.address
+        assert says_back(client)
+
+
 def test_connect_leaves_from_the_source_address() -> None:
     with listener() as listening:
         with Client(listening.getsockname(), source_address=("127.0.0.9", 0)) as client:

@@ -22,6 +22,7 @@ from support import (
     SOON,
     Background,
     arrived,
+    closed_port,
     error_number,
     has_ipv6,
     listener,
@@ -286,6 +287,28 @@ def test_a_loop_receives_and_sends_through_a_stream(runner: asyncio.Runner, pair
     echoing = Background(echo)
     assert runner.run(main()) == ONE_MIB
     echoing.result()
+
+
+@pytest.mark.parametrize("by_double", [False, True], ids=["itself", "by its double"])
+def test_a_loop_connects_a_client(runner: asyncio.Runner, by_double: bool) -> None:
+    async def main(address: tuple[str, int]) -> bytes:
+        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            client: Any = stack.enter_context(Client(timeout=0))
+            connecting = stack.enter_context(client.to_socket()) if by_double else client
+            async with asyncio.timeout(SOON):
+                await loop.sock_connect(connecting, address)
+                await loop.sock_sendall(client, b"connected")
+                got: bytes = await loop.sock_recv(client, 100)
+            assert client.getpeername() == address
+            assert client.record.remote.address == address
+            assert (client.record.bytes_out, client.record.bytes_in) == (9, 9)
+            return got
+
+    with Server() as server:
+        assert runner.run(main(server.address)) == b"connected"
+    with closed_port() as address, pytest.raises(ConnectionRefusedError):
+        runner.run(main(address))
 
 
 def test_asyncio_tells_apart_a_stream_that_waits(pair: Pair) -> None:

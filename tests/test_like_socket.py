@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support import (
+    SOON,
     Background,
     arrived,
     closed_port,
@@ -492,6 +493,57 @@ def test_connecting_without_blocking_is_under_way(make: Callable[[], Stream]) ->
             stream.settimeout(5.0)
             peer.sendall(b"done")
             assert read_exactly(stream, 4) == b"done"
+
+
+def test_connecting_again_without_blocking_tells_how_it_goes(
+    make: Callable[[], Stream], full_listener: tuple[str, int]
+) -> None:
+    with make() as stream:
+        stream.setblocking(False)
+        assert stream.connect_ex(full_listener) == errno.EINPROGRESS
+        assert stream.connect_ex(full_listener) == errno.EALREADY
+        # With a time-out too: the handshake that is under way is not this call's own.
+        stream.settimeout(SOON)
+        assert error_number(lambda: stream.connect(full_listener)) == errno.EALREADY
+        assert error_number(stream.getpeername) == errno.ENOTCONN
+    with listener() as listening, make() as stream:
+        address = listening.getsockname()
+        stream.setblocking(False)
+        assert stream.connect_ex(address) == errno.EINPROGRESS
+        assert select.select([], [stream], [], SOON)[1]
+        # The first call that asks is told of the success, whoever has looked before.
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert [stream.connect_ex(address) for _ in range(3)] == [0, errno.EISCONN, errno.EISCONN]
+    with closed_port() as address, make() as stream:
+        stream.setblocking(False)
+        for _ in range(2):
+            assert stream.connect_ex(address) == errno.EINPROGRESS
+            assert select.select([], [stream], [], SOON)[1]
+            assert stream.connect_ex(address) == errno.ECONNREFUSED
+        assert stream.connect_ex(address) == errno.EINPROGRESS
+        assert select.select([], [stream], [], SOON)[1]
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert stream.connect_ex(address) == errno.ECONNABORTED
+
+
+def test_a_blocking_connect_waits_for_the_handshake_under_way(
+    make: Callable[[], Stream],
+) -> None:
+    with listener(backlog=0) as listening, contextlib.ExitStack() as stack, make() as stream:
+        address = listening.getsockname()
+        waiting = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for peer in waiting:
+            peer.setblocking(False)
+            peer.connect_ex(address)
+        stream.setblocking(False)
+        stream.connect_ex(address)
+        stream.setblocking(True)
+        connecting = Background(stream.connect, address)
+        wait_until(lambda: connecting.asleep() or not connecting.running)
+        while connecting.running:
+            listening.accept()[0].close()
+        connecting.result()
+        assert stream.getpeername() == address
 
 
 @pytest.mark.parametrize(

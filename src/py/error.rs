@@ -45,8 +45,7 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
     static GAIERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let text = error.to_string();
     match error {
-        // From (errno, text), so that Python picks ConnectionRefusedError and friends by itself.
-        Error::Os { errno, .. } => PyOSError::new_err((errno, text)),
+        Error::Os { errno, .. } => os_error(py, errno, text),
         Error::Resolve { code, .. } => match GAIERROR.import(py, "socket", "gaierror") {
             Ok(class) => PyErr::from_type(class.clone(), (code, text)),
             Err(error) => error,
@@ -68,7 +67,17 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
         Error::Overflow(_) => PyOverflowError::new_err(text),
         Error::State { .. } | Error::Forked { .. } => own(py, &STATE_ERROR, "StateError", text),
         // A waiter keeps the reason and raises it in this one's place (see `wait`).
-        Error::Interrupted => PyOSError::new_err((libc::EINTR, text)),
+        Error::Interrupted => os_error(py, libc::EINTR, text),
+    }
+}
+
+/// An OSError from (errno, text), so that Python picks ConnectionRefusedError and friends by itself.
+pub(super) fn os_error(py: Python<'_>, errno: i32, text: String) -> PyErr {
+    // Made now, and the class asked of what was made: before 3.12 one that Python makes when it is
+    // raised stays an OSError to compiled callers such as uvloop, which look for BlockingIOError.
+    match py.get_type::<PyOSError>().call1((errno, text)) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
     }
 }
 

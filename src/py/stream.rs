@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyTuple};
 
 use super::args::{self, length};
 use super::buffer::{SCRATCH, Sink, Source, with_scratch};
-use super::error::exception;
+use super::error::{exception, os_error};
 use super::ledger::Record;
 use super::process::object;
 use super::tcp_info::tcp_info;
@@ -481,10 +481,8 @@ impl Stream {
             libc::SHUT_WR => Shutdown::Write,
             libc::SHUT_RDWR => Shutdown::Both,
             _ => {
-                return Err(PyOSError::new_err((
-                    libc::EINVAL,
-                    format!("shutdown {how}: no such direction"),
-                )));
+                let text = format!("shutdown {how}: no such direction");
+                return Err(os_error(py, libc::EINVAL, text));
             }
         };
         self.inner().shutdown(how).map_err(|error| self.raised(py, error))
@@ -597,10 +595,8 @@ impl Stream {
         buflen: isize,
     ) -> PyResult<Bound<'py, PyAny>> {
         if !(0..=1024).contains(&buflen) {
-            return Err(PyOSError::new_err((
-                libc::EINVAL,
-                format!("getsockopt buflen {buflen}: must be from 0 to 1024"),
-            )));
+            let text = format!("getsockopt buflen {buflen}: must be from 0 to 1024");
+            return Err(os_error(py, libc::EINVAL, text));
         }
         let wanted = if buflen == 0 { size_of::<i32>() } else { buflen as usize };
         let value = self

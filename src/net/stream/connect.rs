@@ -94,9 +94,15 @@ impl Stream {
         if self.is_closed() {
             return Err(self.closed_error(step));
         }
-        if result.is_ok() {
-            *self.peer.lock() = Some(canonical(address));
-            self.open_record(&socket, canonical(address));
+        match &result {
+            Ok(()) => {
+                *self.pending.lock() = Some(canonical(address));
+                self.note_connected(true);
+            }
+            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
+                *self.pending.lock() = Some(canonical(address));
+            }
+            Err(_) => {}
         }
         if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
             // Half a handshake is no socket to go on with; a fresh one is.
@@ -118,6 +124,9 @@ impl Stream {
             Err(error)
                 if error.raw_os_error() == Some(libc::EINPROGRESS)
                     && deadline.timeout != Some(Duration::ZERO) => {}
+            // Begun by an earlier call that did not wait; a blocking one waits for it.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EALREADY) && deadline.timeout.is_none() => {}
             // EINTR, and the handshake goes on: as EINPROGRESS.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::os(step, display(&address), &error)),
@@ -148,11 +157,27 @@ impl Stream {
         sys::replace(fresh.as_fd(), socket.as_fd())
     }
 
-    /// Opens the account of a client, once it is connected.
-    fn open_record(&self, socket: &Socket, peer: SocketAddr) {
+    /// Opens the account of a client, once it is connected: of one that did not wait for it, when
+    /// that is first asked for. `certain` where it is known to be.
+    pub(super) fn note_connected(&self, certain: bool) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let mut pending = self.pending.lock();
+        let peer = match *pending {
+            Some(peer) if certain || self.peer_address().is_ok() => peer,
+            // Connected by its double, perhaps.
+            None if self.is_doubled() && self.record.get().is_none() => {
+                let Ok(peer) = self.peer_address() else { return };
+                canonical(peer)
+            }
+            _ => return,
+        };
+        *pending = None;
+        *self.peer.lock() = Some(peer);
+        if self.record.get().is_some() {
+            return;
+        }
         // Fails where the peer has reset already; what there was to account for is over then.
-        if let Ok(local) = self.local_address() {
+        if let (Ok(local), Ok(socket)) = (self.local_address(), self.hold("connect")) {
             let ends = (Endpoint::tcp(canonical(local)), Endpoint::tcp(peer));
             let id = NUMBER.fetch_add(1, Relaxed);
             let record = Record::new(id, Role::Client, ends.0, ends.1).with_socket(socket.as_fd());

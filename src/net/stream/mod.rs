@@ -85,6 +85,8 @@ pub struct Stream {
     told: Mutex<Vec<(i32, i32, OptionValue)>>,
     source: Option<SocketAddr>,
     peer: Mutex<Option<SocketAddr>>,
+    /// Where a `connect` leads that was not waited for, until it is known to have got there.
+    pending: Mutex<Option<SocketAddr>>,
     spin: Spin,
     /// Kept for after the close, as `socket` does.
     family: AtomicI32,
@@ -150,6 +152,7 @@ impl Stream {
             told: Mutex::new(Vec::new()),
             source,
             peer: Mutex::new(None),
+            pending: Mutex::new(None),
             spin: Spin::new(spin),
             family: AtomicI32::new(domain.into()),
             origin: Origin::here(),
@@ -180,6 +183,7 @@ impl Stream {
             told: Mutex::new(Vec::new()),
             source: None,
             peer: Mutex::new(Some(remote)),
+            pending: Mutex::new(None),
             spin: Spin::new(Duration::ZERO),
             family: AtomicI32::new(family.into()),
             origin,
@@ -237,6 +241,9 @@ impl Stream {
     /// Its account: a connection's from the start, a client's from when it is connected.
     #[must_use]
     pub fn record(&self) -> Option<&Arc<Record>> {
+        if self.record.get().is_none() && self.origin.is_here() {
+            self.note_connected(false);
+        }
         self.record.get()
     }
 
@@ -374,6 +381,8 @@ impl Stream {
             // A forked child's copy of the number is left alone, like all that it inherits.
             return None;
         }
+        // Its last chance to have been connected.
+        let _ = self.record();
         self.closed.store(true, SeqCst);
         self.socket.lock().take()
     }
@@ -381,6 +390,7 @@ impl Stream {
     /// Gives the number away, open; -1 where it is closed. EBUSY while another thread's call uses it.
     pub fn detach(&self) -> Result<RawFd> {
         self.origin.check()?;
+        let _ = self.record();
         let mut slot = self.socket.lock();
         let Some(socket) = slot.take() else { return Ok(-1) };
         match Arc::try_unwrap(socket) {

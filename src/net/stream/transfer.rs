@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -11,6 +12,7 @@ use mio::unix::SourceFd;
 use super::{Deadline, Stream};
 use crate::net::error::{Error, Result};
 use crate::net::fork::Listed;
+use crate::net::record::Record;
 use crate::net::sys::{self, PollFd};
 use crate::net::wake::Waiter;
 
@@ -527,7 +529,7 @@ impl Stream {
     fn count_received(&self, bytes: usize, asked: usize, flags: i32) {
         if bytes > 0 {
             if flags & libc::MSG_PEEK == 0 {
-                if let Some(record) = self.record.get() {
+                if let Some(record) = self.record_of_traffic() {
                     record.count_received_shared(bytes);
                 }
                 self.moved();
@@ -537,9 +539,17 @@ impl Stream {
         }
     }
 
+    /// The account, for what has just been moved: it shows that there is a connection.
+    fn record_of_traffic(&self) -> Option<&Arc<Record>> {
+        if self.record.get().is_none() {
+            self.note_connected(true);
+        }
+        self.record.get()
+    }
+
     fn count_sent(&self, bytes: usize) {
         if bytes > 0 {
-            if let Some(record) = self.record.get() {
+            if let Some(record) = self.record_of_traffic() {
                 record.count_sent_shared(bytes);
             }
             self.moved();
