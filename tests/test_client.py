@@ -305,6 +305,34 @@ def test_a_deadline_holds_for_the_whole_call(pair: Pair) -> None:
 # --- connecting ----------------------------------------------------------------------------
 
 
+def test_the_steps_of_the_study_notes_client(echo: Server) -> None:
+    """The study notes' client: create, connect, send and receive, close; each step shows."""
+    client = Client(timeout=5.0)
+    assert client.fileno() > 2
+    assert client.record is None
+    assert "created" in repr(client)
+    assert error_number(client.getpeername) == errno.ENOTCONN
+    assert client.tcp_info.state == "CLOSED"
+
+    client.connect(echo.address)
+    assert client.getpeername() == echo.address
+    assert client.record is not None
+    assert "connected" in repr(client)
+    assert client.tcp_info.state == "ESTABLISHED"
+
+    assert client.send(b"message") == 7
+    assert client.recv_exactly(7) == b"message"
+    assert (client.record.bytes_out, client.record.bytes_in) == (7, 7)
+
+    client.close()
+    assert (client.closed, client.fileno()) == (True, -1)
+    assert "closed" in repr(client)
+    assert error_number(lambda: client.send(b"more")) == errno.EBADF
+    assert client.record.closed_by == "local"
+    [served] = echo.ledger.wait(open=0, closed=1, timeout=10.0)
+    assert served.closed_by == "peer"
+
+
 def test_a_client_is_only_created_where_no_address_is_given() -> None:
     with Client() as client:
         assert not client.closed

@@ -98,7 +98,62 @@ def test_it_is_the_first_of_the_five(ours: Pair) -> None:
     assert os.fstat(stream.fileno()).st_ino != os.fstat(peer.fileno()).st_ino
 
 
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def test_two_roles_of_one_thing_and_a_listener_that_carries_no_data() -> None:
+    """The study notes: client and server sockets are the same thing in two roles; the listening
+    socket carries no data, and `accept` makes a new one. Their descriptors stand side by side."""
+    assert public(Client) == public(Connection)
+    with Server(service=Accept(), drain=0.0) as server, server.client(timeout=SOON) as client:
+        conn, address = server.accept(SOON)
+        with conn:
+            numbers = [server.fileno(), conn.fileno(), client.fileno()]
+            links = [os.readlink(f"/proc/self/fd/{number}") for number in numbers]
+            assert len(set(numbers)) == len(set(links)) == 3
+            assert all(link.startswith("socket:") for link in links)
+            assert conn.record is not None
+            assert client.record is not None
+            assert (conn.record.role, client.record.role) == ("server", "client")
+
+            # The new one has the listener's own address, and the other end for a peer.
+            assert server.getsockname() == conn.getsockname() == client.getpeername()
+            assert address == conn.getpeername() == client.getsockname()
+            assert conn.five_tuple[1:3] == client.five_tuple[3:] == server.address
+            for one, other in ((conn, client), (client, conn)):
+                one.sendall(b"either way")
+                assert other.recv_exactly(10) == b"either way"
+
+            listening = socket.socket(fileno=os.dup(server.fileno()))
+            with listening:
+                assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+                assert error_number(listening.getpeername) == errno.ENOTCONN
+            assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0
+            assert error_number(lambda: os.read(server.fileno(), 1)) == errno.ENOTCONN
+            with pytest.raises(OSError, match=r"not connected|Broken pipe"):
+                os.write(server.fileno(), b"x")
+
+
 # --- read and write ------------------------------------------------------------------------
+
+
+def test_file_functions_serve_and_ask() -> None:
+    """The study notes: read and write on the descriptor are receive and send, for a socket is a
+    file. Their server's inner loop, up to 99 bytes at a time, with a file of the client's."""
+
+    def loop(conn: Connection) -> None:
+        while data := os.read(conn.fileno(), 99):
+            assert os.write(conn.fileno(), data) == len(data)
+
+    with handled(loop) as server, server.client(timeout=SOON) as client:
+        with client.makefile("rw", encoding="utf-8", newline="\n") as file:
+            for line in ("hello\n", "x" * 500 + "\n"):
+                file.write(line)
+                file.flush()
+                assert file.readline() == line
+        client.shutdown(socket.SHUT_WR)
+        assert os.read(client.fileno(), 1) == b""
 
 
 def test_read_and_write_on_the_descriptor_are_receive_and_send(pair: Pair) -> None:
@@ -520,6 +575,47 @@ def test_a_reset_that_the_double_meets_is_the_peers_doing() -> None:
         assert record.closed_by in ("reset", "error")
         assert "ConnectionResetError" in str(record.error)
         assert server.errors == []
+
+
+# What finds out only by the way that there is no peer any more.
+MEETINGS: dict[str, Callable[[socket.socket], object]] = {
+    "asking for the peer": socket.socket.getpeername,
+    "ending a direction": lambda double: double.shutdown(socket.SHUT_WR),
+}
+
+
+@pytest.mark.parametrize("meet", MEETINGS.values(), ids=MEETINGS)
+def test_a_double_that_is_not_connected_any_more_is_the_peers_doing(
+    meet: Callable[[socket.socket], object],
+) -> None:
+    def handler(conn: Connection) -> None:
+        with conn.to_socket() as double:
+            poller = select.poll()
+            poller.register(double, 0)
+            assert poller.poll(SOON * 1000), "the reset arrives"
+            meet(double)
+
+    with Server(service=handler, on_error="raise") as server:
+        with server.client() as client:
+            client.abort()
+        server.ledger.wait(open=0, closed=1)
+        [record] = server.ledger.closed
+        assert record.closed_by == "reset"
+        assert "OSError" in str(record.error)
+        assert server.errors == []
+
+
+def test_another_socket_that_is_not_connected_is_the_handlers_doing() -> None:
+    def handler(conn: Connection) -> None:
+        with conn.to_socket(), socket.socket() as other:
+            other.getpeername()
+
+    caught: list[BaseException] = []
+    with Server(service=handler, on_error=caught.append) as server:
+        with server.client(timeout=SOON) as client:
+            assert client.recv(1) == b""
+        server.ledger.wait(open=0, closed=1)
+    assert [getattr(error, "errno", None) for error in caught] == [errno.ENOTCONN]
 
 
 def test_an_error_of_another_connection_is_the_handlers_though_it_has_a_double() -> None:

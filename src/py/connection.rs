@@ -113,12 +113,19 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
     let stream = base.inner();
     let mark = error.getattr(intern!(py, "_stream")).and_then(|mark| mark.extract::<usize>());
     let own = mark.is_ok_and(|mark| Some(mark) == base.mark());
+    let errno = || match error.is_instance_of::<PyOSError>() {
+        true => PyResult::Ok(error.getattr("errno")?.extract::<Option<i32>>()?.unwrap_or(0)),
+        false => Ok(0),
+    };
+    // ENOTCONN of a connection that was one: a reset has come that no read has met.
+    let is_over = || stream.peer_address().is_err_and(|error| error.raw() == Some(libc::ENOTCONN));
     // What a TLS socket says that was made of this connection.
     let of_double = || -> PyResult<bool> {
         Ok(stream.is_doubled()
             && (error.is_instance_of::<PyConnectionResetError>()
                 || error.is_instance_of::<PyBrokenPipeError>()
                 || error.is_instance_of::<PyTimeoutError>()
+                || errno()? == libc::ENOTCONN && is_over()
                 || error.is_instance_of::<PyOSError>()
                     && error.get_type().getattr("__module__")?.eq("ssl")?))
     };
@@ -143,8 +150,8 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
     if stream.draining() {
         return Ok(Blame::Stop);
     }
-    let errno = error.getattr("errno")?.extract::<Option<i32>>()?.unwrap_or(0);
-    if !own && matches!(errno, libc::ECONNRESET | libc::EPIPE) {
+    let errno = errno()?;
+    if !own && matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ENOTCONN) {
         return Ok(Blame::Peer(ClosedBy::Reset));
     }
     // A bad call is the handler's own: use after close, an option that is none, waiting forbidden.

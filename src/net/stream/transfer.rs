@@ -13,6 +13,7 @@ use super::{Deadline, Stream};
 use crate::net::error::{Error, Result};
 use crate::net::fork::Listed;
 use crate::net::record::Record;
+use crate::net::socket::Socket;
 use crate::net::sys::{self, PollFd};
 use crate::net::wake::Waiter;
 
@@ -33,6 +34,13 @@ pub(super) enum Interest {
     /// The urgent mark as well, which is no input.
     Input,
     Writable,
+}
+
+/// When a limit of the server's is reached, and its name.
+type Until = (Instant, &'static str);
+
+fn earlier(deadline: &mut Deadline, limit: Option<Until>) -> Option<Instant> {
+    [deadline.at(), limit.map(|(at, _)| at)].into_iter().flatten().min()
 }
 
 /// What recvmsg(2) gave.
@@ -84,7 +92,7 @@ impl Stream {
             }
             // A call that need not wait does not look at the clock.
             let limit = self.limit(interest, &mut first_wait);
-            let until = [deadline.at(), limit.map(|(at, _)| at)].into_iter().flatten().min();
+            let until = earlier(deadline, limit);
             if interest == Interest::Readable && waiter.may_spin() {
                 result = self.spin.run(until, || with(libc::MSG_DONTWAIT));
                 if result.is_some() {
@@ -105,12 +113,7 @@ impl Stream {
                 Interest::Writable => PollFd::writable(fd),
             };
             if !waiter.wait(&mut [poll], until)? {
-                match limit.filter(|&(at, _)| at <= Instant::now()) {
-                    // Bytes may have gone the other way meanwhile.
-                    Some(_) if self.limit(interest, &mut first_wait) != limit => {}
-                    Some((_, name)) => return Err(self.over_limit(&socket, step, name)),
-                    None => return Err(Error::TimedOut { step, target: self.peer_text() }),
-                }
+                self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
             }
             result = with(libc::MSG_DONTWAIT);
         }
@@ -119,6 +122,22 @@ impl Stream {
             return Err(self.closed_error(step));
         }
         result.unwrap_or_else(|| Err(self.closed_error(step)))
+    }
+
+    /// A wait has come to its end by `limit` or by the time-out: the error, but where the limit has moved
+    /// on meanwhile, because bytes went the other way.
+    fn late(
+        &self,
+        step: &'static str,
+        socket: &Socket,
+        limit: Option<Until>,
+        now: Option<Until>,
+    ) -> Result<()> {
+        match limit.filter(|&(at, _)| at <= Instant::now()) {
+            Some(_) if now != limit => Ok(()),
+            Some((_, name)) => Err(self.over_limit(socket, step, name)),
+            None => Err(Error::TimedOut { step, target: self.peer_text() }),
+        }
     }
 
     /// recv(2). Zero means that the peer has finished (or that nothing was asked).
@@ -450,10 +469,10 @@ impl Stream {
                 return Ok(());
             }
             self.hush_if_draining(&socket);
-            let announced =
-                waiter.wait(&mut [PollFd::readable(edges.registry().as_fd())], deadline.at())?;
-            if !announced {
-                return Err(Error::TimedOut { step, target: self.peer_text() });
+            let limit = self.limit(Interest::Input, &mut None);
+            let fds = &mut [PollFd::readable(edges.registry().as_fd())];
+            if !waiter.wait(fds, earlier(deadline, limit))? {
+                self.late(step, &socket, limit, self.limit(Interest::Input, &mut None))?;
             }
             match edges.poll(&mut events, Some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {

@@ -165,8 +165,10 @@ impl Stream {
             Interest::Writable => {
                 after(*since.get_or_insert_with(Instant::now), limits.write, "write")
             }
-            Interest::Readable if record.has_received() => None,
-            Interest::Readable => after(record.opened(), limits.first_byte, "first_byte"),
+            Interest::Readable | Interest::Input if record.has_received() => None,
+            Interest::Readable | Interest::Input => {
+                after(record.opened(), limits.first_byte, "first_byte")
+            }
         };
         let idle = limits.idle.and_then(|_| after(moved(), limits.idle, "idle"));
         [of_the_call, idle].into_iter().flatten().min()
