@@ -11,6 +11,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import pytest
 from support import (
     closed_port,
     dial,
+    exchange,
     listener,
     output_of,
     payload,
@@ -199,7 +201,7 @@ def test_the_version_is_told() -> None:
     assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "echo", "serve", "connect", "limits", "demo"])
+@pytest.mark.parametrize("command", ["", "echo", "serve", "forward", "connect", "limits", "demo"])
 def test_help_fits_a_screen(command: str) -> None:
     code, out, err = run(*command.split(), "--help")
     assert (code, err) == (0, "")
@@ -513,6 +515,32 @@ def test_an_error_of_a_handler_is_shown_above_the_table(tmp_path: Path) -> None:
         terminal.until(r"error \(LookupError: of mine\)")
         terminal.type("\x03")
         assert terminal.end() == 0
+
+
+def test_forward_passes_connections_on(echo: Server) -> None:
+    target = f"{echo.host}:{echo.port}"
+    with Running("forward", "127.0.0.1:0", target, "--json") as command:
+        started = json.loads(command.line())
+        assert str(echo.port) in started["service"]
+        with dial(tuple(started["address"])) as peer:
+            assert exchange(peer, payload(200_000)) == payload(200_000)
+        closed = json.loads(command.line())
+        assert (closed["bytes_in"], closed["bytes_out"]) == (200_000, 200_000)
+        command.signal(signal.SIGINT)
+        assert command.end()[0] == 0
+
+
+def test_forward_to_itself_is_refused() -> None:
+    with socket.socket() as holder:
+        # Bound and not listening, it keeps the port for whoever shares it like this.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        host, port = holder.getsockname()
+        code, out, err = run("forward", f"{host}:{port}", f"{host}:{port}")
+    assert (code, out) == (1, "")
+    assert err.startswith("rsock: ")
+    assert err.count("\n") == 1
+    assert str(port) in err
 
 
 # --- connecting ----------------------------------------------------------------------------

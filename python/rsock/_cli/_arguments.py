@@ -26,6 +26,7 @@ class Arguments(argparse.Namespace):
     # Of those that serve.
     service: str
     listen: Address
+    target: Address
     workers: int | None
     drain: float
     name: str | None
@@ -68,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="rsock echo [OPTION ...] [LISTEN]",
         description="Send back whatever comes (RFC 862), until Ctrl-C.",
     )
-    echo.set_defaults(service="Echo")
+    _add_listen(echo)
     _add_serving(echo)
+    echo.set_defaults(command=_serve, service="Echo")
 
     serve = _made(
         commands.add_parser,
@@ -85,7 +87,29 @@ def _parser() -> argparse.ArgumentParser:
         " MODULE:FUNCTION, which is called with each connection",
     )
     serve.add_argument("--help-services", action=_Tell, text=_services, help=argparse.SUPPRESS)
+    _add_listen(serve)
     _add_serving(serve)
+    serve.set_defaults(command=_serve)
+
+    forward = _made(
+        commands.add_parser,
+        "forward",
+        help="pass connections on to another address",
+        usage="rsock forward [OPTION ...] LISTEN TARGET",
+        description="Pass every connection to LISTEN on to TARGET, until Ctrl-C.",
+    )
+    forward.add_argument(
+        "listen", type=_address, metavar="LISTEN", help="[HOST:]PORT; 0 is a free port"
+    )
+    forward.add_argument("target", type=_address, metavar="TARGET", help="[HOST:]PORT")
+    forward.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long connecting to TARGET may take [10]",
+    )
+    _add_serving(forward)
+    forward.set_defaults(command=_forward)
 
     connect = _made(
         commands.add_parser,
@@ -130,9 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_serving(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that serves understands."""
-    parser.set_defaults(command=_serve)
+def _add_listen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "listen",
         type=_address,
@@ -141,6 +163,10 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         metavar="LISTEN",
         help="[HOST:]PORT; a free port of 127.0.0.1 if left out",
     )
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that serves understands."""
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line")
     form.add_argument(
@@ -149,7 +175,7 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ledger",
         metavar="FILE",
-        help="append the account of each connection to FILE (JSON Lines)",
+        help="append the account of each connection to FILE (JSONL)",
     )
     parser.add_argument(
         "--drain",
@@ -243,6 +269,12 @@ def _serve(arguments: Arguments) -> int:
     from ._serve import serve
 
     return serve(arguments)
+
+
+def _forward(arguments: Arguments) -> int:
+    from ._serve import forward
+
+    return forward(arguments)
 
 
 def _connect(arguments: Arguments) -> int:

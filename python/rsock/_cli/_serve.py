@@ -1,4 +1,4 @@
-"""`rsock echo`, `rsock serve`: one server, from its start to its account.
+"""`rsock echo`, `serve`, `forward`: one server, from its start to its account.
 
 Must never stand in the way of traffic: the account is followed on a thread of its own, and what is
 shown is read from the ledger.
@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from typing import Any, Final
 
+from .._exceptions import StateError
 from .._ledger import json_line
-from .._rsock import Record
+from .._rsock import Forward, Record
 from .._server import Server
 from .._types import Limits, SocketOptions
 from . import _fields, _services
@@ -21,20 +22,31 @@ from ._errors import Failure, UsageError, told
 from ._forms import Form, chosen
 from ._threads import signals_blocked
 
-__all__ = ["serve"]
+__all__ = ["forward", "serve"]
 
 # The exit code of a server that was told twice to stop, and reset what was still open.
 _FORCED: Final = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def serve(arguments: Arguments) -> int:
-    """Serve until a signal, drain, and show the account."""
+    """Serve by a service or a function, until a signal; drain, and show the account."""
+    return _run(arguments, lambda: _services.find(arguments.service))
+
+
+def forward(arguments: Arguments) -> int:
+    """Pass connections on, until a signal; drain, and show the account."""
+    target = arguments.target
+    patience = {} if arguments.timeout is None else {"connect_timeout": arguments.timeout}
+    return _run(arguments, lambda: Forward(target.host, target.port, **patience))
+
+
+def _run(arguments: Arguments, service: Callable[[], Any]) -> int:
     with contextlib.ExitStack() as stack:
         output = sys.stdout
         if arguments.json:
             # Modules and handlers print as they like; a program reads what is ours.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        server = _made(arguments)
+        server = _made(arguments, service)
         ledger = None
         if arguments.ledger is not None:
             # Appended to, for an account that is there is not ours to throw away; and each line in
@@ -44,8 +56,7 @@ def serve(arguments: Arguments) -> int:
         return _Run(server, form, ledger).run()
 
 
-def _made(arguments: Arguments) -> "_Announced":
-    service = _services.find(arguments.service)
+def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
     listen = arguments.listen
     place: dict[str, Any] = (
         {"host": listen.host, "port": listen.port} if listen.path is None else {"path": listen.path}
@@ -53,7 +64,7 @@ def _made(arguments: Arguments) -> "_Announced":
     try:
         return _Announced(
             **place,
-            service=service,
+            service=service(),
             workers=arguments.workers,
             drain=arguments.drain,
             name=arguments.name,
@@ -95,6 +106,9 @@ class _Run:
             if self._server.state != "stopped":
                 raise
             ended, report = error, self._server.stop()
+        except (StateError, ValueError) as error:
+            # Found out by the start: a forwarder to itself, for example.
+            raise Failure(str(error)) from None
         finally:
             if self._follower.is_alive():
                 self._follower.join()
