@@ -60,11 +60,13 @@ def test_the_names_promised_are_there() -> None:
 def test_every_registered_service_is_exported() -> None:
     source = (Path(__file__).parent.parent / "src" / "py" / "service.rs").read_text()
     registered = set(
-        re.findall(r"^    (\w+)\([^\n]*\) => ", source.split("\nservices! {")[1], re.M)
+        re.findall(
+            r"^    (\w+) \"[^\n]*\" \(py[^\n]*\) => ", source.split("\nservices! {")[1], re.M
+        )
     )
     assert "Echo" in registered
-    # Those that are Python's own affair have classes of their own.
-    registered |= {"Accept", "Forward", "Handler"}
+    # Those that are made of Python's own objects have classes of their own.
+    registered |= {"Accept", "ByConnection", "Forward", "Handler"}
     assert registered == {kind.__name__ for kind in _rsock.Service.__subclasses__()}
     assert registered <= set(rsock.__all__)
 

@@ -28,18 +28,26 @@ __version__: str
 
 __all__ = [
     "Accept",
+    "ByConnection",
+    "Chargen",
     "Client",
     "Connection",
+    "Daytime",
+    "Discard",
     "Echo",
     "Forward",
+    "Greeting",
     "Handed",
     "Handler",
     "Ledger",
+    "LineEcho",
     "Pool",
+    "Quote",
     "Record",
     "Server",
     "Service",
     "Stream",
+    "Time",
     "__version__",
     "_end_thread",
     "process_limits",
@@ -64,6 +72,40 @@ class Forward(Service):
         *,
         connect_timeout: float = 10.0,
     ) -> Self: ...
+
+@final
+class LineEcho(Service):
+    def __new__(
+        cls, quit: Buffer | str | None = b"exit", newline: bool = True, limit: int = 65_536
+    ) -> Self: ...
+
+@final
+class Discard(Service):
+    def __new__(cls) -> Self: ...
+
+@final
+class Chargen(Service):
+    def __new__(cls) -> Self: ...
+
+@final
+class Daytime(Service):
+    def __new__(cls) -> Self: ...
+
+@final
+class Time(Service):
+    def __new__(cls) -> Self: ...
+
+@final
+class Quote(Service):
+    def __new__(cls, text: Buffer | str) -> Self: ...
+
+@final
+class Greeting(Service):
+    def __new__(cls, message: Buffer | str) -> Self: ...
+
+@final
+class ByConnection(Service):
+    def __new__(cls, *services: Service, rest: Service | None = None) -> Self: ...
 
 @final
 class Handler(Service):

@@ -30,6 +30,8 @@ _MAX_LINGER: Final = 32_767
 _MIN_WRITE_BUFFER: Final = 4_096
 # It is per connection: more than this is a slip of units, and would put the memory at risk.
 _MAX_WRITE_BUFFER: Final = 2**30
+# Of a line as much is kept until its end comes.
+_MAX_LINE: Final = 2**30
 # More threads than most systems let a process have.
 _MAX_THREADS: Final = 10_000
 # A time limit longer than a year is a slip of units as well; None says "never".
@@ -145,6 +147,8 @@ class Limits:
         the connection is reset.
     half_close: seconds from our FIN to the peer's, and for what is still owed to a peer that has
         finished sending.
+    line: bytes of a line, its ending included, in services that read lines; a longer one ends the
+        connection. 1 to 2**30.
     write_buffer: bytes held for one connection that does not read; beyond it, it is not read from
         either. 4 096 to 2**30. Only of services in Rust; a handler's `sendall` just waits.
     handler_threads: how many handlers run at once, each on a thread of its own; a connection
@@ -154,7 +158,7 @@ class Limits:
     handler or `Accept()`, `idle`, `first_byte` and `write` hold while one of the connection's own
     calls waits: the call raises TimeoutError, and the connection is over.
 
-    Not built yet, and so accepted at their defaults only: `line`, `datagram`.
+    Not built yet, and so accepted at its default only: `datagram`.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range or not built
     yet, naming field and value.
@@ -173,7 +177,7 @@ class Limits:
     handler_threads: int = 256
 
     def __post_init__(self) -> None:
-        _check_built(self, "line", "datagram")
+        _check_built(self, "datagram")
         _check_int(self, "connections", 1, _C_INT_MAX)
         _check_int(self, "per_host", 1, _C_INT_MAX)
         if not isinstance(self.overflow, str):
@@ -183,6 +187,7 @@ class Limits:
         for name in ("idle", "first_byte", "write", "half_close"):
             if _check_seconds(self, name, 0, _MAX_SECONDS) == 0:
                 raise _bad(self, name, "must be more than 0; None never gives up")
+        _check_int(self, "line", 1, _MAX_LINE, optional=False)
         _check_int(self, "write_buffer", _MIN_WRITE_BUFFER, _MAX_WRITE_BUFFER, optional=False)
         _check_int(self, "handler_threads", 1, _MAX_THREADS, optional=False)
 

@@ -448,15 +448,13 @@ impl Turn<'_> {
             self.overdue();
         }
         if self.connection.lingering {
-            // It has closed: there is nothing left for it to hear but the end.
+            // It has closed: there is nothing left for it to hear but the end. A server that stops waits
+            // for no peer that has all and only does not leave.
+            self.connection.until_acknowledged |= due.drain;
             return Ok(());
         }
         if due.drain {
-            match session.drain(self)? {
-                Drain::Finish => {}
-                Drain::Answered => self.connection.until_answered = true,
-                Drain::Hold => self.connection.hold = true,
-            }
+            self.tell_drain(session)?;
         }
         if due.wake {
             if let Some(waker) = &self.connection.waker {
@@ -472,6 +470,21 @@ impl Turn<'_> {
             if self.take_expired(Key::Session(key)) {
                 session.timer(self, key)?;
             }
+        }
+        Ok(())
+    }
+
+    fn tell_drain(&mut self, session: &mut dyn Session) -> Heard {
+        let ending = self.connection.ending;
+        match session.drain(self)? {
+            Drain::Finish => {}
+            Drain::Answered => self.connection.until_answered = true,
+            Drain::Hold => self.connection.hold = true,
+        }
+        if self.connection.lingering {
+            // It closes because the server does.
+            self.connection.ending = Some(ending.unwrap_or(ClosedBy::Stop));
+            self.connection.until_acknowledged = true;
         }
         Ok(())
     }
@@ -496,6 +509,15 @@ impl Turn<'_> {
         }
         if self.wire(leg).failed && self.find_failure(session, leg) {
             return Ok(true);
+        }
+        let ignores_input = session.ignores_input();
+        if ignores_input && self.may_read(session, leg) {
+            // Not behind the writing, which may take up every turn.
+            acted = true;
+            self.read(session, scratch, leg)?;
+            if self.connection.gone.is_some() {
+                return Ok(true);
+            }
         }
         if self.wire(leg).outbox.is_some() && self.wire(leg).writable && self.tools.budget > 0 {
             acted = true;
@@ -522,7 +544,7 @@ impl Turn<'_> {
         if self.wire(leg).pipe_to.is_some() && self.wire(leg).inbox.is_some() {
             acted |= self.pipe_rest(leg);
         }
-        if self.may_read(session, leg) && self.connection.gone.is_none() {
+        if !ignores_input && self.may_read(session, leg) && self.connection.gone.is_none() {
             acted = true;
             self.read(session, scratch, leg)?;
         }
@@ -572,7 +594,9 @@ impl Turn<'_> {
             Some(to) => {
                 wire.inbox.is_none() && self.connection.wire(to).is_some_and(|to| !to.blocked)
             }
-            None => !wire.blocked && wire.unused() < session.input_limit(),
+            None => {
+                (!wire.blocked || session.ignores_input()) && wire.unused() < session.input_limit()
+            }
         }
     }
 

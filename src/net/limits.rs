@@ -30,6 +30,8 @@ pub struct Limits {
     pub write: Option<Duration>,
     /// Our FIN to theirs, and what is owed after theirs; None waits for ever.
     pub half_close: Option<Duration>,
+    /// How long a line may be, its ending included, for services that read lines.
+    pub line: usize,
     /// High water of the bytes waiting to be sent on one leg; low water is a quarter.
     pub write_buffer: usize,
     /// Handlers at a time; connections beyond that wait for one to return.
@@ -46,6 +48,7 @@ impl Default for Limits {
             first_byte: None,
             write: Some(Duration::from_secs(60)),
             half_close: Some(Duration::from_secs(30)),
+            line: 65_536,
             write_buffer: 64 * 1024,
             handler_threads: 256,
         }

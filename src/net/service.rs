@@ -30,6 +30,9 @@ pub struct Peer {
     pub local: Endpoint,
     /// Theirs.
     pub remote: Endpoint,
+    /// `Limits.line` of the server: how long a line may be, its ending included. A session that reads
+    /// lines takes it, or what is less, for its `input_limit`.
+    pub line: usize,
 }
 
 /// What a session says when it cannot go on: the connection is reset, the record has the words.
@@ -170,6 +173,12 @@ pub trait Session: Send {
     /// How much unused input is kept for `bytes` before the peer is no longer read.
     fn input_limit(&self) -> usize {
         64 * 1024
+    }
+
+    /// Whether what comes in has no bearing on what is written, so that it is read, and its end seen,
+    /// even while the peer does not read, and before more is written. Only for who uses all of it.
+    fn ignores_input(&self) -> bool {
+        false
     }
 }
 

@@ -267,7 +267,8 @@ impl Worker {
 
     fn adopt(&mut self, accepted: Accepted, service: &dyn Service) {
         let Accepted { socket, record, place } = accepted;
-        let peer = Peer { id: record.id(), local: record.local(), remote: record.remote() };
+        let line = self.shared.limits.line;
+        let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
         let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
             Ok(session) => session,
             Err(panic) => return self.refuse(socket, peer.remote, place, panic_text(&*panic)),

@@ -9,13 +9,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyTuple};
 
+use super::buffer::Source;
 use super::error::exception;
 use crate::net::endpoint::{Target, host_text, port_named};
 use crate::net::limits::{Limits, Overflow};
 use crate::net::options::SocketOptions;
 
 /// A value as a message shows it, cut where it is long.
-fn shown(value: &Bound<'_, PyAny>) -> String {
+pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value
         .repr()
         .map_or_else(|_| "<unprintable>".to_owned(), |text| text.to_string_lossy().into_owned());
@@ -188,6 +189,21 @@ pub(super) fn whole(name: &str, value: &Bound<'_, PyAny>, least: i64, most: i64)
     })
 }
 
+/// True or False, and nothing that only counts as one.
+pub(super) fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.extract().map_err(|_| wrong_type(name, "True or False", value))
+}
+
+/// Bytes that a service sends or compares: whatever has bytes, or a str for its UTF-8.
+pub(super) fn octets(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    if value.is_instance_of::<PyString>() {
+        return Ok(text(name, value)?.into_bytes());
+    }
+    let source =
+        Source::new(value.clone()).map_err(|_| wrong_type(name, "bytes or a str", value))?;
+    Ok(source.as_slice().to_vec())
+}
+
 /// A length that a read is given: `__index__`, not negative.
 pub(super) fn length(name: &str, value: isize) -> PyResult<usize> {
     usize::try_from(value)
@@ -305,6 +321,7 @@ struct LimitsFields {
     first_byte: Option<f64>,
     write: Option<f64>,
     half_close: Option<f64>,
+    line: usize,
     write_buffer: usize,
     handler_threads: usize,
 }
@@ -323,6 +340,7 @@ pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
         first_byte: time(fields.first_byte),
         write: time(fields.write),
         half_close: time(fields.half_close),
+        line: fields.line,
         write_buffer: fields.write_buffer,
         handler_threads: fields.handler_threads,
     })

@@ -32,7 +32,10 @@ mod _rsock {
     #[pymodule_export]
     use super::server::{Server, stop_all};
     #[pymodule_export]
-    use super::service::{Accept, Echo, Forward, Handler, Service};
+    use super::service::{
+        Accept, ByConnection, Chargen, Daytime, Discard, Echo, Forward, Greeting, Handler,
+        LineEcho, Quote, Service, Time,
+    };
     #[pymodule_export]
     use super::stream::Stream;
 

@@ -63,7 +63,7 @@ fn service<'py>(
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, Service>> {
     let Some(value) = value else {
-        return Ok(Bound::new(py, Echo::make())?.into_super());
+        return Ok(Bound::new(py, Echo::make(py)?)?.into_super());
     };
     match value.cast_into::<Service>() {
         Ok(service) => Ok(service),

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "one binary: nothing of it is reached from outside")]
 
+mod content;
 mod edges;
 mod forward;
 mod fuzz;

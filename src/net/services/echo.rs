@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::net::service::{Datagrams, Heard, Io, Leg, Peer, Reply, Service, Session};
 
 /// Sends back whatever is received.
+#[derive(PartialEq, Eq, Hash)]
 pub struct Echo;
 
 impl Service for Echo {

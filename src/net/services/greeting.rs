@@ -1,0 +1,43 @@
+//! Greeting: a message to whoever comes, and the end. No RFC has it; it is the server of the notes
+//! that says "Hello, Client!". Must never wait for anything of the peer's.
+
+use std::sync::Arc;
+
+use super::last_word::LastWord;
+use super::literal::bytes_literal;
+use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+
+/// Sends a message and closes; answers each datagram with it.
+#[derive(PartialEq, Eq, Hash)]
+pub struct Greeting {
+    message: Arc<[u8]>,
+}
+
+impl Greeting {
+    /// Greets with these very bytes.
+    #[must_use]
+    pub fn new(message: &[u8]) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl Service for Greeting {
+    fn name(&self) -> String {
+        format!("Greeting({})", bytes_literal(&self.message))
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(LastWord::new(Arc::clone(&self.message)))
+    }
+
+    fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
+        Some(self)
+    }
+}
+
+impl Datagrams for Greeting {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+        reply.send(&self.message);
+        Ok(())
+    }
+}
