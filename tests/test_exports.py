@@ -122,9 +122,16 @@ def test_the_stub_and_the_methods_have_the_same_parameters(node: ast.ClassDef) -
         if method.name.startswith("__") and method.name != "__new__":
             continue
         arguments = method.args
-        in_stub = [a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]][
-            1:
-        ]
+        several = [arguments.vararg] if arguments.vararg else []
+        in_stub = [
+            argument.arg
+            for argument in [
+                *arguments.posonlyargs,
+                *arguments.args,
+                *several,
+                *arguments.kwonlyargs,
+            ]
+        ][1:]
         if method.name == "__new__":
             found = inspect.signature(kind)
             parameters = list(found.parameters)
