@@ -48,6 +48,8 @@ from ._types import (
     StopReport,
     TcpInfo,
     Totals,
+    Trace,
+    TraceEvent,
 )
 
 __all__ = [
@@ -81,6 +83,8 @@ __all__ = [
     "TcpInfo",
     "Time",
     "Totals",
+    "Trace",
+    "TraceEvent",
     "__version__",
     "process_limits",
     "raise_fd_limit",

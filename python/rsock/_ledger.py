@@ -73,6 +73,9 @@ COLUMNS: Final = (
     "closed_by",
     "limit",
     "error",
+    "forwarded_to",
+    "forwarded_bytes_in",
+    "forwarded_bytes_out",
     "rfc147_receives",
     "rfc147_sends",
     *(f"tcp_{name}" for name in _TCP),
@@ -90,6 +93,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 def to_dict(record: "Record") -> Row:
     local, remote, pair, info = record.local, record.remote, record.rfc147, record.tcp_info
+    far = record.far
     # Asked before the counters, so that a row that says how it ended is complete.
     closed_by = record.closed_by
     values: tuple[Cell, ...] = (
@@ -114,6 +118,9 @@ def to_dict(record: "Record") -> Row:
         closed_by,
         record.limit,
         record.error,
+        None if far is None else str(far.remote),
+        None if far is None else far.bytes_in,
+        None if far is None else far.bytes_out,
         None if pair is None else pair.receives.pack(),
         None if pair is None else pair.sends.pack(),
         *(None if info is None else getattr(info, name) for name in _TCP),

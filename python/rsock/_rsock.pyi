@@ -21,6 +21,8 @@ from ._types import (
     StopReport,
     TcpInfo,
     Totals,
+    Trace,
+    TraceEvent,
 )
 from .rfc147 import SocketPair
 
@@ -35,6 +37,7 @@ __all__ = [
     "Daytime",
     "Discard",
     "Echo",
+    "Follower",
     "Forward",
     "Greeting",
     "Handed",
@@ -133,7 +136,7 @@ class Server:
         limits: Limits | None = None,
         faults: tuple[()] = (),
         seed: int | None = None,
-        trace: bool = False,
+        trace: bool | Trace = False,
         history: int = 10_000,
         drain: float = 1.0,
         on_error: Literal["log", "raise"] | Callable[[BaseException], object] = "log",
@@ -204,6 +207,7 @@ class Ledger:
         closed: int | None = None,
         timeout: float | None = 10.0,
     ) -> list[Record]: ...
+    def follow(self, timeout: float | None = None) -> Follower: ...
     def to_dicts(self) -> list[Row]: ...
     def to_columns(self) -> dict[str, list[Cell]]: ...
     @overload
@@ -217,6 +221,14 @@ class Ledger:
     def __iter__(self) -> Iterator[Record]: ...
     def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...
+
+# What `Ledger.follow` returns.
+@final
+class Follower:
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Record: ...
+    @property
+    def missed(self) -> int: ...
 
 @final
 class Record:
@@ -258,6 +270,8 @@ class Record:
     def closed_at(self) -> float | None: ...
     @property
     def tcp_info(self) -> TcpInfo | None: ...
+    @property
+    def trace(self) -> list[TraceEvent] | None: ...
     @property
     def rfc147(self) -> SocketPair | None: ...
     def to_dict(self) -> Row: ...

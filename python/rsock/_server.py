@@ -23,7 +23,7 @@ from . import _display, _rsock
 from ._client import Client
 from ._connection import Connection
 from ._exceptions import StateError
-from ._types import Limits, SocketOptions, StopReport
+from ._types import Limits, SocketOptions, StopReport, Trace
 
 __all__ = ["Server", "run_server", "servers"]
 
@@ -51,7 +51,7 @@ class _ServerOptions(TypedDict, total=False):
     limits: Limits | None
     faults: tuple[()]
     seed: int | None
-    trace: bool
+    trace: bool | Trace
     history: int
     drain: float
     on_error: Literal["log", "raise"] | Callable[[BaseException], object]
@@ -87,7 +87,9 @@ class Server(_rsock.Server):
     an ExceptionGroup; a function is called with each. The last 100 are in `errors` in any case.
     An OSError of the connection itself that leaves a handler, such as the peer's reset or a
     time-out, is the peer's doing: it is in the record and goes nowhere else.
-    `transport`, `path`, `faults`, `seed`, `trace` and `allow_external` are not built yet and take
+    `trace`: True has each record remember what was received and sent, and when, within the bounds
+    of `Trace()`; a `Trace` of yours sets other bounds.
+    `transport`, `path`, `faults`, `seed` and `allow_external` are not built yet and take
     their defaults only.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.

@@ -17,6 +17,8 @@ __all__ = [
     "StopReport",
     "TcpInfo",
     "Totals",
+    "Trace",
+    "TraceEvent",
 ]
 
 # setsockopt(2) and listen(2) take a C int.
@@ -34,6 +36,9 @@ _MAX_WRITE_BUFFER: Final = 2**30
 _MAX_LINE: Final = 2**30
 # More threads than most systems let a process have.
 _MAX_THREADS: Final = 10_000
+# Of each connection: more than this would put the memory at risk.
+_MAX_TRACE_BYTES: Final = 2**30
+_MAX_TRACE_EVENTS: Final = 1_000_000
 # A time limit longer than a year is a slip of units as well; None says "never".
 _MAX_SECONDS: Final = 366 * 86_400
 
@@ -358,9 +363,54 @@ class TcpInfo:
     delivery_rate: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """How much a server remembers of what goes over each of its connections.
+
+    bytes: of data, in both directions together; the data of the oldest events goes first. 0 keeps
+        none, only sizes and times. At most 2**30.
+    events: receives and sends; the oldest go first. 1 to 1 000 000.
+
+    It is kept as long as the record is: up to `history` of them, beside those that are open. Raises
+    TypeError for a value of the wrong type and ValueError for one out of range, naming field and
+    value.
+    """
+
+    bytes: int = 8_192
+    events: int = 128
+
+    def __post_init__(self) -> None:
+        _check_int(self, "bytes", 0, _MAX_TRACE_BYTES, optional=False)
+        _check_int(self, "events", 1, _MAX_TRACE_EVENTS, optional=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One receive or send that carried data: a message of `Record.messages_in` or `messages_out`.
+
+    number: its number in the connection, from 1; what was before the first one that is remembered
+        has been forgotten.
+    seconds: when it was, counted from the record's `opened_at`.
+    direction: "in" (from the peer) or "out" (to it).
+    size: how many bytes it carried.
+    data: its bytes, from the first on, as far as they are remembered.
+    """
+
+    number: int
+    seconds: float
+    direction: Literal["in", "out"]
+    size: int
+    data: bytes
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some of its bytes, or all, are not remembered."""
+        return len(self.data) < self.size
+
+
 # The checks. Each names class, field and value, as the caller would write them.
 
-_Checked = SocketOptions | Limits
+_Checked = SocketOptions | Limits | Trace
 
 
 def _spelled(owner: _Checked, name: str) -> str:

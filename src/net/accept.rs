@@ -21,6 +21,7 @@ use super::shared::Shared;
 use super::socket::Socket;
 use super::stop::Cause;
 use super::sys::{self, PollFd};
+use super::trace::TraceLimits;
 use super::wake::EventFd;
 use super::worker::{Accepted, Inbox, Message, Worker};
 
@@ -78,6 +79,7 @@ pub(super) fn record_of(
     id: u64,
     peer: Option<SocketAddr>,
     local: SocketAddr,
+    trace: Option<TraceLimits>,
 ) -> Arc<Record> {
     // Never None for a TCP socket; an unspecified peer is better than a lost connection.
     let peer = peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
@@ -90,7 +92,7 @@ pub(super) fn record_of(
         local
     };
     let record = Record::new(id, Role::Server, Endpoint::tcp(local), Endpoint::tcp(peer));
-    Arc::new(record.with_socket(socket.as_fd()))
+    Arc::new(record.with_socket(socket.as_fd()).with_trace(trace))
 }
 
 /// Who is given what was accepted.
@@ -295,7 +297,7 @@ impl Acceptor {
             self.shared.give_back();
             return self.refuse(socket);
         }
-        let record = record_of(&socket, self.next_id, peer, self.local);
+        let record = record_of(&socket, self.next_id, peer, self.local, self.shared.trace);
         self.next_id += 1;
         let place = self.shared.ledger.open(&record);
         let accepted = Accepted { socket, record, place };

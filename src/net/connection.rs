@@ -631,7 +631,7 @@ impl Turn<'_> {
         if count < room && !wire.careful {
             wire.readable = false;
         }
-        self.received(leg, count);
+        self.received(leg, &scratch[..count]);
         let data = &scratch[..count];
         if let Some(to) = pipe_to {
             let budget = self.tools.budget;
@@ -762,7 +762,7 @@ impl Turn<'_> {
             match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
                 Ok(count) => {
                     taken += count;
-                    self.sent(leg, count);
+                    self.sent(leg, &data[taken - count..taken]);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
@@ -800,27 +800,27 @@ impl Turn<'_> {
         }
     }
 
-    fn sent(&mut self, leg: Leg, count: usize) {
-        self.tools.budget = self.tools.budget.saturating_sub(count);
+    fn sent(&mut self, leg: Leg, data: &[u8]) {
+        self.tools.budget = self.tools.budget.saturating_sub(data.len());
         match leg {
-            Leg::Near => self.connection.record.count_sent(count),
+            Leg::Near => self.connection.record.count_sent(data),
             Leg::Far => {
                 self.connection.asked = true;
                 if let Some(far) = self.connection.record.far() {
-                    far.count_sent(count);
+                    far.count_sent(data.len());
                 }
             }
         }
         self.progress();
     }
 
-    fn received(&mut self, leg: Leg, count: usize) {
+    fn received(&mut self, leg: Leg, data: &[u8]) {
         match leg {
-            Leg::Near => self.connection.record.count_received(count),
+            Leg::Near => self.connection.record.count_received(data),
             Leg::Far => {
                 self.connection.asked = false;
                 if let Some(far) = self.connection.record.far() {
-                    far.count_received(count);
+                    far.count_received(data.len());
                 }
             }
         }

@@ -469,7 +469,7 @@ impl Handoff {
                 Ok((fd, peer)) => {
                     let socket = Socket::new(fd);
                     let id = handoff.next_id.fetch_add(1, Relaxed);
-                    let record = record_of(&socket, id, peer, local);
+                    let record = record_of(&socket, id, peer, local, shared.trace);
                     let place = shared.ledger.open(&record);
                     return Ok(Some(Self::admit(shared, Accepted { socket, record, place })));
                 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -43,14 +44,17 @@ struct Books {
     closed: VecDeque<Arc<Record>>,
     /// Sums of all that are closed, and the counts; `open` is added when asked.
     totals: Totals,
-    waiting: Vec<Wait>,
+    /// What is waited for, and how to tell whoever does.
+    waiting: Vec<(Wait, Arc<EventFd>)>,
+    /// The server has ended.
+    over: bool,
 }
 
-/// What somebody waits for, and how to tell them.
+/// What somebody waits for.
+#[derive(Clone, Copy)]
 struct Wait {
     open: Option<u64>,
     closed: Option<u64>,
-    flag: Arc<EventFd>,
 }
 
 impl Books {
@@ -60,9 +64,9 @@ impl Books {
     }
 
     fn tell(&self) {
-        for wait in &self.waiting {
+        for (wait, flag) in &self.waiting {
             if self.satisfies(wait.open, wait.closed) {
-                wait.flag.set();
+                flag.set();
             }
         }
     }
@@ -93,6 +97,7 @@ impl Ledger {
             closed: VecDeque::new(),
             totals: Totals::default(),
             waiting: Vec::new(),
+            over: false,
         };
         Self { books: Mutex::new(books), history }
     }
@@ -210,19 +215,33 @@ impl Ledger {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<Arc<Record>>> {
+        let found = |books: &mut Books| books.satisfies(open, closed).then(|| books.records());
+        let found = self.wait_for(Wait { open, closed }, deadline, waiter, found)?;
+        found.ok_or_else(|| self.late(open, closed))
+    }
+
+    /// Blocks until `found` gives something; None after the deadline. It is asked again whenever `wait`
+    /// has come true, and at the server's end.
+    fn wait_for<T>(
+        &self,
+        wait: Wait,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+        mut found: impl FnMut(&mut Books) -> Option<T>,
+    ) -> Result<Option<T>> {
         let mut flag: Option<Arc<EventFd>> = None;
         let result = loop {
             {
                 let mut books = self.books.lock();
-                if books.satisfies(open, closed) {
-                    break Ok(books.records());
+                if let Some(found) = found(&mut books) {
+                    break Ok(Some(found));
                 }
                 match &flag {
                     Some(flag) => flag.clear(),
                     None => match EventFd::new() {
                         Ok(new) => {
                             let new = Arc::new(new);
-                            books.waiting.push(Wait { open, closed, flag: Arc::clone(&new) });
+                            books.waiting.push((wait, Arc::clone(&new)));
                             flag = Some(new);
                         }
                         Err(error) => break Err(Error::os("eventfd", "", &error)),
@@ -232,14 +251,33 @@ impl Ledger {
             let flag = flag.as_ref().expect("made above");
             match waiter.wait(&mut [PollFd::readable(flag.as_fd())], deadline) {
                 Ok(true) => {}
-                Ok(false) => break Err(self.late(open, closed)),
+                Ok(false) => break Ok(None),
                 Err(error) => break Err(error),
             }
         };
         if let Some(flag) = flag {
-            self.books.lock().waiting.retain(|wait| !Arc::ptr_eq(&wait.flag, &flag));
+            self.books.lock().waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
         }
         result
+    }
+
+    /// From here on nobody need wait for a connection to close: the server has ended.
+    pub(crate) fn finish(&self) {
+        let mut books = self.books.lock();
+        books.over = true;
+        for (_, flag) in &books.waiting {
+            flag.set();
+        }
+    }
+
+    /// Whoever wants to hear of each connection that closes from now on.
+    pub fn follow(self: &Arc<Self>) -> Result<Follower> {
+        if self.history == 0 {
+            let text = "follow: this ledger forgets each connection as it closes (history=0)";
+            return Err(Error::Value(text.to_owned()));
+        }
+        let next = AtomicU64::new(self.books.lock().totals.closed);
+        Ok(Follower { ledger: Arc::clone(self), next, missed: AtomicU64::new(0) })
     }
 
     fn late(&self, open: Option<u64>, closed: Option<u64>) -> Error {
@@ -254,5 +292,56 @@ impl Ledger {
             totals.closed
         );
         Error::TimedOut { step: "wait", target }
+    }
+}
+
+/// Hears of each connection of a server that closes, in the order of their ends. Keeps nothing but its
+/// place in the ledger: whoever falls behind by more than that remembers has missed some.
+pub struct Follower {
+    ledger: Arc<Ledger>,
+    /// Of the connections that have closed since the start, the number of the next one. Written only
+    /// under the lock of the books.
+    next: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Follower {
+    /// Blocks until the next connection has closed; None once the server has ended and all were told.
+    /// `TimedOut` after the deadline.
+    pub fn next(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<Arc<Record>>> {
+        let closed = Some(self.next.load(Relaxed) + 1);
+        let wait = Wait { open: None, closed };
+        let found = self.ledger.wait_for(wait, deadline, waiter, |books| self.take(books))?;
+        let late = || Error::TimedOut {
+            step: "follow",
+            target: "until the next connection closes".to_owned(),
+        };
+        found.ok_or_else(late)
+    }
+
+    /// The next record, where it is there already; `Some(None)` at the end.
+    fn take(&self, books: &mut Books) -> Option<Option<Arc<Record>>> {
+        let next = self.next.load(Relaxed);
+        let oldest = books.totals.closed - books.closed.len() as u64;
+        if next < oldest {
+            self.missed.fetch_add(oldest - next, Relaxed);
+        }
+        let next = next.max(oldest);
+        let record = books.closed.get((next - oldest) as usize).cloned();
+        self.next.store(next + u64::from(record.is_some()), Relaxed);
+        match record {
+            Some(record) => Some(Some(record)),
+            None => books.over.then_some(None),
+        }
+    }
+
+    /// How many it has missed, because the ledger had forgotten them before they were asked for.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
     }
 }

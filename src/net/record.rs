@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::endpoint::Endpoint;
 use super::gauge::{Algorithm, Gauge, TcpInfo};
+use super::trace::{Direction, Event, Trace, TraceLimits};
 
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -181,6 +182,12 @@ impl Far {
     }
 }
 
+/// Nanoseconds since 1970.
+fn wall_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The account of one connection, live until it is closed.
 #[derive(Debug)]
 pub struct Record {
@@ -189,12 +196,14 @@ pub struct Record {
     local: Endpoint,
     remote: Endpoint,
     /// Wall clock, for people; `opened` is for durations, which a step of the clock must not bend.
-    opened_at: Duration,
+    opened_at: u64,
     opened: Instant,
     received: Counters,
     sent: Counters,
     gauge: Gauge,
     far: OnceLock<Box<Far>>,
+    /// Boxed, for most are not asked to remember.
+    trace: Option<Box<Trace>>,
     end: OnceLock<Box<End>>,
 }
 
@@ -206,12 +215,13 @@ impl Record {
             role,
             local,
             remote,
-            opened_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            opened_at: wall_clock(),
             opened: Instant::now(),
             received: Counters::default(),
             sent: Counters::default(),
             gauge: Gauge::none(),
             far: OnceLock::new(),
+            trace: None,
             end: OnceLock::new(),
         }
     }
@@ -219,6 +229,11 @@ impl Record {
     /// The same, of a TCP socket that may be asked until `close`.
     pub(crate) fn with_socket(self, socket: impl AsRawFd) -> Self {
         Self { gauge: Gauge::of(socket), ..self }
+    }
+
+    /// The same, with what goes over it remembered within limits.
+    pub(crate) fn with_trace(self, limits: Option<TraceLimits>) -> Self {
+        Self { trace: limits.map(|limits| Box::new(Trace::new(limits))), ..self }
     }
 
     /// The connection's number in its server, from 1; a client's in its process.
@@ -253,7 +268,7 @@ impl Record {
     /// When it was accepted, on the wall clock, since 1970.
     #[must_use]
     pub fn opened_at(&self) -> Duration {
-        self.opened_at
+        Duration::from_nanos(self.opened_at)
     }
 
     /// How long it was, or has been, open.
@@ -300,24 +315,54 @@ impl Record {
         self.gauge.ask(None).or_else(|| self.end.get().and_then(|end| end.tcp_info))
     }
 
+    /// What was received and sent, event by event, as far as it is remembered; None where it was not
+    /// to be.
+    #[must_use]
+    pub fn trace(&self) -> Option<Vec<Event>> {
+        self.trace.as_ref().map(|trace| trace.events())
+    }
+
     /// Counts a receive. Only the owner of the connection calls it.
-    pub(crate) fn count_received(&self, bytes: usize) {
-        self.received.count(bytes);
+    pub(crate) fn count_received(&self, data: &[u8]) {
+        self.received.count(data.len());
+        self.note(Direction::In, data.len(), [data]);
     }
 
     /// Counts a send. Only the owner of the connection calls it.
-    pub(crate) fn count_sent(&self, bytes: usize) {
-        self.sent.count(bytes);
+    pub(crate) fn count_sent(&self, data: &[u8]) {
+        self.sent.count(data.len());
+        self.note(Direction::Out, data.len(), [data]);
     }
 
-    /// Counts a receive of a connection whose calls may come from several threads.
-    pub(crate) fn count_received_shared(&self, bytes: usize) {
+    /// Counts a receive of `bytes`, the first ones of `parts`, where calls may come from several threads.
+    pub(crate) fn count_received_shared<'a>(
+        &self,
+        bytes: usize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) {
         self.received.count_shared(bytes);
+        self.note(Direction::In, bytes, parts);
     }
 
-    /// Counts a send of such a connection.
-    pub(crate) fn count_sent_shared(&self, bytes: usize) {
+    /// Counts a send likewise.
+    pub(crate) fn count_sent_shared<'a>(
+        &self,
+        bytes: usize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) {
         self.sent.count_shared(bytes);
+        self.note(Direction::Out, bytes, parts);
+    }
+
+    fn note<'a>(
+        &self,
+        direction: Direction,
+        bytes: usize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        if let Some(trace) = &self.trace {
+            trace.note(self.opened.elapsed(), direction, bytes, parts);
+        }
     }
 
     /// Adds the account of its far leg, which is there from now on.

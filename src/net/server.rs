@@ -35,6 +35,7 @@ use super::steps::Steps;
 use super::stop::{Alive, Cause, StopReport};
 use super::stream::Stream;
 use super::sys::PollFd;
+use super::trace::TraceLimits;
 use super::wake::{EventFd, Waiter};
 use super::worker::{Inbox, Message};
 use super::{fork, registry, resolve};
@@ -62,6 +63,8 @@ pub struct Config {
     pub limits: Limits,
     /// Closed connections that the ledger remembers.
     pub history: usize,
+    /// What is remembered of the bytes of each; None for nothing.
+    pub trace: Option<TraceLimits>,
     /// How long `stop` drains when it is not told otherwise.
     pub drain: Duration,
     /// The server's name in messages.

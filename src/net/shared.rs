@@ -23,8 +23,9 @@ use super::options::SocketOptions;
 use super::server::Config;
 use super::service::{Service, Site};
 use super::steps::{State, Steps};
-use super::stop::{Alive, Asked, Cause, Stop, StopReport};
+use super::stop::{Alive, Asked, Cause, Owner, Stop, StopReport};
 use super::sys::{self, PollFd};
+use super::trace::TraceLimits;
 use super::wake::{EventFd, Waiter};
 use super::worker::{Inbox, Message};
 
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
     pub(crate) ledger: Arc<Ledger>,
+    /// How much is remembered of what goes over a connection; None for nothing.
+    pub(crate) trace: Option<TraceLimits>,
     /// How the listener avoids congestion, and with it all that it accepts; from the start on.
     pub(crate) algorithm: OnceLock<Algorithm>,
     pub(crate) stop: Stop,
@@ -61,9 +64,13 @@ pub(crate) struct Shared {
 /// An `Arc<Shared>` as the thing that `Alive` counts for.
 pub(super) struct Threads(pub(super) Arc<Shared>);
 
-impl AsRef<Stop> for Threads {
-    fn as_ref(&self) -> &Stop {
+impl Owner for Threads {
+    fn stop(&self) -> &Stop {
         &self.0.stop
+    }
+
+    fn ended(&self) {
+        self.0.finish_books();
     }
 }
 
@@ -75,6 +82,7 @@ impl Shared {
             options: config.options.clone(),
             limits: config.limits.clone(),
             ledger: Arc::new(Ledger::new(config.history)),
+            trace: config.trace,
             algorithm: OnceLock::new(),
             stop: Stop::new(),
             handoff: Handoff::new(config.limits.handler_threads),
@@ -112,6 +120,14 @@ impl Shared {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.stop.has_begun() && self.stop.is_done()
+    }
+
+    /// Tells those who follow the ledger, where this is the end. Asked whenever a stop begins and whenever
+    /// the last thread ends: one of the two comes second, and finds the other.
+    fn finish_books(&self) {
+        if self.has_ended() {
+            self.ledger.finish();
+        }
     }
 
     /// Takes a place for a connection; false above the limit.
@@ -203,6 +219,7 @@ impl Shared {
             Asked::First => {
                 self.ring();
                 self.close_unserved();
+                self.finish_books();
             }
             Asked::Sooner => {
                 let workers = self.workers.lock().clone();

@@ -231,20 +231,30 @@ pub(crate) enum Asked {
     Again,
 }
 
-/// A thread's share in the server's life; the last one dropped sets `done`.
-pub(crate) struct Alive<S: AsRef<Stop>>(S);
+/// Whose threads are counted.
+pub(crate) trait Owner {
+    /// Its stop.
+    fn stop(&self) -> &Stop;
 
-impl<S: AsRef<Stop>> Alive<S> {
-    pub(crate) fn new(stop: S) -> Self {
-        stop.as_ref().alive.fetch_add(1, SeqCst);
-        Self(stop)
+    /// The last thread has ended, be it that the server has, or that it could not be started.
+    fn ended(&self);
+}
+
+/// A thread's share in the server's life; the last one dropped sets `done`.
+pub(crate) struct Alive<O: Owner>(O);
+
+impl<O: Owner> Alive<O> {
+    pub(crate) fn new(owner: O) -> Self {
+        owner.stop().alive.fetch_add(1, SeqCst);
+        Self(owner)
     }
 }
 
-impl<S: AsRef<Stop>> Drop for Alive<S> {
+impl<O: Owner> Drop for Alive<O> {
     fn drop(&mut self) {
-        let stop = self.0.as_ref();
+        let stop = self.0.stop();
         if stop.alive.fetch_sub(1, SeqCst) == 1 {
+            self.0.ended();
             stop.state.lock().ended = Some(Instant::now());
             // Those who wait hold it; nobody else needs it any more.
             if let Some(done) = stop.done.lock().take() {

@@ -14,6 +14,7 @@ use super::error::exception;
 use crate::net::endpoint::{Target, host_text, port_named};
 use crate::net::limits::{Limits, Overflow};
 use crate::net::options::SocketOptions;
+use crate::net::trace::TraceLimits;
 
 /// A value as a message shows it, cut where it is long.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
@@ -247,6 +248,21 @@ pub(super) fn unbuilt<'py>(
         ))),
         _ => Ok(()),
     }
+}
+
+/// The bounds of a trace: False for none, True for the usual ones, or a `rsock.Trace`, which has checked
+/// them.
+pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLimits>> {
+    let Some(value) = value else { return Ok(None) };
+    let class = types(value.py(), "Trace")?;
+    let given = match value.cast::<PyBool>() {
+        Ok(wanted) if !wanted.is_true() => return Ok(None),
+        Ok(_) => class.call0()?,
+        Err(_) if value.is_instance(&class)? => value.clone(),
+        Err(_) => return Err(wrong_type("trace", "True, False or a Trace", value)),
+    };
+    let bytes = given.getattr("bytes")?.extract()?;
+    Ok(Some(TraceLimits { bytes, events: given.getattr("events")?.extract()? }))
 }
 
 /// A class of `rsock._types`.

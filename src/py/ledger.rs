@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList};
 
-use super::args::{deadline, timeout, whole};
+use super::args::{self, deadline, timeout, whole};
 use super::error::exception;
 use super::process::object;
 use super::tcp_info::tcp_info;
@@ -17,6 +17,7 @@ use crate::net;
 use crate::net::Origin;
 use crate::net::endpoint::Endpoint;
 use crate::net::record::{ClosedBy, Role};
+use crate::net::trace::Direction;
 
 /// A server's account of its connections: those that are open, the last ones that were, and totals
 /// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
@@ -141,6 +142,21 @@ impl Ledger {
         self.records(py, found)
     }
 
+    /// An iterator over the records of connections that close from now on, in the order of their ends;
+    /// it blocks until the next one has, and ends when the server has stopped.
+    ///
+    /// `timeout` is how many seconds it waits for each; TimeoutError is raised then, and it can be asked
+    /// again. None waits for as long as it takes. Releases the interpreter. It keeps only its place in
+    /// the ledger: what the ledger forgets before it is asked for is missed, and counted in `missed`.
+    /// Raises ValueError where the ledger remembers none (history=0).
+    #[pyo3(signature = (timeout=None))]
+    fn follow(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Follower> {
+        let timeout = args::timeout("timeout", timeout.as_ref())?;
+        self.inner(py)?;
+        let inner = self.inner.follow().map_err(|error| exception(py, error))?;
+        Ok(Follower { inner, timeout, origin: self.origin })
+    }
+
     /// All records it holds, oldest first, as flat dicts of plain values with the same keys: what
     /// `pandas.DataFrame` and `csv.DictWriter` take. Times are aware datetimes (UTC), lengths of time
     /// float seconds; what is not known is None. Does not block.
@@ -192,6 +208,34 @@ impl Ledger {
     }
 }
 
+/// What `Ledger.follow` returns: gives the record of each connection that closes.
+#[pyclass(frozen, module = "rsock._rsock")]
+pub(super) struct Follower {
+    inner: net::ledger::Follower,
+    timeout: Option<Duration>,
+    origin: Origin,
+}
+
+#[pymethods]
+impl Follower {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Record>> {
+        self.origin.check().map_err(|error| exception(py, error))?;
+        let deadline = deadline(self.timeout);
+        let next = Attached::run(py, |waiter| self.inner.next(deadline, waiter))?;
+        Ok(next.map(|inner| Record { inner, origin: self.origin }))
+    }
+
+    /// How many records it has missed: the ledger had forgotten them before they were asked for.
+    #[getter]
+    fn missed(&self) -> u64 {
+        self.inner.missed()
+    }
+}
+
 /// The account of one connection. Its numbers go on counting while the connection is open.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Record {
@@ -204,6 +248,13 @@ impl Record {
     pub(super) fn of(stream: &net::stream::Stream) -> Option<Self> {
         let origin = stream.origin();
         stream.record().map(|inner| Self { inner: Arc::clone(inner), origin })
+    }
+}
+
+fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::In => "in",
+        Direction::Out => "out",
     }
 }
 
@@ -356,6 +407,25 @@ impl Record {
         // A child's copy of the lock may be held by a thread that is not there.
         self.origin.check().map_err(|error| exception(py, error))?;
         self.inner.tcp_info().map(|info| tcp_info(py, &info)).transpose()
+    }
+
+    /// What was received and sent, a list of TraceEvent, oldest first: the last ones, as far as the
+    /// server's `trace` reaches. None where the server has none, and of a client.
+    #[getter]
+    fn trace<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.origin.check().map_err(|error| exception(py, error))?;
+        let Some(events) = self.inner.trace() else { return Ok(None) };
+        let events = events.iter().map(|event| {
+            let fields = PyDict::new(py);
+            fields.set_item("number", event.number)?;
+            fields.set_item("seconds", event.after.as_secs_f64())?;
+            fields.set_item("direction", direction(event.direction))?;
+            fields.set_item("size", event.size)?;
+            fields.set_item("data", PyBytes::new(py, &event.data))?;
+            object(py, "TraceEvent", &fields)
+        });
+        let events: Vec<_> = events.collect::<PyResult<_>>()?;
+        PyList::new(py, events).map(Some)
     }
 
     /// Its numbers after RFC 147, a SocketPair: the socket that receives and the one that sends. None

@@ -26,7 +26,7 @@ mod _rsock {
     #[pymodule_export]
     use super::interpreter::_end_thread;
     #[pymodule_export]
-    use super::ledger::{Ledger, Record};
+    use super::ledger::{Follower, Ledger, Record};
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
     #[pymodule_export]

@@ -154,7 +154,6 @@ impl Server {
         args::only_tcp(transport.as_ref(), path.as_ref())?;
         unbuilt("faults", "()", faults.as_ref(), |value| value.len().map(|length| length == 0))?;
         unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
-        unbuilt("trace", "False", trace.as_ref(), |value| Ok(value.is(false.into_pyobject(py)?)))?;
         unbuilt("allow_external", "False", allow_external.as_ref(), |value| {
             Ok(value.is(false.into_pyobject(py)?))
         })?;
@@ -197,6 +196,7 @@ impl Server {
             options: socket_options,
             limits: args::limits(&limits)?,
             history: history as usize,
+            trace: args::trace(trace.as_ref())?,
             drain,
             name: name.unwrap_or_else(|| format!("server-{}", NUMBER.fetch_add(1, Relaxed))),
         };

@@ -35,6 +35,7 @@ pub fn config_of(shape: Shape) -> Config {
         options: SocketOptions::default(),
         limits: Limits::default(),
         history: 100,
+        trace: None,
         drain: Duration::from_secs(1),
         name: "test".to_owned(),
     }

@@ -183,7 +183,7 @@ impl Stream {
                     receive(fd, &mut [IoSliceMut::new(&mut taken)], control, flags | wait)
                 })?;
             taken.truncate(message.bytes);
-            self.count_received(message.bytes, count, flags);
+            self.count_received(message.bytes, [taken.as_slice()], count, flags);
             return Ok((taken, message));
         }
         let mut message = Message::default();
@@ -215,7 +215,7 @@ impl Stream {
         let got = self.attempt(step, Interest::Readable, deadline, waiter, |fd, wait| {
             sys::recv(fd, buffer, flags | wait)
         })?;
-        self.count_received(got, asked, flags);
+        self.count_received(got, [&*buffer], asked, flags);
         Ok(got)
     }
 
@@ -326,7 +326,7 @@ impl Stream {
         let sent = self.attempt(step, Interest::Writable, deadline, waiter, |fd, wait| {
             sys::send(fd, data, flags | wait)
         })?;
-        self.count_sent(sent);
+        self.count_sent(sent, [data]);
         Ok(sent)
     }
 
@@ -426,7 +426,10 @@ impl Stream {
         match over {
             Some(true) => self.saw_end(),
             Some(false) => {}
-            None => self.count_received(message.bytes, asked, flags),
+            None => {
+                let parts = buffers.iter().map(|buffer| &**buffer);
+                self.count_received(message.bytes, parts, asked, flags);
+            }
         }
         Ok(message)
     }
@@ -502,7 +505,7 @@ impl Stream {
             self.attempt("sendmsg", Interest::Writable, &mut deadline, waiter, |fd, wait| {
                 sys::sendmsg(fd, buffers, control, flags | wait)
             })?;
-        self.count_sent(sent);
+        self.count_sent(sent, buffers.iter().map(|buffer| &**buffer));
         Ok(sent)
     }
 
@@ -544,12 +547,18 @@ impl Stream {
         }
     }
 
-    /// Counts what a receive gave; `asked` of zero says nothing about an end.
-    fn count_received(&self, bytes: usize, asked: usize, flags: i32) {
+    /// Counts what a receive gave, which is at the start of `parts`; `asked` of zero says nothing about an end.
+    fn count_received<'a>(
+        &self,
+        bytes: usize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        asked: usize,
+        flags: i32,
+    ) {
         if bytes > 0 {
             if flags & libc::MSG_PEEK == 0 {
                 if let Some(record) = self.record_of_traffic() {
-                    record.count_received_shared(bytes);
+                    record.count_received_shared(bytes, parts);
                 }
                 self.moved();
             }
@@ -566,10 +575,10 @@ impl Stream {
         self.record.get()
     }
 
-    fn count_sent(&self, bytes: usize) {
+    fn count_sent<'a>(&self, bytes: usize, parts: impl IntoIterator<Item = &'a [u8]>) {
         if bytes > 0 {
             if let Some(record) = self.record_of_traffic() {
-                record.count_sent_shared(bytes);
+                record.count_sent_shared(bytes, parts);
             }
             self.moved();
         }
