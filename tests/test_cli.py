@@ -272,9 +272,15 @@ def test_every_exported_service_that_needs_no_python_has_its_name() -> None:
         assert f"  {name}" in _services.explained()
 
 
-@pytest.mark.parametrize("text", ["Echo", "echo", "Echo()", "echo ( )"])
-def test_a_service_is_found_by_name_and_by_call(text: str) -> None:
-    assert isinstance(_services.find(text), rsock.Echo)
+def test_a_service_is_found_by_name_and_by_call() -> None:
+    for text in ("Echo", "echo", "Echo()", "echo ( )"):
+        assert _services.find(text) == rsock.Echo()
+    for text in ("LineEcho", "line-echo", "line_echo()"):
+        assert _services.find(text) == rsock.LineEcho()
+    assert _services.find("LineEcho(b'bye', newline=False)") == rsock.LineEcho(b"bye", False)
+    assert _services.find("greeting('Hello, (Client)!')") == rsock.Greeting("Hello, (Client)!")
+    nested = rsock.ByConnection(rsock.Discard(), rsock.Quote("x"), rest=rsock.Echo())
+    assert _services.find("ByConnection(Discard, quote('x'), rest=Echo())") == nested
 
 
 WRONG = {
@@ -293,6 +299,7 @@ WRONG = {
     "unknown-service": ("serve Ecko", "did you mean Echo?"),
     "service-with-wrong-arguments": ("serve Echo(1)", "Echo()"),
     "service-with-code-for-an-argument": ("serve Echo(open('x'))", "no service 'open'"),
+    "service-without-its-argument": ("serve Greeting", "Greeting(message)"),
     "service-unfinished": ("serve Echo(", "service"),
     "module-missing": ("serve nothing_here:f", "no module 'nothing_here'"),
     "function-missing": ("serve app:shut", "did you mean shout?"),
@@ -432,6 +439,14 @@ def test_limits_and_names_reach_the_server() -> None:
         command.line()
         command.signal(signal.SIGINT)
         assert "1 refused" in command.end()[1]
+
+
+def test_a_service_with_arguments_serves() -> None:
+    with Running("serve", 'Greeting(b"Hello, Client!\\0")') as command:
+        with dial(command.address()) as peer:
+            assert read_to_end(peer) == b"Hello, Client!\0"
+        command.signal(signal.SIGINT)
+        assert command.end()[0] == 0
 
 
 def test_a_function_of_the_current_directory_serves(modules: Path) -> None:
