@@ -11,19 +11,23 @@ import functools
 import os
 import re
 import signal
+import sys
 import threading
 import urllib.parse
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
 from . import _display, _rsock
 from ._client import Client
 from ._connection import Connection
 from ._exceptions import StateError
 from ._types import Limits, SocketOptions, StopReport, Trace
+
+if TYPE_CHECKING:
+    from ._progress import Progress
 
 __all__ = ["Server", "run_server", "servers"]
 
@@ -87,6 +91,8 @@ class Server(_rsock.Server):
     an ExceptionGroup; a function is called with each. The last 100 are in `errors` in any case.
     An OSError of the connection itself that leaves a handler, such as the peer's reset or a
     time-out, is the peer's doing: it is in the record and goes nowhere else.
+    The logger "rsock.connections", given a level of INFO before the start, has a line for each
+    connection that ended.
     `trace`: True has each record remember what was received and sent, and when, within the bounds
     of `Trace()`; a `Trace` of yours sets other bounds.
     `transport`, `path`, `faults`, `seed` and `allow_external` are not built yet and take
@@ -94,6 +100,9 @@ class Server(_rsock.Server):
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
+
+    # What writes the lines of `logging.getLogger("rsock.connections")`, where they are wanted.
+    _progress: "Progress | None" = None
 
     # Starting and stopping.
 
@@ -110,9 +119,17 @@ class Server(_rsock.Server):
         if self.state in _RUNNING:
             return super().start()
         _enter(self)
+        # Who has not imported logging has not asked for lines of progress either.
+        progress = None
+        if "logging" in sys.modules:
+            from . import _progress
+
+            progress = _progress.asked(self)
         try:
             super().start()
             self._start_first_thread()
+            if progress is not None:
+                self._progress = _progress.Progress(self.name, progress)
             return self
         except _StoppedStarting:
             # A signal in `run()`, which stops the server itself.
@@ -167,6 +184,8 @@ class Server(_rsock.Server):
         handlers = self._handlers
         if handlers is not None:
             handlers.join()
+        if self._progress is not None:
+            self._progress.join()
 
     def _ended(self, report: StopReport) -> StopReport:
         self._join()
