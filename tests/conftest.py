@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import select
 import signal
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -15,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from support import fds, listener, threads
+from support import fds, full_listener, threads
 
 from rsock import Client, Server
 
@@ -83,18 +80,8 @@ def echo_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.fixture
-def full_listener() -> Iterator[tuple[str, int]]:
+@pytest.fixture(name="full_listener")
+def full_listener_fixture() -> Iterator[tuple[str, int]]:
     """A listener whose queue is full: handshakes with it do not finish."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(listener(backlog=0))
-        address = listening.getsockname()
-        for _ in range(20):
-            peer = stack.enter_context(socket.socket())
-            peer.setblocking(False)
-            peer.connect_ex(address)
-            if not select.select([], [peer], [], 0.1)[1]:
-                break
-        else:
-            pytest.skip("the queue of a listener has no end here")
+    with full_listener() as address:
         yield address

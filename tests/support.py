@@ -10,6 +10,7 @@ import fcntl
 import gc
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -200,6 +201,23 @@ def listener(host: str = LOOPBACK, backlog: int = 16) -> Iterator[socket.socket]
         listening.listen(backlog)
         listening.settimeout(SOON)
         yield listening
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[tuple[str, int]]:
+    """The address of a listener whose queue is full: handshakes with it do not finish."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(listener(backlog=0))
+        address = listening.getsockname()
+        for _ in range(20):
+            peer = stack.enter_context(socket.socket())
+            peer.setblocking(False)
+            peer.connect_ex(address)
+            if not select.select([], [peer], [], 0.1)[1]:
+                break
+        else:
+            raise AssertionError("the queue of a listener has no end here")
+        yield address
 
 
 @contextlib.contextmanager

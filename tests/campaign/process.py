@@ -146,7 +146,7 @@ class Served(Child):
         super().__enter__()
         try:
             # What is imported once, and the first server's parts that stay, are not the server's.
-            super().call(_warm_up)
+            super().call(warm_up)
             self.before = held(self.pid)
             made = f"{self._make.__module__}:{self._make.__qualname__}"
             self.address = tuple(super().call(_start, made, self._arguments))
@@ -169,21 +169,19 @@ class Served(Child):
         """The same, the report being what `result()` returns."""
         self.begin(_stop, drain)
 
+    def left(self) -> list[int]:
+        """Descriptors and threads that are not back to where they were, after a moment."""
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: held(self.pid) == self.before, GIVEN_BACK)
+        now = held(self.pid)
+        return [now.fds - self.before.fds, now.threads - self.before.threads]
+
     def afterwards(self, *, silent: bool = True) -> Iterator[Figure]:
         """After `stop`: what every row ends with. Ends the child."""
-        yield given_back(self.pid, self.before)
+        yield equal("descriptors, threads left", self.left(), [0, 0])
         yield equal("exit code", self.end(), 0)
         if silent:
             yield equal("said on standard error", self.said(), "")
-
-
-def given_back(pid: int | str, before: Held) -> Figure:
-    """Whether descriptors and threads are back to where they were, after a moment."""
-    with contextlib.suppress(AssertionError):
-        wait_until(lambda: held(pid) == before, GIVEN_BACK)
-    now = held(pid)
-    left = (now.fds - before.fds, now.threads - before.threads)
-    return equal("descriptors, threads left", "{}, {}".format(*left), "0, 0")
 
 
 # What is called by name in the child.
@@ -191,7 +189,7 @@ def given_back(pid: int | str, before: Held) -> Figure:
 _server: Any = None
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     from rsock import Server
 
     with Server(service=lambda conn: conn.close()) as server, server.client(timeout=5) as client:

@@ -1,0 +1,195 @@
+"""Matrix row 11: a process forks while its server is under load: nobody is harmed by it.
+
+Forks come from the main thread and from handlers, and the children end in every way there is. Must
+never stop the server while a child is to be waited for: its end is part of the figure.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from support import read_exactly
+
+from campaign import load
+from campaign.figures import Figure, at_most, equal
+from campaign.process import Child, Served
+from campaign.row import Row, Size
+
+if TYPE_CHECKING:
+    from rsock import Connection, Server
+
+PATIENCE = 60.0
+LINE = b"hello, this is one line\n"
+# After the import alone there is no thread that a fork could be warned of.
+IMPORTED = """
+import os, rsock
+rsock.Server(), rsock.Accept()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+_ends: list[tuple[int, float]] = []
+
+
+# In the child that serves.
+
+
+def server(service: str) -> "Server":
+    from rsock import Server
+
+    return Server() if service == "echo" else Server(service=lines)
+
+
+def lines(conn: "Connection") -> None:
+    while line := conn.recv_line():
+        if line.startswith(b"fork "):
+            child = os.fork()
+            if child == 0:
+                _end(line.split()[1].decode())
+                # A child of a handler's thread goes on in that handler.
+                return
+            _await(child)
+        conn.sendall(line)
+
+
+def _end(way: str) -> None:
+    if way == "os._exit":
+        os._exit(0)
+    if way == "sys.exit":
+        sys.exit(0)
+
+
+def _await(child: int) -> None:
+    """Wait for the child; note its exit code and how long its end took."""
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            _ends.append((os.waitstatus_to_exitcode(status), time.monotonic() - began))
+            return
+        time.sleep(0.001)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    _ends.append((-9, PATIENCE))
+
+
+def fork(_: "Server", count: int) -> None:
+    """Fork from the main thread."""
+    for number in range(count):
+        child = os.fork()
+        if child == 0:
+            _end("os._exit" if number % 2 else "sys.exit")
+        _await(child)
+
+
+def ends(_: "Server") -> list[tuple[int, float]]:
+    return _ends
+
+
+# In the child that loads.
+
+
+def talk(address: Any, connections: int) -> dict[str, int]:
+    """Say lines on several connections until the server ends each of them between two lines."""
+    rounds = [0] * connections
+    wrong = [0] * connections
+
+    def one(number: int) -> None:
+        with load.dial(address) as peer:
+            while True:
+                peer.sendall(LINE)
+                got = read_exactly(peer, len(LINE))
+                if got != LINE:
+                    wrong[number] += bool(got)
+                    return
+                rounds[number] += 1
+
+    def guarded(number: int) -> None:
+        # A line that was on its way when the server closed is answered by a reset.
+        with contextlib.suppress(ConnectionError):
+            one(number)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"wrong": sum(wrong), "served": sum(count > 0 for count in rounds)}
+
+
+# Here.
+
+
+def forked(service: str, count: int, connections: int = 3) -> dict[str, Any]:
+    """`count` forks under load; how the children ended, and how the parent fared."""
+    with Served(server, service) as served, Child() as loading:
+        loading.begin(talk, served.address, connections)
+        with load.dial(served.address) as peer:
+
+            def says_back(line: bytes) -> bool:
+                peer.sendall(line)
+                return read_exactly(peer, len(line)) == line
+
+            answered = says_back(LINE)
+            if service == "echo":
+                served.call_with_server(fork, count)
+            else:
+                served.call_with_server(fork, count // 2)
+                ways = ["os._exit", "sys.exit", "return"]
+                for number in range(count - count // 2):
+                    answered &= says_back(f"fork {ways[number % 3]}\n".encode())
+            answered &= says_back(LINE)
+        children = served.call_with_server(ends)
+        report = served.stop()
+        talked = loading.result()
+        return {
+            "children": len(children),
+            "codes": sorted({code for code, _ in children}),
+            "slowest": max(seconds for _, seconds in children),
+            "answered": answered,
+            "wrong": talked["wrong"],
+            "served": talked["served"],
+            "report": {name: report[name] for name in ("errors", "abandoned", "cause")},
+            "books": report["totals"]["accepted"] == report["totals"]["closed"],
+            "left": served.left(),
+            "exit": served.end(),
+            "said": served.said(),
+        }
+
+
+def run(size: Size) -> Iterator[Figure]:
+    count = size.of(brief=6, short=30, long=100)
+    for service in size.of(
+        brief=["handlers"], short=["echo", "handlers"], long=["echo", "handlers"]
+    ):
+        found = forked(service, count)
+        what = f"{service}: "
+        yield equal(what + "children", found["children"], count)
+        yield equal(what + "their exit codes", found["codes"], [0])
+        yield at_most(what + "slowest end of a child", found["slowest"], 5.0, "s")
+        yield equal(what + "the parent answers all the while", found["answered"], True)
+        yield equal(what + "load: served, wrong", (found["served"], found["wrong"]), (3, 0))
+        yield equal(
+            what + "its report", found["report"], {"errors": 0, "abandoned": 0, "cause": "stop"}
+        )
+        yield equal(what + "books balance", found["books"], True)
+        yield equal(what + "descriptors, threads left", found["left"], [0, 0])
+        yield equal(what + "exit code, words", (found["exit"], found["said"]), (0, ""))
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", IMPORTED],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    yield equal("a fork after the import alone says", (done.returncode, done.stderr), (0, ""))
+
+
+ROW = Row("11", "fork under load", run)
