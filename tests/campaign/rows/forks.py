@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from support import read_exactly
+from support import read_exactly, wait_until
 
 from campaign import load
 from campaign.figures import Figure, at_most, equal
@@ -89,6 +89,16 @@ def fork(_: "Server", count: int) -> None:
         _await(child)
 
 
+def under_load(server: "Server", connections: int) -> None:
+    """Wait until all who talk have been answered, and whoever asks for forks with them."""
+
+    def all_talk() -> bool:
+        records = list(server.ledger.open)
+        return len(records) > connections and all(record.messages_in for record in records)
+
+    wait_until(all_talk, PATIENCE, "all talk")
+
+
 def ends(_: "Server") -> list[tuple[int, float]]:
     return _ends
 
@@ -138,6 +148,7 @@ def forked(service: str, count: int, connections: int = 3) -> dict[str, Any]:
                 return read_exactly(peer, len(line)) == line
 
             answered = says_back(LINE)
+            served.call_with_server(under_load, connections)
             if service == "echo":
                 served.call_with_server(fork, count)
             else:
