@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from support import fds, full_listener, threads
+from support import compiled, fds, full_listener, threads
 
 from rsock import Client, Server
 
@@ -71,13 +70,7 @@ def interrupts() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def echo_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plain C client of `peers/echo_client.c`, compiled."""
-    program = tmp_path_factory.mktemp("peers") / "echo_client"
-    source = PEERS / "echo_client.c"
-    subprocess.run(
-        ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, source],
-        check=True,
-    )
-    return program
+    return compiled(PEERS / "echo_client.c", tmp_path_factory.mktemp("peers"))
 
 
 @pytest.fixture(name="full_listener")

@@ -291,6 +291,28 @@ def arrived(peer: socket.socket) -> None:
     wait_until(lambda: unsent() == 0, what="everything sent is acknowledged")
 
 
+def unread(peer: socket.socket) -> int | None:
+    """Bytes that the other side's system holds for its program; None where its socket is gone.
+
+    Asked of sock_diag(7) for that one socket: /proc/net/tcp would list all there are. IPv4 only.
+    """
+
+    def spelled(address: tuple[str, int]) -> tuple[bytes, bytes]:
+        return struct.pack("!H", address[1]), socket.inet_aton(address[0]).ljust(16, b"\0")
+
+    theirs, ours = spelled(peer.getpeername()), spelled(peer.getsockname())
+    name = theirs[0] + ours[0] + theirs[1] + ours[1] + bytes(4) + b"\xff" * 8  # No cookie.
+    request = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFF) + name
+    by_family, sock_diag, is_request = 20, 4, 1
+    header = struct.pack("=IHHII", 16 + len(request), by_family, is_request, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, sock_diag) as kernel:
+        kernel.sendto(header + request, (0, 0))
+        answer = kernel.recv(4096)
+    if struct.unpack_from("=H", answer, 4)[0] != by_family:
+        return None
+    return int(struct.unpack_from("=I", answer, 16 + 4 + 48 + 4)[0])
+
+
 def send_until_stuck(peer: socket.socket, data: bytes, patience: float = 0.3) -> int:
     """Send without reading until nothing more is taken for a while; how much was taken."""
     view = memoryview(data)
@@ -367,6 +389,16 @@ def partial(error: BaseException) -> bytes:
     got = getattr(error, name)
     assert isinstance(got, bytes)
     return got
+
+
+def compiled(source: Path, folder: Path) -> Path:
+    """The program of a C source, in `folder`."""
+    program = folder / source.stem
+    subprocess.run(
+        ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, source],
+        check=True,
+    )
+    return program
 
 
 # --- fresh interpreters --------------------------------------------------------------------

@@ -1,0 +1,14 @@
+"""A server that greets each client and closes, as examples/c/greeting_server.c does.
+
+The bytes are those of the C string, with the NUL that ends it. Run it, then
+`python examples/greeting_client.py 127.0.0.1 8080`; Ctrl-C ends it.
+"""
+
+import sys
+
+from rsock import Greeting, Server
+
+port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+server = Server("127.0.0.1", port, Greeting(b"Hello, Client!\0")).listen()
+print(f"listening on port {server.port}", flush=True)
+print(server.run())

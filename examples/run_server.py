@@ -1,0 +1,27 @@
+"""The loop that many a first server is: accept, receive, close. Here with rsock's sockets.
+
+Until a connection is accepted, those that have come wait in the kernel's queue: `server.waiting` of
+them. Run it, then try `echo hello | ncat 127.0.0.1 8080`; Ctrl-C ends it.
+"""
+
+import contextlib
+import sys
+
+from rsock import Accept, Server
+
+
+def run_server(host: str, port: int) -> None:
+    """Print what each client says first."""
+    server = Server(host, port, Accept())
+    with server:
+        print(f"listening on port {server.port}", flush=True)
+        for conn, (peer_host, peer_port) in server:
+            with contextlib.suppress(ConnectionError):  # A client that vanishes is its own affair.
+                message = conn.recv(1024)
+                print(f"{peer_host} port {peer_port} says {message!r}", flush=True)
+            conn.close()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        run_server("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
