@@ -27,7 +27,9 @@ class Client(StreamMethods, _rsock.Client):
     `spin`: seconds that `recv` looks again without letting go of the interpreter before it waits
     properly. To let go and come back costs up to 5 ms while another Python thread is busy, so a
     short spin buys many more round trips for a little of everybody's CPU; 0 turns it off.
-    `transport` and `path` take their defaults only: what they choose is not built yet.
+    `transport`: "tcp" or "udp". On UDP each send is a datagram and each receive gives one;
+    connecting sends nothing, and `sendto` and `recvfrom` do without it.
+    `path` takes its default only: Unix sockets are not built yet.
 
     `with` and `async with` close it at the end.
     """

@@ -84,7 +84,7 @@ class Server(_rsock.Server):
     `history`: how many closed connections the ledger remembers.
     `drain`: seconds that `stop()` gives the open connections by default.
     `name`: what it is called in error messages.
-    `fd`: the descriptor of a TCP socket to listen on, in place of host and port; the server owns
+    `fd`: the descriptor of a socket to listen on, in place of host and port; the server owns
     it from the first step on, and closes it.
     `on_error`: what becomes of an exception of a handler: "log" writes it, with its traceback, to
     `logging.getLogger("rsock")`; "raise" raises all of them from `stop()` or the end of `with`, as
@@ -95,8 +95,11 @@ class Server(_rsock.Server):
     connection that ended.
     `trace`: True has each record remember what was received and sent, and when, within the bounds
     of `Trace()`; a `Trace` of yours sets other bounds.
-    `transport`, `path`, `faults`, `seed` and `allow_external` are not built yet and take
-    their defaults only.
+    `transport`: "tcp" or "udp". On UDP `service` answers datagrams, `Limits.connections` bounds the
+    peers that are remembered, and `workers` None is one.
+    `allow_external`: whether a UDP server may have an address outside the loopback, where senders
+    can be forged. It concerns no other server.
+    `path`, `faults` and `seed` are not built yet and take their defaults only.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
@@ -310,7 +313,7 @@ class Server(_rsock.Server):
         OSError of a connection that is not to be had.
         """
         host, port = self.address
-        return Client(_LOOPBACK.get(host, host), port, **options)
+        return Client(_LOOPBACK.get(host, host), port, transport=self.transport, **options)
 
     def url(self, scheme: str, path: str = "/") -> str:
         """The URL of this server: `url("http")` is "http://127.0.0.1:43211/".

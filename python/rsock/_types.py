@@ -34,6 +34,8 @@ _MIN_WRITE_BUFFER: Final = 4_096
 _MAX_WRITE_BUFFER: Final = 2**30
 # Of a line as much is kept until its end comes.
 _MAX_LINE: Final = 2**30
+# The length of a UDP datagram has 16 bits (RFC 768).
+_MAX_DATAGRAM: Final = 65_535
 # More threads than most systems let a process have.
 _MAX_THREADS: Final = 10_000
 # Of each connection: more than this would put the memory at risk.
@@ -156,6 +158,8 @@ class Limits:
         connection. 1 to 2**30.
     write_buffer: bytes held for one connection that does not read; beyond it, it is not read from
         either. 4 096 to 2**30. Only of services in Rust; a handler's `sendall` just waits.
+    datagram: bytes of one UDP datagram that are taken; what is longer is cut, and counted as
+        truncated. 1 to 65 535, which no datagram exceeds.
     handler_threads: how many handlers run at once, each on a thread of its own; a connection
         beyond that waits for one of them to return. 1 to 10 000.
 
@@ -163,10 +167,8 @@ class Limits:
     handler or `Accept()`, `idle`, `first_byte` and `write` hold while one of the connection's own
     calls waits: the call raises TimeoutError, and the connection is over.
 
-    Not built yet, and so accepted at its default only: `datagram`.
-
-    Raises TypeError for a value of the wrong type and ValueError for one out of range or not built
-    yet, naming field and value.
+    Raises TypeError for a value of the wrong type and ValueError for one out of range, naming field
+    and value.
     """
 
     connections: int | None = None
@@ -182,7 +184,6 @@ class Limits:
     handler_threads: int = 256
 
     def __post_init__(self) -> None:
-        _check_built(self, "datagram")
         _check_int(self, "connections", 1, _C_INT_MAX)
         _check_int(self, "per_host", 1, _C_INT_MAX)
         if not isinstance(self.overflow, str):
@@ -194,6 +195,7 @@ class Limits:
                 raise _bad(self, name, "must be more than 0; None never gives up")
         _check_int(self, "line", 1, _MAX_LINE, optional=False)
         _check_int(self, "write_buffer", _MIN_WRITE_BUFFER, _MAX_WRITE_BUFFER, optional=False)
+        _check_int(self, "datagram", 1, _MAX_DATAGRAM, optional=False)
         _check_int(self, "handler_threads", 1, _MAX_THREADS, optional=False)
 
 
@@ -247,6 +249,10 @@ class Totals:
     closed: those of them that have ended.
     refused: connections turned away, because a limit was reached; not in `accepted`.
     accept_errors: failed `accept(2)` calls.
+    suspects: datagrams that got no answer because of where they came from, or were sent to.
+    dropped: datagrams that were not sent, for want of room or because a stranger would have got
+        more than its share.
+    truncated: datagrams received that were longer than `Limits.datagram`, and were cut.
     waited: connections that had to wait for a handler, because all `handler_threads` were busy.
     messages_in, messages_out: successful receives and sends that carried data.
     bytes_in, bytes_out: payload bytes received and sent.
@@ -260,6 +266,9 @@ class Totals:
     refused: int
     accept_errors: int
     waited: int
+    suspects: int
+    dropped: int
+    truncated: int
     messages_in: int
     messages_out: int
     bytes_in: int

@@ -12,6 +12,8 @@ use super::sys;
 pub enum Transport {
     /// TCP over IPv4 or IPv6 (RFC 9293).
     Tcp,
+    /// UDP over IPv4 or IPv6 (RFC 768).
+    Udp,
 }
 
 impl Transport {
@@ -20,6 +22,7 @@ impl Transport {
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 }
@@ -38,6 +41,18 @@ impl Endpoint {
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
         Self { transport: Transport::Tcp, address: canonical(address) }
+    }
+
+    /// An endpoint of a transport that has hosts and ports.
+    #[must_use]
+    pub fn new(transport: Transport, address: SocketAddr) -> Self {
+        Self { transport, address: canonical(address) }
+    }
+
+    /// A UDP endpoint.
+    #[must_use]
+    pub fn udp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Udp, address: canonical(address) }
     }
 
     /// The host as users write it, an IPv6 scope inside (`fe80::1%eth0`).

@@ -35,6 +35,12 @@ pub struct Totals {
     pub received: Flow,
     /// What was sent to them.
     pub sent: Flow,
+    /// Datagrams that got no answer because of whom they came from, or were sent to.
+    pub suspects: u64,
+    /// Datagrams that were not sent: no room, or more than a stranger may get.
+    pub dropped: u64,
+    /// Datagrams received that were longer than `Limits.datagram`.
+    pub truncated: u64,
     /// Closed connections by what ended them, in the order of `ClosedBy::NAMES`.
     pub closed_by: [u64; ClosedBy::NAMES.len()],
 }
@@ -83,9 +89,18 @@ impl Books {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place(u32);
 
+/// Counts of what becomes of no connection; without a lock, for strangers may cause many.
+#[derive(Default)]
+struct Strays {
+    suspects: AtomicU64,
+    dropped: AtomicU64,
+    truncated: AtomicU64,
+}
+
 /// The books of one server.
 pub struct Ledger {
     books: Mutex<Books>,
+    strays: Strays,
     history: usize,
 }
 
@@ -99,7 +114,7 @@ impl Ledger {
             waiting: Vec::new(),
             over: false,
         };
-        Self { books: Mutex::new(books), history }
+        Self { books: Mutex::new(books), strays: Strays::default(), history }
     }
 
     pub(crate) fn open(&self, record: &Arc<Record>) -> Place {
@@ -155,6 +170,20 @@ impl Ledger {
         self.books.lock().totals.waited += 1;
     }
 
+    pub(crate) fn count_suspect(&self) {
+        self.strays.suspects.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_dropped(&self, datagrams: u64) {
+        if datagrams > 0 {
+            self.strays.dropped.fetch_add(datagrams, Relaxed);
+        }
+    }
+
+    pub(crate) fn count_cut(&self) {
+        self.strays.truncated.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn has_waited(&self) -> bool {
         self.books.lock().totals.waited > 0
     }
@@ -199,6 +228,9 @@ impl Ledger {
         let books = self.books.lock();
         let mut totals = books.totals.clone();
         totals.open = books.open.len() as u64;
+        totals.suspects = self.strays.suspects.load(Relaxed);
+        totals.dropped = self.strays.dropped.load(Relaxed);
+        totals.truncated = self.strays.truncated.load(Relaxed);
         for (_, record) in &books.open {
             totals.received.add(record.received());
             totals.sent.add(record.sent());

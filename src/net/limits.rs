@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::endpoint::Transport;
 use super::process;
 
 /// What happens to a connection over the limit.
@@ -12,6 +13,9 @@ pub enum Overflow {
     /// It is accepted and reset at once.
     Refuse,
 }
+
+/// Peers of a UDP server that are remembered as open at a time.
+const UDP_PEERS: usize = 4096;
 
 /// The limits of one server.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub struct Limits {
     pub line: usize,
     /// High water of the bytes waiting to be sent on one leg; low water is a quarter.
     pub write_buffer: usize,
+    /// Bytes of one datagram; what is longer is cut.
+    pub datagram: usize,
     /// Handlers at a time; connections beyond that wait for one to return.
     pub handler_threads: usize,
 }
@@ -50,6 +56,7 @@ impl Default for Limits {
             half_close: Some(Duration::from_secs(30)),
             line: 65_536,
             write_buffer: 64 * 1024,
+            datagram: 65_535,
             handler_threads: 256,
         }
     }
@@ -60,9 +67,13 @@ impl Limits {
     ///
     /// The reserve (64, or a quarter where there are few) is for the rest of the process: a server
     /// that took the last descriptor would break its host's next `open()`.
-    pub(crate) fn admitted(&self, legs: u64) -> usize {
+    pub(crate) fn admitted(&self, transport: Transport, legs: u64) -> usize {
         if let Some(connections) = self.connections {
             return connections;
+        }
+        if transport == Transport::Udp {
+            // They share a descriptor: this bounds the memory that strangers can take.
+            return UDP_PEERS;
         }
         let (soft, _) = super::sys::fd_limits().unwrap_or((1024, 1024));
         let reserve = 64.min(soft / 4);

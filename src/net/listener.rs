@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use super::endpoint::{canonical, display};
+use super::endpoint::{Transport, canonical, display};
 use super::error::{Error, Result};
 use super::fork::Listed;
 use super::gauge::Gauge;
@@ -21,34 +21,85 @@ pub(crate) struct Listener {
     _listed: Listed,
     gauge: Arc<Gauge>,
     fd: OwnedFd,
+    transport: Transport,
     /// Given by `fd=`: others may own it too, so it is closed without a shutdown.
     adopted: bool,
 }
 
 impl Listener {
     /// socket(2) for the family of `address`, with the options that come before bind.
-    pub(crate) fn create(address: SocketAddr, options: &SocketOptions) -> Result<Self> {
+    pub(crate) fn create(
+        transport: Transport,
+        address: SocketAddr,
+        options: &SocketOptions,
+    ) -> Result<Self> {
         let failed = |error: io::Error| Error::os("create", display(&address), &error);
         let domain = Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
-            .map_err(failed)?;
+        let socket = match transport {
+            Transport::Tcp => {
+                let kind = Type::STREAM.nonblocking();
+                socket2::Socket::new(domain, kind, Some(Protocol::TCP))
+            }
+            // Blocking: a worker waits in the receive itself.
+            Transport::Udp => socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)),
+        }
+        .map_err(failed)?;
         if domain == Domain::IPV6 {
             // Set either way: the system's default differs between machines.
             socket.set_only_v6(!serves_both(address, options)).map_err(failed)?;
         }
-        socket.set_reuse_address(options.reuse_address).map_err(failed)?;
+        if transport == Transport::Tcp {
+            // On UDP it would let others take the port over while it is in use.
+            socket.set_reuse_address(options.reuse_address).map_err(failed)?;
+        }
         socket.set_reuse_port(options.reuse_port).map_err(failed)?;
-        options.apply(&socket).map_err(failed)?;
-        Ok(Self::own(socket.into(), false))
+        options.apply(&socket, transport).map_err(failed)?;
+        let listener = Self::own(socket.into(), transport, false);
+        if transport == Transport::Udp {
+            listener.hear_more(domain, address.ip().is_loopback()).map_err(failed)?;
+        }
+        Ok(listener)
     }
 
-    /// Takes over a descriptor that somebody else opened; it must be a TCP socket. On an error the
-    /// descriptor stays the caller's.
-    pub(crate) fn adopt(number: RawFd, options: &SocketOptions) -> Result<Self> {
+    /// Has the kernel tell which peers refuse what is sent to them, and where each datagram was sent to. On
+    /// the loopback that is no question.
+    fn hear_more(&self, domain: Domain, is_loopback: bool) -> io::Result<()> {
+        let on = 1i32.to_ne_bytes();
+        let set = |level, name| sys::setsockopt(self.as_fd(), level, name, &on);
+        // An IPv6 socket may have IPv4 peers: both are asked for.
+        set(libc::IPPROTO_IP, libc::IP_RECVERR)?;
+        if domain == Domain::IPV6 {
+            set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR)?;
+        }
+        if !is_loopback {
+            set(libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+            if domain == Domain::IPV6 {
+                set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a descriptor that somebody else opened; it must be a socket of the transport. On an
+    /// error the descriptor stays the caller's.
+    pub(crate) fn adopt(
+        number: RawFd,
+        transport: Transport,
+        options: &SocketOptions,
+    ) -> Result<Self> {
         let failed = |error: io::Error| Error::os("create", format_args!("fd={number}"), &error);
         let fd = sys::adopt(number).map_err(failed)?;
-        match check_adopted(&fd, number, options) {
-            Ok(()) => Ok(Self::own(fd, true)),
+        match check_adopted(&fd, number, transport, options) {
+            Ok(()) => {
+                let listener = Self::own(fd, transport, true);
+                if transport == Transport::Udp {
+                    // What it does not tell cannot be judged by; that is no reason not to serve.
+                    let domain = listener.socket().domain().unwrap_or(Domain::IPV4);
+                    let near = listener.address().is_ok_and(|address| address.ip().is_loopback());
+                    let _ = listener.hear_more(domain, near);
+                }
+                Ok(listener)
+            }
             Err(error) => {
                 let _ = std::os::fd::IntoRawFd::into_raw_fd(fd);
                 Err(error)
@@ -56,8 +107,21 @@ impl Listener {
         }
     }
 
-    fn own(fd: OwnedFd, adopted: bool) -> Self {
-        Self { _listed: Listed::new(&fd), gauge: Arc::new(Gauge::of(fd.as_fd())), fd, adopted }
+    fn own(fd: OwnedFd, transport: Transport, adopted: bool) -> Self {
+        let gauge = Arc::new(Gauge::of(fd.as_fd()));
+        Self { _listed: Listed::new(&fd), gauge, fd, transport, adopted }
+    }
+
+    /// Whether others may own it too.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Whether it tells where each datagram was sent to.
+    pub(crate) fn tells_destination(&self) -> bool {
+        let mut on = [0; 4];
+        let asked = sys::getsockopt(self.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &mut on);
+        asked.is_ok() && on != [0; 4]
     }
 
     fn socket(&self) -> SockRef<'_> {
@@ -83,8 +147,11 @@ impl Listener {
             .map_err(|error| Error::os("bind", display(&address), &error))
     }
 
-    /// listen(2). None is the system's maximum.
+    /// listen(2). None is the system's maximum. A UDP socket takes datagrams from `bind` on.
     pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {
+        if self.transport == Transport::Udp {
+            return Ok(());
+        }
         // The kernel cuts it to its own maximum (net.core.somaxconn).
         let backlog = backlog.unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
         self.socket().listen(backlog as i32).map_err(|error| {
@@ -131,7 +198,12 @@ impl Listener {
     /// The first half of it: nobody is let in any more. Wakes who waits for it, unless it was adopted.
     pub(crate) fn shut(&self) {
         if !self.adopted {
-            let _ = self.socket().shutdown(Shutdown::Both);
+            // A UDP server still answers what it has received.
+            let how = match self.transport {
+                Transport::Tcp => Shutdown::Both,
+                Transport::Udp => Shutdown::Read,
+            };
+            let _ = self.socket().shutdown(how);
         }
     }
 }
@@ -153,18 +225,27 @@ fn serves_both(address: SocketAddr, options: &SocketOptions) -> bool {
     options.dual_stack && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 }
 
-fn check_adopted(fd: &OwnedFd, number: RawFd, options: &SocketOptions) -> Result<()> {
+fn check_adopted(
+    fd: &OwnedFd,
+    number: RawFd,
+    transport: Transport,
+    options: &SocketOptions,
+) -> Result<()> {
     let failed = |error: io::Error| Error::os("create", format_args!("fd={number}"), &error);
     let socket = SockRef::from(fd);
     let domain = socket.domain().map_err(failed)?;
-    if socket.r#type().map_err(failed)? != Type::STREAM
-        || !matches!(domain, Domain::IPV4 | Domain::IPV6)
-    {
-        return Err(Error::Value(format!("fd={number}: not a TCP socket")));
+    let (kind, name) = match transport {
+        Transport::Tcp => (Type::STREAM, "TCP"),
+        Transport::Udp => (Type::DGRAM, "UDP"),
+    };
+    if socket.r#type().map_err(failed)? != kind || !matches!(domain, Domain::IPV4 | Domain::IPV6) {
+        return Err(Error::Value(format!("fd={number}: not a {name} socket")));
     }
     if socket.peer_addr().is_ok() {
         return Err(Error::Value(format!("fd={number}: a connected socket cannot listen")));
     }
-    socket.set_nonblocking(true).map_err(failed)?;
-    options.apply(fd).map_err(failed)
+    if transport == Transport::Tcp {
+        socket.set_nonblocking(true).map_err(failed)?;
+    }
+    options.apply(fd, transport).map_err(failed)
 }

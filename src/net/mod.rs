@@ -9,6 +9,7 @@
 
 mod accept;
 mod connection;
+pub mod datagram;
 pub mod endpoint;
 pub mod error;
 mod fork;

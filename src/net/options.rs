@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::endpoint::Transport;
+
 /// The deepest queue that makes sense: the kernel keeps it in 16 bits on some paths.
 pub(crate) const MAX_BACKLOG: u32 = 65_535;
 
@@ -54,9 +56,12 @@ impl Default for SocketOptions {
 impl SocketOptions {
     /// Sets what is set before bind or connect. Linux lets accepted sockets inherit all of it, so a
     /// listener is given its connections' options here, once, in place of one call a connection.
-    pub(crate) fn apply(&self, fd: &impl AsFd) -> io::Result<()> {
+    ///
+    /// What is TCP's alone is not asked of UDP.
+    pub(crate) fn apply(&self, fd: &impl AsFd, transport: Transport) -> io::Result<()> {
         let socket = SockRef::from(fd);
-        if self.nodelay {
+        let tcp = transport == Transport::Tcp;
+        if self.nodelay && tcp {
             socket.set_tcp_nodelay(true)?;
         }
         if let Some(on) = self.keepalive {
@@ -71,7 +76,7 @@ impl SocketOptions {
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
         }
-        if let Some(bytes) = self.max_segment {
+        if let Some(bytes) = self.max_segment.filter(|_| tcp) {
             socket.set_tcp_mss(bytes)?;
         }
         Ok(())

@@ -41,7 +41,10 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
 pub(crate) fn holder(address: SocketAddr, asking: &Arc<Shared>) -> Option<Arc<Shared>> {
     all().into_iter().filter(|server| !Arc::ptr_eq(server, asking)).find(|server| {
         server.address().is_some_and(|held| {
-            held.port() == address.port() && address.port() != 0 && overlap(held.ip(), address.ip())
+            server.transport == asking.transport
+                && held.port() == address.port()
+                && address.port() != 0
+                && overlap(held.ip(), address.ip())
         })
     })
 }

@@ -20,7 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::accept::{Acceptor, Taker, keep, start_worker};
-use super::endpoint::{Endpoint, Target, display};
+use super::datagram::{self, Port, strangers};
+use super::endpoint::{Endpoint, Target, Transport, display};
 use super::error::{Error, Result};
 use super::gauge::Algorithm;
 use super::handoff::Handoff;
@@ -28,7 +29,7 @@ use super::ledger::Ledger;
 use super::limits::Limits;
 use super::listener::Listener;
 use super::options::SocketOptions;
-use super::service::Shape;
+use super::service::{Datagrams, Shape};
 use super::shared::{Shared, Threads};
 pub use super::steps::State;
 use super::steps::Steps;
@@ -49,9 +50,13 @@ const PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// All that a server is made of.
 pub struct Config {
+    /// How bytes travel. The shape must be one for it.
+    pub transport: Transport,
+    /// Whether a UDP server may have an address that strangers can reach.
+    pub allow_external: bool,
     /// Where to listen; with `fd`, only for display.
     pub target: Target,
-    /// A listening or unbound TCP socket of the caller's, in place of an own one.
+    /// A listening or unbound socket of the caller's, in place of an own one.
     pub fd: Option<RawFd>,
     /// What is done with each connection.
     pub shape: Shape,
@@ -80,7 +85,11 @@ pub struct Server {
 impl Server {
     /// A server in state new. Opens nothing.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(mut config: Config) -> Self {
+        if config.transport == Transport::Udp {
+            // Only our own workers share a port: others could take the datagrams of our peers.
+            config.options.reuse_port = config.workers.is_some_and(|workers| workers > 1);
+        }
         silence_our_panics();
         fork::watch();
         let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -278,11 +287,18 @@ impl Server {
     ) -> Result<()> {
         let options = &self.config.options;
         let listener = if let Some(fd) = self.config.fd {
-            Listener::adopt(fd, options)?
+            let listener = Listener::adopt(fd, self.config.transport, options)?;
+            if listener.is_bound() {
+                self.check_external(listener.address()?)?;
+            }
+            listener
         } else {
             let mut candidates =
                 resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
-            let listener = Listener::create(candidates[0], options)?;
+            for candidate in &candidates {
+                self.check_external(*candidate)?;
+            }
+            let listener = Listener::create(self.config.transport, candidates[0], options)?;
             candidates.reverse();
             steps.candidates = candidates;
             listener
@@ -307,7 +323,11 @@ impl Server {
                     "bind {to}: the socket given by fd= has an address already"
                 )));
             }
-            steps.candidates = resolve::addresses(to, true, None, waiter)?;
+            let candidates = resolve::addresses(to, true, None, waiter)?;
+            for candidate in &candidates {
+                self.check_external(*candidate)?;
+            }
+            steps.candidates = candidates;
             steps.candidates.reverse();
         }
         if !listener.is_bound() {
@@ -326,7 +346,8 @@ impl Server {
                 let result = if first.is_none() && listener.fits(address, options) {
                     Ok(())
                 } else {
-                    Listener::create(address, options).map(|new| listener = new)
+                    let new = Listener::create(self.config.transport, address, options);
+                    new.map(|new| listener = new)
                 };
                 match result.and_then(|()| self.bind_to(&listener, address, waiter)) {
                     Ok(()) => break,
@@ -341,6 +362,9 @@ impl Server {
         steps.bound = Some(bound);
         *self.shared.address.lock() = Some(bound);
         registry::add(&self.shared);
+        if self.config.transport == Transport::Udp {
+            strangers::note_server();
+        }
         steps.state = if listener.is_listening() { State::Listening } else { State::Bound };
         steps.listener = Some(listener);
         Ok(())
@@ -405,9 +429,12 @@ impl Server {
             return Err(self.wrong("start", hint(State::Stopped)));
         }
         let bell = Arc::new(EventFd::new().map_err(failed)?);
-        *self.shared.bell.lock() = Some(Arc::clone(&bell));
+        if !matches!(shape, Shape::Datagram(_)) {
+            *self.shared.bell.lock() = Some(Arc::clone(&bell));
+        }
         let legs = if let Shape::Stream(service) = &shape { service.legs() } else { 1 };
-        self.shared.most_admitted.store(self.shared.limits.admitted(legs), Relaxed);
+        let admitted = self.shared.limits.admitted(self.config.transport, legs);
+        self.shared.most_admitted.store(admitted, Relaxed);
         let listener = steps.listener.take().expect("listening");
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
             // Set already where an earlier start failed.
@@ -419,6 +446,7 @@ impl Server {
             // The listener is closed by now. The workers that did start are seen off, so that the caller
             // may start anew.
             self.shared.handoff.shut();
+            self.shared.ports.end();
             self.shared.hang_up();
             for worker in workers {
                 worker.send(Message::Quit);
@@ -465,6 +493,9 @@ impl Server {
                 let keeper = Arc::clone(&shared);
                 return shared.spawn(name, move || keep(&keeper, &bell));
             }
+            Shape::Datagram(service) => {
+                return self.start_ports(listener, bound, service);
+            }
             Shape::Handler => Taker::Pool,
             Shape::Stream(service) => {
                 for number in 0..self.config.workers.unwrap_or(1) {
@@ -475,6 +506,42 @@ impl Server {
         };
         let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound, bell, taker);
         shared.spawn(name, move || acceptor.run())
+    }
+
+    /// Starts a worker on the socket there is, and others on their own ones, where that is asked for.
+    fn start_ports(
+        &self,
+        listener: Listener,
+        bound: SocketAddr,
+        service: &Arc<dyn Datagrams>,
+    ) -> io::Result<()> {
+        let mut listeners = vec![listener];
+        for _ in 1..self.config.workers.unwrap_or(1) {
+            let failed =
+                |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
+            let another = Listener::create(Transport::Udp, bound, &self.config.options);
+            let another = another.map_err(failed)?;
+            another.bind(bound).map_err(failed)?;
+            listeners.push(another);
+        }
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let port = Port::new(listener, bound)?;
+            datagram::start_worker(&self.shared, service, port, number)?;
+        }
+        Ok(())
+    }
+
+    /// Strangers may be lied about by their addresses: a UDP server has to be told to answer them.
+    fn check_external(&self, address: SocketAddr) -> Result<()> {
+        let reachable = self.config.transport == Transport::Udp && !strangers::is_loopback(address);
+        if reachable && !self.config.allow_external {
+            return Err(Error::Value(format!(
+                "bind {}: a UDP server outside the loopback can be made to answer forged senders; \
+                 allow_external=True says that it may",
+                display(&address)
+            )));
+        }
+        Ok(())
     }
 
     /// The next connection, for the caller who waits for it: only of a server with `Shape::Accept`.

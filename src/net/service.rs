@@ -62,6 +62,8 @@ pub struct Site {
 pub enum Shape {
     /// Workers run a service.
     Stream(Arc<dyn Service>),
+    /// Workers have a service answer datagrams.
+    Datagram(Arc<dyn Datagrams>),
     /// Threads of the caller's are handed one after the other, as they come free.
     Handler,
     /// Whoever asks is handed the next one; nothing is accepted before.

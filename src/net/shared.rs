@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::endpoint::{Endpoint, canonical};
+use super::datagram::Ports;
+use super::endpoint::{Endpoint, Transport, canonical};
 use super::error::Result;
 use super::fork::Origin;
 use super::gauge::Algorithm;
@@ -43,6 +44,9 @@ pub(crate) struct Shared {
     pub(crate) stop: Stop,
     /// Connections in the hands of the caller's threads; of none with a service in Rust.
     pub(crate) handoff: Handoff,
+    pub(crate) transport: Transport,
+    /// Where datagrams are received while it serves; none of a TCP server.
+    pub(crate) ports: Ports,
     /// Wakes the accept thread: a stop began, or a connection ended that it waits for. There while
     /// that thread is.
     pub(super) bell: Mutex<Option<Arc<EventFd>>>,
@@ -86,6 +90,8 @@ impl Shared {
             algorithm: OnceLock::new(),
             stop: Stop::new(),
             handoff: Handoff::new(config.limits.handler_threads),
+            transport: config.transport,
+            ports: Ports::default(),
             bell: Mutex::new(None),
             most_workers,
             drain: config.drain,
@@ -149,10 +155,11 @@ impl Shared {
         free
     }
 
-    fn leave_host(&self, peer: &Endpoint) {
+    /// Gives back a place of a host's.
+    pub(crate) fn leave_host(&self, peer: SocketAddr) {
         if self.limits.per_host.is_some() {
             let mut hosts = self.hosts.lock();
-            if let Entry::Occupied(mut held) = hosts.entry(peer.address.ip()) {
+            if let Entry::Occupied(mut held) = hosts.entry(canonical(peer).ip()) {
                 *held.get_mut() -= 1;
                 if *held.get() == 0 {
                     held.remove();
@@ -168,7 +175,7 @@ impl Shared {
 
     /// Gives the place of a peer back, and tells the accept thread where it waits for one.
     pub(crate) fn leave(&self, peer: &Endpoint) {
-        self.leave_host(peer);
+        self.leave_host(peer.address);
         self.admitted.fetch_sub(1, SeqCst);
         if self.room_wanted.load(SeqCst)
             && self.room_wanted.swap(false, SeqCst)
@@ -200,6 +207,7 @@ impl Shared {
     /// Begins a stop from one of the server's own threads.
     pub(crate) fn stop_by_itself(&self, cause: Cause) {
         self.stop.begin(cause, self.drain);
+        self.ports.end();
     }
 
     pub(super) fn state(&self) -> State {
@@ -218,6 +226,7 @@ impl Shared {
         match self.stop.begin(cause, drain) {
             Asked::First => {
                 self.ring();
+                self.ports.end();
                 self.close_unserved();
                 self.finish_books();
             }

@@ -6,8 +6,9 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use socket2::{SockRef, Socket as Raw};
+use socket2::{Protocol, SockRef, Socket as Raw, Type};
 
+use super::endpoint::Transport;
 use super::{fork, sys};
 
 /// One connected (or connecting) socket.
@@ -19,9 +20,13 @@ impl Socket {
         Self(Some(fd.into()))
     }
 
-    /// Opens a TCP socket for a family, close-on-exec and blocking: socket(2).
-    pub(crate) fn tcp(domain: socket2::Domain) -> io::Result<Self> {
-        Ok(Self::new(Raw::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?))
+    /// Opens a socket for a family, close-on-exec and blocking: socket(2).
+    pub(crate) fn open(transport: Transport, domain: socket2::Domain) -> io::Result<Self> {
+        let (kind, protocol) = match transport {
+            Transport::Tcp => (Type::STREAM, Protocol::TCP),
+            Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        };
+        Ok(Self::new(Raw::new(domain, kind, Some(protocol))?))
     }
 
     pub(crate) fn options(&self) -> SockRef<'_> {

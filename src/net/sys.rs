@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -29,42 +29,14 @@ pub(crate) fn accept(
     if nonblocking {
         flags |= libc::SOCK_NONBLOCK;
     }
-    // SAFETY: sockaddr_storage is plain old data for which all zeroes is a valid value.
-    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let mut peer = Name::room();
     // SAFETY: the storage outlives the call and `length` tells its true size.
     let fd = check(unsafe {
-        libc::accept4(listener.as_raw_fd(), (&raw mut storage).cast(), &raw mut length, flags)
+        libc::accept4(listener.as_raw_fd(), (&raw mut peer.raw).cast(), &raw mut peer.length, flags)
     })?;
     // SAFETY: the kernel just handed out this number; nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok((fd, socket_addr(&storage)))
-}
-
-fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in.
-            let addr: &libc::sockaddr_in = unsafe { &*(&raw const *storage).cast() };
-            let ip = Ipv4Addr::from(u32::from_be(addr.sin_addr.s_addr));
-            Some(SocketAddrV4::new(ip, u16::from_be(addr.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in6.
-            let addr: &libc::sockaddr_in6 = unsafe { &*(&raw const *storage).cast() };
-            let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
-            Some(
-                SocketAddrV6::new(
-                    ip,
-                    u16::from_be(addr.sin6_port),
-                    addr.sin6_flowinfo,
-                    addr.sin6_scope_id,
-                )
-                .into(),
-            )
-        }
-        _ => None,
-    }
+    Ok((fd, peer.address()))
 }
 
 /// recv(2). The caller's flags are taken as they are.
@@ -84,11 +56,12 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<us
 }
 
 /// recvmsg(2) into several buffers: bytes received, bytes of control messages, and the flags that the
-/// kernel sets.
+/// kernel sets. `from` takes the sender's address, where there is one.
 pub(crate) fn recvmsg(
     fd: BorrowedFd<'_>,
     buffers: &mut [io::IoSliceMut<'_>],
     control: &mut [u8],
+    from: &mut Name,
     flags: i32,
 ) -> io::Result<(usize, usize, i32)> {
     // SAFETY: msghdr is plain old data for which all zeroes is a valid value.
@@ -100,17 +73,21 @@ pub(crate) fn recvmsg(
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = control.len() as _;
     }
-    // SAFETY: the header points at slices that are valid for writes of their lengths.
+    header.msg_name = (&raw mut from.raw).cast();
+    header.msg_namelen = Name::ROOM;
+    // SAFETY: the header points at slices, and at an address, that are valid for writes of their lengths.
     let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })?;
+    from.length = header.msg_namelen.min(Name::ROOM);
     let control = if control.is_empty() { 0 } else { header.msg_controllen as usize };
     Ok((bytes, control, header.msg_flags))
 }
 
-/// sendmsg(2) from several buffers, never raising SIGPIPE.
+/// sendmsg(2) from several buffers, never raising SIGPIPE; `to` of None is the socket's own peer.
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
     buffers: &[io::IoSlice<'_>],
     control: &[u8],
+    to: Option<&Name>,
     flags: i32,
 ) -> io::Result<usize> {
     // SAFETY: msghdr is plain old data for which all zeroes is a valid value.
@@ -122,9 +99,326 @@ pub(crate) fn sendmsg(
         header.msg_control = control.as_ptr().cast_mut().cast();
         header.msg_controllen = control.len() as _;
     }
-    // SAFETY: the header points at slices that are valid for reads of their lengths.
+    if let Some(to) = to {
+        header.msg_name = (&raw const to.raw).cast_mut().cast();
+        header.msg_namelen = to.length;
+    }
+    // SAFETY: the header points at slices, and at an address, that are valid for reads of their lengths.
     check_len(unsafe {
         libc::sendmsg(fd.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL)
+    })
+}
+
+/// An IPv4 or IPv6 address as the kernel reads and writes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Name {
+    // The larger of the two; both begin with the family.
+    raw: libc::sockaddr_in6,
+    length: libc::socklen_t,
+}
+
+impl Name {
+    /// As much as there is room for.
+    const ROOM: libc::socklen_t = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+
+    /// Room for an address.
+    pub(crate) fn room() -> Self {
+        // SAFETY: sockaddr_in6 is plain old data for which all zeroes is a valid value.
+        Self { raw: unsafe { mem::zeroed() }, length: Self::ROOM }
+    }
+
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let address = socket2::SockAddr::from(address);
+        let mut name = Self::room();
+        name.length = address.len().min(Self::ROOM);
+        // SAFETY: the source is valid for its length, the target for at least as much.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                address.as_ptr().cast::<u8>(),
+                (&raw mut name.raw).cast::<u8>(),
+                name.length as usize,
+            );
+        }
+        name
+    }
+
+    /// The address; None where the kernel has left it out.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match (i32::from(self.raw.sin6_family), self.length) {
+            (libc::AF_INET, 1..) => {
+                // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in.
+                let addr: libc::sockaddr_in = unsafe { *(&raw const self.raw).cast() };
+                let ip = Ipv4Addr::from(u32::from_be(addr.sin_addr.s_addr));
+                Some(SocketAddrV4::new(ip, u16::from_be(addr.sin_port)).into())
+            }
+            (libc::AF_INET6, 1..) => {
+                let addr = &self.raw;
+                let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
+                let port = u16::from_be(addr.sin6_port);
+                Some(SocketAddrV6::new(ip, port, addr.sin6_flowinfo, addr.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How many messages one recvmmsg(2) or sendmmsg(2) takes here. More saves nothing that can be measured.
+pub(crate) const BATCH: usize = 64;
+/// Room for the control messages of one datagram: its destination (IP_PKTINFO and IPV6_PKTINFO).
+const CONTROL: usize = 128;
+
+/// Memory that the kernel is given the address of: it has one for as long as it lives, whoever moves its
+/// owner.
+struct Pinned<T>(std::ptr::NonNull<[T]>);
+
+impl<T> Pinned<T> {
+    fn new(items: Vec<T>) -> Self {
+        Self(Box::leak(items.into_boxed_slice()).into())
+    }
+
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index < self.0.len());
+        // SAFETY: within the slice.
+        unsafe { self.0.as_ptr().cast::<T>().add(index) }
+    }
+}
+
+impl<T> Drop for Pinned<T> {
+    fn drop(&mut self) {
+        // SAFETY: it came from a box and is freed once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// Room for a batch of datagrams, each with its sender and, where that is asked for, its control
+/// messages. Only pages that were ever written to take memory.
+pub(crate) struct Inbound {
+    headers: Pinned<libc::mmsghdr>,
+    _vectors: Pinned<libc::iovec>,
+    names: Pinned<Name>,
+    controls: Pinned<[u64; CONTROL / 8]>,
+    data: Pinned<u8>,
+    /// Bytes of one datagram, and from one to the next.
+    size: usize,
+    stride: usize,
+    control: usize,
+    /// Headers that the last call has written to.
+    used: usize,
+}
+
+// SAFETY: it owns all that its pointers lead to, and shares none of it.
+unsafe impl Send for Inbound {}
+
+/// One datagram of a batch.
+pub(crate) struct Received<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) from: &'a Name,
+    pub(crate) control: &'a [u8],
+    /// It was longer than there was room for.
+    pub(crate) cut: bool,
+}
+
+impl Inbound {
+    /// Room for datagrams of up to `size` bytes, and for their destinations.
+    pub(crate) fn new(size: usize, with_destination: bool) -> Self {
+        // Not a power of two: the datagrams of a batch would all fall into the same few lines of the cache.
+        let stride = size.next_multiple_of(64) + 64;
+        // SAFETY: plain old data for which all zeroes is a valid value.
+        let zeroed = || unsafe { mem::zeroed::<libc::mmsghdr>() };
+        let inbound = Self {
+            headers: Pinned::new(std::iter::repeat_with(zeroed).take(BATCH).collect()),
+            _vectors: Pinned::new(vec![
+                libc::iovec {
+                    iov_base: std::ptr::null_mut(),
+                    iov_len: size
+                };
+                BATCH
+            ]),
+            names: Pinned::new(vec![Name::room(); BATCH]),
+            controls: Pinned::new(vec![[0; CONTROL / 8]; if with_destination { BATCH } else { 0 }]),
+            data: Pinned::new(vec![0; stride * BATCH]),
+            size,
+            stride,
+            control: if with_destination { CONTROL } else { 0 },
+            used: BATCH,
+        };
+        for index in 0..BATCH {
+            let vector = inbound._vectors.at(index);
+            // SAFETY: within memory that is owned, to which there are no references.
+            unsafe {
+                (*vector).iov_base = inbound.data.at(index * stride).cast();
+                let header = &raw mut (*inbound.headers.at(index)).msg_hdr;
+                (*header).msg_name = inbound.names.at(index).cast();
+                (*header).msg_iov = vector;
+                (*header).msg_iovlen = 1;
+                if with_destination {
+                    (*header).msg_control = inbound.controls.at(index).cast();
+                }
+            }
+        }
+        inbound
+    }
+
+    /// recvmmsg(2) of up to `most` datagrams; how many came. They take the place of those before.
+    pub(crate) fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        most: usize,
+        flags: i32,
+    ) -> io::Result<usize> {
+        for index in 0..mem::take(&mut self.used) {
+            // SAFETY: within memory that is owned, to which there are no references while `self` is
+            // borrowed mutably.
+            unsafe {
+                let header = &raw mut (*self.headers.at(index)).msg_hdr;
+                (*header).msg_namelen = Name::ROOM;
+                (*header).msg_controllen = self.control as _;
+                (*header).msg_flags = 0;
+            }
+        }
+        // SAFETY: the headers lead to memory that is valid for writes of the lengths they give.
+        let received = check(unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                self.headers.at(0),
+                most.min(BATCH) as _,
+                flags as _,
+                std::ptr::null_mut(),
+            )
+        });
+        // An error may have left one written to as well.
+        self.used = received.as_ref().map_or(1, |&count| (count as usize + 1).min(BATCH));
+        Ok(received? as usize)
+    }
+
+    /// One of those that the last call has received.
+    pub(crate) fn get(&self, index: usize) -> Received<'_> {
+        // SAFETY: within memory that is owned; it is written to by `receive` alone, which borrows `self`
+        // mutably. The kernel has written no more than there was room for.
+        unsafe {
+            let header = &*self.headers.at(index);
+            let length = (header.msg_len as usize).min(self.size);
+            let control = header.msg_hdr.msg_controllen.min(self.control);
+            let name = self.names.at(index);
+            (*name).length = header.msg_hdr.msg_namelen.min(Name::ROOM);
+            Received {
+                data: std::slice::from_raw_parts(self.data.at(index * self.stride), length),
+                from: &*name,
+                control: match control {
+                    0 => &[],
+                    _ => std::slice::from_raw_parts(self.controls.at(index).cast(), control),
+                },
+                cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            }
+        }
+    }
+}
+
+/// One datagram on its way out.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) to: &'a Name,
+    pub(crate) control: &'a [u8],
+}
+
+/// sendmmsg(2) of up to `BATCH` of `count` datagrams, which `message` tells one by one. Returns how many
+/// were sent; the error is that of the first one.
+pub(crate) fn send_many<'a>(
+    fd: BorrowedFd<'_>,
+    count: usize,
+    flags: i32,
+    mut message: impl FnMut(usize) -> Outgoing<'a>,
+) -> io::Result<usize> {
+    let count = count.min(BATCH);
+    let mut vectors = [const { mem::MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+    let mut headers = [const { mem::MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+    for index in 0..count {
+        let Outgoing { data, to, control } = message(index);
+        let vector = vectors[index]
+            .write(libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() });
+        // SAFETY: plain old data for which all zeroes is a valid value.
+        let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+        // sendmmsg only reads what these point at.
+        header.msg_hdr.msg_name = (&raw const to.raw).cast_mut().cast();
+        header.msg_hdr.msg_namelen = to.length;
+        header.msg_hdr.msg_iov = vector;
+        header.msg_hdr.msg_iovlen = 1;
+        if !control.is_empty() {
+            header.msg_hdr.msg_control = control.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_controllen = control.len() as _;
+        }
+        headers[index].write(header);
+    }
+    // SAFETY: `count` headers were written; what they lead to lives as long as 'a, and the vectors as
+    // long as this function.
+    let sent = check(unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr().cast(),
+            count as _,
+            (flags | libc::MSG_NOSIGNAL) as _,
+        )
+    })?;
+    Ok(sent as usize)
+}
+
+/// Where a datagram was sent to, from its control messages: the address in its header, and the one of this
+/// machine that it came in by. The two differ for broadcast and multicast.
+pub(crate) fn destination(control: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let mut found = None;
+    for (level, kind, data) in control_messages(control) {
+        match (level, kind) {
+            // struct in_pktinfo: interface, own address, address in the header.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let own: [u8; 4] = data.get(4..8)?.try_into().ok()?;
+                let to: [u8; 4] = data.get(8..12)?.try_into().ok()?;
+                // Says more than what an IPv6 socket says of the same IPv4 datagram.
+                return Some((Ipv4Addr::from(to).into(), Ipv4Addr::from(own).into()));
+            }
+            // struct in6_pktinfo: address in the header, interface.
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let to: [u8; 16] = data.get(..16)?.try_into().ok()?;
+                let to = IpAddr::from(Ipv6Addr::from(to)).to_canonical();
+                found = Some((to, to));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The control message that has a datagram leave from the address `own`, by whatever interface the route
+/// takes; `v6` is the family of the socket, which may send to IPv4 all the same.
+pub(crate) fn leave_from(own: IpAddr, v6: bool) -> Vec<u8> {
+    if v6 {
+        let own = match own {
+            IpAddr::V4(own) => own.to_ipv6_mapped(),
+            IpAddr::V6(own) => own,
+        };
+        let mut data = [0; size_of::<libc::in6_pktinfo>()];
+        data[..16].copy_from_slice(&own.octets());
+        control_message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data)
+    } else {
+        let IpAddr::V4(own) = own else { return Vec::new() };
+        let mut data = [0; size_of::<libc::in_pktinfo>()];
+        data[4..8].copy_from_slice(&own.octets());
+        control_message(libc::IPPROTO_IP, libc::IP_PKTINFO, &data)
+    }
+}
+
+/// sendto(2) of one datagram.
+pub(crate) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: Name, flags: i32) -> io::Result<usize> {
+    // SAFETY: slice and address are valid for reads of their lengths.
+    check_len(unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            data.as_ptr().cast(),
+            data.len(),
+            flags | libc::MSG_NOSIGNAL,
+            (&raw const to.raw).cast(),
+            to.length,
+        )
     })
 }
 
@@ -149,23 +443,21 @@ pub fn control_message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
 
 /// The control messages in what recvmsg(2) left, cmsg(3): level, type, data. One that the kernel had to
 /// cut is given as far as it goes.
-#[must_use]
-pub fn control_messages(mut bytes: &[u8]) -> Vec<(i32, i32, &[u8])> {
+pub fn control_messages(mut bytes: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8])> {
     // SAFETY: CMSG_LEN and CMSG_SPACE only calculate.
     let (start, align) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_SPACE(1) as usize) };
     let align = align - start;
-    let mut found = Vec::new();
-    while bytes.len() >= start {
+    std::iter::from_fn(move || {
+        if bytes.len() < start {
+            return None;
+        }
         // SAFETY: there are at least as many bytes as a header has; they may be less aligned.
         let header: libc::cmsghdr = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
         let length = (header.cmsg_len as usize).min(bytes.len());
-        if length < start {
-            break;
-        }
-        found.push((header.cmsg_level, header.cmsg_type, &bytes[start..length]));
+        let data = bytes.get(start..length)?;
         bytes = &bytes[length.next_multiple_of(align).min(bytes.len())..];
-    }
-    found
+        Some((header.cmsg_level, header.cmsg_type, data))
+    })
 }
 
 /// pread(2) of a number of the caller's.
@@ -446,6 +738,43 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// Bytes of the receive buffer that are taken by what nobody has read, the kernel's own included:
+/// getsockopt(SO_MEMINFO).
+pub(crate) fn queued(fd: BorrowedFd<'_>) -> usize {
+    let mut info = [0; 9 * size_of::<u32>()];
+    // SK_MEMINFO_RMEM_ALLOC comes first.
+    match getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut info) {
+        Ok(length) if length >= 4 => {
+            u32::from_ne_bytes([info[0], info[1], info[2], info[3]]) as usize
+        }
+        // Not known: as much as there could be.
+        _ => usize::MAX,
+    }
+}
+
+/// The next entry of a UDP socket's error queue, ip(7): whom the datagram was sent to that came to nothing,
+/// and why; None where the queue is empty. recvmsg(2) with MSG_ERRQUEUE.
+pub(crate) fn take_refusal(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
+    let mut control = [0; 512];
+    let mut to = Name::room();
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    loop {
+        // Of the datagram itself nothing is wanted.
+        let (_, length, _) = recvmsg(fd, &mut [], &mut control, &mut to, flags).ok()?;
+        let refusal = control_messages(&control[..length]).find(|&(level, kind, _)| {
+            matches!(
+                (level, kind),
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+            )
+        });
+        // struct sock_extended_err begins with the errno.
+        let errno = refusal.and_then(|(.., data)| data.get(..4)?.try_into().ok());
+        if let (Some(errno), Some(address)) = (errno.map(i32::from_ne_bytes), to.address()) {
+            return Some((address, errno));
+        }
+    }
+}
+
 /// ioctl(FIONREAD): bytes received that nobody has read.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
@@ -605,18 +934,17 @@ pub(crate) fn getaddrinfo(
     while !node.is_null() {
         // SAFETY: the list is well formed until freeaddrinfo below.
         let info = unsafe { &*node };
-        // SAFETY: plain old data, as in `accept`.
-        let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
-        let length = (info.ai_addrlen as usize).min(size_of::<libc::sockaddr_storage>());
-        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and the storage is at least as large.
+        let mut name = Name::room();
+        name.length = info.ai_addrlen.min(Name::ROOM);
+        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and the name has room for as many.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 info.ai_addr.cast::<u8>(),
-                (&raw mut storage).cast::<u8>(),
-                length,
+                (&raw mut name.raw).cast::<u8>(),
+                name.length as usize,
             )
         };
-        if let Some(addr) = socket_addr(&storage) {
+        if let Some(addr) = name.address() {
             if !found.contains(&addr) {
                 found.push(addr);
             }

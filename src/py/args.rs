@@ -11,7 +11,7 @@ use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyTuple};
 
 use super::buffer::Source;
 use super::error::exception;
-use crate::net::endpoint::{Target, host_text, port_named};
+use crate::net::endpoint::{Target, Transport, host_text, port_named};
 use crate::net::limits::{Limits, Overflow};
 use crate::net::options::SocketOptions;
 use crate::net::trace::TraceLimits;
@@ -224,13 +224,28 @@ pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| Instant::now().checked_add(timeout))
 }
 
-/// The transport of a call that knows but one; None is the default.
-pub(super) fn only_tcp(
+/// The transport of a call; None is the default.
+pub(super) fn transport(
     transport: Option<&Bound<'_, PyAny>>,
     path: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    unbuilt("transport", "'tcp'", transport, |value| value.eq("tcp"))?;
-    unbuilt("path", "None", path, |_| Ok(false))
+) -> PyResult<Transport> {
+    unbuilt("path", "None", path, |_| Ok(false))?;
+    let Some(value) = transport else { return Ok(Transport::Tcp) };
+    match text("transport", value)?.as_str() {
+        "tcp" => Ok(Transport::Tcp),
+        "udp" => Ok(Transport::Udp),
+        _ => Err(PyValueError::new_err(format!(
+            "transport {}: must be 'tcp' or 'udp'",
+            shown(value)
+        ))),
+    }
+}
+
+/// A bool, and nothing that is merely true or false.
+pub(super) fn flag(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    value.map_or(Ok(false), |value| {
+        value.extract().map_err(|_| wrong_type(name, "True or False", value))
+    })
 }
 
 /// An argument that is declared, and holds only its default yet. None is one that was not given.
@@ -339,6 +354,7 @@ struct LimitsFields {
     half_close: Option<f64>,
     line: usize,
     write_buffer: usize,
+    datagram: usize,
     handler_threads: usize,
 }
 
@@ -358,6 +374,7 @@ pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
         half_close: time(fields.half_close),
         line: fields.line,
         write_buffer: fields.write_buffer,
+        datagram: fields.datagram,
         handler_threads: fields.handler_threads,
     })
 }

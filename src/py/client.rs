@@ -39,7 +39,7 @@ impl Client {
         source_address: Option<Bound<'py, PyAny>>,
         spin: f64,
     ) -> PyResult<PyClassInitializer<Self>> {
-        args::only_tcp(transport.as_ref(), path.as_ref())?;
+        let transport = args::transport(transport.as_ref(), path.as_ref())?;
         let target = match (&host, &port) {
             (Some(host), None) if host.is_instance_of::<PyTuple>() => {
                 Some(args::target(host, None)?)
@@ -72,7 +72,7 @@ impl Client {
             )));
         }
         let spin = Duration::from_secs_f64(spin);
-        let inner = net::stream::Stream::new(timeout, options, source, spin)
+        let inner = net::stream::Stream::new(transport, timeout, options, source, spin)
             .map_err(|error| exception(py, error))?;
         if let Some(target) = target {
             Attached::run(py, |waiter| inner.connect(&target, waiter))?;

@@ -108,6 +108,9 @@ impl Ledger {
         fields.set_item("refused", totals.refused)?;
         fields.set_item("accept_errors", totals.accept_errors)?;
         fields.set_item("waited", totals.waited)?;
+        fields.set_item("suspects", totals.suspects)?;
+        fields.set_item("dropped", totals.dropped)?;
+        fields.set_item("truncated", totals.truncated)?;
         fields.set_item("messages_in", totals.received.messages)?;
         fields.set_item("messages_out", totals.sent.messages)?;
         fields.set_item("bytes_in", totals.received.bytes)?;
@@ -282,7 +285,7 @@ impl Record {
         }
     }
 
-    /// How its bytes travel: "tcp".
+    /// How its bytes travel: "tcp" or "udp".
     #[getter]
     fn transport(&self) -> &'static str {
         self.inner.local().transport.name()
@@ -312,13 +315,13 @@ impl Record {
         self.inner.seconds().as_secs_f64()
     }
 
-    /// Receives that carried data.
+    /// Receives that carried data; datagrams, also empty ones, on UDP.
     #[getter]
     fn messages_in(&self) -> u64 {
         self.inner.received().messages
     }
 
-    /// Sends that carried data.
+    /// Sends that carried data; datagrams, also empty ones, on UDP.
     #[getter]
     fn messages_out(&self) -> u64 {
         self.inner.sent().messages

@@ -21,7 +21,7 @@ use super::process::object;
 use super::service::{Echo, Handler, Service};
 use super::wait::Attached;
 use crate::net;
-use crate::net::endpoint::{Target, host_text};
+use crate::net::endpoint::{Target, Transport, host_text};
 use crate::net::error::Error;
 use crate::net::server::{Config, State};
 use crate::net::service::Shape;
@@ -151,12 +151,10 @@ impl Server {
         name: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        args::only_tcp(transport.as_ref(), path.as_ref())?;
+        let transport = args::transport(transport.as_ref(), path.as_ref())?;
         unbuilt("faults", "()", faults.as_ref(), |value| value.len().map(|length| length == 0))?;
         unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
-        unbuilt("allow_external", "False", allow_external.as_ref(), |value| {
-            Ok(value.is(false.into_pyobject(py)?))
-        })?;
+        let allow_external = args::flag("allow_external", allow_external.as_ref())?;
         if fd.is_some() && (host.is_some() || port.is_some()) {
             return Err(PyTypeError::new_err(
                 "fd= is a listener with an address of its own; give no host and port with it",
@@ -188,10 +186,19 @@ impl Server {
                  leave it at None, or give 0 to reset connections at their end",
             ));
         }
+        if transport == Transport::Udp && socket_options.reuse_port {
+            return Err(PyValueError::new_err(
+                "SocketOptions(reuse_port=True) would let others take datagrams of a UDP server; workers=… \
+                 has as many sockets on the port as it has threads",
+            ));
+        }
+        let shape = service.get().shape_for(transport)?;
         let config = Config {
+            transport,
+            allow_external,
             target,
             fd: fd.map(|fd| fd as RawFd),
-            shape: service.get().shape.clone(),
+            shape,
             workers: workers.map(|workers| workers as usize),
             options: socket_options,
             limits: args::limits(&limits)?,
@@ -420,10 +427,10 @@ impl Server {
         self.here(py).map(|_| None)
     }
 
-    /// How bytes travel: "tcp".
+    /// How bytes travel: "tcp" or "udp".
     #[getter]
     fn transport(&self, py: Python<'_>) -> PyResult<&'static str> {
-        self.here(py).map(|_| net::endpoint::Transport::Tcp.name())
+        self.here(py).map(|inner| inner.config().transport.name())
     }
 
     /// Its name in messages.

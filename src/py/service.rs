@@ -14,6 +14,7 @@ use super::args::{self, whole};
 use super::error::exception;
 use super::server::Server;
 use crate::net;
+use crate::net::endpoint::Transport;
 use crate::net::service::Shape;
 use crate::net::services::{self, To};
 
@@ -23,11 +24,34 @@ pub(super) struct Service {
     pub(super) shape: Shape,
 }
 
+impl Service {
+    /// What it is on a transport; TypeError where it cannot be anything.
+    pub(super) fn shape_for(&self, transport: Transport) -> PyResult<Shape> {
+        match (transport, &self.shape) {
+            (Transport::Udp, Shape::Stream(service)) => {
+                let datagrams = Arc::clone(service).datagrams();
+                datagrams.map(Shape::Datagram).ok_or_else(|| {
+                    PyTypeError::new_err(format!(
+                        "service {} serves streams only; on UDP give one that answers datagrams, such as Echo()",
+                        service.name()
+                    ))
+                })
+            }
+            (Transport::Udp, Shape::Handler | Shape::Accept) => Err(PyTypeError::new_err(
+                "handlers and Accept() are not built yet for UDP; a service in Rust is, such as Echo()",
+            )),
+            (_, shape) => Ok(shape.clone()),
+        }
+    }
+}
+
 #[pymethods]
 impl Service {
     fn __repr__(&self) -> String {
         match &self.shape {
             Shape::Stream(service) => service.name(),
+            // No service is made of this alone.
+            Shape::Datagram(_) => "Service()".to_owned(),
             Shape::Handler => "Handler()".to_owned(),
             Shape::Accept => "Accept()".to_owned(),
         }
@@ -364,7 +388,7 @@ fn nested(place: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<dyn net::servic
     let why = match value.cast::<Service>() {
         Ok(service) => match &service.get().shape {
             Shape::Stream(service) => return Ok(Arc::clone(service)),
-            Shape::Handler | Shape::Accept => {
+            Shape::Datagram(_) | Shape::Handler | Shape::Accept => {
                 "is not one of those in Rust, such as Echo(); a \
                 handler may look at conn.id itself"
             }

@@ -21,7 +21,8 @@ use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::{Attached, Detached};
 use crate::net;
-use crate::net::endpoint::{canonical, host_text};
+use crate::net::datagram::MOST_DATAGRAM;
+use crate::net::endpoint::{Transport, canonical, host_text};
 use crate::net::error::Error;
 use crate::net::error::Result;
 use crate::net::stream::{Message, OptionValue};
@@ -33,8 +34,8 @@ use crate::net::wake::Waiter;
 const SMALL: usize = 64 * 1024;
 /// Control messages of more than this are a slip; the kernel's own bound on sending is near it.
 const MOST_CONTROL: usize = 64 * 1024;
-/// What stands where a datagram has its sender: None.
-type NoAddress = Option<Py<PyAny>>;
+/// A datagram's sender; None on a stream.
+type Sender<'py> = Option<Bound<'py, PyTuple>>;
 
 /// One end of a connection, as a socket: what Client and Connection share.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
@@ -119,8 +120,13 @@ impl Stream {
         with_scratch(bufsize, |scratch| {
             let count =
                 self.attached(py, |stream, waiter| stream.recv(step, scratch, flags, waiter))?;
-            Ok(PyBytes::new(py, &scratch[..count]))
+            // With MSG_TRUNC it may be told of more than there was room for.
+            Ok(PyBytes::new(py, &scratch[..count.min(scratch.len())]))
         })
+    }
+
+    fn is_datagram(&self) -> bool {
+        self.inner.transport() == Transport::Udp
     }
 
     /// Receives into a buffer as `recv_into` does.
@@ -132,29 +138,22 @@ impl Stream {
         nbytes: isize,
         flags: i32,
     ) -> PyResult<usize> {
-        let nbytes = length("nbytes", nbytes)?;
         let mut sink = Sink::new(step, buffer)?;
         let slice = sink.as_mut_slice();
-        if nbytes > slice.len() {
-            return Err(PyValueError::new_err(format!(
-                "nbytes {nbytes}: the buffer has only {} bytes",
-                slice.len()
-            )));
-        }
-        let wanted = if nbytes == 0 { slice.len() } else { nbytes };
+        let wanted = wanted(nbytes, slice)?;
         self.attached(py, |stream, waiter| stream.recv(step, &mut slice[..wanted], flags, waiter))
     }
 
-    /// What recvmsg(2) gives beside the data: control messages and flags.
+    /// What recvmsg(2) gives beside the data: control messages, flags and the sender.
     fn beside_data<'py>(
         py: Python<'py>,
         message: &Message,
         control: &[u8],
-    ) -> PyResult<(Bound<'py, PyList>, i32)> {
+    ) -> PyResult<(Bound<'py, PyList>, i32, Sender<'py>)> {
         let control = control_messages(&control[..message.control])
-            .into_iter()
             .map(|(level, kind, data)| (level, kind, PyBytes::new(py, data)));
-        Ok((PyList::new(py, control.collect::<Vec<_>>())?, message.flags))
+        let control = PyList::new(py, control.collect::<Vec<_>>())?;
+        Ok((control, message.flags, sender(py, message)?))
     }
 
     fn read_until<'py>(
@@ -178,6 +177,22 @@ impl Stream {
             self.attached(py, |stream, waiter| stream.recv_until(step, delimiter, limit, waiter))?;
         Ok(PyBytes::new(py, &taken))
     }
+}
+
+/// How much of a buffer is to be received into; `nbytes` 0 is all of it.
+fn wanted(nbytes: isize, slice: &[u8]) -> PyResult<usize> {
+    let nbytes = length("nbytes", nbytes)?;
+    if nbytes > slice.len() {
+        return Err(PyValueError::new_err(format!(
+            "nbytes {nbytes}: the buffer has only {} bytes",
+            slice.len()
+        )));
+    }
+    Ok(if nbytes == 0 { slice.len() } else { nbytes })
+}
+
+fn sender<'py>(py: Python<'py>, message: &Message) -> PyResult<Sender<'py>> {
+    message.from.map(|from| args::socket_address(py, &from)).transpose()
 }
 
 /// Room for control messages of so many bytes.
@@ -305,24 +320,47 @@ impl Stream {
         py: Python<'py>,
         bufsize: isize,
         flags: i32,
-    ) -> PyResult<(Bound<'py, PyBytes>, NoAddress)> {
-        Ok((self.receive(py, "recvfrom", bufsize, flags)?, None))
+    ) -> PyResult<(Bound<'py, PyBytes>, Sender<'py>)> {
+        let step = "recvfrom";
+        if !self.is_datagram() {
+            return Ok((self.receive(py, step, bufsize, flags)?, None));
+        }
+        let bufsize = length("bufsize", bufsize)?.min(MOST_DATAGRAM);
+        with_scratch(bufsize, |scratch| {
+            let message = self.attached(py, |stream, waiter| {
+                let slices = &mut [IoSliceMut::new(scratch)];
+                stream.receive_message(step, slices, &mut [], flags, waiter)
+            })?;
+            let data = &scratch[..message.bytes.min(scratch.len())];
+            Ok((PyBytes::new(py, data), sender(py, &message)?))
+        })
     }
 
     /// As `recv_into`, with the sender's address behind it, which is None on a stream: recvfrom(2).
     #[pyo3(signature = (buffer, nbytes=0, flags=0))]
-    fn recvfrom_into(
+    fn recvfrom_into<'py>(
         &self,
-        py: Python<'_>,
-        buffer: &Bound<'_, PyAny>,
+        py: Python<'py>,
+        buffer: &Bound<'py, PyAny>,
         nbytes: isize,
         flags: i32,
-    ) -> PyResult<(usize, NoAddress)> {
-        Ok((self.receive_into(py, "recvfrom_into", buffer, nbytes, flags)?, None))
+    ) -> PyResult<(usize, Sender<'py>)> {
+        let step = "recvfrom_into";
+        if !self.is_datagram() {
+            return Ok((self.receive_into(py, step, buffer, nbytes, flags)?, None));
+        }
+        let mut sink = Sink::new(step, buffer)?;
+        let slice = sink.as_mut_slice();
+        let wanted = wanted(nbytes, slice)?;
+        let message = self.attached(py, |stream, waiter| {
+            let slices = &mut [IoSliceMut::new(&mut slice[..wanted])];
+            stream.receive_message(step, slices, &mut [], flags, waiter)
+        })?;
+        Ok((message.bytes, sender(py, &message)?))
     }
 
     /// Receives data and control messages: recvmsg(2). Returns (data, [(level, type, data), …],
-    /// flags, None). Blocks and raises as `recv`.
+    /// flags, the sender's address or None on a stream). Blocks and raises as `recv`.
     #[pyo3(signature = (bufsize, ancbufsize=0, flags=0))]
     fn recvmsg<'py>(
         &self,
@@ -330,7 +368,7 @@ impl Stream {
         bufsize: isize,
         ancbufsize: isize,
         flags: i32,
-    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>, i32, NoAddress)> {
+    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>, i32, Sender<'py>)> {
         let bufsize = length("bufsize", bufsize)?;
         let mut control = room_for_control(ancbufsize)?;
         let (data, message) = if bufsize > SCRATCH {
@@ -344,15 +382,16 @@ impl Stream {
                     let slices = &mut [IoSliceMut::new(scratch)];
                     stream.receive_message("recvmsg", slices, &mut control, flags, waiter)
                 })?;
-                PyResult::Ok((PyBytes::new(py, &scratch[..message.bytes]), message))
+                let data = &scratch[..message.bytes.min(scratch.len())];
+                PyResult::Ok((PyBytes::new(py, data), message))
             })?
         };
-        let (control, flags) = Self::beside_data(py, &message, &control)?;
-        Ok((data, control, flags, None))
+        let (control, flags, from) = Self::beside_data(py, &message, &control)?;
+        Ok((data, control, flags, from))
     }
 
     /// As `recvmsg`, into writable buffers, filled one after the other. Returns (bytes, [(level, type,
-    /// data), …], flags, None).
+    /// data), …], flags, sender).
     #[pyo3(signature = (buffers, ancbufsize=0, flags=0))]
     fn recvmsg_into<'py>(
         &self,
@@ -360,7 +399,7 @@ impl Stream {
         buffers: &Bound<'py, PyAny>,
         ancbufsize: isize,
         flags: i32,
-    ) -> PyResult<(usize, Bound<'py, PyList>, i32, NoAddress)> {
+    ) -> PyResult<(usize, Bound<'py, PyList>, i32, Sender<'py>)> {
         let mut sinks = buffers
             .try_iter()?
             .map(|buffer| Sink::new("recvmsg_into", &buffer?))
@@ -371,13 +410,14 @@ impl Stream {
         let message = self.attached(py, |stream, waiter| {
             stream.receive_message("recvmsg_into", &mut slices, &mut control, flags, waiter)
         })?;
-        let (control, flags) = Self::beside_data(py, &message, &control)?;
-        Ok((message.bytes, control, flags, None))
+        let (control, flags, from) = Self::beside_data(py, &message, &control)?;
+        Ok((message.bytes, control, flags, from))
     }
 
     /// Sends buffers one after the other as if they were one, with control messages (level, type, data):
-    /// sendmsg(2). Returns how many bytes there was room for. Blocks and raises as `send`. A connected
-    /// stream has its peer: an address is checked, and ignored as the system does.
+    /// sendmsg(2). Returns how many bytes there was room for. Blocks and raises as `send`. `address` is where a
+    /// datagram goes, if not to whom its client is connected to; a stream has its peer: there it is
+    /// checked, and ignored as the system does.
     #[pyo3(signature = (buffers, ancdata=None, flags=0, address=None),
         text_signature = "($self, buffers, ancdata=(), flags=0, address=None)")]
     fn sendmsg<'py>(
@@ -397,12 +437,15 @@ impl Stream {
                 control.extend(one_control_message(&item?)?);
             }
         }
-        address.map(args::address).transpose()?;
-        self.attached(py, |stream, waiter| stream.send_message(&slices, &control, flags, waiter))
+        let target = address.map(args::address).transpose()?;
+        self.attached(py, |stream, waiter| {
+            stream.send_message(&slices, &control, flags, target.as_ref(), waiter)
+        })
     }
 
-    /// `send(data, flags)` with an address, `sendto(data, address)` or `sendto(data, flags, address)`:
-    /// on a connected stream it is checked, and ignored as the system does.
+    /// Sends one datagram to an address, `sendto(data, address)` or `sendto(data, flags, address)`: sendto(2).
+    /// A host that is a name is resolved each time. On a stream it is `send`: the address is checked, and
+    /// ignored as the system does. Blocks and raises as `send`.
     #[pyo3(signature = (data, flags, address=None, /))]
     fn sendto<'py>(
         &self,
@@ -415,8 +458,14 @@ impl Stream {
             Some(address) => (flags.extract()?, address),
             None => (0, flags),
         };
-        args::address(&address)?;
-        self.send(py, data, flags)
+        let target = args::address(&address)?;
+        let data = Source::new(data)?;
+        let slice = data.as_slice();
+        if slice.len() <= SMALL {
+            self.attached(py, |stream, waiter| stream.send_to(slice, flags, &target, waiter))
+        } else {
+            self.detached(py, |stream, waiter| stream.send_to(slice, flags, &target, waiter))
+        }
     }
 
     /// For the Python half of `sendfile`: sends `count` bytes (None: all) of the regular file `file`, a
@@ -629,16 +678,16 @@ impl Stream {
         self.inner().family()
     }
 
-    /// Socket type as a number: SOCK_STREAM.
+    /// Socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP.
     #[getter]
     fn r#type(&self) -> i32 {
-        libc::SOCK_STREAM
+        if self.is_datagram() { libc::SOCK_DGRAM } else { libc::SOCK_STREAM }
     }
 
-    /// Protocol number: IPPROTO_TCP.
+    /// Protocol number: IPPROTO_TCP or IPPROTO_UDP.
     #[getter]
     fn proto(&self) -> i32 {
-        libc::IPPROTO_TCP
+        if self.is_datagram() { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP }
     }
 
     /// The time-out in seconds, or None.

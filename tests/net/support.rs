@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _rsock::net::endpoint::Target;
+use _rsock::net::endpoint::{Target, Transport};
 use _rsock::net::ledger::Ledger;
 use _rsock::net::limits::Limits;
 use _rsock::net::options::SocketOptions;
@@ -28,6 +28,8 @@ pub fn config(service: impl Service + 'static) -> Config {
 /// The same of any shape.
 pub fn config_of(shape: Shape) -> Config {
     Config {
+        transport: Transport::Tcp,
+        allow_external: false,
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
         shape,

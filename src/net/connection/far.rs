@@ -27,7 +27,7 @@ impl FarLeg {
         let domain = Domain::for_address(target.address);
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(socket2::Socket::new(domain, kind, Some(Protocol::TCP))?);
-        tools.options.apply(&socket)?;
+        tools.options.apply(&socket, target.transport)?;
         match socket.options().connect(&target.address.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}

@@ -143,10 +143,10 @@ impl Stream {
     }
 
     /// Puts a fresh socket under the same number, with all options that this one was given.
-    fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
-        let fresh = Socket::tcp(domain)?;
+    pub(super) fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
+        let fresh = Socket::open(self.transport, domain)?;
         self.family.store(domain.into(), Relaxed);
-        self.options.apply(&fresh)?;
+        self.options.apply(&fresh, self.transport)?;
         for (level, name, value) in &*self.told.lock() {
             // One that fits only the other family is not worth failing for.
             let _ = set_option(fresh.as_fd(), *level, *name, value);
@@ -178,9 +178,10 @@ impl Stream {
         }
         // Fails where the peer has reset already; what there was to account for is over then.
         if let (Ok(local), Ok(socket)) = (self.local_address(), self.hold("connect")) {
-            let ends = (Endpoint::tcp(canonical(local)), Endpoint::tcp(peer));
+            let ends = [local, peer].map(|at| Endpoint::new(self.transport, at));
             let id = NUMBER.fetch_add(1, Relaxed);
-            let record = Record::new(id, Role::Client, ends.0, ends.1).with_socket(socket.as_fd());
+            let record =
+                Record::new(id, Role::Client, ends[0], ends[1]).with_socket(socket.as_fd());
             let _ = self.record.set(Arc::new(record));
         }
     }

@@ -2,10 +2,12 @@
 //! thread of its caller's. Owns one descriptor that calls of several threads may use at once; must
 //! never read ahead of what a call returns, nor change the descriptor to non-blocking unless asked.
 //!
+//! A client may be one of UDP, whose messages have borders: `datagram` is what only that can do.
 //! `connect` is how a client connects, `transfer` how bytes are moved, `spin` how a wait begins, and
 //! `ward` what a connection owes to its server.
 
 mod connect;
+mod datagram;
 mod spin;
 mod transfer;
 mod ward;
@@ -26,7 +28,7 @@ use socket2::{Domain, SockRef};
 use self::spin::Spin;
 pub use self::transfer::Message;
 pub(crate) use self::ward::Ward;
-use super::endpoint::{canonical, display};
+use super::endpoint::{Transport, canonical, display};
 use super::error::{Error, Result};
 use super::fork::Origin;
 use super::gauge::TcpInfo;
@@ -80,6 +82,7 @@ pub struct Stream {
     closed: AtomicBool,
     /// Nanoseconds; negative is no time-out.
     timeout: AtomicI64,
+    transport: Transport,
     options: SocketOptions,
     /// What `setsockopt` was told, for the socket that takes this one's place in `connect`.
     told: Mutex<Vec<(i32, i32, OptionValue)>>,
@@ -134,6 +137,7 @@ pub enum OptionValue {
 impl Stream {
     /// Opens a socket and connects it to nothing: socket(2). `spin` of zero never spins.
     pub fn new(
+        transport: Transport,
         timeout: Option<Duration>,
         options: SocketOptions,
         source: Option<SocketAddr>,
@@ -142,12 +146,17 @@ impl Stream {
         super::fork::watch();
         let domain = source.map_or(Domain::IPV4, Domain::for_address);
         let failed = |error: io::Error| Error::os("create", "", &error);
-        let socket = Socket::tcp(domain).map_err(failed)?;
-        options.apply(&socket).map_err(failed)?;
+        let socket = Socket::open(transport, domain).map_err(failed)?;
+        options.apply(&socket, transport).map_err(failed)?;
+        if let Some(source) = source.filter(|_| transport == Transport::Udp) {
+            // It may be heard from without ever connecting.
+            Self::bind_source(&socket, source)?;
+        }
         let stream = Self {
             socket: Mutex::new(Some(Arc::new(socket))),
             closed: AtomicBool::new(false),
             timeout: AtomicI64::new(-1),
+            transport,
             options,
             told: Mutex::new(Vec::new()),
             source,
@@ -179,6 +188,7 @@ impl Stream {
             socket: Mutex::new(Some(Arc::new(socket))),
             closed: AtomicBool::new(false),
             timeout: AtomicI64::new(-1),
+            transport: Transport::Tcp,
             options,
             told: Mutex::new(Vec::new()),
             source: None,
@@ -220,6 +230,10 @@ impl Stream {
         self.seen.fetch_or(bit, SeqCst);
     }
 
+    fn unsee(&self, bit: u8) {
+        self.seen.fetch_and(!bit, SeqCst);
+    }
+
     fn has_seen(&self, bit: u8) -> bool {
         self.seen.load(SeqCst) & bit != 0
     }
@@ -233,7 +247,8 @@ impl Stream {
     }
 
     fn saw_error(&self, error: &io::Error) {
-        if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)) {
+        if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNREFUSED))
+        {
             self.saw(seen::RESET);
         }
     }

@@ -3,6 +3,7 @@
 //! call returns.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 
 use super::{Deadline, Stream};
+use crate::net::endpoint::Target;
 use crate::net::error::{Error, Result};
 use crate::net::fork::Listed;
 use crate::net::record::Record;
 use crate::net::socket::Socket;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys::{self, Name, PollFd};
 use crate::net::wake::Waiter;
 
 /// How much `recv_until` looks at at a time.
@@ -52,12 +54,14 @@ pub struct Message {
     pub control: usize,
     /// MSG_EOR, MSG_TRUNC, MSG_CTRUNC, MSG_OOB, MSG_ERRQUEUE.
     pub flags: i32,
+    /// Who sent it, of a datagram.
+    pub from: Option<SocketAddr>,
 }
 
 impl Stream {
     /// Tries, and waits where there is nothing to be had. The operation is given MSG_DONTWAIT, or 0
     /// where it may wait itself.
-    fn attempt<T: Send>(
+    pub(super) fn attempt<T: Send>(
         &self,
         step: &'static str,
         interest: Interest,
@@ -223,6 +227,7 @@ impl Stream {
     /// `Incomplete` where it does so after it. What ends the call early carries what was taken.
     pub fn recv_exactly(&self, count: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
         let step = "recv_exactly";
+        self.needs_stream(step)?;
         // One call, from the first byte to the last: a server that ends does not cut it in between.
         let _held = self.hold(step)?;
         let mut deadline = self.deadline(0);
@@ -259,6 +264,7 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<u8>> {
         let _held = self.hold(step)?;
+        self.needs_stream(step)?;
         let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         loop {
@@ -438,7 +444,8 @@ impl Stream {
     /// for a call that may block in it.
     fn waits_for_all(&self, flags: i32) -> bool {
         let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
-        flags & libc::MSG_WAITALL != 0
+        !self.is_datagram()
+            && flags & libc::MSG_WAITALL != 0
             && flags & never == 0
             && self.timeout() != Some(Duration::ZERO)
     }
@@ -492,19 +499,30 @@ impl Stream {
         }
     }
 
-    /// sendmsg(2): from several buffers, with control messages. As much as there is room for.
+    /// sendmsg(2): from several buffers, with control messages. As much as there is room for. `target` is where
+    /// a datagram goes, if not to whom the socket is connected to; a stream has its peer.
     pub fn send_message(
         &self,
         buffers: &[IoSlice<'_>],
         control: &[u8],
         flags: i32,
+        target: Option<&Target>,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
+        let step = "sendmsg";
+        let address = match target {
+            Some(target) if self.is_datagram() => Some(self.destination(step, target, waiter)?),
+            _ => None,
+        };
+        let to = address.map(Name::new);
         let mut deadline = self.deadline(flags);
-        let sent =
-            self.attempt("sendmsg", Interest::Writable, &mut deadline, waiter, |fd, wait| {
-                sys::sendmsg(fd, buffers, control, flags | wait)
-            })?;
+        let sent = self.attempt(step, Interest::Writable, &mut deadline, waiter, |fd, wait| {
+            sys::sendmsg(fd, buffers, control, to.as_ref(), flags | wait)
+        });
+        let sent = sent.map_err(|error| match address {
+            Some(address) => super::datagram::at(error, address),
+            None => error,
+        })?;
         self.count_sent(sent, buffers.iter().map(|buffer| &**buffer));
         Ok(sent)
     }
@@ -555,6 +573,9 @@ impl Stream {
         asked: usize,
         flags: i32,
     ) {
+        if self.is_datagram() {
+            return self.count_datagram(bytes, parts, flags);
+        }
         if bytes > 0 {
             if flags & libc::MSG_PEEK == 0 {
                 if let Some(record) = self.record_of_traffic() {
@@ -568,15 +589,15 @@ impl Stream {
     }
 
     /// The account, for what has just been moved: it shows that there is a connection.
-    fn record_of_traffic(&self) -> Option<&Arc<Record>> {
+    pub(super) fn record_of_traffic(&self) -> Option<&Arc<Record>> {
         if self.record.get().is_none() {
             self.note_connected(true);
         }
         self.record.get()
     }
 
-    fn count_sent<'a>(&self, bytes: usize, parts: impl IntoIterator<Item = &'a [u8]>) {
-        if bytes > 0 {
+    pub(super) fn count_sent<'a>(&self, bytes: usize, parts: impl IntoIterator<Item = &'a [u8]>) {
+        if bytes > 0 || self.is_datagram() {
             if let Some(record) = self.record_of_traffic() {
                 record.count_sent_shared(bytes, parts);
             }
@@ -591,8 +612,9 @@ fn receive(
     control: &mut [u8],
     flags: i32,
 ) -> io::Result<Message> {
-    let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, flags)?;
-    Ok(Message { bytes, control, flags })
+    let mut from = Name::room();
+    let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, &mut from, flags)?;
+    Ok(Message { bytes, control, flags, from: from.address() })
 }
 
 /// What is left of buffers behind their first `taken` bytes.

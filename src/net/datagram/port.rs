@@ -1,0 +1,113 @@
+//! One UDP socket of a server, from its start to its end. Owns how its thread waits for datagrams and is told
+//! to stop; must never read or send one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::strangers::Claim;
+use crate::net::listener::Listener;
+use crate::net::sys::{self, PollFd};
+use crate::net::wake::EventFd;
+
+/// A socket that datagrams are received by.
+pub(crate) struct Port {
+    socket: Listener,
+    pub(super) local: SocketAddr,
+    ended: AtomicBool,
+    /// Set from the end on, and when there is room again for whoever waits for that.
+    pub(crate) bell: EventFd,
+    /// Tells other processes that a server answers here.
+    _claim: Option<Claim>,
+}
+
+impl Port {
+    pub(crate) fn new(socket: Listener, local: SocketAddr) -> io::Result<Self> {
+        let bell = EventFd::new()?;
+        let claim = Claim::new(local);
+        Ok(Self { socket, local, ended: AtomicBool::new(false), bell, _claim: claim })
+    }
+
+    /// Whether the server ends.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Whether it tells where each datagram was sent to.
+    pub(super) fn tells_destination(&self) -> bool {
+        self.socket.tells_destination()
+    }
+
+    /// Whether every address of this machine is its own.
+    pub(super) fn is_wildcard(&self) -> bool {
+        self.local.ip().is_unspecified()
+    }
+
+    /// Has whoever waits for a datagram come back; what was received before can still be read.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, SeqCst);
+        self.bell.set();
+        // On Linux this wakes a receive that has no peer as well, though it says ENOTCONN.
+        self.socket.shut();
+    }
+
+    /// Whether a receive may wait by itself: only where `end` wakes it.
+    pub(super) fn may_block(&self) -> bool {
+        !self.socket.is_adopted()
+    }
+
+    /// Waits for a datagram, for the bell, or for the deadline.
+    pub(super) fn wait(&self, deadline: Option<Instant>) {
+        let mut fds = [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.as_fd())];
+        // An interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
+        let _ = sys::poll(&mut fds, deadline);
+    }
+
+    /// Waits for the bell or the deadline alone.
+    pub(super) fn wait_for_bell(&self, deadline: Option<Instant>) {
+        let _ = sys::poll(&mut [PollFd::readable(self.bell.as_fd())], deadline);
+        if !self.has_ended() {
+            self.bell.clear();
+        }
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The open ports of one server, for whoever ends it.
+#[derive(Default)]
+pub(crate) struct Ports {
+    open: Mutex<Vec<Arc<Port>>>,
+    /// The number of the last peer that was met.
+    met: AtomicU64,
+}
+
+impl Ports {
+    pub(crate) fn add(&self, port: &Arc<Port>) {
+        self.open.lock().push(Arc::clone(port));
+    }
+
+    pub(crate) fn remove(&self, port: &Arc<Port>) {
+        self.open.lock().retain(|open| !Arc::ptr_eq(open, port));
+    }
+
+    /// Has all of them end.
+    pub(crate) fn end(&self) {
+        let open = self.open.lock().clone();
+        open.iter().for_each(|port| port.end());
+    }
+
+    /// The number of a peer that is met now, from 1.
+    pub(super) fn next_id(&self) -> u64 {
+        self.met.fetch_add(1, Relaxed) + 1
+    }
+}

@@ -1,0 +1,461 @@
+//! A worker of a UDP server: a thread with one socket, which takes datagrams in batches, has a service
+//! answer them, and sends the answers in batches. Owns the loop and what a reply may be; must never block but
+//! for the next datagram, allocate for one, or let one peer's panic reach another.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::peers::{Key, Peers};
+use super::port::Port;
+use super::strangers::{self, Door};
+use super::{MOST_DATAGRAM, strangers::is_loopback};
+use crate::net::accept::REST;
+use crate::net::endpoint::canonical;
+use crate::net::error::strerror;
+use crate::net::limits::Overflow;
+use crate::net::record::ClosedBy;
+use crate::net::service::{Datagrams, Reply, SessionError};
+use crate::net::shared::Shared;
+use crate::net::stop::Cause;
+use crate::net::sys::{self, BATCH, Inbound, Outgoing};
+use crate::net::worker::panic_text;
+
+/// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
+const OUTBOX: usize = 128 * 1024;
+/// A peer is looked at anew after so many datagrams: another process's server may have got its port.
+const LOOK_AGAIN: u64 = 1024;
+/// The least that a datagram takes of a receive buffer: the kernel's own description of it alone is larger.
+const LEAST_IN_QUEUE: usize = 256;
+
+/// What an error of a receive or a send means, errno by errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There is nothing to be received, or no room to send.
+    Blocked,
+    /// A signal came between; nothing has happened.
+    Interrupted,
+    /// Something that was sent before did not arrive. The socket is as good as before.
+    Earlier,
+    /// This one datagram cannot be sent.
+    ThisOne,
+    /// The system is out of something; it has to be waited for.
+    Exhausted,
+    /// The socket is none, and never will be again.
+    Fatal,
+}
+
+pub(super) fn classify(errno: i32) -> Failure {
+    match errno {
+        libc::EAGAIN => Failure::Blocked,
+        libc::EINTR => Failure::Interrupted,
+        // What ICMP says of a datagram sent before, ip(7).
+        libc::ECONNREFUSED
+        | libc::ECONNRESET
+        | libc::ECONNABORTED
+        | libc::EHOSTUNREACH
+        | libc::EHOSTDOWN
+        | libc::ENETUNREACH
+        | libc::ENETDOWN
+        | libc::ENONET
+        | libc::ENOPROTOOPT
+        | libc::EPROTO
+        | libc::EOPNOTSUPP
+        | libc::ETIMEDOUT => Failure::Earlier,
+        // Too large, forbidden by a filter, an address that none can be sent to.
+        libc::EMSGSIZE
+        | libc::EPERM
+        | libc::EACCES
+        | libc::EINVAL
+        | libc::EADDRNOTAVAIL
+        | libc::EAFNOSUPPORT
+        | libc::EDESTADDRREQ
+        | libc::EPIPE => Failure::ThisOne,
+        libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
+        // ENOBUFS, ENOMEM, and whatever else a kernel may invent.
+        _ => Failure::Exhausted,
+    }
+}
+
+/// Opens and starts the worker of a port. Nothing is left open where it fails.
+pub(crate) fn start_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Datagrams>,
+    port: Port,
+    number: usize,
+) -> io::Result<()> {
+    let port = Arc::new(port);
+    let worker = Worker::new(Arc::clone(shared), Arc::clone(&port));
+    let (service, mine) = (Arc::clone(service), Arc::clone(shared));
+    shared.ports.add(&port);
+    let kept = Arc::clone(&port);
+    let started = shared.spawn(format!("rsock-worker-{number}"), move || {
+        worker.run(&*service);
+        mine.ports.remove(&kept);
+    });
+    if started.is_err() {
+        shared.ports.remove(&port);
+    }
+    started
+}
+
+/// A worker before and while it runs.
+struct Worker {
+    shared: Arc<Shared>,
+    port: Arc<Port>,
+    inbound: Inbound,
+    outbox: Outbox,
+    peers: Peers,
+    door: Door,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, port: Arc<Port>) -> Self {
+        Self {
+            inbound: Inbound::new(shared.limits.datagram, port.tells_destination()),
+            outbox: Outbox::default(),
+            peers: Peers::new(Arc::clone(&shared)),
+            door: Door::new(),
+            shared,
+            port,
+        }
+    }
+
+    /// The thread's body: returns when the server is drained.
+    fn run(mut self, service: &dyn Datagrams) {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_end(service)));
+        match served {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.shared.stop_by_itself(Cause::AcceptError),
+            Err(_) => {
+                self.shared.count_error();
+                self.shared.stop_by_itself(Cause::AcceptError);
+            }
+        }
+        let hard = self.shared.stop.is_hard();
+        self.peers.close_all(hard);
+    }
+
+    fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
+        // A receive that waits saves the poll before it, and the try after the last one.
+        let may_block = self.port.may_block() && self.shared.limits.idle.is_none();
+        let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        while !self.port.has_ended() {
+            match self.receive(BATCH, flags)? {
+                Some(count) => self.serve(count, service),
+                None if may_block => {}
+                None => self.port.wait(self.peers.idle_at()),
+            }
+            self.peers.close_idle();
+        }
+        if self.shared.stop.is_hard() {
+            return Ok(());
+        }
+        // What is in the queue now is served like all before it; what comes later need not be.
+        let mut left = sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE;
+        while left > 0 && Instant::now() < self.shared.stop.deadline() {
+            let Some(count) = self.receive(left, libc::MSG_DONTWAIT)? else { break };
+            self.serve(count, service);
+            left -= count.min(left);
+        }
+        Ok(())
+    }
+
+    /// Receives a batch; None where there is nothing, or where something else was to be heard.
+    fn receive(&mut self, most: usize, flags: i32) -> io::Result<Option<usize>> {
+        let error = match self.inbound.receive(self.port.as_fd(), most, flags) {
+            Ok(count) => return Ok(Some(count)),
+            Err(error) => error,
+        };
+        match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
+            Failure::Fatal => return Err(error),
+            Failure::Exhausted | Failure::ThisOne => {
+                self.shared.ledger.count_accept_error();
+                self.port.wait_for_bell(Some(Instant::now() + REST));
+            }
+            Failure::Earlier => hear_refusals(&self.port, &mut self.peers),
+            Failure::Blocked | Failure::Interrupted => {}
+        }
+        Ok(None)
+    }
+
+    /// Has the service answer what was received, and sends what it answers.
+    fn serve(&mut self, count: usize, service: &dyn Datagrams) {
+        if self.door.has_changed() {
+            self.see_out();
+        }
+        for slot in 0..count {
+            let received = self.inbound.get(slot);
+            // Without a sender it is none, but the end.
+            let Some(from) = received.from.address() else { continue };
+            let from = canonical(from);
+            if received.cut {
+                self.shared.ledger.count_cut();
+            }
+            let to = sys::destination(received.control);
+            let Some(index) = self.meet(from, to) else { continue };
+            let received = self.inbound.get(slot);
+            let known = self.peers.get(index);
+            known.record.count_received(received.data);
+            let mut answer = Answer {
+                outbox: &mut self.outbox,
+                inbound: &self.inbound,
+                port: &self.port,
+                peers: &self.peers,
+                door: &mut self.door,
+                shared: &self.shared,
+                slot,
+                index,
+                near: known.is_near,
+                cut: received.cut,
+                // Nobody gets more for a datagram than one of its own size.
+                left: if known.is_near { usize::MAX } else { 1 },
+            };
+            let heard = catch_unwind(AssertUnwindSafe(|| {
+                service.on_datagram(received.data, &known.peer, &mut answer)
+            }));
+            let error = match heard {
+                Ok(Ok(())) => continue,
+                Ok(Err(SessionError(error))) => error,
+                Err(panic) => panic_text(&*panic),
+            };
+            self.flush();
+            self.shared.count_error();
+            self.peers.close(index, ClosedBy::Error, Some(error), false);
+        }
+        self.flush();
+        if std::mem::take(&mut self.outbox.told) {
+            hear_refusals(&self.port, &mut self.peers);
+        }
+    }
+
+    /// The account of whoever sent a datagram; None where it gets no answer, which is counted.
+    fn meet(
+        &mut self,
+        remote: std::net::SocketAddr,
+        to: Option<(std::net::IpAddr, std::net::IpAddr)>,
+    ) -> Option<u32> {
+        let suspect = || {
+            self.shared.ledger.count_suspect();
+            None
+        };
+        if to.is_some_and(|to| !strangers::was_for_us(to)) {
+            return suspect();
+        }
+        let key = Key { remote, local: to.map(|(_, own)| own) };
+        if let Some(index) = self.peers.find(&key) {
+            let heard = self.peers.get(index).record.received().messages;
+            if heard % LOOK_AGAIN != 0 || !self.door.is_server(remote) {
+                return Some(index);
+            }
+            self.flush();
+            self.peers.close(index, ClosedBy::Service, None, false);
+            self.shared.ledger.count_suspect();
+            return None;
+        }
+        if strangers::is_suspect(remote) || self.door.is_server(remote) {
+            return suspect();
+        }
+        if !self.shared.enter_host(Some(remote)) {
+            self.shared.ledger.count_refused();
+            return None;
+        }
+        while !self.shared.enter() {
+            let oldest = self.peers.oldest();
+            let Some(oldest) = oldest.filter(|_| self.shared.limits.overflow == Overflow::Wait)
+            else {
+                self.shared.leave_host(remote);
+                self.shared.ledger.count_refused();
+                return None;
+            };
+            // What it is owed leaves first.
+            self.flush();
+            self.peers.close(oldest, ClosedBy::Limit("connections"), None, false);
+        }
+        Some(self.peers.open(key, &self.port, is_loopback(remote)))
+    }
+
+    /// A server has come: if it has the address of a peer, that is no client any more.
+    fn see_out(&mut self) {
+        for index in self.peers.indices() {
+            if self.door.is_server(self.peers.get(index).peer.remote.address) {
+                self.peers.close(index, ClosedBy::Service, None, false);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.outbox.flush(&self.inbound, &self.port, &self.peers, &self.shared);
+    }
+}
+
+/// Reads what ICMP said of datagrams that were sent before, and closes the accounts of those that nobody
+/// is there for. recvmsg(2) with MSG_ERRQUEUE.
+pub(super) fn hear_refusals(port: &Port, peers: &mut Peers) {
+    while let Some((address, errno)) = sys::take_refusal(port.as_fd()) {
+        if errno == libc::ECONNREFUSED {
+            if let Some(index) = peers.of(canonical(address)) {
+                peers.close(index, ClosedBy::Reset, Some(strerror(errno)), false);
+            }
+        }
+    }
+}
+
+/// A reply that waits for the end of its batch.
+#[derive(Clone, Copy)]
+struct Waiting {
+    /// The datagram it answers.
+    slot: u32,
+    /// Whom it goes to.
+    index: u32,
+    /// Where its bytes are: in the datagram it answers, or among the outbox's own.
+    is_own: bool,
+    start: u32,
+    length: u32,
+}
+
+/// The replies of a batch.
+#[derive(Default)]
+struct Outbox {
+    waiting: Vec<Waiting>,
+    own: Vec<u8>,
+    /// A send was told of an earlier one that came to nothing: the error queue has the story.
+    told: bool,
+}
+
+impl Outbox {
+    /// sendmmsg(2) of all that waits. What cannot be sent at once is dropped, and counted.
+    fn flush(&mut self, inbound: &Inbound, port: &Port, peers: &Peers, shared: &Shared) {
+        let (waiting, own) = (&self.waiting, &self.own);
+        let message = |waiting: &Waiting| {
+            let received = inbound.get(waiting.slot as usize);
+            let bytes = if waiting.is_own { own } else { received.data };
+            let start = waiting.start as usize;
+            Outgoing {
+                data: &bytes[start..start + waiting.length as usize],
+                to: received.from,
+                control: &peers.get(waiting.index).route,
+            }
+        };
+        let mut done = 0;
+        let mut again = true;
+        let mut dropped = 0;
+        while done < waiting.len() {
+            let rest = &waiting[done..];
+            let sent = sys::send_many(port.as_fd(), rest.len(), libc::MSG_DONTWAIT, |index| {
+                message(&rest[index])
+            });
+            let error = match sent {
+                Ok(sent) => {
+                    for waiting in &rest[..sent] {
+                        peers.get(waiting.index).record.count_sent(message(waiting).data);
+                    }
+                    done += sent;
+                    again = true;
+                    // Ended early by an error, which the call does not name.
+                    self.told |= sent < rest.len();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
+                Failure::Interrupted => {}
+                // Said of another datagram, mostly: this one is tried once more.
+                Failure::Earlier if again => {
+                    self.told = true;
+                    again = false;
+                }
+                Failure::Earlier | Failure::ThisOne => {
+                    dropped += 1;
+                    done += 1;
+                    again = true;
+                }
+                Failure::Blocked | Failure::Exhausted | Failure::Fatal => {
+                    dropped += rest.len();
+                    break;
+                }
+            }
+        }
+        shared.ledger.count_dropped(dropped as u64);
+        self.waiting.clear();
+        self.own.clear();
+    }
+}
+
+/// What the service answers one datagram through.
+struct Answer<'a> {
+    outbox: &'a mut Outbox,
+    inbound: &'a Inbound,
+    port: &'a Port,
+    peers: &'a Peers,
+    door: &'a mut Door,
+    shared: &'a Shared,
+    slot: usize,
+    index: u32,
+    near: bool,
+    cut: bool,
+    /// Replies that it may still get.
+    left: usize,
+}
+
+impl Answer<'_> {
+    /// Whether a reply to somebody who is not on this machine is one that nobody could be hurt by.
+    fn is_harmless(&mut self, length: usize, asked: usize) -> bool {
+        if self.near {
+            return true;
+        }
+        let enough = self.left > 0 && length <= asked;
+        self.left = self.left.saturating_sub(1);
+        let source = self.peers.get(self.index).peer.remote.address.ip();
+        enough && self.door.may_answer(source)
+    }
+}
+
+impl Reply for Answer<'_> {
+    fn send(&mut self, data: &[u8]) {
+        let input = self.inbound.get(self.slot).data;
+        if data.len() > MOST_DATAGRAM || !self.is_harmless(data.len(), input.len()) {
+            return self.shared.ledger.count_dropped(1);
+        }
+        let outbox = &mut *self.outbox;
+        if outbox.waiting.len() == BATCH || outbox.own.len() + data.len() > OUTBOX {
+            outbox.flush(self.inbound, self.port, self.peers, self.shared);
+        }
+        // Echoed bytes stay where they are.
+        let within = (data.as_ptr() as usize).wrapping_sub(input.as_ptr() as usize);
+        let is_own = within.checked_add(data.len()).is_none_or(|end| end > input.len());
+        let start = if is_own { outbox.own.len() } else { within };
+        if is_own {
+            outbox.own.extend_from_slice(data);
+        }
+        outbox.waiting.push(Waiting {
+            slot: self.slot as u32,
+            index: self.index,
+            is_own,
+            start: start as u32,
+            length: data.len() as u32,
+        });
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_of_one_datagram_ends_a_port() {
+        for errno in 1..=133 {
+            let fatal = matches!(errno, libc::EBADF | libc::ENOTSOCK);
+            assert_eq!(classify(errno) == Failure::Fatal, fatal, "errno {errno}");
+        }
+        assert_eq!(classify(libc::ECONNREFUSED), Failure::Earlier);
+        assert_eq!(classify(libc::EMSGSIZE), Failure::ThisOne);
+        assert_eq!(classify(libc::ENOBUFS), Failure::Exhausted);
+    }
+}

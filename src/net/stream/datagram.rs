@@ -1,0 +1,129 @@
+//! What a UDP client does that no stream can: it sends to whom it likes, and hears from whom. Must never
+//! join or split a datagram.
+
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::Domain;
+
+use super::transfer::Interest;
+use super::{Stream, seen};
+use crate::net::endpoint::{Target, Transport, display};
+use crate::net::error::{Error, Result};
+use crate::net::resolve;
+use crate::net::socket::Socket;
+use crate::net::sys::{self, Name};
+use crate::net::wake::Waiter;
+
+impl Stream {
+    /// How its bytes travel.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whether each send is a message of its own.
+    pub(super) fn is_datagram(&self) -> bool {
+        self.transport == Transport::Udp
+    }
+
+    /// EOPNOTSUPP for what looks for the end of a message in a stream of bytes.
+    pub(super) fn needs_stream(&self, step: &'static str) -> Result<()> {
+        if !self.is_datagram() {
+            return Ok(());
+        }
+        let hint = "datagrams have borders of their own: recv and recvfrom give one at a time";
+        let (target, errno) = (self.peer_text(), libc::EOPNOTSUPP);
+        Err(Error::Os { step, target, errno, hint: hint.to_owned() })
+    }
+
+    /// sendto(2): one datagram. A stream has its peer, and sends to that as `send` does.
+    pub fn send_to(
+        &self,
+        data: &[u8],
+        flags: i32,
+        target: &Target,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
+        if !self.is_datagram() {
+            return self.send(data, flags, waiter);
+        }
+        let step = "sendto";
+        let address = self.destination(step, target, waiter)?;
+        let name = Name::new(address);
+        let mut deadline = self.deadline(flags);
+        let sent = self.attempt(step, Interest::Writable, &mut deadline, waiter, |fd, wait| {
+            sys::send_to(fd, data, name, flags | wait)
+        });
+        let sent = sent.map_err(|error| at(error, address))?;
+        self.count_sent(sent, [data]);
+        Ok(sent)
+    }
+
+    /// The address that a datagram for `target` is sent to by this socket, which takes the family that it
+    /// needs as long as it was not used.
+    pub(super) fn destination(
+        &self,
+        step: &'static str,
+        target: &Target,
+        waiter: &mut dyn Waiter,
+    ) -> Result<SocketAddr> {
+        let found = match target.numeric() {
+            Some(address) => vec![address],
+            None => resolve::addresses(target, false, self.deadline(0).at(), waiter)?,
+        };
+        let socket = self.hold(step)?;
+        let failed = |error: std::io::Error| Error::os(step, target, &error);
+        let domain = socket.options().domain().map_err(failed)?;
+        let fits = |address: &&SocketAddr| Domain::for_address(**address) == domain;
+        let address = *found.iter().find(fits).unwrap_or(&found[0]);
+        if fits(&&address) {
+            return Ok(address);
+        }
+        let local = socket.options().local_addr().map_err(failed)?.as_socket();
+        if local.is_none_or(|local| local.port() == 0) {
+            self.renew(&socket, Domain::for_address(address)).map_err(failed)?;
+            return Ok(address);
+        }
+        match address {
+            // An IPv6 socket reaches IPv4, unless it was told not to.
+            SocketAddr::V4(v4) if domain == Domain::IPV6 => {
+                Ok(SocketAddr::new(IpAddr::V6(v4.ip().to_ipv6_mapped()), v4.port()))
+            }
+            _ => Err(Error::errno(step, display(&address), libc::EAFNOSUPPORT)),
+        }
+    }
+
+    /// Binds a fresh UDP socket to where its client wants to be heard: bind(2).
+    pub(super) fn bind_source(socket: &Socket, source: SocketAddr) -> Result<()> {
+        let bound = socket.options().bind(&source.into());
+        bound.map_err(|error| Error::os("bind", display(&source), &error))
+    }
+
+    /// Counts a datagram, which may be empty; nothing, where it stands for the end of our own making.
+    pub(super) fn count_datagram<'a>(
+        &self,
+        bytes: usize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        flags: i32,
+    ) {
+        let is_end = bytes == 0 && self.has_seen(seen::HUSHED);
+        if flags & (libc::MSG_PEEK | libc::MSG_ERRQUEUE) != 0 || is_end {
+            return;
+        }
+        if let Some(record) = self.record_of_traffic() {
+            record.count_received_shared(bytes, parts);
+        }
+        // Whoever refused has come back.
+        if self.has_seen(seen::RESET) {
+            self.unsee(seen::RESET);
+        }
+    }
+}
+
+/// An error of the system, naming where the datagram was to go.
+pub(super) fn at(mut error: Error, address: SocketAddr) -> Error {
+    if let Error::Os { target, .. } | Error::TimedOut { target, .. } = &mut error {
+        *target = display(&address);
+    }
+    error
+}
