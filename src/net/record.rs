@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use once_cell::race::OnceBox;
+
 use super::endpoint::Endpoint;
 use super::gauge::{Algorithm, Gauge, TcpInfo};
 use super::trace::{Direction, Event, Trace, TraceLimits};
@@ -182,10 +184,20 @@ impl Far {
     }
 }
 
+/// A moment before all records, to count from: an `Instant` takes twice the room of a number.
+fn dawn() -> Instant {
+    static DAWN: OnceLock<Instant> = OnceLock::new();
+    *DAWN.get_or_init(Instant::now)
+}
+
+/// Good for 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Nanoseconds since 1970.
 fn wall_clock() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// The account of one connection, live until it is closed.
@@ -197,14 +209,20 @@ pub struct Record {
     remote: Endpoint,
     /// Wall clock, for people; `opened` is for durations, which a step of the clock must not bend.
     opened_at: u64,
-    opened: Instant,
+    /// Nanoseconds since `dawn`.
+    opened: u64,
     received: Counters,
     sent: Counters,
     gauge: Gauge,
+    extra: OnceBox<Extra>,
+    end: OnceBox<End>,
+}
+
+/// What few records have, so that the others are small.
+#[derive(Debug, Default)]
+struct Extra {
+    trace: Option<Trace>,
     far: OnceLock<Box<Far>>,
-    /// Boxed, for most are not asked to remember.
-    trace: Option<Box<Trace>>,
-    end: OnceLock<Box<End>>,
 }
 
 impl Record {
@@ -216,13 +234,12 @@ impl Record {
             local,
             remote,
             opened_at: wall_clock(),
-            opened: Instant::now(),
+            opened: nanos(dawn().elapsed()),
             received: Counters::default(),
             sent: Counters::default(),
             gauge: Gauge::none(),
-            far: OnceLock::new(),
-            trace: None,
-            end: OnceLock::new(),
+            extra: OnceBox::new(),
+            end: OnceBox::new(),
         }
     }
 
@@ -233,7 +250,12 @@ impl Record {
 
     /// The same, with what goes over it remembered within limits.
     pub(crate) fn with_trace(self, limits: Option<TraceLimits>) -> Self {
-        Self { trace: limits.map(|limits| Box::new(Trace::new(limits))), ..self }
+        if let Some(limits) = limits {
+            let extra = Extra { trace: Some(Trace::new(limits)), ..Extra::default() };
+            let again = self.extra.set(Box::new(extra));
+            debug_assert!(again.is_ok(), "said when the record is made");
+        }
+        self
     }
 
     /// The connection's number in its server, from 1; a client's in its process.
@@ -262,7 +284,7 @@ impl Record {
 
     /// When it was accepted, for durations.
     pub(crate) fn opened(&self) -> Instant {
-        self.opened
+        dawn() + Duration::from_nanos(self.opened)
     }
 
     /// When it was accepted, on the wall clock, since 1970.
@@ -274,7 +296,7 @@ impl Record {
     /// How long it was, or has been, open.
     #[must_use]
     pub fn seconds(&self) -> Duration {
-        self.end.get().map_or_else(|| self.opened.elapsed(), |end| end.seconds)
+        self.end.get().map_or_else(|| self.opened().elapsed(), |end| end.seconds)
     }
 
     /// What the peer sent us.
@@ -292,7 +314,7 @@ impl Record {
     /// The far leg; None where there is none, or not yet.
     #[must_use]
     pub fn far(&self) -> Option<&Far> {
-        self.far.get().map(|far| &**far)
+        self.extra.get().and_then(|extra| extra.far.get()).map(|far| &**far)
     }
 
     /// What ended it; None while it is open.
@@ -319,7 +341,7 @@ impl Record {
     /// to be.
     #[must_use]
     pub fn trace(&self) -> Option<Vec<Event>> {
-        self.trace.as_ref().map(|trace| trace.events())
+        self.extra.get().and_then(|extra| extra.trace.as_ref()).map(Trace::events)
     }
 
     /// Counts a receive. Only the owner of the connection calls it.
@@ -360,14 +382,15 @@ impl Record {
         bytes: usize,
         parts: impl IntoIterator<Item = &'a [u8]>,
     ) {
-        if let Some(trace) = &self.trace {
-            trace.note(self.opened.elapsed(), direction, bytes, parts);
+        if let Some(trace) = self.extra.get().and_then(|extra| extra.trace.as_ref()) {
+            trace.note(self.opened().elapsed(), direction, bytes, parts);
         }
     }
 
     /// Adds the account of its far leg, which is there from now on.
     pub(crate) fn open_far(&self, far: Box<Far>) {
-        let again = self.far.set(far);
+        let extra = self.extra.get_or_init(Box::default);
+        let again = extra.far.set(far);
         debug_assert!(again.is_ok(), "a far leg is opened once");
     }
 
@@ -384,7 +407,7 @@ impl Record {
     /// Closes the account, while the socket is still open.
     pub(crate) fn close(&self, by: ClosedBy, error: Option<String>, tcp_info: Option<TcpInfo>) {
         let end = End {
-            seconds: self.opened.elapsed(),
+            seconds: self.opened().elapsed(),
             by,
             error: error.map(String::into_boxed_str),
             tcp_info,
