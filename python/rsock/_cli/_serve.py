@@ -7,7 +7,7 @@ shown is read from the ledger.
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import FileIO
 from typing import Any, Final
 
@@ -26,6 +26,9 @@ __all__ = ["forward", "serve"]
 
 # The exit code of a server that was told twice to stop, and reset what was still open.
 _FORCED: Final = {"SIGINT": 130, "SIGTERM": 143}
+
+# How many ends may wait to be written down, in a burst of them.
+_HISTORY: Final = 100_000
 
 
 def serve(arguments: Arguments) -> int:
@@ -67,6 +70,7 @@ def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
             service=service(),
             workers=arguments.workers,
             drain=arguments.drain,
+            history=_HISTORY,
             name=arguments.name,
             limits=_fields.given(arguments, Limits),
             options=_fields.given(arguments, SocketOptions),
@@ -94,6 +98,8 @@ class _Run:
         self._form = form
         self._ledger = ledger
         self._error: BaseException | None = None
+        # From before the first connection on.
+        self._ends = server.ledger.follow()
         self._follower = threading.Thread(target=self._follow, name="rsock-account", daemon=True)
         server.announce = self._announce
 
@@ -115,6 +121,9 @@ class _Run:
         if self._error is not None:
             raise self._error
         self._form.stopped(report)
+        if self._ends.missed:
+            missed = f"rsock: {self._ends.missed:,} connections ended faster than they were told of"
+            sys.stderr.write(f"{missed}; the totals have them\n")
         if isinstance(ended, SystemExit):
             raise ended
         if ended is not None:
@@ -131,7 +140,7 @@ class _Run:
 
     def _follow(self) -> None:
         try:
-            for record in _closed(self._server):
+            for record in self._ends:
                 if self._form.follows:
                     self._form.closed(record)
                 if self._ledger is not None:
@@ -147,20 +156,3 @@ def _append(ledger: FileIO, record: Record) -> None:
         ledger.write(json_line(record.to_dict()).encode())
     except OSError as error:
         raise Failure(f"{ledger.name}: {told(error)}") from None
-
-
-def _closed(server: Server) -> Iterator[Record]:
-    """Each record as its connection ends, until the server has stopped."""
-    seen: set[int] = set()
-    known = 0
-    while True:
-        ended = server.state == "stopped"
-        with contextlib.suppress(TimeoutError):
-            server.ledger.wait(closed=known + 1, timeout=0 if ended else 0.2)
-        closed = server.ledger.closed
-        fresh = [record for record in closed if record.id not in seen]
-        known += len(fresh)
-        seen = {record.id for record in closed}
-        yield from fresh
-        if ended:
-            return
