@@ -15,6 +15,7 @@ from types import FrameType
 
 from harness.children import BENCHMARKS, BINARIES, LOAD_CORE, SERVER_CORE, BenchmarkError
 from harness.contest import Row, run_round
+from harness.plot import draw
 from harness.report import facts, save, show, summarize
 from rich.console import Console
 from rows import ROWS
@@ -50,7 +51,10 @@ def _run(rows: Sequence[Row], rounds: int, quick: bool) -> None:
     lines = [line for row in rows for line in summarize(row, results[row.key])]
     show(lines)
     # The figures of a smoke run mean nothing; they must not replace those that do.
-    save(BENCHMARKS / "results", "quick" if quick else "latest", circumstances, lines)
+    name = "quick" if quick else "latest"
+    save(BENCHMARKS / "results", name, circumstances, lines)
+    caption = ", ".join(circumstances[fact] for fact in ("date", "machine", "kernel", "Python"))
+    draw(BENCHMARKS / "results" / f"{name}.svg", lines, caption)
 
 
 def _prepare(console: Console) -> None:

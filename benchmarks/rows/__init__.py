@@ -3,6 +3,7 @@
 from harness.contest import Row
 
 from rows.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
+from rows.connect import CONNECT
 from rows.echo import ECHO_50, ECHO_500
 from rows.handler import HANDLER, HANDLER_FEW
 from rows.idle import IDLE
@@ -12,6 +13,7 @@ from rows.start_stop import START_STOP
 ROWS: tuple[Row, ...] = (
     ECHO_50,
     ECHO_500,
+    CONNECT,
     IDLE,
     START_STOP,
     CLIENT,

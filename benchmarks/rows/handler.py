@@ -27,9 +27,10 @@ RSOCK = Peer("rsock", script("servers.rsock_handler"), requires="rsock")
 
 
 @contextmanager
-def _churning(server: Child, connections: int) -> Iterator[Turn]:
+def churning(server: Child, connections: int, *, reset: bool = False) -> Iterator[Turn]:
     """Turns that give µs per connection of the whole process `server`."""
     arguments = ["--port", server.greeting, "--connections", str(connections)]
+    arguments += ["--reset", str(int(reset))]
     with Child(binary("churn", *arguments), LOAD_CORE) as churn:
 
         def turn(seconds: float) -> float:
@@ -51,7 +52,7 @@ def _row(key: str, connections: int, target: Target | None) -> Row:
     ) -> Contender:
         @contextmanager
         def start() -> Iterator[Turn]:
-            with peer.start() as server, _churning(server, connections) as turn:
+            with peer.start() as server, churning(server, connections) as turn:
                 yield turn
 
         against_name = against.name if against else None

@@ -398,6 +398,8 @@ impl Worker {
         if self.shared.stop.has_begun() {
             self.shared.stop.count(reset && by == ClosedBy::Stop);
         }
+        // The near leg, which is the first: what its peer has reset is gone, and need not be told so.
+        let mut dead = by == ClosedBy::Reset;
         for socket in sockets {
             if fork::has_forked() {
                 // A child's copy would keep it in the poller, and its events coming.
@@ -407,7 +409,7 @@ impl Worker {
                     .registry()
                     .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
             }
-            if reset {
+            if reset && !std::mem::take(&mut dead) {
                 socket.abort();
             }
         }

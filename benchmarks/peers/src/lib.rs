@@ -100,6 +100,17 @@ pub fn set_bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
 }
 
+/// SO_LINGER of zero: the coming close sends RST.
+pub fn set_reset_on_close(socket: RawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let length = size_of::<libc::linger>() as libc::socklen_t;
+    let value = (&raw const linger).cast();
+    // SAFETY: the value lives through the call, and its length is said truly.
+    let result =
+        unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) };
+    checked(result).map(drop)
+}
+
 /// socket(2): TCP over IPv4, blocking.
 pub fn tcp_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the descriptor returned is owned by nobody else.

@@ -1,6 +1,6 @@
 //! The generator of connections that come and go: N under way, 64 bytes on each.
 //!
-//! `churn --port P --connections N`
+//! `churn --port P --connections N [--reset 1]`
 //!
 //! A connection's life: connect to 127.0.0.1, send 64 bytes, receive them all back, end our
 //! side, read to the end of the server's side, close; the next takes its place. It is driven as
@@ -22,6 +22,9 @@
 //! other programs. Should the kernel have too many in TIME_WAIT (`tcp_max_tw_buckets`) it forgets
 //! some early, which does no harm here.
 //!
+//! With `--reset 1` a connection that has its message back is ended by a reset instead, and nothing
+//! is waited for: what accepting and echoing alone costs a server.
+//!
 //! Must never measure the server itself, nor count a connection that brought back anything but
 //! what was sent, or did not end in order. One thread; which core it runs on is its caller's
 //! business.
@@ -33,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use peers::windows::{Window, answer, message, option, other};
 use peers::{Epoll, Event, NO_EVENT, READABLE_LEVEL};
-use peers::{bind, connect, recv, send, set_bind_address_no_port, tcp_socket};
+use peers::{bind, connect, recv, send, set_bind_address_no_port, set_reset_on_close, tcp_socket};
 
 const EVENTS: usize = 1024;
 const BUFFER: usize = 64 * 1024;
@@ -43,7 +46,8 @@ const SIZE: usize = 64;
 const SOURCES: (u8, u8) = (2, 250);
 
 fn main() -> io::Result<()> {
-    let mut churn = Churn::new(option("port", None)?, option("connections", None)?)?;
+    let reset = option("reset", Some(0))? != 0;
+    let mut churn = Churn::new(option("port", None)?, option("connections", None)?, reset)?;
     answer("connections", |time| churn.run(time))
 }
 
@@ -54,16 +58,18 @@ struct Churn {
     /// `None` between windows.
     connections: Vec<Option<Connection>>,
     message: Vec<u8>,
+    reset: bool,
 }
 
 impl Churn {
-    fn new(port: u16, connections: usize) -> io::Result<Self> {
+    fn new(port: u16, connections: usize, reset: bool) -> io::Result<Self> {
         Ok(Self {
             epoll: Epoll::new()?,
             server: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
             source: SOURCES.0,
             connections: (0..connections).map(|_| None).collect(),
             message: message(SIZE),
+            reset,
         })
     }
 
@@ -85,7 +91,7 @@ impl Churn {
                 let connection = self.connections[place].as_mut().ok_or_else(|| {
                     other("an event for a connection that is not there") // closing removes it
                 })?;
-                if !connection.go_on(&self.message, &mut buffer)? {
+                if !connection.go_on(&self.message, &mut buffer, self.reset)? {
                     continue;
                 }
                 count += 1;
@@ -122,8 +128,14 @@ struct Connection {
 }
 
 impl Connection {
-    /// Takes what has come; ends our side after the message; true when the server's has ended too.
-    fn go_on(&mut self, message: &[u8], buffer: &mut [u8; BUFFER]) -> io::Result<bool> {
+    /// Takes what has come; ends our side after the message; true when the server's has ended too, or
+    /// is to be by a reset.
+    fn go_on(
+        &mut self,
+        message: &[u8],
+        buffer: &mut [u8; BUFFER],
+        reset: bool,
+    ) -> io::Result<bool> {
         let count = recv(self.stream.as_raw_fd(), buffer)?;
         if count == 0 {
             if self.received < message.len() {
@@ -137,6 +149,10 @@ impl Connection {
         }
         self.received += count;
         if self.received == message.len() {
+            if reset {
+                set_reset_on_close(self.stream.as_raw_fd())?;
+                return Ok(true);
+            }
             self.stream.shutdown(Shutdown::Write)?;
         }
         Ok(false)

@@ -1,0 +1,47 @@
+"""What a connection costs that is accepted, echoes once and is reset: CPU time of the server process.
+
+Nothing is awaited after the echo, so what is measured is taking a connection in and letting it go.
+The peers that serve with a function of Python's run the one of the row `handler`. Must never sample
+a server that is at work: between windows `churn` has no connection.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.contest import Contender, Row, Target, Turn
+from harness.peers import FLOOR, PEERS, RSOCK, Peer
+
+from rows.handler import GEVENT, SOCKETSERVER, churning
+
+UNDER_WAY = 50
+
+
+def _contender(peer: Peer, name: str | None = None, target: Target | None = None) -> Contender:
+    @contextmanager
+    def start() -> Iterator[Turn]:
+        with peer.start() as server, churning(server, UNDER_WAY, reset=True) as turn:
+            yield turn
+
+    name = name or peer.name
+    against = None if name == FLOOR.name else FLOOR.name
+    return Contender(name, start, against, target, peer.requires)
+
+
+_TARGET = Target("≤", 1.2, "≤ 1.2 × floor")
+
+CONNECT = Row(
+    "connect",
+    f"connect, echo 64 B, reset; {UNDER_WAY} under way",
+    "CPU µs/connection",
+    (
+        _contender(FLOOR),
+        _contender(FLOOR, "floor again"),
+        *(
+            _contender(peer, target=_TARGET if peer is RSOCK else None)
+            for peer in PEERS
+            if peer is not FLOOR
+        ),
+        _contender(SOCKETSERVER),
+        _contender(GEVENT),
+    ),
+)
