@@ -1,4 +1,4 @@
-"""What a connection costs that is accepted, echoes once and is reset: CPU time of the server process.
+"""What a connection costs that is accepted, echoes once and is reset: CPU of the server process.
 
 Nothing is awaited after the echo, so what is measured is taking a connection in and letting it go.
 The peers that serve with a function of Python's run the one of the row `handler`. Must never sample
