@@ -56,9 +56,9 @@ elif way == "exception":
 elif way == "os._exit":
     os._exit(5)
 elif way.startswith("SIG"):
-    # On one line: where handlers compute, nobody can tell whether the signal finds it in the second
-    # call or still on its way out of the first.
-    print("waiting", flush=True), time.sleep(60)
+    # On one line: where handlers compute, nobody can tell in which of the calls the signal finds it.
+    # And in short sleeps: one that comes just before a sleep begins is heard when that ends.
+    while print("waiting", flush=True) is None: time.sleep(0.02)
 """
 WAYS = {
     "end of main": 0,
