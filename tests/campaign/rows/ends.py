@@ -56,7 +56,7 @@ elif way == "exception":
 elif way == "os._exit":
     os._exit(5)
 elif way.startswith("SIG"):
-    # On one line: where handlers compute, nobody can tell in which of the calls the signal finds it.
+    # On one line: where handlers compute, nobody can tell in which call the signal finds it.
     # And in short sleeps: one that comes just before a sleep begins is heard when that ends.
     while print("waiting", flush=True) is None: time.sleep(0.02)
 """
