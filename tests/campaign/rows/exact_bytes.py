@@ -1,47 +1,42 @@
 """Matrix row 1: odd chunks, odd pauses, odd buffers, and not a byte lost, cut or doubled."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from campaign import load
 from campaign.figures import Figure, equal
-from campaign.process import Child, Served
+from campaign.process import Child
 from campaign.row import Row, Size
+from campaign.ways import ECHO, FORWARD, HANDLER, served, service
 
 if TYPE_CHECKING:
-    from rsock import Connection, Server
+    from rsock import Server
 
 
-def server(kind: str) -> "Server":
-    from rsock import Echo, Server
+def server(way: str, target: list[Any]) -> "Server":
+    from rsock import Server
 
-    return Server(service=Echo() if kind == "Echo()" else handler)
-
-
-def handler(conn: "Connection") -> None:
-    while data := conn.recv(65_536):
-        conn.sendall(data)
+    return Server(service=service(way, target))
 
 
 def run(size: Size) -> Iterator[Figure]:
     connections, length, seeds = size.of(
         brief=(20, 50_000, 1), short=(200, 500_000, 1), long=(200, 5_000_000, 20)
     )
-    for kind in ("Echo()", "a handler"):
-        with Served(server, kind) as served, Child() as peers:
+    for way in (ECHO, HANDLER, FORWARD):
+        with served(way, server) as child, Child() as peers:
             right = sum(
-                peers.call(load.exact, served.address, connections, length, seed)
-                for seed in range(seeds if kind == "Echo()" else 1)
+                peers.call(load.exact, child.address, connections, length, seed)
+                for seed in range(seeds)
             )
-            wanted = connections * (seeds if kind == "Echo()" else 1)
-            yield equal(f"{kind}: got {length:,} bytes back, SHA-256 equal", right, wanted)
-            report = served.stop()
-            yield equal(f"{kind}: bytes in, bytes out", *_sums(report["totals"], wanted * length))
-            yield from served.afterwards()
-
-
-def _sums(totals: dict[str, int], wanted: int) -> tuple[str, str]:
-    return f"{totals['bytes_in']}, {totals['bytes_out']}", f"{wanted}, {wanted}"
+            wanted = connections * seeds
+            yield equal(f"{way}: got {length:,} bytes back, SHA-256 equal", right, wanted)
+            totals = child.stop()["totals"]
+            sums = f"{totals['bytes_in']}, {totals['bytes_out']}"
+            yield equal(
+                f"{way}: bytes in, bytes out", sums, f"{wanted * length}, {wanted * length}"
+            )
+            yield from child.afterwards()
 
 
 ROW = Row("1", "odd chunks and pauses, half-close at the end: byte-exact", run)

@@ -4,15 +4,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from support import wait_until
 
 from campaign import load
 from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Child, Served, resident_bytes
+from campaign.process import Child, resident_bytes
 from campaign.row import Row, Size
 from campaign.rows.idle import cpu_seconds
+from campaign.ways import ECHO, FORWARD, served, service
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 KIB, MIB = 1 << 10, 1 << 20
 
 
-def server() -> "Server":
+def server(way: str, target: list[Any]) -> "Server":
     from rsock import Limits, Server
 
-    return Server(limits=Limits(write=None, half_close=None))
+    limits = Limits(write=None, half_close=None)
+    return Server(service=service(way, target), limits=limits)
 
 
 def received(server: "Server") -> int:
@@ -34,31 +36,36 @@ def run(size: Size) -> Iterator[Figure]:
     count, length, seconds = size.of(
         brief=(10, 100_000, 0.3), short=(200, 500_000, 5.0), long=(200, 5_000_000, 60.0)
     )
-    with Served(server) as served, Child() as flooders, Child() as calm:
-        before = calm.call(load.bystanders, served.address, 20, max(seconds / 10, 0.5))
-        start = served.call_with_server(received)
-        memory = resident_bytes(served.pid)
-        flooders.begin(load.exact, served.address, count, length, 0)
+    for way in (ECHO, FORWARD):
+        yield from _one_way(way, count, length, seconds)
+
+
+def _one_way(way: str, count: int, length: int, seconds: float) -> Iterator[Figure]:
+    with served(way, server) as child, Child() as flooders, Child() as calm:
+        before = calm.call(load.bystanders, child.address, 20, max(seconds / 10, 0.5))
+        start = child.call_with_server(received)
+        memory = resident_bytes(child.pid)
+        flooders.begin(load.exact, child.address, count, length, 0)
         # In the middle of it.
         wanted = start + count * length // 4
-        wait_until(lambda: served.call_with_server(received) > wanted, load.PATIENCE)
+        wait_until(lambda: child.call_with_server(received) > wanted, load.PATIENCE)
         os.kill(flooders.pid, signal.SIGSTOP)
         try:
             wait_until(lambda: _is_stopped(flooders.pid), load.PATIENCE)
-            cpu = cpu_seconds(served.pid)
-            during = calm.call(load.bystanders, served.address, 20, seconds)
-            cpu = (cpu_seconds(served.pid) - cpu) / seconds
-            grown = resident_bytes(served.pid) - memory
+            cpu = cpu_seconds(child.pid)
+            during = calm.call(load.bystanders, child.address, 20, seconds)
+            cpu = (cpu_seconds(child.pid) - cpu) / seconds
+            grown = resident_bytes(child.pid) - memory
         finally:
             os.kill(flooders.pid, signal.SIGCONT)
-        yield at_most("memory grown", grown, count * 64 * KIB + 8 * MIB, "B")
-        yield equal("echoes lost by bystanders", during["lost"], 0)
-        yield only_shown("p99 of the bystanders before", before["p99"], "s")
-        yield at_most("the same meanwhile", during["p99"], 2 * before["p99"], "s")
-        yield only_shown("CPU of the server meanwhile, percent", 100 * cpu)
-        yield equal("byte-exact once they go on", flooders.result(), count)
-        served.stop()
-        yield from served.afterwards()
+        yield at_most(f"{way}: memory grown", grown, count * 64 * KIB + 8 * MIB, "B")
+        yield equal(f"{way}: echoes lost by bystanders", during["lost"], 0)
+        yield only_shown(f"{way}: p99 of the bystanders before", before["p99"], "s")
+        yield at_most(f"{way}: the same meanwhile", during["p99"], 2 * before["p99"], "s")
+        yield only_shown(f"{way}: CPU of the server meanwhile, percent", 100 * cpu)
+        yield equal(f"{way}: byte-exact once they go on", flooders.result(), count)
+        child.stop()
+        yield from child.afterwards()
 
 
 def _is_stopped(pid: int) -> bool:
