@@ -169,6 +169,16 @@ def test_a_record_is_shown_open_and_closed(echo: Server) -> None:
         assert "5" in text
 
 
+def test_a_record_shows_what_the_kernel_knows(echo: Server) -> None:
+    with dial(echo.address) as peer:
+        assert says_back(peer)
+    [record] = echo.ledger.wait(open=0, closed=1)
+    assert record.tcp_info is not None
+    shown = checked(record).text
+    assert "round trip" in shown
+    assert f"{record.tcp_info.segments_in} in, {record.tcp_info.segments_out} out" in shown
+
+
 def test_a_ledger_shows_its_totals(echo: Server) -> None:
     for _ in range(3):
         with dial(echo.address) as peer:

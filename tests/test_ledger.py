@@ -348,6 +348,16 @@ def test_a_row_of_an_open_connection_is_live(echo_pair: tuple[Server, Client]) -
     assert client.record.to_dict().keys() == row.keys()
 
 
+def test_a_row_of_a_peer_on_udp_has_nothing_of_tcp() -> None:
+    with Server(transport="udp") as server, server.client(timeout=5.0) as client:
+        client.send(b"hello")
+        assert client.recv(100) == b"hello"
+        [row] = server.ledger.to_dicts()
+        assert (row["transport"], row["bytes_in"]) == ("udp", 5)
+        assert {row[name] for name in row if name.startswith("tcp_")} == {None}
+        assert server.waiting == 0
+
+
 def test_an_empty_ledger_is_a_table_without_rows(echo: Server) -> None:
     assert echo.ledger.to_dicts() == []
     assert set(map(len, echo.ledger.to_columns().values())) == {0}

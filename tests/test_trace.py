@@ -181,6 +181,20 @@ def test_connections_that_were_asked_for_are_traced() -> None:
             assert seen(connection.record) == [("in", b"question"), ("out", b"answer")]
 
 
+def test_datagrams_are_traced_one_by_one() -> None:
+    with Server(transport="udp", trace=True) as server:
+        with server.client(timeout=SOON) as client:
+            for word in (b"one", b"", b"three"):
+                client.send(word)
+                assert client.recv(100) == word
+            [record] = server.ledger.open
+            wait_until(lambda: record.messages_out == 3)
+            both = [
+                (direction, word) for word in (b"one", b"", b"three") for direction in ("in", "out")
+            ]
+            assert seen(record) == both
+
+
 @pytest.mark.parametrize(
     ("bad", "error"),
     [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._exceptions import StateError
-from ._types import Endpoint
+from ._types import Endpoint, TcpInfo
 
 if TYPE_CHECKING:
     from ._rsock import Ledger, Record
@@ -118,6 +118,7 @@ def record_html(record: "Record") -> str:
             ("lasted" if record.closed_by else "open for", _seconds(record.seconds)),
             ("in", f"{_count(record.messages_in, 'message')}, {_bytes(record.bytes_in)}"),
             ("out", f"{_count(record.messages_out, 'message')}, {_bytes(record.bytes_out)}"),
+            *_tcp_rows(record.tcp_info),
             ("closed by", _end(record)),
         ],
     )
@@ -245,6 +246,14 @@ def _end(record: "Record") -> str:
         return "still open"
     detail = record.limit or record.error
     return f"{record.closed_by} ({_cell(detail)})" if detail else record.closed_by
+
+
+def _tcp_rows(info: TcpInfo | None) -> list[tuple[str, str]]:
+    if info is None:
+        return []
+    segments = f"{info.segments_in:,} in, {info.segments_out:,} out"
+    again = f" ({info.retransmits:,} of them again)" if info.retransmits else ""
+    return [("round trip", _seconds(info.rtt)), ("segments", segments + again)]
 
 
 def _count(number: int, noun: str) -> str:
