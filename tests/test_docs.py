@@ -47,3 +47,11 @@ def test_contributing_points_at_the_lines_it_names() -> None:
     text = references.PAGE.read_text()
     assert len(references.REFERENCE.findall(text)) >= 10
     assert text == references.brought_up_to_date(text), "run .venv/bin/python tests/references.py"
+
+
+def test_the_page_of_the_notes_names_tests_that_there_are() -> None:
+    text = (ROOT / "docs" / "notes.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+    assert len(named) >= 24
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
