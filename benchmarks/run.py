@@ -7,6 +7,7 @@ to `results/`. Must never judge: a missed target is a line in the table, not a f
 import argparse
 import importlib.util
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from dataclasses import replace
 from types import FrameType
 
 from harness.children import BENCHMARKS, BINARIES, LOAD_CORE, SERVER_CORE, BenchmarkError
-from harness.contest import Row, run_round
+from harness.contest import Contender, Row, run_round
 from harness.plot import draw
 from harness.report import facts, save, show, summarize
 from rich.console import Console
@@ -59,7 +60,7 @@ def _run(rows: Sequence[Row], rounds: int, quick: bool) -> None:
 
 def _prepare(console: Console) -> None:
     """What every row relies on: the programs are built, descriptors suffice for all connections."""
-    for name in ("floor", "load", "churn"):
+    for name in ("floor", "splice", "tokio", "load", "churn"):
         if not (BINARIES / name).exists():
             raise BenchmarkError(f"{BINARIES / name} is missing: `make bench` builds it")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -69,15 +70,30 @@ def _prepare(console: Console) -> None:
 
 
 def _installed(rows: Sequence[Row], console: Console) -> list[Row]:
-    """The rows without the contenders whose module is not there; a line for each such module."""
-    wanted = {each.requires for row in rows for each in row.contenders if each.requires}
-    missing = {module for module in wanted if importlib.util.find_spec(module) is None}
-    for module in sorted(missing):
-        console.print(f"skipped: {module} is not installed", style="yellow")
-    return [
-        replace(row, contenders=tuple(e for e in row.contenders if e.requires not in missing))
-        for row in rows
-    ]
+    """The rows without the contenders whose module or program is not there; a line for each."""
+    contenders = [each for row in rows for each in row.contenders]
+    missing = {
+        *(
+            e.requires
+            for e in contenders
+            if e.requires and not importlib.util.find_spec(e.requires)
+        ),
+        *(e.program for e in contenders if e.program and not shutil.which(e.program)),
+    }
+    for name in sorted(missing):
+        console.print(f"skipped: {name} is not installed", style="yellow")
+
+    def is_there(contender: Contender) -> bool:
+        return not missing & {contender.requires, contender.program}
+
+    def installed(row: Row) -> Row:
+        there = tuple(filter(is_there, row.contenders))
+        names = {each.name for each in there}
+        # Without the one that it is held against, a figure stands alone.
+        alone = (e if e.against in names else replace(e, against=None, target=None) for e in there)
+        return replace(row, contenders=tuple(alone))
+
+    return [installed(row) for row in rows]
 
 
 def _arguments() -> argparse.Namespace:

@@ -117,12 +117,12 @@ def threads() -> dict[int, str]:
 
 
 def fds() -> Counter[str]:
-    """The sockets, eventfds, pollers and timers that this process holds."""
+    """The sockets, pipes, eventfds, pollers and timers that this process holds."""
     found: Counter[str] = Counter()
     for entry in os.scandir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             link = os.readlink(entry.path)
-            if link.startswith(("socket:", "anon_inode:")):
+            if link.startswith(("socket:", "pipe:", "anon_inode:")):
                 found[link] += 1
     return found
 

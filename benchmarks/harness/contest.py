@@ -37,6 +37,8 @@ class Contender:
     target: Target | None = None
     requires: str | None = None
     """A module without which this contender is skipped."""
+    program: str | None = None
+    """A program of the system, likewise."""
 
 
 @dataclass(frozen=True)

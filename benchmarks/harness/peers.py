@@ -1,7 +1,8 @@
-"""The echo servers that are compared, and how one of them is started.
+"""The servers that are compared, and how one of them is started.
 
 Every server has the same manners: it listens on a port of the system's choosing, prints the port,
-echoes, and ends with its standard input. Must never tell one peer from another.
+echoes (or forwards to the port it is told), and ends with its standard input. Must never tell one
+peer from another.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ class Peer:
     command: list[str]
     requires: str | None = None
     """A module without which this peer is skipped."""
+    program: str | None = None
+    """A program of the system, likewise."""
 
-    def start(self) -> Child:
+    def start(self, *arguments: str) -> Child:
         """The server, on its core, to be entered with `with`; its greeting is its port."""
-        return Child(self.command, SERVER_CORE)
+        return Child([*self.command, *arguments], SERVER_CORE)
 
 
 FLOOR = Peer("floor", binary("floor"))
@@ -29,4 +32,26 @@ PEERS = (
     Peer("asyncio", script("servers.asyncio_echo")),
     Peer("uvloop", script("servers.uvloop_echo"), requires="uvloop"),
     RSOCK,
+)
+
+SPLICE = Peer("splice", binary("splice"))
+
+# A message of 1 MiB is another race: the floor copies it twice.
+BULK_PEERS = (
+    SPLICE,
+    FLOOR,
+    Peer("tokio", binary("tokio")),
+    Peer("asyncio", script("servers.asyncio_echo")),
+    Peer("uvloop", script("servers.uvloop_echo"), requires="uvloop"),
+    RSOCK,
+)
+
+HAPROXY = Peer("haproxy", script("servers.foreign_forward", "haproxy"), program="haproxy")
+RSOCK_FORWARD = Peer("rsock", script("servers.rsock_forward"), requires="rsock")
+
+FORWARDERS = (
+    HAPROXY,
+    Peer("socat", script("servers.foreign_forward", "socat"), program="socat"),
+    Peer("uvloop", script("servers.uvloop_forward"), requires="uvloop"),
+    RSOCK_FORWARD,
 )

@@ -39,6 +39,11 @@ def process_cpu_nanoseconds(pid: int) -> int:
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 
+def tree_cpu_nanoseconds(pid: int) -> int:
+    """The same of a process and all that descend from it: a server may fork for each connection."""
+    return sum(cpu_nanoseconds(each) for each in _tree(pid))
+
+
 def at_rest(pid: int, threads: str = "") -> bool:
     """Whether all threads whose name begins with `threads` are asleep."""
     # The second field is the name in brackets, which may itself hold spaces and brackets.
@@ -73,6 +78,13 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise BenchmarkError(f"waited {PATIENCE:.0f} s in vain for {what}")
         time.sleep(GLANCE)
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _tree(int(child))
 
 
 def _read(pid: int, threads: str, file: str) -> Iterator[str]:

@@ -4,7 +4,8 @@ from harness.contest import Row
 
 from rows.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
 from rows.connect import CONNECT
-from rows.echo import ECHO_50, ECHO_500
+from rows.echo import BULK, ECHO_50, ECHO_500
+from rows.forward import FORWARD, FORWARD_BULK
 from rows.handler import HANDLER, HANDLER_FEW
 from rows.idle import IDLE
 from rows.spinning import SPINNING
@@ -14,6 +15,9 @@ ROWS: tuple[Row, ...] = (
     ECHO_50,
     ECHO_500,
     CONNECT,
+    BULK,
+    FORWARD,
+    FORWARD_BULK,
     IDLE,
     START_STOP,
     CLIENT,

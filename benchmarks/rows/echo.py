@@ -5,27 +5,37 @@ clock. Must never sample a server that is at work: `load` has nothing in flight 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.children import LOAD_CORE, Child, binary
 from harness.contest import Contender, Row, Target, Turn
-from harness.peers import FLOOR, PEERS, RSOCK, Peer
+from harness.peers import BULK_PEERS, FLOOR, PEERS, RSOCK, Peer
 from harness.procfs import cpu_nanoseconds
 
 WARM_UP = 0.1
 
 
 @contextmanager
-def echoing(server: Child, connections: int, threads: str = "") -> Iterator[Turn]:
+def echoing(
+    server: Child,
+    connections: int,
+    threads: str = "",
+    size: int = 64,
+    spent_by: Callable[[int], int] | None = None,
+) -> Iterator[Turn]:
     """Turns that give µs per message of those threads of `server` whose name begins so."""
-    arguments = ["--port", server.greeting, "--connections", str(connections)]
+    arguments = ["--port", server.greeting, "--connections", str(connections), "--size", str(size)]
+
+    def account() -> int:
+        return spent_by(server.pid) if spent_by else cpu_nanoseconds(server.pid, threads)
+
     with Child(binary("load", *arguments), LOAD_CORE) as load:
 
         def turn(seconds: float) -> float:
-            before = cpu_nanoseconds(server.pid, threads)
+            before = account()
             window = json.loads(load.ask(str(seconds)))
-            spent = cpu_nanoseconds(server.pid, threads) - before
+            spent = account() - before
             return float(spent / 1e3 / window["messages"])
 
         turn(WARM_UP)
@@ -51,3 +61,24 @@ def _row(key: str, connections: int) -> Row:
 
 ECHO_50 = _row("echo50", 50)
 ECHO_500 = _row("echo500", 500)
+
+
+def _bulk() -> Row:
+    """A message of 1 MiB on each of ten connections: what is measured is what bytes cost."""
+
+    def contender(peer: Peer) -> Contender:
+        @contextmanager
+        def start() -> Iterator[Turn]:
+            with peer.start() as server, echoing(server, 10, size=1 << 20) as turn:
+                yield turn
+
+        target = Target("≤", 1 / 1.1, "≤ uvloop / 1.1") if peer is RSOCK else None
+        against = None if peer.name == "uvloop" else "uvloop"
+        return Contender(peer.name, start, against, target, peer.requires)
+
+    return Row(
+        "bulk", "echo 1 MiB, 10 connections", "CPU µs/message", tuple(map(contender, BULK_PEERS))
+    )
+
+
+BULK = _bulk()

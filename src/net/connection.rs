@@ -13,6 +13,7 @@
     reason = "an idle leg holds a null pointer, where an empty collection takes three words"
 )]
 
+mod bulk;
 mod far;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use super::error::strerror;
 use super::ledger::Place;
 use super::limits::Limits;
 use super::options::SocketOptions;
+use super::pipe::{Pipe, Pipes};
 use super::record::{ClosedBy, Record};
 use super::service::{BATCH_BYTES, Bell, Drain, Heard, Io, Leg, Session, SessionError, Waker};
 use super::socket::Socket;
@@ -49,6 +51,23 @@ enum Fin {
     /// To be sent behind what is in the outbox.
     Wanted,
     Sent,
+}
+
+/// What is waiting to be sent on a leg: never empty.
+enum Outbox {
+    /// Bytes that were copied.
+    Ring(VecDeque<u8>),
+    /// Bytes in the kernel's hands, on their way from another leg, or the same.
+    Pipe(Pipe),
+}
+
+impl Outbox {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ring(ring) => ring.len(),
+            Self::Pipe(pipe) => pipe.held(),
+        }
+    }
 }
 
 /// One socket of a session, with what the engine knows of it.
@@ -74,8 +93,10 @@ struct Wire {
     short: bool,
     /// The rest in the inbox is to be offered again.
     offer: bool,
+    /// So much comes in that a pipe is better moved without looking at it.
+    bulk: bool,
     pipe_to: Option<Leg>,
-    outbox: Option<Box<VecDeque<u8>>>,
+    outbox: Option<Box<Outbox>>,
     inbox: Option<Box<Vec<u8>>>,
 }
 
@@ -96,6 +117,7 @@ impl Wire {
             blocked: false,
             short: false,
             offer: false,
+            bulk: false,
             pipe_to: None,
             outbox: None,
             inbox: None,
@@ -131,7 +153,8 @@ pub(crate) struct Tools {
     options: SocketOptions,
     /// Bytes that the connection being served may still move in this turn.
     pub(crate) budget: usize,
-    pool: Vec<Box<VecDeque<u8>>>,
+    pipes: Pipes,
+    pool: Vec<Box<Outbox>>,
 }
 
 impl Tools {
@@ -140,6 +163,7 @@ impl Tools {
         bell: Arc<dyn Bell>,
         limits: Limits,
         options: SocketOptions,
+        pipes: Pipes,
     ) -> Self {
         Self {
             poll,
@@ -149,6 +173,7 @@ impl Tools {
             limits,
             options,
             budget: 0,
+            pipes,
             pool: Vec::new(),
         }
     }
@@ -157,14 +182,21 @@ impl Tools {
         self.high_water / 4
     }
 
-    fn take_buffer(&mut self) -> Box<VecDeque<u8>> {
+    fn take_buffer(&mut self) -> Box<Outbox> {
         // At its full size from the start, for it never grows beyond.
-        self.pool.pop().unwrap_or_else(|| Box::new(VecDeque::with_capacity(self.high_water)))
+        let ring = || Outbox::Ring(VecDeque::with_capacity(self.high_water));
+        self.pool.pop().unwrap_or_else(|| Box::new(ring()))
     }
 
-    fn give_buffer(&mut self, buffer: Box<VecDeque<u8>>) {
-        if (self.pool.len() + 1) * self.high_water <= POOLED {
-            self.pool.push(buffer);
+    /// Takes back what was an outbox, with or without something in it.
+    fn give_buffer(&mut self, mut outbox: Box<Outbox>) {
+        if let Outbox::Ring(ring) = &mut *outbox {
+            ring.clear();
+            if (self.pool.len() + 1) * self.high_water <= POOLED {
+                self.pool.push(outbox);
+            }
+        } else if let Outbox::Pipe(pipe) = *outbox {
+            self.pipes.give(pipe);
         }
     }
 }
@@ -386,9 +418,8 @@ impl Connection {
             .map_or(Gone { by: ClosedBy::Error, error: None, reset: true }, |gone| *gone);
         let mut sockets = Vec::with_capacity(2);
         for mut wire in std::iter::once(self.near).chain(self.far.map(|far| far.wire)) {
-            if let Some(mut buffer) = wire.outbox.take() {
-                buffer.clear();
-                tools.give_buffer(buffer);
+            if let Some(outbox) = wire.outbox.take() {
+                tools.give_buffer(outbox);
             }
             sockets.push(wire.socket);
         }
@@ -602,12 +633,18 @@ impl Turn<'_> {
 
     fn read(&mut self, session: &mut dyn Session, scratch: &mut [u8], leg: Leg) -> Heard {
         let pipe_to = self.wire(leg).pipe_to.filter(|_| !self.connection.lingering);
+        if let Some(to) = pipe_to.filter(|_| self.wire(leg).bulk) {
+            if self.splice(leg, to) {
+                return Ok(());
+            }
+        }
         let room = match pipe_to {
             _ if self.connection.lingering => scratch.len(),
             Some(to) => self.tools.high_water - self.wire(to).unsent(),
             None => session.input_limit() - self.wire(leg).unused(),
         };
-        let room = room.min(scratch.len());
+        let scratch_size = scratch.len();
+        let room = room.min(scratch_size);
         let wire = self.wire_mut(leg);
         let count = match sys::recv(wire.socket.as_fd(), &mut scratch[..room], 0) {
             Ok(count) => count,
@@ -631,9 +668,12 @@ impl Turn<'_> {
         if count < room && !wire.careful {
             wire.readable = false;
         }
-        self.received(leg, &scratch[..count]);
         let data = &scratch[..count];
+        self.received(leg, count, Some(data));
         if let Some(to) = pipe_to {
+            // A trace is of what was seen.
+            let bulk = count == scratch_size && !self.connection.record.is_traced();
+            self.wire_mut(leg).bulk |= bulk;
             let budget = self.tools.budget;
             let taken = self.write(to, data);
             debug_assert!(
@@ -762,7 +802,7 @@ impl Turn<'_> {
             match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
                 Ok(count) => {
                     taken += count;
-                    self.sent(leg, &data[taken - count..taken]);
+                    self.sent(leg, count, Some(&data[taken - count..taken]));
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
@@ -783,44 +823,64 @@ impl Turn<'_> {
     /// Sends what is in an outbox, as far as the kernel and the budget go.
     fn flush(&mut self, leg: Leg) {
         let Some(mut outbox) = self.wire_mut(leg).outbox.take() else { return };
-        while !outbox.is_empty() && self.wire(leg).writable && self.tools.budget > 0 {
-            // A ring has its bytes in two runs; the second is first in the next round.
-            let Some(count) = self.send(leg, outbox.as_slices().0) else { return };
-            outbox.drain(..count);
+        let whole = match &mut *outbox {
+            Outbox::Ring(ring) => self.flush_ring(leg, ring),
+            Outbox::Pipe(pipe) => self.drain_pipe(leg, pipe),
+        };
+        if !whole {
+            return;
         }
         let low = self.tools.low_water();
         let wire = self.wire_mut(leg);
         if outbox.len() <= low {
             wire.blocked = false;
         }
-        if outbox.is_empty() {
+        if outbox.len() == 0 {
             self.tools.give_buffer(outbox);
         } else {
             wire.outbox = Some(outbox);
         }
     }
 
-    fn sent(&mut self, leg: Leg, data: &[u8]) {
-        self.tools.budget = self.tools.budget.saturating_sub(data.len());
+    /// False where the leg turned out to be broken.
+    fn flush_ring(&mut self, leg: Leg, ring: &mut VecDeque<u8>) -> bool {
+        while !ring.is_empty() && self.wire(leg).writable && self.tools.budget > 0 {
+            // A ring has its bytes in two runs; the second is first in the next round.
+            let Some(count) = self.send(leg, ring.as_slices().0) else { return false };
+            ring.drain(..count);
+        }
+        true
+    }
+
+    /// Counts what was sent; None is the data of bytes that did not come to us.
+    fn sent(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
+        self.tools.budget = self.tools.budget.saturating_sub(count);
         match leg {
-            Leg::Near => self.connection.record.count_sent(data),
+            Leg::Near => match data {
+                Some(data) => self.connection.record.count_sent(data),
+                None => self.connection.record.count_sent_unseen(count),
+            },
             Leg::Far => {
                 self.connection.asked = true;
                 if let Some(far) = self.connection.record.far() {
-                    far.count_sent(data.len());
+                    far.count_sent(count);
                 }
             }
         }
         self.progress();
     }
 
-    fn received(&mut self, leg: Leg, data: &[u8]) {
+    /// Counts what has come in, likewise.
+    fn received(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
         match leg {
-            Leg::Near => self.connection.record.count_received(data),
+            Leg::Near => match data {
+                Some(data) => self.connection.record.count_received(data),
+                None => self.connection.record.count_received_unseen(count),
+            },
             Leg::Far => {
                 self.connection.asked = false;
                 if let Some(far) = self.connection.record.far() {
-                    far.count_received(data.len());
+                    far.count_received(count);
                 }
             }
         }
@@ -1039,10 +1099,16 @@ impl Io for Turn<'_> {
         }
         let mut outbox =
             self.wire_mut(leg).outbox.take().unwrap_or_else(|| self.tools.take_buffer());
-        let kept = (data.len() - taken).min(self.tools.high_water - outbox.len());
-        outbox.extend(&data[taken..taken + kept]);
-        taken += kept;
-        let full = outbox.len() == self.tools.high_water;
+        let full = match &mut *outbox {
+            Outbox::Ring(ring) => {
+                let kept = (data.len() - taken).min(self.tools.high_water - ring.len());
+                ring.extend(&data[taken..taken + kept]);
+                taken += kept;
+                ring.len() == self.tools.high_water
+            }
+            // Behind a pipe nothing can be kept: what is in there goes first.
+            Outbox::Pipe(_) => true,
+        };
         let wire = self.connection.wire_mut(leg).expect("seen above");
         wire.blocked |= full;
         wire.short |= taken < data.len();

@@ -5,6 +5,11 @@ use std::time::Duration;
 use super::endpoint::Transport;
 use super::process;
 
+/// One in so many of the free descriptors is for pipes, where nobody has said how many connections...
+const PIPES_SHARE: usize = 8;
+/// ...but no more than this: each holds a connection's bytes for moments only.
+const MOST_FOR_PIPES: usize = 512;
+
 /// What happens to a connection over the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
@@ -62,22 +67,60 @@ impl Default for Limits {
     }
 }
 
+/// What there is room for in the descriptors of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) connections: usize,
+    /// Of two descriptors each, for bulk.
+    pub(crate) pipes: usize,
+}
+
 impl Limits {
-    /// The number of connections to admit: as asked, or what is left of the descriptors.
+    /// The number of connections to admit, as asked or what is left of the descriptors, and of the pipes
+    /// beside them where the service has a use for any.
     ///
     /// The reserve (64, or a quarter where there are few) is for the rest of the process: a server
     /// that took the last descriptor would break its host's next `open()`.
-    pub(crate) fn admitted(&self, transport: Transport, legs: u64) -> usize {
-        if let Some(connections) = self.connections {
-            return connections;
-        }
+    pub(crate) fn room(&self, transport: Transport, legs: usize, pipes: bool) -> Room {
         if transport == Transport::Udp {
             // They share a descriptor: this bounds the memory that strangers can take.
-            return UDP_PEERS;
+            let connections = self.connections.unwrap_or(UDP_PEERS);
+            return Room { connections, pipes: 0 };
         }
         let (soft, _) = super::sys::fd_limits().unwrap_or((1024, 1024));
         let reserve = 64.min(soft / 4);
         let free = soft.saturating_sub(process::fds_in_use()).saturating_sub(reserve);
-        usize::try_from(free / legs).unwrap_or(usize::MAX).max(8)
+        self.split(usize::try_from(free).unwrap_or(usize::MAX), legs, pipes)
+    }
+
+    fn split(&self, free: usize, legs: usize, pipes: bool) -> Room {
+        let of_pipes = match self.connections {
+            Some(connections) => free.saturating_sub(connections.saturating_mul(legs)),
+            None => free / PIPES_SHARE,
+        };
+        let of_pipes = if pipes { of_pipes.min(MOST_FOR_PIPES) } else { 0 };
+        let connections = self.connections.unwrap_or(((free - of_pipes) / legs).max(8));
+        Room { connections, pipes: of_pipes / 2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_out_between_legs_and_pipes() {
+        let room = |connections, free, legs, pipes| {
+            let room = Limits { connections, ..Limits::default() }.split(free, legs, pipes);
+            (room.connections, room.pipes)
+        };
+        assert_eq!(room(None, 800, 1, false), (800, 0));
+        assert_eq!(room(None, 800, 1, true), (700, 50));
+        assert_eq!(room(None, 800, 2, true), (350, 50));
+        assert_eq!(room(None, 1_000_000, 2, true), (499_744, 256), "no number of pipes is endless");
+        assert_eq!(room(None, 0, 2, true), (8, 0));
+        // Asked for, connections come first.
+        assert_eq!(room(Some(100), 250, 2, true), (100, 25));
+        assert_eq!(room(Some(1000), 250, 2, true), (1000, 0));
     }
 }

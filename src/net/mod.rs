@@ -20,6 +20,7 @@ pub mod limits;
 mod listener;
 mod loops;
 pub mod options;
+mod pipe;
 pub mod process;
 pub mod record;
 mod registry;

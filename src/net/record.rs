@@ -356,6 +356,16 @@ impl Record {
         self.note(Direction::Out, data.len(), [data]);
     }
 
+    /// Counts a receive whose bytes have not come to us. Not where there is a trace.
+    pub(crate) fn count_received_unseen(&self, bytes: usize) {
+        self.received.count(bytes);
+    }
+
+    /// Counts a send likewise.
+    pub(crate) fn count_sent_unseen(&self, bytes: usize) {
+        self.sent.count(bytes);
+    }
+
     /// Counts a receive of `bytes`, the first ones of `parts`, where calls may come from several threads.
     pub(crate) fn count_received_shared<'a>(
         &self,
@@ -374,6 +384,11 @@ impl Record {
     ) {
         self.sent.count_shared(bytes);
         self.note(Direction::Out, bytes, parts);
+    }
+
+    /// Whether what is moved has to be seen.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.extra.get().is_some_and(|extra| extra.trace.is_some())
     }
 
     fn note<'a>(

@@ -432,9 +432,13 @@ impl Server {
         if !matches!(shape, Shape::Datagram(_)) {
             *self.shared.bell.lock() = Some(Arc::clone(&bell));
         }
-        let legs = if let Shape::Stream(service) = &shape { service.legs() } else { 1 };
-        let admitted = self.shared.limits.admitted(self.config.transport, legs);
-        self.shared.most_admitted.store(admitted, Relaxed);
+        let (legs, pipes) = match &shape {
+            Shape::Stream(service) => (service.legs(), service.pipes()),
+            _ => (1, false),
+        };
+        let room = self.shared.limits.room(self.config.transport, legs, pipes);
+        self.shared.most_admitted.store(room.connections, Relaxed);
+        self.shared.pipes.set(room.pipes);
         let listener = steps.listener.take().expect("listening");
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
             // Set already where an earlier start failed.

@@ -90,8 +90,13 @@ pub trait Service: Send + Sync {
     }
 
     /// Legs of a connection, which is to say descriptors, at the most.
-    fn legs(&self) -> u64 {
+    fn legs(&self) -> usize {
         1
+    }
+
+    /// Whether its sessions ever call `Io::pipe`, and bulk may need descriptors of its own.
+    fn pipes(&self) -> bool {
+        false
     }
 
     /// Where connections are passed on to, as far as that is known: what a server may not be part of.

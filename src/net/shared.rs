@@ -21,6 +21,7 @@ use super::handoff::Handoff;
 use super::ledger::Ledger;
 use super::limits::Limits;
 use super::options::SocketOptions;
+use super::pipe::Allowance;
 use super::server::Config;
 use super::service::{Service, Site};
 use super::steps::{State, Steps};
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     /// How many connections each address has; looked at only under `Limits::per_host`.
     hosts: Mutex<HashMap<IpAddr, usize>>,
     pub(super) most_admitted: AtomicUsize,
+    /// Of pipes for bulk.
+    pub(crate) pipes: Arc<Allowance>,
     room_wanted: AtomicBool,
     errors: AtomicU64,
     workers: Mutex<Vec<Arc<Inbox>>>,
@@ -100,6 +103,7 @@ impl Shared {
             admitted: AtomicUsize::new(0),
             hosts: Mutex::new(HashMap::new()),
             most_admitted: AtomicUsize::new(usize::MAX),
+            pipes: Arc::default(),
             room_wanted: AtomicBool::new(false),
             errors: AtomicU64::new(0),
             workers: Mutex::new(Vec::new()),

@@ -20,6 +20,7 @@ use super::connection::{Connection, Gone, Served, Tools, Turn};
 use super::endpoint::Endpoint;
 use super::fork::{self, Listed};
 use super::ledger::Place;
+use super::pipe::Pipes;
 use super::record::{ClosedBy, Record};
 use super::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Bell, Leg, Peer, Service, Session};
 use super::shared::Shared;
@@ -136,8 +137,9 @@ impl Worker {
             load: AtomicUsize::new(0),
         });
         let bell: Arc<dyn Bell> = Arc::clone(&inbox) as Arc<dyn Bell>;
+        let pipes = Pipes::new(Arc::clone(&shared.pipes));
         let worker = Self {
-            tools: Tools::new(poll, bell, shared.limits.clone(), shared.options.clone()),
+            tools: Tools::new(poll, bell, shared.limits.clone(), shared.options.clone(), pipes),
             shared,
             inbox: Arc::clone(&inbox),
             messages,

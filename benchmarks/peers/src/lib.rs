@@ -1,4 +1,4 @@
-//! The system calls of `floor`, `load` and `churn` that the standard library does not offer.
+//! The system calls of `floor`, `splice`, `load` and `churn` that the standard library does not offer.
 //!
 //! Owns every `unsafe` block of this crate. Must never add work of its own to a call: no
 //! buffering, no retrying, nothing allocated; what is measured through these is the kernel.
@@ -82,6 +82,31 @@ pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
 pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads at most `len` bytes of a slice of that length.
     checked_size(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// fcntl(O_NONBLOCK): from now on nothing waits on it, splice(2) included.
+pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    checked(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
+}
+
+/// pipe2(2) of that size: where to read, where to write. Never waits.
+pub fn pipe(size: libc::c_int) -> io::Result<(RawFd, RawFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: the array has room for two numbers.
+    checked(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    // SAFETY: no pointers.
+    checked(unsafe { libc::fcntl(ends[1], libc::F_SETPIPE_SZ, size) })?;
+    Ok((ends[0], ends[1]))
+}
+
+/// splice(2) between a pipe and a socket, neither of which waits.
+#[inline]
+pub fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
+    use std::ptr::null_mut;
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: null for both offsets: neither end has one.
+    checked_size(unsafe { libc::splice(from, null_mut(), to, null_mut(), most, flags) })
 }
 
 /// listen(2) once more, for a longer backlog than the standard library's 128.

@@ -50,8 +50,12 @@ impl Service for ByConnection {
         Ok(Some(Arc::new(Self { first, rest })))
     }
 
-    fn legs(&self) -> u64 {
+    fn legs(&self) -> usize {
         self.all().map(|service| service.legs()).max().unwrap_or(1)
+    }
+
+    fn pipes(&self) -> bool {
+        self.all().any(|service| service.pipes())
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {

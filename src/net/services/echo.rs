@@ -17,6 +17,10 @@ impl Service for Echo {
         Box::new(Echo)
     }
 
+    fn pipes(&self) -> bool {
+        true
+    }
+
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
         Some(self)
     }

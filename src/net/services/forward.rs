@@ -115,10 +115,6 @@ impl Service for Forward {
         };
         Ok(Some(Arc::new(Passing(Arc::new(route)))))
     }
-
-    fn legs(&self) -> u64 {
-        2
-    }
 }
 
 /// One server's way to its target.
@@ -222,8 +218,12 @@ impl Service for Passing {
         Box::new(Passage { route: Arc::clone(&self.0), opened: None, dial: Some(Box::new(dial)) })
     }
 
-    fn legs(&self) -> u64 {
+    fn legs(&self) -> usize {
         2
+    }
+
+    fn pipes(&self) -> bool {
+        true
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {

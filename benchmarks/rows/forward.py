@@ -1,0 +1,49 @@
+"""What passing one message on and back costs: CPU time of the forwarder, divided by messages.
+
+The forwarder has one core; the load and the target, which echoes by splice, share the other.
+Processes that a forwarder starts are counted with it. Must never measure the target.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.children import LOAD_CORE, Child
+from harness.contest import Contender, Row, Target, Turn
+from harness.peers import FORWARDERS, HAPROXY, RSOCK_FORWARD, SPLICE, Peer
+from harness.procfs import tree_cpu_nanoseconds
+
+from rows.echo import echoing
+
+
+def _row(key: str, title: str, size: int, connections: int, target: Target) -> Row:
+    def contender(peer: Peer) -> Contender:
+        @contextmanager
+        def start() -> Iterator[Turn]:
+            with (
+                Child(SPLICE.command, LOAD_CORE) as echo,
+                peer.start(echo.greeting) as server,
+                echoing(server, connections, size=size, spent_by=tree_cpu_nanoseconds) as turn,
+            ):
+                yield turn
+
+        against = None if peer is HAPROXY else HAPROXY.name
+        reach = target if peer is RSOCK_FORWARD else None
+        return Contender(peer.name, start, against, reach, peer.requires, peer.program)
+
+    return Row(key, title, "CPU µs/message", tuple(map(contender, FORWARDERS)))
+
+
+FORWARD = _row(
+    "forward",
+    "forward 64 B, 50 connections",
+    64,
+    50,
+    Target("≤", 1.0, "≤ haproxy"),
+)
+FORWARD_BULK = _row(
+    "forward-bulk",
+    "forward 1 MiB, 10 connections",
+    1 << 20,
+    10,
+    Target("≤", 1 / 1.3, "≤ haproxy / 1.3"),
+)
