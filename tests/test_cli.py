@@ -558,6 +558,26 @@ def test_forward_to_itself_is_refused() -> None:
     assert str(port) in err
 
 
+def test_datagrams_are_served_and_sent() -> None:
+    with Running("echo", "--udp", "--json") as command:
+        started = json.loads(command.line())
+        assert started["transport"] == "udp"
+        host, port = started["address"]
+        # Its answers come before the silence that ends it.
+        assert run("connect", "--udp", host, str(port), data=b"hello\n") == (0, "hello\n", "")
+        command.signal(signal.SIGINT)
+        code, out, _ = command.end()
+        closed = json.loads(out.splitlines()[0])
+        assert (code, closed["messages_in"], closed["bytes_out"]) == (0, 1, 6)
+
+
+def test_a_udp_server_for_strangers_has_to_be_meant() -> None:
+    code, out, err = run("echo", "--udp", "0.0.0.0:0")
+    assert (code, out) == (1, "")
+    assert "--allow-external" in err
+    assert err.count("\n") == 1
+
+
 # --- connecting ----------------------------------------------------------------------------
 
 
@@ -642,6 +662,17 @@ def test_letters_that_the_output_lacks_are_replaced() -> None:
             env=environment,
         )
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_nobody_at_a_port_for_datagrams_is_told() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", 0))
+        # From now on it hears nobody but itself, and the port is still taken.
+        holder.connect(holder.getsockname())
+        host, port = holder.getsockname()
+        code, _, err = run("connect", "--udp", host, str(port), data=b"anybody?")
+    assert code == 1
+    assert err.endswith("Connection refused\n")
 
 
 def test_a_dialogue_in_a_terminal(echo: Server) -> None:

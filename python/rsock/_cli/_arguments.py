@@ -32,6 +32,8 @@ class Arguments(argparse.Namespace):
     name: str | None
     ledger: str | None
     plain: bool
+    udp: bool
+    allow_external: bool
     # Of the others.
     to: list[str]
     timeout: float | None
@@ -124,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
         "to", nargs="+", metavar="HOST PORT", help="or one word: HOST:PORT, [::1]:PORT"
     )
     connect.add_argument(
+        "--udp", action="store_true", help="send a datagram for each line or piece of the input"
+    )
+    connect.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS", help="how long connecting may take"
     )
     _add_fields(connect, SocketOptions)
@@ -184,6 +189,10 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="what Ctrl-C leaves open connections to finish in [1]",
     )
+    parser.add_argument("--udp", action="store_true", help="serve datagrams")
+    parser.add_argument(
+        "--allow-external", action="store_true", help="let strangers reach a UDP server"
+    )
     parser.add_argument("--workers", type=_count, metavar="N", help="threads [as load asks]")
     parser.add_argument("--name", help="what error messages call the server")
     _add_fields(parser, Limits, SocketOptions)
@@ -200,7 +209,7 @@ def _add_fields(
             f"--help-{prefix}",
             action=_Tell,
             text=functools.partial(_fields.explanation, kind),
-            help=f"list the options --{prefix}-…, the fields of rsock.{kind.__name__}",
+            help=f"list the options --{prefix}-…, those of rsock.{kind.__name__}",
         )
 
 

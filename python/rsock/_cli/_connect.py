@@ -23,6 +23,10 @@ from ._streams import write
 __all__ = ["connect"]
 
 _PIECE: Final = 65_536
+# What an Ethernet frame has room for behind the headers of IPv4 and UDP.
+_DATAGRAM: Final = 1_472
+# Seconds without an answer after which a dialogue of datagrams is over, our side having finished.
+_SILENCE: Final = 1.0
 _INPUT: Final = 0
 _OUTPUT: Final = 1
 
@@ -34,9 +38,10 @@ def connect(arguments: Arguments) -> int:
     chatty = os.isatty(_INPUT) and sys.stderr.isatty()
     if chatty:
         host, port = client.getpeername()[:2]
-        _tell(f"connected to {host} port {port}; Ctrl-D ends our side, Ctrl-C all of it")
+        what = "sending to" if arguments.udp else "connected to"
+        _tell(f"{what} {host} port {port}; Ctrl-D ends our side, Ctrl-C all of it")
     with client:
-        _converse(client)
+        _converse(client, arguments.udp)
         record = client.record
     if chatty and record is not None:
         _tell(
@@ -53,6 +58,7 @@ def _connected(arguments: Arguments) -> Client:
             address.host,
             address.port,
             timeout=arguments.timeout,
+            transport="udp" if arguments.udp else "tcp",
             options=_fields.given(arguments, SocketOptions),
         )
     except (TypeError, ValueError, OverflowError) as error:
@@ -68,10 +74,11 @@ def _address(words: list[str]) -> Address:
     raise UsageError(f"connect HOST PORT: {' '.join(words)!r} is more than that")
 
 
-def _converse(client: Client) -> None:
+def _converse(client: Client, datagrams: bool) -> None:
     """Move bytes both ways until the server has finished; neither direction waits for the other."""
     client.setblocking(False)
     connection = client.fileno()
+    piece = _DATAGRAM if datagrams else _PIECE
     reading = True
     unsent = memoryview(b"")
     failed: OSError | None = None
@@ -80,20 +87,24 @@ def _converse(client: Client) -> None:
         poller.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
         if reading and not unsent:
             poller.register(_INPUT, select.POLLIN)
-        ready = dict(poller.poll())
+        # On UDP nobody says that it has finished.
+        last = datagrams and not reading
+        ready = dict(poller.poll(_SILENCE * 1_000 if last else None))
+        if last and not ready:
+            break
         if ready.get(connection, 0) & ~select.POLLOUT:
             received = _received(client)
-            if received == b"":
+            if received == b"" and not datagrams:
                 break
             write(_OUTPUT, received or b"")
         if _INPUT in ready:
-            unsent = memoryview(os.read(_INPUT, _PIECE))
+            unsent = memoryview(os.read(_INPUT, piece))
             reading = len(unsent) > 0
         try:
-            if _INPUT in ready and not reading:
-                client.shutdown(socket.SHUT_WR)
-            elif unsent:
+            if unsent:
                 unsent = unsent[client.send(unsent) :]
+            elif _INPUT in ready and not datagrams:
+                client.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass
         except OSError as error:

@@ -35,6 +35,11 @@ __all__ = ["Form", "account", "chosen"]
 
 # Looking more often shows nothing more to a person.
 _PER_SECOND: Final = 4
+# The totals that every account has; the others count what went wrong.
+_USUAL: Final = frozenset(
+    {"accepted", "open", "closed", "closed_by"}
+    | {"messages_in", "messages_out", "bytes_in", "bytes_out"}
+)
 # What of the screen is not for records: address, totals, headings, and lines between.
 _OTHER_LINES: Final = 7
 
@@ -208,14 +213,10 @@ def account(totals: Totals) -> Table:
     table.add_row("closed", ends or "none")
     table.add_row("received", f"{totals.bytes_in:,} bytes in {totals.messages_in:,} reads")
     table.add_row("sent", f"{totals.bytes_out:,} bytes in {totals.messages_out:,} writes")
-    for name, count in (
-        ("refused", totals.refused),
-        ("waited", totals.waited),
-        ("accept errors", totals.accept_errors),
-    ):
-        # Rows that are of interest only when there is something in them.
-        if count:
-            table.add_row(name, f"{count:,}")
+    for name, count in asdict(totals).items():
+        # What should not be: of interest only when there is something of it.
+        if count and name not in _USUAL:
+            table.add_row(name.replace("_", " "), f"{count:,}")
     return table
 
 

@@ -68,6 +68,8 @@ def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
         return _Announced(
             **place,
             service=service(),
+            transport="udp" if arguments.udp else "tcp",
+            allow_external=arguments.allow_external,
             workers=arguments.workers,
             drain=arguments.drain,
             history=_HISTORY,
@@ -114,7 +116,8 @@ class _Run:
             ended, report = error, self._server.stop()
         except (StateError, ValueError) as error:
             # Found out by the start: a forwarder to itself, for example.
-            raise Failure(str(error)) from None
+            text = str(error).replace("allow_external=True", "--allow-external")
+            raise Failure(text) from None
         finally:
             if self._follower.is_alive():
                 self._follower.join()
