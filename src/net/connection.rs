@@ -244,7 +244,7 @@ pub(crate) struct Connection {
     asked: bool,
     gone: Option<Box<Gone>>,
     watch: Option<Box<Watch>>,
-    timers: Vec<(Key, Instant)>,
+    timers: Option<Box<Vec<(Key, Instant)>>>,
     pub(crate) due: Option<Box<Due>>,
     waker: Option<Box<Waker>>,
 }
@@ -280,7 +280,7 @@ impl Connection {
             asked: false,
             gone: None,
             watch: None,
-            timers: Vec::new(),
+            timers: None,
             due: Some(Box::new(Due { open: true, ..Due::default() })),
             waker: None,
         }
@@ -409,7 +409,7 @@ impl Connection {
 
     /// Takes the connection apart: how it ended, and its sockets, to be closed by the caller.
     pub(crate) fn dismantle(mut self, tools: &mut Tools, token: u64) -> (Gone, Vec<Socket>) {
-        for (key, at) in self.timers.drain(..) {
+        for (key, at) in self.timers.take().into_iter().flat_map(|timers| *timers) {
             tools.timers.remove(at, token, key);
         }
         let gone = self
@@ -1053,14 +1053,17 @@ impl Turn<'_> {
 
     /// Forgets a timer that has run out; false where it is not set, or set for later.
     fn take_expired(&mut self, key: Key) -> bool {
-        let timers = &mut self.connection.timers;
+        let Some(timers) = &mut self.connection.timers else { return false };
         let now = Instant::now();
         let expired = timers.iter().position(|&(set, at)| set == key && at <= now);
         expired.map(|index| timers.swap_remove(index)).is_some()
     }
 
     fn put_timer(&mut self, key: Key, at: Option<Instant>) {
-        let timers = &mut self.connection.timers;
+        if self.connection.timers.is_none() && at.is_none() {
+            return;
+        }
+        let timers = self.connection.timers.get_or_insert_default();
         if let Some(index) = timers.iter().position(|&(set, _)| set == key) {
             let (_, before) = timers.swap_remove(index);
             self.tools.timers.remove(before, self.token, key);
