@@ -5,6 +5,7 @@ option, and is explained by the words of its class; nothing here may name one.
 """
 
 import argparse
+import inspect
 import re
 import shutil
 import textwrap
@@ -70,7 +71,7 @@ def _destination(kind: type, name: str) -> str:
 
 
 # `name: what it means, over one line` or more, as the docstrings of the two classes have it.
-_ENTRY: Final = re.compile(r"^ {4}(?P<name>\w+): (?P<text>.*(?:\n {8}.*)*)", re.M)
+_ENTRY: Final = re.compile(r"^(?P<name>\w+): (?P<text>.*(?:\n {4}.*)*)", re.M)
 _START: Final = re.compile(r"\. ")
 # Python's words in it, as they are typed here.
 _VALUES: Final = {"None": None, "True": True, "False": False}
@@ -81,7 +82,7 @@ def _documented(kind: type) -> dict[str, str]:
     """The fields that the class explains, with the first sentence of it."""
     texts = {
         entry["name"]: _START.split(" ".join(entry["text"].split()))[0].removesuffix(".")
-        for entry in _ENTRY.finditer(kind.__doc__ or "")
+        for entry in _ENTRY.finditer(inspect.getdoc(kind) or "")
     }
     return {
         each.name: _VALUE.sub(lambda word: _spelled(_VALUES[word[0]]), texts[each.name])
