@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,19 @@ from pathlib import Path
 import pytest
 from support import Script, arrived, dial, has_ipv6, payload, read_exactly, reset, says_back
 
-from rsock import Server
+from rsock import (
+    ByConnection,
+    Chargen,
+    Daytime,
+    Discard,
+    Echo,
+    Greeting,
+    LineEcho,
+    Quote,
+    Server,
+    Service,
+    Time,
+)
 
 EIGHT_MIB = payload(8 << 20, seed=8)
 
@@ -58,6 +71,75 @@ def test_a_plain_c_client_is_served_over_ipv6(echo_client: Path) -> None:
 
 def test_a_plain_c_client_that_sends_nothing_ends_well(echo: Server, echo_client: Path) -> None:
     assert through([str(echo_client), echo.host, str(echo.port)], b"") == b""
+
+
+# --- each service, by programs that everybody has --------------------------------------------
+
+# What the clients send, and what they write: a pattern where it is the time.
+DIALOGUES: dict[str, tuple[Service, bytes, bytes]] = {
+    "Echo": (Echo(), b"hello\nthere", rb"hello\nthere"),
+    "LineEcho": (LineEcho(), b"a\nb\r\nexit\nc\n", rb"a\nb\r\n"),
+    "LineEcho without endings": (LineEcho(quit="bye", newline=False), b"a\nb\nbye\n", rb"ab"),
+    "Discard": (Discard(), b"hello\n", rb""),
+    "Daytime": (Daytime(), b"", rb"[A-Z][a-z]+day, [A-Z][a-z]+ \d+, \d{4} \d\d:\d\d:\d\d-UTC\r\n"),
+    "Time": (Time(), b"", rb"(?s:.{4})"),
+    "Quote": (Quote("Less is more.\r\n"), b"which?\n", rb"Less is more\.\r\n"),
+    "Greeting": (Greeting(b"Hello, Client!\n"), b"", rb"Hello, Client!\n"),
+    "Greeting at length": (Greeting(b"g" * 500_000), b"", rb"g{500000}"),
+    "ByConnection": (ByConnection(Greeting("first\n"), Echo()), b"", rb"first\n"),
+}
+CLIENTS = {
+    "ncat": ["ncat", "{host}", "{port}"],
+    "socat": ["socat", "-t", "10", "-", "TCP:{host}:{port}"],
+    "curl": ["curl", "--silent", "--show-error", "--max-time", "20", "telnet://{host}:{port}"],
+}
+# It does not finish when its input does, and so waits for ever for who waits for that.
+NOT_BY_CURL = {"Echo", "Discard"}
+
+
+def command_of(client: str, server: Server) -> list[str]:
+    installed(client)
+    return [word.format(host=server.host, port=server.port) for word in CLIENTS[client]]
+
+
+@pytest.mark.parametrize(
+    ("client", "name"),
+    [
+        (client, name)
+        for client in CLIENTS
+        for name in DIALOGUES
+        if client != "curl" or name not in NOT_BY_CURL
+    ],
+)
+def test_a_foreign_client_is_served(client: str, name: str) -> None:
+    service, said, expected = DIALOGUES[name]
+    with Server(service=service) as server:
+        heard = through(command_of(client, server), said)
+        server.ledger.wait(open=0, closed=1)
+        totals = server.ledger.totals
+    if client == "curl" and name == "Time" and b"\xff" in heard:
+        pytest.skip("a byte of the time means something in telnet just now")
+    assert re.fullmatch(expected, heard)
+    assert (totals.bytes_out, totals.closed_by["error"]) == (len(heard), 0)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_foreign_client_reads_characters_without_end_until_it_is_killed(client: str) -> None:
+    with Server(service=Chargen()) as server:
+        command = command_of(client, server)
+        # The others finish when their input does; curl reads nothing while it waits for a pipe.
+        stdin = subprocess.DEVNULL if client == "curl" else subprocess.PIPE
+        with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            got = process.stdout.read(500_000)
+            process.kill()
+            process.communicate()
+        server.ledger.wait(open=0, closed=1)
+        [record] = server.ledger.closed
+    lines = got.split(b"\r\n")
+    assert all(len(line) == 72 for line in lines[:-1])
+    assert (lines[0][:4], lines[94][:4], lines[95][:4]) == (b' !"#', b'~ !"', b' !"#')
+    assert record.closed_by in ("peer", "reset")
 
 
 # --- peers that go away --------------------------------------------------------------------
@@ -161,7 +243,19 @@ def test_sigpipe_at_its_default_does_not_kill_the_server() -> None:
     code = """
 import signal, socket, struct
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-from rsock import Server
+from rsock import (
+    ByConnection,
+    Chargen,
+    Daytime,
+    Discard,
+    Echo,
+    Greeting,
+    LineEcho,
+    Quote,
+    Server,
+    Service,
+    Time,
+)
 with Server() as server:
     for _ in range(50):
         with socket.create_connection(server.address) as peer:
