@@ -142,6 +142,39 @@ def test_a_foreign_client_reads_characters_without_end_until_it_is_killed(client
     assert record.closed_by in ("peer", "reset")
 
 
+# What a datagram "hello" is answered with: how much of it is waited for, and what that is.
+DATAGRAMS: dict[str, tuple[Service, int, bytes]] = {
+    "Echo": (Echo(), 5, rb"hello"),
+    "Daytime": (Daytime(), 20, rb"[A-Z][a-z]+day, [A-Za-z 0-9,:-]+"),
+    "Time": (Time(), 4, rb"(?s:.{4})"),
+    "Quote": (Quote("quoted"), 6, rb"quoted"),
+    "Greeting": (Greeting(b"g" * 1_000), 1_000, rb"g{1000}"),
+}
+
+
+@pytest.mark.parametrize("client", ["ncat", "socat"])
+@pytest.mark.parametrize("name", DATAGRAMS)
+def test_a_foreign_client_of_datagrams_is_answered(client: str, name: str) -> None:
+    service, size, expected = DATAGRAMS[name]
+    with Server(service=service, transport="udp") as server:
+        host, port = server.address
+        options = ["-u", host, str(port)] if client == "ncat" else ["-", f"UDP:{host}:{port}"]
+        with subprocess.Popen(
+            [installed(client), *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # Left open: nobody waits for an answer when the input has finished.
+            process.stdin.write(b"hello")
+            process.stdin.flush()
+            heard = process.stdout.read(size)
+            process.kill()
+            process.communicate()
+        totals = server.ledger.totals
+    assert re.fullmatch(expected, heard)
+    assert (totals.messages_in, totals.messages_out) == (1, 1)
+
+
 # --- peers that go away --------------------------------------------------------------------
 
 

@@ -444,6 +444,65 @@ def test_by_connection_takes_services_in_rust_only(
         ByConnection(*services, rest=rest)
 
 
+# --- datagrams -----------------------------------------------------------------------------
+
+
+def datagram_answers(service: Service, *said: bytes) -> list[bytes]:
+    """What a service answers to each datagram on UDP."""
+    with Server(service=service, transport="udp") as server:
+        with server.client(timeout=10.0) as client:
+            answers = []
+            for data in said:
+                client.send(data)
+                answers.append(client.recv(65_535))
+        totals = server.ledger.totals
+        assert (totals.messages_in, totals.messages_out) == (len(said), len(said))
+    return answers
+
+
+def test_daytime_answers_a_datagram_with_a_line() -> None:
+    [line] = datagram_answers(Daytime(), b"ignored")
+    told = datetime.strptime(line.decode("ascii"), "%A, %B %d, %Y %H:%M:%S-UTC\r\n")
+    assert abs(datetime.now(UTC) - told.replace(tzinfo=UTC)) < timedelta(seconds=30)
+
+
+def test_time_answers_an_empty_datagram_with_32_bits() -> None:
+    [word] = datagram_answers(Time(), b"")
+    since_1970 = (struct.unpack("!I", word)[0] - 2_208_988_800) % (1 << 32)
+    assert abs(time.time() - since_1970) < 30
+
+
+def test_quote_and_greeting_answer_every_datagram_with_their_text() -> None:
+    assert datagram_answers(Quote("quoted"), b"", b"any", b"x" * 9_000) == [b"quoted"] * 3
+    # As large as a datagram of IPv4 can be.
+    message = payload(65_507)
+    assert datagram_answers(Greeting(message), b"") == [message]
+
+
+def test_chargen_answers_each_datagram_with_0_to_512_characters() -> None:
+    answers = datagram_answers(Chargen(), *[b"ignored"] * 300)
+    assert all(PATTERN.startswith(answer) and len(answer) <= 512 for answer in answers)
+    assert len({len(answer) for answer in answers}) > 50
+
+
+def test_discard_answers_no_datagram() -> None:
+    with Server(service=Discard(), transport="udp") as server, server.client() as client:
+        for size in (0, 1, 1_000, 65_507):
+            client.send(b"x" * size)
+        wait_until(lambda: server.ledger.totals.messages_in == 4, 10.0)
+        assert server.ledger.totals.messages_out == 0
+
+
+@pytest.mark.parametrize(
+    "service",
+    [LineEcho(), Forward("127.0.0.1", 9), ByConnection(Echo()), Greeting(b"x" * 65_508)],
+    ids=["LineEcho", "Forward", "ByConnection", "too long a Greeting"],
+)
+def test_what_has_no_datagram_form_is_a_type_error_on_udp(service: Service) -> None:
+    with pytest.raises(TypeError, match=r"serves streams only; on UDP .* such as Echo\(\)"):
+        Server(service=service, transport="udp")
+
+
 # --- what they look like -------------------------------------------------------------------
 
 

@@ -190,7 +190,7 @@ pub(super) fn whole(name: &str, value: &Bound<'_, PyAny>, least: i64, most: i64)
     })
 }
 
-/// True or False, and nothing that only counts as one.
+/// A bool, and nothing that is merely true or false.
 pub(super) fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     value.extract().map_err(|_| wrong_type(name, "True or False", value))
 }
@@ -241,11 +241,9 @@ pub(super) fn transport(
     }
 }
 
-/// A bool, and nothing that is merely true or false.
+/// The same, where it is one that may not be given: False then.
 pub(super) fn flag(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-    value.map_or(Ok(false), |value| {
-        value.extract().map_err(|_| wrong_type(name, "True or False", value))
-    })
+    value.map_or(Ok(false), |value| boolean(name, value))
 }
 
 /// An argument that is declared, and holds only its default yet. None is one that was not given.

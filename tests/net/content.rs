@@ -176,6 +176,13 @@ fn each_datagram_is_answered_with_the_same_as_a_connection() {
 }
 
 #[test]
+fn a_greeting_that_no_datagram_can_hold_has_no_such_form() {
+    let form = |length| Arc::new(Greeting::new(&vec![0; length])).datagrams();
+    assert!(form(65_507).is_some());
+    assert!(form(65_508).is_none());
+}
+
+#[test]
 fn discard_uses_all_and_says_nothing() {
     let mut io = Rehearsal::default();
     let mut session = Discard.open(&peer());

@@ -7,6 +7,9 @@ use super::last_word::LastWord;
 use super::literal::bytes_literal;
 use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
 
+/// The most that a datagram of IPv4 can hold, beside its header of 20 bytes and UDP's of 8.
+const LARGEST: usize = 65_535 - 20 - 8;
+
 /// Sends a message and closes; answers each datagram with it.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Greeting {
@@ -31,7 +34,7 @@ impl Service for Greeting {
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
-        Some(self)
+        if self.message.len() > LARGEST { None } else { Some(self) }
     }
 }
 
