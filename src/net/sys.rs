@@ -744,14 +744,6 @@ pub(crate) fn tcp_info(fd: impl AsRawFd) -> io::Result<(RawTcpInfo, usize)> {
     Ok((info, length as usize))
 }
 
-/// Connections that wait in the queue of a TCP listener: TCP_INFO's `unacked`, which is that there; 0
-/// where it listens no more.
-pub(crate) fn waiting(fd: impl AsRawFd) -> usize {
-    /// include/net/tcp_states.h.
-    const LISTEN: u8 = 10;
-    tcp_info(fd).map_or(0, |(info, _)| if info.state == LISTEN { info.unacked as usize } else { 0 })
-}
-
 /// ioctl(SIOCOUTQNSD): bytes written that the kernel has not sent even once; 0 where it has no such
 /// queue. What was sent is in the peer's hands, or will be: a close does not take it back.
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> usize {
