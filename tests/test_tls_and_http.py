@@ -547,7 +547,7 @@ def test_urllib3_makes_fifty_requests_through_few_connections(web: Server) -> No
 
 
 def test_http_client_keeps_its_connection(web: Server) -> None:
-    connection = http.client.HTTPConnection(*web.address, timeout=SOON)
+    connection = http.client.HTTPConnection(web.host, web.port, timeout=SOON)
     for _ in range(10):
         connection.request("GET", "/")
         answer = connection.getresponse()

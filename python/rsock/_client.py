@@ -24,12 +24,14 @@ class Client(StreamMethods, _rsock.Client):
     `timeout`: seconds that one call may take, as in `settimeout`; None waits for ever.
     `options`: a `SocketOptions`, set before connecting.
     `source_address`: the `(host, port)` to connect from, as in `socket.create_connection`.
+    `path`: the Unix socket to connect to, in place of host and port: str, bytes or os.PathLike, or
+    an abstract name with a NUL first. `transport="unix"` alone creates a Unix socket, to be
+    connected by `connect(path)`.
     `spin`: seconds that `recv` looks again without letting go of the interpreter before it waits
     properly. To let go and come back costs up to 5 ms while another Python thread is busy, so a
     short spin buys many more round trips for a little of everybody's CPU; 0 turns it off.
-    `transport`: "tcp" or "udp". On UDP each send is a datagram and each receive gives one;
-    connecting sends nothing, and `sendto` and `recvfrom` do without it.
-    `path` takes its default only: Unix sockets are not built yet.
+    `transport`: "tcp", "udp" or "unix", where no `path` says it. On UDP each send is a datagram and
+    each receive gives one; connecting sends nothing, and `sendto` and `recvfrom` do without it.
 
     `with` and `async with` close it at the end.
     """

@@ -7,6 +7,7 @@ its object was never meant to be seen in.
 
 import functools
 import html
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -79,7 +80,7 @@ def stream_repr(stream: "StreamMethods") -> str:
 def record_repr(record: "Record") -> str:
     """`<Record 7 tcp 127.0.0.1:80 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
     end = "open" if record.closed_by is None else f"closed by {_end(record)}"
-    ends = f"{record.local}{_arrow(record)}{record.remote}"
+    ends = f"{record.local}{_arrow(record)}{_peer(record)}"
     if record.far is not None:
         ends = f"{record.far.remote} <- {ends}"
     return (
@@ -171,7 +172,7 @@ def _server_address(server: "Server") -> str:
         address = server.address
     except StateError:
         # Not bound yet: the address that was asked for.
-        address = (server.host, server.port)
+        address = (server.host, server.port) if server.path is None else server.path
     return str(Endpoint(server.transport, address))
 
 
@@ -179,14 +180,29 @@ def _stream_sides(stream: "StreamMethods") -> tuple[Endpoint | None, Endpoint | 
     """Local end, remote end and state, each as far as the kernel knows it."""
     if stream.closed:
         return None, None, "closed"
-    host, port = stream.getsockname()[:2]
-    local = Endpoint("tcp", (host, port)) if port else None
+    local = _stream_end(stream.getsockname())
+    named = bool(local.address if local.port is None else local.port)
     try:
-        remote = Endpoint("tcp", stream.getpeername()[:2])
+        remote = _stream_end(stream.getpeername())
     except OSError:
         # A port without a peer: bound only, still connecting, or reset by the peer.
-        return local, None, "created" if local is None else "not connected"
+        return local if named else None, None, "not connected" if named else "created"
     return local, remote, "connected"
+
+
+def _stream_end(address: "str | bytes | tuple[str, int]") -> Endpoint:
+    """One end as the kernel tells it: the name of a Unix socket, or host and port."""
+    if isinstance(address, tuple):
+        return Endpoint("tcp", address[:2])
+    return Endpoint("unix", os.fsdecode(address))
+
+
+def _peer(record: "Record") -> str:
+    """Who the peer is: its address or, where a Unix socket's client has none, its process."""
+    who = record.peer_credentials
+    if who is None or record.remote.address:
+        return str(record.remote)
+    return f"pid {who.pid}, uid {who.uid}"
 
 
 _COLUMNS: Final = (
@@ -212,7 +228,7 @@ def _ledger_rows(ledger: "Ledger") -> tuple[Sequence[str], _Rows, str]:
     rows: _Rows = [
         (
             str(record.id),
-            str(record.remote),
+            _peer(record),
             _seconds(record.seconds),
             f"{record.messages_in:,}",
             _bytes(record.bytes_in),

@@ -24,7 +24,7 @@ from . import _display, _rsock
 from ._client import Client
 from ._connection import Connection
 from ._exceptions import StateError
-from ._types import Limits, SocketOptions, StopReport, Trace
+from ._types import Limits, SocketOptions, SocketPath, StopReport, Trace
 
 if TYPE_CHECKING:
     from ._progress import Progress
@@ -48,7 +48,7 @@ class _ClientOptions(TypedDict, total=False):
 
 class _ServerOptions(TypedDict, total=False):
     transport: str
-    path: str | None
+    path: SocketPath | None
     fd: int | None
     workers: int | None
     options: SocketOptions | None
@@ -84,8 +84,11 @@ class Server(_rsock.Server):
     `history`: how many closed connections the ledger remembers.
     `drain`: seconds that `stop()` gives the open connections by default.
     `name`: what it is called in error messages.
-    `fd`: the descriptor of a socket to listen on, in place of host and port; the server owns
-    it from the first step on, and closes it.
+    `path`: a Unix stream socket to listen on, in place of host and port: str, bytes or os.PathLike,
+    or an abstract name with a NUL first. Its file is made with `SocketOptions(mode=…)`, replaces
+    one that a killed process left there, and is removed at the stop. `address` is the path then.
+    `fd`: the descriptor of a socket to listen on, in place of host and port; the server owns it
+    from the first step on, and closes it. A Unix socket's file is left alone.
     `on_error`: what becomes of an exception of a handler: "log" writes it, with its traceback, to
     `logging.getLogger("rsock")`; "raise" raises all of them from `stop()` or the end of `with`, as
     an ExceptionGroup; a function is called with each. The last 100 are in `errors` in any case.
@@ -95,11 +98,12 @@ class Server(_rsock.Server):
     connection that ended.
     `trace`: True has each record remember what was received and sent, and when, within the bounds
     of `Trace()`; a `Trace` of yours sets other bounds.
-    `transport`: "tcp" or "udp". On UDP `service` answers datagrams, `Limits.connections` bounds the
-    peers that are remembered, and `workers` None is one.
+    `transport`: "tcp", "udp" or "unix", where `path` or `fd` do not say it. On UDP `service`
+    answers datagrams, `Limits.connections` bounds the peers that are remembered, and `workers`
+    None is one.
     `allow_external`: whether a UDP server may have an address outside the loopback, where senders
     can be forged. It concerns no other server.
-    `path`, `faults` and `seed` are not built yet and take their defaults only.
+    `faults` and `seed` are not built yet and take their defaults only.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
@@ -205,8 +209,10 @@ class Server(_rsock.Server):
 
     # With Accept().
 
-    def accept(self, timeout: float | None = None) -> tuple[Connection, tuple[str, int]]:
+    def accept(self, timeout: float | None = None) -> tuple[Connection, tuple[str, int] | Any]:
         """Wait for the next client; return the connection and the client's address.
+
+        That is `(host, port)`, or with a Unix socket the client's path, which mostly is "".
 
         Only with the service `Accept()`, which leaves clients in the kernel's queue until somebody
         asks for one. Starts the server where that was not done. While `Limits.connections` are
@@ -225,7 +231,7 @@ class Server(_rsock.Server):
             self.start()
         return self._accept(timeout)
 
-    def __iter__(self) -> Iterator[tuple[Connection, tuple[str, int]]]:
+    def __iter__(self) -> Iterator[tuple[Connection, tuple[str, int] | Any]]:
         """Accept until the server stops: `for conn, (host, port) in server`."""
         # Here and not in the generator: what is wrong is said by `for`, not by its first turn.
         if not isinstance(self.service, _rsock.Accept):
@@ -235,7 +241,7 @@ class Server(_rsock.Server):
             )
         return self._accept_all()
 
-    def _accept_all(self) -> Iterator[tuple[Connection, tuple[str, int]]]:
+    def _accept_all(self) -> Iterator[tuple[Connection, tuple[str, int] | Any]]:
         while True:
             try:
                 accepted = self.accept()
@@ -309,17 +315,22 @@ class Server(_rsock.Server):
         """Connect a new `Client` to this server; keywords are those of `Client`.
 
         A server on every interface ("0.0.0.0", "::") is reached by the loopback address of the
-        same family. Blocks as `Client` does. Raises StateError before the server is bound, and the
-        OSError of a connection that is not to be had.
+        same family, one on a Unix socket by its path. Blocks as `Client` does. Raises StateError
+        before the server is bound, and the OSError of a connection that is not to be had.
         """
-        host, port = self.address
+        address = self.address
+        if isinstance(address, str):
+            return Client(path=address, **options)
+        host, port = address
         return Client(_LOOPBACK.get(host, host), port, transport=self.transport, **options)
 
     def url(self, scheme: str, path: str = "/") -> str:
         """The URL of this server: `url("http")` is "http://127.0.0.1:43211/".
 
         An IPv6 host is in brackets (RFC 3986) and its scope percent-encoded (RFC 6874); "every
-        interface" becomes loopback, as in `client()`. `path` is taken as it is. Never blocks.
+        interface" becomes loopback, as in `client()`. A Unix socket's path is percent-encoded in
+        the host's place, as clients with a scheme for it have it: `url("http+unix")` is
+        "http+unix://%2Ftmp%2Fx.sock/". `path` is taken as it is. Never blocks.
         Raises StateError before the server is bound, ValueError for a scheme that cannot be one
         and for a path that would run into the port.
         """
@@ -327,11 +338,14 @@ class Server(_rsock.Server):
             raise ValueError(f"scheme {scheme!r} is none; say one such as 'http' or 'redis'")
         if path and not path.startswith(("/", "?", "#")):
             raise ValueError(f"path {path!r} must begin with '/'")
-        host, port = self.address
+        address = self.address
+        if isinstance(address, str):
+            return f"{scheme}://{urllib.parse.quote(os.fsencode(address), safe='')}{path}"
+        host, port = address
         host = _LOOPBACK.get(host, host)
         if ":" in host:
-            address, percent, scope = host.partition("%")
-            host = f"[{address}{percent and '%25'}{urllib.parse.quote(scope, safe='')}]"
+            number, percent, scope = host.partition("%")
+            host = f"[{number}{percent and '%25'}{urllib.parse.quote(scope, safe='')}]"
         return f"{scheme}://{host}:{port}{path}"
 
     # Displays, and the end.

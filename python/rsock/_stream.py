@@ -43,7 +43,7 @@ class StreamMethods(_Base):
 
     @property
     def family(self) -> socket.AddressFamily:
-        """AF_INET or AF_INET6, as `socket.socket.family`."""
+        """AF_INET, AF_INET6 or AF_UNIX, as `socket.socket.family`."""
         return socket.AddressFamily(super().family)
 
     @property

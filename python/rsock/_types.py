@@ -6,12 +6,14 @@ value through that the engine would have to check again.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, NamedTuple
+from os import PathLike
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 __all__ = [
     "Endpoint",
     "FiveTuple",
     "Limits",
+    "PeerCredentials",
     "ProcessLimits",
     "SocketOptions",
     "StopReport",
@@ -20,6 +22,11 @@ __all__ = [
     "Trace",
     "TraceEvent",
 ]
+
+# The path of a Unix socket as callers give it.
+SocketPath: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
+# Where to connect or to listen.
+Destination: TypeAlias = tuple[str, int | str] | SocketPath
 
 # setsockopt(2) and listen(2) take a C int.
 _C_INT_MAX: Final = 2**31 - 1
@@ -50,9 +57,11 @@ class Endpoint:
     """One end of a stream: its transport and its address.
 
     `transport` is "tcp", "udp" or "unix". `address` is `(host, port)`, the scope of a link-local
-    IPv6 address inside host ("fe80::1%eth0"), or the path of a Unix socket.
+    IPv6 address inside host ("fe80::1%eth0"), or the path of a Unix socket: "" for one without a
+    name, as most clients are, and a NUL first for an abstract name (`unix(7)`).
 
-    `str()` gives the usual notation: `127.0.0.1:8080`, `[::1]:80` (RFC 3986), or the path.
+    `str()` gives the usual notation: `127.0.0.1:8080`, `[::1]:80` (RFC 3986), the path, `@name` for
+    an abstract name as `ss(8)` has it, or `(unnamed)`.
     """
 
     transport: str
@@ -70,7 +79,9 @@ class Endpoint:
 
     def __str__(self) -> str:
         if isinstance(self.address, str):
-            return self.address
+            if self.address.startswith("\0"):
+                return self.address.replace("\0", "@")
+            return self.address or "(unnamed)"
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -78,7 +89,8 @@ class Endpoint:
 class FiveTuple(NamedTuple):
     """A connected stream as a program sees it: its descriptor and its two addresses.
 
-    An ordinary tuple with names, as `getsockname(2)` and `getpeername(2)` tell it.
+    An ordinary tuple with names, as `getsockname(2)` and `getpeername(2)` tell it. Of a Unix socket
+    the hosts are the paths ("" where there is none), and the ports, which it has not, are 0.
     """
 
     fd: int
@@ -86,6 +98,19 @@ class FiveTuple(NamedTuple):
     local_port: int
     remote_host: str
     remote_port: int
+
+
+class PeerCredentials(NamedTuple):
+    """The process at the other end of a Unix socket, which the kernel vouches for: `unix(7)`.
+
+    pid: the process that connected or, seen from a client, that listens; 0 where it is outside of
+        the PID namespace of this one.
+    uid, gid: its effective user and group when it did so.
+    """
+
+    pid: int
+    uid: int
+    gid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +130,12 @@ class SocketOptions:
     max_segment: TCP_MAXSEG in bytes, 88 to 32 767, as the kernel means it: 1472 gives 1460 bytes
         of payload beside the timestamp option.
     dual_stack: on "::", take IPv4 as well (IPV6_V6ONLY off); it concerns no other host.
-    mode: file permissions of a Unix socket. Not built yet.
+    mode: permission bits of the file of a Unix socket that a server binds, 0 to 0o777, whatever the
+        umask; the file never has others. None leaves them to the umask.
+
+    A Unix socket takes `backlog`, `send_buffer`, `receive_buffer` (which Linux ignores there) and
+    `mode`. On one, `keepalive`, `linger`, `max_segment` and `reuse_port` are a ValueError,
+    `nodelay` is what it is anyway, and the others concern only ports. A TCP server refuses `mode`.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range, naming
     field and value.
@@ -124,7 +154,6 @@ class SocketOptions:
     mode: int | None = None
 
     def __post_init__(self) -> None:
-        _check_built(self, "mode")
         for name in ("reuse_address", "reuse_port", "nodelay", "dual_stack"):
             _check_bool(self, name)
         _check_bool(self, "keepalive", optional=True)
@@ -132,6 +161,7 @@ class SocketOptions:
         _check_int(self, "send_buffer", 1, _C_INT_MAX)
         _check_int(self, "receive_buffer", 1, _C_INT_MAX)
         _check_int(self, "max_segment", *_MAX_SEGMENT)
+        _check_mode(self)
         linger = _check_seconds(self, "linger", 0, _MAX_LINGER)
         # The kernel counts whole seconds, and 0 means "reset": half a second must not become that.
         if linger is not None and linger != int(linger):
@@ -463,6 +493,17 @@ def _check_int(
         raise _wrong_type(owner, name, "an int or None" if optional else "an int")
     if not lowest <= value <= highest:
         raise _bad(owner, name, f"must be between {lowest} and {highest}")
+
+
+def _check_mode(owner: SocketOptions) -> None:
+    mode = owner.mode
+    if mode is None:
+        return
+    if isinstance(mode, bool) or not isinstance(mode, int):
+        raise _wrong_type(owner, "mode", "an int such as 0o600, or None")
+    if not 0 <= mode <= 0o777:
+        # 600 for 0o600 is the usual slip.
+        raise _bad(owner, "mode", f"must be between 0o0 and 0o777, which {oct(mode)} is not")
 
 
 def _check_seconds(owner: _Checked, name: str, lowest: int, highest: int) -> float | None:

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Address, Endpoint, Transport};
 use super::handoff::Handoff;
 use super::limits::Overflow;
 use super::listener::Listener;
@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::socket::Socket;
 use super::stop::Cause;
 use super::sys::{self, PollFd};
-use super::trace::TraceLimits;
+use super::unix::peer_credentials;
 use super::wake::EventFd;
 use super::worker::{Accepted, Inbox, Message, Worker};
 
@@ -73,26 +73,36 @@ pub(super) fn classify(errno: i32) -> Failure {
     }
 }
 
-/// The account of a connection that was just accepted at `local`.
+/// The account of a connection that was just accepted at `local`, and what is to be set on it.
 pub(super) fn record_of(
     socket: &Socket,
     id: u64,
-    peer: Option<SocketAddr>,
-    local: SocketAddr,
-    trace: Option<TraceLimits>,
+    peer: Option<Address>,
+    local: &Address,
+    shared: &Shared,
 ) -> Arc<Record> {
-    // Never None for a TCP socket; an unspecified peer is better than a lost connection.
-    let peer = peer.unwrap_or_else(|| SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0));
-    let local = if local.ip().is_unspecified() {
+    let all = |address: SocketAddr| address.ip().is_unspecified();
+    let own = if local.as_ip().is_some_and(all) {
         // The listener has all addresses: which one it is has to be asked for. Fails where the peer
         // has reset already; the listener's own is right then too.
         let own = socket.options().local_addr().ok();
-        own.and_then(|address| address.as_socket()).unwrap_or(local)
+        own.as_ref().and_then(Address::from_raw)
     } else {
-        local
+        None
     };
-    let record = Record::new(id, Role::Server, Endpoint::tcp(local), Endpoint::tcp(peer));
-    Arc::new(record.with_socket(socket.as_fd()).with_trace(trace))
+    let local = Endpoint::stream(own.unwrap_or_else(|| local.clone()));
+    // Never None for the families there are; an unspecified peer is better than a lost connection.
+    let nobody = || SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0)).into();
+    let peer = Endpoint::stream(peer.unwrap_or_else(nobody));
+    let unix = local.transport == Transport::Unix;
+    let record = Record::new(id, Role::Server, local, peer).with_trace(shared.trace);
+    Arc::new(if unix {
+        // It inherits nothing of its listener's. Fails for no reason worth a connection.
+        let _ = shared.options.apply(socket, Transport::Unix);
+        record.with_credentials(peer_credentials(socket))
+    } else {
+        record.with_socket(socket.as_fd())
+    })
 }
 
 /// Who is given what was accepted.
@@ -108,7 +118,7 @@ pub(crate) struct Acceptor {
     shared: Arc<Shared>,
     listener: Listener,
     bell: Arc<EventFd>,
-    local: SocketAddr,
+    local: Address,
     taker: Taker,
     next_id: u64,
     /// Until when accepting rests; None while it does not.
@@ -124,7 +134,7 @@ impl Acceptor {
     pub(crate) fn new(
         shared: Arc<Shared>,
         listener: Listener,
-        local: SocketAddr,
+        local: Address,
         bell: Arc<EventFd>,
         taker: Taker,
     ) -> Self {
@@ -217,7 +227,7 @@ impl Acceptor {
 
     /// What was in the queue when the stop began is served like all before it.
     fn accept_queue(&mut self) -> io::Result<()> {
-        let waiting = self.listener.waiting();
+        let waiting = self.listener.last_call();
         if self.has_room() { self.accept_some(waiting) } else { Ok(()) }
     }
 
@@ -289,15 +299,15 @@ impl Acceptor {
         socket.abort();
     }
 
-    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>) {
+    fn admit(&mut self, socket: Socket, peer: Option<Address>) {
         if !self.shared.enter() {
             return self.refuse(socket);
         }
-        if !self.shared.enter_host(peer) {
+        if !self.shared.enter_host(peer.as_ref().and_then(Address::as_ip)) {
             self.shared.give_back();
             return self.refuse(socket);
         }
-        let record = record_of(&socket, self.next_id, peer, self.local, self.shared.trace);
+        let record = record_of(&socket, self.next_id, peer, &self.local, &self.shared);
         self.next_id += 1;
         let place = self.shared.ledger.open(&record);
         let accepted = Accepted { socket, record, place };

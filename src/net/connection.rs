@@ -27,7 +27,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use self::far::FarLeg;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Transport};
 use super::error::strerror;
 use super::ledger::Place;
 use super::limits::Limits;
@@ -79,6 +79,9 @@ struct Wire {
     careful: bool,
     /// The event said ERR, and nobody has been told of it yet.
     failed: bool,
+    /// Always careful: a Unix socket ends a read behind each message with descriptors, which says
+    /// nothing of what comes after it.
+    unix: bool,
     connecting: bool,
     /// The peer's FIN has been read.
     eof: bool,
@@ -101,9 +104,10 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(socket: Socket) -> Self {
+    fn new(socket: Socket, transport: Transport) -> Self {
         Self {
             socket,
+            unix: transport == Transport::Unix,
             // Tried at once: by the time a worker sees a connection its first bytes are often there.
             readable: true,
             writable: true,
@@ -268,7 +272,7 @@ pub(crate) fn leg_token(token: u64, leg: Leg) -> Token {
 impl Connection {
     pub(crate) fn new(socket: Socket, record: Arc<Record>, place: Place) -> Self {
         Self {
-            near: Wire::new(socket),
+            near: Wire::new(socket, record.transport()),
             far: None,
             record,
             place,
@@ -665,7 +669,7 @@ impl Turn<'_> {
             wire.readable = false;
             return Ok(());
         }
-        if count < room && !wire.careful {
+        if count < room && !wire.careful && !wire.unix {
             wire.readable = false;
         }
         let data = &scratch[..count];

@@ -2,10 +2,14 @@
 //! Must never ask a resolver; that is `resolve`.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use socket2::{Domain, SockAddr};
 
 use super::error::{Error, Result};
 use super::sys;
+use super::unix::UnixName;
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +18,8 @@ pub enum Transport {
     Tcp,
     /// UDP over IPv4 or IPv6 (RFC 768).
     Udp,
+    /// A stream between processes of one machine, unix(7).
+    Unix,
 }
 
 impl Transport {
@@ -23,48 +29,140 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Unix => "unix",
         }
     }
 }
 
-/// Transport and address of one side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Where a socket is: a host's number and a port, or the name of a Unix socket. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// An address and a port of IPv4 or IPv6.
+    Ip(SocketAddr),
+    /// A path, an abstract name, or none.
+    Unix(UnixName),
+}
+
+impl Address {
+    /// The address of a host, where it is one.
+    #[must_use]
+    pub fn as_ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The name of a Unix socket, where it is one.
+    #[must_use]
+    pub fn as_unix(&self) -> Option<&UnixName> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Unix(name) => Some(name),
+        }
+    }
+
+    /// The family of sockets that have such addresses.
+    #[must_use]
+    pub(crate) fn domain(&self) -> Domain {
+        match self {
+            Self::Ip(address) => Domain::for_address(*address),
+            Self::Unix(_) => Domain::UNIX,
+        }
+    }
+
+    /// As the kernel takes it.
+    pub(crate) fn to_raw(&self) -> io::Result<SockAddr> {
+        match self {
+            Self::Ip(address) => Ok((*address).into()),
+            Self::Unix(name) => name.to_raw(),
+        }
+    }
+
+    /// As the kernel gives it; None for a family that is none of ours.
+    pub(crate) fn from_raw(address: &SockAddr) -> Option<Self> {
+        let ip = address.as_socket().map(Self::Ip);
+        ip.or_else(|| UnixName::from_raw(address).map(Self::Unix))
+    }
+
+    /// The same, an IPv4 peer of a dual-stack port as the IPv4 it is.
+    #[must_use]
+    pub fn canonical(self) -> Self {
+        match self {
+            Self::Ip(address) => Self::Ip(canonical(address)),
+            Self::Unix(_) => self,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
+    }
+}
+
+impl From<UnixName> for Address {
+    fn from(name: UnixName) -> Self {
+        Self::Unix(name)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => f.write_str(&display(address)),
+            Self::Unix(name) => name.fmt(f),
+        }
+    }
+}
+
+/// Transport and address of one side. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// How bytes travel.
     pub transport: Transport,
     /// Where to; IPv4-mapped IPv6 addresses are shown as the IPv4 they are.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 impl Endpoint {
     /// A TCP endpoint.
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
-        Self { transport: Transport::Tcp, address: canonical(address) }
+        Self::new(Transport::Tcp, address)
     }
 
     /// An endpoint of a transport that has hosts and ports.
     #[must_use]
     pub fn new(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address: canonical(address) }
+        Self { transport, address: canonical(address).into() }
     }
 
     /// A UDP endpoint.
     #[must_use]
     pub fn udp(address: SocketAddr) -> Self {
-        Self { transport: Transport::Udp, address: canonical(address) }
+        Self::new(Transport::Udp, address)
     }
 
-    /// The host as users write it, an IPv6 scope inside (`fe80::1%eth0`).
+    /// An endpoint of a stream: TCP at a host, or a Unix socket.
     #[must_use]
-    pub fn host(&self) -> String {
-        host_text(&self.address)
+    pub fn stream(address: Address) -> Self {
+        match address {
+            Address::Ip(address) => Self::tcp(address),
+            Address::Unix(_) => Self { transport: Transport::Unix, address },
+        }
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&display(&self.address))
+        self.address.fmt(f)
     }
 }
 
@@ -105,11 +203,13 @@ fn host_port(host: &str, port: u16) -> String {
 /// The longest name DNS can carry in text (RFC 1035, 2.3.4, less the root label).
 const MAX_HOST: usize = 253;
 
-/// A host and a port that may be asked for: well formed, not yet resolved.
+/// What may be asked for, well formed: a host and a port, not yet resolved, or a Unix socket's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
+    /// In place of the two above, which are empty then.
+    unix: Option<UnixName>,
 }
 
 impl Target {
@@ -147,10 +247,22 @@ impl Target {
                 "no IPv6 address; if that is a port at its end, give it apart: (host, port)",
             );
         }
-        Ok(Self { host: bare.to_owned(), port })
+        Ok(Self { host: bare.to_owned(), port, unix: None })
     }
 
-    /// The host as given.
+    /// A Unix socket's name.
+    #[must_use]
+    pub fn unix(name: UnixName) -> Self {
+        Self { host: String::new(), port: 0, unix: Some(name) }
+    }
+
+    /// The name, where it is a Unix socket's.
+    #[must_use]
+    pub fn as_unix(&self) -> Option<&UnixName> {
+        self.unix.as_ref()
+    }
+
+    /// The host as given; empty with a Unix socket's name.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -162,7 +274,14 @@ impl Target {
         self.port
     }
 
-    /// The address, where the host is a number and nobody need be asked.
+    /// The address, where nobody need be asked: of a host that is a number, and of a Unix socket.
+    #[must_use]
+    pub fn known(&self) -> Option<Address> {
+        let unix = self.unix.clone().map(Address::Unix);
+        unix.or_else(|| self.numeric().map(Address::Ip))
+    }
+
+    /// The address of a host that is a number.
     #[must_use]
     pub fn numeric(&self) -> Option<SocketAddr> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
@@ -177,7 +296,10 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&host_port(&self.host, self.port))
+        match &self.unix {
+            Some(name) => name.fmt(f),
+            None => f.write_str(&host_port(&self.host, self.port)),
+        }
     }
 }
 
@@ -203,8 +325,8 @@ mod tests {
 
     #[test]
     fn mapped_peers_are_shown_as_ipv4() {
-        let mapped = "[::ffff:192.0.2.1]:80".parse().unwrap();
-        assert_eq!(Endpoint::tcp(mapped).to_string(), "192.0.2.1:80");
+        let mapped = Address::Ip("[::ffff:192.0.2.1]:80".parse().unwrap());
+        assert_eq!(Endpoint::stream(mapped).to_string(), "192.0.2.1:80");
         assert_eq!(
             Endpoint::tcp("[2001:db8::1]:80".parse().unwrap()).to_string(),
             "[2001:db8::1]:80"

@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -17,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
-use socket2::Domain;
 
 use super::accept::{Failure, REST, classify, record_of};
-use super::endpoint::display;
+use super::endpoint::Address;
 use super::error::{Error, Result};
 use super::limits::Overflow;
 use super::listener::Listener;
@@ -145,8 +143,8 @@ impl Handoff {
         let Accepted { socket, record, place } = accepted;
         let options = shared.options.clone();
         // That of the listener: an IPv4 peer of a dual-stack port has an IPv6 socket.
-        let bound = shared.address().unwrap_or(record.local().address);
-        let family = Domain::for_address(bound);
+        let bound = shared.address().unwrap_or_else(|| record.local().address);
+        let family = bound.domain();
         Arc::new_cyclic(|stream| {
             let key = shared.handoff.state.lock().given.insert(Weak::clone(stream));
             let ward = Ward::new(Arc::clone(shared), place, key);
@@ -416,12 +414,12 @@ impl Handoff {
     /// then the error is raised only at the deadline.
     pub(crate) fn accept(
         shared: &Arc<Shared>,
-        local: SocketAddr,
+        local: &Address,
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Option<Arc<Stream>>> {
         let handoff = &shared.handoff;
-        let late = || Error::TimedOut { step: "accept", target: display(&local) };
+        let late = || Error::TimedOut { step: "accept", target: local.to_string() };
         loop {
             let lent = handoff.lent.lock().clone();
             let Some(Lent { listener, over, room }) = lent.filter(|_| !shared.stop.has_begun())
@@ -458,7 +456,9 @@ impl Handoff {
                 give_back();
             }
             let error = match accepted {
-                Ok((fd, peer)) if !placed || !shared.enter_host(peer) => {
+                Ok((fd, peer))
+                    if !placed || !shared.enter_host(peer.as_ref().and_then(Address::as_ip)) =>
+                {
                     if placed {
                         give_back();
                     }
@@ -469,7 +469,7 @@ impl Handoff {
                 Ok((fd, peer)) => {
                     let socket = Socket::new(fd);
                     let id = handoff.next_id.fetch_add(1, Relaxed);
-                    let record = record_of(&socket, id, peer, local, shared.trace);
+                    let record = record_of(&socket, id, peer, local, shared);
                     let place = shared.ledger.open(&record);
                     return Ok(Some(Self::admit(shared, Accepted { socket, record, place })));
                 }
@@ -486,7 +486,7 @@ impl Handoff {
             shared.ledger.count_accept_error();
             let over_time = deadline.is_some_and(|deadline| deadline <= Instant::now());
             if failure == Failure::Fatal || over_time {
-                return Err(Error::os("accept", display(&local), &error));
+                return Err(Error::os("accept", local, &error));
             }
             if failure == Failure::Exhausted {
                 // Out of descriptors: until one of ours is given back, or for a while.

@@ -6,20 +6,25 @@ use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use super::endpoint::{Transport, canonical, display};
+use super::endpoint::{Address, Transport};
 use super::error::{Error, Result};
 use super::fork::Listed;
 use super::gauge::Gauge;
 use super::options::{MAX_BACKLOG, SocketOptions};
+use super::socket_file::{self, FileId, SocketFile};
 use super::sys;
+use super::unix::UnixName;
 
 /// A listening socket, or one on its way there.
 pub(crate) struct Listener {
     // Before the descriptor, so that the number leaves the fork table before it is closed.
     _listed: Listed,
     gauge: Arc<Gauge>,
+    /// What a bind to a path has made. Removed before the descriptor is closed.
+    file: Mutex<Option<SocketFile>>,
     fd: OwnedFd,
     transport: Transport,
     /// Given by `fd=`: others may own it too, so it is closed without a shutdown.
@@ -30,11 +35,11 @@ impl Listener {
     /// socket(2) for the family of `address`, with the options that come before bind.
     pub(crate) fn create(
         transport: Transport,
-        address: SocketAddr,
+        address: &Address,
         options: &SocketOptions,
     ) -> Result<Self> {
-        let failed = |error: io::Error| Error::os("create", display(&address), &error);
-        let domain = Domain::for_address(address);
+        let failed = |error: io::Error| Error::os("create", address, &error);
+        let domain = address.domain();
         let socket = match transport {
             Transport::Tcp => {
                 let kind = Type::STREAM.nonblocking();
@@ -42,6 +47,7 @@ impl Listener {
             }
             // Blocking: a worker waits in the receive itself.
             Transport::Udp => socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)),
+            Transport::Unix => socket2::Socket::new(domain, Type::STREAM.nonblocking(), None),
         }
         .map_err(failed)?;
         if domain == Domain::IPV6 {
@@ -52,11 +58,15 @@ impl Listener {
             // On UDP it would let others take the port over while it is in use.
             socket.set_reuse_address(options.reuse_address).map_err(failed)?;
         }
-        socket.set_reuse_port(options.reuse_port).map_err(failed)?;
+        if transport == Transport::Unix {
+            options.check_unix()?;
+        } else {
+            socket.set_reuse_port(options.reuse_port).map_err(failed)?;
+        }
         options.apply(&socket, transport).map_err(failed)?;
         let listener = Self::own(socket.into(), transport, false);
         if transport == Transport::Udp {
-            listener.hear_more(domain, address.ip().is_loopback()).map_err(failed)?;
+            listener.hear_more(domain, is_loopback(address)).map_err(failed)?;
         }
         Ok(listener)
     }
@@ -95,7 +105,7 @@ impl Listener {
                 if transport == Transport::Udp {
                     // What it does not tell cannot be judged by; that is no reason not to serve.
                     let domain = listener.socket().domain().unwrap_or(Domain::IPV4);
-                    let near = listener.address().is_ok_and(|address| address.ip().is_loopback());
+                    let near = listener.address().is_ok_and(|address| is_loopback(&address));
                     let _ = listener.hear_more(domain, near);
                 }
                 Ok(listener)
@@ -109,7 +119,8 @@ impl Listener {
 
     fn own(fd: OwnedFd, transport: Transport, adopted: bool) -> Self {
         let gauge = Arc::new(Gauge::of(fd.as_fd()));
-        Self { _listed: Listed::new(&fd), gauge, fd, transport, adopted }
+        let file = Mutex::new(None);
+        Self { _listed: Listed::new(&fd), gauge, file, fd, transport, adopted }
     }
 
     /// Whether others may own it too.
@@ -129,22 +140,30 @@ impl Listener {
     }
 
     /// Whether it can be bound to `address`, by its family and by whether it serves both.
-    pub(crate) fn fits(&self, address: SocketAddr, options: &SocketOptions) -> bool {
-        let domain = Domain::for_address(address);
+    pub(crate) fn fits(&self, address: &Address, options: &SocketOptions) -> bool {
+        let domain = address.domain();
         self.adopted
             || self.socket().domain().is_ok_and(|own| own == domain)
-                && (domain == Domain::IPV4
+                && (domain != Domain::IPV6
                     || self
                         .socket()
                         .only_v6()
                         .is_ok_and(|only| only != serves_both(address, options)))
     }
 
-    /// bind(2).
-    pub(crate) fn bind(&self, address: SocketAddr) -> Result<()> {
-        self.socket()
-            .bind(&address.into())
-            .map_err(|error| Error::os("bind", display(&address), &error))
+    /// bind(2). A path's file is made by it, with the permission bits of the options, and is ours from
+    /// then on.
+    pub(crate) fn bind(&self, address: &Address, options: &SocketOptions) -> Result<()> {
+        let failed = |error: io::Error| Error::os("bind", address, &error);
+        let path = address.as_unix().and_then(UnixName::path);
+        if let (Some(_), Some(mode)) = (path, options.mode) {
+            socket_file::set_mode(self.fd.as_fd(), mode).map_err(failed)?;
+        }
+        self.socket().bind(&address.to_raw().map_err(failed)?).map_err(failed)?;
+        if let Some(path) = path {
+            *self.file.lock() = Some(SocketFile::new(path, options.mode).map_err(failed)?);
+        }
+        Ok(())
     }
 
     /// listen(2). None is the system's maximum. A UDP socket takes datagrams from `bind` on.
@@ -155,24 +174,32 @@ impl Listener {
         // The kernel cuts it to its own maximum (net.core.somaxconn).
         let backlog = backlog.unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
         self.socket().listen(backlog as i32).map_err(|error| {
-            let target = self.address().map_or_else(|_| String::new(), |address| display(&address));
+            let target = self.address().map_or_else(|_| String::new(), |at| at.to_string());
             Error::os("listen", target, &error)
         })
     }
 
     /// getsockname(2).
-    pub(crate) fn address(&self) -> Result<SocketAddr> {
+    pub(crate) fn address(&self) -> Result<Address> {
         let address =
             self.socket().local_addr().map_err(|error| Error::os("getsockname", "", &error))?;
-        let address = address
-            .as_socket()
+        let address = Address::from_raw(&address)
             .ok_or_else(|| Error::errno("getsockname", "", libc::EAFNOSUPPORT))?;
-        Ok(canonical(address))
+        Ok(address.canonical())
     }
 
-    /// Whether it is bound to a port already (only an adopted one can be before `bind`).
+    /// Which file it is bound to, of a Unix socket.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        let own = self.file.lock().as_ref().map(SocketFile::id);
+        own.or_else(|| self.address().ok()?.as_unix().and_then(FileId::of))
+    }
+
+    /// Whether it is bound to a port or a name already (only an adopted one can be before `bind`).
     pub(crate) fn is_bound(&self) -> bool {
-        self.address().is_ok_and(|address| address.port() != 0)
+        self.address().is_ok_and(|address| match address {
+            Address::Ip(address) => address.port() != 0,
+            Address::Unix(name) => !name.is_unnamed(),
+        })
     }
 
     /// Whether it listens already.
@@ -180,7 +207,8 @@ impl Listener {
         self.socket().is_listener().unwrap_or(false)
     }
 
-    /// Connections that have finished their handshake and wait to be accepted.
+    /// Connections that have finished their handshake and wait to be accepted. 0 where the kernel does
+    /// not say.
     pub(crate) fn waiting(&self) -> usize {
         self.gauge.waiting()
     }
@@ -190,17 +218,30 @@ impl Listener {
         Arc::clone(&self.gauge)
     }
 
+    /// At a stop: how many are to be accepted yet. They are those that wait now; a Unix listener of our
+    /// own is shut for all others, and then gives what it has.
+    pub(crate) fn last_call(&self) -> usize {
+        if self.transport != Transport::Unix || self.adopted {
+            return self.waiting();
+        }
+        self.shut();
+        MAX_BACKLOG as usize
+    }
+
     /// Ends it: peers that connect from here on are told so, even while a forked child holds a copy.
     pub(crate) fn close(self) {
         self.shut();
     }
 
-    /// The first half of it: nobody is let in any more. Wakes who waits for it, unless it was adopted.
+    /// The first half of it: nobody is let in any more, and a path is free for another server. Wakes who
+    /// waits for it, unless it was adopted.
     pub(crate) fn shut(&self) {
+        let file = self.file.lock().take();
+        drop(file);
         if !self.adopted {
             // A UDP server still answers what it has received.
             let how = match self.transport {
-                Transport::Tcp => Shutdown::Both,
+                Transport::Tcp | Transport::Unix => Shutdown::Both,
                 Transport::Udp => Shutdown::Read,
             };
             let _ = self.socket().shutdown(how);
@@ -221,8 +262,13 @@ impl AsFd for Listener {
 }
 
 /// Only "::" stands for both families, and only if it may.
-fn serves_both(address: SocketAddr, options: &SocketOptions) -> bool {
-    options.dual_stack && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+fn serves_both(address: &Address, options: &SocketOptions) -> bool {
+    let all = |address: SocketAddr| address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    options.dual_stack && address.as_ip().is_some_and(all)
+}
+
+fn is_loopback(address: &Address) -> bool {
+    address.as_ip().is_some_and(|address| address.ip().is_loopback())
 }
 
 fn check_adopted(
@@ -237,14 +283,22 @@ fn check_adopted(
     let (kind, name) = match transport {
         Transport::Tcp => (Type::STREAM, "TCP"),
         Transport::Udp => (Type::DGRAM, "UDP"),
+        Transport::Unix => (Type::STREAM, "Unix stream"),
     };
-    if socket.r#type().map_err(failed)? != kind || !matches!(domain, Domain::IPV4 | Domain::IPV6) {
+    let of_transport = match transport {
+        Transport::Unix => domain == Domain::UNIX,
+        Transport::Tcp | Transport::Udp => matches!(domain, Domain::IPV4 | Domain::IPV6),
+    };
+    if socket.r#type().map_err(failed)? != kind || !of_transport {
         return Err(Error::Value(format!("fd={number}: not a {name} socket")));
+    }
+    if transport == Transport::Unix {
+        options.check_unix()?;
     }
     if socket.peer_addr().is_ok() {
         return Err(Error::Value(format!("fd={number}: a connected socket cannot listen")));
     }
-    if transport == Transport::Tcp {
+    if transport != Transport::Udp {
         socket.set_nonblocking(true).map_err(failed)?;
     }
     options.apply(fd, transport).map_err(failed)

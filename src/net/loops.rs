@@ -13,12 +13,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::endpoint::{Endpoint, canonical};
+use super::endpoint::{Address, Endpoint};
 use super::service::Site;
+use super::socket_file::FileId;
+use super::unix::UnixName;
 use super::{registry, sys};
 
-/// A connection by its two addresses: the side that connects first.
-type Way = (SocketAddr, SocketAddr);
+/// A connection by its two addresses: the side that connects first. With a Unix socket the other one may
+/// have several names, and that of the side which connects is enough.
+type Way = (Address, Address);
+
+fn way(from: Address, to: Address) -> Way {
+    let to = if to.as_unix().is_some() { Address::Unix(UnixName::unnamed()) } else { to };
+    (from, to)
+}
 
 /// The connections that forwarders of this process have open, and through which forwarders each has
 /// come.
@@ -47,7 +55,7 @@ impl Hop {
 /// The forwarders of this process that a connection has come through on its way to us; none for one
 /// that comes from anywhere else.
 pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[Hop]> {
-    OPENED.lock().get(&(remote.address, local.address)).cloned().unwrap_or_default()
+    OPENED.lock().get(&way(remote.address, local.address)).cloned().unwrap_or_default()
 }
 
 /// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
@@ -67,8 +75,8 @@ impl Opening {
         trail: &[Hop],
         own: Hop,
     ) -> Opened {
-        let way = (local.address, reached(remote.address));
-        self.0.insert(way, trail.iter().copied().chain([own]).collect());
+        let way = way(local.address, reached(remote.address));
+        self.0.insert(way.clone(), trail.iter().copied().chain([own]).collect());
         Opened(way)
     }
 }
@@ -84,8 +92,15 @@ impl Drop for Opened {
 }
 
 /// What one connects with who asks for the unspecified address: this machine.
-pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
-    match canonical(address) {
+pub(crate) fn reached(address: Address) -> Address {
+    match address.canonical() {
+        Address::Ip(ip) => Address::Ip(reached_ip(ip)),
+        unix => unix,
+    }
+}
+
+fn reached_ip(address: SocketAddr) -> SocketAddr {
+    match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), v4.port())
         }
@@ -97,38 +112,52 @@ pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
 }
 
 /// Whether what connects to `target` comes to `site`, directly or through other servers of this process.
-pub(crate) fn leads_back(target: SocketAddr, site: &Site) -> bool {
+pub(crate) fn leads_back(target: &Address, site: &Site) -> bool {
     let mut seen = Vec::new();
-    let mut ahead = vec![reached(target)];
+    let mut ahead = vec![reached(target.clone())];
     while let Some(next) = ahead.pop() {
-        if is_at(next, site) {
+        if is_at(&next, site) {
             return true;
         }
         if !seen.contains(&next) {
+            ahead.extend(registry::beyond(&next).into_iter().map(|hop| reached(hop.address)));
             seen.push(next);
-            ahead.extend(registry::beyond(next).into_iter().map(|hop| reached(hop.address)));
         }
     }
     false
 }
 
 /// Whether what connects to `target` is accepted at `site`.
-pub(crate) fn is_at(target: SocketAddr, site: &Site) -> bool {
-    let own = site.local.address;
+pub(crate) fn is_at(target: &Address, site: &Site) -> bool {
+    match (&site.local.address, target) {
+        (Address::Ip(own), Address::Ip(target)) => is_at_ip(*target, *own, site.dual_stack),
+        // A file may have several names.
+        (Address::Unix(own), Address::Unix(target)) => {
+            own == target || FileId::of(own).is_some_and(|file| FileId::of(target) == Some(file))
+        }
+        _ => false,
+    }
+}
+
+fn is_at_ip(target: SocketAddr, own: SocketAddr, dual_stack: bool) -> bool {
     if own.port() != target.port() {
         return false;
     }
     match own.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => target.is_ipv4() && is_ours(target),
+        IpAddr::V4(ip) if ip.is_unspecified() => target.is_ipv4() && is_our_ip(target),
         IpAddr::V6(ip) if ip.is_unspecified() => {
-            (target.is_ipv6() || site.dual_stack) && is_ours(target)
+            (target.is_ipv6() || dual_stack) && is_our_ip(target)
         }
         ip => ip == target.ip(),
     }
 }
 
 /// Whether an address is one of this machine's: only such a one can be bound to.
-pub(crate) fn is_ours(mut address: SocketAddr) -> bool {
+pub(crate) fn is_ours(address: &Address) -> bool {
+    address.as_ip().is_none_or(is_our_ip)
+}
+
+fn is_our_ip(mut address: SocketAddr) -> bool {
     address.set_port(0);
-    address.ip().is_loopback() || UdpSocket::bind(reached(address)).is_ok()
+    address.ip().is_loopback() || UdpSocket::bind(reached_ip(address)).is_ok()
 }

@@ -30,6 +30,7 @@ pub mod service;
 pub mod services;
 mod shared;
 mod socket;
+mod socket_file;
 mod steps;
 pub mod stop;
 pub mod stream;
@@ -38,6 +39,7 @@ pub mod stream;
 pub mod sys;
 mod timers;
 pub mod trace;
+pub mod unix;
 pub mod wake;
 mod worker;
 

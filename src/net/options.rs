@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::endpoint::Transport;
+use super::error::{Error, Result};
 
 /// The deepest queue that makes sense: the kernel keeps it in 16 bits on some paths.
 pub(crate) const MAX_BACKLOG: u32 = 65_535;
@@ -34,6 +35,8 @@ pub struct SocketOptions {
     pub max_segment: Option<u32>,
     /// Whether "::" serves IPv4 too (IPV6_V6ONLY off).
     pub dual_stack: bool,
+    /// Permission bits of the file of a Unix listener; None leaves them to the umask.
+    pub mode: Option<u32>,
 }
 
 impl Default for SocketOptions {
@@ -49,6 +52,7 @@ impl Default for SocketOptions {
             receive_buffer: None,
             max_segment: None,
             dual_stack: true,
+            mode: None,
         }
     }
 }
@@ -57,7 +61,7 @@ impl SocketOptions {
     /// Sets what is set before bind or connect. Linux lets accepted sockets inherit all of it, so a
     /// listener is given its connections' options here, once, in place of one call a connection.
     ///
-    /// What is TCP's alone is not asked of UDP.
+    /// What is TCP's alone is not asked of the others. Unix sockets inherit nothing: each is given its own.
     pub(crate) fn apply(&self, fd: &impl AsFd, transport: Transport) -> io::Result<()> {
         let socket = SockRef::from(fd);
         let tcp = transport == Transport::Tcp;
@@ -78,6 +82,29 @@ impl SocketOptions {
         }
         if let Some(bytes) = self.max_segment.filter(|_| tcp) {
             socket.set_tcp_mss(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what was asked for and has no meaning on a Unix socket: an option that does nothing
+    /// would be a lie. `nodelay`, which is on by default, is what a Unix socket is anyway.
+    pub fn check_unix(&self) -> Result<()> {
+        let refuse = |field: &str, why: &str| {
+            Err(Error::Value(format!(
+                "SocketOptions({field}=…): {why}; a Unix socket has no such thing"
+            )))
+        };
+        if self.keepalive.is_some() {
+            return refuse("keepalive", "SO_KEEPALIVE probes the peers of TCP");
+        }
+        if self.linger.is_some() {
+            return refuse("linger", "SO_LINGER delays the close of TCP");
+        }
+        if self.max_segment.is_some() {
+            return refuse("max_segment", "TCP_MAXSEG is an option of TCP");
+        }
+        if self.reuse_port {
+            return refuse("reuse_port", "SO_REUSEPORT shares a port of TCP or UDP");
         }
         Ok(())
     }

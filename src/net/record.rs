@@ -8,9 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use once_cell::race::OnceBox;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Transport};
 use super::gauge::{Algorithm, Gauge, TcpInfo};
 use super::trace::{Direction, Event, Trace, TraceLimits};
+use super::unix::Credentials;
 
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -152,13 +153,13 @@ impl Far {
     /// Our side.
     #[must_use]
     pub fn local(&self) -> Endpoint {
-        self.local
+        self.local.clone()
     }
 
     /// Where it leads to.
     #[must_use]
     pub fn remote(&self) -> Endpoint {
-        self.remote
+        self.remote.clone()
     }
 
     /// What came in on it.
@@ -223,6 +224,8 @@ pub struct Record {
 struct Extra {
     trace: Option<Trace>,
     far: OnceLock<Box<Far>>,
+    /// Who the peer is; only Unix sockets know.
+    credentials: OnceLock<Credentials>,
 }
 
 impl Record {
@@ -258,6 +261,16 @@ impl Record {
         self
     }
 
+    /// The same, of a peer that the kernel vouches for.
+    pub(crate) fn with_credentials(self, credentials: Option<Credentials>) -> Self {
+        if let Some(credentials) = credentials {
+            let extra = self.extra.get_or_init(Box::default);
+            let again = extra.credentials.set(credentials);
+            debug_assert!(again.is_ok(), "said when the record is made");
+        }
+        self
+    }
+
     /// The connection's number in its server, from 1; a client's in its process.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -273,13 +286,25 @@ impl Record {
     /// Our side.
     #[must_use]
     pub fn local(&self) -> Endpoint {
-        self.local
+        self.local.clone()
+    }
+
+    /// How its bytes travel.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.local.transport
     }
 
     /// The peer's side.
     #[must_use]
     pub fn remote(&self) -> Endpoint {
-        self.remote
+        self.remote.clone()
+    }
+
+    /// The process at the other end of a Unix socket; None with any other transport.
+    #[must_use]
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.extra.get().and_then(|extra| extra.credentials.get()).copied()
     }
 
     /// When it was accepted, for durations.

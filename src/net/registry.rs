@@ -1,13 +1,14 @@
 //! The servers of this process that have a port, so that others can be told who holds it, and so
 //! that all can be stopped at once. Must never keep a server alive, nor be locked while one is called.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Address, Endpoint};
 use super::shared::Shared;
+use super::socket_file::FileId;
 use super::{loops, sys};
 
 static SERVERS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
@@ -38,19 +39,28 @@ pub(crate) fn all() -> Vec<Arc<Shared>> {
 }
 
 /// The server of this process, other than `asking`, that keeps `address` from being bound.
-pub(crate) fn holder(address: SocketAddr, asking: &Arc<Shared>) -> Option<Arc<Shared>> {
+pub(crate) fn holder(address: &Address, asking: &Arc<Shared>) -> Option<Arc<Shared>> {
+    let file = address.as_unix().and_then(FileId::of);
     all().into_iter().filter(|server| !Arc::ptr_eq(server, asking)).find(|server| {
-        server.address().is_some_and(|held| {
-            server.transport == asking.transport
-                && held.port() == address.port()
-                && address.port() != 0
-                && overlap(held.ip(), address.ip())
-        })
+        match (server.address(), address) {
+            (Some(Address::Ip(held)), Address::Ip(asked)) => {
+                server.transport == asking.transport
+                    && held.port() == asked.port()
+                    && held.port() != 0
+                    && overlap(held.ip(), asked.ip())
+            }
+            // A file may have several names; what it is tells whose it is.
+            (Some(Address::Unix(held)), Address::Unix(asked)) if !asked.is_abstract() => {
+                !held.is_abstract() && file.is_some() && server.file() == file
+            }
+            (Some(Address::Unix(held)), Address::Unix(asked)) => held == *asked,
+            _ => false,
+        }
     })
 }
 
 /// Where the server of this process that is reached at `address` passes connections on to.
-pub(crate) fn beyond(address: SocketAddr) -> Vec<Endpoint> {
+pub(crate) fn beyond(address: &Address) -> Vec<Endpoint> {
     let servers = all();
     let reached =
         |server: &&Arc<Shared>| server.site().is_some_and(|site| loops::is_at(address, &site));

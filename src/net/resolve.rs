@@ -2,7 +2,6 @@
 //! the resolver runs on a thread of its own that owns nothing but its result.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -10,17 +9,18 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::endpoint::{Target, canonical};
+use super::endpoint::{Address, Target};
 use super::error::{Error, Result};
 use super::sys::{self, PollFd, ResolverError};
 use super::wake::{EventFd, Waiter};
 
 struct Question {
-    answer: Mutex<Option<Result<Vec<SocketAddr>>>>,
+    answer: Mutex<Option<Result<Vec<Address>>>>,
     done: EventFd,
 }
 
-/// All addresses of a target, in the resolver's order. A number is its own address and asks nobody.
+/// All addresses of a target, in the resolver's order. A number is its own address and asks nobody, as
+/// is the name of a Unix socket.
 ///
 /// Blocks until the resolver answers, the deadline passes (`TimedOut`) or the waiter is interrupted;
 /// a resolver that is given up on ends by itself.
@@ -29,8 +29,8 @@ pub(crate) fn addresses(
     passive: bool,
     deadline: Option<Instant>,
     waiter: &mut dyn Waiter,
-) -> Result<Vec<SocketAddr>> {
-    if let Some(address) = target.numeric() {
+) -> Result<Vec<Address>> {
+    if let Some(address) = target.known() {
         return Ok(vec![address]);
     }
     let failed = |error: std::io::Error| Error::os("resolve", target.host(), &error);
@@ -54,20 +54,20 @@ pub(crate) fn addresses(
 pub(crate) fn ask(
     target: &Target,
     passive: bool,
-    then: impl FnOnce(Result<Vec<SocketAddr>>) + Send + 'static,
+    then: impl FnOnce(Result<Vec<Address>>) + Send + 'static,
 ) -> io::Result<()> {
     let (host, port) = (target.host().to_owned(), target.port());
     let spawn = || {
         thread::Builder::new().name("rsock-resolve".to_owned()).spawn(move || {
             then(match sys::getaddrinfo(Some(&host), None, passive) {
                 Ok(found) if found.is_empty() => Err(nothing(&host)),
-                Ok(mut found) => {
-                    for address in &mut found {
+                Ok(found) => Ok(found
+                    .into_iter()
+                    .map(|mut address| {
                         address.set_port(port);
-                        *address = canonical(*address);
-                    }
-                    Ok(found)
-                }
+                        Address::Ip(address).canonical()
+                    })
+                    .collect()),
                 Err(ResolverError { code, text }) => Err(Error::Resolve { host, code, text }),
             });
         })

@@ -11,7 +11,6 @@
 //! call that can wait.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::accept::{Acceptor, Taker, keep, start_worker};
 use super::datagram::{self, Port, strangers};
-use super::endpoint::{Endpoint, Target, Transport, display};
+use super::endpoint::{Address, Endpoint, Target, Transport};
 use super::error::{Error, Result};
 use super::gauge::Algorithm;
 use super::handoff::Handoff;
@@ -31,6 +30,7 @@ use super::listener::Listener;
 use super::options::SocketOptions;
 use super::service::{Datagrams, Shape};
 use super::shared::{Shared, Threads};
+use super::socket_file::clear_way;
 pub use super::steps::State;
 use super::steps::Steps;
 use super::stop::{Alive, Cause, StopReport};
@@ -128,9 +128,9 @@ impl Server {
     }
 
     /// The address it is, or was, bound to; `Error::State` before that.
-    pub fn address(&self) -> Result<SocketAddr> {
+    pub fn address(&self) -> Result<Address> {
         self.check_origin()?;
-        let bound = self.shared.steps.lock().bound;
+        let bound = self.shared.steps.lock().bound.clone();
         bound.ok_or_else(|| self.wrong("address", "it has none before bind()"))
     }
 
@@ -205,7 +205,7 @@ impl Server {
                 busy: true,
                 number: steps.number,
                 gauge: steps.gauge.clone(),
-                bound: steps.bound,
+                bound: steps.bound.clone(),
             }
         };
         let result = work(&mut taken);
@@ -273,6 +273,7 @@ impl Server {
             *steps = Steps::new();
             drop(steps);
             *self.shared.address.lock() = None;
+            *self.shared.file.lock() = None;
             if let Some(listener) = listener {
                 listener.close();
             }
@@ -289,16 +290,16 @@ impl Server {
         let listener = if let Some(fd) = self.config.fd {
             let listener = Listener::adopt(fd, self.config.transport, options)?;
             if listener.is_bound() {
-                self.check_external(listener.address()?)?;
+                self.check_external(&listener.address()?)?;
             }
             listener
         } else {
             let mut candidates =
                 resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
             for candidate in &candidates {
-                self.check_external(*candidate)?;
+                self.check_external(candidate)?;
             }
-            let listener = Listener::create(self.config.transport, candidates[0], options)?;
+            let listener = Listener::create(self.config.transport, &candidates[0], options)?;
             candidates.reverse();
             steps.candidates = candidates;
             listener
@@ -325,7 +326,7 @@ impl Server {
             }
             let candidates = resolve::addresses(to, true, None, waiter)?;
             for candidate in &candidates {
-                self.check_external(*candidate)?;
+                self.check_external(candidate)?;
             }
             steps.candidates = candidates;
             steps.candidates.reverse();
@@ -343,13 +344,13 @@ impl Server {
                 };
                 let options = &self.config.options;
                 // A name may have addresses of both families, and a caller another one in mind.
-                let result = if first.is_none() && listener.fits(address, options) {
+                let result = if first.is_none() && listener.fits(&address, options) {
                     Ok(())
                 } else {
-                    let new = Listener::create(self.config.transport, address, options);
+                    let new = Listener::create(self.config.transport, &address, options);
                     new.map(|new| listener = new)
                 };
-                match result.and_then(|()| self.bind_to(&listener, address, waiter)) {
+                match result.and_then(|()| self.bind_to(&listener, &address, waiter)) {
                     Ok(()) => break,
                     Err(error @ Error::Interrupted) => return Err(error),
                     Err(error) => first = first.or(Some(error)),
@@ -359,7 +360,8 @@ impl Server {
         let bound = listener.address()?;
         steps.number = listener.as_fd().as_raw_fd();
         steps.gauge = Some(listener.gauge());
-        steps.bound = Some(bound);
+        steps.bound = Some(bound.clone());
+        *self.shared.file.lock() = listener.file();
         *self.shared.address.lock() = Some(bound);
         registry::add(&self.shared);
         if self.config.transport == Transport::Udp {
@@ -370,24 +372,28 @@ impl Server {
         Ok(())
     }
 
-    /// Binds; where a server of this process holds the port, waits for one that is just ending and
-    /// names one that is not.
+    /// Binds; where a server of this process holds the address, waits for one that is just ending and
+    /// names one that is not. A Unix socket's stale file is replaced.
     fn bind_to(
         &self,
         listener: &Listener,
-        address: SocketAddr,
+        address: &Address,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let deadline = Instant::now() + PREDECESSOR;
         let mut again = true;
         loop {
-            let error = match listener.bind(address) {
+            let error = match listener.bind(address, &self.config.options) {
                 Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
                 result => return result,
             };
             match self.holder(address) {
                 Some(holder) if holder.stop.has_begun() && Instant::now() < deadline => {
                     holder.wait(Some(deadline), waiter)?;
+                }
+                None if Instant::now() < deadline && address.as_unix().is_some() => {
+                    let name = address.as_unix().expect("seen above");
+                    clear_way(name, deadline, waiter)?;
                 }
                 // One that held it may have ended between the two calls.
                 None if again => again = false,
@@ -397,7 +403,7 @@ impl Server {
     }
 
     /// The other server of this process that has the address.
-    fn holder(&self, address: SocketAddr) -> Option<Arc<Shared>> {
+    fn holder(&self, address: &Address) -> Option<Arc<Shared>> {
         registry::holder(address, &self.shared)
     }
 
@@ -405,7 +411,8 @@ impl Server {
         let listener = steps.listener.as_ref().expect("bound");
         listener.listen(backlog.or(self.config.options.backlog)).map_err(|error| {
             let taken = error.raw() == Some(libc::EADDRINUSE);
-            let holder = steps.bound.filter(|_| taken).and_then(|bound| self.holder(bound));
+            let bound = steps.bound.as_ref().filter(|_| taken);
+            let holder = bound.and_then(|bound| self.holder(bound));
             name_holder(error, holder.as_deref())
         })?;
         steps.state = State::Listening;
@@ -413,11 +420,12 @@ impl Server {
     }
 
     fn do_start(&self, steps: &mut Steps, waiter: &mut dyn Waiter) -> Result<()> {
-        let bound = steps.bound.expect("listening");
-        let failed = |error: std::io::Error| Error::os("start", display(&bound), &error);
+        let bound = steps.bound.clone().expect("listening");
+        let failed = |error: std::io::Error| Error::os("start", &bound, &error);
         let shape = self.prepare(waiter).inspect_err(|_| {
             // Whatever it says, the caller starts again from nothing.
             *self.shared.address.lock() = None;
+            *self.shared.file.lock() = None;
             if let Some(listener) = steps.listener.take() {
                 listener.close();
             }
@@ -445,7 +453,7 @@ impl Server {
             let _ = self.shared.algorithm.set(algorithm);
         }
         let mut workers = Vec::new();
-        let result = self.start_threads(&shape, listener, bound, bell, &mut workers);
+        let result = self.start_threads(&shape, listener, &bound, bell, &mut workers);
         if let Err(error) = result {
             // The listener is closed by now. The workers that did start are seen off, so that the caller
             // may start anew.
@@ -485,7 +493,7 @@ impl Server {
         &self,
         shape: &Shape,
         listener: Listener,
-        bound: SocketAddr,
+        bound: &Address,
         bell: Arc<EventFd>,
         workers: &mut Vec<Arc<Inbox>>,
     ) -> io::Result<()> {
@@ -508,7 +516,7 @@ impl Server {
                 Taker::Workers(Arc::clone(service), workers.clone())
             }
         };
-        let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound, bell, taker);
+        let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound.clone(), bell, taker);
         shared.spawn(name, move || acceptor.run())
     }
 
@@ -516,33 +524,35 @@ impl Server {
     fn start_ports(
         &self,
         listener: Listener,
-        bound: SocketAddr,
+        bound: &Address,
         service: &Arc<dyn Datagrams>,
     ) -> io::Result<()> {
+        let local =
+            bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         let mut listeners = vec![listener];
         for _ in 1..self.config.workers.unwrap_or(1) {
             let failed =
                 |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
             let another = Listener::create(Transport::Udp, bound, &self.config.options);
             let another = another.map_err(failed)?;
-            another.bind(bound).map_err(failed)?;
+            another.bind(bound, &self.config.options).map_err(failed)?;
             listeners.push(another);
         }
         for (number, listener) in listeners.into_iter().enumerate() {
-            let port = Port::new(listener, bound)?;
+            let port = Port::new(listener, local)?;
             datagram::start_worker(&self.shared, service, port, number)?;
         }
         Ok(())
     }
 
     /// Strangers may be lied about by their addresses: a UDP server has to be told to answer them.
-    fn check_external(&self, address: SocketAddr) -> Result<()> {
-        let reachable = self.config.transport == Transport::Udp && !strangers::is_loopback(address);
+    fn check_external(&self, address: &Address) -> Result<()> {
+        let far = |address| !strangers::is_loopback(address);
+        let reachable = self.config.transport == Transport::Udp && address.as_ip().is_some_and(far);
         if reachable && !self.config.allow_external {
             return Err(Error::Value(format!(
-                "bind {}: a UDP server outside the loopback can be made to answer forged senders; \
-                 allow_external=True says that it may",
-                display(&address)
+                "bind {address}: a UDP server outside the loopback can be made to answer forged senders; \
+                 allow_external=True says that it may"
             )));
         }
         Ok(())
@@ -556,8 +566,8 @@ impl Server {
     ) -> Result<Arc<Stream>> {
         self.check_origin()?;
         let over = || self.wrong("accept", "there is nothing to accept");
-        let bound = self.shared.steps.lock().bound.ok_or_else(over)?;
-        Handoff::accept(&self.shared, bound, deadline, waiter)?.ok_or_else(over)
+        let bound = self.shared.steps.lock().bound.clone().ok_or_else(over)?;
+        Handoff::accept(&self.shared, &bound, deadline, waiter)?.ok_or_else(over)
     }
 
     /// What the threads of the caller's take their connections from: only with `Shape::Handler`.
@@ -649,7 +659,7 @@ impl Neighbour {
             std::mem::forget(shared);
             return None;
         }
-        shared.address().filter(|_| !shared.has_ended()).map(Endpoint::tcp)
+        shared.address().filter(|_| !shared.has_ended()).map(Endpoint::stream)
     }
 }
 
@@ -735,7 +745,7 @@ pub fn stop_all(
 fn name_holder(mut error: Error, holder: Option<&Shared>) -> Error {
     if let (Error::Os { hint, .. }, Some(holder)) = (&mut error, holder) {
         *hint = format!(
-            "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the port",
+            "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the address",
             holder.name
         );
     }

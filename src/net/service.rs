@@ -22,7 +22,7 @@ pub enum Leg {
 }
 
 /// Who a session is opened for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// The connection's number in its server, from 1.
     pub id: u64,
@@ -49,7 +49,7 @@ impl<E: std::error::Error> From<E> for SessionError {
 pub type Heard<T = ()> = std::result::Result<T, SessionError>;
 
 /// Where a server listens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Site {
     /// Its own address, an unspecified one where it takes connections to all of the machine's.
     pub local: Endpoint,

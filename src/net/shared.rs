@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::datagram::Ports;
-use super::endpoint::{Endpoint, Transport, canonical};
+use super::endpoint::{Address, Endpoint, Transport, canonical};
 use super::error::Result;
 use super::fork::Origin;
 use super::gauge::Algorithm;
@@ -24,6 +24,7 @@ use super::options::SocketOptions;
 use super::pipe::Allowance;
 use super::server::Config;
 use super::service::{Service, Site};
+use super::socket_file::FileId;
 use super::steps::{State, Steps};
 use super::stop::{Alive, Asked, Cause, Owner, Stop, StopReport};
 use super::sys::{self, PollFd};
@@ -53,7 +54,9 @@ pub(crate) struct Shared {
     pub(super) bell: Mutex<Option<Arc<EventFd>>>,
     pub(crate) most_workers: usize,
     pub(super) drain: Duration,
-    pub(super) address: Mutex<Option<SocketAddr>>,
+    pub(super) address: Mutex<Option<Address>>,
+    /// Which file that address is, of a Unix socket.
+    pub(super) file: Mutex<Option<FileId>>,
     /// What it serves with, while it does.
     pub(super) service: Mutex<Option<Arc<dyn Service>>>,
     admitted: AtomicUsize,
@@ -100,6 +103,7 @@ impl Shared {
             drain: config.drain,
             address: Mutex::new(None),
             service: Mutex::new(None),
+            file: Mutex::new(None),
             admitted: AtomicUsize::new(0),
             hosts: Mutex::new(HashMap::new()),
             most_admitted: AtomicUsize::new(usize::MAX),
@@ -112,13 +116,18 @@ impl Shared {
     }
 
     /// The address it is bound to; None before that and after its end.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        *self.address.lock()
+    pub(crate) fn address(&self) -> Option<Address> {
+        self.address.lock().clone()
+    }
+
+    /// Which file that is, of a Unix socket.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        *self.file.lock()
     }
 
     /// Where it listens; None as with `address`.
     pub(crate) fn site(&self) -> Option<Site> {
-        let local = Endpoint::tcp(self.address()?);
+        let local = Endpoint::stream(self.address()?);
         Some(Site { local, dual_stack: self.options.dual_stack })
     }
 
@@ -147,7 +156,8 @@ impl Shared {
         self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
-    /// Takes one of the places that the host of a peer has; false where it has them all.
+    /// Takes one of the places that the host of a peer has; false where it has them all. Unix sockets
+    /// know no hosts.
     pub(crate) fn enter_host(&self, peer: Option<SocketAddr>) -> bool {
         let (Some(most), Some(peer)) = (self.limits.per_host, peer) else { return true };
         let mut hosts = self.hosts.lock();
@@ -179,7 +189,9 @@ impl Shared {
 
     /// Gives the place of a peer back, and tells the accept thread where it waits for one.
     pub(crate) fn leave(&self, peer: &Endpoint) {
-        self.leave_host(peer.address);
+        if let Some(address) = peer.address.as_ip() {
+            self.leave_host(address);
+        }
         self.admitted.fetch_sub(1, SeqCst);
         if self.room_wanted.load(SeqCst)
             && self.room_wanted.swap(false, SeqCst)

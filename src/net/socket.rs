@@ -23,10 +23,11 @@ impl Socket {
     /// Opens a socket for a family, close-on-exec and blocking: socket(2).
     pub(crate) fn open(transport: Transport, domain: socket2::Domain) -> io::Result<Self> {
         let (kind, protocol) = match transport {
-            Transport::Tcp => (Type::STREAM, Protocol::TCP),
-            Transport::Udp => (Type::DGRAM, Protocol::UDP),
+            Transport::Tcp => (Type::STREAM, Some(Protocol::TCP)),
+            Transport::Udp => (Type::DGRAM, Some(Protocol::UDP)),
+            Transport::Unix => (Type::STREAM, None),
         };
-        Ok(Self::new(Raw::new(domain, kind, Some(protocol))?))
+        Ok(Self::new(Raw::new(domain, kind, protocol)?))
     }
 
     pub(crate) fn options(&self) -> SockRef<'_> {
@@ -45,6 +46,13 @@ impl Socket {
             // A child's copy would keep the connection open; this ends it whatever copies exist.
             let _ = sys::disconnect(self.as_fd());
         }
+    }
+
+    /// Makes another socket's number one of this: dup3(2). This one's own number is closed, and nothing but
+    /// that, for the connection goes on.
+    pub(crate) fn replace(mut self, other: &Self) -> io::Result<()> {
+        let own = self.0.take().expect("only into_number and drop empty it, and both consume");
+        sys::replace(own.as_fd(), other.as_fd())
     }
 
     /// Gives the number away; nothing is sent.

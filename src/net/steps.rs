@@ -1,10 +1,10 @@
 //! The steps of a server's socket before its threads have it, and the states they lead to. Must never
 //! take a step itself: `server` does.
 
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use super::endpoint::Address;
 use super::gauge::Gauge;
 use super::listener::Listener;
 
@@ -48,14 +48,14 @@ pub(super) struct Steps {
     pub(super) state: State,
     pub(super) listener: Option<Listener>,
     /// Addresses of the name that were not tried yet.
-    pub(super) candidates: Vec<SocketAddr>,
+    pub(super) candidates: Vec<Address>,
     /// A step is under way, without the lock: it may have to wait.
     pub(super) busy: bool,
     /// The number, for `fileno`, while the accept thread owns the listener.
     pub(super) number: RawFd,
     /// The same for `waiting`.
     pub(super) gauge: Option<Arc<Gauge>>,
-    pub(super) bound: Option<SocketAddr>,
+    pub(super) bound: Option<Address>,
 }
 
 impl Steps {

@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use super::endpoint::Address;
+use super::unix::UnixName;
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -24,19 +27,43 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
 pub(crate) fn accept(
     listener: BorrowedFd<'_>,
     nonblocking: bool,
-) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+) -> io::Result<(OwnedFd, Option<Address>)> {
     let mut flags = libc::SOCK_CLOEXEC;
     if nonblocking {
         flags |= libc::SOCK_NONBLOCK;
     }
-    let mut peer = Name::room();
+    // SAFETY: sockaddr_storage is plain old data for which all zeroes is a valid value.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: the storage outlives the call and `length` tells its true size.
     let fd = check(unsafe {
-        libc::accept4(listener.as_raw_fd(), (&raw mut peer.raw).cast(), &raw mut peer.length, flags)
+        libc::accept4(listener.as_raw_fd(), (&raw mut storage).cast(), &raw mut length, flags)
     })?;
     // SAFETY: the kernel just handed out this number; nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok((fd, peer.address()))
+    let peer = if i32::from(storage.ss_family) == libc::AF_UNIX {
+        Some(Address::Unix(unix_name(&storage, length as usize)))
+    } else {
+        // SAFETY: the storage is larger than a sockaddr_in6, and as much aligned; all its bytes are set.
+        let raw = unsafe { *(&raw const storage).cast() };
+        Name { raw, length }.address().map(Address::Ip)
+    };
+    Ok((fd, peer))
+}
+
+/// The name in a sockaddr_un of `length` bytes.
+fn unix_name(storage: &libc::sockaddr_storage, length: usize) -> UnixName {
+    // SAFETY: the storage is larger than a sockaddr_un, and as much aligned; all its bytes are set.
+    let address: &libc::sockaddr_un = unsafe { &*(&raw const *storage).cast() };
+    let length = length.saturating_sub(mem::offset_of!(libc::sockaddr_un, sun_path));
+    let path = &address.sun_path[..length.min(address.sun_path.len())];
+    let bytes: Vec<u8> = path.iter().map(|&byte| byte as u8).collect();
+    // A path has a NUL behind it; an abstract name begins with one, and may have more of them.
+    let end = match bytes.first() {
+        None | Some(0) => bytes.len(),
+        Some(_) => bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len()),
+    };
+    UnixName::of_kernel(&bytes[..end])
 }
 
 /// recv(2). The caller's flags are taken as they are.
@@ -593,6 +620,18 @@ pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// getsockname(2) of a number that is the caller's: only to look at it. None where it is no socket of a
+/// family that we know.
+#[must_use]
+pub fn address_of(number: RawFd) -> Option<Address> {
+    // SAFETY: F_GETFD only asks.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
+    // SAFETY: the number is open, and is used for one call; should another thread close it meanwhile,
+    // that call fails or tells of another socket.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    Address::from_raw(&socket2::SockRef::from(&fd).local_addr().ok()?)
+}
+
 /// close(2) of a bare number, for the child of a fork, where its owner is never dropped.
 /// Async-signal-safe.
 pub(crate) fn close_number(number: RawFd) {
@@ -807,6 +846,14 @@ pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
     // SAFETY: FIONREAD writes one int.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// flock(2) for us alone, without waiting: EWOULDBLOCK where somebody has it. Held until the last copy
+/// of the descriptor is closed.
+pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers are involved.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(())
 }
 
 /// prctl(PR_SET_NAME): what the calling thread is called by debuggers and in /proc, at most 15 bytes.

@@ -1,20 +1,23 @@
 //! Python's arguments as the engine's types, checked once. Must never open anything, nor ask a
 //! resolver; every error names the value.
 
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use super::buffer::Source;
 use super::error::exception;
-use crate::net::endpoint::{Target, Transport, host_text, port_named};
+use crate::net::endpoint::{Address, Target, Transport, host_text, port_named};
 use crate::net::limits::{Limits, Overflow};
 use crate::net::options::SocketOptions;
 use crate::net::trace::TraceLimits;
+use crate::net::unix::UnixName;
 
 /// A value as a message shows it, cut where it is long.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
@@ -52,6 +55,70 @@ fn host_name(value: &Bound<'_, PyAny>) -> PyResult<String> {
         Err(_) => Err(PyValueError::new_err(format!(
             "host {}: not a name that IDNA can write",
             shown(value)
+        ))),
+    }
+}
+
+/// The path of a Unix socket as `socket` takes it: str, bytes or os.PathLike, a NUL at its start being an
+/// abstract name.
+pub(super) fn path(value: &Bound<'_, PyAny>) -> PyResult<UnixName> {
+    let py = value.py();
+    let wanted = "a path: str, bytes or os.PathLike";
+    let plain = py.import("os")?.call_method1("fspath", (value,));
+    let plain = plain.map_err(|_| wrong_type("path", wanted, value))?;
+    let name = if let Ok(bytes) = plain.cast::<PyBytes>() {
+        UnixName::new(bytes.as_bytes())
+    } else {
+        // As os.fsencode: what a path of the system cannot hold is a lone surrogate.
+        let text: OsString = plain
+            .extract()
+            .map_err(|_| PyValueError::new_err(format!("path {}: not valid text", shown(value))))?;
+        UnixName::new(text.as_bytes())
+    };
+    name.map_err(|error| exception(py, error))
+}
+
+/// What a call names as a transport; None where it says nothing.
+pub(super) fn transport(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Transport>> {
+    let Some(value) = value else { return Ok(None) };
+    match text("transport", value)?.as_str() {
+        "tcp" => Ok(Some(Transport::Tcp)),
+        "udp" => Ok(Some(Transport::Udp)),
+        "unix" => Ok(Some(Transport::Unix)),
+        _ => Err(PyValueError::new_err(format!(
+            "transport {}: must be 'tcp', 'udp' or 'unix'",
+            shown(value)
+        ))),
+    }
+}
+
+/// The Unix socket that a call asks for by `path=` or by its transport: Some(None) is one without a path,
+/// None another transport. `others` are arguments that would be a second transport beside a path.
+pub(super) fn unix(
+    path_: Option<&Bound<'_, PyAny>>,
+    transport_: Option<Transport>,
+    others: &[(&str, Option<&Bound<'_, PyAny>>)],
+) -> PyResult<Option<Option<UnixName>>> {
+    let Some(value) = path_ else {
+        return Ok((transport_ == Some(Transport::Unix)).then_some(None));
+    };
+    let name = path(value)?;
+    let other = others.iter().find_map(|(name, other)| Some((name, other.as_ref()?)));
+    if let Some((other, given)) = other {
+        return Err(PyValueError::new_err(format!(
+            "path={} and {other}={} are two transports; give path= alone for a Unix socket, or a host and a \
+             port for TCP",
+            shown(value),
+            shown(given)
+        )));
+    }
+    match transport_ {
+        None | Some(Transport::Unix) => Ok(Some(Some(name))),
+        Some(transport_) => Err(PyValueError::new_err(format!(
+            "path={} and transport='{}' are two transports; give path= alone for a Unix socket, or a host \
+             and a port",
+            shown(value),
+            transport_.name()
         ))),
     }
 }
@@ -115,6 +182,20 @@ pub(super) fn address(value: &Bound<'_, PyAny>) -> PyResult<Target> {
     Target::new(&host, number).map_err(|error| exception(value.py(), error))
 }
 
+/// Where to connect or to listen, as `socket` has it: a pair, or the path of a Unix socket.
+pub(super) fn destination(value: &Bound<'_, PyAny>) -> PyResult<Target> {
+    if value.is_instance_of::<PyTuple>() {
+        return address(value);
+    }
+    let is_path = value.is_instance_of::<PyString>()
+        || value.is_instance_of::<PyBytes>()
+        || value.hasattr("__fspath__")?;
+    if is_path {
+        return path(value).map(Target::unix);
+    }
+    Err(wrong_type("address", "a (host, port) pair, or the path of a Unix socket", value))
+}
+
 /// An address that is all numbers, for `source_address`.
 pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
     // ("", port), as socket.create_connection takes it: any address of IPv4.
@@ -132,21 +213,39 @@ pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
     })
 }
 
-/// An address as `socket` gives them: a pair, or four for IPv6.
+/// An address as `socket` gives them: a pair, or four for IPv6; a path as str, an abstract name as bytes.
 pub(super) fn socket_address<'py>(
     py: Python<'py>,
-    address: &SocketAddr,
-) -> PyResult<Bound<'py, PyTuple>> {
-    let host = host_text(address);
+    address: &Address,
+) -> PyResult<Bound<'py, PyAny>> {
+    let tuple = match address {
+        Address::Ip(address @ SocketAddr::V4(_)) => {
+            (host_text(address), address.port()).into_pyobject(py)
+        }
+        Address::Ip(address @ SocketAddr::V6(v6)) => {
+            (host_text(address), v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py)
+        }
+        Address::Unix(name) if name.is_abstract() => {
+            return Ok(PyBytes::new(py, name.bytes()).into_any());
+        }
+        Address::Unix(_) => return user_address(py, address),
+    };
+    tuple.map(Bound::into_any)
+}
+
+/// An address as users read it: always a pair, or the name of a Unix socket as str.
+pub(super) fn user_address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     match address {
-        SocketAddr::V4(_) => (host, address.port()).into_pyobject(py),
-        SocketAddr::V6(v6) => (host, v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py),
+        Address::Ip(address) => {
+            (host_text(address), address.port()).into_pyobject(py).map(Bound::into_any)
+        }
+        Address::Unix(name) => name_text(py, name).map(Bound::into_any),
     }
 }
 
-/// An address as a pair, as users read it.
-pub(super) fn pair<'py>(py: Python<'py>, address: &SocketAddr) -> PyResult<Bound<'py, PyTuple>> {
-    (host_text(address), address.port()).into_pyobject(py)
+/// The name of a Unix socket as str, as os.fsdecode: empty where it has none.
+pub(super) fn name_text<'py>(py: Python<'py>, name: &UnixName) -> PyResult<Bound<'py, PyString>> {
+    OsStr::from_bytes(name.bytes()).into_pyobject(py).map_err(Into::into)
 }
 
 /// Seconds as Python gives them; None is for ever. More than the kernel's clocks hold (292 years of
@@ -224,24 +323,7 @@ pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| Instant::now().checked_add(timeout))
 }
 
-/// The transport of a call; None is the default.
-pub(super) fn transport(
-    transport: Option<&Bound<'_, PyAny>>,
-    path: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Transport> {
-    unbuilt("path", "None", path, |_| Ok(false))?;
-    let Some(value) = transport else { return Ok(Transport::Tcp) };
-    match text("transport", value)?.as_str() {
-        "tcp" => Ok(Transport::Tcp),
-        "udp" => Ok(Transport::Udp),
-        _ => Err(PyValueError::new_err(format!(
-            "transport {}: must be 'tcp' or 'udp'",
-            shown(value)
-        ))),
-    }
-}
-
-/// The same, where it is one that may not be given: False then.
+/// A bool, and nothing that is merely true or false: False where it is not given.
 pub(super) fn flag(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     value.map_or(Ok(false), |value| boolean(name, value))
 }
@@ -321,6 +403,7 @@ struct OptionsFields {
     receive_buffer: Option<usize>,
     max_segment: Option<u32>,
     dual_stack: bool,
+    mode: Option<u32>,
 }
 
 /// The engine's options from `rsock.SocketOptions`.
@@ -337,6 +420,7 @@ pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions
         receive_buffer: fields.receive_buffer,
         max_segment: fields.max_segment,
         dual_stack: fields.dual_stack,
+        mode: fields.mode,
     })
 }
 

@@ -12,6 +12,7 @@ use super::error::exception;
 use super::stream::Stream;
 use super::wait::Attached;
 use crate::net;
+use crate::net::endpoint::{Target, Transport};
 
 /// How long a wait may spin, at most: beyond that it only burns a CPU.
 const MOST_SPIN: f64 = 0.01;
@@ -39,8 +40,22 @@ impl Client {
         source_address: Option<Bound<'py, PyAny>>,
         spin: f64,
     ) -> PyResult<PyClassInitializer<Self>> {
-        let transport = args::transport(transport.as_ref(), path.as_ref())?;
+        let transport = args::transport(transport.as_ref())?;
+        let others = [
+            ("host", host.as_ref()),
+            ("port", port.as_ref()),
+            ("source_address", source_address.as_ref()),
+        ];
+        let unix = args::unix(path.as_ref(), transport, &others)?;
+        if let (Some(_), Some((name, _))) =
+            (&unix, others.iter().find(|(_, other)| other.is_some()))
+        {
+            return Err(PyValueError::new_err(format!(
+                "{name}= is for TCP and UDP, and transport='unix' is neither; give path= in its place"
+            )));
+        }
         let target = match (&host, &port) {
+            _ if unix.is_some() => unix.clone().flatten().map(Target::unix),
             (Some(host), None) if host.is_instance_of::<PyTuple>() => {
                 Some(args::target(host, None)?)
             }
@@ -72,6 +87,10 @@ impl Client {
             )));
         }
         let spin = Duration::from_secs_f64(spin);
+        let transport = match unix {
+            Some(_) => Transport::Unix,
+            None => transport.unwrap_or(Transport::Tcp),
+        };
         let inner = net::stream::Stream::new(transport, timeout, options, source, spin)
             .map_err(|error| exception(py, error))?;
         if let Some(target) = target {

@@ -226,13 +226,13 @@ impl Pool {
     }
 }
 
-/// A connection with the peer's address as a pair: what `accept` returns.
+/// A connection with the peer's address, a pair or a path: what `accept` returns.
 pub(super) fn accepted<'py>(
     py: Python<'py>,
     stream: Arc<net::stream::Stream>,
     server: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let remote = stream.record().map(|record| record.remote().address);
-    let address = remote.map(|remote| args::pair(py, &remote)).transpose()?;
+    let address = remote.map(|remote| args::user_address(py, &remote)).transpose()?;
     (connection(py, stream, server)?, address).into_pyobject(py)
 }

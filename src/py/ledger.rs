@@ -8,7 +8,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList};
 
-use super::args::{self, deadline, timeout, whole};
+use super::args::{self, deadline, timeout, user_address, whole};
 use super::error::exception;
 use super::process::object;
 use super::tcp_info::tcp_info;
@@ -18,6 +18,7 @@ use crate::net::Origin;
 use crate::net::endpoint::Endpoint;
 use crate::net::record::{ClosedBy, Role};
 use crate::net::trace::Direction;
+use crate::net::unix::Credentials;
 
 /// A server's account of its connections: those that are open, the last ones that were, and totals
 /// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
@@ -264,7 +265,7 @@ fn direction(direction: Direction) -> &'static str {
 fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
     let fields = PyDict::new(py);
     fields.set_item("transport", endpoint.transport.name())?;
-    fields.set_item("address", (endpoint.host(), endpoint.address.port()))?;
+    fields.set_item("address", user_address(py, &endpoint.address)?)?;
     object(py, "Endpoint", &fields)
 }
 
@@ -285,10 +286,22 @@ impl Record {
         }
     }
 
-    /// How its bytes travel: "tcp" or "udp".
+    /// How its bytes travel: "tcp", "udp" or "unix".
     #[getter]
     fn transport(&self) -> &'static str {
-        self.inner.local().transport.name()
+        self.inner.transport().name()
+    }
+
+    /// The process at the other end of a Unix socket, as the kernel vouches for it: a PeerCredentials of
+    /// pid, uid and gid (SO_PEERCRED, unix(7)). None with any other transport.
+    #[getter]
+    fn peer_credentials<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(Credentials { pid, uid, gid }) = self.inner.credentials() else { return Ok(None) };
+        let fields = PyDict::new(py);
+        fields.set_item("pid", pid)?;
+        fields.set_item("uid", uid)?;
+        fields.set_item("gid", gid)?;
+        object(py, "PeerCredentials", &fields).map(Some)
     }
 
     /// The server's side, an Endpoint.

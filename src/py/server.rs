@@ -21,11 +21,15 @@ use super::process::object;
 use super::service::{Echo, Handler, Service};
 use super::wait::Attached;
 use crate::net;
-use crate::net::endpoint::{Target, Transport, host_text};
+use crate::net::endpoint::{Address, Target, Transport, host_text};
 use crate::net::error::Error;
+use crate::net::limits::Limits;
+use crate::net::options::SocketOptions;
 use crate::net::server::{Config, State};
 use crate::net::service::Shape;
 use crate::net::stop::{Cause, StopReport};
+use crate::net::sys::address_of;
+use crate::net::unix::UnixName;
 
 /// More workers than any machine has CPUs for would only be a mistyped number.
 const MOST_WORKERS: i64 = 1024;
@@ -97,6 +101,15 @@ impl Server {
         self.here(py).map(net::server::Server::neighbour)
     }
 
+    /// The address it is, or was, bound to; None before that.
+    fn bound(&self, py: Python<'_>) -> PyResult<Option<Address>> {
+        match self.here(py)?.address() {
+            Ok(address) => Ok(Some(address)),
+            Err(Error::State { .. }) => Ok(None),
+            Err(error) => Err(exception(py, error)),
+        }
+    }
+
     fn stopped<'py>(
         &self,
         py: Python<'py>,
@@ -108,6 +121,62 @@ impl Server {
         let stopped = Attached::run(py, |waiter| inner.stop(drain, cause, waiter))?;
         report(py, &stopped)
     }
+}
+
+/// Where to listen, when that is no host and port: a path, or what a descriptor of the caller's is.
+fn place(
+    py: Python<'_>,
+    path: Option<UnixName>,
+    fd: Option<RawFd>,
+    transport: Option<Transport>,
+) -> PyResult<Target> {
+    let found = fd.and_then(address_of);
+    match (path, found) {
+        (Some(name), _) => Ok(Target::unix(name)),
+        (None, Some(Address::Unix(name))) if transport.is_none_or(|it| it == Transport::Unix) => {
+            Ok(Target::unix(name))
+        }
+        (None, _) if transport == Some(Transport::Unix) => Err(PyValueError::new_err(match fd {
+            Some(fd) => format!("fd={fd} and transport='unix': it is no Unix socket"),
+            None => "transport='unix' needs a path: path='/tmp/x.sock'".to_owned(),
+        })),
+        (None, Some(Address::Unix(_))) => Err(PyValueError::new_err(format!(
+            "fd={} and transport='{}': it is a Unix socket",
+            fd.unwrap_or(-1),
+            transport.map_or("tcp", Transport::name)
+        ))),
+        // What else it is, `create` finds out.
+        (None, _) => Target::new("127.0.0.1", 0).map_err(|error| exception(py, error)),
+    }
+}
+
+/// Refuses what was asked for and has no meaning on the transport.
+fn check_transport(
+    target: &Target,
+    fd: Option<RawFd>,
+    options: &SocketOptions,
+    limits: &Limits,
+) -> Result<(), Error> {
+    let refuse = |text: &str| Err(Error::Value(text.to_owned()));
+    if let Some(name) = target.as_unix() {
+        options.check_unix()?;
+        if limits.per_host.is_some() {
+            return refuse("Limits(per_host=…): the peers of a Unix socket have no hosts");
+        }
+        if options.mode.is_some() && name.is_abstract() {
+            return refuse("SocketOptions(mode=…): an abstract name has no file");
+        }
+    } else if options.mode.is_some() {
+        return refuse(
+            "SocketOptions(mode=…): the permissions of a Unix socket's file; TCP has none",
+        );
+    }
+    if options.mode.is_some() && fd.is_some() {
+        return refuse(
+            "SocketOptions(mode=…): the file of a socket given by fd= is not ours to change",
+        );
+    }
+    Ok(())
 }
 
 fn named(cause: &str) -> PyResult<Cause> {
@@ -151,7 +220,9 @@ impl Server {
         name: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let transport = args::transport(transport.as_ref(), path.as_ref())?;
+        let transport = args::transport(transport.as_ref())?;
+        let others = [("host", host.as_ref()), ("port", port.as_ref()), ("fd", fd.as_ref())];
+        let unix = args::unix(path.as_ref(), transport, &others)?;
         unbuilt("faults", "()", faults.as_ref(), |value| value.len().map(|length| length == 0))?;
         unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
         let allow_external = args::flag("allow_external", allow_external.as_ref())?;
@@ -160,14 +231,16 @@ impl Server {
                 "fd= is a listener with an address of its own; give no host and port with it",
             ));
         }
+        let fd = fd.map(|fd| whole("fd", &fd, 0, i64::from(RawFd::MAX))).transpose()?;
+        let fd = fd.map(|fd| fd as RawFd);
         let target = match &host {
+            _ if unix.is_some() || fd.is_some() => place(py, unix.flatten(), fd, transport)?,
             Some(host) => args::target(host, port.as_ref())?,
             None => {
                 let port = port.as_ref().map_or(Ok(0), args::port)?;
                 Target::new("127.0.0.1", port).map_err(|error| exception(py, error))?
             }
         };
-        let fd = fd.map(|fd| whole("fd", &fd, 0, i64::from(RawFd::MAX))).transpose()?;
         let workers =
             workers.map(|workers| whole("workers", &workers, 1, MOST_WORKERS)).transpose()?;
         let history =
@@ -180,28 +253,35 @@ impl Server {
         let service = self::service(py, service)?;
         let on_error = self::on_error(py, on_error)?;
         let socket_options = args::socket_options(&options)?;
+        let engine_limits = args::limits(&limits)?;
+        check_transport(&target, fd, &socket_options, &engine_limits)
+            .map_err(|error| exception(py, error))?;
         if socket_options.linger.is_some_and(|linger| !linger.is_zero()) {
             return Err(PyValueError::new_err(
                 "SocketOptions(linger=…) above 0 makes close() wait, which a server's threads never do; \
                  leave it at None, or give 0 to reset connections at their end",
             ));
         }
-        if transport == Transport::Udp && socket_options.reuse_port {
+        if transport == Some(Transport::Udp) && socket_options.reuse_port {
             return Err(PyValueError::new_err(
                 "SocketOptions(reuse_port=True) would let others take datagrams of a UDP server; workers=… \
                  has as many sockets on the port as it has threads",
             ));
         }
+        let transport = match transport {
+            _ if target.as_unix().is_some() => Transport::Unix,
+            transport => transport.unwrap_or(Transport::Tcp),
+        };
         let shape = service.get().shape_for(transport)?;
         let config = Config {
             transport,
             allow_external,
             target,
-            fd: fd.map(|fd| fd as RawFd),
+            fd,
             shape,
             workers: workers.map(|workers| workers as usize),
             options: socket_options,
-            limits: args::limits(&limits)?,
+            limits: engine_limits,
             history: history as usize,
             trace: args::trace(trace.as_ref())?,
             drain,
@@ -233,8 +313,12 @@ impl Server {
         Ok(slf)
     }
 
-    /// Gives the socket its address, creating it first: bind(2). `address` replaces the host and port
-    /// of the constructor.
+    /// Gives the socket its address, creating it first: bind(2). `address` replaces the host and port, or
+    /// the path, of the constructor.
+    ///
+    /// The file of a Unix socket is made by this, with the permissions of SocketOptions(mode=…) from the
+    /// start. One that a process left which was killed is replaced, under a lock file beside it; one whose
+    /// socket is alive, and a file of another kind, never: EADDRINUSE.
     ///
     /// Raises OSError where the address is taken, foreign or not permitted, and has then closed all
     /// that it opened; if a Server of this process holds it, the error names it. Where that one is just
@@ -244,8 +328,20 @@ impl Server {
         slf: Bound<'py, Self>,
         address: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let target = address.map(|address| args::address(&address)).transpose()?;
         let inner = slf.get().here(slf.py())?;
+        let unix = inner.config().target.as_unix().is_some();
+        let target = address.map(|address| {
+            let target = args::destination(&address)?;
+            match (unix, target.as_unix()) {
+                (true, None) => Err(args::wrong_type("address", "a path", &address)),
+                (false, Some(_)) => {
+                    Err(args::wrong_type("address", "a (host, port) pair", &address))
+                }
+                _ => Ok(target),
+            }
+        });
+        let target = target.transpose()?;
+        stop_at_exit(slf.py())?;
         Attached::run(slf.py(), |waiter| inner.bind(target.as_ref(), waiter))?;
         Ok(slf)
     }
@@ -261,6 +357,7 @@ impl Server {
             .map(|backlog| whole("backlog", &backlog, 0, i64::from(i32::MAX)))
             .transpose()?;
         let inner = slf.get().here(slf.py())?;
+        stop_at_exit(slf.py())?;
         Attached::run(slf.py(), |waiter| {
             inner.listen(backlog.map(|backlog| backlog as u32), waiter)
         })?;
@@ -387,47 +484,62 @@ impl Server {
         self.here(py)?.fileno().map_err(|error| exception(py, error))
     }
 
-    /// The listener's own address as socket.getsockname() gives it: a pair, or four for IPv6.
-    fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    /// The listener's own address as socket.getsockname() gives it: a pair, four for IPv6, or a path.
+    fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
         args::socket_address(py, &address)
     }
 
-    /// The address it is, or was, bound to: always (host, port), an IPv6 scope inside the host.
-    /// StateError before bind.
+    /// The address it is, or was, bound to: always (host, port), an IPv6 scope inside the host; of a Unix
+    /// socket its path, a str. StateError before bind.
     #[getter]
-    fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
-        args::pair(py, &address)
+        args::user_address(py, &address)
     }
 
-    /// Host of `address`; before bind, the host that was asked for.
+    /// Host of `address`; before bind, the host that was asked for. None of a Unix socket.
     #[getter]
-    fn host(&self, py: Python<'_>) -> PyResult<String> {
-        match self.here(py)?.address() {
-            Ok(address) => Ok(host_text(&address)),
-            Err(Error::State { .. }) => Ok(self.inner.config().target.host().to_owned()),
-            Err(error) => Err(exception(py, error)),
-        }
+    fn host(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let inner = self.here(py)?;
+        Ok(match self.bound(py)? {
+            Some(Address::Ip(address)) => Some(host_text(&address)),
+            Some(Address::Unix(_)) => None,
+            None => {
+                let target = &inner.config().target;
+                target.as_unix().is_none().then(|| target.host().to_owned())
+            }
+        })
     }
 
-    /// Port of `address`; before bind, the port that was asked for.
+    /// Port of `address`; before bind, the port that was asked for. None of a Unix socket.
     #[getter]
-    fn port(&self, py: Python<'_>) -> PyResult<u16> {
-        match self.here(py)?.address() {
-            Ok(address) => Ok(address.port()),
-            Err(Error::State { .. }) => Ok(self.inner.config().target.port()),
-            Err(error) => Err(exception(py, error)),
-        }
+    fn port(&self, py: Python<'_>) -> PyResult<Option<u16>> {
+        let inner = self.here(py)?;
+        Ok(match self.bound(py)? {
+            Some(Address::Ip(address)) => Some(address.port()),
+            Some(Address::Unix(_)) => None,
+            None => {
+                let target = &inner.config().target;
+                target.as_unix().is_none().then(|| target.port())
+            }
+        })
     }
 
-    /// Path of a Unix socket; None, for these are not built yet.
+    /// Path of a Unix socket, a str, also before bind; an abstract name begins with a NUL. None of any
+    /// other transport.
     #[getter]
-    fn path(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        self.here(py).map(|_| None)
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
+        let inner = self.here(py)?;
+        let bound = self.bound(py)?;
+        let name = match &bound {
+            Some(address) => address.as_unix(),
+            None => inner.config().target.as_unix(),
+        };
+        name.map(|name| args::name_text(py, name)).transpose()
     }
 
-    /// How bytes travel: "tcp" or "udp".
+    /// How bytes travel: "tcp", "udp" or "unix".
     #[getter]
     fn transport(&self, py: Python<'_>) -> PyResult<&'static str> {
         self.here(py).map(|inner| inner.config().transport.name())

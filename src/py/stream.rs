@@ -11,9 +11,9 @@ use std::time::Duration;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PySequence};
 
-use super::args::{self, length};
+use super::args::{self, length, name_text};
 use super::buffer::{SCRATCH, Sink, Source, with_scratch};
 use super::error::{exception, os_error};
 use super::ledger::Record;
@@ -22,11 +22,12 @@ use super::tcp_info::tcp_info;
 use super::wait::{Attached, Detached};
 use crate::net;
 use crate::net::datagram::MOST_DATAGRAM;
-use crate::net::endpoint::{Transport, canonical, host_text};
+use crate::net::endpoint::{Address, Target, Transport, host_text};
 use crate::net::error::Error;
 use crate::net::error::Result;
 use crate::net::stream::{Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
+use crate::net::unix::UnixName;
 use crate::net::wake::Waiter;
 
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
@@ -34,8 +35,8 @@ use crate::net::wake::Waiter;
 const SMALL: usize = 64 * 1024;
 /// Control messages of more than this are a slip; the kernel's own bound on sending is near it.
 const MOST_CONTROL: usize = 64 * 1024;
-/// A datagram's sender; None on a stream.
-type Sender<'py> = Option<Bound<'py, PyTuple>>;
+/// A datagram's sender; None on a stream, but for the peer of a Unix socket that has a name.
+type Sender<'py> = Option<Bound<'py, PyAny>>;
 
 /// One end of a connection, as a socket: what Client and Connection share.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
@@ -102,6 +103,50 @@ impl Stream {
         }
     }
 
+    /// An address beside what is sent: where a datagram goes. A connected TCP stream ignores it, a Unix
+    /// socket refuses it.
+    fn check_destination(
+        &self,
+        py: Python<'_>,
+        step: &'static str,
+        address: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Target>> {
+        let Some(address) = address else { return Ok(None) };
+        if !self.inner.is_unix() {
+            return args::address(address).map(Some);
+        }
+        let target = args::destination(address)?;
+        let connected = self.inner.peer_address().is_ok();
+        let errno = if connected { libc::EISCONN } else { libc::EOPNOTSUPP };
+        Err(self.raised(py, Error::errno(step, target, errno)))
+    }
+
+    /// Where to connect: a stream may take a path, too.
+    fn target(&self, address: &Bound<'_, PyAny>) -> PyResult<Target> {
+        if self.is_datagram() { args::address(address) } else { args::destination(address) }
+    }
+
+    /// Whom a message came from.
+    fn sender<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Sender<'py>> {
+        match message.from {
+            Some(from) => args::socket_address(py, &Address::Ip(from)).map(Some),
+            None => self.named_peer(py, message.bytes),
+        }
+    }
+
+    /// Whom bytes came from, as recvfrom(2) says it of a stream: nobody, or the name of a Unix socket's peer.
+    fn named_peer<'py>(&self, py: Python<'py>, bytes: usize) -> PyResult<Sender<'py>> {
+        if bytes == 0 || !self.inner.is_unix() {
+            return Ok(None);
+        }
+        match self.inner.peer_address() {
+            Ok(address) if !address.as_unix().is_none_or(UnixName::is_unnamed) => {
+                args::socket_address(py, &address).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Receives up to `bufsize` bytes as `recv` does.
     fn receive<'py>(
         &self,
@@ -146,6 +191,7 @@ impl Stream {
 
     /// What recvmsg(2) gives beside the data: control messages, flags and the sender.
     fn beside_data<'py>(
+        &self,
         py: Python<'py>,
         message: &Message,
         control: &[u8],
@@ -153,7 +199,7 @@ impl Stream {
         let control = control_messages(&control[..message.control])
             .map(|(level, kind, data)| (level, kind, PyBytes::new(py, data)));
         let control = PyList::new(py, control.collect::<Vec<_>>())?;
-        Ok((control, message.flags, sender(py, message)?))
+        Ok((control, message.flags, self.sender(py, message)?))
     }
 
     fn read_until<'py>(
@@ -191,10 +237,6 @@ fn wanted(nbytes: isize, slice: &[u8]) -> PyResult<usize> {
     Ok(if nbytes == 0 { slice.len() } else { nbytes })
 }
 
-fn sender<'py>(py: Python<'py>, message: &Message) -> PyResult<Sender<'py>> {
-    message.from.map(|from| args::socket_address(py, &from)).transpose()
-}
-
 /// Room for control messages of so many bytes.
 fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
     let size = length("ancbufsize", ancbufsize)?;
@@ -222,18 +264,20 @@ fn one_control_message(item: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 
 #[pymethods]
 impl Stream {
-    /// Connects to (host, port): connect(2). Every address of a name is tried in turn.
+    /// Connects to (host, port), every address of a name being tried in turn, or to the path of a Unix
+    /// socket (str, bytes or os.PathLike): connect(2). A client is of either kind until it is connected.
     ///
     /// Blocks up to the time-out, with the interpreter released. Raises ConnectionRefusedError and
-    /// other OSErrors naming the address, socket.gaierror for an unknown host, TimeoutError.
+    /// other OSErrors naming the address, socket.gaierror for an unknown host, TimeoutError; ValueError
+    /// for a path that no socket can have, and for options that a Unix socket has not.
     fn connect(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<()> {
-        let target = args::address(address)?;
+        let target = self.target(address)?;
         self.attached(py, |stream, waiter| stream.connect(&target, waiter))
     }
 
     /// As `connect`, but returns errno in place of raising an OSError of the system; 0 is success.
     fn connect_ex(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<i32> {
-        let target = args::address(address)?;
+        let target = self.target(address)?;
         let mut errno = 0;
         self.attached(py, |stream, waiter| match stream.connect(&target, waiter) {
             // As socket.connect_ex: the time-out of a blocking connect is EAGAIN.
@@ -323,7 +367,9 @@ impl Stream {
     ) -> PyResult<(Bound<'py, PyBytes>, Sender<'py>)> {
         let step = "recvfrom";
         if !self.is_datagram() {
-            return Ok((self.receive(py, step, bufsize, flags)?, None));
+            let data = self.receive(py, step, bufsize, flags)?;
+            let sender = self.named_peer(py, data.as_bytes().len())?;
+            return Ok((data, sender));
         }
         let bufsize = length("bufsize", bufsize)?.min(MOST_DATAGRAM);
         with_scratch(bufsize, |scratch| {
@@ -332,7 +378,7 @@ impl Stream {
                 stream.receive_message(step, slices, &mut [], flags, waiter)
             })?;
             let data = &scratch[..message.bytes.min(scratch.len())];
-            Ok((PyBytes::new(py, data), sender(py, &message)?))
+            Ok((PyBytes::new(py, data), self.sender(py, &message)?))
         })
     }
 
@@ -347,7 +393,8 @@ impl Stream {
     ) -> PyResult<(usize, Sender<'py>)> {
         let step = "recvfrom_into";
         if !self.is_datagram() {
-            return Ok((self.receive_into(py, step, buffer, nbytes, flags)?, None));
+            let count = self.receive_into(py, step, buffer, nbytes, flags)?;
+            return Ok((count, self.named_peer(py, count)?));
         }
         let mut sink = Sink::new(step, buffer)?;
         let slice = sink.as_mut_slice();
@@ -356,7 +403,7 @@ impl Stream {
             let slices = &mut [IoSliceMut::new(&mut slice[..wanted])];
             stream.receive_message(step, slices, &mut [], flags, waiter)
         })?;
-        Ok((message.bytes, sender(py, &message)?))
+        Ok((message.bytes, self.sender(py, &message)?))
     }
 
     /// Receives data and control messages: recvmsg(2). Returns (data, [(level, type, data), …],
@@ -386,7 +433,7 @@ impl Stream {
                 PyResult::Ok((PyBytes::new(py, data), message))
             })?
         };
-        let (control, flags, from) = Self::beside_data(py, &message, &control)?;
+        let (control, flags, from) = self.beside_data(py, &message, &control)?;
         Ok((data, control, flags, from))
     }
 
@@ -410,7 +457,7 @@ impl Stream {
         let message = self.attached(py, |stream, waiter| {
             stream.receive_message("recvmsg_into", &mut slices, &mut control, flags, waiter)
         })?;
-        let (control, flags, from) = Self::beside_data(py, &message, &control)?;
+        let (control, flags, from) = self.beside_data(py, &message, &control)?;
         Ok((message.bytes, control, flags, from))
     }
 
@@ -437,7 +484,7 @@ impl Stream {
                 control.extend(one_control_message(&item?)?);
             }
         }
-        let target = address.map(args::address).transpose()?;
+        let target = self.check_destination(py, "sendmsg", address)?;
         self.attached(py, |stream, waiter| {
             stream.send_message(&slices, &control, flags, target.as_ref(), waiter)
         })
@@ -458,7 +505,8 @@ impl Stream {
             Some(address) => (flags.extract()?, address),
             None => (0, flags),
         };
-        let target = args::address(&address)?;
+        let target = self.check_destination(py, "sendto", Some(&address))?;
+        let Some(target) = target else { return self.send(py, data, flags) };
         let data = Source::new(data)?;
         let slice = data.as_slice();
         if slice.len() <= SMALL {
@@ -661,18 +709,18 @@ impl Stream {
     }
 
     /// The peer's address as socket.getpeername() gives it. OSError ENOTCONN where there is none.
-    fn getpeername<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn getpeername<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.inner().peer_address().map_err(|error| self.raised(py, error))?;
         args::socket_address(py, &address)
     }
 
     /// The own address as socket.getsockname() gives it.
-    fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.inner().local_address().map_err(|error| self.raised(py, error))?;
         args::socket_address(py, &address)
     }
 
-    /// Address family as a number: AF_INET or AF_INET6.
+    /// Address family as a number: AF_INET, AF_INET6 or AF_UNIX.
     #[getter]
     fn family(&self) -> i32 {
         self.inner().family()
@@ -684,10 +732,10 @@ impl Stream {
         if self.is_datagram() { libc::SOCK_DGRAM } else { libc::SOCK_STREAM }
     }
 
-    /// Protocol number: IPPROTO_TCP or IPPROTO_UDP.
+    /// Protocol number: IPPROTO_TCP, IPPROTO_UDP, or 0 of a Unix socket.
     #[getter]
     fn proto(&self) -> i32 {
-        if self.is_datagram() { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP }
+        self.inner().protocol()
     }
 
     /// The time-out in seconds, or None.
@@ -722,23 +770,29 @@ impl Stream {
         self.inner().draining()
     }
 
-    /// The five things a socket is: descriptor, own host and port, the peer's host and port. OSError
-    /// ENOTCONN before it is connected.
+    /// The five things a socket is: descriptor, own host and port, the peer's host and port. Of a Unix
+    /// socket the hosts are the paths ("" where there is none) and the ports 0. OSError ENOTCONN before it
+    /// is connected.
     #[getter]
     fn five_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let raise = |error| self.raised(py, error);
-        let local = canonical(self.inner().local_address().map_err(raise)?);
-        let remote = canonical(self.inner().peer_address().map_err(raise)?);
+        let local = self.inner().local_address().map_err(raise)?.canonical();
+        let remote = self.inner().peer_address().map_err(raise)?.canonical();
         let fields = PyDict::new(py);
         fields.set_item("fd", self.inner().fileno().map_err(raise)?)?;
-        fields.set_item("local_host", host_text(&local))?;
-        fields.set_item("local_port", local.port())?;
-        fields.set_item("remote_host", host_text(&remote))?;
-        fields.set_item("remote_port", remote.port())?;
+        for (side, address) in [("local", &local), ("remote", &remote)] {
+            let (host, port) = match address {
+                Address::Ip(address) => (host_text(address).into_pyobject(py)?, address.port()),
+                Address::Unix(name) => (name_text(py, name)?, 0),
+            };
+            fields.set_item(format!("{side}_host"), host)?;
+            fields.set_item(format!("{side}_port"), port)?;
+        }
         object(py, "FiveTuple", &fields)
     }
 
     /// What the kernel knows of the connection now: TCP_INFO of tcp(7), as a TcpInfo. Does not block.
+    /// OSError EOPNOTSUPP of a Unix socket, which has no TCP.
     #[getter]
     fn tcp_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let info = self.inner().tcp_info().map_err(|error| self.raised(py, error))?;

@@ -123,7 +123,7 @@ fn a_connection_that_comes_back_at_run_time_is_not_passed_on() {
     // As if what it has opened, from 127.0.0.1:50000, had reached the server by a way around.
     let mut again = peer();
     again.remote = Endpoint::tcp(SocketAddr::from(([127, 0, 0, 1], 50_000)));
-    again.local = io.connects[0];
+    again.local = io.connects[0].clone();
     let error = service.open(&again).open(&mut Rehearsal::default()).unwrap_err();
     assert!(error.0.contains("came back"), "{}", error.0);
     // Another forwarder may pass it on, and what that one opens is still known.
@@ -133,7 +133,7 @@ fn a_connection_that_comes_back_at_run_time_is_not_passed_on() {
     passing.open(&mut onward).unwrap();
     let mut back = peer();
     back.remote = Endpoint::tcp(SocketAddr::from(([127, 0, 0, 1], 50_000)));
-    back.local = onward.connects[0];
+    back.local = onward.connects[0].clone();
     assert!(service.open(&back).open(&mut Rehearsal::default()).is_err());
     // With the sessions, what is known of them ends.
     drop((session, passing));

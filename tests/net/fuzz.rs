@@ -19,7 +19,7 @@ use _rsock::net::wake::Plain;
 use parking_lot::Mutex;
 use socket2::SockRef;
 
-use crate::support::{PATIENCE, closed, config, dial, noise, start, stop};
+use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};
 
 /// Clients of one round.
 const CLIENTS: usize = 24;
@@ -232,7 +232,7 @@ fn fuzz_sessions() {
         config.limits = Limits { write_buffer: 4096 << (seed % 5), ..Limits::default() };
         config.workers = Some(1 + seed as usize % 2);
         let server = start(config);
-        let address = server.address().unwrap();
+        let address = ip(server.address().unwrap());
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let dice = Dice::new((seed << 20) | (number as u64 + 1));
@@ -277,7 +277,7 @@ fn fuzz_stops() {
     for seed in first..first + from_environment("RSOCK_FUZZ_ROUNDS", 6) {
         let board = Arc::new(Board::default());
         let server = start(config(Moody { seed, board: Arc::clone(&board) }));
-        let address = server.address().unwrap();
+        let address = ip(server.address().unwrap());
         let clients: Vec<_> = (0..8)
             .map(|number| {
                 let mut dice = Dice::new((seed << 20) | (number + 1));

@@ -16,7 +16,7 @@ use _rsock::net::stop::Cause;
 use _rsock::net::stream::Stream;
 use _rsock::net::wake::Plain;
 
-use crate::support::{PATIENCE, closed, config_of, dial, rejection, start, stop, until};
+use crate::support::{PATIENCE, closed, config_of, dial, ip, rejection, start, stop, until};
 
 fn pooled() -> Config {
     config_of(Shape::Handler)
@@ -106,7 +106,7 @@ fn connections_beyond_the_threads_wait_and_are_counted() {
     let limits = Limits { handler_threads: 2, ..Limits::default() };
     let server = serve(Config { limits, ..pooled() });
     let threads = Threads::of(&server, echo);
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let mut served: Vec<_> = (0..2).map(|_| dial(address)).collect();
     assert!(served.iter_mut().all(says_back));
     let mut waiting = dial(address);
@@ -212,7 +212,7 @@ fn connections_that_wait_for_a_thread_are_served_before_the_end() {
     let limits = Limits { handler_threads: 1, ..Limits::default() };
     let server = serve(Config { limits, ..pooled() });
     let _threads = Threads::of(&server, echo);
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let mut first = dial(address);
     assert!(says_back(&mut first));
     let mut waiting: Vec<_> = (0..4).map(|_| dial(address)).collect();
@@ -232,13 +232,16 @@ fn connections_that_wait_for_a_thread_are_served_before_the_end() {
 #[test]
 fn nothing_is_accepted_before_somebody_asks() {
     let server = serve(asked());
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let mut peers: Vec<_> = (0..3).map(|_| dial(address)).collect();
     assert_eq!(server.ledger().totals().accepted, 0);
     let soon = Some(Instant::now() + PATIENCE);
     let first = server.accept(soon, &mut Plain).unwrap();
     assert_eq!(server.ledger().totals().accepted, 1);
-    assert_eq!(first.record().unwrap().remote().address, peers[0].local_addr().unwrap());
+    assert_eq!(
+        first.record().unwrap().remote().address.as_ip(),
+        Some(peers[0].local_addr().unwrap())
+    );
     peers[0].write_all(b"hello").unwrap();
     let mut buffer = [0; 100];
     assert_eq!(first.recv("recv", &mut buffer, 0, &mut Plain).unwrap(), 5);
@@ -268,7 +271,7 @@ fn a_waiting_accept_times_out_and_ends_with_the_server() {
 fn the_limit_holds_for_several_who_ask() {
     let limits = Limits { connections: Some(2), ..Limits::default() };
     let server = serve(Config { limits, ..asked() });
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let most = Arc::new(AtomicUsize::new(0));
     let askers: Vec<_> = (0..4)
         .map(|_| {
@@ -298,7 +301,7 @@ fn the_limit_holds_for_several_who_ask() {
 fn who_asks_at_the_limit_refuses_the_excess_where_told_to() {
     let limits = Limits { connections: Some(1), overflow: Overflow::Refuse, ..Limits::default() };
     let server = serve(Config { limits, ..asked() });
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let mut first = dial(address);
     let held = server.accept(Some(Instant::now() + PATIENCE), &mut Plain).unwrap();
     let waiting = Arc::clone(&server);
@@ -314,7 +317,7 @@ fn who_asks_at_the_limit_refuses_the_excess_where_told_to() {
 #[test]
 fn what_was_handed_out_is_closed_unless_a_call_is_under_way() {
     let server = serve(asked());
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let soon = || Some(Instant::now() + PATIENCE);
     let mut peers: Vec<_> = (0..3).map(|_| dial(address)).collect();
     let mut streams =

@@ -9,7 +9,7 @@ use _rsock::net::limits::Limits;
 use _rsock::net::record::ClosedBy;
 
 use crate::support::{
-    PATIENCE, closed, config, dial, echo, noise, open, rejection, serve, start, stop, until,
+    PATIENCE, closed, config, dial, echo, ip, noise, open, rejection, serve, start, stop, until,
 };
 use crate::troupe::{Board, Burst, Clock, Header, Late, Refuser, Relay, Shout, Speaker, speech};
 
@@ -77,7 +77,7 @@ fn timers_run_out_in_their_time() {
 #[test]
 fn a_relay_passes_on_bytes_and_ends_in_both_directions() {
     let target = echo();
-    let relay = serve(Relay { target: target.address().unwrap() });
+    let relay = serve(Relay { target: ip(target.address().unwrap()) });
     let mut client = dial(relay.address().unwrap());
     let data = noise(5_000_000);
     let sent = data.clone();

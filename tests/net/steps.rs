@@ -14,7 +14,7 @@ use _rsock::net::services::Echo;
 use _rsock::net::stop::Cause;
 use _rsock::net::wake::Plain;
 
-use crate::support::{closed, config, dial, echo, open, rejection, start, stop, until};
+use crate::support::{closed, config, dial, echo, ip, open, rejection, start, stop, until};
 
 #[test]
 fn each_step_does_what_is_missing_before_it() {
@@ -41,7 +41,7 @@ fn each_step_does_what_is_missing_before_it() {
 fn stop_before_start_closes_what_was_opened() {
     let server = Server::new(config(Echo));
     server.listen(None, &mut Plain).unwrap();
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let report = stop(&server);
     assert_eq!((report.drained, report.forced, report.cause), (0, 0, Cause::Stop));
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -50,7 +50,7 @@ fn stop_before_start_closes_what_was_opened() {
 #[test]
 fn a_taken_port_names_its_holder_and_leaves_nothing_open() {
     let holder = echo();
-    let address = holder.address().unwrap();
+    let address = ip(holder.address().unwrap());
     let server = Server::new({
         let mut config = config(Echo);
         config.target = _rsock::net::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
@@ -70,7 +70,7 @@ fn a_taken_port_names_its_holder_and_leaves_nothing_open() {
 #[test]
 fn a_holder_that_is_just_ending_is_waited_for() {
     let holder = Arc::new(echo());
-    let address = holder.address().unwrap();
+    let address = ip(holder.address().unwrap());
     // Not heard from, so that the drain takes its quarter of a second.
     let silent = dial(address);
     open(&holder.ledger(), 1);
@@ -83,7 +83,7 @@ fn a_holder_that_is_just_ending_is_waited_for() {
         config
     });
     server.start(&mut Plain).unwrap();
-    assert_eq!(server.address().unwrap(), address);
+    assert_eq!(ip(server.address().unwrap()), address);
     stopper.join().unwrap();
     drop(silent);
     stop(&server);
@@ -98,7 +98,7 @@ fn an_adopted_listener_is_served_and_closed() {
         config.fd = Some(listener.into_raw_fd());
         config
     });
-    assert_eq!(server.address().unwrap(), address);
+    assert_eq!(ip(server.address().unwrap()), address);
     let mut client = dial(address);
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0; 1]).unwrap();
@@ -214,7 +214,7 @@ fn a_thousand_connections_on_several_workers_balance() {
         config.history = 10;
         config
     });
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -238,7 +238,7 @@ fn a_thousand_connections_on_several_workers_balance() {
 #[test]
 fn a_dropped_server_ends_by_itself() {
     let server = echo();
-    let address = server.address().unwrap();
+    let address = ip(server.address().unwrap());
     let mut client = dial(address);
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0; 1]).unwrap();

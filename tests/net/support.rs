@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _rsock::net::endpoint::{Target, Transport};
+use _rsock::net::endpoint::{Address, Target, Transport};
 use _rsock::net::ledger::Ledger;
 use _rsock::net::limits::Limits;
 use _rsock::net::options::SocketOptions;
@@ -57,8 +57,14 @@ pub fn echo() -> Server {
     serve(Echo)
 }
 
+/// An address of TCP, as the standard library has it.
+pub fn ip(address: impl Into<Address>) -> SocketAddr {
+    address.into().as_ip().expect("an address of TCP")
+}
+
 /// A connection whose reads and writes fail, rather than hang, after `PATIENCE`.
-pub fn dial(address: SocketAddr) -> TcpStream {
+pub fn dial(address: impl Into<Address>) -> TcpStream {
+    let address = ip(address);
     let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -68,7 +74,8 @@ pub fn dial(address: SocketAddr) -> TcpStream {
 
 /// How a server ends a connection that it does not want, whether that is seen while connecting (the
 /// reset may be that fast) or at the first read.
-pub fn rejection(address: SocketAddr) -> ErrorKind {
+pub fn rejection(address: impl Into<Address>) -> ErrorKind {
+    let address = ip(address);
     let read = |mut stream: TcpStream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.read(&mut [0; 1])

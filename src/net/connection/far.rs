@@ -5,14 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
-use socket2::{Domain, Protocol, Type};
 
 use super::{Connection, Tools, Turn, Wire, leg_token, register};
-use crate::net::endpoint::Endpoint;
+use crate::net::endpoint::{Address, Endpoint, Transport};
 use crate::net::fork;
 use crate::net::record::Far;
 use crate::net::service::Leg;
 use crate::net::socket::Socket;
+use crate::net::unix::UnixName;
 
 /// The leg that a session opened.
 pub(super) struct FarLeg {
@@ -24,22 +24,28 @@ pub(super) struct FarLeg {
 impl FarLeg {
     /// Opens a socket and begins to connect it: the rest is an event.
     fn begin(tools: &Tools, token: u64, target: Endpoint) -> io::Result<Self> {
-        let domain = Domain::for_address(target.address);
-        let kind = Type::STREAM.nonblocking();
-        let socket = Socket::new(socket2::Socket::new(domain, kind, Some(Protocol::TCP))?);
+        let domain = target.address.domain();
+        let socket = Socket::open(target.transport, domain)?;
+        socket.options().set_nonblocking(true)?;
         tools.options.apply(&socket, target.transport)?;
-        match socket.options().connect(&target.address.into()) {
+        if target.transport == Transport::Unix {
+            // A name of the system's choosing, by which a connection is known that comes back to us.
+            socket.options().bind(&UnixName::unnamed().to_raw()?)?;
+        }
+        // A Unix socket is connected at once or, with EAGAIN, not at all: a queue is full, and nothing
+        // would announce that it is not any more.
+        match socket.options().connect(&target.address.to_raw()?) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
         let local = socket.options().local_addr()?;
-        let local = local.as_socket().map_or(target, Endpoint::tcp);
+        let local = Address::from_raw(&local).map_or_else(|| target.clone(), Endpoint::stream);
         if local == target {
             // Where nobody listens on a port that is the system's to give, it may give just that one,
             // and the socket is connected with itself.
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
-        let mut wire = Wire::new(socket);
+        let mut wire = Wire::new(socket, target.transport);
         wire.connecting = true;
         wire.readable = false;
         wire.writable = false;

@@ -38,7 +38,7 @@ pub(super) struct Known {
     /// When it was last heard; kept up only where the idle limit asks for it.
     heard: Instant,
     place: Place,
-    key: Key,
+    pub(super) key: Key,
     newer: u32,
     older: u32,
 }
@@ -119,7 +119,7 @@ impl Peers {
         }
         let (local, remote) = (Endpoint::udp(own), Endpoint::udp(key.remote));
         let id = self.shared.ports.next_id();
-        let record = Record::new(id, Role::Server, local, remote);
+        let record = Record::new(id, Role::Server, local.clone(), remote.clone());
         let record = Arc::new(record.with_trace(self.shared.trace));
         let place = self.shared.ledger.open(&record);
         let peer = Peer { id, local, remote, line: self.shared.limits.line };

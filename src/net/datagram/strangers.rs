@@ -89,7 +89,7 @@ impl Door {
         self.changes = CHANGES.load(Relaxed);
         let servers = registry::all();
         let udp = servers.iter().filter(|server| server.transport == Transport::Udp);
-        self.servers = udp.filter_map(|server| server.address()).collect();
+        self.servers = udp.filter_map(|server| server.address()?.as_ip()).collect();
     }
 
     /// Takes one reply to a source that is not on this machine out of what it has left.

@@ -280,7 +280,7 @@ impl Worker {
     /// A server has come: if it has the address of a peer, that is no client any more.
     fn see_out(&mut self) {
         for index in self.peers.indices() {
-            if self.door.is_server(self.peers.get(index).peer.remote.address) {
+            if self.door.is_server(self.peers.get(index).key.remote) {
                 self.peers.close(index, ClosedBy::Service, None, false);
             }
         }
@@ -408,7 +408,7 @@ impl Answer<'_> {
         }
         let enough = self.left > 0 && length <= asked;
         self.left = self.left.saturating_sub(1);
-        let source = self.peers.get(self.index).peer.remote.address.ip();
+        let source = self.peers.get(self.index).key.remote.ip();
         enough && self.door.may_answer(source)
     }
 }

@@ -5,13 +5,12 @@
 //! A name is resolved when the server starts, and again when none of its addresses could be
 //! connected to: by a thread of its own, for a worker must not wait.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::net::endpoint::{Endpoint, Target};
+use crate::net::endpoint::{Address, Endpoint, Target};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::loops::{self, Hop, Opened, Opening};
 use crate::net::record::ClosedBy;
@@ -91,11 +90,10 @@ impl Service for Forward {
                 (None, vec![loops::reached(address.address)])
             }
         };
-        if let Some(&back) = addresses.iter().find(|&&address| loops::leads_back(address, site)) {
+        if let Some(back) = addresses.iter().find(|address| loops::leads_back(address, site)) {
             return Err(Error::Value(format!(
-                "{}: {} leads back to this server, which listens on {}",
+                "{}: {back} leads back to this server, which listens on {}",
                 self.name(),
-                Endpoint::tcp(back),
                 site.local
             )));
         }
@@ -103,10 +101,10 @@ impl Service for Forward {
             shown: self.name(),
             name,
             connect_timeout: self.connect_timeout,
-            site: *site,
+            site: site.clone(),
             hop: Hop::new(),
             known: Mutex::new(Known {
-                ours: addresses.iter().any(|&address| loops::is_ours(address)),
+                ours: addresses.iter().any(loops::is_ours),
                 addresses: addresses.into(),
                 answered: Instant::now(),
                 asking: false,
@@ -130,7 +128,7 @@ struct Route {
 
 /// What the resolver has said.
 struct Known {
-    addresses: Arc<[SocketAddr]>,
+    addresses: Arc<[Address]>,
     /// Whether one of them is this machine's, so that what is opened might come back.
     ours: bool,
     answered: Instant,
@@ -140,7 +138,7 @@ struct Known {
 }
 
 impl Route {
-    fn addresses(&self) -> (Arc<[SocketAddr]>, bool) {
+    fn addresses(&self) -> (Arc<[Address]>, bool) {
         let known = self.known.lock();
         (Arc::clone(&known.addresses), known.ours)
     }
@@ -166,16 +164,16 @@ impl Route {
         }
     }
 
-    fn answered(route: &Weak<Self>, answer: Option<Vec<SocketAddr>>) {
+    fn answered(route: &Weak<Self>, answer: Option<Vec<Address>>) {
         if let Some(route) = route.upgrade() {
             route.learn(answer);
         }
     }
 
-    fn learn(&self, answer: Option<Vec<SocketAddr>>) {
+    fn learn(&self, answer: Option<Vec<Address>>) {
         let good = answer.map(|mut found| {
-            found.retain(|&address| !loops::leads_back(address, &self.site));
-            let ours = found.iter().any(|&address| loops::is_ours(address));
+            found.retain(|address| !loops::leads_back(address, &self.site));
+            let ours = found.iter().any(loops::is_ours);
             (found, ours)
         });
         let mut known = self.known.lock();
@@ -208,8 +206,8 @@ impl Service for Passing {
         let (addresses, ours) = self.0.addresses();
         let dial = Dial {
             id: peer.id,
-            trail: ours.then(|| loops::trail(peer.local, peer.remote)),
-            left: addresses.iter().rev().copied().collect(),
+            trail: ours.then(|| loops::trail(peer.local.clone(), peer.remote.clone())),
+            left: addresses.iter().rev().cloned().collect(),
             tried: Vec::new(),
             until: Instant::now() + self.0.connect_timeout,
             asked: false,
@@ -227,7 +225,7 @@ impl Service for Passing {
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {
-        self.0.addresses().0.iter().map(|&address| Endpoint::tcp(address)).collect()
+        self.0.addresses().0.iter().cloned().map(Endpoint::stream).collect()
     }
 }
 
@@ -246,8 +244,8 @@ struct Dial {
     /// The forwarders of this process that it has come through; None where it does not matter.
     trail: Option<Arc<[Hop]>>,
     /// Addresses still to be tried, the next one last.
-    left: Vec<SocketAddr>,
-    tried: Vec<SocketAddr>,
+    left: Vec<Address>,
+    tried: Vec<Address>,
     until: Instant,
     /// The resolver has been asked again.
     asked: bool,
@@ -266,11 +264,11 @@ impl Passage {
             // Of the time that is left, its share: an address that does not answer must not use up
             // that of the others.
             let share = rest / (dial.left.len() as u32 + 1);
-            dial.tried.push(address);
+            dial.tried.push(address.clone());
             io.set_timer(TIMER, Some(share));
-            let target = Endpoint::tcp(address);
+            let target = Endpoint::stream(address);
             let opening = dial.trail.as_ref().map(|trail| (trail, Opening::begin()));
-            io.connect(target);
+            io.connect(target.clone());
             if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Far)) {
                 self.opened = Some(opening.done(local, target, trail, self.route.hop));
             }
@@ -289,8 +287,8 @@ impl Passage {
     /// The address that was being tried is none.
     fn failed(&mut self, io: &mut dyn Io, why: &str) -> Heard {
         if let Some(dial) = &mut self.dial {
-            if let (None, Some(&address)) = (&dial.error, dial.tried.last()) {
-                dial.error = Some(format!("connect {}: {why}", Endpoint::tcp(address)));
+            if let (None, Some(address)) = (&dial.error, dial.tried.last()) {
+                dial.error = Some(format!("connect {address}: {why}"));
             }
         }
         self.dial(io)
@@ -330,7 +328,7 @@ impl Session for Passage {
         let Some(dial) = &mut self.dial else { return Ok(()) };
         let (fresh, _) = self.route.addresses();
         dial.left =
-            fresh.iter().rev().filter(|address| !dial.tried.contains(address)).copied().collect();
+            fresh.iter().rev().filter(|address| !dial.tried.contains(address)).cloned().collect();
         self.dial(io)
     }
 

@@ -2,22 +2,25 @@
 //! Must never leave half a handshake behind, nor ask a resolver on the caller's thread.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::Domain;
 
 use super::{Deadline, Stream, set_option};
-use crate::net::endpoint::{Endpoint, Target, canonical, display};
+use crate::net::endpoint::{Address, Endpoint, Target, Transport};
 use crate::net::error::{Error, Result};
 use crate::net::record::{Record, Role};
 use crate::net::resolve;
 use crate::net::socket::Socket;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys::PollFd;
+use crate::net::unix::peer_credentials;
 use crate::net::wake::Waiter;
+
+/// How long a connect waits in the kernel before it looks around again.
+const PART: Duration = Duration::from_millis(100);
 
 impl Stream {
     /// Connects to the first address of `target` that answers: connect(2), time-out for all of them
@@ -32,11 +35,11 @@ impl Stream {
         let mut first: Option<Error> = None;
         let last = addresses.len() - 1;
         for (number, address) in addresses.into_iter().enumerate() {
-            let mut result = self.connect_to(address, number > 0, &mut deadline, waiter);
+            let mut result = self.connect_to(&address, number > 0, &mut deadline, waiter);
             if let Err(Error::Os { target: at, .. } | Error::TimedOut { target: at, .. }) =
                 &mut result
             {
-                *at = at.replace(&display(&address), &target_text(target, &address));
+                *at = at.replace(&address.to_string(), &target_text(target, &address));
             }
             match result {
                 // A socket that is in use says the same whatever the address.
@@ -58,22 +61,30 @@ impl Stream {
 
     fn connect_to(
         &self,
-        address: SocketAddr,
+        address: &Address,
         anew: bool,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let step = "connect";
         let socket = self.hold(step)?;
-        let failed = |error: &io::Error| Error::os(step, display(&address), error);
+        let failed = |error: &io::Error| Error::os(step, address, error);
         let domain = socket.options().domain().map_err(|error| failed(&error))?;
-        let another = domain != Domain::for_address(address);
+        let another = domain != address.domain();
         if another && socket.options().peer_addr().is_ok() {
             // Another family takes another socket, and this one is in use.
-            return Err(Error::errno(step, display(&address), libc::EISCONN));
+            return Err(Error::errno(step, address, libc::EISCONN));
+        }
+        if address.as_unix().is_some() {
+            self.options.check_unix()?;
+            if self.source.is_some() {
+                return Err(Error::Value(format!(
+                    "source_address: a host and a port, which a Unix socket such as {address} has not"
+                )));
+            }
         }
         if anew || another {
-            self.renew(&socket, Domain::for_address(address)).map_err(|error| failed(&error))?;
+            self.renew(&socket, address.domain()).map_err(|error| failed(&error))?;
         }
         if let Some(source) = self.source {
             let bound = socket.options().local_addr().ok().and_then(|at| at.as_socket());
@@ -81,7 +92,7 @@ impl Stream {
                 socket
                     .options()
                     .bind(&source.into())
-                    .map_err(|error| Error::os("bind", display(&source), &error))?;
+                    .map_err(|error| Error::os("bind", Address::Ip(source), &error))?;
             }
         }
         // Non-blocking for as long as the handshake takes, so that it can be waited for.
@@ -94,19 +105,18 @@ impl Stream {
         if self.is_closed() {
             return Err(self.closed_error(step));
         }
+        let pending = || *self.pending.lock() = Some(address.clone().canonical());
         match &result {
             Ok(()) => {
-                *self.pending.lock() = Some(canonical(address));
+                pending();
                 self.note_connected(true);
             }
-            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
-                *self.pending.lock() = Some(canonical(address));
-            }
+            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => pending(),
             Err(_) => {}
         }
         if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
             // Half a handshake is no socket to go on with; a fresh one is.
-            let _ = self.renew(&socket, Domain::for_address(address));
+            let _ = self.renew(&socket, address.domain());
         }
         result
     }
@@ -114,13 +124,18 @@ impl Stream {
     fn shake_hands(
         &self,
         socket: &Socket,
-        address: SocketAddr,
+        address: &Address,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let step = "connect";
-        match socket.options().connect(&address.into()) {
+        let failed = |error: &io::Error| Error::os(step, address, error);
+        let raw = address.to_raw().map_err(|error| failed(&error))?;
+        match socket.options().connect(&raw) {
             Ok(()) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && self.is_unix() => {
+                return self.queue_up(socket, address, deadline, waiter);
+            }
             Err(error)
                 if error.raw_os_error() == Some(libc::EINPROGRESS)
                     && deadline.timeout != Some(Duration::ZERO) => {}
@@ -129,24 +144,75 @@ impl Stream {
                 if error.raw_os_error() == Some(libc::EALREADY) && deadline.timeout.is_none() => {}
             // EINTR, and the handshake goes on: as EINPROGRESS.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::os(step, display(&address), &error)),
+            Err(error) => return Err(failed(&error)),
         }
         if !waiter.wait(&mut [PollFd::writable(socket.as_fd())], deadline.at())? {
-            return Err(Error::TimedOut { step, target: display(&address) });
+            return Err(Error::TimedOut { step, target: address.to_string() });
         }
         // Asked again, the kernel says how it went, and takes note that it has said so: with SO_ERROR
         // in its place, the next connect of this socket would be answered with this one's end.
-        socket
-            .options()
-            .connect(&address.into())
-            .map_err(|error| Error::os(step, display(&address), &error))
+        socket.options().connect(&raw).map_err(|error| failed(&error))
+    }
+
+    /// Connects to a Unix listener whose queue is full. No descriptor announces a place in it, so the call
+    /// itself waits, in parts, to hear of signals and of a close between them.
+    fn queue_up(
+        &self,
+        socket: &Socket,
+        address: &Address,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let step = "connect";
+        let failed = |error: &io::Error| Error::os(step, address, error);
+        if deadline.timeout == Some(Duration::ZERO) {
+            return Err(Error::errno(step, address, libc::EAGAIN));
+        }
+        let raw = address.to_raw().map_err(|error| failed(&error))?;
+        let options = socket.options();
+        let before = options.write_timeout().map_err(|error| failed(&error))?;
+        let result = loop {
+            let until = deadline.at();
+            let now = Instant::now();
+            if until.is_some_and(|until| until <= now) {
+                break Err(Error::TimedOut { step, target: address.to_string() });
+            }
+            let part = until.map_or(PART, |until| PART.min(until - now));
+            let mut connected = Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            // SO_SNDTIMEO is what bounds a connect(2) that waits.
+            options.set_write_timeout(Some(part)).map_err(|error| failed(&error))?;
+            options.set_nonblocking(false).map_err(|error| failed(&error))?;
+            waiter.release(&mut || connected = socket.options().connect(&raw));
+            match connected {
+                Ok(()) => break Ok(()),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EINTR) => {}
+                    _ => break Err(failed(&error)),
+                },
+            }
+            if self.is_closed() {
+                break Err(self.closed_error(step));
+            }
+            // Looks for signals.
+            if let Err(error) = waiter.wait(&mut [], Some(now)) {
+                break Err(error);
+            }
+        };
+        let _ = options.set_write_timeout(before);
+        result
     }
 
     /// Puts a fresh socket under the same number, with all options that this one was given.
     pub(super) fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
-        let fresh = Socket::open(self.transport, domain)?;
+        // A stream of TCP becomes one of AF_UNIX and back again, as its address asks.
+        let transport = match (domain, self.transport) {
+            (Domain::UNIX, _) => Transport::Unix,
+            (_, Transport::Unix) => Transport::Tcp,
+            (_, transport) => transport,
+        };
+        let fresh = Socket::open(transport, domain)?;
         self.family.store(domain.into(), Relaxed);
-        self.options.apply(&fresh, self.transport)?;
+        self.options.apply(&fresh, transport)?;
         for (level, name, value) in &*self.told.lock() {
             // One that fits only the other family is not worth failing for.
             let _ = set_option(fresh.as_fd(), *level, *name, value);
@@ -154,7 +220,7 @@ impl Stream {
         if self.timeout() == Some(Duration::ZERO) {
             fresh.options().set_nonblocking(true)?;
         }
-        sys::replace(fresh.as_fd(), socket.as_fd())
+        fresh.replace(socket)
     }
 
     /// Opens the account of a client, once it is connected: of one that did not wait for it, when
@@ -162,36 +228,37 @@ impl Stream {
     pub(super) fn note_connected(&self, certain: bool) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let mut pending = self.pending.lock();
-        let peer = match *pending {
-            Some(peer) if certain || self.peer_address().is_ok() => peer,
+        let peer = match &*pending {
+            Some(peer) if certain || self.peer_address().is_ok() => peer.clone(),
             // Connected by its double, perhaps.
             None if self.is_doubled() && self.record.get().is_none() => {
                 let Ok(peer) = self.peer_address() else { return };
-                canonical(peer)
+                peer.canonical()
             }
             _ => return,
         };
         *pending = None;
-        *self.peer.lock() = Some(peer);
+        *self.peer.lock() = Some(peer.clone());
         if self.record.get().is_some() {
             return;
         }
         // Fails where the peer has reset already; what there was to account for is over then.
         if let (Ok(local), Ok(socket)) = (self.local_address(), self.hold("connect")) {
-            let ends = [local, peer].map(|at| Endpoint::new(self.transport, at));
+            let transport = self.transport();
+            let ends = [local, peer].map(|at| Endpoint { transport, address: at.canonical() });
+            let [local, peer] = ends;
             let id = NUMBER.fetch_add(1, Relaxed);
-            let record =
-                Record::new(id, Role::Client, ends[0], ends[1]).with_socket(socket.as_fd());
+            let record = Record::new(id, Role::Client, local, peer);
+            let record = match peer_credentials(&*socket) {
+                Some(peer) if self.is_unix() => record.with_credentials(Some(peer)),
+                _ => record.with_socket(socket.as_fd()),
+            };
             let _ = self.record.set(Arc::new(record));
         }
     }
 }
 
 /// A name is shown with the address that was tried.
-fn target_text(target: &Target, address: &SocketAddr) -> String {
-    if target.numeric().is_some() {
-        display(address)
-    } else {
-        format!("{target} ({})", display(address))
-    }
+fn target_text(target: &Target, address: &Address) -> String {
+    if target.known().is_some() { address.to_string() } else { format!("{target} ({address})") }
 }

@@ -7,7 +7,7 @@ use socket2::Domain;
 
 use super::transfer::Interest;
 use super::{Stream, seen};
-use crate::net::endpoint::{Target, Transport, display};
+use crate::net::endpoint::{Address, Target, Transport, display};
 use crate::net::error::{Error, Result};
 use crate::net::resolve;
 use crate::net::socket::Socket;
@@ -18,7 +18,8 @@ impl Stream {
     /// How its bytes travel.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.transport
+        // A stream's address decides, not what it was opened as.
+        if self.is_unix() { Transport::Unix } else { self.transport }
     }
 
     /// Whether each send is a message of its own.
@@ -67,10 +68,11 @@ impl Stream {
         target: &Target,
         waiter: &mut dyn Waiter,
     ) -> Result<SocketAddr> {
-        let found = match target.numeric() {
-            Some(address) => vec![address],
-            None => resolve::addresses(target, false, self.deadline(0).at(), waiter)?,
-        };
+        let found = resolve::addresses(target, false, self.deadline(0).at(), waiter)?;
+        let found: Vec<_> = found.iter().filter_map(Address::as_ip).collect();
+        if found.is_empty() {
+            return Err(Error::errno(step, target, libc::EAFNOSUPPORT));
+        }
         let socket = self.hold(step)?;
         let failed = |error: std::io::Error| Error::os(step, target, &error);
         let domain = socket.options().domain().map_err(failed)?;

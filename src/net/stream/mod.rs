@@ -28,7 +28,7 @@ use socket2::{Domain, SockRef};
 use self::spin::Spin;
 pub use self::transfer::Message;
 pub(crate) use self::ward::Ward;
-use super::endpoint::{Transport, canonical, display};
+use super::endpoint::{Address, Transport};
 use super::error::{Error, Result};
 use super::fork::Origin;
 use super::gauge::TcpInfo;
@@ -87,9 +87,9 @@ pub struct Stream {
     /// What `setsockopt` was told, for the socket that takes this one's place in `connect`.
     told: Mutex<Vec<(i32, i32, OptionValue)>>,
     source: Option<SocketAddr>,
-    peer: Mutex<Option<SocketAddr>>,
+    peer: Mutex<Option<Address>>,
     /// Where a `connect` leads that was not waited for, until it is known to have got there.
-    pending: Mutex<Option<SocketAddr>>,
+    pending: Mutex<Option<Address>>,
     spin: Spin,
     /// Kept for after the close, as `socket` does.
     family: AtomicI32,
@@ -144,7 +144,12 @@ impl Stream {
         spin: Duration,
     ) -> Result<Self> {
         super::fork::watch();
-        let domain = source.map_or(Domain::IPV4, Domain::for_address);
+        let domain = if transport == Transport::Unix {
+            options.check_unix()?;
+            Domain::UNIX
+        } else {
+            source.map_or(Domain::IPV4, Domain::for_address)
+        };
         let failed = |error: io::Error| Error::os("create", "", &error);
         let socket = Socket::open(transport, domain).map_err(failed)?;
         options.apply(&socket, transport).map_err(failed)?;
@@ -188,7 +193,7 @@ impl Stream {
             socket: Mutex::new(Some(Arc::new(socket))),
             closed: AtomicBool::new(false),
             timeout: AtomicI64::new(-1),
-            transport: Transport::Tcp,
+            transport: record.transport(),
             options,
             told: Mutex::new(Vec::new()),
             source: None,
@@ -316,7 +321,13 @@ impl Stream {
 
     /// Whom it was last connected to, for messages; a socket that was reset no longer knows.
     fn peer_text(&self) -> String {
-        self.peer.lock().as_ref().map_or_else(String::new, display)
+        match &*self.peer.lock() {
+            // Most clients of a Unix socket have no name; the server's says where it was.
+            Some(Address::Unix(name)) if name.is_unnamed() => {
+                self.record.get().map_or_else(String::new, |record| record.local().to_string())
+            }
+            peer => peer.as_ref().map_or_else(String::new, Address::to_string),
+        }
     }
 
     /// shutdown(2).
@@ -436,37 +447,55 @@ impl Stream {
         &self,
         step: &'static str,
         ask: impl FnOnce(&SockRef<'_>) -> io::Result<socket2::SockAddr>,
-    ) -> Result<SocketAddr> {
+    ) -> Result<Address> {
         let socket = self.hold(step)?;
         let address = ask(&socket.options()).map_err(|error| Error::os(step, "", &error))?;
-        address.as_socket().ok_or_else(|| Error::errno(step, "", libc::EAFNOSUPPORT))
+        Address::from_raw(&address).ok_or_else(|| Error::errno(step, "", libc::EAFNOSUPPORT))
     }
 
     /// getsockname(2).
-    pub fn local_address(&self) -> Result<SocketAddr> {
+    pub fn local_address(&self) -> Result<Address> {
         self.address("getsockname", |socket| socket.local_addr())
     }
 
     /// getpeername(2).
-    pub fn peer_address(&self) -> Result<SocketAddr> {
+    pub fn peer_address(&self) -> Result<Address> {
         self.address("getpeername", |socket| socket.peer_addr())
     }
 
-    /// Both addresses as users read them, where it is connected.
-    #[must_use]
-    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        Some((canonical(self.local_address().ok()?), canonical(self.peer_address().ok()?)))
-    }
-
-    /// Address family: AF_INET or AF_INET6, also after the close.
+    /// Address family: AF_INET, AF_INET6 or AF_UNIX, also after the close.
     #[must_use]
     pub fn family(&self) -> i32 {
         self.family.load(Relaxed)
     }
 
-    /// What the kernel knows of it: TCP_INFO and TCP_CONGESTION, tcp(7).
+    /// Protocol: that of TCP or UDP, or 0 of a Unix socket, which has but one.
+    #[must_use]
+    pub fn protocol(&self) -> i32 {
+        match self.transport() {
+            Transport::Tcp => libc::IPPROTO_TCP,
+            Transport::Udp => libc::IPPROTO_UDP,
+            Transport::Unix => 0,
+        }
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        self.family() == libc::AF_UNIX
+    }
+
+    /// What the kernel knows of it: TCP_INFO and TCP_CONGESTION, tcp(7). EOPNOTSUPP of a Unix socket.
     pub fn tcp_info(&self) -> Result<TcpInfo> {
         let socket = self.hold("tcp_info")?;
+        if self.is_unix() {
+            return Err(Error::Os {
+                step: "tcp_info",
+                target: self.peer_text(),
+                errno: libc::EOPNOTSUPP,
+                hint: "a Unix socket has no TCP".to_owned(),
+            });
+        }
         TcpInfo::of(socket.as_fd(), None).map_err(|error| Error::os("tcp_info", "", &error))
     }
 

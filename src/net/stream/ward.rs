@@ -219,8 +219,14 @@ impl Stream {
     pub(crate) fn hush(&self, heard_only: bool) {
         let socket = self.socket.lock().clone();
         let Some(socket) = socket else { return };
-        let heard =
-            || sys::tcp_info(socket.as_fd()).map_or(true, |(info, _)| info.bytes_received > 0);
+        // Also what was read by other means than our methods; a Unix socket does not tell.
+        let heard = || match sys::tcp_info(socket.as_fd()) {
+            Ok((info, _)) => info.bytes_received > 0,
+            Err(_) => {
+                sys::unread(socket.as_fd()) > 0
+                    || self.record.get().is_some_and(|record| record.has_received())
+            }
+        };
         if !self.has_seen(seen::HUSHED) && (!heard_only || heard()) {
             self.hush_socket(&socket);
         }

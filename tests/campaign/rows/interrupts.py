@@ -88,7 +88,7 @@ def _connecting() -> Iterator[Case]:
         def usable() -> bool:
             with Client(listening.getsockname(), timeout=SOON) as client:
                 there: tuple[str, int] = listening.getsockname()
-                return client.getpeername() == there
+                return bool(client.getpeername() == there)
 
         yield lambda: Client(address, timeout=LONG), usable
 

@@ -1,0 +1,793 @@
+"""Unix stream sockets: `path=` in place of host and port.
+
+The other side is a plain `socket.socket`, or socat.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    Background,
+    Script,
+    error_number,
+    fds,
+    output_of,
+    run_script,
+    says_back,
+    wait_until,
+)
+
+from rsock import (
+    Accept,
+    Client,
+    Connection,
+    Endpoint,
+    Limits,
+    PeerCredentials,
+    Server,
+    SocketOptions,
+    StateError,
+)
+
+LONG = 10.0
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """An empty directory with a short name, which must be empty again at the end."""
+    with tempfile.TemporaryDirectory(prefix="rsock-") as name:
+        yield Path(name)
+        assert list(Path(name).iterdir()) == []
+
+
+@pytest.fixture
+def path(directory: Path) -> str:
+    return str(directory / "x.sock")
+
+
+def dial(path: str | bytes, timeout: float = LONG) -> socket.socket:
+    """A plain connected socket."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(timeout)
+    try:
+        peer.connect(path)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def leave_stale(path: str | Path) -> None:
+    """What a killed process leaves there."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+
+
+# --- what it is ----------------------------------------------------------------------------
+
+
+def test_a_path_alone_is_a_unix_stream(path: str) -> None:
+    server = Server(path=path)
+    assert (server.transport, server.path, server.host, server.port) == ("unix", path, None, None)
+    assert not os.path.exists(path), "the constructor opens nothing"
+    with server:
+        assert server.address == path == server.getsockname()
+        assert stat.S_ISSOCK(os.stat(path).st_mode)
+        with dial(path) as peer:
+            assert says_back(peer)
+        [record] = server.ledger.wait(open=0, closed=1)
+    assert (record.transport, record.closed_by, record.bytes_in) == ("unix", "peer", 5)
+    assert record.local == Endpoint("unix", path)
+    assert record.remote == Endpoint("unix", "")
+    assert server.address == path, "it was bound to it"
+
+
+def test_a_client_is_a_socket_of_that_family(path: str) -> None:
+    with Server(path=path) as server, server.client(timeout=LONG) as client:
+        assert (client.family, client.type, client.proto) == (
+            socket.AF_UNIX,
+            socket.SOCK_STREAM,
+            0,
+        )
+        assert (client.getpeername(), client.getsockname()) == (path, "")
+        assert client.five_tuple == (client.fileno(), "", 0, path, 0)
+        assert says_back(client)
+        assert client.record is not None
+        assert client.record.remote == Endpoint("unix", path)
+        with client.to_socket() as double:
+            assert (double.family, double.getpeername()) == (socket.AF_UNIX, path)
+        with pytest.raises(OSError, match="no TCP") as caught:
+            print(client.tcp_info)
+        assert caught.value.errno is not None
+
+
+@pytest.mark.parametrize("kind", ["str", "bytes", "path"])
+@pytest.mark.parametrize("way", ["argument", "created", "undecided", "connect_ex"])
+def test_a_client_takes_a_path_as_a_socket_does(path: str, kind: str, way: str) -> None:
+    given: Any = {"str": path, "bytes": os.fsencode(path), "path": Path(path)}[kind]
+    with Server(path=given):
+        if way == "argument":
+            client = Client(path=given, timeout=LONG)
+        else:
+            client = Client(transport="unix") if way == "created" else Client()
+            client.settimeout(LONG)
+            if way == "connect_ex":
+                assert client.connect_ex(given) == 0
+            else:
+                client.connect(given)
+        with client:
+            assert client.family == socket.AF_UNIX
+            assert says_back(client)
+
+
+def test_an_abstract_name_has_no_file(directory: Path) -> None:
+    name = f"\0rsock-test-{os.getpid()}-{id(directory)}"
+    with Server(path=name) as server:
+        assert server.address == name == server.path
+        assert server.getsockname() == name.encode()
+        assert f"@{name[1:]}" in repr(server)
+        with dial(name) as peer, server.client(timeout=LONG) as client:
+            assert client.getpeername() == name.encode() == peer.getpeername()
+            assert says_back(peer)
+            assert says_back(client)
+        with pytest.raises(OSError, match="held by the Server") as caught:
+            Server(path=name).start()
+        assert caught.value.errno == 98
+        with pytest.raises(ValueError, match="mode"):
+            Server(path=name, options=SocketOptions(mode=0o600))
+    with Server(path=name.encode()):
+        pass
+
+
+def test_a_path_that_is_no_text_makes_the_way_there_and_back(directory: Path) -> None:
+    raw = os.fsencode(directory) + b"/\xff.sock"
+    with Server(path=raw) as server:
+        assert server.address == os.fsdecode(raw)
+        with server.client(timeout=LONG) as client:
+            assert says_back(client)
+        assert server.url("http+unix").endswith("%2F%FF.sock/")
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_displays_and_urls(path: str, transport: str) -> None:
+    with Server(path=path) if transport == "unix" else Server() as server:
+        where = str(Endpoint(transport, server.address))
+        assert repr(server) == f"<Server {where} serving Echo() 0 open>"
+        assert where in server._repr_html_()
+        with server.client(timeout=LONG) as client:
+            assert says_back(client)
+            assert f" -> {where} connected>" in repr(client)
+            assert where in client._repr_html_()
+            [record] = server.ledger
+            assert f" {transport} {where} <- " in repr(record)
+            assert ("pid " in repr(server.ledger)) == (transport == "unix")
+            assert where in record._repr_html_()
+    if transport == "unix":
+        quoted = path.replace("/", "%2F")
+        assert server.url("http+unix", "/a") == f"http+unix://{quoted}/a"
+    assert repr(Server(path=path)) == f"<Server {path} new Echo()>"
+
+
+def test_endpoints_of_unix_sockets_are_written_as_ss_writes_them() -> None:
+    assert str(Endpoint("unix", "/tmp/x.sock")) == "/tmp/x.sock"
+    assert str(Endpoint("unix", "\0name")) == "@name"
+    assert str(Endpoint("unix", "")) == "(unnamed)"
+    assert Endpoint("unix", "/tmp/x.sock").host is None
+    assert Endpoint("unix", "/tmp/x.sock").port is None
+
+
+def test_a_url_and_a_client_want_an_address_that_is_bound(path: str) -> None:
+    server = Server(path=path)
+    for call in (server.client, lambda: server.url("http+unix")):
+        with pytest.raises(StateError, match="new"):
+            call()
+
+
+# --- bad input -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("", "needs a name"),
+        ("\0", "behind its NUL"),
+        ("/tmp/a\0b", "NUL"),
+        ("/tmp/" + "x" * 103, "108 bytes"),
+        ("\0" + "x" * 108, "109 bytes"),
+        ("/tmp/\ud800", "not valid text"),
+    ],
+    ids=["empty", "empty-abstract", "nul", "long", "long-abstract", "surrogate"],
+)
+def test_a_path_that_no_socket_can_have_is_named(bad: str, says: str) -> None:
+    before = fds()
+    client = Client(transport="unix")
+    for call in (
+        lambda: Server(path=bad),
+        lambda: Client(path=bad),
+        lambda: client.connect(bad),
+        lambda: Server(path="/tmp/rsock").bind(bad),
+    ):
+        with pytest.raises(ValueError, match=f"path .*{says}"):
+            call()
+    client.close()
+    assert fds() == before
+
+
+def test_107_bytes_fit(directory: Path) -> None:
+    name = str(directory / "x")
+    name += "x" * (107 - len(os.fsencode(name)))
+    with Server(path=name) as server, server.client(timeout=LONG) as client:
+        assert says_back(client)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"host": "127.0.0.1"}, "host='127.0.0.1' are two transports; give path= alone"),
+        ({"port": 8080}, "port=8080 are two transports"),
+        ({"fd": 3}, "fd=3 are two transports"),
+        ({"transport": "tcp"}, "transport='tcp' are two transports"),
+    ],
+    ids=["host", "port", "fd", "tcp"],
+)
+def test_two_transports_are_one_too_many(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Server(path="/tmp/x.sock", **arguments)
+    if "fd" not in arguments:
+        with pytest.raises(ValueError, match=says):
+            Client(path="/tmp/x.sock", **arguments)
+
+
+def test_the_unix_transport_wants_a_path() -> None:
+    with pytest.raises(ValueError, match="transport='unix' needs a path"):
+        Server(transport="unix")
+    with pytest.raises(ValueError, match="give path= in its place"):
+        Client("localhost", 80, transport="unix")
+    with pytest.raises(ValueError, match="source_address"):
+        Client(path="/tmp/x.sock", source_address=("127.0.0.1", 0))
+    assert Server(path="/tmp/x.sock", transport="unix").transport == "unix"
+
+
+@pytest.mark.parametrize("bad", [1, 1.5, True, ("a", 1), [b"x"], object], ids=str)
+def test_what_is_no_path_is_a_type_error(bad: Any) -> None:
+    with pytest.raises(TypeError, match="path must be a path: str, bytes or os.PathLike"):
+        Server(path=bad)
+    with pytest.raises(TypeError, match="path must be a path"):
+        Client(path=bad)
+
+
+def test_an_address_of_the_other_transport_is_a_type_error(path: str) -> None:
+    with pytest.raises(TypeError, match="must be a path"):
+        Server(path=path).bind(("127.0.0.1", 0))
+    with pytest.raises(TypeError, match="must be a .host, port. pair"):
+        Server().bind(path)
+    with Client() as client, pytest.raises(TypeError, match="pair, or the path"):
+        client.connect(80)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SocketOptions(keepalive=False),
+        SocketOptions(linger=0),
+        SocketOptions(max_segment=1472),
+        SocketOptions(reuse_port=True),
+    ],
+    ids=["keepalive", "linger", "max_segment", "reuse_port"],
+)
+def test_options_that_mean_nothing_here_are_refused(
+    path: str, options: SocketOptions, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.callspec.id
+    with pytest.raises(ValueError, match=rf"SocketOptions\({name}=…\)"):
+        Server(path=path, options=options)
+    with Server(path=path):
+        with pytest.raises(ValueError, match=name):
+            Client(path=path, options=options)
+        with Client(options=options) as client, pytest.raises(ValueError, match=name):
+            client.connect(path)
+
+
+def test_other_things_that_mean_nothing_here_are_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="per_host"):
+        Server(path=path, limits=Limits(per_host=1))
+    with pytest.raises(ValueError, match="mode"):
+        Server(options=SocketOptions(mode=0o600))
+
+
+def test_a_directory_that_is_not_there_is_named(directory: Path) -> None:
+    path = str(directory / "none" / "x.sock")
+    with pytest.raises(FileNotFoundError, match=f"bind {path}: No such file"):
+        Server(path=path).start()
+    with pytest.raises(FileNotFoundError, match=f"connect {path}: No such file"):
+        Client(path=path)
+
+
+# --- the file ------------------------------------------------------------------------------
+
+
+def test_the_file_goes_with_the_server_and_no_lock_stays(directory: Path, path: str) -> None:
+    server = Server(path=path)
+    server.bind()
+    assert [entry.name for entry in directory.iterdir()] == ["x.sock"]
+    assert error_number(lambda: dial(path)) == 111, "not listening yet"
+    server.listen()
+    with dial(path) as early:
+        server.start()
+        assert says_back(early)
+    assert server.stop().cause == "stop"
+    assert list(directory.iterdir()) == []
+    assert error_number(lambda: dial(path)) == 2
+
+
+def test_a_server_that_was_only_bound_removes_its_file(directory: Path, path: str) -> None:
+    server = Server(path=path).bind()
+    server.stop()
+    assert list(directory.iterdir()) == []
+
+
+def test_a_dropped_server_removes_its_file(directory: Path, path: str) -> None:
+    for step in ("bind", "listen", "start"):
+        server = getattr(Server(path=path), step)()
+        assert server.state != "new"
+        with pytest.warns(ResourceWarning, match="never stopped"):
+            del server
+            gc.collect()
+        wait_until(lambda: not os.path.exists(path), LONG, "the file is gone")
+
+
+def test_a_relative_path_is_found_again_from_elsewhere(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(directory)
+    with Server(path="x.sock") as server:
+        assert server.address == "x.sock"
+        with server.client(timeout=LONG) as client:
+            assert says_back(client)
+        monkeypatch.chdir("/")
+    assert list(directory.iterdir()) == []
+
+
+def test_a_stale_file_is_replaced(directory: Path, path: str) -> None:
+    leave_stale(path)
+    with Server(path=path) as server, server.client(timeout=LONG) as client:
+        assert says_back(client)
+        assert [entry.name for entry in directory.iterdir()] == ["x.sock"]
+    assert list(directory.iterdir()) == []
+
+
+def test_what_a_killed_server_leaves_is_replaced(directory: Path, path: str) -> None:
+    code = """
+import sys, rsock
+server = rsock.Server(path=sys.argv[1]).start()
+print("up", flush=True)
+sys.stdin.read()
+"""
+    with Script(code, path) as script:
+        assert script.line() == "up"
+        script.signal(signal.SIGKILL)
+        script.process.wait(LONG)
+    assert os.path.exists(path)
+    with Server(path=path) as server, server.client(timeout=LONG) as client:
+        assert says_back(client)
+
+
+def test_a_live_socket_is_never_replaced_nor_troubled(directory: Path, path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        for listening in (False, True):
+            if listening:
+                other.listen()
+            with pytest.raises(OSError, match="already in use .a live socket has it") as caught:
+                Server(path=path).start()
+            assert caught.value.errno == 98
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+        other.setblocking(True)
+        with dial(path) as peer:
+            conn, _ = other.accept()
+            conn.close()
+            assert peer.recv(1) == b""
+    assert stat.S_ISSOCK(os.stat(path).st_mode), "nobody removed it"
+    os.unlink(path)
+
+
+@pytest.mark.parametrize("kind", ["dgram", "seqpacket"])
+def test_a_live_socket_of_another_type_is_never_replaced(path: str, kind: str) -> None:
+    type_ = socket.SOCK_DGRAM if kind == "dgram" else socket.SOCK_SEQPACKET
+    with socket.socket(socket.AF_UNIX, type_) as other:
+        other.bind(path)
+        with pytest.raises(OSError, match="a live socket has it"):
+            Server(path=path).start()
+    os.unlink(path)
+
+
+@pytest.mark.parametrize("kind", ["regular file", "directory", "symbolic link", "pipe"])
+def test_another_kind_of_file_is_never_replaced(directory: Path, path: str, kind: str) -> None:
+    if kind == "regular file":
+        Path(path).write_bytes(b"precious")
+    elif kind == "directory":
+        os.mkdir(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        # Even one that leads to a stale socket.
+        leave_stale(directory / "target")
+        os.symlink("target", path)
+    before = os.lstat(path)
+    with pytest.raises(OSError, match=f"a {kind} is there, which is never replaced") as caught:
+        Server(path=path).start()
+    assert caught.value.errno == 98
+    after = os.lstat(path)
+    assert (after.st_ino, after.st_mode, after.st_size, after.st_mtime_ns) == (
+        before.st_ino,
+        before.st_mode,
+        before.st_size,
+        before.st_mtime_ns,
+    )
+    for entry in directory.iterdir():
+        entry.rmdir() if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def test_a_holder_of_this_process_is_named(path: str) -> None:
+    with Server(path=path, name="the first") as first:
+        hard = path + "2"
+        os.link(path, hard)
+        for name in (path, hard):
+            with pytest.raises(OSError, match='held by the Server "the first".*stop..') as caught:
+                Server(path=name).start()
+            assert caught.value.errno == 98
+        with first.client(timeout=LONG) as client:
+            assert says_back(client)
+        os.unlink(hard)
+
+
+def test_a_holder_that_is_just_ending_is_waited_for(path: str) -> None:
+    def linger(conn: Connection) -> None:
+        conn.recv(1)
+        release.wait(LONG)
+
+    for _ in range(20):
+        release = threading.Event()
+        first = Server(path=path, service=linger, drain=LONG).start()
+        with dial(path) as peer:
+            peer.sendall(b"x")
+            first.ledger.wait(open=1)
+            ending = Background(first.stop)
+            wait_until(lambda: first.state != "serving", LONG)  # noqa: B023
+            with Server(path=path) as second, second.client(timeout=LONG) as client:
+                assert says_back(client)
+                release.set()
+                ending.result(LONG)
+                assert os.path.exists(path), "the first one left the second one's file alone"
+
+
+def test_only_our_own_file_is_removed(directory: Path, path: str) -> None:
+    with Server(path=path):
+        os.unlink(path)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(path)
+            ours = os.stat(path).st_ino
+            other.listen()
+    assert os.stat(path).st_ino == ours
+    os.unlink(path)
+    with Server(path=path):
+        os.unlink(path)
+        Path(path).write_text("somebody else's")
+    assert Path(path).read_text() == "somebody else's"
+    os.unlink(path)
+    with Server(path=path):
+        os.unlink(path)
+
+
+def test_a_stale_file_that_cannot_be_removed_is_said_to_be_so(directory: Path, path: str) -> None:
+    if os.geteuid() == 0:
+        code = (
+            "import os, sys, rsock\n"
+            "os.setegid(65534); os.seteuid(65534)\n"
+            "try: rsock.Server(path=sys.argv[1]).start()\n"
+            "except OSError as error: print(error.errno, error)\n"
+        )
+        os.chmod(directory, 0o755)
+        leave_stale(path)
+        os.chmod(path, 0o777)
+        said = output_of(code, path)
+        assert said.startswith(
+            f"98 [Errno 98] bind {path}: Address already in use (its file may be"
+        )
+        assert "Permission denied" in said
+        os.unlink(path)
+
+
+def test_many_servers_that_start_at_once_are_one(directory: Path, path: str) -> None:
+    """Of several processes that find a stale file exactly one gets the path, each time."""
+    code = """
+import sys, rsock
+for line in sys.stdin:
+    server = rsock.Server(path=sys.argv[1])
+    try:
+        server.start()
+    except OSError as error:
+        print("lost" if error.errno == 98 else error, flush=True)
+    else:
+        print("won", flush=True)
+        sys.stdin.readline()
+        server.stop(0)
+        print("gone", flush=True)
+"""
+    scripts = [Script(code, path) for _ in range(4)]
+    try:
+        for _ in range(15):
+            leave_stale(path)
+            for script in scripts:
+                script.tell("go")
+            said = [script.line() for script in scripts]
+            assert sorted(said) == ["lost", "lost", "lost", "won"], said
+            assert [entry.name for entry in directory.iterdir()] == ["x.sock"]
+            with dial(path) as peer:
+                assert says_back(peer)
+            winner = scripts[said.index("won")]
+            winner.tell("stop")
+            assert winner.line() == "gone"
+            assert list(directory.iterdir()) == []
+    finally:
+        for script in scripts:
+            script.__exit__()
+
+
+def test_a_lock_that_another_process_holds_is_waited_for(directory: Path, path: str) -> None:
+    holder = """
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+os.unlink(sys.argv[1])
+"""
+    leave_stale(path)
+    with Script(holder, path + ".lock") as script:
+        assert script.line() == "held"
+        with pytest.raises(OSError, match=r"its lock .*x\.sock\.lock cannot be had") as caught:
+            Server(path=path).start()
+        assert caught.value.errno == 98
+        starting = Background(lambda: Server(path=path).start())
+        wait_until(starting.asleep, LONG, "it waits")
+        script.tell()
+        with starting.result(LONG) as server, server.client(timeout=LONG) as client:
+            assert says_back(client)
+
+
+def test_a_lock_file_that_is_somebody_elses_is_left_alone(directory: Path, path: str) -> None:
+    lock = Path(path + ".lock")
+    lock.write_text("pid 1\n")
+    leave_stale(path)
+    with Server(path=path):
+        pass
+    assert lock.read_text() == "pid 1\n"
+    lock.unlink()
+    # An empty one of mode 600 is what a server leaves that is killed in that very moment.
+    lock.touch(0o600)
+    leave_stale(path)
+    with Server(path=path):
+        assert not lock.exists()
+    lock.mkdir()
+    leave_stale(path)
+    with pytest.raises(OSError, match="its lock"):
+        Server(path=path).start()
+    lock.rmdir()
+    os.unlink(path)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777], ids=oct)
+def test_the_files_permissions_are_those_asked_for(path: str, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        for mode in (0o600, 0o666, 0o660, 0o000, 0o777):
+            with Server(path=path, options=SocketOptions(mode=mode)):
+                assert stat.S_IMODE(os.stat(path).st_mode) == mode
+        with Server(path=path):
+            assert stat.S_IMODE(os.stat(path).st_mode) == 0o777 & ~umask
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_there_is_no_moment_of_wider_permissions(directory: Path, path: str) -> None:
+    trace = str(directory / "trace")
+    code = (
+        "import os, sys, rsock\n"
+        "os.umask(0)\n"
+        "with rsock.Server(path=sys.argv[1], options=rsock.SocketOptions(mode=0o600)):\n"
+        "    print(oct(os.stat(sys.argv[1]).st_mode))\n"
+    )
+    said = output_of(
+        code, path, prefix=("strace", "-f", "-o", trace, "-e", "trace=fchmod,bind,chmod,fchmodat")
+    )
+    assert said == "0o140600\n"
+    calls = [line.split(maxsplit=1)[1] for line in Path(trace).read_text().splitlines()]
+    named = [
+        call.partition("(")[0] for call in calls if call.startswith(("fchmod", "bind", "chmod"))
+    ]
+    # The socket has them before it has a file, which then needs no change.
+    assert named == ["fchmod", "bind"], calls
+    os.unlink(trace)
+
+
+def test_the_file_goes_when_the_interpreter_does(directory: Path, path: str) -> None:
+    for start in ("server.start()", "server.listen()", "server.bind()"):
+        for end in ("", "sys.exit(3)", "raise ValueError"):
+            code = f"import sys, rsock\nserver = rsock.Server(path=sys.argv[1])\n{start}\n{end}\n"
+            assert run_script(code, path).returncode == {"": 0, "sys.exit(3)": 3}.get(end, 1)
+            assert list(directory.iterdir()) == [], (start, end)
+
+
+def test_sigterm_in_run_removes_the_file(directory: Path, path: str) -> None:
+    code = "import sys, rsock; print(rsock.Server(path=sys.argv[1]).run().cause)"
+    with Script(code, path) as script:
+        wait_until(lambda: os.path.exists(path), LONG)
+        wait_until(script.asleep, LONG)
+        script.signal(signal.SIGTERM)
+        assert script.end(LONG) == (0, "SIGTERM\n", "")
+
+
+def test_a_forked_child_never_removes_the_file(path: str) -> None:
+    with Server(path=path) as server:
+        for how in ("exit", "collect", "leave"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:
+                try:
+                    if how == "collect":
+                        del server
+                        gc.collect()
+                    elif how == "leave":
+                        server.__exit__(None, None, None)
+                finally:
+                    os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert os.path.exists(path)
+            with server.client(timeout=LONG) as client:
+                assert says_back(client)
+    # A child that runs to the end of the interpreter.
+    code = """
+import os, sys, rsock
+with rsock.Server(path=sys.argv[1]) as server:
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    with server.client(timeout=10) as client:
+        client.sendall(b"x")
+        print(client.recv(1))
+"""
+    assert run_script(code, path, options=("-W", "ignore")).stdout == "b'x'\n"
+
+
+def test_a_child_keeps_no_client_hanging(path: str) -> None:
+    """The listener's numbers are closed in a child, and the connections ended whatever it holds."""
+    server = Server(path=path).start()
+    with dial(path) as peer:
+        assert says_back(peer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        try:
+            server.stop()
+            assert peer.recv(1) == b""
+            assert error_number(lambda: dial(path)) == 2
+            with Server(path=path) as next_one, next_one.client(timeout=LONG) as client:
+                assert says_back(client)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_a_listener_given_by_number_keeps_its_file(path: str) -> None:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+    double = listening.dup()
+    server = Server(fd=listening.detach())
+    assert (server.transport, server.path, server.host) == ("unix", path, None)
+    with server:
+        assert server.address == path
+        with server.client(timeout=LONG) as client:
+            assert says_back(client)
+        with pytest.raises(OSError, match="held by the Server"):
+            Server(path=path).start()
+    assert os.path.exists(path)
+    # Only closed, not shut down: its other owner goes on.
+    double.settimeout(LONG)
+    with double, dial(path) as peer:
+        conn, _ = double.accept()
+        with conn:
+            peer.sendall(b"x")
+            assert conn.recv(1) == b"x"
+    os.unlink(path)
+
+
+def test_what_a_number_is_must_fit(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as unix, socket.socket() as tcp:
+        with pytest.raises(ValueError, match=r"transport='tcp'.*is a Unix socket"):
+            Server(fd=unix.fileno(), transport="tcp")
+        with pytest.raises(ValueError, match="it is no Unix socket"):
+            Server(fd=tcp.fileno(), transport="unix")
+        with pytest.raises(ValueError, match="not ours to change"):
+            Server(fd=unix.fileno(), options=SocketOptions(mode=0o600))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dgram:
+            with pytest.raises(ValueError, match="not a Unix stream socket"):
+                Server(fd=dgram.fileno()).create()
+        with pytest.raises(ValueError, match="has no address; give one"):
+            Server(fd=unix.dup().detach()).bind()
+        server = Server(fd=unix.detach())
+        with server.bind(path), server.client(timeout=LONG) as client:
+            assert says_back(client)
+
+
+# --- who is there --------------------------------------------------------------------------
+
+
+def test_the_record_knows_who_the_peer_is(path: str) -> None:
+    code = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
+    )
+    with Server(path=path) as server, Script(code, path) as script:
+        [record] = server.ledger.wait(open=1, timeout=LONG)
+        assert record.peer_credentials == (script.process.pid, os.getuid(), os.getgid())
+        assert isinstance(record.peer_credentials, PeerCredentials)
+        assert f"<- pid {script.process.pid}, uid {os.getuid()} " in repr(record)
+        with server.client() as client:
+            assert client.record is not None
+            assert client.record.peer_credentials == (os.getpid(), os.getuid(), os.getgid())
+    with Server() as tcp, tcp.client() as client:
+        [record] = tcp.ledger.wait(open=1, timeout=LONG)
+        assert record.peer_credentials is None
+        assert client.record is not None
+        assert client.record.peer_credentials is None
+
+
+def test_a_client_with_a_name_is_shown_by_it(directory: Path, path: str) -> None:
+    own = str(directory / "client.sock")
+    with Server(path=path, service=Accept()) as server, socket.socket(socket.AF_UNIX) as peer:
+        peer.bind(own)
+        peer.connect(path)
+        conn, address = server.accept(LONG)
+        with conn:
+            assert address == own == conn.getpeername()
+            assert conn.record.remote == Endpoint("unix", own)
+            assert f" <- {own} " in repr(conn)
+            peer.sendall(b"abc")
+            assert conn.recvfrom(3) == (b"abc", own)
+    os.unlink(own)
+
+
+def test_a_client_changes_its_family_also_after_a_fork(path: str) -> None:
+    with Server(path=path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        with Client() as client:
+            client.settimeout(LONG)
+            client.connect(path)
+            assert says_back(client)
