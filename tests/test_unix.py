@@ -606,6 +606,47 @@ def test_the_files_permissions_are_those_asked_for(path: str, umask: int) -> Non
         os.umask(before)
 
 
+def test_the_account_of_a_path_is_a_row_like_any_other(path: str) -> None:
+    with Server(path=path, trace=True) as server:
+        with server.client(timeout=LONG) as client:
+            assert says_back(client, b"hello")
+            [record] = server.ledger.open
+            assert client.record is not None
+            assert client.record.to_dict()["remote"] == path
+        server.ledger.wait(open=0, closed=1)
+        assert (record.tcp_info, record.rfc147) == (None, None)
+        assert record.trace is not None
+        assert [(e.direction, e.data) for e in record.trace] == [
+            ("in", b"hello"),
+            ("out", b"hello"),
+        ]
+        [row] = server.ledger.to_dicts()
+        expected = {
+            "transport": "unix",
+            "local": path,
+            "local_host": None,
+            "local_port": None,
+            "peer_pid": os.getpid(),
+            "peer_uid": os.getuid(),
+            "bytes_in": 5,
+            "closed_by": "peer",
+            "rfc147_sends": None,
+            "tcp_rtt": None,
+        }
+        assert {name: row[name] for name in expected} == expected
+        assert server.ledger.to_csv().count(path) == 1
+
+
+def test_who_waits_at_a_path_is_counted(path: str) -> None:
+    with Server(path=path, service=Accept()) as server:
+        assert server.waiting == 0
+        with server.client(timeout=LONG), server.client(timeout=LONG):
+            assert server.waiting == 2
+            connection, _ = server.accept(LONG)
+            with connection:
+                assert server.waiting == 1
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
 def test_there_is_no_moment_of_wider_permissions(directory: Path, path: str) -> None:
     trace = str(directory / "trace")

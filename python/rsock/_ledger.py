@@ -61,6 +61,9 @@ COLUMNS: Final = (
     "remote",
     "remote_host",
     "remote_port",
+    "peer_pid",
+    "peer_uid",
+    "peer_gid",
     "opened_at",
     "closed_at",
     "seconds",
@@ -93,7 +96,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 def to_dict(record: "Record") -> Row:
     local, remote, pair, info = record.local, record.remote, record.rfc147, record.tcp_info
-    far = record.far
+    far, who = record.far, record.peer_credentials
     # Asked before the counters, so that a row that says how it ended is complete.
     closed_by = record.closed_by
     values: tuple[Cell, ...] = (
@@ -106,6 +109,9 @@ def to_dict(record: "Record") -> Row:
         str(remote),
         remote.host,
         remote.port,
+        None if who is None else who.pid,
+        None if who is None else who.uid,
+        None if who is None else who.gid,
         _time(record.opened_at),
         _time(None if closed_by is None else record.closed_at),
         record.seconds,
