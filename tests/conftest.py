@@ -28,7 +28,7 @@ def nothing_left() -> Iterator[None]:
     """No thread of rsock, no socket and no poller outlives a test."""
     threads_before, fds_before = threads(), fds()
     yield
-    end = time.monotonic() + 2.0
+    end = time.monotonic() + 10.0
     while True:
         new_threads = {n: name for n, name in threads().items() if n not in threads_before}
         new_fds: Counter[str] = fds() - fds_before

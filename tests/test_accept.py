@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 from support import (
+    AT_ONCE,
+    LATE,
     SOON,
     Arrivals,
     Background,
@@ -42,12 +44,8 @@ from support import (
 
 from rsock import Accept, Connection, Echo, Limits, Record, Server, StateError
 
-# How much later than it should a stop may return on a shared machine.
-LATE = 0.35
 # A drain that no test waits for: whoever reaches it has hung.
 LONG = 30.0
-# How long a call may go on after a signal.
-AT_ONCE = 0.2
 
 Accepted = tuple[Connection, tuple[str, int]]
 

@@ -9,11 +9,13 @@ import fcntl
 import os
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from support import (
+    LATE,
     LOOPBACK,
     Background,
     Stream,
@@ -287,18 +289,22 @@ def test_a_reset_in_the_middle_of_a_message_is_still_a_reset(pair: Pair, read: R
 def test_a_deadline_holds_for_the_whole_call(pair: Pair) -> None:
     client, peer = pair
     client.settimeout(0.2)
+    over = threading.Event()
     began = time.monotonic()
 
     def drip() -> None:
-        for _ in range(50):
+        # For far longer than the time-out, and than the test allows.
+        for _ in range(900):
+            if over.wait(0.02):
+                return
             peer.sendall(b"x")
-            time.sleep(0.02)
 
     dripping = Background(drip)
     with pytest.raises(TimeoutError) as caught:
         client.recv_exactly(1_000)
-    assert 0.15 < time.monotonic() - began < 0.7
-    assert partial(caught.value).startswith(b"xx")
+    over.set()
+    assert 0.15 < time.monotonic() - began < LATE
+    assert partial(caught.value).startswith(b"x")
     dripping.result()
 
 
@@ -484,7 +490,7 @@ def test_a_connect_that_takes_too_long_is_a_timeout_error(full_listener: tuple[s
     began = time.monotonic()
     with pytest.raises(TimeoutError) as caught:
         Client(host, port, timeout=0.2)
-    assert 0.15 < time.monotonic() - began < 0.7
+    assert 0.15 < time.monotonic() - began < LATE
     assert f"connect {host}:{port}" in str(caught.value)
     caught.value.__traceback__ = None
     assert fds() == before
@@ -591,7 +597,7 @@ def test_close_from_another_thread_wakes_a_call(
     began = time.monotonic()
     client.close()
     assert error_number(waiting.result) == errno.EBADF
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < LATE
     with contextlib.suppress(ConnectionResetError):
         read_to_end(peer)
 

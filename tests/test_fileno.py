@@ -19,6 +19,7 @@ import pytest
 import uvloop
 from roles import OURS, ROLES, Pair, connected, handled
 from support import (
+    LATE,
     SOON,
     Background,
     arrived,
@@ -42,6 +43,8 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+# The first loop of libuv in a process opens a pipe that stays for good.
+uvloop.new_event_loop().close()
 
 
 @pytest.fixture(params=ROLES)
@@ -557,7 +560,7 @@ def test_a_handler_in_its_double_finds_the_end_when_the_server_stops() -> None:
         wait_until(lambda: reading and sleeping(reading[0]))
         report = server.stop(SOON)
         assert (report.forced, report.abandoned) == (0, 0)
-        assert report.seconds < 1.0
+        assert report.seconds < LATE
         assert ends == [b""]
         assert client.recv(1) == b""
 

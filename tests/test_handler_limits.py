@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from support import (
+    LATE,
     SOON,
     Arrivals,
     Background,
@@ -261,16 +262,26 @@ def test_that_connections_wait_is_said_once_for_each_server(
     def serve_four_at_a_time(server: Server, gate: threading.Event) -> None:
         with contextlib.ExitStack() as stack:
             gate.clear()
-            peers = [stack.enter_context(dial(server.address)) for _ in range(4)]
+            at.threads.clear()
+            peers = [stack.enter_context(dial(server.address)) for _ in range(2)]
+            # Both threads are busy before there is somebody to wait for them.
+            at.until(2)
+            peers += [stack.enter_context(dial(server.address)) for _ in range(2)]
             server.ledger.wait(open=4)
             gate.set()
             assert all([ended(peer) for peer in peers])
 
+    at = Arrivals()
     gates = [threading.Event(), threading.Event()]
     with caplog.at_level(logging.DEBUG, logger="rsock"):
         for number, gate in enumerate(gates):
+
+            def handler(conn: Connection, gate: threading.Event = gate) -> None:
+                at.here()
+                assert gate.wait(SOON)
+
             with Server(
-                service=lambda conn, gate=gate: gate.wait(SOON) and None,  # type: ignore[misc]
+                service=handler,
                 limits=Limits(handler_threads=2),
                 name=f"busy-{number}",
             ) as server:
@@ -414,7 +425,7 @@ began = time.monotonic()
 try:
     server.accept(0.15)
 except OSError as error:
-    print(errno.errorcode[error.errno], 0.14 < time.monotonic() - began < 1)
+    print(errno.errorcode[error.errno], 0.14 < time.monotonic() - began < 5)
 os.close(held.pop())
 conn, address = server.accept(5)
 print(address == peer.getsockname())
@@ -431,7 +442,7 @@ def test_a_limit_never_keeps_a_stop_waiting() -> None:
         waiting = Background(server.accept)
         wait_until(waiting.asleep)
         report = server.stop(10.0)
-        assert report.seconds < 1.0
+        assert report.seconds < LATE
         with pytest.raises(StateError):
             waiting.result()
         conn.close()

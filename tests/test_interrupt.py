@@ -12,6 +12,8 @@ from types import FrameType
 
 import pytest
 from support import (
+    AT_ONCE,
+    SOON,
     Background,
     Signal,
     arrived,
@@ -30,8 +32,6 @@ from rsock import Client, Server
 
 pytestmark = pytest.mark.usefixtures("interrupts")
 
-# How long a call may go on after the signal. The figure is 0.2 s, which the campaign holds.
-AT_ONCE = 5.0
 
 Pair = tuple[Client, socket.socket]
 
@@ -237,7 +237,7 @@ def test_signals_do_not_move_a_deadline(pair: Pair) -> None:
     began = time.monotonic()
     with counting() as heard, Signal(times=5), pytest.raises(TimeoutError):
         client.recv(1)
-    assert 0.35 < time.monotonic() - began < 1.0
+    assert 0.35 < time.monotonic() - began < SOON
     assert heard
 
 
@@ -282,7 +282,7 @@ def interrupt(call):
     try:
         call()
     except KeyboardInterrupt:
-        print("interrupted" if time.monotonic() - began < 2 else "late", flush=True)
+        print("interrupted" if time.monotonic() - began < 5 else "late", flush=True)
     thread.join()
 
 with Server() as server, server.client() as client:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import (
+    LATE,
     LOOPBACK,
     Background,
     dial,
@@ -223,15 +224,15 @@ def test_wait_returns_at_once_when_it_is_so_already(echo: Server) -> None:
 
 def test_wait_wakes_promptly(echo: Server) -> None:
     for _ in range(20):
-        waiting = Background(echo.ledger.wait, 1, None, 5.0)
+        waiting = Background(echo.ledger.wait, 1, None, 30.0)
         with dial(echo.address):
             began = time.monotonic()
             waiting.result()
-            assert time.monotonic() - began < 0.3
-            waiting = Background(echo.ledger.wait, 0, None, 5.0)
+            assert time.monotonic() - began < LATE
+            waiting = Background(echo.ledger.wait, 0, None, 30.0)
         began = time.monotonic()
         waiting.result()
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < LATE
 
 
 def test_wait_for_open_means_exactly_so_many(echo: Server) -> None:
@@ -258,7 +259,7 @@ def test_wait_names_what_did_not_come(echo: Server) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError) as caught:
         echo.ledger.wait(open=3, closed=7, timeout=0.1)
-    assert 0.09 < time.monotonic() - began < 1.0
+    assert 0.09 < time.monotonic() - began < LATE
     assert "3" in str(caught.value)
     assert "7" in str(caught.value)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support import (
+    LATE,
     SOON,
     Background,
     arrived,
@@ -122,7 +123,7 @@ def test_a_read_out_of_time_is_a_timeout_error(pair: Pair) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         stream.recv(1)
-    assert 0.09 <= time.monotonic() - began < 0.6
+    assert 0.09 <= time.monotonic() - began < LATE
 
 
 def test_a_read_without_blocking_is_a_blocking_io_error(pair: Pair) -> None:
@@ -148,7 +149,7 @@ def test_a_send_out_of_time_is_a_timeout_error(pair: Pair) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         stream.sendall(data)
-    assert 0.09 <= time.monotonic() - began < 2.0
+    assert 0.09 <= time.monotonic() - began < LATE
 
 
 def test_sends_without_blocking_end_in_a_blocking_io_error(pair: Pair) -> None:
@@ -540,8 +541,15 @@ def test_a_blocking_connect_waits_for_the_handshake_under_way(
         stream.setblocking(True)
         connecting = Background(stream.connect, address)
         wait_until(lambda: connecting.asleep() or not connecting.running)
-        while connecting.running:
-            listening.accept()[0].close()
+        listening.setblocking(False)
+
+        def connected() -> bool:
+            # Each that is taken makes room for another one's handshake.
+            with contextlib.suppress(BlockingIOError):
+                listening.accept()[0].close()
+            return not connecting.running
+
+        wait_until(connected, SOON * 2)
         connecting.result()
         assert stream.getpeername() == address
 

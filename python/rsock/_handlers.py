@@ -31,8 +31,9 @@ logger = logging.getLogger("rsock")
 
 # As many errors of handlers as are kept, newest last: enough to see what goes wrong, and bounded.
 _KEPT: Final = 100
-# How long a stop waits for threads that have nothing left to do but to end.
-_END: Final = 0.5
+# How long a stop waits for threads that have nothing left to do but to end: they take no time, but
+# on a busy machine they may have to wait for it.
+_END: Final = 5.0
 
 
 # How long the end of the interpreter waits for handlers that it has told to end.
