@@ -305,6 +305,10 @@ WRONG = {
     "function-missing": ("serve app:shut", "did you mean shout?"),
     "handler-is-a-class": ("serve app:Thing", "Thing"),
     "connect-to-too-much": ("connect a b c", "a b c"),
+    "connect-to-nothing": ("connect", "--path"),
+    "connect-to-two": ("connect a b --path c", "--path"),
+    "two-transports": ("echo --udp ./a", "two transports"),
+    "mode-that-is-none": ("echo ./a --socket-mode 600", "0o777"),
     "no-connections": ("demo --connections 0", "0"),
 }
 
@@ -558,6 +562,19 @@ def test_forward_to_itself_is_refused() -> None:
     assert str(port) in err
 
 
+def test_a_path_is_listened_at_and_connected_to(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Running("echo", str(path), "--socket-mode", "0600") as command:
+        assert command.line() == f"listening on {path}: Echo()"
+        assert path.stat().st_mode & 0o777 == 0o600
+        for words in ((str(path),), ("./socket",), ("unix:socket",), ("--path", "socket")):
+            assert run("connect", *words, data=b"hello", cwd=tmp_path) == (0, "hello", "")
+        assert re.match(rf"closed 1 pid \d+, uid {os.getuid()} by peer", command.line())
+        command.signal(signal.SIGINT)
+        assert command.end()[0] == 0
+    assert not path.exists()
+
+
 def test_datagrams_are_served_and_sent() -> None:
     with Running("echo", "--udp", "--json") as command:
         started = json.loads(command.line())
@@ -677,7 +694,7 @@ def test_nobody_at_a_port_for_datagrams_is_told() -> None:
 
 def test_a_dialogue_in_a_terminal(echo: Server) -> None:
     with Terminal("connect", echo.host, str(echo.port)) as terminal:
-        terminal.until(rf"connected to {echo.host} port {echo.port}")
+        terminal.until(rf"connected to {echo.host}:{echo.port};")
         terminal.type("hello\n")
         # What is typed is shown by the terminal, and once more by the server.
         terminal.until(r"hello\nhello\n")

@@ -16,12 +16,13 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Read `8080`, `localhost:http`, `[::1]:8080`, `./socket` or `unix:socket`.
+        """Read `8080`, `localhost:http`, `[::1]:8080`, or the path of a Unix socket.
 
-        A port alone is one of 127.0.0.1. Raises UsageError.
+        A port alone is one of 127.0.0.1. A path has a `/` in it, or `unix:` before it; `@name` is
+        an abstract name. Raises UsageError.
         """
-        if text.startswith("unix:") or "/" in text:
-            return cls("", 0, text.removeprefix("unix:"))
+        if text.startswith(("unix:", "@")) or "/" in text:
+            return cls.of_path(text.removeprefix("unix:"))
         host, colon, port = text.rpartition(":")
         if not colon:
             return cls("127.0.0.1", _port(text))
@@ -37,6 +38,11 @@ class Address(NamedTuple):
         if not port:
             raise UsageError(f"address {text!r}: no port; 0 lets the system choose one")
         return cls(host, _port(port))
+
+    @classmethod
+    def of_path(cls, text: str) -> "Address":
+        """The Unix socket of a path, or of an abstract name as ss(8) shows it: `@name`."""
+        return cls("", 0, "\0" + text[1:] if text.startswith("@") else text)
 
 
 def _port(text: str) -> int | str:

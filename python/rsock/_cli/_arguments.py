@@ -36,6 +36,7 @@ class Arguments(argparse.Namespace):
     allow_external: bool
     # Of the others.
     to: list[str]
+    path: str | None
     timeout: float | None
     connections: int
 
@@ -101,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Pass every connection to LISTEN on to TARGET, until Ctrl-C.",
     )
     forward.add_argument(
-        "listen", type=_address, metavar="LISTEN", help="[HOST:]PORT; 0 is a free port"
+        "listen",
+        type=_address,
+        metavar="LISTEN",
+        help="[HOST:]PORT, or a path with a /; 0 is a free port",
     )
     forward.add_argument("target", type=_address, metavar="TARGET", help="[HOST:]PORT")
     forward.add_argument(
@@ -123,8 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         "the command ends when the server has finished, too.",
     )
     connect.add_argument(
-        "to", nargs="+", metavar="HOST PORT", help="or one word: HOST:PORT, [::1]:PORT"
+        "to", nargs="*", metavar="HOST PORT", help="or one word: HOST:PORT, [::1]:PORT, a path"
     )
+    connect.add_argument("--path", help="connect to a Unix socket instead")
     connect.add_argument(
         "--udp", action="store_true", help="send a datagram for each line or piece of the input"
     )
@@ -166,7 +171,7 @@ def _add_listen(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="127.0.0.1:0",
         metavar="LISTEN",
-        help="[HOST:]PORT; a free port of 127.0.0.1 if left out",
+        help="[HOST:]PORT, or a path with a / in it [a free port of 127.0.0.1]",
     )
 
 

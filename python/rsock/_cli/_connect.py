@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import sys
-from typing import Final
+from typing import Any, Final
 
 from .._client import Client
 from .._display import _bytes as size
@@ -37,9 +37,10 @@ def connect(arguments: Arguments) -> int:
     # To a person only: in a pipe nothing but the server's bytes is wanted.
     chatty = os.isatty(_INPUT) and sys.stderr.isatty()
     if chatty:
-        host, port = client.getpeername()[:2]
+        record = client.record
         what = "sending to" if arguments.udp else "connected to"
-        _tell(f"{what} {host} port {port}; Ctrl-D ends our side, Ctrl-C all of it")
+        where = f" {record.remote}" if record is not None else ""
+        _tell(f"{what}{where}; Ctrl-D ends our side, Ctrl-C all of it")
     with client:
         _converse(client, arguments.udp)
         record = client.record
@@ -52,26 +53,34 @@ def connect(arguments: Arguments) -> int:
 
 
 def _connected(arguments: Arguments) -> Client:
-    address = _address(arguments.to)
+    address = _address(arguments.to, arguments.path)
+    place: dict[str, Any] = {"host": address.host, "port": address.port}
+    if address.path is not None:
+        place = {"path": address.path}
+    if arguments.udp:
+        place["transport"] = "udp"
     try:
         return Client(
-            address.host,
-            address.port,
+            **place,
             timeout=arguments.timeout,
-            transport="udp" if arguments.udp else "tcp",
             options=_fields.given(arguments, SocketOptions),
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(str(error)) from None
 
 
-def _address(words: list[str]) -> Address:
-    if len(words) == 1:
+def _address(words: list[str], path: str | None) -> Address:
+    if path is not None and not words:
+        return Address.of_path(path)
+    if len(words) == 1 and path is None:
         return Address.parse(words[0])
-    if len(words) == 2:
+    if len(words) == 2 and path is None:
         host, port = words
         return Address(host, int(port) if port.isascii() and port.isdigit() else port)
-    raise UsageError(f"connect HOST PORT: {' '.join(words)!r} is more than that")
+    given = [*words, *([] if path is None else ["--path", path])]
+    raise UsageError(
+        f"connect takes HOST PORT, HOST:PORT or --path PATH, not {' '.join(given) or 'nothing'!r}"
+    )
 
 
 def _converse(client: Client, datagrams: bool) -> None:

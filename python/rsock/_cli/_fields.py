@@ -115,8 +115,8 @@ def _value(kind: Any, text: str) -> object:
     if kind is bool:
         return _SWITCH[text.lower()]
     if kind is int:
-        # 0o600 and 0x10 as well as 65536 and 65_536.
-        return int(text, 0)
+        # 0o600 and 0x10 as well as 65536 and 65_536; and 0600 as chmod(1) has it.
+        return int(text, 8 if text.startswith("0") and text.isdigit() else 0)
     if kind is float:
         return float(text)
     # One of several words: the class says which.

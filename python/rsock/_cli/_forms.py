@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .._display import _bytes as size
+from .._display import _cell as shown
 from .._display import _count as counted
 from .._display import _end as end
+from .._display import _peer as peer
 from .._display import _seconds as seconds
 from .._display import _server_address as address_of
 from .._display import _totals as sums
@@ -98,7 +100,7 @@ class Plain(Form):
 
     def closed(self, record: Record) -> None:
         self._write(
-            f"closed {record.id} {record.remote} by {end(record)}"
+            f"closed {record.id} {shown(peer(record))} by {end(record)}"
             f" after {seconds(record.seconds)},"
             f" {size(record.bytes_in)} in, {size(record.bytes_out)} out\n"
         )
@@ -193,7 +195,7 @@ class Screen(Form):
         for record in newest:
             table.add_row(
                 str(record.id),
-                str(record.remote),
+                shown(peer(record)),
                 seconds(record.seconds),
                 size(record.bytes_in),
                 size(record.bytes_out),

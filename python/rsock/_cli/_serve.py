@@ -39,6 +39,8 @@ def serve(arguments: Arguments) -> int:
 def forward(arguments: Arguments) -> int:
     """Pass connections on, until a signal; drain, and show the account."""
     target = arguments.target
+    if target.path is not None:
+        raise UsageError(f"TARGET {target.path!r}: forwarding goes to a host and a port only")
     patience = {} if arguments.timeout is None else {"connect_timeout": arguments.timeout}
     return _run(arguments, lambda: Forward(target.host, target.port, **patience))
 
@@ -61,14 +63,15 @@ def _run(arguments: Arguments, service: Callable[[], Any]) -> int:
 
 def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
     listen = arguments.listen
-    place: dict[str, Any] = (
-        {"host": listen.host, "port": listen.port} if listen.path is None else {"path": listen.path}
-    )
+    place: dict[str, Any] = {"host": listen.host, "port": listen.port}
+    if listen.path is not None:
+        place = {"path": listen.path}
+    if arguments.udp:
+        place["transport"] = "udp"
     try:
         return _Announced(
             **place,
             service=service(),
-            transport="udp" if arguments.udp else "tcp",
             allow_external=arguments.allow_external,
             workers=arguments.workers,
             drain=arguments.drain,
