@@ -213,8 +213,8 @@ def account(totals: Totals) -> Table:
         "accepted", f"{totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
     )
     table.add_row("closed", ends or "none")
-    table.add_row("received", f"{totals.bytes_in:,} bytes in {totals.messages_in:,} reads")
-    table.add_row("sent", f"{totals.bytes_out:,} bytes in {totals.messages_out:,} writes")
+    table.add_row("received", f"{totals.bytes_in:,} bytes in {counted(totals.messages_in, 'read')}")
+    table.add_row("sent", f"{totals.bytes_out:,} bytes in {counted(totals.messages_out, 'write')}")
     for name, count in asdict(totals).items():
         # What should not be: of interest only when there is something of it.
         if count and name not in _USUAL:
