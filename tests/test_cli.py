@@ -113,14 +113,13 @@ class Terminal:
             if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
         }
         self._process = subprocess.Popen(
-            [*COMMAND, *args],
+            [sys.executable, "-c", _TAKE_TERMINAL, *COMMAND, *args],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             cwd=cwd,
             env={**environment, "TERM": "xterm-256color"},
-            # The terminal becomes its own, so that Ctrl-C reaches it.
-            preexec_fn=_take_terminal,
+            start_new_session=True,
         )
         os.close(slave)
         self.seen = ""
@@ -164,9 +163,14 @@ class Terminal:
         return bool(data)
 
 
-def _take_terminal() -> None:
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+# Makes the terminal its own, so that Ctrl-C reaches it, and becomes the command. A function for
+# `preexec_fn` would do too, but it makes this process fork: from then on every close of rsock's is
+# one of a process that has forked, also in the tests behind this one.
+_TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
