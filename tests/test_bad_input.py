@@ -319,7 +319,8 @@ def test_a_service_that_is_none_is_told_what_would_be(service: Any, instead: str
         Server(service=service)
     assert instead in str(caught.value)
     assert fds() == before
-    if callable(service):
+    # A function of two may be a handler of datagrams.
+    if callable(service) and service is not function_of_two:
         with pytest.raises(TypeError) as caught:
             Handler(service)
         assert instead in str(caught.value)

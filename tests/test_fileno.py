@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -290,7 +290,7 @@ def test_one_thread_serves_many_connections_by_a_selector() -> None:
         waiting = len(clients)
         while waiting:
             for key, _ in selector.select(SOON):
-                conn = key.fileobj  # type: ignore[assignment]
+                conn = cast(Connection, key.fileobj)
                 assert conn.recv(100) == str(conn.getpeername()[1]).encode()
                 with pytest.raises(BlockingIOError):
                     conn.recv(1)

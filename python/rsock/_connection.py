@@ -1,5 +1,8 @@
 """`Connection`: a server's side of one client. What it shares with `Client` is in `_stream.py`."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from . import _rsock
 from ._stream import StreamMethods
 
@@ -15,3 +18,9 @@ class Connection(StreamMethods, _rsock.Connection):
     A handler's connection is closed when the handler returns. While the server drains, `draining`
     is true and reads give what is there, then `b""`, as if the client had finished.
     """
+
+
+# What a handler may be: it serves a connection or, on UDP, answers the data of an address.
+Function: TypeAlias = (
+    Callable[[Connection], None] | Callable[[bytes, tuple[str, int]], bytes | None]
+)

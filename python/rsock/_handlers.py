@@ -44,7 +44,7 @@ _EXIT: Final = 0.1
 
 
 def check(function: object) -> None:
-    """Raise TypeError for what cannot serve as `function(connection)`, naming what would."""
+    """Raise TypeError for what cannot be a handler on any transport, naming what would."""
     name = getattr(function, "__qualname__", None) or repr(function)
     if isinstance(function, type):
         raise TypeError(_class_refused(function, name))
@@ -63,17 +63,40 @@ def check(function: object) -> None:
             f"service is the generator function {name}, whose call runs nothing of it; a handler "
             f"is a plain function of one connection"
         )
+    refused = _refused(function, 1)
+    if refused and _refused(function, 2):
+        raise TypeError(_arity_refused(function, "tcp", refused))
+
+
+def check_arity(function: Callable[..., object], transport: str) -> None:
+    """Raise TypeError for a handler that cannot be called as those of a transport are."""
+    refused = _refused(function, 2 if transport == "udp" else 1)
+    if refused:
+        raise TypeError(_arity_refused(function, transport, refused))
+
+
+def _refused(function: Callable[..., object], arguments: int) -> str | None:
+    """Why a function cannot be called with so many arguments; None where it can."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # Not known, as for some functions in C: the first call will tell.
+        return None  # Not known, as for some functions in C: the first call will tell.
     try:
-        signature.bind(None)
+        signature.bind(*(None,) * arguments)
     except TypeError as error:
-        raise TypeError(
-            f"service is the function {name}{signature}; a handler is called with one argument, "
-            f"the connection ({error}); bind others with functools.partial or a lambda"
-        ) from None
+        return str(error)
+    return None
+
+
+def _arity_refused(function: Callable[..., object], transport: str, why: str) -> str:
+    name = getattr(function, "__qualname__", None) or repr(function)
+    called = "with one argument, the connection"
+    if transport == "udp":
+        called = "on UDP with two arguments, the data and the sender's address"
+    return (
+        f"service is the function {name}{inspect.signature(function)}; a handler is called "
+        f"{called} ({why}); bind others with functools.partial or a lambda"
+    )
 
 
 def _class_refused(kind: type, name: str) -> str:
@@ -196,10 +219,12 @@ class Handlers:
         with self._lock:
             return list(self._errors)
 
-    def report(self, error: BaseException, conn: "Connection") -> None:
+    def report(self, error: BaseException, conn: "Connection | _rsock.Datagram") -> None:
         """Do with an error what `on_error` asks for. Never raises."""
         record = conn.record
         where = f"in the handler of connection {conn.id}"
+        if isinstance(conn, _rsock.Datagram):
+            where = "in the handler of a datagram"
         if record is not None:
             where += f" from {record.remote}"
         self._keep(error)
@@ -224,7 +249,7 @@ class Handlers:
         else:
             _log("an exception %s", where, conn=conn)
 
-    def _escape(self, error: BaseException, conn: "Connection") -> None:
+    def _escape(self, error: BaseException, conn: "Connection | _rsock.Datagram") -> None:
         """SystemExit, KeyboardInterrupt: the server ends, and whoever waits for it is told."""
         if self._escaped is None:
             self._escaped = error
@@ -261,7 +286,7 @@ class Handlers:
             raise ExceptionGroup(text, [each for each in errors if isinstance(each, Exception)])
 
 
-def _log(text: str, *args: object, conn: "Connection") -> None:
+def _log(text: str, *args: object, conn: "Connection | _rsock.Datagram") -> None:
     record = conn.record
     extra = {"connection": conn.id, "peer": str(record.remote) if record is not None else None}
     logger.exception(text, *args, extra=extra)
@@ -321,8 +346,26 @@ def _warn_of_waiting(server: "Server") -> None:
         _broken()
 
 
-def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server]") -> None:
-    """Serve one connection."""
+def _call(function: Callable[..., object], conn: "Connection | _rsock.Datagram") -> None:
+    # In a context of its own: what one call sets the next one must not find.
+    context = contextvars.Context()
+    if isinstance(conn, _rsock.Datagram):
+        answer = context.run(function, conn.data, conn.address)
+        if answer is not None:
+            conn._reply(answer)
+        return
+    result = context.run(function, conn)
+    if result is not None:
+        raise TypeError(
+            f"the handler returned {_shown(result)}; what it sends goes through "
+            f"conn.sendall, and it returns None"
+        )
+
+
+def _serve(
+    conn: "Connection | _rsock.Datagram", pool: _rsock.Pool, reference: "weakref.ref[Server]"
+) -> None:
+    """Serve one connection, or answer one datagram."""
     server = reference()
     handlers: Handlers | None = server._handlers if server is not None else None
     if server is None or handlers is None:
@@ -340,17 +383,13 @@ def _serve(conn: "Connection", pool: _rsock.Pool, reference: "weakref.ref[Server
     del server
     try:
         if function is not None:
-            # In a context of its own: what one call sets the next one must not find.
-            result = contextvars.Context().run(function, conn)
-            if result is not None:
-                raise TypeError(
-                    f"the handler returned {_shown(result)}; what it sends goes through "
-                    f"conn.sendall, and it returns None"
-                )
+            _call(function, conn)
     except BaseException as error:
         # The user's frames only: ours would say nothing, and hold the server.
         traceback = error.__traceback__
-        error.__traceback__ = traceback.tb_next if traceback is not None else None
+        for _ in range(2):
+            traceback = traceback.tb_next if traceback is not None else None
+        error.__traceback__ = traceback
         # It refers to this very frame: left there, only the collector would free what is here.
         del traceback
         try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, TypeVar,
 
 from . import _display, _rsock
 from ._client import Client
-from ._connection import Connection
+from ._connection import Function
 from ._exceptions import StateError
 from ._types import Limits, SocketOptions, SocketPath, StopReport, Trace
 
@@ -99,7 +99,8 @@ class Server(_rsock.Server):
     `trace`: True has each record remember what was received and sent, and when, within the bounds
     of `Trace()`; a `Trace` of yours sets other bounds.
     `transport`: "tcp", "udp" or "unix", where `path` or `fd` do not say it. On UDP `service`
-    answers datagrams, `Limits.connections` bounds the peers that are remembered, and `workers`
+    answers datagrams, a function with what it returns when it is called with the data and the
+    sender's address; `Limits.connections` bounds the peers that are remembered, and `workers`
     None is one.
     `allow_external`: whether a UDP server may have an address outside the loopback, where senders
     can be forged. It concerns no other server.
@@ -209,14 +210,17 @@ class Server(_rsock.Server):
 
     # With Accept().
 
-    def accept(self, timeout: float | None = None) -> tuple[Connection, tuple[str, int] | Any]:
-        """Wait for the next client; return the connection and the client's address.
+    def accept(self, timeout: float | None = None) -> tuple[Any, tuple[str, int] | Any]:
+        """Wait for the next client; return the `Connection` and the client's address.
 
         That is `(host, port)`, or with a Unix socket the client's path, which mostly is "".
 
         Only with the service `Accept()`, which leaves clients in the kernel's queue until somebody
         asks for one. Starts the server where that was not done. While `Limits.connections` are
         open, it waits for one of them to be closed; out of descriptors, for one to come free.
+
+        On UDP it waits for the next datagram, and returns its bytes and its sender's address;
+        `sendto` answers it.
 
         Blocks, with the interpreter released, for `timeout` seconds at most (None: for ever).
         Raises TimeoutError; StateError when the server stops or has been stopped; TypeError with
@@ -231,8 +235,11 @@ class Server(_rsock.Server):
             self.start()
         return self._accept(timeout)
 
-    def __iter__(self) -> Iterator[tuple[Connection, tuple[str, int] | Any]]:
-        """Accept until the server stops: `for conn, (host, port) in server`."""
+    def __iter__(self) -> Iterator[tuple[Any, tuple[str, int] | Any]]:
+        """Accept until the server stops: `for conn, (host, port) in server`.
+
+        On UDP, `for data, (host, port) in server`.
+        """
         # Here and not in the generator: what is wrong is said by `for`, not by its first turn.
         if not isinstance(self.service, _rsock.Accept):
             raise TypeError(
@@ -241,7 +248,7 @@ class Server(_rsock.Server):
             )
         return self._accept_all()
 
-    def _accept_all(self) -> Iterator[tuple[Connection, tuple[str, int] | Any]]:
+    def _accept_all(self) -> Iterator[tuple[Any, tuple[str, int] | Any]]:
         while True:
             try:
                 accepted = self.accept()
@@ -374,7 +381,7 @@ class Server(_rsock.Server):
 def run_server(
     host: str | tuple[str, int | str] | None = None,
     port: int | str | None = None,
-    service: _rsock.Service | Callable[[Connection], None] | None = None,
+    service: _rsock.Service | Function | None = None,
     **options: Unpack[_ServerOptions],
 ) -> StopReport:
     """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`.

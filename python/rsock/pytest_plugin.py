@@ -5,12 +5,12 @@ of every project that has rsock installed: importing it must load nothing that p
 rsock` have not loaded, open nothing and start nothing. `-p no:rsock` leaves it out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol, Unpack
 
 import pytest
 
-from ._connection import Connection
+from ._connection import Function
 from ._rsock import Service
 from ._server import Server, _ServerOptions
 
@@ -27,7 +27,7 @@ class MakeServer(Protocol):
 
     def __call__(
         self,
-        service: Service | Callable[[Connection], None] | None = None,
+        service: Service | Function | None = None,
         **options: Unpack[_Options],
     ) -> Server:
         """Return a started `Server`; the arguments are those of `Server`."""
@@ -55,7 +55,7 @@ def make_rsock_server() -> Iterator[MakeServer]:
     servers: list[Server] = []
 
     def make_rsock_server(
-        service: Service | Callable[[Connection], None] | None = None,
+        service: Service | Function | None = None,
         **options: Unpack[_Options],
     ) -> Server:
         options.setdefault("on_error", "raise")

@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
 use super::accept::{Failure, REST, classify, record_of};
+use super::datagram::Datagram;
 use super::endpoint::Address;
 use super::error::{Error, Result};
 use super::limits::Overflow;
@@ -47,9 +48,27 @@ struct Seat {
     given: Condvar,
 }
 
+/// What a thread of the pool is given to work at.
+pub enum Job {
+    /// A connection, to be served to its end.
+    Stream(Arc<Stream>),
+    /// A datagram, to be answered or not.
+    Datagram(Datagram),
+}
+
+impl Job {
+    /// The key of its place on the list.
+    fn key(&self) -> Option<usize> {
+        match self {
+            Self::Stream(stream) => stream.key(),
+            Self::Datagram(datagram) => Some(datagram.key()),
+        }
+    }
+}
+
 /// What a thread of the pool is told.
 enum Offer {
-    Take(Arc<Stream>),
+    Take(Job),
     Leave,
 }
 
@@ -81,14 +100,14 @@ impl Seat {
 #[derive(Default)]
 struct State {
     /// Accepted, and not taken by a thread yet. Bounded by the limit of connections.
-    queue: VecDeque<Arc<Stream>>,
+    queue: VecDeque<Job>,
     /// Threads that wait, the last one to come first: its stack is the warmest.
     idle: Vec<Arc<Seat>>,
     /// Threads of the pool, those on their way included.
     threads: usize,
     /// Of these, at a connection.
     busy: usize,
-    /// All that is handed out or queued.
+    /// All that is handed out or queued; of a datagram nothing but its place.
     given: Slab<Weak<Stream>>,
     /// Keys of connections whose handlers wait for the stop themselves.
     excused: Vec<usize>,
@@ -163,22 +182,36 @@ impl Handoff {
 
     /// Hands a connection to an idle thread, or queues it for the next one that is free.
     pub(crate) fn push(shared: &Arc<Shared>, accepted: Accepted) {
-        let stream = Self::admit(shared, accepted);
+        Self::give(shared, Job::Stream(Self::admit(shared, accepted)));
+    }
+
+    /// The same with a job that is made of its place on the list, which it gives back by `forget`.
+    pub(crate) fn push_with(shared: &Arc<Shared>, job: impl FnOnce(usize) -> Job) {
+        let key = shared.handoff.state.lock().given.insert(Weak::new());
+        Self::give(shared, job(key));
+    }
+
+    fn give(shared: &Arc<Shared>, job: Job) {
         let handoff = &shared.handoff;
         let mut state = handoff.state.lock();
         if let Some(seat) = state.idle.pop() {
             state.busy += 1;
             drop(state);
-            seat.give(Offer::Take(stream));
+            seat.give(Offer::Take(job));
             return;
         }
         // Not where a thread is on its way, from its start or from its last connection.
         let full = state.busy >= handoff.most_threads;
-        state.queue.push_back(stream);
+        state.queue.push_back(job);
         drop(state);
         if full {
             shared.ledger.count_waited();
         }
+    }
+
+    /// How many wait for a thread.
+    pub(crate) fn queued(&self) -> usize {
+        self.state.lock().queue.len()
     }
 
     /// Announces a thread that will call `next`; false where there are enough of them.
@@ -209,18 +242,18 @@ impl Handoff {
 
     /// The next connection for the calling thread of the pool, None where the thread is to end. Blocks
     /// for as long as it takes.
-    pub(crate) fn next(&self) -> Option<Arc<Stream>> {
-        self.wait_for_next().inspect(|stream| self.note(stream))
+    pub(crate) fn next(&self) -> Option<Job> {
+        self.wait_for_next().inspect(|job| self.note(job))
     }
 
     /// The next one, where it waits already.
-    pub(crate) fn try_next(&self) -> Option<Arc<Stream>> {
+    pub(crate) fn try_next(&self) -> Option<Job> {
         let mut state = self.state.lock();
         self.come_back(&mut state);
-        let stream = state.queue.pop_front();
-        state.busy += usize::from(stream.is_some());
+        let job = state.queue.pop_front();
+        state.busy += usize::from(job.is_some());
         drop(state);
-        stream.inspect(|stream| self.note(stream))
+        job.inspect(|job| self.note(job))
     }
 
     /// The calling thread is done with the connection it had, if any.
@@ -229,21 +262,21 @@ impl Handoff {
         state.busy -= usize::from(ptr::eq(at, self));
     }
 
-    fn note(&self, stream: &Stream) {
-        if let Some(key) = stream.key() {
+    fn note(&self, job: &Job) {
+        if let Some(key) = job.key() {
             AT.set((ptr::from_ref(self), key));
         }
     }
 
-    fn wait_for_next(&self) -> Option<Arc<Stream>> {
+    fn wait_for_next(&self) -> Option<Job> {
         let seat;
         let mut deadline;
         {
             let mut state = self.state.lock();
             self.come_back(&mut state);
-            if let Some(stream) = state.queue.pop_front() {
+            if let Some(job) = state.queue.pop_front() {
                 state.busy += 1;
-                return Some(stream);
+                return Some(job);
             }
             if state.over {
                 return None;
@@ -255,7 +288,7 @@ impl Handoff {
         }
         loop {
             match seat.wait(deadline) {
-                Some(Offer::Take(stream)) => return Some(stream),
+                Some(Offer::Take(job)) => return Some(job),
                 Some(Offer::Leave) => return None,
                 None => {}
             }

@@ -19,16 +19,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::accept::{Acceptor, Taker, keep, start_worker};
-use super::datagram::{self, Port, strangers};
+use super::datagram::{self, strangers};
 use super::endpoint::{Address, Endpoint, Target, Transport};
 use super::error::{Error, Result};
 use super::gauge::Algorithm;
 use super::handoff::Handoff;
+pub use super::handoff::Job;
 use super::ledger::Ledger;
 use super::limits::Limits;
 use super::listener::Listener;
 use super::options::SocketOptions;
-use super::service::{Datagrams, Shape};
+use super::service::Shape;
 use super::shared::{Shared, Threads};
 use super::socket_file::clear_way;
 pub use super::steps::State;
@@ -88,7 +89,8 @@ impl Server {
     pub fn new(mut config: Config) -> Self {
         if config.transport == Transport::Udp {
             // Only our own workers share a port: others could take the datagrams of our peers.
-            config.options.reuse_port = config.workers.is_some_and(|workers| workers > 1);
+            config.options.reuse_port = matches!(config.shape, Shape::Datagram(_))
+                && config.workers.is_some_and(|workers| workers > 1);
         }
         silence_our_panics();
         fork::watch();
@@ -499,15 +501,17 @@ impl Server {
     ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let name = "rsock-accept".to_owned();
+        if self.config.transport == Transport::Udp {
+            let workers = self.config.workers.unwrap_or(1);
+            return datagram::start(&shared, shape, workers, listener, bound, bell);
+        }
         let taker = match shape {
             Shape::Accept => {
                 shared.handoff.open(listener)?;
                 let keeper = Arc::clone(&shared);
                 return shared.spawn(name, move || keep(&keeper, &bell));
             }
-            Shape::Datagram(service) => {
-                return self.start_ports(listener, bound, service);
-            }
+            Shape::Datagram(_) => unreachable!("a stream has no such shape"),
             Shape::Handler => Taker::Pool,
             Shape::Stream(service) => {
                 for number in 0..self.config.workers.unwrap_or(1) {
@@ -518,31 +522,6 @@ impl Server {
         };
         let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound.clone(), bell, taker);
         shared.spawn(name, move || acceptor.run())
-    }
-
-    /// Starts a worker on the socket there is, and others on their own ones, where that is asked for.
-    fn start_ports(
-        &self,
-        listener: Listener,
-        bound: &Address,
-        service: &Arc<dyn Datagrams>,
-    ) -> io::Result<()> {
-        let local =
-            bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        let mut listeners = vec![listener];
-        for _ in 1..self.config.workers.unwrap_or(1) {
-            let failed =
-                |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
-            let another = Listener::create(Transport::Udp, bound, &self.config.options);
-            let another = another.map_err(failed)?;
-            another.bind(bound, &self.config.options).map_err(failed)?;
-            listeners.push(another);
-        }
-        for (number, listener) in listeners.into_iter().enumerate() {
-            let port = Port::new(listener, local)?;
-            datagram::start_worker(&self.shared, service, port, number)?;
-        }
-        Ok(())
     }
 
     /// Strangers may be lied about by their addresses: a UDP server has to be told to answer them.
@@ -568,6 +547,37 @@ impl Server {
         let over = || self.wrong("accept", "there is nothing to accept");
         let bound = self.shared.steps.lock().bound.clone().ok_or_else(over)?;
         Handoff::accept(&self.shared, &bound, deadline, waiter)?.ok_or_else(over)
+    }
+
+    /// The next datagram, for the caller who waits for it: only of a UDP server with `Shape::Accept`. As
+    /// much as `buffer` has room for, and who sent it.
+    pub fn receive(
+        &self,
+        buffer: &mut [u8],
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<(usize, Address)> {
+        self.check_origin()?;
+        let over = || self.wrong("accept", "there is nothing to accept");
+        let desk = self.shared.ports.desk().ok_or_else(over)?;
+        let (bytes, from) = desk.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
+        Ok((bytes, from.into()))
+    }
+
+    /// Sends a datagram from the server's port, and never waits: only of a UDP server with `Shape::Accept`
+    /// or `Shape::Handler`.
+    pub fn send_to(&self, target: &Target, data: &[u8], waiter: &mut dyn Waiter) -> Result<usize> {
+        self.check_origin()?;
+        let over = || self.wrong("sendto", "it sends while it serves");
+        let desk = self.shared.ports.desk().ok_or_else(over)?;
+        let found = resolve::addresses(target, false, None, waiter)?;
+        let port = desk.port().ok_or_else(over)?;
+        let hosts = || found.iter().filter_map(Address::as_ip);
+        let fitting = hosts().find(|address| address.is_ipv4() == port.is_ipv4());
+        let Some(address) = fitting.or_else(|| hosts().next()) else {
+            return Err(Error::Value(format!("sendto {target}: not a host and a port")));
+        };
+        desk.send_to(address, data)
     }
 
     /// What the threads of the caller's take their connections from: only with `Shape::Handler`.
@@ -667,16 +677,25 @@ impl Neighbour {
 pub struct Pool(Arc<Shared>);
 
 impl Pool {
-    /// The next connection for the calling thread; None where the thread is to end. Blocks.
+    /// The next connection or datagram for the calling thread; None where the thread is to end. Blocks.
     #[must_use]
-    pub fn next(&self) -> Option<Arc<Stream>> {
-        self.0.handoff.next()
+    pub fn next(&self) -> Option<Job> {
+        self.0.handoff.next().inspect(|_| self.taken())
     }
 
     /// The same where one waits already; None is no reason to end.
     #[must_use]
-    pub fn try_next(&self) -> Option<Arc<Stream>> {
-        self.0.handoff.try_next()
+    pub fn try_next(&self) -> Option<Job> {
+        self.0.handoff.try_next().inspect(|_| self.taken())
+    }
+
+    /// Of datagrams no more are taken from the kernel than the queue has room for.
+    fn taken(&self) {
+        if self.0.transport == Transport::Udp {
+            if let Some(desk) = self.0.ports.desk() {
+                desk.was_taken();
+            }
+        }
     }
 
     /// Whether another thread is to be started, which is then announced: it must call `next`, or

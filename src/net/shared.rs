@@ -224,6 +224,7 @@ impl Shared {
     pub(crate) fn stop_by_itself(&self, cause: Cause) {
         self.stop.begin(cause, self.drain);
         self.ports.end();
+        self.ring();
     }
 
     pub(super) fn state(&self) -> State {
@@ -241,8 +242,9 @@ impl Shared {
     pub(crate) fn signal_stop(&self, cause: Cause, drain: Duration) {
         match self.stop.begin(cause, drain) {
             Asked::First => {
-                self.ring();
+                // Before the bell, which has those look who wait for this.
                 self.ports.end();
+                self.ring();
                 self.close_unserved();
                 self.finish_books();
             }

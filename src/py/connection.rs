@@ -10,13 +10,17 @@ use pyo3::exceptions::{
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use super::args;
+use super::buffer::Source;
+use super::error::exception;
 use super::ledger::Record;
 use super::stream::Stream;
 use crate::net;
+use crate::net::Origin;
 use crate::net::record::ClosedBy;
+use crate::net::server::Job;
 
 /// The longest words of an exception that a record keeps.
 const MOST_WORDS: usize = 500;
@@ -172,6 +176,73 @@ fn words(error: &Bound<'_, PyAny>) -> String {
     words.chars().take(MOST_WORDS).collect()
 }
 
+/// A datagram on its way through a handler. Never seen by its function, which is given what is in it.
+#[pyclass(frozen, module = "rsock._rsock")]
+pub(super) struct Datagram {
+    inner: Mutex<Option<net::datagram::Datagram>>,
+    record: Arc<net::record::Record>,
+    origin: Origin,
+    server: Py<PyAny>,
+}
+
+impl Datagram {
+    /// Runs a call with the datagram: only before its handler has returned.
+    fn with<T>(&self, call: impl FnOnce(&net::datagram::Datagram) -> T) -> PyResult<T> {
+        let inner = self.inner.lock();
+        inner.as_ref().map(call).ok_or_else(|| PyTypeError::new_err("its handler has returned"))
+    }
+}
+
+#[pymethods]
+impl Datagram {
+    /// What was received.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.with(|datagram| PyBytes::new(py, datagram.data()))
+    }
+
+    /// Who sent it, as a pair.
+    #[getter]
+    fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        args::user_address(py, &self.record.remote().address)
+    }
+
+    /// The account of whoever sent it.
+    #[getter]
+    fn record(&self) -> Record {
+        Record::of_peer(&self.record, self.origin)
+    }
+
+    /// The number of that account.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.record.id()
+    }
+
+    /// The server; None once nobody holds that any more.
+    #[getter]
+    fn server<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.server.bind(py).call0()
+    }
+
+    /// Sends what its handler has returned.
+    fn _reply(&self, py: Python<'_>, answer: Bound<'_, PyAny>) -> PyResult<()> {
+        let wrong = |_| args::wrong_type("what the handler returned", "bytes, or None", &answer);
+        let source = Source::new(answer.clone()).map_err(wrong)?;
+        self.with(|datagram| datagram.reply(source.as_slice()))?
+            .map_err(|error| exception(py, error))
+    }
+
+    /// For the pool: its handler has returned, or raised `error`, which is to be reported.
+    fn _returned(&self, error: Option<Bound<'_, PyAny>>) -> bool {
+        let datagram = self.inner.lock().take();
+        if let (Some(datagram), Some(error)) = (datagram, &error) {
+            datagram.fail(words(error));
+        }
+        error.is_some()
+    }
+}
+
 /// What the threads of a pool take their connections from. Keeps no server alive.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Pool {
@@ -187,19 +258,28 @@ impl Pool {
 
 #[pymethods]
 impl Pool {
-    /// The next connection for this thread; None when it is to end. Blocks with the interpreter
-    /// released.
+    /// The next connection or datagram for this thread; None when it is to end. Blocks with the
+    /// interpreter released.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         if !self.inner.is_here() {
             // A handler has forked, and its thread came here in the child.
             return Ok(None);
         }
         // One that waits already is taken without giving the interpreter up.
-        let stream = match self.inner.try_next() {
-            Some(stream) => Some(stream),
+        let job = match self.inner.try_next() {
+            Some(job) => Some(job),
             None => py.detach(|| self.inner.next()),
         };
-        stream.map(|stream| connection(py, stream, &self.server)).transpose()
+        let given = |job| match job {
+            Job::Stream(stream) => connection(py, stream, &self.server),
+            Job::Datagram(datagram) => {
+                let record = Arc::clone(datagram.record());
+                let (inner, server) = (Mutex::new(Some(datagram)), self.server.clone_ref(py));
+                let origin = Origin::here();
+                Ok(Bound::new(py, Datagram { inner, record, origin, server })?.into_any())
+            }
+        };
+        job.map(given).transpose()
     }
 
     /// Whether another thread is to be started. It must call `next` until that gives None, and then

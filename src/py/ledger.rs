@@ -253,6 +253,11 @@ impl Record {
         let origin = stream.origin();
         stream.record().map(|inner| Self { inner: Arc::clone(inner), origin })
     }
+
+    /// That of a peer's datagram.
+    pub(super) fn of_peer(inner: &Arc<net::record::Record>, origin: Origin) -> Self {
+        Self { inner: Arc::clone(inner), origin }
+    }
 }
 
 fn direction(direction: Direction) -> &'static str {

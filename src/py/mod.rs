@@ -22,7 +22,7 @@ mod _rsock {
     #[pymodule_export]
     use super::client::Client;
     #[pymodule_export]
-    use super::connection::{Connection, Handed, Pool};
+    use super::connection::{Connection, Datagram, Handed, Pool};
     #[pymodule_export]
     use super::interpreter::_end_thread;
     #[pymodule_export]

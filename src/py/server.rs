@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::args::{self, optional_text, settings, unbuilt, whole};
+use super::buffer::{Source, with_scratch};
 use super::connection::{Pool, accepted};
 use super::error::exception;
 use super::exit::stop_at_exit;
@@ -273,6 +274,10 @@ impl Server {
             transport => transport.unwrap_or(Transport::Tcp),
         };
         let shape = service.get().shape_for(transport)?;
+        if let Ok(handler) = service.cast::<Handler>() {
+            let check = py.import("rsock._handlers")?.getattr("check_arity")?;
+            check.call1((handler.get().function(py), transport.name()))?;
+        }
         let config = Config {
             transport,
             allow_external,
@@ -454,8 +459,43 @@ impl Server {
         let py = slf.py();
         let deadline = args::deadline(args::timeout("timeout", timeout.as_ref())?);
         let inner = slf.get().here(py)?;
+        if inner.config().transport == Transport::Udp {
+            return with_scratch(inner.config().limits.datagram, |scratch| {
+                let (bytes, from) =
+                    Attached::run(py, |waiter| inner.receive(scratch, deadline, waiter))?;
+                (PyBytes::new(py, &scratch[..bytes]), args::user_address(py, &from)?)
+                    .into_pyobject(py)
+            });
+        }
         let stream = Attached::run(py, |waiter| inner.accept(deadline, waiter))?;
         accepted(py, stream, &weak(slf)?)
+    }
+
+    /// Sends a datagram from the server's port and returns its length: sendto(2). With a handler or
+    /// `Accept()` on UDP, for answers that are not what a handler returns.
+    ///
+    /// Never blocks, but for a host that is a name. Raises BlockingIOError where there is no room,
+    /// PermissionError for a peer outside the loopback that would get more than it has sent or than
+    /// its share, OSError EMSGSIZE for what no datagram has room for; StateError while the server does
+    /// not serve; TypeError with any other server.
+    fn sendto<'py>(
+        &self,
+        py: Python<'py>,
+        data: Bound<'py, PyAny>,
+        address: Bound<'py, PyAny>,
+    ) -> PyResult<usize> {
+        let inner = self.here(py)?;
+        let config = inner.config();
+        if config.transport != Transport::Udp
+            || !matches!(config.shape, Shape::Handler | Shape::Accept)
+        {
+            return Err(PyTypeError::new_err(
+                "sendto: only a UDP server with a handler or Accept() sends on demand",
+            ));
+        }
+        let target = args::address(&address)?;
+        let data = Source::new(data)?;
+        Attached::run(py, |waiter| inner.send_to(&target, data.as_slice(), waiter))
     }
 
     /// Begins a stop and returns at once. For `__del__`: whoever keeps the warning keeps the server.

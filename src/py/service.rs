@@ -32,14 +32,12 @@ impl Service {
                 let datagrams = Arc::clone(service).datagrams();
                 datagrams.map(Shape::Datagram).ok_or_else(|| {
                     PyTypeError::new_err(format!(
-                        "service {} serves streams only; on UDP give one that answers datagrams, such as Echo()",
+                        "service {} serves streams only; on UDP give one that answers datagrams, such as \
+                         Echo(), a function of (data, address), or Accept()",
                         service.name()
                     ))
                 })
             }
-            (Transport::Udp, Shape::Handler | Shape::Accept) => Err(PyTypeError::new_err(
-                "handlers and Accept() are not built yet for UDP; a service in Rust is, such as Echo()",
-            )),
             (_, shape) => Ok(shape.clone()),
         }
     }
@@ -60,11 +58,12 @@ impl Service {
 
 /// Serves each connection with one call of a Python function, `function(connection)`, on a thread of a
 /// pool: as many at a time as Limits.handler_threads, each for as long as it likes. When it returns,
-/// the connection is closed. A bare function as the service of a Server means this.
+/// the connection is closed. On UDP the call is `function(data, address)`, and answers with the bytes
+/// that it returns, or with nothing for None. A bare function as the service of a Server means this.
 ///
 /// The threads are started as they are needed, used again and again, and end when they are not. Each
 /// call runs in a fresh contextvars context; what is in a threading.local stays with the thread.
-/// Raises TypeError for what cannot be called with one argument, and for a class or a coroutine
+/// Raises TypeError for what cannot be called so, and for a class or a coroutine
 /// function, naming what would serve.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct Handler {
@@ -82,9 +81,9 @@ impl Handler {
         Ok(PyClassInitializer::from(service).add_subclass(handler))
     }
 
-    /// What serves each connection.
+    /// What serves each connection, or answers each datagram.
     #[getter]
-    fn function(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    pub(super) fn function(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.function.lock().as_ref().map(|function| function.clone_ref(py))
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use _rsock::net::error::Error;
 use _rsock::net::limits::{Limits, Overflow};
 use _rsock::net::record::ClosedBy;
-use _rsock::net::server::{Config, Pool, Server};
+use _rsock::net::server::{Config, Job, Pool, Server};
 use _rsock::net::service::Shape;
 use _rsock::net::stop::Cause;
 use _rsock::net::stream::Stream;
@@ -53,7 +53,7 @@ impl Threads {
         live.fetch_add(1, SeqCst);
         started.fetch_add(1, SeqCst);
         thread::spawn(move || {
-            while let Some(stream) = this.pool.next() {
+            while let Some(Job::Stream(stream)) = this.pool.next() {
                 if this.pool.wants_thread() {
                     this.one_more(Arc::clone(&handler));
                 }

@@ -2,17 +2,60 @@
 //! Owns what UDP servers do not share with others; must never block on a send, nor let one stranger have more
 //! of it than his share.
 //!
-//! `port` is a socket and its end; `worker` the loop; `peers` the accounts of those heard from;
-//! `strangers` says who gets no answer.
+//! `port` is a socket and its end; `worker` serves one by a service in Rust, `desk` by threads of the caller's;
+//! `peers` are the accounts of those heard from, `guests` how they are opened and closed; `strangers` says
+//! who gets no answer.
 
+mod desk;
+mod guests;
 mod peers;
 mod port;
 pub(super) mod strangers;
 mod worker;
 
-pub(crate) use port::{Port, Ports};
-pub(crate) use worker::start_worker;
+use std::io;
+use std::sync::Arc;
+
+pub use self::desk::Datagram;
+use self::port::Port;
+pub(crate) use self::port::Ports;
+use super::endpoint::{Address, Transport};
+use super::error::Error;
+use super::listener::Listener;
+use super::service::Shape;
+use super::shared::Shared;
+use super::wake::EventFd;
 
 /// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).
 /// Over IPv4 the system takes 20 bytes less, and says so.
 pub const MOST_DATAGRAM: usize = 65_527;
+
+/// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
+/// a socket of its own, or one for the threads of the caller's. The bell wakes the latter.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    shape: &Shape,
+    workers: usize,
+    listener: Listener,
+    bound: &Address,
+    bell: Arc<EventFd>,
+) -> io::Result<()> {
+    let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+    let service = match shape {
+        Shape::Handler => return desk::start_pool(shared, Port::new(listener, local)?, bell),
+        Shape::Accept => return desk::start_asked(shared, Port::new(listener, local)?, bell),
+        Shape::Datagram(service) => service,
+        Shape::Stream(_) => unreachable!("a service is asked for its datagram form before"),
+    };
+    let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
+    let mut listeners = vec![listener];
+    for _ in 1..workers {
+        let another = Listener::create(Transport::Udp, bound, &shared.options).map_err(failed)?;
+        another.bind(bound, &shared.options).map_err(failed)?;
+        listeners.push(another);
+    }
+    for (number, listener) in listeners.into_iter().enumerate() {
+        worker::start(shared, service, Port::new(listener, local)?, number)?;
+    }
+    Ok(())
+}

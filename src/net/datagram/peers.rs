@@ -35,12 +35,21 @@ pub(super) struct Known {
     pub(super) route: Vec<u8>,
     /// Whether it is on this machine, as far as its address says.
     pub(super) is_near: bool,
+    /// Bytes that it has sent and not been sent: what Python may send it, where it is not near.
+    pub(super) credit: usize,
     /// When it was last heard; kept up only where the idle limit asks for it.
     heard: Instant,
     place: Place,
     pub(super) key: Key,
     newer: u32,
     older: u32,
+}
+
+impl Known {
+    /// Takes what it was sent from what it may be sent.
+    pub(super) fn pay(&mut self, bytes: usize) {
+        self.credit = self.credit.saturating_sub(bytes);
+    }
 }
 
 /// Those that one port has heard from.
@@ -90,9 +99,25 @@ impl Peers {
         }
     }
 
-    /// Those of an address, whichever of ours they write to.
+    /// The one of an address, whichever of ours it writes to; of several the one last heard.
     pub(super) fn of(&self, remote: SocketAddr) -> Option<u32> {
-        self.known.iter().find(|(_, known)| known.key.remote == remote).map(|(at, _)| at as u32)
+        let mut index = self.newest;
+        while let Some(known) = self.known.get(index as usize) {
+            if known.key.remote == remote {
+                return Some(index);
+            }
+            index = known.older;
+        }
+        None
+    }
+
+    /// The index of a peer, if it was heard from; that is no news of it.
+    pub(super) fn index_of(&self, key: &Key) -> Option<u32> {
+        self.table.get(key).copied()
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut Known {
+        &mut self.known[index as usize]
     }
 
     pub(super) fn get(&self, index: u32) -> &Known {
@@ -124,8 +149,18 @@ impl Peers {
         let place = self.shared.ledger.open(&record);
         let peer = Peer { id, local, remote, line: self.shared.limits.line };
         let heard = Instant::now();
-        let known =
-            Known { peer, record, route, is_near, heard, place, key, newer: NONE, older: NONE };
+        let known = Known {
+            peer,
+            record,
+            route,
+            is_near,
+            credit: 0,
+            heard,
+            place,
+            key,
+            newer: NONE,
+            older: NONE,
+        };
         let index = self.known.insert(known) as u32;
         self.table.insert(key, index);
         self.link(index);

@@ -2,7 +2,7 @@
 //! to stop; must never read or send one.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::desk::Desk;
 use super::strangers::Claim;
 use crate::net::listener::Listener;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys::{self, Name, PollFd};
 use crate::net::wake::EventFd;
 
 /// A socket that datagrams are received by.
@@ -43,6 +44,10 @@ impl Port {
         self.socket.tells_destination()
     }
 
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.local.is_ipv4()
+    }
+
     /// Whether every address of this machine is its own.
     pub(super) fn is_wildcard(&self) -> bool {
         self.local.ip().is_unspecified()
@@ -59,6 +64,17 @@ impl Port {
     /// Whether a receive may wait by itself: only where `end` wakes it.
     pub(super) fn may_block(&self) -> bool {
         !self.socket.is_adopted()
+    }
+
+    /// An address as the socket's family has it.
+    pub(super) fn name(&self, remote: SocketAddr) -> Name {
+        match remote {
+            SocketAddr::V4(v4) if self.local.is_ipv6() => {
+                let mapped = IpAddr::V6(v4.ip().to_ipv6_mapped());
+                Name::new(SocketAddr::new(mapped, v4.port()))
+            }
+            _ => Name::new(remote),
+        }
     }
 
     /// Waits for a datagram, for the bell, or for the deadline.
@@ -89,6 +105,8 @@ pub(crate) struct Ports {
     open: Mutex<Vec<Arc<Port>>>,
     /// The number of the last peer that was met.
     met: AtomicU64,
+    /// Where threads of the caller's get datagrams and give answers, while they can.
+    desk: Mutex<Option<Arc<Desk>>>,
 }
 
 impl Ports {
@@ -104,6 +122,17 @@ impl Ports {
     pub(crate) fn end(&self) {
         let open = self.open.lock().clone();
         open.iter().for_each(|port| port.end());
+    }
+
+    /// Where threads of the caller's get datagrams and give answers; None before the start and from the end on.
+    pub(crate) fn desk(&self) -> Option<Arc<Desk>> {
+        self.desk.lock().clone()
+    }
+
+    pub(super) fn put_desk(&self, desk: Option<Arc<Desk>>) {
+        // Whatever is replaced is dropped outside of the lock.
+        let before = std::mem::replace(&mut *self.desk.lock(), desk);
+        drop(before);
     }
 
     /// The number of a peer that is met now, from 1.

@@ -8,14 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::peers::{Key, Peers};
+use super::MOST_DATAGRAM;
+use super::guests::Guests;
+use super::peers::Peers;
 use super::port::Port;
-use super::strangers::{self, Door};
-use super::{MOST_DATAGRAM, strangers::is_loopback};
+use super::strangers::Door;
 use crate::net::accept::REST;
 use crate::net::endpoint::canonical;
-use crate::net::error::strerror;
-use crate::net::limits::Overflow;
 use crate::net::record::ClosedBy;
 use crate::net::service::{Datagrams, Reply, SessionError};
 use crate::net::shared::Shared;
@@ -25,10 +24,8 @@ use crate::net::worker::panic_text;
 
 /// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
 const OUTBOX: usize = 128 * 1024;
-/// A peer is looked at anew after so many datagrams: another process's server may have got its port.
-const LOOK_AGAIN: u64 = 1024;
 /// The least that a datagram takes of a receive buffer: the kernel's own description of it alone is larger.
-const LEAST_IN_QUEUE: usize = 256;
+pub(super) const LEAST_IN_QUEUE: usize = 256;
 
 /// What an error of a receive or a send means, errno by errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +77,7 @@ pub(super) fn classify(errno: i32) -> Failure {
 }
 
 /// Opens and starts the worker of a port. Nothing is left open where it fails.
-pub(crate) fn start_worker(
+pub(super) fn start(
     shared: &Arc<Shared>,
     service: &Arc<dyn Datagrams>,
     port: Port,
@@ -105,10 +102,9 @@ pub(crate) fn start_worker(
 struct Worker {
     shared: Arc<Shared>,
     port: Arc<Port>,
+    guests: Guests,
     inbound: Inbound,
     outbox: Outbox,
-    peers: Peers,
-    door: Door,
 }
 
 impl Worker {
@@ -116,8 +112,7 @@ impl Worker {
         Self {
             inbound: Inbound::new(shared.limits.datagram, port.tells_destination()),
             outbox: Outbox::default(),
-            peers: Peers::new(Arc::clone(&shared)),
-            door: Door::new(),
+            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port)),
             shared,
             port,
         }
@@ -135,7 +130,7 @@ impl Worker {
             }
         }
         let hard = self.shared.stop.is_hard();
-        self.peers.close_all(hard);
+        self.guests.peers.close_all(hard);
     }
 
     fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
@@ -146,9 +141,9 @@ impl Worker {
             match self.receive(BATCH, flags)? {
                 Some(count) => self.serve(count, service),
                 None if may_block => {}
-                None => self.port.wait(self.peers.idle_at()),
+                None => self.port.wait(self.guests.peers.idle_at()),
             }
-            self.peers.close_idle();
+            self.guests.peers.close_idle();
         }
         if self.shared.stop.is_hard() {
             return Ok(());
@@ -175,7 +170,7 @@ impl Worker {
                 self.shared.ledger.count_accept_error();
                 self.port.wait_for_bell(Some(Instant::now() + REST));
             }
-            Failure::Earlier => hear_refusals(&self.port, &mut self.peers),
+            Failure::Earlier => self.guests.hear_refusals(),
             Failure::Blocked | Failure::Interrupted => {}
         }
         Ok(None)
@@ -183,29 +178,29 @@ impl Worker {
 
     /// Has the service answer what was received, and sends what it answers.
     fn serve(&mut self, count: usize, service: &dyn Datagrams) {
-        if self.door.has_changed() {
-            self.see_out();
-        }
+        self.guests.see_out();
         for slot in 0..count {
-            let received = self.inbound.get(slot);
+            let Self { guests, inbound, outbox, shared, port } = self;
+            let received = inbound.get(slot);
             // Without a sender it is none, but the end.
             let Some(from) = received.from.address() else { continue };
-            let from = canonical(from);
             if received.cut {
-                self.shared.ledger.count_cut();
+                shared.ledger.count_cut();
             }
             let to = sys::destination(received.control);
-            let Some(index) = self.meet(from, to) else { continue };
-            let received = self.inbound.get(slot);
-            let known = self.peers.get(index);
+            let met = guests.meet(canonical(from), to, &mut |peers| {
+                outbox.flush(inbound, port, peers, shared);
+            });
+            let Some(index) = met else { continue };
+            let known = guests.peers.get(index);
             known.record.count_received(received.data);
             let mut answer = Answer {
-                outbox: &mut self.outbox,
-                inbound: &self.inbound,
-                port: &self.port,
-                peers: &self.peers,
-                door: &mut self.door,
-                shared: &self.shared,
+                outbox,
+                inbound,
+                port,
+                peers: &guests.peers,
+                door: &mut guests.door,
+                shared,
                 slot,
                 index,
                 near: known.is_near,
@@ -223,83 +218,17 @@ impl Worker {
             };
             self.flush();
             self.shared.count_error();
-            self.peers.close(index, ClosedBy::Error, Some(error), false);
+            self.guests.peers.close(index, ClosedBy::Error, Some(error), false);
         }
         self.flush();
         if std::mem::take(&mut self.outbox.told) {
-            hear_refusals(&self.port, &mut self.peers);
-        }
-    }
-
-    /// The account of whoever sent a datagram; None where it gets no answer, which is counted.
-    fn meet(
-        &mut self,
-        remote: std::net::SocketAddr,
-        to: Option<(std::net::IpAddr, std::net::IpAddr)>,
-    ) -> Option<u32> {
-        let suspect = || {
-            self.shared.ledger.count_suspect();
-            None
-        };
-        if to.is_some_and(|to| !strangers::was_for_us(to)) {
-            return suspect();
-        }
-        let key = Key { remote, local: to.map(|(_, own)| own) };
-        if let Some(index) = self.peers.find(&key) {
-            let heard = self.peers.get(index).record.received().messages;
-            if heard % LOOK_AGAIN != 0 || !self.door.is_server(remote) {
-                return Some(index);
-            }
-            self.flush();
-            self.peers.close(index, ClosedBy::Service, None, false);
-            self.shared.ledger.count_suspect();
-            return None;
-        }
-        if strangers::is_suspect(remote) || self.door.is_server(remote) {
-            return suspect();
-        }
-        if !self.shared.enter_host(Some(remote)) {
-            self.shared.ledger.count_refused();
-            return None;
-        }
-        while !self.shared.enter() {
-            let oldest = self.peers.oldest();
-            let Some(oldest) = oldest.filter(|_| self.shared.limits.overflow == Overflow::Wait)
-            else {
-                self.shared.leave_host(remote);
-                self.shared.ledger.count_refused();
-                return None;
-            };
-            // What it is owed leaves first.
-            self.flush();
-            self.peers.close(oldest, ClosedBy::Limit("connections"), None, false);
-        }
-        Some(self.peers.open(key, &self.port, is_loopback(remote)))
-    }
-
-    /// A server has come: if it has the address of a peer, that is no client any more.
-    fn see_out(&mut self) {
-        for index in self.peers.indices() {
-            if self.door.is_server(self.peers.get(index).key.remote) {
-                self.peers.close(index, ClosedBy::Service, None, false);
-            }
+            self.guests.hear_refusals();
         }
     }
 
     fn flush(&mut self) {
-        self.outbox.flush(&self.inbound, &self.port, &self.peers, &self.shared);
-    }
-}
-
-/// Reads what ICMP said of datagrams that were sent before, and closes the accounts of those that nobody
-/// is there for. recvmsg(2) with MSG_ERRQUEUE.
-pub(super) fn hear_refusals(port: &Port, peers: &mut Peers) {
-    while let Some((address, errno)) = sys::take_refusal(port.as_fd()) {
-        if errno == libc::ECONNREFUSED {
-            if let Some(index) = peers.of(canonical(address)) {
-                peers.close(index, ClosedBy::Reset, Some(strerror(errno)), false);
-            }
-        }
+        let Guests { shared, port, peers, .. } = &self.guests;
+        self.outbox.flush(&self.inbound, port, peers, shared);
     }
 }
 
