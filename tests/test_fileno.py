@@ -39,6 +39,9 @@ from rsock import Accept, Client, Connection, Limits, Server
 
 ONE_MIB = payload(1 << 20, seed=12)
 
+# Its library opens a pipe for signals with the first loop of a process, and keeps it.
+uvloop.new_event_loop().close()
+
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,

@@ -31,6 +31,7 @@ use super::endpoint::{Endpoint, Transport};
 use super::error::strerror;
 use super::ledger::Place;
 use super::limits::Limits;
+use super::linger::{Leaving, Until};
 use super::options::SocketOptions;
 use super::pipe::{Pipe, Pipes};
 use super::record::{ClosedBy, Record};
@@ -234,7 +235,8 @@ pub(crate) struct Connection {
     near: Wire,
     far: Option<Box<FarLeg>>,
     pub(crate) record: Arc<Record>,
-    pub(crate) place: Place,
+    /// Its place in the books; None where those are closed already, and it only lingers.
+    pub(crate) place: Option<Place>,
     /// What ended it first, while it goes on to deliver what is owed.
     ending: Option<ClosedBy>,
     lingering: bool,
@@ -270,7 +272,7 @@ pub(crate) fn leg_token(token: u64, leg: Leg) -> Token {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: Socket, record: Arc<Record>, place: Place) -> Self {
+    pub(crate) fn new(socket: Socket, record: Arc<Record>, place: Option<Place>) -> Self {
         Self {
             near: Wire::new(socket, record.transport()),
             far: None,
@@ -288,6 +290,19 @@ impl Connection {
             due: Some(Box::new(Due { open: true, ..Due::default() })),
             waker: None,
         }
+    }
+
+    /// One whose account is closed, and which has nothing left to do but to end.
+    pub(crate) fn leaving(leaving: Leaving) -> Self {
+        let Leaving { socket, record, until } = leaving;
+        let mut connection = Self {
+            ending: Some(ClosedBy::Local),
+            until_acknowledged: until == Until::Acknowledged,
+            due: None,
+            ..Self::new(socket, record, None)
+        };
+        connection.linger();
+        connection
     }
 
     fn wire(&self, leg: Leg) -> Option<&Wire> {
@@ -650,7 +665,8 @@ impl Turn<'_> {
         let scratch_size = scratch.len();
         let room = room.min(scratch_size);
         let wire = self.wire_mut(leg);
-        let count = match sys::recv(wire.socket.as_fd(), &mut scratch[..room], 0) {
+        // By flag: what comes from a handler has a descriptor that blocks.
+        let count = match sys::recv(wire.socket.as_fd(), &mut scratch[..room], libc::MSG_DONTWAIT) {
             Ok(count) => count,
             Err(error) => {
                 match error.kind() {
@@ -877,6 +893,8 @@ impl Turn<'_> {
     /// Counts what has come in, likewise.
     fn received(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
         match leg {
+            // The account is closed.
+            Leg::Near if self.connection.place.is_none() => {}
             Leg::Near => match data {
                 Some(data) => self.connection.record.count_received(data),
                 None => self.connection.record.count_received_unseen(count),

@@ -22,6 +22,7 @@ use super::datagram::Datagram;
 use super::endpoint::Address;
 use super::error::{Error, Result};
 use super::limits::Overflow;
+use super::linger::{self, Host};
 use super::listener::Listener;
 use super::shared::Shared;
 use super::socket::Socket;
@@ -137,6 +138,8 @@ pub(crate) struct Handoff {
     /// How many wait in `accept` because the limit of connections is reached.
     short_of_room: AtomicUsize,
     next_id: AtomicU64,
+    /// Who sees to lingering closes; nobody with `Accept`, where a close is that of any socket.
+    pub(super) linger_host: Mutex<Host>,
 }
 
 impl Handoff {
@@ -149,12 +152,18 @@ impl Handoff {
             lent: Mutex::new(None),
             short_of_room: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
+            linger_host: Mutex::default(),
         }
     }
 
     /// Whether the server is ending.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
+    }
+
+    /// Whether a close may linger.
+    pub(super) fn has_linger_host(&self) -> bool {
+        !matches!(*self.linger_host.lock(), Host::None)
     }
 
     /// Puts an accepted connection on the list.
@@ -374,6 +383,8 @@ impl Handoff {
             let until = if graceful { deadline.min(grace) } else { deadline };
             let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));
         }
+        // Whoever comes back from here on is closed at once.
+        linger::end(shared);
         self.streams().iter().for_each(|stream| stream.force());
         // Those nobody has taken are dropped, and with it closed.
         let queue = std::mem::take(&mut self.state.lock().queue);

@@ -17,6 +17,7 @@ pub mod gauge;
 mod handoff;
 pub mod ledger;
 pub mod limits;
+mod linger;
 mod listener;
 mod loops;
 pub mod options;

@@ -2,13 +2,13 @@
 //! listening endpoint; must never serve a byte itself, nor keep a lock while it waits.
 //!
 //! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), started by `Server::start`
-//! and later by the accept thread as load asks; all end by `Server::stop`, by the listener's death,
+//! and later by the accept thread as load asks (with handlers: one, by linger.rs); all end by `Server::stop`, by the listener's death,
 //! or when the `Server` is dropped. Each holds an `Alive` (stop.rs); the last one out makes `stop` and
 //! `wait` return.
 //!
 //! Order of locks: the registry's, then those of one server's `Shared` in the order of its fields,
-//! then its `stop`, then the ledger's. In fact no two are ever held at once, and none across a system
-//! call that can wait.
+//! then its `stop`, then the ledger's. In fact two are held at once only where a handler's first
+//! lingering close starts its worker, and none across a system call that can wait.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -27,6 +27,7 @@ use super::handoff::Handoff;
 pub use super::handoff::Job;
 use super::ledger::Ledger;
 use super::limits::Limits;
+use super::linger::Host;
 use super::listener::Listener;
 use super::options::SocketOptions;
 use super::service::Shape;
@@ -512,7 +513,10 @@ impl Server {
                 return shared.spawn(name, move || keep(&keeper, &bell));
             }
             Shape::Datagram(_) => unreachable!("a stream has no such shape"),
-            Shape::Handler => Taker::Pool,
+            Shape::Handler => {
+                *shared.handoff.linger_host.lock() = Host::Later;
+                Taker::Pool
+            }
             Shape::Stream(service) => {
                 for number in 0..self.config.workers.unwrap_or(1) {
                     workers.push(start_worker(&shared, service, number)?);

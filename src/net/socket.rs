@@ -55,6 +55,16 @@ impl Socket {
         sys::replace(own.as_fd(), other.as_fd())
     }
 
+    /// Ends the connection with RST while others may hold its number or a double of it.
+    pub(crate) fn reset(&self) {
+        let _ = self.options().set_linger(Some(Duration::ZERO));
+        // Wakes who waits; the end that this alone would be does not get out before the reset.
+        let _ = self.shutdown(Shutdown::Read);
+        if sys::disconnect(self.as_fd()).is_err() {
+            let _ = self.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Gives the number away; nothing is sent.
     pub(crate) fn into_number(mut self) -> RawFd {
         self.0.take().map_or(-1, IntoRawFd::into_raw_fd)

@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::connection::{Connection, Gone, Served, Tools, Turn};
 use super::endpoint::Endpoint;
 use super::fork::{self, Listed};
 use super::ledger::Place;
+use super::linger::{Leaving, Nothing};
 use super::pipe::Pipes;
 use super::record::{ClosedBy, Record};
 use super::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Bell, Leg, Peer, Service, Session};
@@ -44,6 +46,8 @@ pub(crate) struct Accepted {
 
 pub(crate) enum Message {
     Adopt(Accepted),
+    /// One that a handler has closed, to be ended lingeringly.
+    Linger(Leaving),
     /// A session is woken, by its token.
     Wake(u64),
     /// No more connections come; end the ones there are, until the deadline in `Shared`.
@@ -251,6 +255,10 @@ impl Worker {
     fn obey(&mut self, message: Message, service: &dyn Service) {
         match message {
             Message::Adopt(accepted) => self.adopt(accepted, service),
+            Message::Linger(leaving) => {
+                let connection = Connection::leaving(leaving);
+                self.insert(connection, Box::new(Nothing));
+            }
             Message::Wake(token) => {
                 if let Some((index, entry)) = self.find(token) {
                     entry.connection.due().wake = true;
@@ -275,9 +283,12 @@ impl Worker {
             Ok(session) => session,
             Err(panic) => return self.refuse(socket, peer.remote, place, panic_text(&*panic)),
         };
+        self.insert(Connection::new(socket, record, Some(place)), session);
+    }
+
+    fn insert(&mut self, connection: Connection, session: Box<dyn Session>) {
         self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
         let generation = self.generation;
-        let connection = Connection::new(socket, record, place);
         let index = self.entries.insert(Entry { session, connection, generation, queued: false });
         let registered =
             self.entries[index].connection.register(&self.tools, Self::token(index, generation));
@@ -392,10 +403,12 @@ impl Worker {
             session.closed(by);
             drop(session);
         }));
-        if by == ClosedBy::Error || heard.is_err() {
+        if place.is_some() && by == ClosedBy::Error || heard.is_err() {
             self.shared.count_error();
         }
-        self.close_account(place, by, error);
+        if let Some(place) = place {
+            self.close_account(place, by, error);
+        }
         // From the call of `stop` on, which is before this worker hears of it.
         if self.shared.stop.has_begun() {
             self.shared.stop.count(reset && by == ClosedBy::Stop);
@@ -411,8 +424,12 @@ impl Worker {
                     .registry()
                     .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
             }
-            if reset && !std::mem::take(&mut dead) {
-                socket.abort();
+            match (reset, place) {
+                (true, Some(_)) if !std::mem::take(&mut dead) => socket.abort(),
+                // A handler may have made a double of it, which ends with it.
+                (true, None) => socket.reset(),
+                (false, None) => drop(socket.shutdown(Shutdown::Both)),
+                (_, Some(_)) => {}
             }
         }
         self.left(&remote);

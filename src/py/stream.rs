@@ -25,7 +25,7 @@ use crate::net::datagram::MOST_DATAGRAM;
 use crate::net::endpoint::{Address, Target, Transport, host_text};
 use crate::net::error::Error;
 use crate::net::error::Result;
-use crate::net::stream::{Message, OptionValue};
+use crate::net::stream::{Farewell, Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
 use crate::net::unix::UnixName;
 use crate::net::wake::Waiter;
@@ -95,11 +95,16 @@ impl Stream {
 
     /// Closes it, in whichever way: with the interpreter held, which takes less than giving it up and
     /// getting it back, unless the close may wait for the peer.
-    pub(super) fn end(&self, py: Python<'_>, close: impl FnOnce(&net::stream::Stream) + Send) {
+    pub(super) fn end(
+        &self,
+        py: Python<'_>,
+        close: impl FnOnce(&net::stream::Stream) -> Option<Farewell> + Send,
+    ) {
         if self.inner.may_linger() {
-            py.detach(|| close(&self.inner));
-        } else {
-            close(&self.inner);
+            py.detach(|| drop(close(&self.inner)));
+        } else if let Some(farewell) = close(&self.inner) {
+            // May start a thread.
+            py.detach(|| drop(farewell));
         }
     }
 
@@ -613,7 +618,10 @@ impl Stream {
     /// Closes it with a reset (RST): the peer gets ConnectionResetError, and nothing of what was not
     /// sent yet. Does not block.
     fn abort(&self, py: Python<'_>) {
-        self.end(py, |stream| stream.abort());
+        self.end(py, |stream| {
+            stream.abort();
+            None
+        });
     }
 
     /// For `to_socket`: a second descriptor of the same connection.

@@ -32,6 +32,8 @@ use super::endpoint::{Address, Transport};
 use super::error::{Error, Result};
 use super::fork::Origin;
 use super::gauge::TcpInfo;
+pub use super::linger::Farewell;
+use super::linger::Leaving;
 use super::options::SocketOptions;
 use super::record::{ClosedBy, Record};
 use super::socket::Socket;
@@ -341,8 +343,11 @@ impl Stream {
 
     /// Ends it with FIN behind what was sent. Calls of other threads end with EBADF; the number is
     /// free when the last of them has left. Twice is once.
-    pub fn close(&self) {
-        self.end(self.verdict(), None);
+    ///
+    /// A handler's connection whose peer may still be sending is ended by a worker: by what this
+    /// returns, which is to be dropped where a thread may be started.
+    pub fn close(&self) -> Option<Farewell> {
+        self.end(self.verdict(), None)
     }
 
     /// Who ended it, where nobody says so.
@@ -358,18 +363,37 @@ impl Stream {
         }
     }
 
-    fn end(&self, by: ClosedBy, error: Option<String>) {
-        if let Some(socket) = self.take() {
-            // The books first, so that whoever sees the end finds it written.
-            self.settle(by, error, false);
-            let doubled = self.ward.is_some() && self.has_seen(seen::DOUBLED);
-            let shared = doubled || Arc::strong_count(&socket) > 1;
-            if shared && !self.has_seen(seen::FORCED) {
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-            drop(socket);
-            self.leave();
+    fn end(&self, by: ClosedBy, error: Option<String>) -> Option<Farewell> {
+        let socket = match self.part(self.take()?, by, error) {
+            Ok(farewell) => return Some(farewell),
+            Err(socket) => socket,
+        };
+        let doubled = self.ward.is_some() && self.has_seen(seen::DOUBLED);
+        let shared = doubled || Arc::strong_count(&socket) > 1;
+        if shared && !self.has_seen(seen::FORCED) {
+            let _ = socket.shutdown(Shutdown::Both);
         }
+        drop(socket);
+        self.leave();
+        None
+    }
+
+    /// Closes the account of a socket that nobody can come by any more. Where its last words might be
+    /// lost by a close, it goes into a farewell.
+    fn part(
+        &self,
+        socket: Arc<Socket>,
+        by: ClosedBy,
+        error: Option<String>,
+    ) -> std::result::Result<Farewell, Arc<Socket>> {
+        // The books first, so that whoever sees the end finds it written.
+        let Some((ward, record, until)) = self.lingers(&socket) else {
+            self.settle(by, error, false);
+            return Err(socket);
+        };
+        // Nobody else has it, or it would not linger.
+        let socket = Arc::try_unwrap(socket)?;
+        Ok(ward.part(Leaving { socket, record, until }, by, error))
     }
 
     /// Ends it with RST; what is unsent is lost.
@@ -378,9 +402,9 @@ impl Stream {
             self.settle(ClosedBy::Local, None, false);
             match Arc::try_unwrap(socket) {
                 Ok(socket) if !self.has_seen(seen::DOUBLED) => socket.abort(),
-                Ok(socket) => reset(&socket),
+                Ok(socket) => socket.reset(),
                 // Others still hold the number: the connection ends now all the same.
-                Err(shared) => reset(&shared),
+                Err(shared) => shared.reset(),
             }
             self.leave();
         }
@@ -543,16 +567,6 @@ impl Drop for Stream {
             std::mem::forget(self.socket.get_mut().take());
             std::mem::forget(self.ward.take());
         }
-    }
-}
-
-/// Ends a connection with RST while others may hold its number or a double of it.
-fn reset(socket: &Socket) {
-    let _ = socket.options().set_linger(Some(Duration::ZERO));
-    // Wakes who waits; the end that this alone would be does not get out before the reset.
-    let _ = socket.shutdown(Shutdown::Read);
-    if sys::disconnect(socket.as_fd()).is_err() {
-        let _ = socket.shutdown(Shutdown::Both);
     }
 }
 

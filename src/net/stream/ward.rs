@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use super::transfer::Interest;
-use super::{Held, Stream, reset, seen};
+use super::{Held, Stream, seen};
 use crate::net::Origin;
 use crate::net::endpoint::Endpoint;
 use crate::net::error::Error;
 use crate::net::ledger::Place;
 use crate::net::limits::Limits;
-use crate::net::record::ClosedBy;
+use crate::net::linger::{self, Farewell, Leaving, Until};
+use crate::net::record::{ClosedBy, Record};
 use crate::net::shared::Shared;
+use crate::net::socket::Socket;
 use crate::net::sys;
 
 /// One connection's ties to its server.
@@ -66,13 +68,28 @@ impl Ward {
 
     /// Closes the account, once; the first who says why is right.
     pub(super) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if self.settled.swap(true, SeqCst) {
-            return;
-        }
-        self.shared.ledger.close(self.place, by, error, None);
-        if self.shared.stop.has_begun() {
+        if self.close_account(by, error) && self.shared.stop.has_begun() {
             self.shared.stop.count(forced);
         }
+    }
+
+    fn close_account(&self, by: ClosedBy, error: Option<String>) -> bool {
+        let first = !self.settled.swap(true, SeqCst);
+        if first {
+            self.shared.ledger.close(self.place, by, error, None);
+        }
+        first
+    }
+
+    /// Closes the account of a connection that has to linger. To a stop it counts when it has ended.
+    pub(super) fn part(&self, leaving: Leaving, by: ClosedBy, error: Option<String>) -> Farewell {
+        self.close_account(by, error);
+        Farewell::new(Arc::clone(&self.shared), self.key, leaving)
+    }
+
+    /// Whether a close has a worker to linger, and nobody has settled already how this one ends.
+    fn may_part(&self) -> bool {
+        self.shared.handoff.has_linger_host() && !self.settled.load(SeqCst)
     }
 
     /// The descriptor of the connection with `peer` is gone.
@@ -103,16 +120,31 @@ impl Stream {
     }
 
     /// Ends it for a reason that its handler gives.
-    pub fn close_for(&self, by: ClosedBy, error: Option<String>) {
-        self.end(by, error);
+    pub fn close_for(&self, by: ClosedBy, error: Option<String>) -> Option<Farewell> {
+        self.end(by, error)
     }
 
     /// Ends it because its handler failed, which counts whatever the connection's end was.
-    pub fn fail(&self, error: String) {
+    pub fn fail(&self, error: String) -> Option<Farewell> {
         if let Some(ward) = &self.ward {
             ward.count_error();
         }
-        self.end(ClosedBy::Error, Some(error));
+        self.end(ClosedBy::Error, Some(error))
+    }
+
+    /// Until when it has to linger, if it does: a handler's connection that a peer may still be sending
+    /// to, and that no other call has in its hands.
+    pub(super) fn lingers(&self, socket: &Arc<Socket>) -> Option<(&Ward, Arc<Record>, Until)> {
+        // Whose peer has finished sends nothing more, and who has set SO_LINGER wants that.
+        let settled = seen::END | seen::RESET | seen::FORCED | seen::LINGERS;
+        let ward = self.ward.as_ref().filter(|ward| ward.may_part())?;
+        if self.has_seen(settled) || Arc::strong_count(socket) > 1 {
+            return None;
+        }
+        let record = self.record.get()?;
+        // What went through a double is not counted.
+        let sent = if self.is_doubled() { u64::MAX } else { record.sent().bytes };
+        Some((ward, Arc::clone(record), linger::needed(socket, sent)?))
     }
 
     /// Whether it was accepted by a server of this process.
@@ -177,7 +209,7 @@ impl Stream {
     /// Ends it because of a limit, under the call that waited for it; the error for that call.
     pub(super) fn over_limit(
         &self,
-        socket: &super::Socket,
+        socket: &Socket,
         step: &'static str,
         name: &'static str,
     ) -> Error {
@@ -186,7 +218,7 @@ impl Stream {
         }
         if name == "write" {
             self.saw(seen::FORCED);
-            reset(socket);
+            socket.reset();
         } else {
             self.saw(seen::HUSHED);
             let _ = socket.shutdown(Shutdown::Both);
@@ -206,7 +238,7 @@ impl Stream {
         self.hush_socket(socket)
     }
 
-    fn hush_socket(&self, socket: &super::Socket) -> bool {
+    fn hush_socket(&self, socket: &Socket) -> bool {
         self.saw(seen::HUSHED);
         // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
         // socket made of a double. ENOTCONN: it is over already.
@@ -240,7 +272,7 @@ impl Stream {
                 ward.settle(ClosedBy::Stop, None, true);
             }
             self.saw(seen::FORCED);
-            reset(&socket);
+            socket.reset();
         }
     }
 
@@ -261,7 +293,7 @@ impl Stream {
         let quiet = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !quiet);
         if !quiet {
-            reset(&socket);
+            socket.reset();
         } else if self.has_seen(seen::DOUBLED) {
             let _ = socket.shutdown(Shutdown::Both);
         }
