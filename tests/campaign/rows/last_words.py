@@ -1,12 +1,9 @@
-"""Matrix row 7: a long reply and its close, while the client sends and sends."""
+"""Matrix row 7: a long reply and a close, while the client floods: all of the reply arrives."""
 
-import contextlib
 import socket
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-from support import read_exactly
 
 from campaign import load
 from campaign.figures import Figure, equal
@@ -14,52 +11,61 @@ from campaign.process import Child, Served
 from campaign.row import Row, Size
 
 if TYPE_CHECKING:
-    from rsock import Server
+    from rsock import Connection, Server
 
 REPLY = bytes(range(250)) * 1_600
 
 
-def server() -> "Server":
-    from rsock import Server
+def server(kind: str) -> "Server":
+    from rsock import Greeting, Server
 
-    # It never reads a byte of what comes.
-    return Server(service=lambda conn: conn.sendall(REPLY))
-
-
-def ask(address: Any, times: int) -> int:
-    """How often the reply came whole, with a clean end behind it."""
-    return sum(_flood(load.dial(address)) for _ in range(times))
+    return Server(service=Greeting(REPLY) if kind == "Greeting()" else handler)
 
 
-def _flood(peer: socket.socket) -> bool:
-    over = threading.Event()
+def handler(conn: "Connection") -> None:
+    conn.recv(100)
+    conn.sendall(REPLY)
 
-    def flood() -> None:
-        with contextlib.suppress(ConnectionError):
-            while not over.is_set():
-                peer.sendall(bytes(1 << 16))
 
-    with peer:
-        flooding = threading.Thread(target=flood)
-        flooding.start()
+def flood(address: Any, count: int) -> int:
+    """How many of `count` floods got the whole reply, and the end behind it."""
+    return sum(_flood_once(address) for _ in range(count))
+
+
+def _flood_once(address: Any) -> bool:
+    with load.dial(address) as peer:
+        over = threading.Event()
+
+        def pour() -> None:
+            try:
+                while not over.is_set():
+                    peer.sendall(bytes(16_384))
+                peer.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass
+
+        pouring = threading.Thread(target=pour)
+        pouring.start()
+        got = bytearray()
         try:
-            return read_exactly(peer, len(REPLY)) == REPLY and peer.recv(1) == b""
-        except ConnectionError:
-            return False
-        finally:
-            over.set()
-            with contextlib.suppress(OSError):
-                peer.shutdown(socket.SHUT_RDWR)
-            flooding.join()
+            while part := peer.recv(20_000):
+                got += part
+            ended = True
+        except ConnectionResetError:
+            ended = False
+        over.set()
+        pouring.join(load.PATIENCE)
+        return ended and got == REPLY
 
 
 def run(size: Size) -> Iterator[Figure]:
-    times = size.of(brief=20, short=100, long=1_000)
-    with Served(server) as served, Child() as clients:
-        yield equal("complete replies", clients.call(ask, served.address, times), times)
-        report = served.stop()
-        yield equal("forced", report["forced"], 0)
-        yield from served.afterwards()
+    count = size.of(brief=3, short=25, long=100)
+    for kind in ("Greeting()", "a handler"):
+        with Served(server, kind) as served, Child() as peers:
+            got = peers.call(flood, served.address, count)
+            yield equal(f"{kind}: {len(REPLY):,} bytes and the end", got, count)
+            yield equal(f"{kind}: in the books", served.stop()["totals"]["closed"], count)
+            yield from served.afterwards()
 
 
 ROW = Row("7", "a long reply and its close against a flooding client", run)
