@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -53,6 +54,20 @@ def echo_pair(echo: Server) -> Iterator[tuple[Server, Client]]:
     """A started echo server and a client connected to it."""
     with echo.client(timeout=5.0) as client:
         yield echo, client
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """An empty directory with a name short enough for Unix sockets; empty again at the end."""
+    with tempfile.TemporaryDirectory(prefix="rsock-") as name:
+        yield Path(name)
+        assert list(Path(name).iterdir()) == []
+
+
+@pytest.fixture
+def path(directory: Path) -> str:
+    """Where a Unix socket can be bound; its file must not outlive the test."""
+    return str(directory / "x.sock")
 
 
 @pytest.fixture

@@ -177,6 +177,25 @@ def dial(address: tuple[str, int], *, timeout: float | None = SOON) -> socket.so
     return peer
 
 
+def dial_path(path: str | bytes, *, timeout: float = 10.0) -> socket.socket:
+    """The same with a Unix socket."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(timeout)
+    try:
+        peer.connect(path)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def leave_stale(path: str | Path) -> None:
+    """Leave what a killed process does: the file of a Unix socket that nobody has."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+
+
 def refused(address: tuple[str, int]) -> bool:
     """Whether nobody listens there (any more)."""
     try:
@@ -439,9 +458,15 @@ def output_of(
 class Script:
     """`code` running in a fresh interpreter beside the test."""
 
-    def __init__(self, code: str, *args: str, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        *args: str,
+        options: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *options, "-c", code, *args],
+            [*prefix, sys.executable, *options, "-c", code, *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
