@@ -553,6 +553,16 @@ def test_forward_passes_connections_on(echo: Server) -> None:
         assert command.end()[0] == 0
 
 
+def test_forward_leads_to_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Server(path=path), Running("forward", "127.0.0.1:0", str(path), "--json") as command:
+        started = json.loads(command.line())
+        with dial(tuple(started["address"])) as peer:
+            assert exchange(peer, b"there and back") == b"there and back"
+        command.signal(signal.SIGINT)
+        assert command.end()[0] == 0
+
+
 def test_forward_to_itself_is_refused() -> None:
     with socket.socket() as holder:
         # Bound and not listening, it keeps the port for whoever shares it like this.

@@ -8,6 +8,7 @@ import random
 import socket
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import (
@@ -476,6 +477,94 @@ print("alive")
     assert output_of(code) == "alive\n"
 
 
+# --- Unix sockets --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unix_listener(path: str | bytes, backlog: int = 16) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(path)
+        listening.listen(backlog)
+        listening.settimeout(10.0)
+        yield listening
+
+
+def test_a_port_leads_to_a_unix_socket_and_back(limits: Limits, tmp_path: Path) -> None:
+    path = str(tmp_path / "target")
+    with (
+        unix_listener(path) as target,
+        Server(service=Forward(path=path), limits=limits) as server,
+        dial(server.address) as near,
+    ):
+        far, _ = target.accept()
+        with far:
+            far.settimeout(10.0)
+            request, answer = payload(BULK, 1), payload(BULK, 2)
+            reading = Background(read_to_end, far)
+            near.sendall(request)
+            near.shutdown(socket.SHUT_WR)
+            assert reading.result(10.0) == request
+            sending = Background(far.sendall, answer)
+            assert read_exactly(near, BULK) == answer
+            sending.result()
+        assert ended(near)
+        [record] = server.ledger.wait(open=0, closed=1)
+        assert record.far is not None
+        assert (record.far.remote.transport, record.far.remote.address) == ("unix", path)
+        assert (record.far.bytes_out, record.far.bytes_in) == (BULK, BULK)
+
+
+def test_a_unix_socket_leads_to_a_port(tmp_path: Path) -> None:
+    path = str(tmp_path / "own")
+    with Server() as echo, Server(path=path, service=Forward(echo)) as server:
+        with server.client(timeout=10.0) as client:
+            data = payload(BULK)
+            sending = Background(client.sendall, data)
+            assert client.recv_exactly(BULK) == data
+            sending.result()
+    with Server(path=path) as echo, Server(service=Forward(echo)) as server:
+        with server.client(timeout=10.0) as client:
+            assert says_back(client)
+
+
+def test_a_unix_target_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "nobody")
+    with Server(service=Forward(path=path)) as server:
+        assert turned_away(server.address)
+        [record] = server.ledger.wait(open=0, closed=1)
+        assert record.error == f"connect {path}: No such file or directory"
+
+
+def test_a_unix_target_whose_queue_is_full_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "busy")
+    with unix_listener(path, 0) as target, Server(service=Forward(path=path)) as server:
+        with contextlib.ExitStack() as stack:
+            waiting = []
+            while True:
+                peer = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                peer.setblocking(False)
+                if peer.connect_ex(path):
+                    break
+                waiting.append(peer)
+            near = stack.enter_context(dial(server.address))
+            near.sendall(b"patience")
+            server.ledger.wait(open=1)
+            for _ in waiting:
+                target.accept()[0].close()
+            far, _ = target.accept()
+            with far:
+                assert read_exactly(far, 8) == b"patience"
+
+
+def test_a_unix_forwarder_to_itself_does_not_start(tmp_path: Path) -> None:
+    path = tmp_path / "own"
+    server = Server(path=path, service=Forward(path=path))
+    with pytest.raises(ValueError, match="leads back"):
+        server.start()
+    with pytest.raises(ValueError, match="a Unix socket is for streams"):
+        Server(transport="udp", service=Forward(path=path)).start()
+
+
 # --- what is said to a wrong target ---------------------------------------------------------
 
 
@@ -488,6 +577,7 @@ print("alive")
         (("", 80), ValueError),
         ((None, 80), TypeError),
         ((80,), TypeError),
+        ((), TypeError),
     ],
     ids=repr,
 )
@@ -507,3 +597,6 @@ def test_a_connect_timeout_is_a_time(timeout: object) -> None:
 def test_services_and_hosts_may_be_names_and_pairs() -> None:
     assert repr(Forward("localhost", "http")) == "Forward('localhost', 80)"
     assert repr(Forward(("::1", 8080))) == "Forward('::1', 8080)"
+    assert repr(Forward(path="/tmp/x")) == "Forward(path='/tmp/x')"
+    with pytest.raises(TypeError, match="path="):
+        Forward("localhost", 80, path="/tmp/x")

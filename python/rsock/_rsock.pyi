@@ -75,9 +75,10 @@ class Echo(Service):
 class Forward(Service):
     def __new__(
         cls,
-        host: str | tuple[str, int | str] | _Server,
+        host: str | tuple[str, int | str] | _Server | None = None,
         port: int | str | None = None,
         *,
+        path: SocketPath | None = None,
         connect_timeout: float = 10.0,
     ) -> Self: ...
 

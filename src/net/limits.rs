@@ -83,10 +83,15 @@ impl Limits {
     /// that took the last descriptor would break its host's next `open()`.
     pub(crate) fn room(&self, transport: Transport, legs: usize, pipes: bool) -> Room {
         if transport == Transport::Udp {
-            // They share a descriptor: this bounds the memory that strangers can take.
-            let connections = self.connections.unwrap_or(UDP_PEERS);
+            // They may share a descriptor: this bounds the memory that strangers can take.
+            let room = if legs == 0 { UDP_PEERS } else { self.room_of(legs, false).connections };
+            let connections = self.connections.unwrap_or(room.min(UDP_PEERS));
             return Room { connections, pipes: 0 };
         }
+        self.room_of(legs, pipes)
+    }
+
+    fn room_of(&self, legs: usize, pipes: bool) -> Room {
         let (soft, _) = super::sys::fd_limits().unwrap_or((1024, 1024));
         let reserve = 64.min(soft / 4);
         let free = soft.saturating_sub(process::fds_in_use()).saturating_sub(reserve);

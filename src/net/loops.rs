@@ -6,31 +6,31 @@
 //! the forwarders it has come through, so that one that comes back, by whatever way the first net does
 //! not see (a name that has moved, two that started at the same moment), is known by its addresses.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::endpoint::{Address, Endpoint};
+use super::endpoint::{Address, Endpoint, Transport};
 use super::service::Site;
 use super::socket_file::FileId;
 use super::unix::UnixName;
 use super::{registry, sys};
 
-/// A connection by its two addresses: the side that connects first. With a Unix socket the other one may
-/// have several names, and that of the side which connects is enough.
-type Way = (Address, Address);
+/// A connection by its two ends: the side that connects first. With a Unix socket the other one may have
+/// several names, and that of the side which connects is enough.
+type Way = (Endpoint, Address);
 
-fn way(from: Address, to: Address) -> Way {
+fn way(from: Endpoint, to: Address) -> Way {
     let to = if to.as_unix().is_some() { Address::Unix(UnixName::unnamed()) } else { to };
     (from, to)
 }
 
 /// The connections that forwarders of this process have open, and through which forwarders each has
 /// come.
-static OPENED: Mutex<BTreeMap<Way, Arc<[Hop]>>> = Mutex::new(BTreeMap::new());
+static OPENED: LazyLock<Mutex<HashMap<Way, Arc<[Hop]>>>> = LazyLock::new(Mutex::default);
 
 /// Held across a fork, as the registry is.
 pub(crate) fn lock_for_fork() {
@@ -43,7 +43,7 @@ pub(crate) fn unlock_after_fork() {
 
 /// One forwarder of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hop(u64);
+pub struct Hop(u64);
 
 impl Hop {
     pub(crate) fn new() -> Self {
@@ -55,11 +55,11 @@ impl Hop {
 /// The forwarders of this process that a connection has come through on its way to us; none for one
 /// that comes from anywhere else.
 pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[Hop]> {
-    OPENED.lock().get(&way(remote.address, local.address)).cloned().unwrap_or_default()
+    OPENED.lock().get(&way(remote, local.address)).cloned().unwrap_or_default()
 }
 
 /// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
-pub(crate) struct Opening(MutexGuard<'static, BTreeMap<Way, Arc<[Hop]>>>);
+pub(crate) struct Opening(MutexGuard<'static, HashMap<Way, Arc<[Hop]>>>);
 
 impl Opening {
     /// To be held over a connect that does not wait.
@@ -75,7 +75,7 @@ impl Opening {
         trail: &[Hop],
         own: Hop,
     ) -> Opened {
-        let way = way(local.address, reached(remote.address));
+        let way = way(local, reached(remote.address));
         self.0.insert(way.clone(), trail.iter().copied().chain([own]).collect());
         Opened(way)
     }
@@ -111,8 +111,9 @@ fn reached_ip(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether what connects to `target` comes to `site`, directly or through other servers of this process.
+/// Whether what goes to `target` comes to `site`, directly or through other servers of this process.
 pub(crate) fn leads_back(target: &Address, site: &Site) -> bool {
+    let datagrams = site.local.transport == Transport::Udp;
     let mut seen = Vec::new();
     let mut ahead = vec![reached(target.clone())];
     while let Some(next) = ahead.pop() {
@@ -120,7 +121,9 @@ pub(crate) fn leads_back(target: &Address, site: &Site) -> bool {
             return true;
         }
         if !seen.contains(&next) {
-            ahead.extend(registry::beyond(&next).into_iter().map(|hop| reached(hop.address)));
+            ahead.extend(
+                registry::beyond(&next, datagrams).into_iter().map(|hop| reached(hop.address)),
+            );
             seen.push(next);
         }
     }

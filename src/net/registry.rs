@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::endpoint::{Address, Endpoint};
+use super::endpoint::{Address, Endpoint, Transport};
 use super::shared::Shared;
 use super::socket_file::FileId;
 use super::{loops, sys};
@@ -60,10 +60,12 @@ pub(crate) fn holder(address: &Address, asking: &Arc<Shared>) -> Option<Arc<Shar
 }
 
 /// Where the server of this process that is reached at `address` passes connections on to.
-pub(crate) fn beyond(address: &Address) -> Vec<Endpoint> {
+pub(crate) fn beyond(address: &Address, datagrams: bool) -> Vec<Endpoint> {
     let servers = all();
-    let reached =
-        |server: &&Arc<Shared>| server.site().is_some_and(|site| loops::is_at(address, &site));
+    let reached = |server: &&Arc<Shared>| {
+        (server.transport == Transport::Udp) == datagrams
+            && server.site().is_some_and(|site| loops::is_at(address, &site))
+    };
     servers.iter().filter(reached).flat_map(|server| server.leads_to()).collect()
 }
 

@@ -445,7 +445,8 @@ impl Server {
         }
         let (legs, pipes) = match &shape {
             Shape::Stream(service) => (service.legs(), service.pipes()),
-            _ => (1, false),
+            Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
+            Shape::Handler | Shape::Accept => (1, false),
         };
         let room = self.shared.limits.room(self.config.transport, legs, pipes);
         self.shared.most_admitted.store(room.connections, Relaxed);
@@ -479,16 +480,15 @@ impl Server {
 
     /// What is to be done with each connection, by a service that knows where the server listens.
     fn prepare(&self, waiter: &mut dyn Waiter) -> Result<Shape> {
-        let Shape::Stream(service) = &self.config.shape else {
-            return Ok(self.config.shape.clone());
-        };
         let site = self.shared.site().expect("listening");
-        let service = match service.prepare(&site, waiter)? {
-            Some(own) => own,
-            None => Arc::clone(service),
+        let own = match &self.config.shape {
+            Shape::Stream(service) => service.prepare(&site, waiter)?.map(Shape::Stream),
+            Shape::Datagram(service) => service.prepare(&site, waiter)?.map(Shape::Datagram),
+            Shape::Handler | Shape::Accept => None,
         };
-        *self.shared.service.lock() = Some(Arc::clone(&service));
-        Ok(Shape::Stream(service))
+        let shape = own.unwrap_or_else(|| self.config.shape.clone());
+        *self.shared.shape.lock() = Some(shape.clone());
+        Ok(shape)
     }
 
     /// Starts what serves: workers and the accept thread, or the latter alone.
@@ -673,7 +673,8 @@ impl Neighbour {
             std::mem::forget(shared);
             return None;
         }
-        shared.address().filter(|_| !shared.has_ended()).map(Endpoint::stream)
+        let address = shared.address().filter(|_| !shared.has_ended())?;
+        Some(Endpoint { transport: shared.transport, address })
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::error::{Result, strerror};
+use super::loops::Hop;
 use super::record::ClosedBy;
 use super::wake::Waiter;
 
@@ -283,6 +284,35 @@ pub trait Datagrams: Send + Sync {
     /// A datagram of a peer's, which may be empty. It is answered, if at all, through `reply`. An error
     /// or a panic closes the account of this peer and of no other.
     fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> Heard;
+
+    /// As `Service::prepare`.
+    fn prepare(
+        &self,
+        _site: &Site,
+        _waiter: &mut dyn Waiter,
+    ) -> Result<Option<Arc<dyn Datagrams>>> {
+        Ok(None)
+    }
+
+    /// Where datagrams are passed on to in place of `on_datagram`; None where they are answered.
+    fn onward(&self) -> Option<Arc<dyn Onward>> {
+        None
+    }
+}
+
+/// The way of datagrams that are passed on. Nothing in here may block.
+pub trait Onward: Send + Sync {
+    /// Whom the next peer's datagrams go to.
+    fn target(&self) -> Endpoint;
+
+    /// Every address that `target` may say.
+    fn leads_to(&self) -> Vec<Endpoint>;
+
+    /// The forwarder that this is, so that it is known where its datagrams come back.
+    fn hop(&self) -> Hop;
+
+    /// Nobody is there. Another target may be better.
+    fn refused(self: Arc<Self>, target: Endpoint);
 }
 
 /// What a datagram is answered through. Nothing here blocks, and nothing calls back into the service.

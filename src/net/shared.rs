@@ -23,7 +23,7 @@ use super::limits::Limits;
 use super::options::SocketOptions;
 use super::pipe::Allowance;
 use super::server::Config;
-use super::service::{Service, Site};
+use super::service::{Shape, Site};
 use super::socket_file::FileId;
 use super::steps::{State, Steps};
 use super::stop::{Alive, Asked, Cause, Owner, Stop, StopReport};
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     /// Which file that address is, of a Unix socket.
     pub(super) file: Mutex<Option<FileId>>,
     /// What it serves with, while it does.
-    pub(super) service: Mutex<Option<Arc<dyn Service>>>,
+    pub(super) shape: Mutex<Option<Shape>>,
     admitted: AtomicUsize,
     /// How many connections each address has; looked at only under `Limits::per_host`.
     hosts: Mutex<HashMap<IpAddr, usize>>,
@@ -102,7 +102,7 @@ impl Shared {
             most_workers,
             drain: config.drain,
             address: Mutex::new(None),
-            service: Mutex::new(None),
+            shape: Mutex::new(None),
             file: Mutex::new(None),
             admitted: AtomicUsize::new(0),
             hosts: Mutex::new(HashMap::new()),
@@ -127,14 +127,20 @@ impl Shared {
 
     /// Where it listens; None as with `address`.
     pub(crate) fn site(&self) -> Option<Site> {
-        let local = Endpoint::stream(self.address()?);
+        let local = Endpoint { transport: self.transport, address: self.address()?.canonical() };
         Some(Site { local, dual_stack: self.options.dual_stack })
     }
 
     /// Where it passes connections on to.
     pub(crate) fn leads_to(&self) -> Vec<Endpoint> {
-        let service = self.service.lock().clone();
-        service.map_or_else(Vec::new, |service| service.leads_to())
+        let shape = self.shape.lock().clone();
+        match shape {
+            Some(Shape::Stream(service)) => service.leads_to(),
+            Some(Shape::Datagram(service)) => {
+                service.onward().map_or_else(Vec::new, |onward| onward.leads_to())
+            }
+            _ => Vec::new(),
+        }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -327,7 +333,7 @@ impl Shared {
         }
         // From here on its port is no longer its own.
         *self.address.lock() = None;
-        *self.service.lock() = None;
+        *self.shape.lock() = None;
         Ok(Some(self.stop.report(self.errors.load(Relaxed), waiter)))
     }
 }

@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LISTEN",
         help="[HOST:]PORT, or a path with a /; 0 is a free port",
     )
-    forward.add_argument("target", type=_address, metavar="TARGET", help="[HOST:]PORT")
+    forward.add_argument(
+        "target", type=_address, metavar="TARGET", help="[HOST:]PORT, or a path with a /"
+    )
     forward.add_argument(
         "--timeout",
         type=_seconds,

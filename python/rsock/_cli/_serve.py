@@ -5,6 +5,7 @@ shown is read from the ledger.
 """
 
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -40,9 +41,12 @@ def forward(arguments: Arguments) -> int:
     """Pass connections on, until a signal; drain, and show the account."""
     target = arguments.target
     if target.path is not None:
-        raise UsageError(f"TARGET {target.path!r}: forwarding goes to a host and a port only")
-    patience = {} if arguments.timeout is None else {"connect_timeout": arguments.timeout}
-    return _run(arguments, lambda: Forward(target.host, target.port, **patience))
+        made = functools.partial(Forward, path=target.path)
+    else:
+        made = functools.partial(Forward, target.host, target.port)
+    if arguments.timeout is not None:
+        made = functools.partial(made, connect_timeout=arguments.timeout)
+    return _run(arguments, made)
 
 
 def _run(arguments: Arguments, service: Callable[[], Any]) -> int:

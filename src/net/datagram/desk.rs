@@ -27,8 +27,6 @@ use crate::net::wake::{EventFd, Waiter};
 
 /// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
 const QUEUE: usize = 64;
-/// The most credit that a peer is given, so that years of asking buy no flood.
-const MOST_CREDIT: usize = 1 << 20;
 /// Room for the control messages of one datagram.
 const CONTROL: usize = 128;
 
@@ -53,7 +51,7 @@ pub struct Datagram {
 
 impl Desk {
     fn new(shared: &Arc<Shared>, port: Arc<Port>) -> Self {
-        let guests = Mutex::new(Some(Guests::new(Arc::clone(shared), port)));
+        let guests = Mutex::new(Some(Guests::new(Arc::clone(shared), port, shared.limits.idle)));
         Self { shared: Arc::clone(shared), guests, full: AtomicBool::new(false) }
     }
 
@@ -87,7 +85,7 @@ impl Desk {
         let index = guests.meet(remote, to, &mut |_| {})?;
         let known = guests.peers.get_mut(index);
         known.record.count_received(data);
-        known.credit = (known.credit + data.len()).min(MOST_CREDIT);
+        known.earn(data.len());
         let record = Arc::clone(&known.record);
         if record.received().messages == 1 && self.shared.limits.idle.is_some() {
             // Whoever closes the accounts of the silent has to look when that will be.

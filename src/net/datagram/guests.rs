@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::peers::{Key, Peers};
 use super::port::Port;
@@ -27,8 +28,9 @@ pub(super) struct Guests {
 }
 
 impl Guests {
-    pub(super) fn new(shared: Arc<Shared>, port: Arc<Port>) -> Self {
-        let peers = Peers::new(Arc::clone(&shared));
+    /// `idle` is after which silence an account is closed.
+    pub(super) fn new(shared: Arc<Shared>, port: Arc<Port>, idle: Option<Duration>) -> Self {
+        let peers = Peers::new(Arc::clone(&shared), idle);
         Self { shared, port, peers, door: Door::new() }
     }
 

@@ -2,14 +2,15 @@
 //! Owns what UDP servers do not share with others; must never block on a send, nor let one stranger have more
 //! of it than his share.
 //!
-//! `port` is a socket and its end; `worker` serves one by a service in Rust, `desk` by threads of the caller's;
-//! `peers` are the accounts of those heard from, `guests` how they are opened and closed; `strangers` says
-//! who gets no answer.
+//! `port` is a socket and its end; `worker` serves one by a service in Rust, `relay` passes its datagrams on,
+//! `desk` serves it by threads of the caller's; `peers` are the accounts of those heard from, `guests` how
+//! they are opened and closed; `strangers` says who gets no answer.
 
 mod desk;
 mod guests;
 mod peers;
 mod port;
+mod relay;
 pub(super) mod strangers;
 mod worker;
 
@@ -55,7 +56,11 @@ pub(crate) fn start(
         listeners.push(another);
     }
     for (number, listener) in listeners.into_iter().enumerate() {
-        worker::start(shared, service, Port::new(listener, local)?, number)?;
+        let port = Port::new(listener, local)?;
+        match service.onward() {
+            Some(onward) => relay::start(shared, onward, port, number)?,
+            None => worker::start(shared, service, port, number)?,
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -24,6 +24,8 @@ pub(super) struct Key {
     pub(super) local: Option<IpAddr>,
 }
 
+/// The most credit that a peer is given, so that years of asking buy no flood.
+const MOST_CREDIT: usize = 1 << 20;
 /// Nobody: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -46,6 +48,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Adds what it has sent to what it may be sent.
+    pub(super) fn earn(&mut self, bytes: usize) {
+        self.credit = (self.credit + bytes).min(MOST_CREDIT);
+    }
+
     /// Takes what it was sent from what it may be sent.
     pub(super) fn pay(&mut self, bytes: usize) {
         self.credit = self.credit.saturating_sub(bytes);
@@ -55,6 +62,7 @@ impl Known {
 /// Those that one port has heard from.
 pub(super) struct Peers {
     shared: Arc<Shared>,
+    idle: Option<Duration>,
     /// Keyed by secret numbers, so that nobody can choose addresses that fall together.
     table: HashMap<Key, u32>,
     known: Slab<Known>,
@@ -63,8 +71,9 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, table: HashMap::new(), known: Slab::new(), newest: NONE, oldest: NONE }
+    pub(super) fn new(shared: Arc<Shared>, idle: Option<Duration>) -> Self {
+        let (table, known) = (HashMap::new(), Slab::new());
+        Self { shared, idle, table, known, newest: NONE, oldest: NONE }
     }
 
     /// The index of a peer, if it was heard from before; it is the newest then.
@@ -76,26 +85,41 @@ impl Peers {
             self.unlink(index);
             self.link(index);
         }
-        if self.shared.limits.idle.is_some() {
-            self.known[self.newest as usize].heard = Instant::now();
-        }
+        self.note(self.newest);
         Some(self.newest)
+    }
+
+    /// Something went its way: it is the newest then.
+    pub(super) fn touch(&mut self, index: u32) {
+        if index != self.newest {
+            self.unlink(index);
+            self.link(index);
+        }
+        self.note(index);
+    }
+
+    fn note(&mut self, index: u32) {
+        if self.idle.is_some() {
+            self.known[index as usize].heard = Instant::now();
+        }
     }
 
     /// When the next one has been silent for too long; None where there is no such limit, or nobody.
     pub(super) fn idle_at(&self) -> Option<Instant> {
         let oldest = self.known.get(self.oldest as usize)?;
-        oldest.heard.checked_add(self.shared.limits.idle?)
+        oldest.heard.checked_add(self.idle?)
+    }
+
+    /// One that has been silent for too long.
+    pub(super) fn next_idle(&self) -> Option<u32> {
+        // The clock is not read where there is no such limit.
+        self.idle_at().filter(|&at| at <= Instant::now()).map(|_| self.oldest)
     }
 
     /// Closes the accounts of those that have been silent for too long.
     pub(super) fn close_idle(&mut self) {
-        if self.shared.limits.idle.is_none() {
-            return;
-        }
-        let now = Instant::now();
-        while self.idle_at().is_some_and(|at| at <= now) {
-            self.close(self.oldest, ClosedBy::Limit("idle"), None, false);
+        while let Some(index) = self.next_idle() {
+            self.close(index, ClosedBy::Limit("idle"), None, false);
         }
     }
 
@@ -118,6 +142,14 @@ impl Peers {
 
     pub(super) fn get_mut(&mut self, index: u32) -> &mut Known {
         &mut self.known[index as usize]
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn has(&self, index: u32) -> bool {
+        self.known.contains(index as usize)
     }
 
     pub(super) fn get(&self, index: u32) -> &Known {

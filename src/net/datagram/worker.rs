@@ -112,7 +112,7 @@ impl Worker {
         Self {
             inbound: Inbound::new(shared.limits.datagram, port.tells_destination()),
             outbox: Outbox::default(),
-            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port)),
+            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), shared.limits.idle),
             shared,
             port,
         }
@@ -232,6 +232,60 @@ impl Worker {
     }
 }
 
+/// What came of several sends.
+pub(super) struct Sent {
+    pub(super) dropped: usize,
+    /// A send was told of an earlier one that came to nothing: the error queue has the story.
+    pub(super) told: bool,
+}
+
+/// sendmmsg(2) of `count` datagrams, each of which `message` tells by its number; `sent` hears of those
+/// that were sent. What cannot be sent at once is dropped.
+pub(super) fn send_all<'a>(
+    port: &Port,
+    count: usize,
+    mut message: impl FnMut(usize) -> Outgoing<'a>,
+    mut sent: impl FnMut(usize),
+) -> Sent {
+    let mut done = 0;
+    let mut again = true;
+    let (mut dropped, mut told) = (0, false);
+    while done < count {
+        let rest = count - done;
+        let result =
+            sys::send_many(port.as_fd(), rest, libc::MSG_DONTWAIT, |at| message(done + at));
+        let error = match result {
+            Ok(number) => {
+                (done..done + number).for_each(&mut sent);
+                done += number;
+                again = true;
+                // Ended early by an error, which the call does not name.
+                told |= number < rest.min(BATCH);
+                continue;
+            }
+            Err(error) => error,
+        };
+        match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
+            Failure::Interrupted => {}
+            // Said of another datagram, mostly: this one is tried once more.
+            Failure::Earlier if again => {
+                told = true;
+                again = false;
+            }
+            Failure::Earlier | Failure::ThisOne => {
+                dropped += 1;
+                done += 1;
+                again = true;
+            }
+            Failure::Blocked | Failure::Exhausted | Failure::Fatal => {
+                dropped += rest;
+                break;
+            }
+        }
+    }
+    Sent { dropped, told }
+}
+
 /// A reply that waits for the end of its batch.
 #[derive(Clone, Copy)]
 struct Waiting {
@@ -268,45 +322,13 @@ impl Outbox {
                 control: &peers.get(waiting.index).route,
             }
         };
-        let mut done = 0;
-        let mut again = true;
-        let mut dropped = 0;
-        while done < waiting.len() {
-            let rest = &waiting[done..];
-            let sent = sys::send_many(port.as_fd(), rest.len(), libc::MSG_DONTWAIT, |index| {
-                message(&rest[index])
-            });
-            let error = match sent {
-                Ok(sent) => {
-                    for waiting in &rest[..sent] {
-                        peers.get(waiting.index).record.count_sent(message(waiting).data);
-                    }
-                    done += sent;
-                    again = true;
-                    // Ended early by an error, which the call does not name.
-                    self.told |= sent < rest.len();
-                    continue;
-                }
-                Err(error) => error,
-            };
-            match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
-                Failure::Interrupted => {}
-                // Said of another datagram, mostly: this one is tried once more.
-                Failure::Earlier if again => {
-                    self.told = true;
-                    again = false;
-                }
-                Failure::Earlier | Failure::ThisOne => {
-                    dropped += 1;
-                    done += 1;
-                    again = true;
-                }
-                Failure::Blocked | Failure::Exhausted | Failure::Fatal => {
-                    dropped += rest.len();
-                    break;
-                }
-            }
-        }
+        let sent = |at: usize| {
+            let waiting = &waiting[at];
+            peers.get(waiting.index).record.count_sent(message(waiting).data);
+        };
+        let Sent { dropped, told } =
+            send_all(port, waiting.len(), |at| message(&waiting[at]), sent);
+        self.told |= told;
         shared.ledger.count_dropped(dropped as u64);
         self.waiting.clear();
         self.own.clear();

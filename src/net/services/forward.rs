@@ -2,6 +2,8 @@
 //! the choice among a target's addresses and the time a connection may take; must never look at the
 //! bytes, which the engine moves, nor let a client have a say in where they go.
 //!
+//! Of datagrams it only says where they go: the engine opens a session for each peer.
+//!
 //! A name is resolved when the server starts, and again when none of its addresses could be
 //! connected to: by a thread of its own, for a worker must not wait.
 
@@ -10,27 +12,31 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::net::endpoint::{Address, Endpoint, Target};
+use crate::net::endpoint::{Address, Endpoint, Target, Transport};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::loops::{self, Hop, Opened, Opening};
 use crate::net::record::ClosedBy;
 use crate::net::resolve;
 use crate::net::server::Neighbour;
 use crate::net::service::{
-    Drain, Heard, Io, Leg, Peer, Service, Session, SessionError, Site, Waker,
+    Datagrams, Drain, Heard, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError, Site,
+    Waker,
 };
 use crate::net::wake::Waiter;
 
 /// An answer of the resolver is good for all who fail within this time: a target that is down must
 /// not become a flood of questions.
 const FRESH: Duration = Duration::from_secs(1);
-/// The one timer of a session.
+/// How long one address, or the resolver, is waited for.
 const TIMER: u32 = 0;
+/// When a Unix socket whose queue is full is tried again: no event tells when it is not any more.
+const RETRY: u32 = 1;
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Where a forwarder leads to.
 #[derive(Clone, Debug)]
 pub enum To {
-    /// A host, by name or number, and a port.
+    /// A host, by name or number, and a port; or a Unix socket's name.
     Host(Target),
     /// A server of this process, wherever it is when the forwarder starts.
     Server(Neighbour),
@@ -48,9 +54,11 @@ impl Forward {
     /// `Error::Value` for a target that can never be connected to.
     pub fn new(to: To, connect_timeout: Duration) -> Result<Self> {
         match &to {
-            To::Host(target) if target.port() == 0 => Err(Error::Value(format!(
-                "Forward to {target}: nobody can be reached on port 0; name the target's port"
-            ))),
+            To::Host(target) if target.port() == 0 && target.as_unix().is_none() => {
+                Err(Error::Value(format!(
+                    "Forward to {target}: nobody can be reached on port 0; name the target's port"
+                )))
+            }
             // Longer than a clock can count is for ever, or near enough.
             _ => Ok(Self {
                 to,
@@ -63,7 +71,10 @@ impl Forward {
 impl Service for Forward {
     fn name(&self) -> String {
         match &self.to {
-            To::Host(target) => format!("Forward('{}', {})", target.host(), target.port()),
+            To::Host(target) => match target.as_unix() {
+                Some(name) => format!("Forward(path='{name}')"),
+                None => format!("Forward('{}', {})", target.host(), target.port()),
+            },
             To::Server(server) => format!("Forward(<Server {}>)", server.name()),
         }
     }
@@ -73,10 +84,32 @@ impl Service for Forward {
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
+        Ok(Some(Arc::new(Passing(self.route(site, waiter)?))))
+    }
+
+    fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
+        Some(self)
+    }
+}
+
+impl Datagrams for Forward {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> Heard {
+        unreachable!("what `prepare` returns serves in its place")
+    }
+
+    fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Datagrams>>> {
+        Ok(Some(Arc::new(Passing(self.route(site, waiter)?))))
+    }
+}
+
+impl Forward {
+    /// The way of a server at `site` to the target, where there is one.
+    fn route(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Arc<Route>> {
+        let datagrams = site.local.transport == Transport::Udp;
         let (name, addresses) = match &self.to {
             To::Host(target) => {
                 let found = resolve::addresses(target, false, None, waiter)?;
-                (target.numeric().is_none().then(|| target.clone()), found)
+                (target.known().is_none().then(|| target.clone()), found)
             }
             To::Server(server) => {
                 let address = server.address().ok_or_else(|| Error::State {
@@ -87,9 +120,23 @@ impl Service for Forward {
                     ),
                     hint: "start() that one first",
                 })?;
+                if (address.transport == Transport::Udp) != datagrams {
+                    return Err(Error::Value(format!(
+                        "{}: that server is reached by {}, and this one by {}",
+                        self.name(),
+                        address.transport.name(),
+                        site.local.transport.name()
+                    )));
+                }
                 (None, vec![loops::reached(address.address)])
             }
         };
+        if datagrams && addresses.iter().any(|address| address.as_ip().is_none()) {
+            return Err(Error::Value(format!(
+                "{}: a Unix socket is for streams; datagrams go to a host and a port",
+                self.name()
+            )));
+        }
         if let Some(back) = addresses.iter().find(|address| loops::leads_back(address, site)) {
             return Err(Error::Value(format!(
                 "{}: {back} leads back to this server, which listens on {}",
@@ -97,7 +144,7 @@ impl Service for Forward {
                 site.local
             )));
         }
-        let route = Route {
+        Ok(Arc::new(Route {
             shown: self.name(),
             name,
             connect_timeout: self.connect_timeout,
@@ -110,8 +157,7 @@ impl Service for Forward {
                 asking: false,
                 waiting: Vec::new(),
             }),
-        };
-        Ok(Some(Arc::new(Passing(Arc::new(route)))))
+        }))
     }
 }
 
@@ -143,15 +189,25 @@ impl Route {
         (Arc::clone(&known.addresses), known.ours)
     }
 
-    /// Has a session wake when there is a fresh answer of the resolver.
-    fn ask(self: &Arc<Self>, id: u64, waker: Waker) {
+    fn endpoint(&self, address: Address) -> Endpoint {
+        match (self.site.local.transport, address) {
+            (Transport::Udp, Address::Ip(address)) => Endpoint::udp(address),
+            (_, address) => Endpoint::stream(address),
+        }
+    }
+
+    /// Has the resolver asked, and the one who waits, if any, woken when there is a fresh answer.
+    fn ask(self: &Arc<Self>, who: Option<(u64, Waker)>) {
         let Some(name) = &self.name else { return };
         let mut known = self.known.lock();
         if !known.asking && known.answered.elapsed() < FRESH {
             drop(known);
-            return waker.wake();
+            if let Some((_, waker)) = who {
+                waker.wake();
+            }
+            return;
         }
-        known.waiting.push((id, waker));
+        known.waiting.extend(who);
         if std::mem::replace(&mut known.asking, true) {
             return;
         }
@@ -225,7 +281,43 @@ impl Service for Passing {
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {
-        self.0.addresses().0.iter().cloned().map(Endpoint::stream).collect()
+        self.0.leads_to()
+    }
+}
+
+impl Datagrams for Passing {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> Heard {
+        unreachable!("the engine passes datagrams on by `onward`")
+    }
+
+    fn onward(&self) -> Option<Arc<dyn Onward>> {
+        Some(Arc::clone(&self.0) as Arc<dyn Onward>)
+    }
+}
+
+impl Onward for Route {
+    fn target(&self) -> Endpoint {
+        self.endpoint(self.known.lock().addresses[0].clone())
+    }
+
+    fn leads_to(&self) -> Vec<Endpoint> {
+        self.addresses().0.iter().map(|address| self.endpoint(address.clone())).collect()
+    }
+
+    fn hop(&self) -> Hop {
+        self.hop
+    }
+
+    fn refused(self: Arc<Self>, target: Endpoint) {
+        let mut known = self.known.lock();
+        if known.addresses[0] == target.address {
+            // It has its turn again after the others.
+            let mut addresses = known.addresses.to_vec();
+            addresses.rotate_left(1);
+            known.addresses = addresses.into();
+        }
+        drop(known);
+        self.ask(None);
     }
 }
 
@@ -266,7 +358,7 @@ impl Passage {
             let share = rest / (dial.left.len() as u32 + 1);
             dial.tried.push(address.clone());
             io.set_timer(TIMER, Some(share));
-            let target = Endpoint::stream(address);
+            let target = self.route.endpoint(address);
             let opening = dial.trail.as_ref().map(|trail| (trail, Opening::begin()));
             io.connect(target.clone());
             if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Far)) {
@@ -277,7 +369,7 @@ impl Passage {
         if self.route.name.is_some() && !dial.asked && !rest.is_zero() {
             dial.asked = true;
             io.set_timer(TIMER, Some(rest));
-            self.route.ask(dial.id, io.waker());
+            self.route.ask(Some((dial.id, io.waker())));
             return Ok(());
         }
         let error = dial.error.take();
@@ -309,6 +401,11 @@ impl Session for Passage {
 
     fn connected(&mut self, io: &mut dyn Io, result: std::result::Result<(), i32>) -> Heard {
         if let Err(errno) = result {
+            let tried = self.dial.as_mut().and_then(|dial| dial.tried.last());
+            if errno == libc::EAGAIN && tried.is_some_and(|address| address.as_unix().is_some()) {
+                io.set_timer(RETRY, Some(RETRY_AFTER));
+                return Ok(());
+            }
             return self.failed(io, &strerror(errno));
         }
         self.dial = None;
@@ -319,7 +416,13 @@ impl Session for Passage {
         Ok(())
     }
 
-    fn timer(&mut self, io: &mut dyn Io, _key: u32) -> Heard {
+    fn timer(&mut self, io: &mut dyn Io, key: u32) -> Heard {
+        if key == RETRY {
+            let Some(dial) = &mut self.dial else { return Ok(()) };
+            dial.left.extend(dial.tried.pop());
+            return self.dial(io);
+        }
+        io.set_timer(RETRY, None);
         // Of an address, or of the resolver, whose failure is not the first.
         self.failed(io, "timed out")
     }
