@@ -60,7 +60,7 @@ def _run(rows: Sequence[Row], rounds: int, quick: bool) -> None:
 
 def _prepare(console: Console) -> None:
     """What every row relies on: the programs are built, descriptors suffice for all connections."""
-    for name in ("floor", "splice", "tokio", "load", "churn"):
+    for name in ("floor", "splice", "tokio", "udp", "load", "churn"):
         if not (BINARIES / name).exists():
             raise BenchmarkError(f"{BINARIES / name} is missing: `make bench` builds it")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,12 +10,14 @@ from rows.handler import HANDLER, HANDLER_FEW
 from rows.idle import IDLE
 from rows.spinning import SPINNING
 from rows.start_stop import START_STOP
+from rows.udp import UDP
 
 ROWS: tuple[Row, ...] = (
     ECHO_50,
     ECHO_500,
     CONNECT,
     BULK,
+    UDP,
     FORWARD,
     FORWARD_BULK,
     IDLE,

@@ -23,9 +23,13 @@ def echoing(
     threads: str = "",
     size: int = 64,
     spent_by: Callable[[int], int] | None = None,
+    *,
+    udp: bool = False,
 ) -> Iterator[Turn]:
     """Turns that give µs per message of those threads of `server` whose name begins so."""
     arguments = ["--port", server.greeting, "--connections", str(connections), "--size", str(size)]
+    if udp:
+        arguments += ["--udp", "1"]
 
     def account() -> int:
         return spent_by(server.pid) if spent_by else cpu_nanoseconds(server.pid, threads)

@@ -1,4 +1,4 @@
-//! The system calls of `floor`, `splice`, `load` and `churn` that the standard library does not offer.
+//! The system calls of `floor`, `splice`, `udp`, `load` and `churn` that the standard library does not offer.
 //!
 //! Owns every `unsafe` block of this crate. Must never add work of its own to a call: no
 //! buffering, no retrying, nothing allocated; what is measured through these is the kernel.
@@ -82,6 +82,117 @@ pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
 pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads at most `len` bytes of a slice of that length.
     checked_size(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// recvfrom(2), which waits.
+#[inline]
+pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, libc::sockaddr_in)> {
+    let (mut from, mut length) = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+    // SAFETY: buffer and address are valid for writes of the lengths they are given with.
+    let count = unsafe {
+        libc::recvfrom(
+            fd,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            0,
+            (&raw mut from).cast(),
+            &raw mut length,
+        )
+    };
+    Ok((checked_size(count)?, from))
+}
+
+/// sendto(2).
+#[inline]
+pub fn send_to(fd: RawFd, data: &[u8], to: &libc::sockaddr_in) -> io::Result<usize> {
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: data and address are valid for reads of the lengths they are given with.
+    checked_size(unsafe {
+        libc::sendto(
+            fd,
+            data.as_ptr().cast(),
+            data.len(),
+            libc::MSG_NOSIGNAL,
+            std::ptr::from_ref(to).cast(),
+            length,
+        )
+    })
+}
+
+/// Room for datagrams that are received together, and sent back together.
+pub struct Batch {
+    headers: Vec<libc::mmsghdr>,
+    // Pointed to by the headers; never moved, nor touched but by the kernel.
+    vectors: Vec<libc::iovec>,
+    _names: Vec<libc::sockaddr_in>,
+    _data: Vec<u8>,
+    size: usize,
+}
+
+impl Batch {
+    pub fn new(count: usize, size: usize) -> Self {
+        // Datagrams whose places differ by a power of two would share a few lines of the cache.
+        let stride = size.next_multiple_of(64) + 64;
+        let (unspecified, _) = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        let mut names = vec![unspecified; count];
+        let mut data = vec![0u8; stride * count];
+        let mut vectors: Vec<_> = data
+            .chunks_mut(stride)
+            .map(|chunk| libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: size })
+            .collect();
+        let headers = names
+            .iter_mut()
+            .zip(&mut vectors)
+            .map(|(name, vector)| {
+                // SAFETY: plain old data for which all zeroes is a valid value.
+                let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+                header.msg_hdr.msg_iov = vector;
+                header.msg_hdr.msg_iovlen = 1;
+                header
+            })
+            .collect();
+        Self { headers, vectors, _names: names, _data: data, size }
+    }
+
+    /// recvmmsg(2): waits for the first, and takes what is there of the others.
+    #[inline]
+    pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
+        let room = self.headers.len() as libc::c_uint;
+        for (header, vector) in self.headers.iter_mut().zip(&mut self.vectors) {
+            if header.msg_hdr.msg_namelen == size_of::<libc::sockaddr_in>() as libc::socklen_t
+                && vector.iov_len == self.size
+            {
+                break; // this one and those behind it were not used
+            }
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            vector.iov_len = self.size;
+        }
+        // SAFETY: the headers lead to memory that is owned, and of the lengths they give.
+        let count = unsafe {
+            libc::recvmmsg(
+                fd,
+                self.headers.as_mut_ptr(),
+                room,
+                libc::MSG_WAITFORONE,
+                std::ptr::null_mut(),
+            )
+        };
+        checked_size(count as isize)
+    }
+
+    /// sendmmsg(2) of the first `count`, each to whom it came from.
+    #[inline]
+    pub fn send_back(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
+        for (header, vector) in self.headers[..count].iter().zip(&mut self.vectors) {
+            vector.iov_len = header.msg_len as usize;
+        }
+        // SAFETY: as in `receive`.
+        let sent = unsafe {
+            libc::sendmmsg(fd, self.headers.as_mut_ptr(), count as libc::c_uint, libc::MSG_NOSIGNAL)
+        };
+        checked_size(sent as isize)
+    }
 }
 
 /// fcntl(O_NONBLOCK): from now on nothing waits on it, splice(2) included.

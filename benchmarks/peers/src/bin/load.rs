@@ -1,6 +1,8 @@
 //! The load generator: N connections to 127.0.0.1, one message in flight on each.
 //!
-//! `load --port P --connections N [--size 64]`
+//! `load --port P --connections N [--size 64] [--udp 1]`
+//!
+//! With `--udp 1` a connection is a connected UDP socket, and a message one datagram.
 //!
 //! It opens its connections and prints `ready`. Then each line of standard input, a number of
 //! seconds, is one measured window; its answer is one line of JSON: the messages that made the
@@ -12,8 +14,8 @@
 //! was sent. One thread; which core it runs on is its caller's business.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use peers::windows::{Window, answer, message, option, other};
@@ -25,7 +27,8 @@ const BUFFER: usize = 64 * 1024;
 
 fn main() -> io::Result<()> {
     let size = option("size", Some(64))?;
-    let mut load = Load::open(option("port", None)?, option("connections", None)?, size)?;
+    let udp = option("udp", Some(0))? == 1;
+    let mut load = Load::open(option("port", None)?, option("connections", None)?, size, udp)?;
     answer("messages", |time| load.run(time))
 }
 
@@ -36,15 +39,13 @@ struct Load {
 }
 
 impl Load {
-    fn open(port: u16, connections: usize, size: usize) -> io::Result<Self> {
+    fn open(port: u16, connections: usize, size: usize, udp: bool) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let connections = (0..connections)
             .map(|token| {
-                let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                epoll.add(stream.as_raw_fd(), BOTH_EDGE, token as u64)?;
-                Ok(Connection { stream, sent: size, received: size })
+                let socket = connect((Ipv4Addr::LOCALHOST, port).into(), udp)?;
+                epoll.add(socket.as_raw_fd(), BOTH_EDGE, token as u64)?;
+                Ok(Connection { socket, sent: size, received: size })
             })
             .collect::<io::Result<_>>()?;
         Ok(Self { epoll, connections, message: message(size) })
@@ -83,9 +84,22 @@ impl Load {
     }
 }
 
+fn connect(to: SocketAddr, udp: bool) -> io::Result<OwnedFd> {
+    if udp {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect(to)?;
+        socket.set_nonblocking(true)?;
+        return Ok(socket.into());
+    }
+    let stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream.into())
+}
+
 /// One connection and how far its message has come.
 struct Connection {
-    stream: TcpStream,
+    socket: OwnedFd,
     sent: usize,
     received: usize,
 }
@@ -98,7 +112,7 @@ impl Connection {
 
     fn send_rest(&mut self, message: &[u8]) -> io::Result<()> {
         while self.sent < message.len() {
-            match send(self.stream.as_raw_fd(), &message[self.sent..]) {
+            match send(self.socket.as_raw_fd(), &message[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -114,7 +128,7 @@ impl Connection {
         }
         self.send_rest(message)?;
         loop {
-            let count = match recv(self.stream.as_raw_fd(), buffer) {
+            let count = match recv(self.socket.as_raw_fd(), buffer) {
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
