@@ -401,10 +401,10 @@ def test_records_become_tables(directory: Path) -> None:
 
 def test_run_server_takes_a_path(path: str) -> None:
     code = "import sys, rsock; print(rsock.run_server(path=sys.argv[1]).cause)"
-    with Script(code, path) as script:
-        wait_until(lambda: os.path.exists(path), LONG)
-        with dial_path(path) as peer:
-            assert says_back(peer)
+    with Script(code, path) as script, Client(transport="unix", timeout=LONG) as client:
+        wait_until(lambda: client.connect_ex(path) == 0, LONG, "it listens")
+        assert says_back(client)
+        client.close()
         script.signal(signal.SIGINT)
         assert script.end(LONG) == (0, "SIGINT\n", "")
 
