@@ -90,7 +90,10 @@ def _installed(rows: Sequence[Row], console: Console) -> list[Row]:
         there = tuple(filter(is_there, row.contenders))
         names = {each.name for each in there}
         # Without the one that it is held against, a figure stands alone.
-        alone = (e if e.against in names else replace(e, against=None, target=None) for e in there)
+        alone = (
+            e if e.against in {None, *names} else replace(e, against=None, target=None)
+            for e in there
+        )
         return replace(row, contenders=tuple(alone))
 
     return [installed(row) for row in rows]
