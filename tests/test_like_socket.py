@@ -13,11 +13,14 @@ import math
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from roles import outcome
 from support import (
     LATE,
     SOON,
@@ -115,6 +118,18 @@ def test_a_timeout_that_is_none_is_refused_and_changes_nothing(
     with pytest.raises(error):
         stream.settimeout(value)
     assert stream.gettimeout() == 3.0
+
+
+@pytest.mark.parametrize("value", [True, False, Decimal(1), 2**70, -(2**70), "1", None])
+def test_numbers_are_those_of_a_socket(pair: Pair, value: Any) -> None:
+    def told(stream: Stream) -> list[object]:
+        calls = [stream.setblocking]
+        if isinstance(value, bool):
+            calls.append(stream.settimeout)
+        return [(outcome(lambda: call(value)), stream.gettimeout()) for call in calls]  # noqa: B023
+
+    with socket.socket() as plain:
+        assert told(pair[0]) == told(plain)
 
 
 def test_a_read_out_of_time_is_a_timeout_error(pair: Pair) -> None:
@@ -278,6 +293,65 @@ def test_recv_into_a_buffer_of_nothing_returns_nothing(pair: Pair) -> None:
     arrived(peer)
     assert stream.recv_into(bytearray()) == 0
     assert stream.recv(1) == b"x"
+
+
+def test_to_receive_nothing_asks_nobody_but_by_recvfrom_and_recvmsg(
+    pair: Pair, make: Callable[[], Stream]
+) -> None:
+    stream, _ = pair
+    stream.setblocking(False)
+    assert stream.recv(0) == b""
+    assert stream.recv_into(bytearray()) == 0
+    asking: list[Callable[[Stream], object]] = [
+        lambda stream: stream.recvfrom(0),
+        lambda stream: stream.recvfrom_into(bytearray()),
+        lambda stream: stream.recvmsg(0),
+        lambda stream: stream.recvmsg_into([]),
+    ]
+    with make() as unconnected:
+        for ask in asking:
+            with pytest.raises(BlockingIOError):
+                ask(stream)
+            assert error_number(lambda: ask(unconnected)) == errno.ENOTCONN  # noqa: B023
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_a_receive_waits_for_as_much_as_the_option_says(pair: Pair, timeout: float | None) -> None:
+    stream, peer = pair
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 4)
+    stream.settimeout(timeout)
+    for receive in (
+        lambda: stream.recv(10),
+        lambda: stream.recvmsg(10)[0],
+    ):
+        peer.sendall(b"ab")
+        arrived(peer)
+        reading = Background(receive)
+        wait_until(lambda: reading.asleep() or not reading.running)  # noqa: B023
+        assert reading.running
+        # Linux wakes one who has taken a part already only for as much again.
+        peer.sendall(b"cdef")
+        assert reading.result() == b"abcdef"
+    late = threading.Timer(0.05, peer.sendall, [b"cdef"])
+    peer.sendall(b"ab")
+    arrived(peer)
+    late.start()
+    # Also on the main thread, which waits in another way.
+    assert stream.recv(10) == b"abcdef"
+    late.join()
+    peer.sendall(b"the end")
+    peer.close()
+    assert read_to_end(stream) == b"the end"
+
+
+def test_room_for_control_messages_may_be_as_large_as_one_likes(pair: Pair) -> None:
+    stream, peer = pair
+    for size in (1 << 16, (1 << 16) + 1, (1 << 31) - 1):
+        peer.sendall(b"x")
+        assert stream.recvmsg(1, size) == (b"x", [], 0, None)
+    for size in (-1, 1 << 31):
+        with pytest.raises((ValueError, OverflowError)):
+            stream.recvmsg(1, size)
 
 
 def test_recv_into_keeps_the_buffer_as_long_as_it_waits(pair: Pair) -> None:

@@ -419,7 +419,11 @@ def test_sizes_of_a_message_that_are_none_are_refused(
     assert isinstance(refused, tuple)
 
 
-@pytest.mark.parametrize("buffers", [5, None, bytearray(4), [b"bytes"], ["text"], [None]], ids=str)
+@pytest.mark.parametrize(
+    "buffers",
+    [5, None, bytearray(4), [b"bytes"], ["text"], [None], [memoryview(bytearray(4))[::2]]],
+    ids=lambda value: "strided" if "memory" in str(value) else str(value),
+)
 def test_what_is_no_list_of_buffers_is_refused(beside: tuple[Pair, Pair], buffers: Any) -> None:
     (plain, _), (stream, _) = beside
     refused = outcome(lambda: stream.recvmsg_into(buffers))
@@ -787,6 +791,17 @@ def test_the_error_queue_is_not_waited_for(pair: Pair, receive: Receive) -> None
     arrived(peer)
     with pytest.raises(BlockingIOError):
         receive(stream, 4, socket.MSG_ERRQUEUE)
+
+
+@pytest.mark.parametrize("name", ["recv", "recvfrom", "recvmsg"])
+def test_what_is_skipped_is_not_what_another_had_received(ours: Pair, name: str) -> None:
+    with connected("Client") as (another, its_peer):
+        its_peer.sendall(b"a secret")
+        assert RECEIVES[name](another, 8, 0) == b"a secret"
+    stream, peer = ours
+    peer.sendall(b"skipped!")
+    arrived(peer)
+    assert RECEIVES[name](stream, 8, socket.MSG_TRUNC) == bytes(8)
 
 
 def test_truncated_data_is_skipped(pair: Pair) -> None:

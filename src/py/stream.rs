@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PySequence};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PySequence};
 
 use super::args::{self, length, name_text};
 use super::buffer::{SCRATCH, Sink, Source, with_scratch};
@@ -33,7 +33,7 @@ use crate::net::wake::Waiter;
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
 /// giving the interpreter up and getting it back.
 const SMALL: usize = 64 * 1024;
-/// Control messages of more than this are a slip; the kernel's own bound on sending is near it.
+/// More control messages than the kernel ever has for one call: its own bound on them is near this.
 const MOST_CONTROL: usize = 64 * 1024;
 /// A datagram's sender; None on a stream, but for the peer of a Unix socket that has a name.
 type Sender<'py> = Option<Bound<'py, PyAny>>;
@@ -167,7 +167,12 @@ impl Stream {
             })?;
             return Ok(PyBytes::new(py, &taken));
         }
+        if bufsize == 0 && step == "recv" {
+            // As a socket does: only its other receives ask the system for nothing.
+            return Ok(PyBytes::new(py, b""));
+        }
         with_scratch(bufsize, |scratch| {
+            blank(scratch, flags);
             let count =
                 self.attached(py, |stream, waiter| stream.recv(step, scratch, flags, waiter))?;
             // With MSG_TRUNC it may be told of more than there was room for.
@@ -191,6 +196,9 @@ impl Stream {
         let mut sink = Sink::new(step, buffer)?;
         let slice = sink.as_mut_slice();
         let wanted = wanted(nbytes, slice)?;
+        if wanted == 0 && step == "recv_into" {
+            return Ok(0);
+        }
         self.attached(py, |stream, waiter| stream.recv(step, &mut slice[..wanted], flags, waiter))
     }
 
@@ -242,15 +250,23 @@ fn wanted(nbytes: isize, slice: &[u8]) -> PyResult<usize> {
     Ok(if nbytes == 0 { slice.len() } else { nbytes })
 }
 
-/// Room for control messages of so many bytes.
+/// Room for control messages of so many bytes, as far as there can be so many.
 fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
     let size = length("ancbufsize", ancbufsize)?;
-    if size > MOST_CONTROL {
+    if size > i32::MAX as usize {
         return Err(PyValueError::new_err(format!(
-            "ancbufsize {size}: must be from 0 to {MOST_CONTROL}"
+            "ancbufsize {size}: must be from 0 to {}",
+            i32::MAX
         )));
     }
-    Ok(vec![0; size])
+    Ok(vec![0; size.min(MOST_CONTROL)])
+}
+
+/// What MSG_TRUNC throws away leaves the buffer as it was: with what another connection had sent.
+fn blank(scratch: &mut [u8], flags: i32) {
+    if flags & libc::MSG_TRUNC != 0 {
+        scratch.fill(0);
+    }
 }
 
 /// A control message of three parts: level, type, data.
@@ -430,6 +446,7 @@ impl Stream {
             (PyBytes::new(py, &taken), message)
         } else {
             with_scratch(bufsize, |scratch| {
+                blank(scratch, flags);
                 let message = self.attached(py, |stream, waiter| {
                     let slices = &mut [IoSliceMut::new(scratch)];
                     stream.receive_message("recvmsg", slices, &mut control, flags, waiter)
@@ -454,7 +471,15 @@ impl Stream {
     ) -> PyResult<(usize, Bound<'py, PyList>, i32, Sender<'py>)> {
         let mut sinks = buffers
             .try_iter()?
-            .map(|buffer| Sink::new("recvmsg_into", &buffer?))
+            .map(|buffer| {
+                Sink::new("recvmsg_into", &buffer?).map_err(|error| {
+                    // As with a socket, for which it is one mistake with what cannot be written to.
+                    match error.is_instance_of::<PyBufferError>(py) {
+                        true => PyTypeError::new_err(error.value(py).to_string()),
+                        false => error,
+                    }
+                })
+            })
             .collect::<PyResult<Vec<_>>>()?;
         let mut slices: Vec<_> =
             sinks.iter_mut().map(|sink| IoSliceMut::new(sink.as_mut_slice())).collect();
@@ -644,6 +669,11 @@ impl Stream {
     /// Sets the time-out of every call in seconds; None waits for ever, 0 never.
     #[pyo3(signature = (value))]
     fn settimeout(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        // A bool is a number to `socket`, though to nobody else here.
+        let value = match value {
+            Some(flag) if flag.is_instance_of::<PyBool>() => Some(flag.call_method0("__int__")?),
+            value => value,
+        };
         let timeout = args::timeout("timeout", value.as_ref())?;
         self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
     }
@@ -653,9 +683,9 @@ impl Stream {
         self.inner().timeout().map(|timeout| timeout.as_secs_f64())
     }
 
-    /// `settimeout(None)` for True, `settimeout(0)` for False.
+    /// `settimeout(None)` for True, `settimeout(0)` for False. TypeError for what is no whole number.
     fn setblocking(&self, py: Python<'_>, flag: &Bound<'_, PyAny>) -> PyResult<()> {
-        let timeout = if flag.is_truthy()? { None } else { Some(Duration::ZERO) };
+        let timeout = if flag.extract::<i64>()? == 0 { Some(Duration::ZERO) } else { None };
         self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
     }
 

@@ -74,6 +74,8 @@ mod seen {
     pub(super) const LINGERS: u8 = 16;
     /// The server resets it: no FIN may get out before.
     pub(super) const FORCED: u8 = 32;
+    /// SO_RCVLOWAT was set: a receive that may wait waits for so much.
+    pub(super) const LOWAT: u8 = 64;
 }
 
 /// One end of a connection.
@@ -546,6 +548,9 @@ impl Stream {
             .map_err(|error| Error::os("setsockopt", "", &error))?;
         if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) {
             self.saw(seen::LINGERS);
+        }
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
+            self.saw(seen::LOWAT);
         }
         if socket.options().peer_addr().is_err() {
             // Not connected yet: `connect` may have to open another socket in this one's place.

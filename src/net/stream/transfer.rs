@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 
-use super::{Deadline, Stream};
+use super::{Deadline, Stream, seen};
 use crate::net::endpoint::Target;
 use crate::net::error::{Error, Result};
 use crate::net::fork::Listed;
@@ -83,7 +83,13 @@ impl Stream {
                 }
             },
         };
-        let mut result = with(libc::MSG_DONTWAIT);
+        // MSG_DONTWAIT would not heed SO_RCVLOWAT; poll(2) does.
+        let polled = interest == Interest::Readable
+            && self.has_seen(seen::LOWAT)
+            && deadline.timeout != Some(Duration::ZERO);
+        let ready = || sys::poll(&mut [PollFd::readable(fd)], Some(Instant::now()));
+        let first = !polled || ready().is_ok_and(|ready| ready > 0);
+        let mut result = if first { with(libc::MSG_DONTWAIT) } else { None };
         let mut first_wait = None;
         while result.is_none() {
             if deadline.timeout == Some(Duration::ZERO) {
@@ -97,7 +103,7 @@ impl Stream {
             // A call that need not wait does not look at the clock.
             let limit = self.limit(interest, &mut first_wait);
             let until = earlier(deadline, limit);
-            if interest == Interest::Readable && waiter.may_spin() {
+            if interest == Interest::Readable && !polled && waiter.may_spin() {
                 result = self.spin.run(until, || with(libc::MSG_DONTWAIT));
                 if result.is_some() {
                     break;
@@ -153,10 +159,6 @@ impl Stream {
         flags: i32,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        if buffer.is_empty() {
-            // Nothing is asked, so that nothing need be waited for.
-            return self.hold(step).map(|_| 0);
-        }
         if self.waits_for_all(flags) {
             let buffers = &mut [IoSliceMut::new(buffer)];
             return Ok(self.receive_message(step, buffers, &mut [], flags, waiter)?.bytes);
