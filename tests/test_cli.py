@@ -540,27 +540,30 @@ def test_an_error_of_a_handler_is_shown_above_the_table(tmp_path: Path) -> None:
         assert terminal.end() == 0
 
 
-def test_forward_passes_connections_on(echo: Server) -> None:
+def test_forward_passes_connections_on(echo: Server, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
     target = f"{echo.host}:{echo.port}"
-    with Running("forward", "127.0.0.1:0", target, "--json") as command:
-        started = json.loads(command.line())
-        assert str(echo.port) in started["service"]
-        with dial(tuple(started["address"])) as peer:
-            assert exchange(peer, payload(200_000)) == payload(200_000)
-        closed = json.loads(command.line())
-        assert (closed["bytes_in"], closed["bytes_out"]) == (200_000, 200_000)
-        command.signal(signal.SIGINT)
-        assert command.end()[0] == 0
+    # From a port to a path, and from there to a port.
+    with Running("forward", "127.0.0.1:0", path, "--json") as first:
+        with Running("forward", path, target, "--json") as second:
+            assert str(echo.port) in json.loads(second.line())["service"]
+            with dial(tuple(json.loads(first.line())["address"])) as peer:
+                assert exchange(peer, payload(200_000)) == payload(200_000)
+            for command in (first, second):
+                closed = json.loads(command.line())
+                assert (closed["bytes_in"], closed["bytes_out"]) == (200_000, 200_000)
+                command.signal(signal.SIGINT)
+                assert command.end()[0] == 0
 
 
-def test_forward_leads_to_a_path(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with Server(path=path), Running("forward", "127.0.0.1:0", str(path), "--json") as command:
-        started = json.loads(command.line())
-        with dial(tuple(started["address"])) as peer:
-            assert exchange(peer, b"there and back") == b"there and back"
-        command.signal(signal.SIGINT)
-        assert command.end()[0] == 0
+def test_forward_passes_datagrams_on() -> None:
+    with Server(transport="udp") as server:
+        target = f"{server.host}:{server.port}"
+        with Running("forward", "--udp", "127.0.0.1:0", target) as command:
+            host, port = command.address()
+            assert run("connect", "--udp", host, str(port), data=b"far") == (0, "far", "")
+            command.signal(signal.SIGINT)
+            assert command.end()[0] == 0
 
 
 def test_forward_to_itself_is_refused() -> None:
