@@ -495,8 +495,8 @@ def test_discard_answers_no_datagram() -> None:
 
 @pytest.mark.parametrize(
     "service",
-    [LineEcho(), Forward("127.0.0.1", 9), ByConnection(Echo()), Greeting(b"x" * 65_508)],
-    ids=["LineEcho", "Forward", "ByConnection", "too long a Greeting"],
+    [LineEcho(), ByConnection(Echo()), Greeting(b"x" * 65_508)],
+    ids=["LineEcho", "ByConnection", "too long a Greeting"],
 )
 def test_what_has_no_datagram_form_is_a_type_error_on_udp(service: Service) -> None:
     with pytest.raises(TypeError, match=r"serves streams only; on UDP .* such as Echo\(\)"):
