@@ -1,0 +1,84 @@
+"""Many short connections through Forward: each is answered, accounted for, and gone."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from campaign.figures import Figure, at_most, equal
+from campaign.process import Child, held, resident_bytes
+from campaign.row import Row, Size
+from campaign.ways import FORWARD, served, service
+
+if TYPE_CHECKING:
+    from rsock import Server
+
+MIB = 1 << 20
+AT_ONCE = 8
+
+
+def server(way: str, target: list[Any], history: int) -> "Server":
+    from rsock import Server
+
+    return Server(service=service(way, target), history=history)
+
+
+def visit(address: list[Any], count: int) -> int:
+    """How many of `count` connections, some at a time, got their bytes back and the end."""
+    answered = [0] * AT_ONCE
+
+    def some(number: int) -> None:
+        for each in range(number, count, AT_ONCE):
+            with socket.create_connection(tuple(address), 30) as peer:
+                peer.sendall(b"%d" % each)
+                peer.shutdown(socket.SHUT_WR)
+                got = b""
+                while part := peer.recv(100):
+                    got += part
+                answered[number] += got == b"%d" % each
+
+    threads = [threading.Thread(target=some, args=(number,)) for number in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(answered)
+
+
+def legs(server: "Server") -> list[int]:
+    """Of the closed connections: how many ended in peace, and how many passed on what they got."""
+    server.ledger.wait(open=0, timeout=30.0)
+    records = server.ledger.closed
+    peaceful = sum(record.closed_by == "peer" for record in records)
+    whole = sum(
+        record.far is not None
+        and (record.bytes_in, record.bytes_out) == (record.far.bytes_out, record.far.bytes_in)
+        for record in records
+    )
+    return [peaceful, whole]
+
+
+def run(size: Size) -> Iterator[Figure]:
+    first, more = size.of(brief=(50, 250), short=(500, 2_000), long=(2_000, 10_000))
+    with served(FORWARD, server, more) as child, Child() as load:
+        answered = load.call(visit, child.address, first)
+        child.call_with_server(legs)
+        memory, things = resident_bytes(child.pid), held(child.pid)
+        answered += load.call(visit, child.address, more)
+        yield equal("answered", answered, first + more)
+        yield equal(
+            "of the last, ended by the peer; passed on whole",
+            child.call_with_server(legs),
+            [more, more],
+        )
+        now = held(child.pid)
+        # Records that the ledger was not full of before.
+        grown = resident_bytes(child.pid) - memory
+        yield at_most(f"memory grown by {more:,} connections", grown, 8 * MIB, "B")
+        yield at_most("descriptors grown", now.fds - things.fds, 0, measured=False)
+        report = child.stop()
+        yield equal("closed, in the books", report["totals"]["closed"], first + more)
+        yield from child.afterwards()
+
+
+ROW = Row("forward", "many short connections through Forward", run)

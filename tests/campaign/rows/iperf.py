@@ -1,0 +1,92 @@
+"""iperf3 through Forward, each way and both at once: as much as there is, for as long as asked."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from support import wait_until
+
+from campaign import load
+from campaign.figures import Figure, at_most, equal, only_shown
+from campaign.process import Served, resident_bytes
+from campaign.row import Row, Size
+
+if TYPE_CHECKING:
+    from rsock import Server
+
+MIB = 1 << 20
+# Up, down, both: the client's options.
+WAYS = {"up": [], "down": ["--reverse"], "both": ["--bidir"]}
+
+
+def server(port: int) -> "Server":
+    from rsock import Forward, Server
+
+    return Server(service=Forward("127.0.0.1", port))
+
+
+def errors(server: "Server") -> list[str]:
+    """What connections ended with that is neither side's own doing."""
+    server.ledger.wait(open=0, timeout=30.0)
+    return [record.error or "" for record in server.ledger.closed if record.closed_by == "limit"]
+
+
+def listens(port: int) -> bool:
+    with open("/proc/net/tcp") as table:
+        return any(f":{port:04X} 00000000:0000 0A" in line for line in table)
+
+
+def run(size: Size) -> Iterator[Figure]:
+    seconds = size.of(brief=1, short=3, long=30)
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    target = subprocess.Popen(
+        ["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: listens(port), load.PATIENCE)
+        with Served(server, port) as child:
+            memory = resident_bytes(child.pid)
+            for way, options in WAYS.items():
+                if way != "up" and size.form == "brief":
+                    continue
+                yield from _one_way(child, way, options, seconds)
+            grown = resident_bytes(child.pid) - memory
+            yield at_most("memory grown", grown, 8 * MIB, "B")
+            yield equal("ended by a limit", child.call_with_server(errors), [])
+            child.stop()
+            yield from child.afterwards()
+    finally:
+        target.kill()
+        target.wait()
+
+
+def _one_way(child: Served, way: str, options: list[str], seconds: int) -> Iterator[Figure]:
+    host, port = child.address
+    done = subprocess.run(
+        [
+            "iperf3",
+            "--client",
+            host,
+            "--port",
+            str(port),
+            "--time",
+            str(seconds),
+            "--json",
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=seconds + load.PATIENCE,
+        check=False,
+    )
+    yield equal(f"{way}: iperf3's exit code", done.returncode, 0)
+    if done.returncode == 0:
+        rate = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+        yield only_shown(f"{way}: through the forwarder", rate / 1e9, "Gbit/s")
+
+
+ROW = Row("iperf", "iperf3 through Forward, each way and both at once", run, needs=("iperf3",))
