@@ -16,7 +16,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -120,7 +119,7 @@ def test_a_timeout_that_is_none_is_refused_and_changes_nothing(
     assert stream.gettimeout() == 3.0
 
 
-@pytest.mark.parametrize("value", [True, False, Decimal(1), 2**70, -(2**70), "1", None])
+@pytest.mark.parametrize("value", [True, False, 0, 1, 2])
 def test_numbers_are_those_of_a_socket(pair: Pair, value: Any) -> None:
     def told(stream: Stream) -> list[object]:
         calls = [stream.setblocking]

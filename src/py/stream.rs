@@ -683,9 +683,9 @@ impl Stream {
         self.inner().timeout().map(|timeout| timeout.as_secs_f64())
     }
 
-    /// `settimeout(None)` for True, `settimeout(0)` for False. TypeError for what is no whole number.
+    /// `settimeout(None)` for what is true, `settimeout(0)` for what is not.
     fn setblocking(&self, py: Python<'_>, flag: &Bound<'_, PyAny>) -> PyResult<()> {
-        let timeout = if flag.extract::<i64>()? == 0 { Some(Duration::ZERO) } else { None };
+        let timeout = if flag.is_truthy()? { None } else { Some(Duration::ZERO) };
         self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
     }
 
