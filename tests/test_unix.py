@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,32 @@ def test_a_client_takes_a_path_as_a_socket_does(path: str, kind: str, way: str) 
         with client:
             assert client.family == socket.AF_UNIX
             assert says_back(client)
+
+
+def test_bind_takes_another_path(directory: Path, path: str) -> None:
+    other = directory / "other"
+    with Server(path=path).create().bind(other) as server:
+        assert server.address == str(other) == server.path
+        assert not os.path.exists(path)
+        with server.client(timeout=LONG) as client:
+            assert says_back(client)
+
+
+def test_an_asynchronous_program_and_a_fixture_have_it_too(
+    path: str, make_rsock_server: Callable[..., Server]
+) -> None:
+    async def talk() -> bytes:
+        async with Server(path=path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"hello")
+            answer = await reader.readexactly(5)
+            writer.close()
+            await writer.wait_closed()
+        return answer
+
+    assert asyncio.run(talk()) == b"hello"
+    with make_rsock_server(path=path).client(timeout=LONG) as client:
+        assert says_back(client)
 
 
 def test_an_abstract_name_has_no_file(directory: Path) -> None:

@@ -24,6 +24,7 @@ from support import (
     exchange,
     fds,
     leave_stale,
+    output_of,
     payload,
     read_to_end,
     says_back,
@@ -264,6 +265,34 @@ def test_accept_leaves_the_queue_to_be_reset(path: str) -> None:
         peer.close()
     with pytest.raises(StateError):
         server.accept(0)
+
+
+def test_input_that_nobody_read_is_no_clean_end(path: str) -> None:
+    """In a process that has not forked: where one has, every close is preceded by a shutdown."""
+    code = """
+import socket, sys, threading
+from rsock import Accept, Server
+for _ in range(20):
+    server = Server(path=sys.argv[1], service=Accept()).start()
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[1])
+    conn, _ = server.accept()
+    peer.sendall(b"never read")
+    ends = []
+    def read():
+        try:
+            ends.append(peer.recv(1))
+        except OSError as error:
+            ends.append(type(error))
+    reading = threading.Thread(target=read)
+    reading.start()
+    assert server.stop().forced == 1
+    reading.join()
+    assert ends == [ConnectionResetError], ends
+    assert conn.record.closed_by == "stop"
+    peer.close()
+"""
+    assert output_of(code, path) == ""
 
 
 def test_handlers_are_told_of_the_end_as_on_tcp(path: str) -> None:

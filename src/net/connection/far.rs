@@ -29,8 +29,9 @@ impl FarLeg {
         socket.options().set_nonblocking(true)?;
         tools.options.apply(&socket, target.transport)?;
         if target.transport == Transport::Unix {
-            // A name of the system's choosing, by which a connection is known that comes back to us.
-            socket.options().bind(&UnixName::unnamed().to_raw()?)?;
+            // A name of the system's choosing, by which a connection is known that comes back to us. One
+            // without can be served all the same.
+            let _ = socket.options().bind(&UnixName::unnamed().to_raw()?);
         }
         // A Unix socket is connected at once or, with EAGAIN, not at all: a queue is full, and nothing
         // would announce that it is not any more.

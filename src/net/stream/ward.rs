@@ -292,12 +292,15 @@ impl Stream {
         drop(slot);
         let quiet = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !quiet);
-        if !quiet {
-            socket.reset();
-        } else if self.has_seen(seen::DOUBLED) {
-            let _ = socket.shutdown(Shutdown::Both);
+        match (quiet, self.has_seen(seen::DOUBLED)) {
+            (true, false) => drop(socket),
+            (true, true) => {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            // By the close alone: a shutdown before it would look like an end to the peer of a Unix socket.
+            (false, false) => socket.abort(),
+            (false, true) => socket.reset(),
         }
-        drop(socket);
         self.leave();
         true
     }
