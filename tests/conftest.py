@@ -42,6 +42,13 @@ def nothing_left() -> Iterator[None]:
     pytest.fail(f"left behind: threads {new_threads}, descriptors {dict(new_fds)}")
 
 
+@pytest.fixture(params=[1, 2], ids=["one-worker", "two-workers"])
+def workers(request: pytest.FixtureRequest) -> int:
+    """A single worker accepts by itself; beside several there is a thread that does."""
+    number: int = request.param
+    return number
+
+
 @pytest.fixture
 def echo() -> Iterator[Server]:
     """A started echo server."""

@@ -23,8 +23,8 @@ from support import (
 from rsock import Limits, Server, SocketOptions
 
 
-def test_one_more_than_the_limit_waits_until_another_leaves() -> None:
-    with Server(limits=Limits(connections=2, overflow="wait")) as server:
+def test_one_more_than_the_limit_waits_until_another_leaves(workers: int) -> None:
+    with Server(workers=workers, limits=Limits(connections=2, overflow="wait")) as server:
         with dial(server.address) as first, dial(server.address) as second:
             assert says_back(first)
             assert says_back(second)
@@ -44,8 +44,11 @@ def test_one_more_than_the_limit_waits_until_another_leaves() -> None:
         assert server.ledger.totals.refused == 0
 
 
-def test_those_waiting_are_served_one_after_the_other() -> None:
-    with Server(limits=Limits(connections=1)) as server, contextlib.ExitStack() as stack:
+def test_those_waiting_are_served_one_after_the_other(workers: int) -> None:
+    with (
+        Server(workers=workers, limits=Limits(connections=1)) as server,
+        contextlib.ExitStack() as stack,
+    ):
         peers = [stack.enter_context(dial(server.address)) for _ in range(10)]
         for number, peer in enumerate(peers):
             peer.sendall(b"%d" % number)
@@ -56,8 +59,8 @@ def test_those_waiting_are_served_one_after_the_other() -> None:
         server.ledger.wait(open=0, closed=10)
 
 
-def test_one_more_than_the_limit_is_refused_at_once() -> None:
-    with Server(limits=Limits(connections=2, overflow="refuse")) as server:
+def test_one_more_than_the_limit_is_refused_at_once(workers: int) -> None:
+    with Server(workers=workers, limits=Limits(connections=2, overflow="refuse")) as server:
         with dial(server.address) as first, dial(server.address) as second:
             assert says_back(first)
             assert says_back(second)
@@ -75,9 +78,9 @@ def test_one_more_than_the_limit_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("overflow", ["wait", "refuse"])
-def test_the_limit_is_never_exceeded(overflow: str) -> None:
+def test_the_limit_is_never_exceeded(overflow: str, workers: int) -> None:
     limits = Limits(connections=4, overflow="wait" if overflow == "wait" else "refuse")
-    with Server(limits=limits, workers=2) as server:
+    with Server(workers=workers, limits=limits) as server:
         over = threading.Event()
         most = 0
 

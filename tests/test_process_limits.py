@@ -45,8 +45,12 @@ print(raised > 64, rsock.raise_fd_limit() == raised)
     assert output_of(code).split() == ["True", "True", "True"]
 
 
-def test_a_server_serves_with_few_descriptors() -> None:
-    code = """
+def test_a_server_serves_with_few_descriptors(workers: int) -> None:
+    code = (
+        f"""
+workers = {workers}
+"""
+        + """
 import contextlib, resource, socket
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
@@ -54,7 +58,7 @@ from rsock import Server
 def says_back(peer):
     peer.sendall(b"x")
     return peer.recv(1) == b"x"
-with Server() as server, contextlib.ExitStack() as stack:
+with Server(workers=workers) as server, contextlib.ExitStack() as stack:
     served = [stack.enter_context(socket.create_connection(server.address, 5)) for _ in range(5)]
     print(all(says_back(peer) for peer in served))
     waiting = []
@@ -69,11 +73,16 @@ with Server() as server, contextlib.ExitStack() as stack:
         peer.close()
     print(says_back(last), server.state)
 """
+    )
     assert output_of(code).split() == ["True", "True", "True", "serving"]
 
 
-def test_a_server_that_gets_no_descriptor_says_so_and_leaves_nothing() -> None:
-    code = """
+def test_a_server_that_gets_no_descriptor_says_so_and_leaves_nothing(workers: int) -> None:
+    code = (
+        f"""
+workers = {workers}
+"""
+        + """
 import errno, os, resource, time
 from rsock import Server
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -90,7 +99,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
 failures = 0
 for spare in range(12):
     fill(spare)
-    server = Server()
+    server = Server(workers=workers)
     try:
         server.start()
     except OSError as error:
@@ -114,6 +123,7 @@ for spare in range(12):
         assert time.monotonic() < end, spare
 print(failures > 2, failures < 12)
 """
+    )
     assert output_of(code).split() == ["True", "True"]
 
 

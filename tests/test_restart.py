@@ -32,8 +32,8 @@ def test_start_again_while_connections_of_the_last_one_linger() -> None:
             peer.close()
 
 
-def test_start_again_under_load() -> None:
-    with Server() as first:
+def test_start_again_under_load(workers: int) -> None:
+    with Server(workers=workers) as first:
         port = first.port
     over = threading.Event()
 
@@ -50,7 +50,7 @@ def test_start_again_under_load() -> None:
     clients = [Background(load) for _ in range(3)]
     try:
         for _ in range(30):
-            server = Server(LOOPBACK, port, drain=0.2).start()
+            server = Server(LOOPBACK, port, workers=workers, drain=0.2).start()
             server.ledger.wait(closed=3)
             server.stop()
     finally:

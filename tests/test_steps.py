@@ -131,14 +131,15 @@ def test_listen_listens_with_the_backlog_it_is_given() -> None:
     server.stop()
 
 
-def test_no_thread_runs_before_start() -> None:
-    server = Server().listen()
+def test_no_thread_runs_before_start(workers: int) -> None:
+    server = Server(workers=workers).listen()
     assert threads() == {}
     server.start()
     with dial(server.address) as peer:
         assert says_back(peer)
     names = sorted(threads().values())
-    assert names == ["rsock-accept", "rsock-worker-0"]
+    several = ["rsock-accept", "rsock-worker-0", "rsock-worker-1"]
+    assert names == (["rsock-worker-0"] if workers == 1 else several)
     server.stop()
     wait_until(lambda: not threads())
 

@@ -44,8 +44,8 @@ def until_draining(server: Server) -> None:
 # --- idle connections ----------------------------------------------------------------------
 
 
-def test_stopping_an_idle_server_ends_every_connection_in_order_and_at_once() -> None:
-    server = Server().start()
+def test_stopping_an_idle_server_ends_every_connection_in_order_and_at_once(workers: int) -> None:
+    server = Server(workers=workers).start()
     with contextlib.ExitStack() as stack:
         peers = peers_heard_from(server, 100, stack)
         began = time.monotonic()
@@ -139,8 +139,8 @@ def test_what_was_echoed_to_a_drained_connection_arrives() -> None:
         assert data.startswith(bytes(got))
 
 
-def test_stop_while_clients_are_sending() -> None:
-    server = Server().start()
+def test_stop_while_clients_are_sending(workers: int) -> None:
+    server = Server(workers=workers).start()
     data = payload(4 << 20)
 
     def talk(peer: socket.socket) -> bytes:
@@ -222,9 +222,9 @@ def test_the_grace_is_never_longer_than_the_drain() -> None:
 # --- those still in the queue --------------------------------------------------------------
 
 
-def test_connections_queued_at_the_moment_of_the_stop_are_served() -> None:
+def test_connections_queued_at_the_moment_of_the_stop_are_served(workers: int) -> None:
     for _ in range(10):
-        server = Server().listen()
+        server = Server(workers=workers).listen()
         with contextlib.ExitStack() as stack:
             queued = [stack.enter_context(dial(server.address)) for _ in range(20)]
             for peer in queued:
@@ -237,8 +237,8 @@ def test_connections_queued_at_the_moment_of_the_stop_are_served() -> None:
         assert server.ledger.totals.accepted == 20
 
 
-def test_those_queued_behind_a_limit_do_not_keep_the_stop_waiting() -> None:
-    server = Server(limits=Limits(connections=1)).start()
+def test_those_queued_behind_a_limit_do_not_keep_the_stop_waiting(workers: int) -> None:
+    server = Server(workers=workers, limits=Limits(connections=1)).start()
     with dial(server.address) as first, dial(server.address) as second:
         assert says_back(first)
         second.sendall(b"hello")
@@ -250,8 +250,8 @@ def test_those_queued_behind_a_limit_do_not_keep_the_stop_waiting() -> None:
             assert second.recv(10) in (b"", b"hello")
 
 
-def test_a_server_stopped_before_it_started_leaves_no_client_hanging() -> None:
-    server = Server().listen()
+def test_a_server_stopped_before_it_started_leaves_no_client_hanging(workers: int) -> None:
+    server = Server(workers=workers).listen()
     with dial(server.address) as queued:
         server.stop()
         with contextlib.suppress(ConnectionResetError):
@@ -344,8 +344,8 @@ def test_a_drain_longer_than_any_life_is_no_overflow() -> None:
 # --- afterwards ----------------------------------------------------------------------------
 
 
-def test_nothing_is_left_after_a_stop() -> None:
-    server = Server(workers=2)
+def test_nothing_is_left_after_a_stop(workers: int) -> None:
+    server = Server(workers=workers)
     with socket.socket() as stuck:
         before = held()
         server.start()

@@ -80,6 +80,7 @@ class Server(_rsock.Server):
     returns the connection is closed. `Accept()` leaves the connections to `accept()`, or to
     `for conn, (host, port) in server`.
     `workers`: Rust threads that serve; None is up to one per CPU, at most 8, as load asks for them.
+    A single one is the server's only thread; beside several there is one that accepts.
     `options`, `limits`: a `SocketOptions` and a `Limits`.
     `history`: how many closed connections the ledger remembers.
     `drain`: seconds that `stop()` gives the open connections by default.

@@ -1,10 +1,13 @@
-//! The accept thread: takes connections off the queue, admits them, hands them on. Owns the
-//! listener while the server serves, and the classes of accept's errors; must never spin, nor touch
-//! an established connection.
+//! Accepting: takes connections off the queue, admits them, hands them on. Owns the listener while
+//! the server serves, and the classes of accept's errors; must never spin, nor touch an established
+//! connection.
+//!
+//! It has a thread of its own, but for a server whose only worker can do it by itself: there the way
+//! from one thread to the other would cost more than all the rest that is not the kernel's.
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -111,6 +114,8 @@ pub(super) enum Taker {
     Workers(Arc<dyn Service>, Vec<Arc<Inbox>>),
     /// The threads of a pool.
     Pool,
+    /// The worker on whose thread it accepts, which fetches them from here.
+    Here(Vec<Accepted>),
 }
 
 /// The accept thread's own state.
@@ -126,6 +131,8 @@ pub(crate) struct Acceptor {
     last: Option<Instant>,
     /// The last wake-up took more than one: connects come faster than they are taken.
     crowded: bool,
+    /// The queue may hold something. Looked at only on a worker's thread, whose poller tells it once.
+    ready: bool,
     /// A descriptor to give up, so that even without a free one an excess connection can be refused.
     reserve: Option<std::fs::File>,
 }
@@ -148,6 +155,8 @@ impl Acceptor {
             rest: None,
             last: None,
             crowded: false,
+            // What came before the poller knew the listener.
+            ready: true,
             reserve: None,
         };
         acceptor.refill_reserve();
@@ -163,27 +172,37 @@ impl Acceptor {
     /// The thread's body: accepts until the server stops, then hands the rest of the queue over.
     pub(crate) fn run(mut self) {
         sys::set_timer_slack(Duration::from_nanos(1));
-        let result = catch_unwind(AssertUnwindSafe(|| self.accept_until_stop()));
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => self.shared.stop_by_itself(Cause::AcceptError),
-            Err(_) => {
-                self.shared.count_error();
-                self.shared.stop_by_itself(Cause::AcceptError);
-            }
-        }
-        let Self { shared, listener, bell, taker, .. } = self;
-        // For reads that begin from here on; those who wait in one are told by `drain_pool`.
-        shared.handoff.begin_drain();
-        listener.close();
-        match taker {
+        self.guarded(Self::accept_until_stop);
+        let shared = Arc::clone(&self.shared);
+        let bell = Arc::clone(&self.bell);
+        match self.close() {
             // Behind every connection in each channel; a worker started later would find none.
             Taker::Workers(_, workers) => {
                 workers.iter().for_each(|worker| worker.send(Message::Drain));
             }
             Taker::Pool => shared.handoff.drain_pool(&shared, &bell),
+            Taker::Here(_) => {}
         }
         shared.hang_up();
+    }
+
+    /// Does a part of the work. Where that fails for good, or panics, the server stops.
+    fn guarded<T: Default>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| part(self))) {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(_)) => {}
+            Err(_) => self.shared.count_error(),
+        }
+        self.shared.stop_by_itself(Cause::AcceptError);
+        None
+    }
+
+    /// The end of accepting; those who took what was accepted are still to be told.
+    fn close(self) -> Taker {
+        // For reads that begin from here on; those who wait in one are told by `drain_pool`.
+        self.shared.handoff.begin_drain();
+        self.listener.close();
+        self.taker
     }
 
     fn accept_until_stop(&mut self) -> io::Result<()> {
@@ -218,6 +237,61 @@ impl Acceptor {
         }
     }
 
+    /// What the poller of a worker has to watch in place of this.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.listener.as_fd().as_raw_fd()
+    }
+
+    /// The poller says that somebody has come.
+    pub(crate) fn notice(&mut self) {
+        self.ready = true;
+    }
+
+    /// When the next turn is due: None for whenever the poller says something.
+    pub(crate) fn next_turn(&self) -> Option<Instant> {
+        match self.rest {
+            None if self.ready && self.has_room() => Some(Instant::now()),
+            rest => rest,
+        }
+    }
+
+    /// A turn of it on the thread of a worker; false where it was the last. Never blocks.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.guarded(Self::try_turn).unwrap_or(false)
+    }
+
+    fn try_turn(&mut self) -> io::Result<bool> {
+        if self.shared.stop.has_begun() {
+            if !self.shared.stop.is_hard() {
+                self.accept_queue()?;
+            }
+            return Ok(false);
+        }
+        if self.rest.is_some_and(|until| !self.shared.wants_room() || until <= Instant::now()) {
+            self.rest = None;
+            self.refill_reserve();
+        }
+        if self.ready && self.rest.is_none() && self.has_room() {
+            self.accept_some(TURN)?;
+        }
+        Ok(true)
+    }
+
+    /// What the last turn has brought.
+    pub(crate) fn arrived(&mut self) -> Vec<Accepted> {
+        match &mut self.taker {
+            Taker::Here(arrived) => std::mem::take(arrived),
+            Taker::Workers(..) | Taker::Pool => Vec::new(),
+        }
+    }
+
+    /// The end of it on the thread of a worker, which has fetched the last to arrive.
+    pub(crate) fn end(self: Box<Self>) {
+        let shared = Arc::clone(&self.shared);
+        self.close();
+        shared.hang_up();
+    }
+
     /// In a flood, lets a few connections gather: one wake-up for several is a third cheaper.
     fn coalesce(&self) {
         if self.crowded && self.last.is_some_and(|last| last.elapsed() < FLOOD) {
@@ -244,7 +318,7 @@ impl Acceptor {
                 return Ok(());
             }
             // A worker must never wait in a read; a handler's descriptor is like any other.
-            let nonblocking = matches!(self.taker, Taker::Workers(..));
+            let nonblocking = !matches!(self.taker, Taker::Pool);
             match sys::accept(self.listener.as_fd(), nonblocking) {
                 Ok((fd, peer)) => {
                     self.last = Some(Instant::now());
@@ -254,6 +328,7 @@ impl Acceptor {
                 Err(error) => {
                     let failure = classify(error.raw_os_error().unwrap_or(libc::EIO));
                     if failure == Failure::Empty {
+                        self.ready = false;
                         return Ok(());
                     }
                     self.shared.ledger.count_accept_error();
@@ -313,6 +388,7 @@ impl Acceptor {
         let accepted = Accepted { socket, record, place };
         match &mut self.taker {
             Taker::Pool => Handoff::push(&self.shared, accepted),
+            Taker::Here(arrived) => arrived.push(accepted),
             Taker::Workers(service, workers) => {
                 let worker = pick(&self.shared, service, workers);
                 worker.load.fetch_add(1, Relaxed);
@@ -365,7 +441,30 @@ pub(crate) fn start_worker(
     service: &Arc<dyn Service>,
     number: usize,
 ) -> io::Result<Arc<Inbox>> {
-    let (worker, inbox) = Worker::new(Arc::clone(shared))?;
+    let flag = Arc::new(EventFd::new()?);
+    run_worker(shared, service, number, Worker::new(Arc::clone(shared), flag)?)
+}
+
+/// The same, for the one worker of a server, which accepts by itself.
+pub(super) fn start_accepting_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    listener: Listener,
+    local: Address,
+    bell: Arc<EventFd>,
+) -> io::Result<()> {
+    let (mut worker, inbox) = Worker::new(Arc::clone(shared), Arc::clone(&bell))?;
+    let here = Taker::Here(Vec::new());
+    worker.keep_gate(Acceptor::new(Arc::clone(shared), listener, local, bell, here))?;
+    run_worker(shared, service, 0, (worker, inbox)).map(drop)
+}
+
+fn run_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    number: usize,
+    (worker, inbox): (Worker, Arc<Inbox>),
+) -> io::Result<Arc<Inbox>> {
     shared.enlist(&inbox);
     let (mine, listed, service) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(service));
     let started = shared.spawn(format!("rsock-worker-{number}"), move || {

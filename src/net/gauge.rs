@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::{self, RawTcpInfo};

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use super::lock::{Condvar, Mutex};
 use slab::Slab;
 
 use super::accept::{Failure, REST, classify, record_of};
@@ -86,14 +86,10 @@ impl Seat {
             if let Some(offer) = slot.take() {
                 return Some(offer);
             }
-            match deadline {
-                None => self.given.wait(&mut slot),
-                Some(deadline) => {
-                    if self.given.wait_until(&mut slot, deadline).timed_out() {
-                        return slot.take();
-                    }
-                }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return None;
             }
+            slot = self.given.wait(slot, deadline);
         }
     }
 }

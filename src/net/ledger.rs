@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use slab::Slab;
 
 use super::error::{Error, Result};

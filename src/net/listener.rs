@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::endpoint::{Address, Transport};

@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
-use parking_lot::{Mutex, MutexGuard};
+use super::lock::{self, Held, Mutex, MutexGuard};
 
 use super::endpoint::{Address, Endpoint, Transport};
+use super::registry;
 use super::service::Site;
 use super::socket_file::FileId;
 use super::unix::UnixName;
-use super::{registry, sys};
 
 /// A connection by its two ends: the side that connects first. With a Unix socket the other one may have
 /// several names, and that of the side which connects is enough.
@@ -30,15 +30,20 @@ fn way(from: Endpoint, to: Address) -> Way {
 
 /// The connections that forwarders of this process have open, and through which forwarders each has
 /// come.
-static OPENED: LazyLock<Mutex<HashMap<Way, Arc<[Hop]>>>> = LazyLock::new(Mutex::default);
+static OPENED: LazyLock<Mutex<Ways>> = LazyLock::new(Mutex::default);
+type Ways = HashMap<Way, Arc<[Hop]>>;
+
+thread_local! {
+    static HELD: Held<Ways> = const { Held::new(None) };
+}
 
 /// Held across a fork, as the registry is.
 pub(crate) fn lock_for_fork() {
-    MutexGuard::leak(OPENED.lock());
+    lock::hold(&HELD, &OPENED);
 }
 
 pub(crate) fn unlock_after_fork() {
-    sys::force_unlock(&OPENED);
+    lock::release(&HELD);
 }
 
 /// One forwarder of this process.
@@ -59,7 +64,7 @@ pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[Hop]> {
 }
 
 /// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
-pub(crate) struct Opening(MutexGuard<'static, HashMap<Way, Arc<[Hop]>>>);
+pub(crate) struct Opening(MutexGuard<'static, Ways>);
 
 impl Opening {
     /// To be held over a connect that does not wait.

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod limits;
 mod linger;
 mod listener;
+pub mod lock;
 mod loops;
 pub mod options;
 mod pipe;

@@ -4,22 +4,26 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use super::lock::{self, Held, Mutex};
 
 use super::endpoint::{Address, Endpoint, Transport};
+use super::loops;
 use super::shared::Shared;
 use super::socket_file::FileId;
-use super::{loops, sys};
 
 static SERVERS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
+thread_local! {
+    static HELD: Held<Vec<Weak<Shared>>> = const { Held::new(None) };
+}
+
 /// Held across a fork, so that the child does not inherit it locked by a thread it does not have.
 pub(crate) fn lock_for_fork() {
-    MutexGuard::leak(SERVERS.lock());
+    lock::hold(&HELD, &SERVERS);
 }
 
 pub(crate) fn unlock_after_fork() {
-    sys::force_unlock(&SERVERS);
+    lock::release(&HELD);
 }
 
 pub(crate) fn add(server: &Arc<Shared>) {

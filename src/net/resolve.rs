@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 
 use super::endpoint::{Address, Target};
 use super::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! A server: its steps and states, the threads it starts, and how they are told to end. Owns one
 //! listening endpoint; must never serve a byte itself, nor keep a lock while it waits.
 //!
-//! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), started by `Server::start`
+//! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), or one worker alone, started by `Server::start`
 //! and later by the accept thread as load asks (with handlers: one, by linger.rs); all end by `Server::stop`, by the listener's death,
 //! or when the `Server` is dropped. Each holds an `Alive` (stop.rs); the last one out makes `stop` and
 //! `wait` return.
@@ -18,7 +18,7 @@ use std::sync::{Arc, Once, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::accept::{Acceptor, Taker, keep, start_worker};
+use super::accept::{Acceptor, Taker, keep, start_accepting_worker, start_worker};
 use super::datagram::{self, strangers};
 use super::endpoint::{Address, Endpoint, Target, Transport};
 use super::error::{Error, Result};
@@ -516,6 +516,10 @@ impl Server {
             Shape::Handler => {
                 *shared.handoff.linger_host.lock() = Host::Later;
                 Taker::Pool
+            }
+            // With one worker there is nothing that a thread of its own for accepting would be free for.
+            Shape::Stream(service) if shared.most_workers == 1 => {
+                return start_accepting_worker(&shared, service, listener, bound.clone(), bell);
             }
             Shape::Stream(service) => {
                 for number in 0..self.config.workers.unwrap_or(1) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 
 use super::datagram::Ports;
 use super::endpoint::{Address, Endpoint, Transport, canonical};
@@ -49,8 +49,8 @@ pub(crate) struct Shared {
     pub(crate) transport: Transport,
     /// Where datagrams are received while it serves; none of a TCP server.
     pub(crate) ports: Ports,
-    /// Wakes the accept thread: a stop began, or a connection ended that it waits for. There while
-    /// that thread is.
+    /// Wakes the thread that accepts: a stop began, or a connection ended that it waits for. There while
+    /// that thread accepts.
     pub(super) bell: Mutex<Option<Arc<EventFd>>>,
     pub(crate) most_workers: usize,
     pub(super) drain: Duration,
@@ -220,6 +220,11 @@ impl Shared {
     /// Has the next connection that ends ring the bell.
     pub(crate) fn ask_for_room(&self) {
         self.room_wanted.store(true, SeqCst);
+    }
+
+    /// Whether the next connection that ends would ring: none has since that was asked for.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.room_wanted.load(SeqCst)
     }
 
     pub(crate) fn count_error(&self) {

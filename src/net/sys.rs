@@ -933,13 +933,6 @@ pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: 
     unsafe { pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }
 
-/// Unlocks a mutex that this same thread locked and whose guard it forgot (around a fork).
-pub(crate) fn force_unlock<T>(mutex: &parking_lot::Mutex<T>) {
-    // SAFETY: only the fork handlers call this, on the thread that ran `prepare`, which locked it
-    // and leaked the guard.
-    unsafe { mutex.force_unlock() };
-}
-
 /// Interface number of a scope name (`eth0` in `fe80::1%eth0`), if_nametoindex(3).
 pub(crate) fn interface_index(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;

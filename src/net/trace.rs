@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 
 /// How much of one connection is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! A worker: a thread with one poller that owns its connections outright. Owns the loop, the run
-//! queue and the batches; must never attach to an interpreter (a service may), block anywhere but
+//! A worker: a thread with one poller that owns its connections outright, and where it is the only one
+//! the way in, too. Owns the loop, the run queue and the batches; must never attach to an interpreter (a service may), block anywhere but
 //! in its poll, or let one connection's panic reach another.
 
 use std::any::Any;
@@ -17,6 +17,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
+use super::accept::Acceptor;
 use super::connection::{Connection, Gone, Served, Tools, Turn};
 use super::endpoint::Endpoint;
 use super::fork::{self, Listed};
@@ -36,6 +37,7 @@ const SCRATCH: usize = 64 * 1024;
 /// Events of one poll.
 const EVENTS: usize = 256;
 const INBOX: Token = Token(usize::MAX);
+const GATE: Token = Token(usize::MAX - 1);
 
 /// An accepted connection on its way to a worker.
 pub(crate) struct Accepted {
@@ -64,7 +66,7 @@ pub(crate) enum Message {
 /// limit admits, one `Wake` for each session, and one message for each call of `stop`.
 pub(crate) struct Inbox {
     sender: Sender<Message>,
-    flag: EventFd,
+    flag: Arc<EventFd>,
     /// The worker is about to poll, or polls: whoever sends must ring.
     asleep: AtomicBool,
     /// Connections that this worker owns or is about to.
@@ -113,6 +115,8 @@ pub(crate) struct Worker {
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
+    /// Where this is the server's only thread: it takes its connections in by itself.
+    gate: Option<Box<Acceptor>>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,11 +127,10 @@ struct Draining {
 }
 
 impl Worker {
-    /// Opens the poller. Fails with EMFILE and friends; nothing is left open then.
-    pub(crate) fn new(shared: Arc<Shared>) -> io::Result<(Self, Arc<Inbox>)> {
+    /// Opens the poller, which `flag` wakes. Fails with EMFILE and friends; nothing is left open then.
+    pub(crate) fn new(shared: Arc<Shared>, flag: Arc<EventFd>) -> io::Result<(Self, Arc<Inbox>)> {
         let poll = Poll::new()?;
         let listed = Listed::new(&poll);
-        let flag = EventFd::new()?;
         poll.registry().register(
             &mut SourceFd(&flag.as_fd().as_raw_fd()),
             INBOX,
@@ -153,9 +156,18 @@ impl Worker {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
             quit: false,
+            gate: None,
             _listed: listed,
         };
         Ok((worker, inbox))
+    }
+
+    /// Has it accept by itself until the stop: before it runs.
+    pub(crate) fn keep_gate(&mut self, gate: Acceptor) -> io::Result<()> {
+        let mut listener = SourceFd(&gate.descriptor());
+        self.tools.poll.registry().register(&mut listener, GATE, Interest::READABLE)?;
+        self.gate = Some(Box::new(gate));
+        Ok(())
     }
 
     /// The thread's body: returns when the server is drained.
@@ -164,20 +176,40 @@ impl Worker {
         loop {
             self.poll(&mut events);
             for event in &events {
-                if event.token() == INBOX {
-                    self.inbox.flag.clear();
-                } else {
-                    self.notice(event);
+                match (event.token(), &mut self.gate) {
+                    (INBOX, _) => self.inbox.flag.clear(),
+                    (GATE, Some(gate)) => gate.notice(),
+                    _ => self.notice(event),
                 }
             }
             while let Ok(message) = self.messages.try_recv() {
                 self.obey(message, service);
             }
+            self.take_in(service);
             self.run_timers();
             self.run_batches(service);
             if self.quit || self.end_of_drain() {
                 return;
             }
+        }
+    }
+
+    /// Accepts, where nobody else does; after the last, drains.
+    fn take_in(&mut self, service: &dyn Service) {
+        let Some(mut gate) = self.gate.take() else { return };
+        let open = gate.turn();
+        for accepted in gate.arrived() {
+            self.inbox.load.fetch_add(1, Relaxed);
+            self.adopt(accepted, service);
+        }
+        if open {
+            self.gate = Some(gate);
+        } else {
+            // A child's copy would keep it in the poller.
+            let mut listener = SourceFd(&gate.descriptor());
+            let _ = self.tools.poll.registry().deregister(&mut listener);
+            gate.end();
+            self.drain();
         }
     }
 
@@ -217,10 +249,8 @@ impl Worker {
         let drain = self
             .draining
             .map(|drain| drain.grace.map_or(drain.deadline, |grace| grace.min(drain.deadline)));
-        let next = match (self.tools.timers.next(), drain) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let gate = self.gate.as_ref().and_then(|gate| gate.next_turn());
+        let next = [self.tools.timers.next(), drain, gate].into_iter().flatten().min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 

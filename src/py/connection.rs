@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::net::lock::Mutex;
 use pyo3::exceptions::{
     PyBrokenPipeError, PyConnectionResetError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
 };

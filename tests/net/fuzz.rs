@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use _rsock::net::endpoint::Target;
 use _rsock::net::limits::Limits;
+use _rsock::net::lock::Mutex;
 use _rsock::net::record::ClosedBy;
 use _rsock::net::service::{Drain, Heard, Io, Leg, Peer, Service, Session, Waker};
 use _rsock::net::stop::Cause;
 use _rsock::net::wake::Plain;
-use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use _rsock::net::endpoint::Endpoint;
+use _rsock::net::lock::Mutex;
 use _rsock::net::record::ClosedBy;
 use _rsock::net::service::{Drain, Heard, Io, Leg, Peer, Service, Session, SessionError, Waker};
-use parking_lot::Mutex;
 
 /// Writes `length` counted bytes to whoever connects, then closes.
 pub struct Speaker {

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::guests::Guests;
 use super::peers::Key;
 use super::port::Port;
@@ -19,6 +17,7 @@ use crate::net::accept::REST;
 use crate::net::endpoint::{canonical, display};
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{Handoff, Job};
+use crate::net::lock::Mutex;
 use crate::net::record::{ClosedBy, Record};
 use crate::net::shared::Shared;
 use crate::net::stop::Cause;

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::desk::Desk;
 use super::strangers::Claim;
 use crate::net::listener::Listener;
+use crate::net::lock::Mutex;
 use crate::net::sys::{self, Name, PollFd};
 use crate::net::wake::EventFd;
 

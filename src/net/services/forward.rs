@@ -10,10 +10,9 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::net::endpoint::{Address, Endpoint, Target, Transport};
 use crate::net::error::{Error, Result, strerror};
+use crate::net::lock::Mutex;
 use crate::net::loops::{self, Hop, Opened, Opening};
 use crate::net::record::ClosedBy;
 use crate::net::resolve;

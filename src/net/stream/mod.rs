@@ -22,7 +22,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use socket2::{Domain, SockRef};
 
 use self::spin::Spin;

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rsock import Server
 
 
-def server() -> "Server":
+def server(workers: int | None) -> "Server":
     import resource
 
     from rsock import Limits, Server
@@ -27,12 +27,19 @@ def server() -> "Server":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     # More than there are descriptors for: the limit by default would not let it come to this.
-    return Server(limits=Limits(connections=1_000))
+    return Server(workers=workers, limits=Limits(connections=1_000))
 
 
 def run(size: Size) -> Iterator[Figure]:
-    clients, seconds, times = size.of(brief=(80, 0.5, 3), short=(200, 3.0, 5), long=(200, 20.0, 20))
-    with Served(server) as served, contextlib.ExitStack() as stack:
+    # One worker accepts by itself; of several none does.
+    for workers in (None, 1):
+        yield only_shown("workers", "as many as asked for" if workers is None else str(workers))
+        yield from _crowded(size, workers)
+
+
+def _crowded(size: Size, workers: int | None) -> Iterator[Figure]:
+    clients, seconds, times = size.of(brief=(80, 0.3, 3), short=(200, 3.0, 5), long=(200, 20.0, 20))
+    with Served(server, workers) as served, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(load.dial(served.address)) for _ in range(clients)]
         for peer in peers:
             peer.sendall(b"let me in")

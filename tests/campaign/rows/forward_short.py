@@ -1,9 +1,12 @@
 """Many short connections through Forward: each is answered, accounted for, and gone."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from support import wait_until
 
 from campaign.figures import Figure, at_most, equal
 from campaign.process import Child, held, resident_bytes
@@ -71,6 +74,9 @@ def run(size: Size) -> Iterator[Figure]:
             child.call_with_server(legs),
             [more, more],
         )
+        # An account is closed before its descriptors are.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: held(child.pid).fds <= things.fds, 30.0)
         now = held(child.pid)
         # Records that the ledger was not full of before.
         grown = resident_bytes(child.pid) - memory

@@ -5,6 +5,7 @@ load, nor into the start of the interpreter.
 """
 
 import contextlib
+import itertools
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -30,10 +31,10 @@ FATAL = ("EBADF", "ENOTSOCK")
 STARTS = {"clone3": "EAGAIN", "epoll_create1": "EMFILE", "eventfd2": "EMFILE"}
 
 
-def server() -> "Server":
+def server(workers: int | None) -> "Server":
     from rsock import Server
 
-    return Server()
+    return Server(workers=workers)
 
 
 def echoes(address: Any, count: int) -> int:
@@ -88,27 +89,30 @@ def injecting(pid: int, call: str, error: str, when: str) -> Iterator[None]:
 def run(size: Size) -> Iterator[Figure]:
     count = size.of(brief=8, short=40, long=100)
     every = EXHAUSTED + OF_ONE
-    for error in size.of(brief=("EMFILE", "EPROTO"), short=every, long=every):
-        with Served(server) as served:
+    # One worker accepts by itself; of several none does.
+    both: tuple[int | None, ...] = (None, 1)
+    errors = size.of(brief=("EMFILE", "EPROTO"), short=every, long=every)
+    for error, workers in itertools.product(errors, both):
+        with Served(server, workers) as served:
             with injecting(served.pid, "accept4", error, "3+4"):
-                yield equal(f"accept4 {error}: echoes", echoes(served.address, count), count)
+                good = echoes(served.address, count)
+                yield equal(f"accept4 {error}: echoes{_of(workers)}", good, count)
             served.stop()
             yield from _only_misses(served)
     for call in size.of(
         brief=("recvfrom",), short=("recvfrom", "sendto"), long=("recvfrom", "sendto")
     ):
-        with Served(server) as served:
+        with Served(server, None) as served:
             with injecting(served.pid, call, "EINTR", "3+4"):
                 yield equal(f"{call} EINTR: echoes", echoes(served.address, count), count)
             served.stop()
             yield from _only_misses(served)
-    for error in FATAL:
-        with Served(server) as served, injecting(served.pid, "accept4", error, "2+1"):
+    for error, workers in itertools.product(FATAL, both):
+        with Served(server, workers) as served, injecting(served.pid, "accept4", error, "2+1"):
             # The second accept: by then the first one has been served.
             load.keep(served.address, 2)
-            yield equal(
-                f"accept4 {error}: cause of the end", served.call_with_server(cause), "accept error"
-            )
+            ended = served.call_with_server(cause)
+            yield equal(f"accept4 {error}: cause of the end{_of(workers)}", ended, "accept error")
             load.leave()
     for call, error in STARTS.items():
         times = size.of(brief=4, short=12, long=50)
@@ -118,6 +122,10 @@ def run(size: Size) -> Iterator[Figure]:
                 found = child.call(start, times)
         yield equal(f"{call} {error}: started, or raised", found["good"] + found["raised"], times)
         yield equal(f"{call} {error}: leaks", found["leaks"], 0)
+
+
+def _of(workers: int | None) -> str:
+    return "" if workers is None else ", one worker"
 
 
 def _only_misses(served: Served) -> Iterator[Figure]:
