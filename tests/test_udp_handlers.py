@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import errno
 import logging
+import select
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from support import (
     SOON,
     Background,
+    all_sleeping,
     error_number,
     given_back,
     held,
@@ -32,6 +34,7 @@ from rsock import (
     Limits,
     LineEcho,
     Server,
+    SocketOptions,
     StateError,
 )
 
@@ -227,6 +230,25 @@ def test_an_answer_that_no_datagram_has_room_for_is_an_error() -> None:
     assert errors[0].errno == errno.EMSGSIZE
 
 
+def test_answers_that_cannot_be_sent_leave_room_for_what_comes() -> None:
+    # The system keeps a note of each beside what was received, in the same little room.
+    options = SocketOptions(receive_buffer=4096)
+    with (
+        Server(
+            service=lambda data, address: bytes(65_508) if data == b"all" else data,
+            transport="udp",
+            options=options,
+            on_error=lambda error: None,
+        ) as server,
+        server.client(timeout=SOON) as client,
+    ):
+        for number in range(30):
+            client.send(b"all")
+            client.send(b"%d" % number)
+            assert client.recv(10) == b"%d" % number
+        wait_until(lambda: server.ledger.totals.dropped == 30)
+
+
 def test_a_handler_that_exits_ends_the_server() -> None:
     def handle(data: bytes, address: Address) -> bytes | None:
         raise SystemExit(3)
@@ -399,6 +421,40 @@ def test_a_server_may_write_first(asked: Server) -> None:
         (record,) = asked.ledger.open
         assert (record.messages_in, record.messages_out) == (0, 1)
         assert error_number(lambda: asked.sendto(bytes(65_508), peer.getsockname())) == 90
+
+
+def test_accept_times_out_also_after_a_send_to_nobody(asked: Server) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        # Hears one peer only, so that the system refuses what others send.
+        deaf.bind(("127.0.0.1", 0))
+        deaf.connect(("127.0.0.1", 9))
+        nobody = deaf.getsockname()
+        asked.sendto(b"anybody?", nobody)
+        error = select.poll()
+        error.register(asked.fileno(), 0)
+        assert error.poll(SOON * 1000) == [(asked.fileno(), select.POLLERR)]
+        with asked.client(timeout=SOON) as peer:
+            # This send is told of the refusal; no receive will be.
+            asked.sendto(b"news", peer.getsockname())
+            assert peer.recv(10) == b"news"
+    (record,) = asked.ledger.wait(closed=1)[:1]
+    assert (record.remote.address, record.closed_by) == (nobody, "reset")
+    with pytest.raises(TimeoutError):
+        Background(asked.accept, 0.01).result()
+
+
+def test_a_server_with_an_idle_limit_sleeps_after_an_answer_that_cannot_be_sent() -> None:
+    with Server(
+        service=lambda data, address: bytes(65_508),
+        transport="udp",
+        limits=Limits(idle=60.0),
+        on_error=lambda error: None,
+    ) as server:
+        with server.client() as client:
+            client.send(b"all")
+            wait_until(lambda: server.ledger.totals.dropped == 1)
+        (worker,) = (number for number, name in threads().items() if name == "rsock-worker-0")
+        wait_until(lambda: all_sleeping([worker]))
 
 
 def test_what_is_too_long_is_cut_and_counted() -> None:

@@ -535,6 +535,12 @@ impl PollFd {
         self.0.revents & (libc::POLLRDHUP | libc::POLLERR) == libc::POLLRDHUP
     }
 
+    /// Whether the last `poll` found an error, of which reading need not tell.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.0.revents & libc::POLLERR != 0
+    }
+
     /// Whether the last `poll` had anything to say about it.
     #[must_use]
     pub fn ready(&self) -> bool {

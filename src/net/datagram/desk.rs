@@ -141,8 +141,8 @@ impl Desk {
             }
         }
         let known = guests.peers.get(index);
-        let (name, mut again) = (guests.port.name(remote), true);
-        loop {
+        let (name, mut again, mut told) = (guests.port.name(remote), true, false);
+        let result = loop {
             let flags = libc::MSG_DONTWAIT;
             let data = [IoSlice::new(data)];
             let sent = sys::sendmsg(guests.port.as_fd(), &data, &known.route, Some(&name), flags);
@@ -150,17 +150,25 @@ impl Desk {
                 Ok(sent) => {
                     known.record.count_sent(&data[0]);
                     guests.peers.get_mut(index).pay(sent);
-                    return Ok(sent);
+                    break Ok(sent);
                 }
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             };
-            match classify(errno) {
+            let failure = classify(errno);
+            told |= matches!(failure, Failure::Earlier | Failure::ThisOne);
+            match failure {
                 Failure::Interrupted => {}
                 // Said of another datagram, mostly.
                 Failure::Earlier if again => again = false,
-                _ => return failed(errno, ""),
+                _ => break failed(errno, ""),
             }
+        };
+        if told {
+            // No receive will be told of it again; and what stays in the error queue, an answer too
+            // large for any datagram too, takes its room from what is received.
+            guests.hear_refusals();
         }
+        result
     }
 
     /// Sends a datagram to anybody: for the caller's own calls.
@@ -223,6 +231,10 @@ impl Desk {
                 }
             };
             let ready = waiter.wait(&mut fds, until)?;
+            if fds[0].failed() {
+                // A receive need not be told of it, and the next wait would end at once.
+                self.with(Guests::hear_refusals);
+            }
             if !ready && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(Error::TimedOut { step, target: target() });
             }
@@ -389,8 +401,11 @@ impl Filler {
                 if shared.handoff.queued() >= QUEUE {
                     self.port.wait_for_bell(self.desk.idle_at());
                 }
-            } else if self.hand_out(room.min(BATCH), flags)?.is_none() && !may_block {
-                self.port.wait(self.desk.idle_at());
+            } else if self.hand_out(room.min(BATCH), flags)?.is_none()
+                && !may_block
+                && self.port.wait(self.desk.idle_at())
+            {
+                self.desk.with(Guests::hear_refusals);
             }
             self.desk.close_idle();
         }

@@ -76,11 +76,13 @@ impl Port {
         }
     }
 
-    /// Waits for a datagram, for the bell, or for the deadline.
-    pub(super) fn wait(&self, deadline: Option<Instant>) {
+    /// Waits for a datagram, for the bell, or for the deadline. True if the error queue has something,
+    /// which no receive may tell of: it has to be read before another wait, which would end at once.
+    #[must_use]
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut fds = [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.as_fd())];
         // An interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
-        let _ = sys::poll(&mut fds, deadline);
+        sys::poll(&mut fds, deadline).is_ok() && fds[1].failed()
     }
 
     /// Waits for the bell or the deadline alone.

@@ -141,7 +141,11 @@ impl Worker {
             match self.receive(BATCH, flags)? {
                 Some(count) => self.serve(count, service),
                 None if may_block => {}
-                None => self.port.wait(self.guests.peers.idle_at()),
+                None => {
+                    if self.port.wait(self.guests.peers.idle_at()) {
+                        self.guests.hear_refusals();
+                    }
+                }
             }
             self.guests.peers.close_idle();
         }
@@ -235,7 +239,8 @@ impl Worker {
 /// What came of several sends.
 pub(super) struct Sent {
     pub(super) dropped: usize,
-    /// A send was told of an earlier one that came to nothing: the error queue has the story.
+    /// A send was told of an earlier one that came to nothing, or failed itself: the error queue has the
+    /// story, and it takes its room from what is received.
     pub(super) told: bool,
 }
 
@@ -273,6 +278,7 @@ pub(super) fn send_all<'a>(
                 again = false;
             }
             Failure::Earlier | Failure::ThisOne => {
+                told = true;
                 dropped += 1;
                 done += 1;
                 again = true;
@@ -304,7 +310,7 @@ struct Waiting {
 struct Outbox {
     waiting: Vec<Waiting>,
     own: Vec<u8>,
-    /// A send was told of an earlier one that came to nothing: the error queue has the story.
+    /// The error queue has the story of some send.
     told: bool,
 }
 
