@@ -404,6 +404,13 @@ def test_csv_and_json_have_every_row(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"ledger\.csv"):
             ledger.to_csv(tmp_path / "nowhere" / "ledger.csv")
 
+        # Also where there is nothing to write.
+        number: Any = 3
+        for books in (ledger, Server().ledger):
+            for write in (books.to_csv, books.to_jsonl):
+                with pytest.raises(TypeError, match="path_or_file must be a path, .* not int: 3"):
+                    write(number)
+
 
 @pytest.fixture(scope="module")
 def books() -> Ledger:

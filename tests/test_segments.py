@@ -316,6 +316,8 @@ def test_a_socket_is_five_things_and_each_end_has_them_the_other_way_round() -> 
 def test_well_known_ports_have_names() -> None:
     assert Server(port="http-alt").port == socket.getservbyname("http-alt", "tcp") == 8080
     assert Server(port="http").port == 80
+    # One that the system knows for UDP only.
+    assert Server(port="tftp", transport="udp").port == socket.getservbyname("tftp", "udp") == 69
     with Client(timeout=SOON) as client:
         if client.connect_ex((LOOPBACK, "http")) == 0:
             # Somebody listens there, on this machine.

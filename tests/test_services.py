@@ -328,6 +328,13 @@ def test_lines_may_come_back_without_their_endings() -> None:
         assert exchange(peer, b"a\n\nb\r\nexit\nbye\nc") == b"abexit"
 
 
+def test_a_carriage_return_without_a_line_feed_is_no_ending() -> None:
+    with Server(service=LineEcho(newline=False)) as server:
+        for said, heard in {b"a\nb\r": b"ab\r", b"exit\r": b"exit\r", b"c\r\r\n": b"c\r"}.items():
+            with dial(server.address) as peer:
+                assert exchange(peer, said) == heard
+
+
 def test_many_lines_come_back_whole_however_they_are_read() -> None:
     lines = b"".join(b"%d\n" % number * (number % 50) for number in range(4_000))
     limits = Limits(write_buffer=4 * KIB)

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import SOON, error_number, given_back, has_ipv6, held, payload, threads, wait_until
+from support import (
+    SOON,
+    Background,
+    error_number,
+    given_back,
+    has_ipv6,
+    held,
+    payload,
+    threads,
+    wait_until,
+)
 
 from rsock import Client, Limits, Server, SocketOptions, StateError
 
@@ -401,6 +411,17 @@ def test_time_outs_hold(server: Server) -> None:
         client.settimeout(0)
         with pytest.raises(BlockingIOError):
             client.recvfrom(10)
+
+
+@pytest.mark.parametrize("timeout", [None, SOON])
+def test_a_client_that_reads_no_more_gets_the_end(server: Server, timeout: float | None) -> None:
+    with server.client(timeout=timeout) as client:
+        waiting = Background(client.recv, 100)
+        wait_until(waiting.asleep)
+        client.shutdown(socket.SHUT_RD)
+        # As with a socket.socket: neither the call that waits nor a later one does so any more.
+        assert waiting.result() == b""
+        assert Background(client.recvfrom, 100).result()[0] == b""
 
 
 def test_a_source_address_is_heard_without_connecting() -> None:

@@ -457,6 +457,19 @@ def test_a_server_with_an_idle_limit_sleeps_after_an_answer_that_cannot_be_sent(
         wait_until(lambda: all_sleeping([worker]))
 
 
+def test_who_may_not_be_written_to_takes_nobodys_place() -> None:
+    limits = Limits(connections=1)
+    with Server(service=Accept(), transport="udp", limits=limits) as server:
+        with server.client() as client:
+            client.send(b"x")
+            server.accept(SOON)
+            with pytest.raises(PermissionError, match="no more than it has sent"):
+                server.sendto(b"unasked", ("192.0.2.1", 9999))
+            (record,) = server.ledger
+            assert (record.remote.address, record.closed_by) == (client.getsockname(), None)
+        assert server.ledger.totals.dropped == 1
+
+
 def test_what_is_too_long_is_cut_and_counted() -> None:
     with Server(service=Accept(), transport="udp", limits=Limits(datagram=4)) as server:
         with server.client() as client:

@@ -172,6 +172,11 @@ def _jsonl(rows: Iterable[Row], file: TextFile) -> None:
 def _write(
     how: Callable[[Iterable[Row], TextFile], None], ledger: "Ledger", target: Target
 ) -> str | None:
+    is_path = isinstance(target, str | os.PathLike)
+    if not (target is None or is_path or callable(getattr(target, "write", None))):
+        wanted = "a path, an open text file or None"
+        kind = type(target).__name__
+        raise TypeError(f"path_or_file must be {wanted}, not {kind}: {target!r:.80}")
     rows = to_dicts(ledger)
     if target is None:
         text = io.StringIO(newline="")

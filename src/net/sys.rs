@@ -968,7 +968,8 @@ pub(crate) struct ResolverError {
     pub(crate) text: String,
 }
 
-/// getaddrinfo(3) for stream sockets. Blocks for as long as the system's resolver likes.
+/// getaddrinfo(3) for stream sockets; of a service alone also for others, streams first: some names, as
+/// tftp's, are there for UDP only. Blocks for as long as the system's resolver likes.
 pub(crate) fn getaddrinfo(
     host: Option<&str>,
     service: Option<&str>,
@@ -980,7 +981,7 @@ pub(crate) fn getaddrinfo(
     let service = service.map(CString::new).transpose().map_err(nul)?;
     // SAFETY: addrinfo is plain old data; all zeroes is the documented start.
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
-    hints.ai_socktype = libc::SOCK_STREAM;
+    hints.ai_socktype = if host.is_some() { libc::SOCK_STREAM } else { 0 };
     hints.ai_flags = if passive { libc::AI_PASSIVE } else { 0 };
     let mut list: *mut libc::addrinfo = std::ptr::null_mut();
     // SAFETY: C strings and hints outlive the call; `list` is only read on success.

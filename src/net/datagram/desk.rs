@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::guests::Guests;
 use super::peers::Key;
 use super::port::Port;
+use super::strangers::is_loopback;
 use super::worker::{Failure, LEAST_IN_QUEUE, classify};
 use crate::net::accept::REST;
 use crate::net::endpoint::{canonical, display};
@@ -26,6 +27,9 @@ use crate::net::wake::{EventFd, Waiter};
 
 /// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
 const QUEUE: usize = 64;
+/// Why a peer that is not on this machine got nothing.
+const STRANGER: &str =
+    "a peer outside the loopback gets no more than it has sent: its address may be forged";
 /// Room for the control messages of one datagram.
 const CONTROL: usize = 128;
 
@@ -118,6 +122,11 @@ impl Desk {
         let index = match known {
             Some(index) => index,
             None => {
+                if !is_loopback(remote) && !data.is_empty() {
+                    // It has sent nothing, or is forgotten: no account is opened for it, nor closed for
+                    // want of room.
+                    return failed(libc::EPERM, STRANGER);
+                }
                 let key = key.unwrap_or(Key { remote, local: None });
                 match guests.admit(key, &mut |_| {}) {
                     Some(index) => index,
@@ -128,10 +137,7 @@ impl Desk {
         let known = guests.peers.get(index);
         if !known.is_near {
             if data.len() > most.min(known.credit) {
-                return failed(
-                    libc::EPERM,
-                    "a peer outside the loopback gets no more than it has sent: its address may be forged",
-                );
+                return failed(libc::EPERM, STRANGER);
             }
             if !guests.door.may_answer(remote.ip()) {
                 return failed(

@@ -94,10 +94,10 @@ struct Lines {
 }
 
 impl Lines {
-    /// A line without its LF, or CR LF.
+    /// A line without its LF, or CR LF. A CR alone ends none.
     fn text(line: &[u8]) -> &[u8] {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        line.strip_suffix(b"\r").unwrap_or(line)
+        let Some(text) = line.strip_suffix(b"\n") else { return line };
+        text.strip_suffix(b"\r").unwrap_or(text)
     }
 
     fn is_quit(&self, text: &[u8]) -> bool {
@@ -164,8 +164,7 @@ impl Session for Lines {
 
     /// What has no ending is a line all the same when nothing can follow.
     fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> Heard {
-        let text = if self.rules.newline { rest } else { Self::text(rest) };
-        let owed = if self.is_quit(Self::text(rest)) { &[] } else { text };
+        let owed = if self.is_quit(rest) { &[] } else { rest };
         self.tail = Some(owed.to_vec());
         self.send_tail(io);
         Ok(())

@@ -117,15 +117,26 @@ impl Stream {
                     break;
                 }
             }
-            let poll = match interest {
-                Interest::Readable => PollFd::readable(fd),
-                Interest::Input => PollFd::input(fd),
+            let mut poll = [match interest {
+                Interest::Readable if !self.is_datagram() => PollFd::readable(fd),
+                Interest::Readable | Interest::Input => PollFd::input(fd),
                 Interest::Writable => PollFd::writable(fd),
-            };
-            if !waiter.wait(&mut [poll], until)? {
+            }];
+            let ready = waiter.wait(&mut poll, until)?;
+            if !ready {
                 self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
             }
             result = with(libc::MSG_DONTWAIT);
+            if !ready || result.is_some() {
+                continue;
+            }
+            if self.is_datagram() && interest == Interest::Readable && poll[0].ended() {
+                // Shut down for reading: the kernel says so only to a receive that may wait, and at once.
+                waiter.release(&mut || result = with(0));
+            } else if until.is_some_and(|at| at <= Instant::now()) {
+                // What the poll found was nothing to be had, and it would find it again.
+                self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+            }
         }
         // A close from another thread has shut the socket down to wake this one.
         if self.is_closed() {
