@@ -120,6 +120,21 @@ def test_a_port_is_shared_with_nobody_else(server: Server) -> None:
         Server(transport="udp", options=SocketOptions(reuse_port=True))
 
 
+def test_several_workers_share_the_port_with_no_other_server() -> None:
+    with Server(transport="udp", workers=2) as server:
+        other = Server(*server.address, transport="udp", workers=2)
+        with pytest.raises(OSError, match=rf"start 127\.0\.0\.1:{server.port}: Address") as raised:
+            other.start()
+        assert raised.value.errno == errno.EADDRINUSE
+    # It is free as soon as the other one has stopped.
+    with (
+        Server(*server.address, transport="udp", workers=2) as server,
+        plain(server.address) as peer,
+    ):
+        peer.send(b"mine")
+        assert peer.recv(10) == b"mine"
+
+
 def test_a_tcp_port_of_the_same_number_is_another_one() -> None:
     # An address of their own: elsewhere somebody may have the number.
     with Server("127.45.67.89", transport="udp") as udp, Server(*udp.address) as tcp:

@@ -42,6 +42,11 @@ pub(crate) fn start(
     bell: Arc<EventFd>,
 ) -> io::Result<()> {
     let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+    if shared.options.reuse_port && strangers::is_served(local) {
+        // SO_REUSEPORT lets two servers of one user have the same port, each with a share of the peers
+        // that nobody meant.
+        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+    }
     let service = match shape {
         Shape::Handler => return desk::start_pool(shared, Port::new(listener, local)?, bell),
         Shape::Accept => return desk::start_asked(shared, Port::new(listener, local)?, bell),

@@ -147,6 +147,11 @@ impl Claim {
     }
 }
 
+/// Whether a server, of this process or of another, says that it answers at an address.
+pub(super) fn is_served(address: SocketAddr) -> bool {
+    Claim::is_claimed(canonical(address))
+}
+
 fn name(address: SocketAddr) -> io::Result<UnixAddr> {
     UnixAddr::from_abstract_name(format!("rsock/udp/{}/{}", address.ip(), address.port()))
 }
