@@ -455,6 +455,19 @@ def test_a_client_takes_the_family_that_it_needs() -> None:
         assert (data, client.family, sender[:2]) == (b"six", socket.AF_INET6, server.address)
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+def test_a_port_that_others_have_heard_of_is_kept_by_connect() -> None:
+    with plain() as peer, Client(transport="udp", timeout=SOON) as client:
+        client.sendto(b"this is my port", peer.getsockname())
+        mine = peer.recvfrom(100)[1]
+        # Another family would take another socket.
+        assert error_number(lambda: client.connect(("::1", 9))) == errno.EAFNOSUPPORT
+        client.connect(peer.getsockname())
+        assert client.getsockname() == mine
+        peer.sendto(b"heard", mine)
+        assert client.recv(10) == b"heard"
+
+
 # --- what is refused -----------------------------------------------------------------------
 
 

@@ -71,7 +71,11 @@ impl Stream {
         let failed = |error: &io::Error| Error::os(step, address, error);
         let domain = socket.options().domain().map_err(|error| failed(&error))?;
         let another = domain != address.domain();
-        if another && socket.options().peer_addr().is_ok() {
+        let bound = socket.options().local_addr().ok().and_then(|at| at.as_socket());
+        // Peers may have heard of its port already: it stays what it is, and the kernel says what it
+        // can be connected to. An IPv6 socket takes IPv4 as well.
+        let is_known = self.is_datagram() && bound.is_some_and(|at| at.port() != 0);
+        if another && !is_known && socket.options().peer_addr().is_ok() {
             // Another family takes another socket, and this one is in use.
             return Err(Error::errno(step, address, libc::EISCONN));
         }
@@ -83,7 +87,7 @@ impl Stream {
                 )));
             }
         }
-        if anew || another {
+        if (anew || another) && !is_known {
             self.renew(&socket, address.domain()).map_err(|error| failed(&error))?;
         }
         if let Some(source) = self.source {
