@@ -349,6 +349,28 @@ def test_a_row_of_an_open_connection_is_live(echo_pair: tuple[Server, Client]) -
     assert client.record.to_dict().keys() == row.keys()
 
 
+def test_a_row_that_says_how_it_ended_has_what_was_so_at_the_end(
+    echo_pair: tuple[Server, Client],
+) -> None:
+    server, client = echo_pair
+    (record,) = server.ledger.open
+
+    class Ending:
+        """A record whose connection ends just after the first thing that is asked of it."""
+
+        def __getattr__(self, name: str) -> Any:
+            value = getattr(record, name)
+            if record.closed_by is None:
+                client.abort()
+                server.ledger.wait(open=0)
+            return value
+
+    ending: Any = Ending()
+    row = importlib.import_module("rsock._ledger").to_dict(ending)
+    assert record.closed_by == "reset"
+    assert row["closed_by"] is None
+
+
 def test_a_row_of_a_peer_on_udp_has_nothing_of_tcp() -> None:
     with Server(transport="udp") as server, server.client(timeout=5.0) as client:
         client.send(b"hello")

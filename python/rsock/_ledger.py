@@ -100,10 +100,10 @@ def _name(endpoint: Endpoint) -> str:
 
 
 def to_dict(record: "Record") -> Row:
+    # Asked before all else, so that a row that says how it ended has what was so at its end.
+    closed_by = record.closed_by
     local, remote, pair, info = record.local, record.remote, record.rfc147, record.tcp_info
     far, who = record.far, record.peer_credentials
-    # Asked before the counters, so that a row that says how it ended is complete.
-    closed_by = record.closed_by
     values: tuple[Cell, ...] = (
         record.id,
         record.role,
