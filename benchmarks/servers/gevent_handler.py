@@ -3,6 +3,7 @@
 Must never monkey-patch: the server's own sockets are gevent's already.
 """
 
+import contextlib
 import sys
 
 from gevent.server import StreamServer  # type: ignore[import-untyped]
@@ -13,7 +14,9 @@ from servers.handler import Connection, handle
 
 
 def _handle(connection: Connection, _: object) -> None:
-    handle(connection)
+    # A reset is no news: to report each would cost more than all the rest.
+    with contextlib.suppress(ConnectionError):
+        handle(connection)
 
 
 if __name__ == "__main__":

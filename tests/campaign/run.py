@@ -4,6 +4,7 @@ The table is the output; what goes on is said on standard error. Must never meas
 """
 
 import argparse
+import os
 import platform
 import resource
 import signal
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from campaign import account
 from campaign.figures import Figure
 from campaign.row import MATRIX, Row, Size, missing, rows
 
@@ -41,26 +43,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        return _run(chosen, Size(options.form), None if options.row else missing(found))
+        not_yet = None if options.row else missing(found)
+        failed, entries = _run(chosen, Size(options.form), not_yet)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    if options.record:
+        account.write(entries, [row.key for row in found])
+    return int(failed)
 
 
-def _run(chosen: list[Row], size: Size, missing_: dict[str, str] | None) -> int:
+def _run(
+    chosen: list[Row], size: Size, missing_: dict[str, str] | None
+) -> tuple[bool, list[account.Entry]]:
     progress = Console(stderr=True)
     table = Table(*HEADINGS, box=box.SIMPLE_HEAD, title=_circumstances(size))
-    failed = False
+    failed, entries = False, []
     for row in chosen:
         if lacking := row.lacks():
             failed = True
             _add_cells(table, row.title, f"needs {', '.join(lacking)}", "", "BROKE", row.key)
             continue
         progress.print(escape(f"row {row.key}: {row.title}"), style="dim")
-        began = time.monotonic()
+        began, load, figures = time.monotonic(), os.getloadavg()[0], []
         table.add_row(row.key, f"{escape(row.title)}", style="bold")
         try:
             for figure in row.run(size):
+                figures.append(figure)
                 failed |= _add(table, figure, size)
+            entries.append(account.entry(row, size, load, figures))
         except Exception as error:
             failed = True
             traceback.print_exc()
@@ -70,7 +80,7 @@ def _run(chosen: list[Row], size: Size, missing_: dict[str, str] | None) -> int:
     console.print(table)
     for number, why in (missing_ or {}).items():
         console.print(escape(f"not yet: row {number}, {MATRIX[number]}: {why}"))
-    return int(failed)
+    return failed, entries
 
 
 def _add(table: Table, figure: Figure, size: Size) -> bool:
@@ -127,6 +137,11 @@ def _parser(found: list[Row]) -> argparse.ArgumentParser:
         action="store_const",
         const="brief",
         help="what the tests run: does it work? Times and memory are shown and not judged",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="put what these rows give into tests/campaign/results.json and docs/reliability.md",
     )
     parser.add_argument("--list", action="store_true", help="all rows; runs none")
     return parser

@@ -1,0 +1,114 @@
+"""The account of what was run: a file of figures, and a page of the docs made from it.
+
+A run with `--record` replaces the rows that it ran, on the CPython that it ran on, and leaves the
+others as they were: the long forms take an hour together. Must never judge, nor change a figure.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from campaign.figures import Figure
+from campaign.row import Row, Size
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "tests" / "campaign" / "results.json"
+PAGE = ROOT / "docs" / "reliability.md"
+
+HEAD = """\
+# What rsock lives through
+
+Each row is a fault or a load, with the server in a process of its own. What was counted and had to
+be exact (connections answered, bytes, descriptors and threads left, exit code, standard error) is
+said in one line; what was measured stands beside its target.
+
+`python -m tests.campaign` runs all rows in a form of some seconds each, `--long` the one that the
+figures here come from unless another command is given, and `--record` writes this page. Rows of
+faults on demand and of the notebook are not built yet (`--list` names them).
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    what: str
+    value: str
+    target: str
+    verdict: str
+    exact: bool
+
+    @classmethod
+    def of(cls, figure: Figure, size: Size) -> "Line":
+        verdict = figure.verdict(brief=size.form == "brief")
+        value, target = figure.shown_value(), figure.shown_target()
+        return cls(figure.what, value, target, verdict, figure.relation == "=")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row as it was run once."""
+
+    key: str
+    title: str
+    command: str
+    when: str
+    where: str
+    load: str
+    lines: list[Line]
+
+
+def entry(row: Row, size: Size, load: float, figures: Iterable[Figure]) -> Entry:
+    form = "" if size.form == "short" else f" --{size.form}"
+    system = platform.uname()
+    return Entry(
+        row.key,
+        row.title,
+        f"python -m tests.campaign{form} --row {row.key}",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"{platform.python_implementation()} {platform.python_version()}, "
+        f"{os.cpu_count()} CPUs, {system.system} {system.release.partition('-')[0]}",
+        f"{load:.2f}",
+        [Line.of(figure, size) for figure in figures],
+    )
+
+
+def write(entries: Iterable[Entry], order: list[str]) -> None:
+    """Replaces the entries of the same rows and CPython, and makes the page anew."""
+    kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for each in entries:
+        version = ".".join(platform.python_version_tuple()[:2])
+        kept[f"{each.key} on {version}"] = asdict(each)
+    kept = dict(sorted(kept.items(), key=lambda item: (order.index(item[1]["key"]), item[0])))
+    FIGURES.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text("\n".join([HEAD, *(_section(each) for each in kept.values())]))
+
+
+def _section(entry: dict[str, object]) -> str:
+    lines = entry["lines"]
+    assert isinstance(lines, list)
+    exact = [line for line in lines if line["exact"] and line["verdict"] == "met"]
+    others = [line for line in lines if line not in exact]
+    said = [f"## {entry['key']}: {entry['title']}\n"]
+    said.append(f"`{entry['command']}`, {entry['when']}, {entry['where']}, load {entry['load']}.")
+    if exact:
+        said.append(f"{len(exact)} counts and texts exactly as they have to be.")
+    text = [*said, ""]
+    if others:
+        text += ["| | figure | target | |", "|---|---|---|---|"]
+        text += [
+            f"| {_cell(line['what'])} | {_cell(line['value'])} | {line['target']} | {_word(line)} |"
+            for line in others
+        ]
+        text.append("")
+    return "\n".join(text)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _word(line: dict[str, str]) -> str:
+    return "" if line["verdict"] == "shown" else line["verdict"]
