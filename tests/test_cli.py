@@ -293,6 +293,7 @@ WRONG = {
     "unknown-option": ("echo --loud", "--loud"),
     "port-out-of-range": ("echo 99999", "99999"),
     "port-unknown": ("echo no-such-port", "no-such-port"),
+    "port-negative": ("echo -1", "from 0 to 65535"),
     "address-without-host": ("echo :80", "0.0.0.0:80"),
     "address-without-brackets": ("echo ::1:80", "[::1]:8080"),
     "limit-of-the-wrong-type": ("echo --limit-connections many", "many"),
@@ -313,6 +314,7 @@ WRONG = {
     "connect-to-two": ("connect a b --path c", "--path"),
     "two-transports": ("echo --udp ./a", "two transports"),
     "mode-that-is-none": ("echo ./a --socket-mode 600", "0o777"),
+    "connect-in-no-time": ("connect 127.0.0.1 1 --timeout 0", "more than 0 seconds"),
     "no-connections": ("demo --connections 0", "0"),
 }
 

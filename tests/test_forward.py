@@ -229,6 +229,39 @@ def test_a_reset_is_seen_although_the_other_side_takes_nothing(limits: Limits) -
             read_to_end(far)
 
 
+@pytest.mark.parametrize("speaker", ["client", "target"])
+def test_last_words_arrive_although_who_said_them_closed_on_what_came(
+    limits: Limits, speaker: str
+) -> None:
+    """Closing on unread bytes is a reset, which the forwarder may hear first when it sends more."""
+    words = payload(20_000)
+    for _ in range(15):
+        with through(limits) as (server, near, far):
+            one, other = (near, far) if speaker == "client" else (far, near)
+            sending = Background(other.sendall, payload(BULK))
+            one.recv(1)
+            one.sendall(words)
+            one.close()
+            with contextlib.suppress(ConnectionError):
+                sending.result(10.0)
+            heard = bytearray()
+            with contextlib.suppress(ConnectionResetError):
+                while data := other.recv(65_536):
+                    heard += data
+            assert bytes(heard) == words
+            assert end_of(server) == ("reset" if speaker == "client" else "error")
+
+
+def test_last_words_are_not_kept_for_ever_for_one_who_does_not_read() -> None:
+    with through(Limits(half_close=0.2, write=None)) as (server, near, far):
+        speaking = Background(send_until_stuck, far, payload(64 * BULK))
+        send_until_stuck(near, payload(64 * BULK))
+        speaking.result(10.0)
+        reset(far)
+        [record] = server.ledger.wait(open=0, closed=1, timeout=10.0)
+        assert record.closed_by in {"error", "limit"}
+
+
 # --- bytes ---------------------------------------------------------------------------------
 
 

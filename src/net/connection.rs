@@ -19,6 +19,7 @@ mod far;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,6 +90,8 @@ struct Wire {
     /// The session, or the pipe, knows of it.
     eof_told: bool,
     fin: Fin,
+    /// The errno of a send that failed while there may be something left to read and pass on.
+    lost: Option<NonZeroI32>,
     /// The session does not want input.
     paused: bool,
     /// The outbox has reached high water and not yet low water again.
@@ -118,6 +121,7 @@ impl Wire {
             eof: false,
             eof_told: false,
             fin: Fin::Open,
+            lost: None,
             paused: false,
             blocked: false,
             short: false,
@@ -361,7 +365,9 @@ impl Connection {
             && !self.lingering
             && self.due.is_none()
             && (!self.until_answered || self.is_answered())
-            && self.wires().all(|wire| !wire.readable && !wire.connecting && wire.unsent() == 0)
+            && self.wires().all(|wire| {
+                !wire.readable && !wire.connecting && wire.unsent() == 0 && wire.lost.is_none()
+            })
     }
 
     /// Whether the far side owes the near one nothing, as far as bytes can tell: it has had the last
@@ -620,6 +626,10 @@ impl Turn<'_> {
         }
         let wire = self.wire_mut(leg);
         wire.failed = false;
+        if wire.lost.is_some() {
+            // That is known, and what has come before it is still to be read.
+            return false;
+        }
         match wire.socket.options().take_error() {
             Ok(Some(error)) | Err(error) => {
                 self.broken(leg, "recv", &error);
@@ -682,6 +692,8 @@ impl Turn<'_> {
         };
         if count == 0 {
             wire.eof = true;
+            // What a lost leg says at last is no end, for the reset has been heard by the send that failed.
+            wire.eof_told |= wire.lost.is_some();
             wire.readable = false;
             return Ok(());
         }
@@ -697,7 +709,7 @@ impl Turn<'_> {
             let budget = self.tools.budget;
             let taken = self.write(to, data);
             debug_assert!(
-                taken == count || self.connection.gone.is_some(),
+                taken == count || self.connection.gone.is_some() || self.wire(to).lost.is_some(),
                 "no more was read than there was room for"
             );
             // What is passed on counts once.
@@ -928,9 +940,44 @@ impl Turn<'_> {
     /// A leg failed. What the peer or the network did is a reset, or an error with its text.
     fn broken(&mut self, leg: Leg, step: &str, error: &io::Error) {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        if step == "send" && self.read_on(leg, errno) {
+            return;
+        }
         let wire = self.wire_mut(leg);
         wire.readable = false;
         wire.writable = false;
+        if wire.lost.is_some() {
+            // It was lost before, and now there is nothing more to read.
+            wire.eof = true;
+            wire.eof_told = true;
+            return;
+        }
+        self.end_broken(leg, step, errno);
+    }
+
+    /// Goes on to read a leg on which nothing can be sent any more, for what is to be passed on: who
+    /// answers early and closes resets everybody who still sends, and the answer came before that.
+    /// False where there is nothing to pass on.
+    fn read_on(&mut self, leg: Leg, errno: i32) -> bool {
+        let wire = self.wire(leg);
+        let reader = wire.pipe_to.filter(|&to| to != leg);
+        let reader = reader.and_then(|to| self.connection.wire(to));
+        let useful = reader.is_some_and(|reader| reader.fin == Fin::Open);
+        if !useful || wire.eof || self.connection.lingering {
+            return false;
+        }
+        let wire = self.wire_mut(leg);
+        wire.lost = NonZeroI32::new(errno);
+        wire.fin = Fin::Sent;
+        wire.writable = false;
+        // For good: the other side is not read for it any more.
+        wire.blocked = true;
+        wire.readable = true;
+        wire.careful = true;
+        true
+    }
+
+    fn end_broken(&mut self, leg: Leg, step: &str, errno: i32) {
         if self.connection.lingering {
             // All that could be done for the peer was done; what ended the session stays its end.
             let by = self.connection.ending.unwrap_or(ClosedBy::Service);
@@ -949,8 +996,21 @@ impl Turn<'_> {
         }
     }
 
+    /// Ends a connection of which a leg was lost, once what came on that has been passed on.
+    fn settle_lost(&mut self) {
+        for leg in [Leg::Near, Leg::Far] {
+            let Some(wire) = self.connection.wire(leg).filter(|wire| wire.eof) else { continue };
+            let reader = wire.pipe_to.and_then(|to| self.connection.wire(to));
+            let passed_on = reader.is_none_or(|reader| reader.outbox.is_none());
+            if let Some(errno) = wire.lost.filter(|_| passed_on) {
+                self.end_broken(leg, "send", errno.get());
+            }
+        }
+    }
+
     /// Sends the FINs that are due, and sees whether the connection is complete.
     fn settle(&mut self) {
+        self.settle_lost();
         if self.connection.gone.is_some() {
             return;
         }

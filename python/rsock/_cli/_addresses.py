@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ._errors import UsageError
 
-__all__ = ["Address"]
+__all__ = ["Address", "port_of"]
 
 
 class Address(NamedTuple):
@@ -25,7 +25,7 @@ class Address(NamedTuple):
             return cls.of_path(text.removeprefix("unix:"))
         host, colon, port = text.rpartition(":")
         if not colon:
-            return cls("127.0.0.1", _port(text))
+            return cls("127.0.0.1", port_of(text))
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
@@ -37,7 +37,7 @@ class Address(NamedTuple):
             )
         if not port:
             raise UsageError(f"address {text!r}: no port; 0 lets the system choose one")
-        return cls(host, _port(port))
+        return cls(host, port_of(port))
 
     @classmethod
     def of_path(cls, text: str) -> "Address":
@@ -45,6 +45,8 @@ class Address(NamedTuple):
         return cls("", 0, "\0" + text[1:] if text.startswith("@") else text)
 
 
-def _port(text: str) -> int | str:
+def port_of(text: str) -> int | str:
     """A number; else the name of a service, which the system has to know."""
-    return int(text) if text.isascii() and text.isdigit() else text
+    # Also a negative number, which is then told to be out of range.
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdigit() else text

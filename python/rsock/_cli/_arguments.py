@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "--udp", action="store_true", help="send a datagram for each line or piece of the input"
     )
     connect.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", help="how long connecting may take"
+        "--timeout", type=_some_seconds, metavar="SECONDS", help="how long connecting may take"
     )
     _add_fields(connect, SocketOptions)
     connect.set_defaults(command=_connect)
@@ -266,6 +266,14 @@ def _seconds(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}") from None
+
+
+def _some_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds == 0:
+        # To a socket that would be a call that does not wait.
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -15,7 +15,7 @@ from .._display import _bytes as size
 from .._display import _seconds as seconds
 from .._types import SocketOptions
 from . import _fields
-from ._addresses import Address
+from ._addresses import Address, port_of
 from ._arguments import Arguments
 from ._errors import Failure, UsageError, told
 from ._streams import write
@@ -76,7 +76,7 @@ def _address(words: list[str], path: str | None) -> Address:
         return Address.parse(words[0])
     if len(words) == 2 and path is None:
         host, port = words
-        return Address(host, int(port) if port.isascii() and port.isdigit() else port)
+        return Address(host, port_of(port))
     given = [*words, *([] if path is None else ["--path", path])]
     raise UsageError(
         f"connect takes HOST PORT, HOST:PORT or --path PATH, not {' '.join(given) or 'nothing'!r}"

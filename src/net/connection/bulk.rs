@@ -49,7 +49,7 @@ impl Turn<'_> {
                 break;
             }
         }
-        if pipe.held() > 0 {
+        if pipe.held() > 0 && self.wire(to).lost.is_none() {
             let wire = self.wire_mut(to);
             wire.blocked = true;
             wire.outbox = Some(Box::new(Outbox::Pipe(pipe)));
