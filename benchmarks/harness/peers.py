@@ -27,24 +27,25 @@ class Peer:
 FLOOR = Peer("floor", binary("floor"))
 RSOCK = Peer("rsock", script("servers.rsock_echo"), requires="rsock")
 
+UVLOOP = Peer("uvloop", script("servers.uvloop_echo"), requires="uvloop")
+# Both serve with a function of Python's (`servers/handler.py`); neither says a word of a reset.
+SOCKETSERVER = Peer("socketserver", script("servers.socketserver_handler"))
+GEVENT = Peer("gevent", script("servers.gevent_handler"), requires="gevent")
+
 PEERS = (
     FLOOR,
+    Peer("tokio", binary("tokio")),
     Peer("asyncio", script("servers.asyncio_echo")),
-    Peer("uvloop", script("servers.uvloop_echo"), requires="uvloop"),
+    UVLOOP,
     RSOCK,
+    SOCKETSERVER,
+    GEVENT,
 )
 
 SPLICE = Peer("splice", binary("splice"))
 
 # A message of 1 MiB is another race: the floor copies it twice.
-BULK_PEERS = (
-    SPLICE,
-    FLOOR,
-    Peer("tokio", binary("tokio")),
-    Peer("asyncio", script("servers.asyncio_echo")),
-    Peer("uvloop", script("servers.uvloop_echo"), requires="uvloop"),
-    RSOCK,
-)
+BULK_PEERS = (SPLICE, *PEERS)
 
 HAPROXY = Peer("haproxy", script("servers.foreign_forward", "haproxy"), program="haproxy")
 RSOCK_FORWARD = Peer("rsock", script("servers.rsock_forward"), requires="rsock")

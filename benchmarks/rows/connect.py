@@ -1,8 +1,7 @@
 """What a connection costs that is accepted, echoes once and is reset: CPU of the server process.
 
 Nothing is awaited after the echo, so what is measured is taking a connection in and letting it go.
-The peers that serve with a function of Python's run the one of the row `handler`. Must never sample
-a server that is at work: between windows `churn` has no connection.
+Must never sample a server that is at work: between windows `churn` has no connection.
 """
 
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from harness.contest import Contender, Row, Target, Turn
 from harness.peers import FLOOR, PEERS, RSOCK, Peer
 
-from rows.handler import GEVENT, SOCKETSERVER, churning
+from rows.handler import churning
 
 UNDER_WAY = 50
 
@@ -41,7 +40,5 @@ CONNECT = Row(
             for peer in PEERS
             if peer is not FLOOR
         ),
-        _contender(SOCKETSERVER),
-        _contender(GEVENT),
     ),
 )

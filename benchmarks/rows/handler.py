@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from harness.children import LOAD_CORE, Child, binary, script
 from harness.contest import Contender, Row, Target, Turn
-from harness.peers import FLOOR, Peer
+from harness.peers import FLOOR, GEVENT, SOCKETSERVER, Peer
 from harness.procfs import process_cpu_nanoseconds
 
 WARM_UP = 0.1
@@ -21,8 +21,6 @@ WARM_UP = 0.1
 MANY = 50
 FEW = 4
 
-SOCKETSERVER = Peer("socketserver", script("servers.socketserver_handler"))
-GEVENT = Peer("gevent", script("servers.gevent_handler"), requires="gevent")
 RSOCK = Peer("rsock", script("servers.rsock_handler"), requires="rsock")
 
 
