@@ -353,6 +353,7 @@ def test_a_row_that_says_how_it_ended_has_what_was_so_at_the_end(
     echo_pair: tuple[Server, Client],
 ) -> None:
     server, client = echo_pair
+    assert says_back(client)
     (record,) = server.ledger.open
 
     class Ending:
