@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from campaign import load
-from campaign.figures import Figure, at_least, at_most, equal, only_shown
+from campaign.figures import Figure, at_least, at_most, equal
 from campaign.process import Child
 from campaign.row import Row, Size
 from campaign.ways import ECHO, FORWARD, served, service
@@ -24,19 +24,17 @@ def server(way: str, target: list[Any]) -> "Server":
 
 
 def run(size: Size) -> Iterator[Figure]:
-    seconds, rate = size.of(brief=(0.5, 500.0), short=(5.0, 20_000.0), long=(30.0, 20_000.0))
-    for way in (ECHO, FORWARD):
+    seconds, full = size.of(brief=(0.5, 500.0), short=(5.0, 20_000.0), long=(30.0, 20_000.0))
+    # Each that is forwarded takes four sockets of one machine. Two CPUs are at their end with some
+    # 11 000 of them a second, and what a bystander feels then is the queue for a CPU.
+    for way, rate in ((ECHO, full), (FORWARD, full / 4)):
         with served(way, server) as child, Child() as calm, Child() as one, Child() as other:
             calm.begin(load.bystanders, child.address, 50, seconds)
             for storm in (one, other):
                 storm.begin(load.storm, child.address, seconds, rate / 2, "reset")
             made = sum(storm.result()["made"] for storm in (one, other))
             felt = calm.result()
-            if way == ECHO:
-                yield at_least("resets a second", round(made / seconds), rate * 0.9)
-            else:
-                # Each takes a connect of ours too, on the same two CPUs.
-                yield only_shown(f"{way}: resets a second", round(made / seconds))
+            yield at_least(f"{way}: resets a second", round(made / seconds), rate * 0.9)
             yield equal(f"{way}: echoes lost by bystanders, of {felt['echoes']:,}", felt["lost"], 0)
             yield at_most(f"{way}: p99 of the bystanders", felt["p99"], 0.010, "s")
             totals = child.stop()["totals"]
