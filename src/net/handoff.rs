@@ -67,6 +67,46 @@ impl Job {
     }
 }
 
+/// Handlers that are to see the end, a few at a time. All at once they would wake each other out of the
+/// wait for the interpreter, every 5 ms each, and be home much later.
+struct Calls {
+    left: Vec<Weak<Stream>>,
+    /// The next are called when no more than so many handlers are still there...
+    few: usize,
+    /// ...or then, for some come home late or never.
+    late: Instant,
+}
+
+/// So many at a time; the next when half of them are home.
+const CALLED_AT_ONCE: usize = 8;
+const NEXT_CALL: Duration = Duration::from_millis(1);
+
+impl Calls {
+    fn new(streams: Vec<Arc<Stream>>) -> Self {
+        // Weak: whoever comes home unasked is not held up.
+        let left = streams.iter().map(Arc::downgrade).collect();
+        Self { left, few: usize::MAX, late: Instant::now() }
+    }
+
+    /// Calls the next where it is time, and says when it will be for those behind them.
+    fn make(
+        &mut self,
+        heard_only: bool,
+        now: Instant,
+        there: impl Fn() -> usize,
+    ) -> Option<Instant> {
+        if !self.left.is_empty() && (self.late <= now || there() <= self.few) {
+            let behind = self.left.len().saturating_sub(CALLED_AT_ONCE);
+            self.few = there().saturating_sub(CALLED_AT_ONCE / 2);
+            self.late = now + NEXT_CALL;
+            for stream in self.left.drain(behind..).filter_map(|stream| stream.upgrade()) {
+                stream.hush(heard_only);
+            }
+        }
+        (!self.left.is_empty()).then_some(self.late)
+    }
+}
+
 /// What a thread of the pool is told.
 enum Offer {
     Take(Job),
@@ -363,9 +403,7 @@ impl Handoff {
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         let mut graceful = true;
         self.dismiss();
-        if !shared.stop.is_hard() {
-            self.streams().iter().for_each(|stream| stream.hush(true));
-        }
+        let mut calls = Calls::new(if shared.stop.is_hard() { Vec::new() } else { self.streams() });
         loop {
             bell.clear();
             let (now, deadline) = (Instant::now(), shared.stop.deadline());
@@ -374,9 +412,11 @@ impl Handoff {
             }
             if graceful && grace <= now {
                 graceful = false;
-                self.streams().iter().for_each(|stream| stream.hush(false));
+                calls = Calls::new(self.streams());
             }
+            let more = calls.make(graceful, now, || self.state.lock().given.len());
             let until = if graceful { deadline.min(grace) } else { deadline };
+            let until = more.map_or(until, |more| until.min(more));
             let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));
         }
         // Whoever comes back from here on is closed at once.

@@ -23,7 +23,8 @@ AT_ONCE = 8
 def server(way: str, target: list[Any], history: int) -> "Server":
     from rsock import Server
 
-    return Server(service=service(way, target), history=history)
+    # All workers from the start: one more, when load asks for it, has two descriptors of its own.
+    return Server(service=service(way, target), workers=2, history=history)
 
 
 def visit(address: list[Any], count: int) -> int:
