@@ -117,16 +117,15 @@ def storm(address: Any, seconds: float, rate: float, way: str) -> dict[str, floa
     return {"made": made, "refused": refused, "slowest": slowest, "seconds": now}
 
 
-def exact(address: Any, connections: int, size: int, seed: int, first: int = 0) -> int:
+def exact(address: Any, connections: int, size: int, seed: int) -> int:
     """How many of the connections got back just what they sent, and then the end.
 
-    Pieces of 1 byte to 64 KiB, pauses and buffers of random sizes, half-close behind the last. What
-    they draw depends on the seed and on each one's number, from `first` on.
+    Pieces of 1 byte to 64 KiB, pauses and buffers of random sizes, half-close behind the last.
     """
     right = [False] * connections
 
     def one(number: int) -> None:
-        dice = random.Random(seed * 1_000_003 + first + number)
+        dice = random.Random(seed * 1_000_003 + number)
         with dial(address) as peer:
             # The clock goes on for a process that is stopped; whoever waits for it has a deadline.
             peer.settimeout(None)
