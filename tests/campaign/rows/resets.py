@@ -34,7 +34,7 @@ def run(size: Size) -> Iterator[Figure]:
                 storm.begin(load.storm, child.address, seconds, rate / 2, "reset")
             made = sum(storm.result()["made"] for storm in (one, other))
             felt = calm.result()
-            yield at_least(f"{way}: resets a second", round(made / seconds), rate * 0.9)
+            yield at_least(f"{way}: resets a second", round(made / seconds), round(rate * 0.9))
             yield equal(f"{way}: echoes lost by bystanders, of {felt['echoes']:,}", felt["lost"], 0)
             yield at_most(f"{way}: p99 of the bystanders", felt["p99"], 0.010, "s")
             totals = child.stop()["totals"]
