@@ -342,7 +342,7 @@ impl Acceptor {
         }
         if taken == 0 && most > 0 {
             // Nothing but failures: an error that says it is of one connection may be of all.
-            self.rest = Some(Instant::now() + REST);
+            self.take_rest();
         }
         Ok(())
     }
@@ -364,9 +364,14 @@ impl Acceptor {
                 break;
             }
         }
+        self.take_rest();
+        Ok(())
+    }
+
+    /// Does not accept for a while, unless a connection ends before.
+    fn take_rest(&mut self) {
         self.shared.ask_for_room();
         self.rest = Some(Instant::now() + REST);
-        Ok(())
     }
 
     fn refuse(&self, socket: Socket) {

@@ -11,12 +11,13 @@ import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from support import read_exactly
+from support import read_exactly, says_back
 
 from campaign import load
-from campaign.figures import Figure, equal
+from campaign.figures import Figure, at_most, equal
 from campaign.process import Child, Served
 from campaign.row import Row, Size
+from campaign.rows.idle import cpu_seconds
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -97,6 +98,24 @@ def run(size: Size) -> Iterator[Figure]:
             with injecting(served.pid, "accept4", error, "3+4"):
                 good = echoes(served.address, count)
                 yield equal(f"accept4 {error}: echoes{_of(workers)}", good, count)
+            served.stop()
+            yield from _only_misses(served)
+    seconds = size.of(brief=0.5, short=2.0, long=10.0)
+    for workers in both:
+        with Served(server, workers) as served, load.dial(served.address) as peer:
+            assert says_back(peer)
+            with injecting(served.pid, "accept4", "EPERM", "1+"), load.dial(served.address) as late:
+                before = cpu_seconds(served.pid)
+                late.sendall(b"let me in")
+                late.settimeout(seconds)
+                with contextlib.suppress(TimeoutError):
+                    assert not late.recv(1), "accept4 does not fail"
+                spent = 100 * (cpu_seconds(served.pid) - before) / seconds
+                what = f"accept4 EPERM without end: CPU, percent{_of(workers)}"
+                yield at_most(what, spent, 20.0)
+                yield equal(f"the established one is served{_of(workers)}", says_back(peer), True)
+            late_too = echoes(served.address, 1)
+            yield equal(f"and those who come behind it{_of(workers)}", late_too, 1)
             served.stop()
             yield from _only_misses(served)
     for call in size.of(
