@@ -154,16 +154,21 @@ def test_the_client_is_served_when_the_server_speaks_first() -> None:
 # --- ends ----------------------------------------------------------------------------------
 
 
+def finish(first: socket.socket, second: socket.socket) -> None:
+    """`first` speaks and finishes, which `second` hears; what that says then still arrives."""
+    request, answer = payload(BULK, 1), payload(BULK, 2)
+    reading = Background(read_to_end, second)
+    first.sendall(request)
+    first.shutdown(socket.SHUT_WR)
+    assert reading.result(10.0) == request
+    sending = Background(second.sendall, answer)
+    assert read_exactly(first, BULK) == answer
+    sending.result()
+
+
 def test_the_client_finishes_and_is_still_answered(limits: Limits) -> None:
     with through(limits) as (server, near, far):
-        request, answer = payload(BULK, 1), payload(BULK, 2)
-        reading = Background(read_to_end, far)
-        near.sendall(request)
-        near.shutdown(socket.SHUT_WR)
-        assert reading.result(10.0) == request
-        sending = Background(far.sendall, answer)
-        assert read_exactly(near, BULK) == answer
-        sending.result()
+        finish(near, far)
         far.shutdown(socket.SHUT_WR)
         assert ended(near)
         assert end_of(server) == "peer"
@@ -171,14 +176,7 @@ def test_the_client_finishes_and_is_still_answered(limits: Limits) -> None:
 
 def test_the_target_finishes_and_still_hears_the_client(limits: Limits) -> None:
     with through(limits) as (server, near, far):
-        answer, request = payload(BULK, 1), payload(BULK, 2)
-        reading = Background(read_to_end, near)
-        far.sendall(answer)
-        far.shutdown(socket.SHUT_WR)
-        assert reading.result(10.0) == answer
-        sending = Background(near.sendall, request)
-        assert read_exactly(far, BULK) == request
-        sending.result()
+        finish(far, near)
         near.shutdown(socket.SHUT_WR)
         assert ended(far)
         assert end_of(server) == "service"
@@ -532,14 +530,7 @@ def test_a_port_leads_to_a_unix_socket_and_back(limits: Limits, tmp_path: Path) 
         far, _ = target.accept()
         with far:
             far.settimeout(10.0)
-            request, answer = payload(BULK, 1), payload(BULK, 2)
-            reading = Background(read_to_end, far)
-            near.sendall(request)
-            near.shutdown(socket.SHUT_WR)
-            assert reading.result(10.0) == request
-            sending = Background(far.sendall, answer)
-            assert read_exactly(near, BULK) == answer
-            sending.result()
+            finish(near, far)
         assert ended(near)
         [record] = server.ledger.wait(open=0, closed=1)
         assert record.far is not None

@@ -118,7 +118,7 @@ pub(super) enum Taker {
     Here(Vec<Accepted>),
 }
 
-/// The accept thread's own state.
+/// Accepting for one server, on a thread of its own or on a worker's.
 pub(crate) struct Acceptor {
     shared: Arc<Shared>,
     listener: Listener,
@@ -187,7 +187,7 @@ impl Acceptor {
     }
 
     /// Does a part of the work. Where that fails for good, or panics, the server stops.
-    fn guarded<T: Default>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
+    fn guarded<T>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| part(self))) {
             Ok(Ok(done)) => return Some(done),
             Ok(Err(_)) => {}

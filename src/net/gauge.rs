@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
-use super::lock::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::lock::Mutex;
 use super::sys::{self, RawTcpInfo};
 
 /// The name of a congestion control: "cubic", "bbr".

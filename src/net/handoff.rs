@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::lock::{Condvar, Mutex};
 use slab::Slab;
 
 use super::accept::{Failure, REST, classify, record_of};
@@ -24,6 +23,7 @@ use super::error::{Error, Result};
 use super::limits::Overflow;
 use super::linger::{self, Host};
 use super::listener::Listener;
+use super::lock::{Condvar, Mutex};
 use super::shared::Shared;
 use super::socket::Socket;
 use super::stop::FIRST_BYTE_GRACE;
@@ -89,15 +89,10 @@ impl Calls {
     }
 
     /// Calls the next where it is time, and says when it will be for those behind them.
-    fn make(
-        &mut self,
-        heard_only: bool,
-        now: Instant,
-        there: impl Fn() -> usize,
-    ) -> Option<Instant> {
-        if !self.left.is_empty() && (self.late <= now || there() <= self.few) {
+    fn make(&mut self, heard_only: bool, now: Instant, there: usize) -> Option<Instant> {
+        if !self.left.is_empty() && (self.late <= now || there <= self.few) {
             let behind = self.left.len().saturating_sub(CALLED_AT_ONCE);
-            self.few = there().saturating_sub(CALLED_AT_ONCE / 2);
+            self.few = there.saturating_sub(CALLED_AT_ONCE / 2);
             self.late = now + NEXT_CALL;
             for stream in self.left.drain(behind..).filter_map(|stream| stream.upgrade()) {
                 stream.hush(heard_only);
@@ -414,7 +409,8 @@ impl Handoff {
                 graceful = false;
                 calls = Calls::new(self.streams());
             }
-            let more = calls.make(graceful, now, || self.state.lock().given.len());
+            let there = self.state.lock().given.len();
+            let more = calls.make(graceful, now, there);
             let until = if graceful { deadline.min(grace) } else { deadline };
             let until = more.map_or(until, |more| until.min(more));
             let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));

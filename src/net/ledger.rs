@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use super::lock::Mutex;
 use slab::Slab;
 
 use super::error::{Error, Result};
 use super::gauge::Algorithm;
+use super::lock::Mutex;
 use super::record::{ClosedBy, Flow, Record};
 use super::sys::PollFd;
 use super::wake::{EventFd, Waiter};

@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use super::lock::Mutex;
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::endpoint::{Address, Transport};
 use super::error::{Error, Result};
 use super::fork::Listed;
 use super::gauge::Gauge;
+use super::lock::Mutex;
 use super::options::{MAX_BACKLOG, SocketOptions};
 use super::socket_file::{self, FileId, SocketFile};
 use super::sys;

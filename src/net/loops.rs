@@ -11,9 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
-use super::lock::{self, Held, Mutex, MutexGuard};
-
 use super::endpoint::{Address, Endpoint, Transport};
+use super::lock::{self, Held, Mutex, MutexGuard};
 use super::registry;
 use super::service::Site;
 use super::socket_file::FileId;

@@ -3,7 +3,10 @@
 //!
 //! From the outside in: `server` and `stream` are what callers hold; `listener`, `accept`, `worker`
 //! and `connection` move a byte through a server; `service` is what a service sees of all that, and
-//! `services` holds those in Rust; `handoff` gives connections to threads of the caller's instead; `shared` is what a server's threads have in common; `ledger` and `record` keep the books, `gauge` and `trace` show more of a connection; `unix` and `socket_file` are what only Unix sockets have; `stop` ends it all.
+//! `services` holds those in Rust; `handoff` gives connections to threads of the caller's instead;
+//! `shared` is what a server's threads have in common; `ledger` and `record` keep the books, `gauge`
+//! and `trace` show more of a connection; `unix` and `socket_file` are what only Unix sockets have;
+//! `lock` is what is locked by; `stop` ends it all.
 
 #![deny(unsafe_code)]
 

@@ -4,9 +4,8 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
-use super::lock::{self, Held, Mutex};
-
 use super::endpoint::{Address, Endpoint, Transport};
+use super::lock::{self, Held, Mutex};
 use super::loops;
 use super::shared::Shared;
 use super::socket_file::FileId;

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use super::lock::Mutex;
-
 use super::endpoint::{Address, Target};
 use super::error::{Error, Result};
+use super::lock::Mutex;
 use super::sys::{self, PollFd, ResolverError};
 use super::wake::{EventFd, Waiter};
 

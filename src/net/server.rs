@@ -1,10 +1,10 @@
 //! A server: its steps and states, the threads it starts, and how they are told to end. Owns one
 //! listening endpoint; must never serve a byte itself, nor keep a lock while it waits.
 //!
-//! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), or one worker alone, started by `Server::start`
-//! and later by the accept thread as load asks (with handlers: one, by linger.rs); all end by `Server::stop`, by the listener's death,
-//! or when the `Server` is dropped. Each holds an `Alive` (stop.rs); the last one out makes `stop` and
-//! `wait` return.
+//! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), or one worker alone, started by
+//! `Server::start` and later by the accept thread as load asks (with handlers: one, by linger.rs); all
+//! end by `Server::stop`, by the listener's death, or when the `Server` is dropped. Each holds an
+//! `Alive` (stop.rs); the last one out makes `stop` and `wait` return.
 //!
 //! Order of locks: the registry's, then those of one server's `Shared` in the order of its fields,
 //! then its `stop`, then the ledger's. In fact two are held at once only where a handler's first

@@ -10,8 +10,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lock::Mutex;
-
 use super::datagram::Ports;
 use super::endpoint::{Address, Endpoint, Transport, canonical};
 use super::error::Result;
@@ -20,6 +18,7 @@ use super::gauge::Algorithm;
 use super::handoff::Handoff;
 use super::ledger::Ledger;
 use super::limits::Limits;
+use super::lock::Mutex;
 use super::options::SocketOptions;
 use super::pipe::Allowance;
 use super::server::Config;

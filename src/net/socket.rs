@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use socket2::{Protocol, SockRef, Socket as Raw, Type};
 
-use super::endpoint::Transport;
+use super::endpoint::{Endpoint, Transport};
+use super::options::SocketOptions;
 use super::{fork, sys};
 
 /// One connected (or connecting) socket.
@@ -28,6 +29,14 @@ impl Socket {
             Transport::Unix => (Type::STREAM, None),
         };
         Ok(Self::new(Raw::new(domain, kind, protocol)?))
+    }
+
+    /// Opens one that is to lead to a forwarder's target: it never blocks, and has the server's options.
+    pub(crate) fn outward(target: &Endpoint, options: &SocketOptions) -> io::Result<Self> {
+        let socket = Self::open(target.transport, target.address.domain())?;
+        socket.options().set_nonblocking(true)?;
+        options.apply(&socket, target.transport)?;
+        Ok(socket)
     }
 
     pub(crate) fn options(&self) -> SockRef<'_> {

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::lock::Mutex;
-
 use super::wake::{EventFd, Waiter};
 
 /// How long a draining server waits for the first byte of a connection not yet heard from.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::net::lock::Mutex;
 use pyo3::exceptions::{
     PyBrokenPipeError, PyConnectionResetError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
 };
@@ -19,6 +18,7 @@ use super::ledger::Record;
 use super::stream::Stream;
 use crate::net;
 use crate::net::Origin;
+use crate::net::lock::Mutex;
 use crate::net::record::ClosedBy;
 use crate::net::server::Job;
 

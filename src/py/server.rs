@@ -5,7 +5,6 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::net::lock::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -25,6 +24,7 @@ use crate::net;
 use crate::net::endpoint::{Address, Target, Transport, host_text};
 use crate::net::error::Error;
 use crate::net::limits::Limits;
+use crate::net::lock::Mutex;
 use crate::net::options::SocketOptions;
 use crate::net::server::{Config, State};
 use crate::net::service::Shape;

@@ -4,7 +4,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::lock::Mutex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
@@ -15,6 +14,7 @@ use super::error::exception;
 use super::server::Server;
 use crate::net;
 use crate::net::endpoint::{Target, Transport};
+use crate::net::lock::Mutex;
 use crate::net::service::Shape;
 use crate::net::services::{self, To};
 

@@ -80,8 +80,8 @@ def entry(row: Row, size: Size, load: float, figures: Iterable[Figure]) -> Entry
 def write(entries: Iterable[Entry], order: list[str]) -> None:
     """Replaces the entries of the same rows and CPython, and makes the page anew."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    version = ".".join(platform.python_version_tuple()[:2])
     for each in entries:
-        version = ".".join(platform.python_version_tuple()[:2])
         kept[f"{each.key} on {version}"] = asdict(each)
     kept = dict(sorted(kept.items(), key=lambda item: (order.index(item[1]["key"]), item[0])))
     FIGURES.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")

@@ -24,10 +24,7 @@ pub(super) struct FarLeg {
 impl FarLeg {
     /// Opens a socket and begins to connect it: the rest is an event.
     fn begin(tools: &Tools, token: u64, target: Endpoint) -> io::Result<Self> {
-        let domain = target.address.domain();
-        let socket = Socket::open(target.transport, domain)?;
-        socket.options().set_nonblocking(true)?;
-        tools.options.apply(&socket, target.transport)?;
+        let socket = Socket::outward(&target, &tools.options)?;
         if target.transport == Transport::Unix {
             // A name of the system's choosing, by which a connection is known that comes back to us. One
             // without can be served all the same.

@@ -80,13 +80,12 @@ impl Peers {
     pub(super) fn find(&mut self, key: &Key) -> Option<u32> {
         // Mostly it is the one that was heard last.
         let newest = self.known.get(self.newest as usize);
-        if newest.is_none_or(|known| known.key != *key) {
-            let index = *self.table.get(key)?;
-            self.unlink(index);
-            self.link(index);
-        }
-        self.note(self.newest);
-        Some(self.newest)
+        let index = match newest.filter(|known| known.key == *key) {
+            Some(_) => self.newest,
+            None => *self.table.get(key)?,
+        };
+        self.touch(index);
+        Some(index)
     }
 
     /// Something went its way: it is the newest then.
@@ -95,10 +94,6 @@ impl Peers {
             self.unlink(index);
             self.link(index);
         }
-        self.note(index);
-    }
-
-    fn note(&mut self, index: u32) {
         if self.idle.is_some() {
             self.known[index as usize].heard = Instant::now();
         }

@@ -340,9 +340,7 @@ impl Relay {
     }
 
     fn connect(&self, target: &Endpoint) -> io::Result<(Socket, Endpoint)> {
-        let socket = Socket::open(target.transport, target.address.domain())?;
-        socket.options().set_nonblocking(true)?;
-        self.shared.options.apply(&socket, target.transport)?;
+        let socket = Socket::outward(target, &self.shared.options)?;
         socket.options().connect(&target.address.to_raw()?)?;
         let local = socket.options().local_addr()?.as_socket();
         let local = local.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;

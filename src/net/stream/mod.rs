@@ -22,7 +22,6 @@ use std::sync::atomic::{
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::lock::Mutex;
 use socket2::{Domain, SockRef};
 
 use self::spin::Spin;
@@ -34,6 +33,7 @@ use super::fork::Origin;
 use super::gauge::TcpInfo;
 pub use super::linger::Farewell;
 use super::linger::Leaving;
+use super::lock::Mutex;
 use super::options::SocketOptions;
 use super::record::{ClosedBy, Record};
 use super::socket::Socket;
