@@ -178,7 +178,7 @@ class Handlers:
             # Interrupted, it may be running all the same: then it takes its place and keeps it.
             if _taken(place):
                 self.ended(thread)
-                pool.left()
+                pool.missing()
             raise
 
     def ended(self, thread: threading.Thread) -> None:

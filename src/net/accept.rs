@@ -28,8 +28,8 @@ use super::unix::peer_credentials;
 use super::wake::EventFd;
 use super::worker::{Accepted, Inbox, Message, Worker};
 
-/// Accepts a wake-up, so that a stop is seen even in a flood.
-const TURN: usize = 64;
+/// Accepts a wake-up, so that a stop is seen even in a flood; and failures in a row before a rest.
+pub(super) const TURN: usize = 64;
 /// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
 pub(super) const REST: Duration = Duration::from_millis(100);
 /// Connects in a flood come closer together than this...
@@ -311,7 +311,7 @@ impl Acceptor {
     }
 
     fn accept_some(&mut self, most: usize) -> io::Result<()> {
-        let mut taken = 0;
+        let (mut taken, mut failed) = (0, 0);
         for _ in 0..most {
             self.crowded = taken > 1;
             if !self.has_room() {
@@ -319,10 +319,11 @@ impl Acceptor {
             }
             // A worker must never wait in a read; a handler's descriptor is like any other.
             let nonblocking = !matches!(self.taker, Taker::Pool);
-            match sys::accept(self.listener.as_fd(), nonblocking) {
+            match self.listener.accept(nonblocking) {
                 Ok((fd, peer)) => {
                     self.last = Some(Instant::now());
                     taken += 1;
+                    failed = 0;
                     self.admit(Socket::new(fd), peer);
                 }
                 Err(error) => {
@@ -335,14 +336,15 @@ impl Acceptor {
                     match failure {
                         Failure::Exhausted => return self.exhausted(),
                         Failure::Fatal => return Err(error),
-                        Failure::Connection | Failure::Empty => {}
+                        Failure::Connection | Failure::Empty => failed += 1,
+                    }
+                    if failed == TURN {
+                        // An error that says it is of one connection may be of all.
+                        self.take_rest();
+                        return Ok(());
                     }
                 }
             }
-        }
-        if taken == 0 && most > 0 {
-            // Nothing but failures: an error that says it is of one connection may be of all.
-            self.take_rest();
         }
         Ok(())
     }
@@ -354,7 +356,7 @@ impl Acceptor {
             if self.reserve.take().is_none() {
                 break;
             }
-            let accepted = sys::accept(self.listener.as_fd(), true);
+            let accepted = self.listener.accept(true);
             let empty = accepted.is_err();
             if let Ok((fd, _)) = accepted {
                 self.refuse(Socket::new(fd));

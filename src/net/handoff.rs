@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::accept::{Failure, REST, classify, record_of};
+use super::accept::{Failure, REST, TURN, classify, record_of};
 use super::datagram::Datagram;
 use super::endpoint::Address;
 use super::error::{Error, Result};
@@ -26,7 +26,7 @@ use super::listener::Listener;
 use super::lock::{Condvar, Mutex};
 use super::shared::Shared;
 use super::socket::Socket;
-use super::stop::FIRST_BYTE_GRACE;
+use super::stop::{Cause, FIRST_BYTE_GRACE};
 use super::stream::{Stream, Ward};
 use super::sys::{self, PollFd};
 use super::wake::{EventFd, Waiter};
@@ -38,8 +38,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const WAY_HOME: Duration = Duration::from_millis(30);
 
 thread_local! {
-    /// The connection that this thread's handler is at: which server's, and its key.
-    static AT: Cell<(*const Handoff, usize)> = const { Cell::new((ptr::null(), 0)) };
+    /// What this thread's handler is at: which server's, and the number of the job.
+    static AT: Cell<(*const Handoff, u64)> = const { Cell::new((ptr::null(), 0)) };
 }
 
 /// Where one idle thread of the pool waits.
@@ -58,13 +58,20 @@ pub enum Job {
 }
 
 impl Job {
-    /// The key of its place on the list.
-    fn key(&self) -> Option<usize> {
+    fn ticket(&self) -> Option<Ticket> {
         match self {
-            Self::Stream(stream) => stream.key(),
-            Self::Datagram(datagram) => Some(datagram.key()),
+            Self::Stream(stream) => stream.ticket(),
+            Self::Datagram(datagram) => Some(datagram.ticket()),
         }
     }
+}
+
+/// A job's place on the list of what is handed out, and its number: places are used again while a
+/// handler is still at what had them before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    place: usize,
+    number: u64,
 }
 
 /// Handlers that are to see the end, a few at a time. All at once they would wake each other out of the
@@ -91,12 +98,13 @@ impl Calls {
     /// Calls the next where it is time, and says when it will be for those behind them.
     fn make(&mut self, heard_only: bool, now: Instant, there: usize) -> Option<Instant> {
         if !self.left.is_empty() && (self.late <= now || there <= self.few) {
-            let behind = self.left.len().saturating_sub(CALLED_AT_ONCE);
+            let mut called = 0;
+            while called < CALLED_AT_ONCE {
+                let Some(stream) = self.left.pop() else { break };
+                called += usize::from(stream.upgrade().is_some_and(|it| it.hush(heard_only)));
+            }
             self.few = there.saturating_sub(CALLED_AT_ONCE / 2);
             self.late = now + NEXT_CALL;
-            for stream in self.left.drain(behind..).filter_map(|stream| stream.upgrade()) {
-                stream.hush(heard_only);
-            }
         }
         (!self.left.is_empty()).then_some(self.late)
     }
@@ -139,12 +147,21 @@ struct State {
     threads: usize,
     /// Of these, at a connection.
     busy: usize,
-    /// All that is handed out or queued; of a datagram nothing but its place.
-    given: Slab<Weak<Stream>>,
-    /// Keys of connections whose handlers wait for the stop themselves.
-    excused: Vec<usize>,
+    /// All that is handed out or queued, with its number; of a datagram nothing but that.
+    given: Slab<(u64, Weak<Stream>)>,
+    last_number: u64,
+    /// Numbers of the jobs whose threads wait for the stop themselves, be the job closed or not.
+    excused: Vec<u64>,
     /// No thread is to wait any more.
     over: bool,
+}
+
+impl State {
+    fn list(&mut self, stream: Weak<Stream>) -> Ticket {
+        self.last_number += 1;
+        let number = self.last_number;
+        Ticket { place: self.given.insert((number, stream)), number }
+    }
 }
 
 /// What those have who call `accept`.
@@ -205,17 +222,16 @@ impl Handoff {
         let bound = shared.address().unwrap_or_else(|| record.local().address);
         let family = bound.domain();
         Arc::new_cyclic(|stream| {
-            let key = shared.handoff.state.lock().given.insert(Weak::clone(stream));
-            let ward = Ward::new(Arc::clone(shared), place, key);
+            let ticket = shared.handoff.state.lock().list(Weak::clone(stream));
+            let ward = Ward::new(Arc::clone(shared), place, ticket);
             Stream::accepted(socket, family, options, record, ward)
         })
     }
 
     /// Takes a connection off the list: its descriptor is gone.
-    pub(crate) fn forget(&self, key: usize) {
-        let mut state = self.state.lock();
-        state.given.remove(key);
-        state.excused.retain(|&other| other != key);
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        let (number, _) = self.state.lock().given.remove(ticket.place);
+        debug_assert_eq!(number, ticket.number, "forgotten once");
     }
 
     // The pool.
@@ -225,10 +241,10 @@ impl Handoff {
         Self::give(shared, Job::Stream(Self::admit(shared, accepted)));
     }
 
-    /// The same with a job that is made of its place on the list, which it gives back by `forget`.
-    pub(crate) fn push_with(shared: &Arc<Shared>, job: impl FnOnce(usize) -> Job) {
-        let key = shared.handoff.state.lock().given.insert(Weak::new());
-        Self::give(shared, job(key));
+    /// The same with a job that is made of its ticket, which it gives back by `forget`.
+    pub(crate) fn push_with(shared: &Arc<Shared>, job: impl FnOnce(Ticket) -> Job) {
+        let ticket = shared.handoff.state.lock().list(Weak::new());
+        Self::give(shared, job(ticket));
     }
 
     fn give(shared: &Arc<Shared>, job: Job) {
@@ -267,8 +283,14 @@ impl Handoff {
         self.announce(&mut self.state.lock())
     }
 
-    /// A thread ends, or one that was announced could not be started.
+    /// The calling thread of the pool ends.
     pub(crate) fn thread_left(&self, shared: &Shared) {
+        self.come_back(&mut self.state.lock());
+        self.thread_missing(shared);
+    }
+
+    /// A thread that was announced could not be started.
+    pub(crate) fn thread_missing(&self, shared: &Shared) {
         self.state.lock().threads -= 1;
         if self.is_draining() {
             shared.ring();
@@ -298,13 +320,16 @@ impl Handoff {
 
     /// The calling thread is done with the connection it had, if any.
     fn come_back(&self, state: &mut State) {
-        let (at, _) = AT.replace((ptr::null(), 0));
-        state.busy -= usize::from(ptr::eq(at, self));
+        let (at, number) = AT.replace((ptr::null(), 0));
+        if ptr::eq(at, self) {
+            state.busy -= 1;
+            state.excused.retain(|&other| other != number);
+        }
     }
 
     fn note(&self, job: &Job) {
-        if let Some(key) = job.key() {
-            AT.set((ptr::from_ref(self), key));
+        if let Some(ticket) = job.ticket() {
+            AT.set((ptr::from_ref(self), ticket.number));
         }
     }
 
@@ -347,14 +372,20 @@ impl Handoff {
     }
 
     /// The calling thread is at a handler of this server and waits for its stop: nobody needs to wait
-    /// for that handler.
-    pub(crate) fn excuse_caller(&self) {
-        let (at, key) = AT.get();
-        if ptr::eq(at, self) {
-            let mut state = self.state.lock();
-            if state.given.contains(key) && !state.excused.contains(&key) {
-                state.excused.push(key);
-            }
+    /// for that handler, nor end its connection, if it still has one.
+    pub(crate) fn excuse_caller(&self, shared: &Shared) {
+        let (at, number) = AT.get();
+        if !ptr::eq(at, self) {
+            return;
+        }
+        let mut state = self.state.lock();
+        if !state.excused.contains(&number) {
+            state.excused.push(number);
+        }
+        drop(state);
+        // A stop that is under way may have waited for nobody else.
+        if self.is_draining() {
+            shared.ring();
         }
     }
 
@@ -378,9 +409,9 @@ impl Handoff {
 
     fn streams(&self) -> Vec<Arc<Stream>> {
         let state = self.state.lock();
-        let waited_for = |key: &usize| !state.excused.contains(key);
-        let given = state.given.iter().filter(|(key, _)| waited_for(key));
-        let streams = given.filter_map(|(_, stream)| stream.upgrade()).collect();
+        let given = state.given.iter().map(|(_, job)| job);
+        let waited_for = given.filter(|(number, _)| !state.excused.contains(number));
+        let streams = waited_for.filter_map(|(_, stream)| stream.upgrade()).collect();
         // A stream dropped here would take the lock.
         drop(state);
         streams
@@ -389,8 +420,9 @@ impl Handoff {
     /// Whether all is back that is waited for.
     fn is_empty(&self) -> bool {
         let state = self.state.lock();
-        let excused = state.excused.len();
-        state.given.len() <= excused && state.threads <= excused
+        let excused = |number| state.excused.contains(number);
+        state.threads <= state.excused.len()
+            && state.given.iter().all(|(_, (number, _))| excused(number))
     }
 
     /// Waits for the handlers, until the deadline: the accept thread's last work.
@@ -443,7 +475,9 @@ impl Handoff {
                 streams.iter().for_each(|stream| stream.force());
             } else if !hushed {
                 hushed = true;
-                streams.iter().for_each(|stream| stream.hush(false));
+                for stream in &streams {
+                    stream.hush(false);
+                }
             }
             let busy = streams.iter().filter(|stream| !stream.close_if_idle()).count();
             if busy == 0 {
@@ -496,6 +530,8 @@ impl Handoff {
     ) -> Result<Option<Arc<Stream>>> {
         let handoff = &shared.handoff;
         let late = || Error::TimedOut { step: "accept", target: local.to_string() };
+        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let mut failed = 0;
         loop {
             let lent = handoff.lent.lock().clone();
             let Some(Lent { listener, over, room }) = lent.filter(|_| !shared.stop.has_begun())
@@ -521,7 +557,7 @@ impl Handoff {
                 }
                 continue;
             }
-            let accepted = sys::accept(listener.as_fd(), false);
+            let accepted = listener.accept(false);
             let give_back = || {
                 shared.give_back();
                 if handoff.short_of_room.load(SeqCst) > 0 {
@@ -540,6 +576,10 @@ impl Handoff {
                     }
                     shared.ledger.count_refused();
                     Socket::new(fd).abort();
+                    if is_late() {
+                        return Err(late());
+                    }
+                    waiter.breathe()?;
                     continue;
                 }
                 Ok((fd, peer)) => {
@@ -557,21 +597,34 @@ impl Handoff {
                 if !waiter.wait(&mut fds, deadline)? {
                     return Err(late());
                 }
+                failed = 0;
                 continue;
             }
             shared.ledger.count_accept_error();
-            let over_time = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if failure == Failure::Fatal || over_time {
-                return Err(Error::os("accept", local, &error));
-            }
-            if failure == Failure::Exhausted {
-                // Out of descriptors: until one of ours is given back, or for a while.
-                shared.ask_for_room();
-                let rest = Instant::now() + REST;
-                let until = deadline.map_or(rest, |deadline| deadline.min(rest));
-                let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
-                waiter.wait(&mut fds, Some(until))?;
-                room.clear();
+            failed += 1;
+            match failure {
+                Failure::Fatal => {
+                    shared.stop_by_itself(Cause::AcceptError);
+                    return Err(Error::os("accept", local, &error));
+                }
+                // One that says it is of one connection may be of all.
+                Failure::Connection if failed < TURN => {
+                    if is_late() {
+                        return Err(late());
+                    }
+                    waiter.breathe()?;
+                }
+                _ if is_late() => return Err(Error::os("accept", local, &error)),
+                _ => {
+                    failed = 0;
+                    // Until a descriptor of ours is given back, or for a while.
+                    shared.ask_for_room();
+                    let rest = Instant::now() + REST;
+                    let until = deadline.map_or(rest, |deadline| deadline.min(rest));
+                    let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+                    waiter.wait(&mut fds, Some(until))?;
+                    room.clear();
+                }
             }
         }
     }

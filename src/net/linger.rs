@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::accept::start_worker;
+use super::handoff::Ticket;
 use super::record::Record;
 use super::service::{Peer, Service, Session};
 use super::shared::Shared;
@@ -68,13 +69,13 @@ pub(super) fn needed(socket: &Socket, sent: u64) -> Option<Until> {
 pub struct Farewell {
     leaving: Option<Leaving>,
     shared: Arc<Shared>,
-    /// Its number among those that are handed out.
-    key: usize,
+    /// Its place among those that are handed out.
+    ticket: Ticket,
 }
 
 impl Farewell {
-    pub(super) fn new(shared: Arc<Shared>, key: usize, leaving: Leaving) -> Self {
-        Self { leaving: Some(leaving), shared, key }
+    pub(super) fn new(shared: Arc<Shared>, ticket: Ticket, leaving: Leaving) -> Self {
+        Self { leaving: Some(leaving), shared, ticket }
     }
 }
 
@@ -97,7 +98,7 @@ impl Drop for Farewell {
             self.shared.leave(&record.remote());
         }
         // Behind the message: whoever ends the server sends the worker its own when all are forgotten.
-        self.shared.handoff.forget(self.key);
+        self.shared.handoff.forget(self.ticket);
         if self.shared.handoff.is_draining() {
             self.shared.ring();
         }

@@ -207,6 +207,14 @@ impl Listener {
         self.socket().is_listener().unwrap_or(false)
     }
 
+    /// accept4(2), which never waits: whoever else has the listener may have made it block since.
+    pub(crate) fn accept(&self, nonblocking: bool) -> io::Result<(OwnedFd, Option<Address>)> {
+        if self.adopted && !self.socket().nonblocking()? {
+            self.socket().set_nonblocking(true)?;
+        }
+        sys::accept(self.as_fd(), nonblocking)
+    }
+
     /// Connections that have finished their handshake and wait to be accepted. 0 where the kernel does
     /// not say.
     pub(crate) fn waiting(&self) -> usize {

@@ -611,7 +611,7 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<StopReport> {
         self.check_origin()?;
-        self.shared.handoff.excuse_caller();
+        self.shared.handoff.excuse_caller(&self.shared);
         self.shared.signal_stop(cause, drain.unwrap_or(self.config.drain));
         match self.shared.wait(None, waiter)? {
             Some(report) => Ok(report),
@@ -708,15 +708,20 @@ impl Pool {
     }
 
     /// Whether another thread is to be started, which is then announced: it must call `next`, or
-    /// `thread_left` where it cannot be started.
+    /// `thread_missing` where it cannot be started.
     #[must_use]
     pub fn wants_thread(&self) -> bool {
         self.0.handoff.wants_thread()
     }
 
-    /// A thread ends.
+    /// The calling thread ends.
     pub fn thread_left(&self) {
         self.0.handoff.thread_left(&self.0);
+    }
+
+    /// One that was announced could not be started.
+    pub fn thread_missing(&self) {
+        self.0.handoff.thread_missing(&self.0);
     }
 
     /// Whether connections had to wait for a thread; true once.
@@ -757,7 +762,7 @@ pub fn stop_all(
     let mut servers = registry::all();
     servers.retain(|server| !server.stop.was_dropped() || cause == Cause::Exit);
     for server in &servers {
-        server.handoff.excuse_caller();
+        server.handoff.excuse_caller(server);
         let drain = drain.unwrap_or(server.drain);
         server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
     }

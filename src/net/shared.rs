@@ -154,9 +154,14 @@ impl Shared {
         }
     }
 
+    /// How many connections, or accounts of peers, there may be.
+    pub(super) fn most_admitted(&self) -> usize {
+        self.most_admitted.load(Relaxed)
+    }
+
     /// Takes a place for a connection; false above the limit.
     pub(crate) fn enter(&self) -> bool {
-        let most = self.most_admitted.load(Relaxed);
+        let most = self.most_admitted();
         let more = |admitted| (admitted < most).then_some(admitted + 1);
         self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
@@ -208,7 +213,7 @@ impl Shared {
 
     /// Whether a place is free; if not, `leave` will ring.
     pub(crate) fn has_room(&self) -> bool {
-        let free = || self.admitted.load(SeqCst) < self.most_admitted.load(Relaxed);
+        let free = || self.admitted.load(SeqCst) < self.most_admitted();
         if free() {
             return true;
         }

@@ -2,6 +2,7 @@
 //! Each function is a thin, checked wrapper named after its call; it must never hold state, decide
 //! anything, or know what a server is.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
@@ -228,6 +229,21 @@ impl<T> Drop for Pinned<T> {
     }
 }
 
+/// Memory of which only pages that were ever written to are taken; ENOMEM where not even that is to be had,
+/// which for so much is no reason to end the process.
+fn zeroed_bytes(count: usize) -> io::Result<Vec<u8>> {
+    let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+    let layout = Layout::array::<u8>(count).map_err(|_| no_memory())?;
+    assert!(layout.size() > 0, "of nothing there is no memory");
+    // SAFETY: not of size zero.
+    let start = unsafe { alloc_zeroed(layout) };
+    if start.is_null() {
+        return Err(no_memory());
+    }
+    // SAFETY: `count` bytes, all zero, from the allocator that a Vec gives them back to, and as one would ask.
+    Ok(unsafe { Vec::from_raw_parts(start, count, count) })
+}
+
 /// Room for a batch of datagrams, each with its sender and, where that is asked for, its control
 /// messages. Only pages that were ever written to take memory.
 pub(crate) struct Inbound {
@@ -258,7 +274,7 @@ pub(crate) struct Received<'a> {
 
 impl Inbound {
     /// Room for datagrams of up to `size` bytes, and for their destinations.
-    pub(crate) fn new(size: usize, with_destination: bool) -> Self {
+    pub(crate) fn new(size: usize, with_destination: bool) -> io::Result<Self> {
         // Not a power of two: the datagrams of a batch would all fall into the same few lines of the cache.
         let stride = size.next_multiple_of(64) + 64;
         // SAFETY: plain old data for which all zeroes is a valid value.
@@ -274,7 +290,7 @@ impl Inbound {
             ]),
             names: Pinned::new(vec![Name::room(); BATCH]),
             controls: Pinned::new(vec![[0; CONTROL / 8]; if with_destination { BATCH } else { 0 }]),
-            data: Pinned::new(vec![0; stride * BATCH]),
+            data: Pinned::new(zeroed_bytes(stride * BATCH)?),
             size,
             stride,
             control: if with_destination { CONTROL } else { 0 },
@@ -294,7 +310,7 @@ impl Inbound {
                 }
             }
         }
-        inbound
+        Ok(inbound)
     }
 
     /// recvmmsg(2) of up to `most` datagrams; how many came. They take the place of those before.

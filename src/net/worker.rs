@@ -1,6 +1,6 @@
 //! A worker: a thread with one poller that owns its connections outright, and where it is the only one
-//! the way in, too. Owns the loop, the run queue and the batches; must never attach to an interpreter (a service may), block anywhere but
-//! in its poll, or let one connection's panic reach another.
+//! the way in, too. Owns the loop, the run queue and the batches; must never attach to an interpreter (a
+//! service may), block anywhere but in its poll, or let one connection's panic reach another.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -36,6 +37,8 @@ use super::wake::EventFd;
 const SCRATCH: usize = 64 * 1024;
 /// Events of one poll.
 const EVENTS: usize = 256;
+/// How long it rests where its poller cannot be asked.
+const DEAF: Duration = Duration::from_millis(10);
 const INBOX: Token = Token(usize::MAX);
 const GATE: Token = Token(usize::MAX - 1);
 
@@ -238,9 +241,11 @@ impl Worker {
         // A message that was sent before the store above has rung nobody.
         let timeout = if self.messages.is_empty() { timeout } else { Some(Duration::ZERO) };
         if let Err(error) = self.tools.poll.poll(events, timeout) {
-            // EINTR cannot come, with all signals blocked, but under a tracer. Anything else would
-            // be a bug that must not become a busy loop without end, nor lose the connections.
-            debug_assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            // EINTR cannot come, with all signals blocked, but under a tracer. With anything else, as when
+            // the program has closed a number that is not its own, nothing is heard but messages.
+            if error.kind() != io::ErrorKind::Interrupted {
+                thread::sleep(DEAF);
+            }
         }
         self.inbox.asleep.store(false, SeqCst);
     }

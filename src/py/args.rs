@@ -262,10 +262,17 @@ pub(super) fn timeout(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<
     Ok(Some(duration))
 }
 
-/// A number of seconds, not negative. Infinity is as long as there is.
+/// A number of seconds, not negative. Infinity is as long as there is, and so is what no float can be.
 pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let number: f64 = match value.extract() {
         Ok(number) if !value.is_instance_of::<PyBool>() => number,
+        Err(_) if value.is_instance_of::<PyInt>() => {
+            if value.gt(0)? {
+                f64::INFINITY
+            } else {
+                f64::NEG_INFINITY
+            }
+        }
         _ => return Err(wrong_type(name, "a number of seconds", value)),
     };
     if number.is_nan() || number < 0.0 {

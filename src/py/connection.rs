@@ -283,15 +283,22 @@ impl Pool {
     }
 
     /// Whether another thread is to be started. It must call `next` until that gives None, and then
-    /// `left`; the latter alone where it cannot be started.
+    /// `left`; `missing` where it cannot be started.
     fn wants_thread(&self) -> bool {
         self.inner.is_here() && self.inner.wants_thread()
     }
 
-    /// A thread ends.
+    /// The calling thread ends.
     fn left(&self) {
         if self.inner.is_here() {
             self.inner.thread_left();
+        }
+    }
+
+    /// A thread that was wanted could not be started.
+    fn missing(&self) {
+        if self.inner.is_here() {
+            self.inner.thread_missing();
         }
     }
 

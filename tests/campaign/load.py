@@ -22,18 +22,23 @@ PATIENCE = 60.0
 RESET = struct.pack("ii", 1, 0)
 # Not in every Python's socket module: the port is chosen by connect, and so may be shared.
 IP_BIND_ADDRESS_NO_PORT = 24
+# The payload of a TCP segment on an Ethernet. Loopback's have up to 64 KiB, more than a small buffer
+# takes: each is then cut where the buffer ends, and waits for an acknowledgement that is delayed.
+ETHERNET = 1_448
 
 _source = 0
 
 
-def dial(address: Any) -> socket.socket:
-    """A connected socket, from the next of our many addresses."""
+def dial(address: Any, segment: int | None = None) -> socket.socket:
+    """A connected socket, from the next of our many addresses; `segment` is its largest, in bytes."""
     global _source
     _source = _source % 240 + 1
     peer = socket.socket()
     try:
         peer.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         peer.bind((f"127.0.0.{_source + 1}", 0))
+        if segment is not None:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         peer.settimeout(PATIENCE)
         peer.connect(tuple(address))
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -126,7 +131,7 @@ def exact(address: Any, connections: int, size: int, seed: int) -> int:
 
     def one(number: int) -> None:
         dice = random.Random(seed * 1_000_003 + number)
-        with dial(address) as peer:
+        with dial(address, ETHERNET) as peer:
             # The clock goes on for a process that is stopped; whoever waits for it has a deadline.
             peer.settimeout(None)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):

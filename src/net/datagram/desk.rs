@@ -17,7 +17,7 @@ use super::worker::{Failure, LEAST_IN_QUEUE, classify};
 use crate::net::accept::REST;
 use crate::net::endpoint::{canonical, display};
 use crate::net::error::{Error, Result};
-use crate::net::handoff::{Handoff, Job};
+use crate::net::handoff::{Handoff, Job, Ticket};
 use crate::net::lock::Mutex;
 use crate::net::record::{ClosedBy, Record};
 use crate::net::shared::Shared;
@@ -48,13 +48,18 @@ pub struct Datagram {
     data: Vec<u8>,
     peer: Key,
     record: Arc<Record>,
-    /// Its number among those that are handed out.
-    key: usize,
+    /// Its place among those that are handed out.
+    ticket: Ticket,
 }
 
 impl Desk {
     fn new(shared: &Arc<Shared>, port: Arc<Port>) -> Self {
-        let guests = Mutex::new(Some(Guests::new(Arc::clone(shared), port, shared.limits.idle)));
+        let guests = Mutex::new(Some(Guests::new(
+            Arc::clone(shared),
+            port,
+            shared.limits.idle,
+            shared.most_admitted(),
+        )));
         Self { shared: Arc::clone(shared), guests, full: AtomicBool::new(false) }
     }
 
@@ -293,8 +298,8 @@ impl Datagram {
         &self.record
     }
 
-    pub(crate) fn key(&self) -> usize {
-        self.key
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
     }
 
     /// Answers it. What cannot be sent is dropped and counted; only an answer that no datagram has room
@@ -326,7 +331,7 @@ impl Drop for Datagram {
             std::mem::forget(Arc::clone(&self.desk));
             return;
         }
-        shared.handoff.forget(self.key);
+        shared.handoff.forget(self.ticket);
         if shared.handoff.is_draining() {
             shared.ring();
         }
@@ -335,8 +340,8 @@ impl Drop for Datagram {
 
 /// Starts the thread that hands datagrams to the pool.
 pub(super) fn start_pool(shared: &Arc<Shared>, port: Port, bell: Arc<EventFd>) -> io::Result<()> {
+    let inbound = Inbound::new(shared.limits.datagram, port.tells_destination())?;
     let (desk, port) = open(shared, port);
-    let inbound = Inbound::new(shared.limits.datagram, port.tells_destination());
     let filler = Filler { desk: Arc::clone(&desk), port, inbound };
     let started = shared.spawn("rsock-worker-0".to_owned(), move || filler.run(&bell));
     started.inspect_err(|_| desk.close(false))
@@ -429,8 +434,14 @@ impl Filler {
                     let arrived = desk.arrive(received.from, data, control, received.cut);
                     let Some((peer, record)) = arrived else { continue };
                     let data = data.to_vec();
-                    Handoff::push_with(&desk.shared, |key| {
-                        Job::Datagram(Datagram { desk: Arc::clone(desk), data, peer, record, key })
+                    Handoff::push_with(&desk.shared, |ticket| {
+                        Job::Datagram(Datagram {
+                            desk: Arc::clone(desk),
+                            data,
+                            peer,
+                            record,
+                            ticket,
+                        })
                     });
                 }
                 return Ok(Some(count));

@@ -25,13 +25,20 @@ pub(super) struct Guests {
     pub(super) port: Arc<Port>,
     pub(super) peers: Peers,
     pub(super) door: Door,
+    /// The accounts it may have, of those of the server: only its own can it close for a new one.
+    share: usize,
 }
 
 impl Guests {
     /// `idle` is after which silence an account is closed.
-    pub(super) fn new(shared: Arc<Shared>, port: Arc<Port>, idle: Option<Duration>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        port: Arc<Port>,
+        idle: Option<Duration>,
+        share: usize,
+    ) -> Self {
         let peers = Peers::new(Arc::clone(&shared), idle);
-        Self { shared, port, peers, door: Door::new() }
+        Self { shared, port, peers, door: Door::new(), share }
     }
 
     /// The account of whoever sent a datagram; None where it gets no answer, which is counted. `to` is
@@ -71,10 +78,9 @@ impl Guests {
             self.shared.ledger.count_refused();
             return None;
         }
-        while !self.shared.enter() {
-            let oldest = self.peers.oldest();
-            let Some(oldest) = oldest.filter(|_| self.shared.limits.overflow == Overflow::Wait)
-            else {
+        let waits = self.shared.limits.overflow == Overflow::Wait;
+        while (waits && self.peers.count() >= self.share) || !self.shared.enter() {
+            let Some(oldest) = self.peers.oldest().filter(|_| waits) else {
                 self.shared.leave_host(key.remote);
                 self.shared.ledger.count_refused();
                 return None;

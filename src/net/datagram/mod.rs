@@ -55,6 +55,8 @@ pub(crate) fn start(
     };
     let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
     let mut listeners = vec![listener];
+    let most = shared.most_admitted();
+    let workers = workers.min(most).max(1);
     for _ in 1..workers {
         let another = Listener::create(Transport::Udp, bound, &shared.options).map_err(failed)?;
         another.bind(bound, &shared.options).map_err(failed)?;
@@ -62,9 +64,10 @@ pub(crate) fn start(
     }
     for (number, listener) in listeners.into_iter().enumerate() {
         let port = Port::new(listener, local)?;
+        let share = most / workers + usize::from(number < most % workers);
         match service.onward() {
-            Some(onward) => relay::start(shared, onward, port, number)?,
-            None => worker::start(shared, service, port, number)?,
+            Some(onward) => relay::start(shared, onward, port, number, share)?,
+            None => worker::start(shared, service, port, number, share)?,
         }
     }
     Ok(())

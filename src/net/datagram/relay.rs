@@ -40,13 +40,17 @@ pub(super) fn start(
     onward: Arc<dyn Onward>,
     port: Port,
     number: usize,
+    share: usize,
 ) -> io::Result<()> {
     let port = Arc::new(port);
-    let relay = Relay::new(Arc::clone(shared), Arc::clone(&port), onward)?;
+    let size = shared.limits.datagram;
+    let near = Inbound::new(size, port.tells_destination())?;
+    let far = Inbound::new(size, false)?;
+    let relay = Relay::new(Arc::clone(shared), Arc::clone(&port), onward, share)?;
     let (mine, kept) = (Arc::clone(shared), Arc::clone(&port));
     shared.ports.add(&port);
     let started = shared.spawn(format!("rsock-worker-{number}"), move || {
-        relay.run();
+        relay.run(near, far);
         mine.ports.remove(&kept);
     });
     if started.is_err() {
@@ -93,7 +97,12 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(shared: Arc<Shared>, port: Arc<Port>, onward: Arc<dyn Onward>) -> io::Result<Self> {
+    fn new(
+        shared: Arc<Shared>,
+        port: Arc<Port>,
+        onward: Arc<dyn Onward>,
+        share: usize,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let listed = Listed::new(&poll);
         let watch = |number, token| {
@@ -105,7 +114,7 @@ impl Relay {
         Ok(Self {
             _listed: listed,
             poll,
-            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), Some(idle)),
+            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), Some(idle), share),
             shared,
             port,
             onward,
@@ -119,8 +128,9 @@ impl Relay {
     }
 
     /// The thread's body: returns when the server is drained.
-    fn run(mut self) {
-        let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_end()));
+    fn run(mut self, mut near: Inbound, mut far: Inbound) {
+        let serve = || self.serve_until_end(&mut near, &mut far);
+        let served = catch_unwind(AssertUnwindSafe(serve));
         if !matches!(served, Ok(Ok(()))) {
             if served.is_err() {
                 self.shared.count_error();
@@ -134,10 +144,7 @@ impl Relay {
         }
     }
 
-    fn serve_until_end(&mut self) -> io::Result<()> {
-        let size = self.shared.limits.datagram;
-        let mut near = Inbound::new(size, self.port.tells_destination());
-        let mut far = Inbound::new(size, false);
+    fn serve_until_end(&mut self, near: &mut Inbound, far: &mut Inbound) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.poll(&mut events);
@@ -150,10 +157,10 @@ impl Relay {
                 self.readable = true;
             }
             if self.readable && self.rest.is_none() {
-                self.readable = self.take(&mut near)?;
+                self.readable = self.take(near)?;
             }
             for index in std::mem::take(&mut self.run) {
-                self.answer(index, &mut far);
+                self.answer(index, far);
             }
             while let Some(index) = self.guests.peers.next_idle() {
                 self.close(index, ClosedBy::Limit("idle"), None, false);

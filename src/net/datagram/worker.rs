@@ -82,9 +82,10 @@ pub(super) fn start(
     service: &Arc<dyn Datagrams>,
     port: Port,
     number: usize,
+    share: usize,
 ) -> io::Result<()> {
     let port = Arc::new(port);
-    let worker = Worker::new(Arc::clone(shared), Arc::clone(&port));
+    let worker = Worker::new(Arc::clone(shared), Arc::clone(&port), share)?;
     let (service, mine) = (Arc::clone(service), Arc::clone(shared));
     shared.ports.add(&port);
     let kept = Arc::clone(&port);
@@ -108,14 +109,15 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, port: Arc<Port>) -> Self {
-        Self {
-            inbound: Inbound::new(shared.limits.datagram, port.tells_destination()),
+    fn new(shared: Arc<Shared>, port: Arc<Port>, share: usize) -> io::Result<Self> {
+        let idle = shared.limits.idle;
+        Ok(Self {
+            inbound: Inbound::new(shared.limits.datagram, port.tells_destination())?,
             outbox: Outbox::default(),
-            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), shared.limits.idle),
+            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), idle, share),
             shared,
             port,
-        }
+        })
     }
 
     /// The thread's body: returns when the server is drained.

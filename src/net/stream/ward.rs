@@ -13,6 +13,7 @@ use super::{Held, Stream, seen};
 use crate::net::Origin;
 use crate::net::endpoint::Endpoint;
 use crate::net::error::Error;
+use crate::net::handoff::Ticket;
 use crate::net::ledger::Place;
 use crate::net::limits::Limits;
 use crate::net::linger::{self, Farewell, Leaving, Until};
@@ -25,8 +26,8 @@ use crate::net::sys;
 pub(crate) struct Ward {
     shared: Arc<Shared>,
     place: Place,
-    /// Its number among those that are handed out.
-    pub(crate) key: usize,
+    /// Its place among those that are handed out.
+    ticket: Ticket,
     settled: AtomicBool,
     /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
     /// idle limit asks for it.
@@ -35,13 +36,13 @@ pub(crate) struct Ward {
 
 impl fmt::Debug for Ward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ward({})", self.key)
+        write!(f, "Ward({:?})", self.ticket)
     }
 }
 
 impl Ward {
-    pub(crate) fn new(shared: Arc<Shared>, place: Place, key: usize) -> Self {
-        Self { shared, place, key, settled: AtomicBool::new(false), moved: AtomicU64::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, place: Place, ticket: Ticket) -> Self {
+        Self { shared, place, ticket, settled: AtomicBool::new(false), moved: AtomicU64::new(0) }
     }
 
     pub(super) fn origin(&self) -> Origin {
@@ -84,7 +85,7 @@ impl Ward {
     /// Closes the account of a connection that has to linger. To a stop it counts when it has ended.
     pub(super) fn part(&self, leaving: Leaving, by: ClosedBy, error: Option<String>) -> Farewell {
         self.close_account(by, error);
-        Farewell::new(Arc::clone(&self.shared), self.key, leaving)
+        Farewell::new(Arc::clone(&self.shared), self.ticket, leaving)
     }
 
     /// Whether a close has a worker to linger, and nobody has settled already how this one ends.
@@ -94,7 +95,7 @@ impl Ward {
 
     /// The descriptor of the connection with `peer` is gone.
     pub(super) fn leave(&self, peer: &Endpoint) {
-        self.shared.handoff.forget(self.key);
+        self.shared.handoff.forget(self.ticket);
         self.shared.leave(peer);
         self.call_ended();
     }
@@ -114,9 +115,9 @@ impl Stream {
         self.ward.as_ref().is_some_and(Ward::is_draining)
     }
 
-    /// The key of its ward.
-    pub(crate) fn key(&self) -> Option<usize> {
-        self.ward.as_ref().map(|ward| ward.key)
+    /// That of its ward.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.ward.as_ref().map(|ward| ward.ticket)
     }
 
     /// Ends it for a reason that its handler gives.
@@ -247,10 +248,10 @@ impl Stream {
     }
 
     /// From the thread that ends the server: has its reads see the end, where it has been heard from
-    /// or need not be any more.
-    pub(crate) fn hush(&self, heard_only: bool) {
+    /// or need not be any more; whether they now do.
+    pub(crate) fn hush(&self, heard_only: bool) -> bool {
         let socket = self.socket.lock().clone();
-        let Some(socket) = socket else { return };
+        let Some(socket) = socket else { return false };
         // Also what was read by other means than our methods; a Unix socket does not tell.
         let heard = || match sys::tcp_info(socket.as_fd()) {
             Ok((info, _)) => info.bytes_received > 0,
@@ -259,9 +260,7 @@ impl Stream {
                     || self.record.get().is_some_and(|record| record.has_received())
             }
         };
-        if !self.has_seen(seen::HUSHED) && (!heard_only || heard()) {
-            self.hush_socket(&socket);
-        }
+        !self.has_seen(seen::HUSHED) && (!heard_only || heard()) && self.hush_socket(&socket)
     }
 
     /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.
