@@ -389,6 +389,18 @@ def test_a_stopped_server_accepts_nothing() -> None:
     assert list(server) == []
 
 
+def test_a_listener_that_is_none_any_more_stops_the_server(server: Server) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        os.dup2(null, server.fileno())
+    finally:
+        os.close(null)
+    with pytest.raises(OSError, match="accept") as caught:
+        server.accept(SOON)
+    assert caught.value.errno == errno.ENOTSOCK
+    assert server.wait(SOON).cause == "accept error"
+
+
 @pytest.mark.parametrize("drain", [0, LONG])
 def test_those_in_the_queue_are_reset_and_counted(server: Server, drain: float) -> None:
     with contextlib.ExitStack() as stack:

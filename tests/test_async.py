@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
-from support import LATE, dial, payload, says_back, send_until_stuck
+from support import LATE, SOON, Arrivals, dial, payload, says_back, send_until_stuck
 
-from rsock import Server
+from rsock import Connection, Server
+
+# A drain that no test waits for: whoever reaches it has hung.
+LONG = 30.0
 
 
 def test_a_server_serves_inside_async_with() -> None:
@@ -84,6 +88,36 @@ def test_a_cancelled_body_stops_the_server() -> None:
 
     asyncio.run(main())
     assert server.state == "stopped"
+
+
+def test_a_drain_that_is_cancelled_ends_at_once() -> None:
+    at = Arrivals()
+    over = threading.Event()
+
+    def handler(conn: Connection) -> None:
+        at.here()
+        assert over.wait(SOON)
+
+    server = Server(service=handler, drain=LONG)
+
+    async def body() -> None:
+        async with server:
+            with dial(server.address):
+                await asyncio.to_thread(at.until)
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        while server.state != "draining":
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    report = server.stop()
+    over.set()
+    assert report.seconds < LATE
+    assert report.abandoned == 1
 
 
 def test_what_start_raises_comes_out_of_async_with() -> None:

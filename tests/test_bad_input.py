@@ -439,6 +439,42 @@ def test_a_descriptor_that_is_not_open_is_refused() -> None:
     assert error_number(Server(fd=reader).start) == errno.EBADF
 
 
+@pytest.mark.parametrize("faults", [[], "", b"", {}, 0])
+def test_of_faults_only_the_default_is_taken(faults: Any) -> None:
+    with pytest.raises(ValueError, match="faults") as caught:
+        Server(faults=faults)
+    assert repr(faults) in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [1, b"/", ("/",)])
+def test_a_path_of_a_url_that_is_none_is_named(path: Any) -> None:
+    with Server() as server, pytest.raises(TypeError, match="path") as caught:
+        server.url("http", path)
+    assert repr(path) in str(caught.value)
+
+
+def test_seconds_beyond_every_float_are_as_long_as_there_is() -> None:
+    Server(drain=10**400)
+    with pytest.raises(ValueError, match="drain -1000"):
+        Server(drain=-(10**400))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"path": "\0none", "limits": Limits(per_host=7)}, "per_host=7"),
+        ({"path": "\0none", "options": SocketOptions(mode=0o600)}, "mode=0o600"),
+        ({"options": SocketOptions(mode=0o600)}, "mode=0o600"),
+        ({"options": SocketOptions(linger=2)}, "linger=2"),
+    ],
+)
+def test_an_option_that_does_not_fit_the_server_is_named_with_its_value(
+    options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        Server(**options)
+
+
 # --- limits and options --------------------------------------------------------------------
 
 

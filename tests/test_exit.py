@@ -96,6 +96,28 @@ atexit.register(lambda: print(server.stop().cause))
     assert output_of(code) == "stop\n"
 
 
+def test_a_stop_within_a_destructor_at_the_very_end_works() -> None:
+    code = """
+from rsock import Server
+class App:
+    def __init__(self):
+        self.server = Server().start()
+        self.client = self.server.client()
+    def __del__(self):
+        print(self.client.five_tuple.remote_host, self.server.ledger.totals.accepted)
+        print(self.server.stop().cause)
+        try:
+            self.server.start()
+        except RuntimeError as error:
+            print(type(error).__name__)
+        self.client.close()
+app = App()
+# Collected when the modules are gone.
+app.itself = app
+"""
+    assert output_of(code) == "127.0.0.1 1\nexit\nStateError\n"
+
+
 def test_a_server_started_on_another_thread_ends_with_the_program() -> None:
     code = """
 import threading

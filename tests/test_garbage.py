@@ -26,6 +26,28 @@ def test_a_dropped_server_warns_once_and_gives_everything_back() -> None:
         dial(address)
 
 
+def test_a_warning_that_is_an_error_keeps_nothing_alive() -> None:
+    code = """
+import gc, socket, sys
+from rsock import Server, servers
+kept = []
+sys.unraisablehook = kept.append
+with Server() as other:
+    server, client = Server().start(), other.client()
+    address = server.address
+    del server, client
+    gc.collect()
+    other.ledger.wait(open=0, closed=1)
+    try:
+        socket.create_connection(address, 5)
+    except ConnectionRefusedError:
+        print("refused")
+    print([type(each.exc_value).__name__ for each in kept], len(servers()))
+"""
+    said = output_of(code, options=("-W", "error::ResourceWarning"))
+    assert said == "refused\n['ResourceWarning', 'ResourceWarning'] 1\n"
+
+
 @pytest.mark.parametrize("step", ["create", "bind", "listen"])
 def test_a_server_dropped_before_it_started_gives_everything_back(step: str) -> None:
     before = held()

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
@@ -215,6 +216,38 @@ def test_a_with_whose_body_raised_keeps_its_exception_and_notes_the_others() -> 
     assert server.stop().cause == "exception"
 
 
+@pytest.mark.parametrize("wrong", ["of the body", "of the handler"])
+def test_the_bodys_exception_goes_on_though_nothing_can_be_noted(wrong: str) -> None:
+    body = Frozen() if wrong == "of the body" else ZeroDivisionError()
+
+    def handler(conn: Connection) -> None:
+        raise LookupError if wrong == "of the body" else Wordless
+
+    with pytest.raises(type(body)) as caught:
+        with Server(service=handler, on_error="raise") as server:
+            visit(server)
+            settled(server, 1)
+            raise body
+    assert caught.value is body
+    assert len(server.errors) == 1
+
+
+def test_an_exception_raised_again_and_again_has_one_note_of_ours() -> None:
+    kept = LookupError("of a future")
+    kept.add_note("by its owner")
+
+    def handler(conn: Connection) -> None:
+        raise kept
+
+    server = Server(service=handler, on_error=lambda error: None).start()
+    visit(server, 3)
+    settled(server, 3)
+    server.stop()
+    first, second = kept.__notes__
+    assert first == "by its owner"
+    assert second.startswith("in the handler of connection 3 ")
+
+
 def test_a_group_has_the_last_hundred_and_says_how_many_there_were() -> None:
     server = failed(KEPT + 7)
     with pytest.raises(ExceptionGroup) as caught:
@@ -343,6 +376,11 @@ class Unnotable(Exception):
         raise RuntimeError("no notes")
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    what: str = "cold"
+
+
 # What is broken twice may end up with whoever watches threads; here only the pool matters.
 anything_unraisable = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
@@ -351,7 +389,7 @@ anything_unraisable = pytest.mark.filterwarnings(
 
 
 @anything_unraisable
-@pytest.mark.parametrize("kind", [Wordless, Unnotable])
+@pytest.mark.parametrize("kind", [Wordless, Unnotable, Frozen])
 def test_an_exception_that_is_broken_itself_is_reported_and_costs_no_thread(
     kind: type[Exception], log: Log
 ) -> None:
@@ -407,6 +445,42 @@ def test_a_log_that_raises_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> N
             assert read_to_end(peer) == b"served"
     assert texts(told) == ["of the filter"]
     assert server.stop().errors == 1
+
+
+def test_a_thread_that_the_system_refuses_is_told_of_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    at = Arrivals()
+    over = threading.Event()
+    start = threading.Thread.start
+
+    def handler(conn: Connection) -> None:
+        at.here()
+        assert over.wait(SOON)
+        conn.sendall(b"served")
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("rsock-handler"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with Server(service=handler) as server, contextlib.ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            peers = [stack.enter_context(dial(server.address))]
+            at.until()
+            peers.append(stack.enter_context(dial(server.address)))
+            wait_until(lambda: server.ledger.totals.waited == 1)
+        over.set()
+        assert [read_to_end(peer) for peer in peers] == [b"served"] * 2
+        # The one that waited has asked for another thread, and got it.
+        wait_until(lambda: sum(each.is_alive() for each in handler_threads()) == 2)
+    (told,) = said(log)
+    assert "can't start new thread" in told.getMessage()
+
+
+def handler_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("rsock-handler")]
 
 
 def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(

@@ -649,6 +649,88 @@ def test_a_handler_that_stops_its_server_waits_for_the_others() -> None:
     assert (report.forced, report.abandoned) == (0, 0)
 
 
+@pytest.mark.parametrize("way", ["close", "detach", "on_error"])
+def test_a_handler_whose_connection_is_gone_may_stop_its_server(way: str) -> None:
+    reports: list[StopReport] = []
+
+    def handler(conn: Connection) -> None:
+        if way == "on_error":
+            raise LookupError("the first error")
+        if way == "close":
+            conn.close()
+        else:
+            os.close(conn.detach())
+        assert conn.server is not None
+        reports.append(conn.server.stop(LONG))
+
+    def give_up(_: BaseException) -> None:
+        reports.append(server.stop(LONG))
+
+    server = Server(service=handler, on_error=give_up).start()
+    with dial(server.address) as peer:
+        assert ended(peer)
+        report = server.wait(SOON)
+    assert report.seconds < LATE
+    assert (report.forced, report.abandoned) == (0, 0)
+    wait_until(lambda: reports == [report])
+    balanced(server, 1)
+
+
+def test_who_stops_after_a_close_excuses_nobody_else() -> None:
+    closed, other_came = threading.Event(), threading.Event()
+    ends: list[bytes] = []
+
+    def handler(conn: Connection) -> None:
+        if conn.id == 1:
+            conn.close()
+            closed.set()
+            # Whoever comes next has the first one's place on the list.
+            assert other_came.wait(SOON)
+            assert conn.server is not None
+            conn.server.stop(LONG)
+        else:
+            other_came.set()
+            ends.append(conn.recv(10))
+
+    server = Server(service=handler, on_error="raise").start()
+    with dial(server.address), contextlib.ExitStack() as stack:
+        assert closed.wait(SOON)
+        other = stack.enter_context(dial(server.address))
+        other.sendall(b"")
+        report = server.wait(SOON)
+        assert ended(other)
+    # Told of the end, and waited for.
+    assert ends == [b""]
+    assert report.seconds < LATE
+    assert (report.forced, report.abandoned) == (0, 0)
+    balanced(server, 2)
+
+
+def test_a_handler_that_joins_a_stop_under_way_holds_it_up_no_longer() -> None:
+    silent_ended = threading.Event()
+
+    def handler(conn: Connection) -> None:
+        data = conn.recv(5)
+        if not data:
+            silent_ended.set()
+            return
+        conn.sendall(data)
+        # The quarter of a second that a silent one is given is over then, and the stop waits for
+        # the deadline, or to be told something.
+        assert silent_ended.wait(SOON)
+        assert conn.server is not None
+        wait_until(lambda: server.ledger.totals.open == 1)
+        conn.server.stop(LONG)
+
+    server = Server(service=handler, on_error="raise").start()
+    with dial(server.address) as peer, dial(server.address):
+        wait_until(lambda: server.ledger.totals.accepted == 2)
+        assert says_back(peer, b"hello")
+        report = server.stop(LONG)
+    assert report.seconds < LATE
+    assert (report.forced, report.abandoned) == (0, 0)
+
+
 def test_several_handlers_may_stop_their_server_at_once() -> None:
     reports: list[StopReport] = []
     together = threading.Barrier(4)

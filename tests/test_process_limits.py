@@ -127,6 +127,30 @@ print(failures > 2, failures < 12)
     assert output_of(code).split() == ["True", "True"]
 
 
+def test_a_program_that_closes_what_is_not_its_own_is_not_spun_for(workers: int) -> None:
+    code = """
+import contextlib, os, sys, time
+from rsock import Server
+server = Server(workers=int(sys.argv[1])).start()
+client = server.client(timeout=5)
+client.sendall(b"x")
+client.recv_exactly(1)
+for number in os.listdir("/proc/self/fd"):
+    with contextlib.suppress(OSError):
+        if "eventpoll" in os.readlink(f"/proc/self/fd/{number}"):
+            os.close(int(number))
+# It has waited in the poller until then.
+client.sendall(b"y")
+client.recv_exactly(1)
+before = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - before < 0.25, server.stop(0).cause, flush=True)
+# Its number may be another's by now: nothing is closed twice here.
+os._exit(0)
+"""
+    assert output_of(code, str(workers)) == "True stop\n"
+
+
 def test_the_default_limit_of_connections_is_below_that_of_descriptors() -> None:
     with Server() as server:
         limit = server.limits.connections

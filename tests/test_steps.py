@@ -6,11 +6,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support import (
     LATE,
     LOOPBACK,
+    SOON,
     Background,
     dial,
     fds,
@@ -28,7 +30,7 @@ from support import (
 )
 
 import rsock
-from rsock import Client, Echo, Server, StateError, StopReport
+from rsock import Accept, Client, Echo, Server, StateError, StopReport
 
 STEPS: list[tuple[str, Callable[[Server], Server]]] = [
     ("created", Server.create),
@@ -218,6 +220,28 @@ def test_a_descriptor_adopted_is_closed_but_not_shut_down_for_its_other_owners()
             with accepted:
                 accepted.sendall(b"still here")
                 assert read_exactly(late, 10) == b"still here"
+
+
+@pytest.mark.parametrize(
+    ("service", "workers"),
+    [(Echo(), 1), (Echo(), 2), (Accept(), None)],
+    ids=["one worker", "two workers", "Accept"],
+)
+def test_another_owner_that_makes_it_block_holds_up_nobody(
+    service: Any, workers: int | None
+) -> None:
+    with listener() as plain:
+        server = Server(fd=os.dup(plain.fileno()), service=service, workers=workers).start()
+        plain.setblocking(True)
+        if isinstance(service, Echo):
+            with dial(server.address) as peer:
+                assert says_back(peer)
+        else:
+            with pytest.raises(TimeoutError):
+                server.accept(0.01)
+            with dial(server.address):
+                server.accept(SOON)[0].close()
+        assert server.stop(LATE).seconds < LATE
 
 
 # --- addresses -----------------------------------------------------------------------------

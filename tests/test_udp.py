@@ -17,6 +17,7 @@ from support import (
     given_back,
     has_ipv6,
     held,
+    output_of,
     payload,
     threads,
     wait_until,
@@ -197,6 +198,41 @@ def test_peers_are_forgotten_when_there_are_too_many() -> None:
         peers[1].send(b"again")
         assert peers[1].recv(10) == b"again"
         assert server.ledger.totals.accepted == 4
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_several_workers_find_a_place_for_every_new_peer(most: int) -> None:
+    limits = Limits(connections=most)
+    with Server(transport="udp", workers=3, limits=limits) as server:
+        for _ in range(30):
+            with plain(server.address) as peer:
+                peer.send(b"new")
+                assert peer.recv(10) == b"new"
+                assert server.ledger.totals.open <= most
+        totals = server.ledger.totals
+        assert (totals.accepted, totals.refused) == (30, 0)
+
+
+def test_memory_that_is_not_to_be_had_is_an_error_of_start() -> None:
+    code = """
+import errno, resource
+from rsock import Server
+server = Server(transport="udp").start()
+pages = int(open("/proc/self/statm").read().split()[0])
+# Room for a thread's stack, and not for a batch of datagrams.
+room = pages * resource.getpagesize() + (3 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+try:
+    Server(transport="udp").start()
+except OSError as error:
+    print(errno.errorcode[error.errno], error.strerror.partition(":")[2])
+with server, server.client(timeout=5) as client:
+    client.send(b"still here")
+    print(client.recv(10))
+"""
+    refused, served = output_of(code).splitlines()
+    assert refused.startswith("ENOMEM ")
+    assert served == "b'still here'"
 
 
 def test_a_new_peer_may_be_refused_instead() -> None:

@@ -31,6 +31,8 @@ logger = logging.getLogger("rsock")
 
 # As many errors of handlers as are kept, newest last: enough to see what goes wrong, and bounded.
 _KEPT: Final = 100
+# How a note of ours begins.
+_WHERE: Final = "in the handler of "
 # How long a stop waits for threads that have nothing left to do but to end: they take no time, but
 # on a busy machine they may have to wait for it.
 _END: Final = 5.0
@@ -159,6 +161,7 @@ class Handlers:
         # Those that have nothing left to do but to end.
         self._ending: list[threading.Thread] = []
         self._number = 0
+        self._missing = False
 
     # Threads.
 
@@ -180,6 +183,23 @@ class Handlers:
                 self.ended(thread)
                 pool.missing()
             raise
+        self._missing = False
+
+    def warn_of_missing(self, server: "Server", error: Exception) -> None:
+        """Say that the system refuses threads, once until it gives one again. Never raises."""
+        if self._missing:
+            return
+        self._missing = True
+        try:
+            logger.warning(
+                "%r: no further handler thread can be started (%s); connections wait for the %d "
+                "there are, and ledger.totals.waited counts them",
+                server,
+                error,
+                len(self._threads),
+            )
+        except Exception:
+            _broken()
 
     def ended(self, thread: threading.Thread) -> None:
         """Note that a thread serves no more."""
@@ -222,17 +242,16 @@ class Handlers:
     def report(self, error: BaseException, conn: "Connection | _rsock.Datagram") -> None:
         """Do with an error what `on_error` asks for. Never raises."""
         record = conn.record
-        where = f"in the handler of connection {conn.id}"
+        where = f"{_WHERE}connection {conn.id}"
         if isinstance(conn, _rsock.Datagram):
-            where = "in the handler of a datagram"
+            where = f"{_WHERE}a datagram"
         if record is not None:
             where += f" from {record.remote}"
         self._keep(error)
         if not isinstance(error, Exception):
             self._escape(error, conn)
             return
-        with contextlib.suppress(Exception):
-            error.add_note(where)
+        _note(error, where)
         if self._on_error == "raise":
             with self._lock:
                 if len(self._to_raise) == _KEPT:
@@ -273,8 +292,10 @@ class Handlers:
             more, self._not_raised = self._not_raised, 0
         if body is not None:
             for error in [escaped, *errors] if escaped else errors:
-                note = "\n".join(getattr(error, "__notes__", ()))
-                body.add_note(f"{type(error).__name__} {note}: {error}")
+                # One that cannot be told, or not told of, must not take the place of the body's.
+                with contextlib.suppress(Exception):
+                    note = "\n".join(getattr(error, "__notes__", ()))
+                    body.add_note(f"{type(error).__name__} {note}: {_text(error)}")
             return
         if escaped is not None:
             raise escaped
@@ -284,6 +305,22 @@ class Handlers:
             if more:
                 text += f", of which the last {len(errors)} are here"
             raise ExceptionGroup(text, [each for each in errors if isinstance(each, Exception)])
+
+
+def _note(error: Exception, where: str) -> None:
+    """Say where it was raised, in place of what we said of the same object before."""
+    with contextlib.suppress(Exception):
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):
+            notes[:] = [each for each in notes if not str(each).startswith(_WHERE)]
+        error.add_note(where)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "<unprintable>"
 
 
 def _log(text: str, *args: object, conn: "Connection | _rsock.Datagram") -> None:
@@ -373,9 +410,11 @@ def _serve(
         conn._returned(None)
         return
     if pool.wants_thread():
-        # Where the system has no more threads, those there are have to do.
-        with contextlib.suppress(RuntimeError, MemoryError):
+        try:
             handlers.start_thread(pool, reference)
+        except (RuntimeError, MemoryError) as error:
+            # Those there are have to do; whoever takes the next connection tries again.
+            handlers.warn_of_missing(server, error)
     if pool.should_warn():
         _warn_of_waiting(server)
     function = getattr(server.service, "function", None)
@@ -386,10 +425,11 @@ def _serve(
             _call(function, conn)
     except BaseException as error:
         # The user's frames only: ours would say nothing, and hold the server.
-        traceback = error.__traceback__
+        traceback = sys.exc_info()[2]
         for _ in range(2):
             traceback = traceback.tb_next if traceback is not None else None
-        error.__traceback__ = traceback
+        # Not by assignment, which a frozen dataclass forbids.
+        BaseException.with_traceback(error, traceback)
         # It refers to this very frame: left there, only the collector would free what is here.
         del traceback
         try:

@@ -72,7 +72,7 @@ class Server(_rsock.Server):
     serves, whatever Python is doing meanwhile, until `stop()`; a stopped server is final.
 
     `with` starts it and stops it (at once when the body raises); `async with` does so without
-    blocking the loop; `run()` serves until Ctrl-C or SIGTERM.
+    blocking the loop (at once, too, when it is cancelled); `run()` serves until Ctrl-C or SIGTERM.
 
     `port`: 0 lets the system choose; `address` tells which. A service name will do ("http").
     `service`: what is done with each connection; None is `Echo()`. A function means
@@ -315,7 +315,9 @@ class Server(_rsock.Server):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await _in_thread(functools.partial(self._leave, exc))
+        # Cancelled, as by Ctrl-C, it drains no longer, like `with`.
+        hurry = functools.partial(_stop_at_once, self)
+        await _in_thread(functools.partial(self._leave, exc), hurry)
 
     # The way to it.
 
@@ -344,6 +346,8 @@ class Server(_rsock.Server):
         """
         if not _SCHEME.fullmatch(scheme):
             raise ValueError(f"scheme {scheme!r} is none; say one such as 'http' or 'redis'")
+        if not isinstance(path, str):
+            raise TypeError(f"path must be a str, not {type(path).__name__}: {path!r}")
         if path and not path.startswith(("/", "?", "#")):
             raise ValueError(f"path {path!r} must begin with '/'")
         address = self.address
@@ -374,9 +378,12 @@ class Server(_rsock.Server):
         except Exception:
             # Not readable any more, or inherited through a fork: its threads are not here.
             return
-        _warn(text, ResourceWarning, source=self)
-        # A warning that is kept keeps its source: the threads and the port must not wait for that.
-        self._abandon()
+        # A warning that is kept, or raised, keeps its source: the threads and the port must not
+        # wait for that.
+        try:
+            _warn(text, ResourceWarning, source=self)
+        finally:
+            self._abandon()
 
 
 def run_server(
@@ -527,8 +534,10 @@ class _Signals:
         self._found.close()
 
 
-async def _in_thread(function: Callable[[], _T]) -> _T:
+async def _in_thread(function: Callable[[], _T], hurry: Callable[[], None] | None = None) -> _T:
     """Run `function` in a thread of its own, to its end, even if the caller is cancelled meanwhile.
+
+    Then `hurry` is called once, in another, which may bring that end nearer.
 
     Not in the loop's default executor: its few threads may all be busy with calls that end only
     when this one has run, such as a `recv` from the server that is to be stopped.
@@ -536,7 +545,7 @@ async def _in_thread(function: Callable[[], _T]) -> _T:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="rsock-async")
+    pool = ThreadPoolExecutor(2, thread_name_prefix="rsock-async")
     cancelled: asyncio.CancelledError | None = None
     try:
         ended = asyncio.get_running_loop().run_in_executor(pool, function)
@@ -545,6 +554,8 @@ async def _in_thread(function: Callable[[], _T]) -> _T:
                 # Unlike awaiting `ended`, this leaves it running when the caller is cancelled.
                 await asyncio.wait([ended])
             except asyncio.CancelledError as error:
+                if cancelled is None and hurry is not None:
+                    pool.submit(hurry)
                 cancelled = error
     finally:
         # Takes no time, the thread having done its work; unless the loop was abandoned and this

@@ -283,9 +283,11 @@ class StreamMethods(_Base):
         except Exception:
             # Not readable any more, or made in the parent of this process: not ours to close.
             return
-        _warn(text, ResourceWarning, source=self)
-        # A warning that is kept keeps its source: the peer must not wait for that.
-        self.close()
+        # A warning that is kept, or raised, keeps its source: the peer must not wait for that.
+        try:
+            _warn(text, ResourceWarning, source=self)
+        finally:
+            self.close()
 
 
 def _regular(file: IO[bytes]) -> int | None:

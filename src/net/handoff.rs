@@ -147,6 +147,8 @@ struct State {
     threads: usize,
     /// Of these, at a connection.
     busy: usize,
+    /// The last one that was wanted could not be started.
+    missing: bool,
     /// All that is handed out or queued, with its number; of a datagram nothing but that.
     given: Slab<(u64, Weak<Stream>)>,
     last_number: u64,
@@ -179,7 +181,8 @@ pub(crate) struct Handoff {
     state: Mutex<State>,
     most_threads: usize,
     draining: AtomicBool,
-    /// Told once that connections wait because all threads are busy.
+    /// Connections had to wait because all threads there may be were busy; and that was told, once.
+    crowded: AtomicBool,
     warned: AtomicBool,
     /// In `Accept`, while the server serves.
     lent: Mutex<Option<Lent>>,
@@ -196,6 +199,7 @@ impl Handoff {
             state: Mutex::new(State::default()),
             most_threads,
             draining: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             warned: AtomicBool::new(false),
             lent: Mutex::new(None),
             short_of_room: AtomicUsize::new(0),
@@ -258,9 +262,13 @@ impl Handoff {
         }
         // Not where a thread is on its way, from its start or from its last connection.
         let full = state.busy >= handoff.most_threads;
+        let short = state.missing && state.busy >= state.threads;
         state.queue.push_back(job);
         drop(state);
         if full {
+            handoff.crowded.store(true, Relaxed);
+        }
+        if full || short {
             shared.ledger.count_waited();
         }
     }
@@ -274,6 +282,7 @@ impl Handoff {
     fn announce(&self, state: &mut State) -> bool {
         let wanted = state.idle.is_empty() && state.threads < self.most_threads && !state.over;
         state.threads += usize::from(wanted);
+        state.missing &= !wanted;
         wanted
     }
 
@@ -286,11 +295,17 @@ impl Handoff {
     /// The calling thread of the pool ends.
     pub(crate) fn thread_left(&self, shared: &Shared) {
         self.come_back(&mut self.state.lock());
-        self.thread_missing(shared);
+        self.retract(shared);
     }
 
     /// A thread that was announced could not be started.
     pub(crate) fn thread_missing(&self, shared: &Shared) {
+        self.state.lock().missing = true;
+        self.retract(shared);
+    }
+
+    /// There is one thread less than was announced.
+    fn retract(&self, shared: &Shared) {
         self.state.lock().threads -= 1;
         if self.is_draining() {
             shared.ring();
@@ -298,8 +313,8 @@ impl Handoff {
     }
 
     /// Whether connections had to wait because all threads there may be were busy: true once.
-    pub(crate) fn should_warn(&self, shared: &Shared) -> bool {
-        shared.ledger.has_waited() && !self.warned.swap(true, Relaxed)
+    pub(crate) fn should_warn(&self) -> bool {
+        self.crowded.load(Relaxed) && !self.warned.swap(true, Relaxed)
     }
 
     /// The next connection for the calling thread of the pool, None where the thread is to end. Blocks

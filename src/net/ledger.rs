@@ -184,10 +184,6 @@ impl Ledger {
         self.strays.truncated.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn has_waited(&self) -> bool {
-        self.books.lock().totals.waited > 0
-    }
-
     /// The connections open now, oldest first.
     #[must_use]
     pub fn open_records(&self) -> Vec<Arc<Record>> {

@@ -727,7 +727,7 @@ impl Pool {
     /// Whether connections had to wait for a thread; true once.
     #[must_use]
     pub fn should_warn(&self) -> bool {
-        self.0.handoff.should_warn(&self.0)
+        self.0.handoff.should_warn()
     }
 
     /// Whether this is the process that it was made in.

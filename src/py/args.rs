@@ -13,6 +13,7 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use super::buffer::Source;
 use super::error::exception;
+use super::written;
 use crate::net::endpoint::{Address, Target, Transport, host_text, port_named};
 use crate::net::limits::{Limits, Overflow};
 use crate::net::options::SocketOptions;
@@ -356,7 +357,7 @@ pub(super) fn unbuilt<'py>(
 /// them.
 pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLimits>> {
     let Some(value) = value else { return Ok(None) };
-    let class = types(value.py(), "Trace")?;
+    let class = written::class(value.py(), "Trace")?;
     let given = match value.cast::<PyBool>() {
         Ok(wanted) if !wanted.is_true() => return Ok(None),
         Ok(_) => class.call0()?,
@@ -365,11 +366,6 @@ pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLi
     };
     let bytes = given.getattr("bytes")?.extract()?;
     Ok(Some(TraceLimits { bytes, events: given.getattr("events")?.extract()? }))
-}
-
-/// A class of `rsock._types`.
-fn types<'py>(py: Python<'py>, class: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import("rsock._types")?.getattr(class)
 }
 
 /// `SocketOptions()` and `Limits()`, made when they are first wanted.
@@ -386,11 +382,11 @@ pub(super) fn settings<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let Some(value) = value else {
         // Frozen, so that all who say nothing can share one.
-        let default =
-            defaults.get_or_try_init(py, || types(py, class)?.call0().map(Bound::unbind))?;
+        let default = defaults
+            .get_or_try_init(py, || written::class(py, class)?.call0().map(Bound::unbind))?;
         return Ok(default.bind(py).clone());
     };
-    let class = types(py, class)?;
+    let class = written::class(py, class)?;
     if value.is_instance(&class)? {
         return Ok(value);
     }

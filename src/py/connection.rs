@@ -16,6 +16,7 @@ use super::buffer::Source;
 use super::error::exception;
 use super::ledger::Record;
 use super::stream::Stream;
+use super::written;
 use crate::net;
 use crate::net::Origin;
 use crate::net::lock::Mutex;
@@ -141,7 +142,7 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
         return Ok(Blame::Peer(ClosedBy::Limit("line")));
     }
     if !error.is_instance_of::<PyOSError>() {
-        let incomplete = py.import("rsock._exceptions")?.getattr("IncompleteRead")?;
+        let incomplete = written::class(py, "IncompleteRead")?;
         return Ok(match error.is_instance(&incomplete)? {
             false => Blame::Handler,
             true if stream.draining() && !stream.was_ended() => Blame::Stop,

@@ -6,17 +6,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
 
+use super::written;
 use crate::net::error::Error;
 
-/// A class of `rsock._exceptions`, which are written in Python.
-fn own(
-    py: Python<'_>,
-    cell: &'static PyOnceLock<Py<PyType>>,
-    name: &str,
-    args: impl OwnArgs,
-) -> PyErr {
-    match cell.import(py, "rsock._exceptions", name) {
-        Ok(class) => args.raise(class),
+/// An exception of a class of ours.
+fn own(py: Python<'_>, name: &str, args: impl OwnArgs) -> PyErr {
+    match written::class(py, name) {
+        Ok(class) => args.raise(&class),
         Err(error) => error,
     }
 }
@@ -40,8 +36,6 @@ impl OwnArgs for (String, Py<PyBytes>) {
 
 /// The exception of an error of the engine.
 pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
-    static STATE_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static INCOMPLETE_READ: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     static GAIERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let text = error.to_string();
     match error {
@@ -52,20 +46,17 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
         },
         Error::TimedOut { .. } => PyTimeoutError::new_err(text),
         Error::Incomplete { .. } => {
-            own(py, &INCOMPLETE_READ, "IncompleteRead", (text, PyBytes::new(py, b"").unbind()))
+            own(py, "IncompleteRead", (text, PyBytes::new(py, b"").unbind()))
         }
         Error::Cut { cause, partial } => match *cause {
-            Error::Incomplete { .. } => own(
-                py,
-                &INCOMPLETE_READ,
-                "IncompleteRead",
-                (text, PyBytes::new(py, &partial).unbind()),
-            ),
+            Error::Incomplete { .. } => {
+                own(py, "IncompleteRead", (text, PyBytes::new(py, &partial).unbind()))
+            }
             cause => with_partial(py, exception(py, cause), &partial),
         },
         Error::OverLimit { .. } | Error::Value(_) => PyValueError::new_err(text),
         Error::Overflow(_) => PyOverflowError::new_err(text),
-        Error::State { .. } | Error::Forked { .. } => own(py, &STATE_ERROR, "StateError", text),
+        Error::State { .. } | Error::Forked { .. } => own(py, "StateError", text),
         // A waiter keeps the reason and raises it in this one's place (see `wait`).
         Error::Interrupted => os_error(py, libc::EINTR, text),
     }

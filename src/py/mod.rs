@@ -15,6 +15,7 @@ mod service;
 mod stream;
 mod tcp_info;
 mod wait;
+mod written;
 
 /// The compiled half of rsock; `python/rsock` is the other one, and the one to import.
 #[pyo3::pymodule]
@@ -42,7 +43,8 @@ mod _rsock {
     /// Only the process's main interpreter may have it.
     #[pymodule_init]
     fn init(py: pyo3::Python<'_>) -> pyo3::PyResult<()> {
-        super::interpreter::check(py)
+        super::interpreter::check(py)?;
+        super::written::hold(py)
     }
 
     #[pymodule_export]

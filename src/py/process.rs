@@ -4,15 +4,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::error::exception;
+use super::written;
 use crate::net::process;
 
-/// An object of a dataclass of `rsock._types`, made by keyword.
+/// An object of a dataclass of ours, made by keyword.
 pub(super) fn object<'py>(
     py: Python<'py>,
     class: &str,
     fields: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    py.import("rsock._types")?.getattr(class)?.call((), Some(fields))
+    written::class(py, class)?.call((), Some(fields))
 }
 
 /// The limits of this process, now: descriptors, client ports, accept queue. Does not block.

@@ -158,26 +158,23 @@ fn check_transport(
     options: &SocketOptions,
     limits: &Limits,
 ) -> Result<(), Error> {
-    let refuse = |text: &str| Err(Error::Value(text.to_owned()));
-    if let Some(name) = target.as_unix() {
+    let refuse = |text| Err(Error::Value(text));
+    if target.as_unix().is_some() {
         options.check_unix()?;
-        if limits.per_host.is_some() {
-            return refuse("Limits(per_host=…): the peers of a Unix socket have no hosts");
+        if let Some(most) = limits.per_host {
+            return refuse(format!(
+                "Limits(per_host={most}): the peers of a Unix socket have no hosts"
+            ));
         }
-        if options.mode.is_some() && name.is_abstract() {
-            return refuse("SocketOptions(mode=…): an abstract name has no file");
-        }
-    } else if options.mode.is_some() {
-        return refuse(
-            "SocketOptions(mode=…): the permissions of a Unix socket's file; TCP has none",
-        );
     }
-    if options.mode.is_some() && fd.is_some() {
-        return refuse(
-            "SocketOptions(mode=…): the file of a socket given by fd= is not ours to change",
-        );
-    }
-    Ok(())
+    let Some(mode) = options.mode else { return Ok(()) };
+    let why = match target.as_unix() {
+        Some(name) if name.is_abstract() => "an abstract name has no file",
+        None => "the permissions of a Unix socket's file; TCP has none",
+        Some(_) if fd.is_some() => "the file of a socket given by fd= is not ours to change",
+        Some(_) => return Ok(()),
+    };
+    refuse(format!("SocketOptions(mode=0o{mode:o}): {why}"))
 }
 
 fn named(cause: &str) -> PyResult<Cause> {
@@ -224,7 +221,9 @@ impl Server {
         let transport = args::transport(transport.as_ref())?;
         let others = [("host", host.as_ref()), ("port", port.as_ref()), ("fd", fd.as_ref())];
         let unix = args::unix(path.as_ref(), transport, &others)?;
-        unbuilt("faults", "()", faults.as_ref(), |value| value.len().map(|length| length == 0))?;
+        unbuilt("faults", "()", faults.as_ref(), |value| {
+            Ok(value.cast::<PyTuple>().is_ok_and(|value| value.is_empty()))
+        })?;
         unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
         let allow_external = args::flag("allow_external", allow_external.as_ref())?;
         if fd.is_some() && (host.is_some() || port.is_some()) {
@@ -257,11 +256,12 @@ impl Server {
         let engine_limits = args::limits(&limits)?;
         check_transport(&target, fd, &socket_options, &engine_limits)
             .map_err(|error| exception(py, error))?;
-        if socket_options.linger.is_some_and(|linger| !linger.is_zero()) {
-            return Err(PyValueError::new_err(
-                "SocketOptions(linger=…) above 0 makes close() wait, which a server's threads never do; \
+        if let Some(linger) = socket_options.linger.filter(|linger| !linger.is_zero()) {
+            return Err(PyValueError::new_err(format!(
+                "SocketOptions(linger={}): above 0 it makes close() wait, which a server's threads never do; \
                  leave it at None, or give 0 to reset connections at their end",
-            ));
+                linger.as_secs()
+            )));
         }
         if transport == Some(Transport::Udp) && socket_options.reuse_port {
             return Err(PyValueError::new_err(

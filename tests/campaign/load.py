@@ -22,15 +22,15 @@ PATIENCE = 60.0
 RESET = struct.pack("ii", 1, 0)
 # Not in every Python's socket module: the port is chosen by connect, and so may be shared.
 IP_BIND_ADDRESS_NO_PORT = 24
-# The payload of a TCP segment on an Ethernet. Loopback's have up to 64 KiB, more than a small buffer
-# takes: each is then cut where the buffer ends, and waits for an acknowledgement that is delayed.
+# The payload of a TCP segment on an Ethernet. Loopback's have up to 64 KiB, more than a small
+# buffer takes: each then waits for an acknowledgement that the kernel delays.
 ETHERNET = 1_448
 
 _source = 0
 
 
 def dial(address: Any, segment: int | None = None) -> socket.socket:
-    """A connected socket, from the next of our many addresses; `segment` is its largest, in bytes."""
+    """A connected socket, from the next of our many addresses; `segment` bytes is its largest."""
     global _source
     _source = _source % 240 + 1
     peer = socket.socket()

@@ -9,6 +9,7 @@ import itertools
 import select
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,7 @@ def run(size: Size) -> Iterator[Figure]:
             served.stop()
             yield from _only_misses(served)
     yield from _without_end(size, both)
+    yield from _while_asked(size)
     for call in size.of(
         brief=("recvfrom",), short=("recvfrom", "sendto"), long=("recvfrom", "sendto")
     ):
@@ -158,6 +160,49 @@ def _without_end(size: Size, both: tuple[int | None, ...]) -> Iterator[Figure]:
             yield equal(f"{what}: those who come behind it", late_too, 1)
             served.stop()
             yield from _only_misses(served)
+
+
+def asked_for() -> "Server":
+    from rsock import Accept, Server
+
+    return Server(service=Accept())
+
+
+def ask(server: "Server", seconds: float) -> dict[str, float]:
+    """Call `accept` beside another thread: how often that came on, and how often accept4 failed."""
+    over = threading.Event()
+    turns = itertools.count()
+
+    def turn() -> None:
+        while not over.wait(0.01):
+            next(turns)
+
+    beside = threading.Thread(target=turn)
+    beside.start()
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        server.accept(seconds)
+    took = time.monotonic() - began
+    over.set()
+    beside.join()
+    return {"turns": next(turns), "failed": accept_errors(server), "seconds": took}
+
+
+def _while_asked(size: Size) -> Iterator[Figure]:
+    """The same where the program itself accepts: nothing of it may stand still meanwhile."""
+    seconds = size.of(brief=0.5, short=2.0, long=10.0)
+    with Served(asked_for) as served, load.dial(served.address):
+        with injecting(served.pid, "accept4", "ECONNABORTED", "1+"):
+            found = served.call_with_server(ask, seconds)
+        what = "accept4 ECONNABORTED without end, Accept()"
+        most = 64 * (round(seconds / 0.1) + 2)
+        yield at_most(f"{what}: tried, in {seconds:g} s", found["failed"], most, measured=False)
+        late = 1000 * (found["seconds"] - seconds)
+        yield at_most(f"{what}: the time-out's delay, ms", late, 100.0)
+        lost = 1 - found["turns"] / (seconds / 0.01)
+        yield at_most(f"{what}: turns lost by another thread, share", lost, 0.5)
+        served.stop()
+        yield from _only_misses(served)
 
 
 def _of(workers: int | None) -> str:
