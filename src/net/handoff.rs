@@ -556,9 +556,12 @@ impl Handoff {
             // A place first, so that no connection is taken that could not be kept.
             let placed = shared.enter();
             if !placed && shared.limits.overflow == Overflow::Wait {
-                if !shared.has_room() {
+                // First, so that whoever clears the bell meanwhile sees whom it was for.
+                handoff.short_of_room.fetch_add(1, SeqCst);
+                if shared.has_room() {
+                    handoff.short_of_room.fetch_sub(1, SeqCst);
+                } else {
                     let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
-                    handoff.short_of_room.fetch_add(1, SeqCst);
                     let result = waiter.wait(&mut fds, deadline);
                     handoff.short_of_room.fetch_sub(1, SeqCst);
                     room.clear();

@@ -38,6 +38,13 @@ def held(pid: int | str = "self") -> Held:
     return Held(len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir())))
 
 
+def back_to(before: Held, pid: int | str = "self") -> bool:
+    """Whether it holds what it did, after a moment: a thread that was joined may be seen still."""
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: held(pid) == before, GIVEN_BACK)
+    return held(pid) == before
+
+
 def resident_bytes(pid: int | str = "self") -> int:
     """The memory a process has in use. (Not from statm, which is only roughly right.)"""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -171,8 +178,7 @@ class Served(Child):
 
     def left(self) -> list[int]:
         """Descriptors and threads that are not back to where they were, after a moment."""
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: held(self.pid) == self.before, GIVEN_BACK)
+        back_to(self.before, self.pid)
         now = held(self.pid)
         return [now.fds - self.before.fds, now.threads - self.before.threads]
 

@@ -250,8 +250,9 @@ impl Stream {
     /// From the thread that ends the server: has its reads see the end, where it has been heard from
     /// or need not be any more; whether they now do.
     pub(crate) fn hush(&self, heard_only: bool) -> bool {
-        let socket = self.socket.lock().clone();
-        let Some(socket) = socket else { return false };
+        // Under the lock: a close that found the socket in use would not linger.
+        let slot = self.socket.lock();
+        let Some(socket) = slot.as_ref() else { return false };
         // Also what was read by other means than our methods; a Unix socket does not tell.
         let heard = || match sys::tcp_info(socket.as_fd()) {
             Ok((info, _)) => info.bytes_received > 0,
@@ -260,7 +261,7 @@ impl Stream {
                     || self.record.get().is_some_and(|record| record.has_received())
             }
         };
-        !self.has_seen(seen::HUSHED) && (!heard_only || heard()) && self.hush_socket(&socket)
+        !self.has_seen(seen::HUSHED) && (!heard_only || heard()) && self.hush_socket(socket)
     }
 
     /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.

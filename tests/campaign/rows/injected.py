@@ -18,7 +18,7 @@ from support import read_exactly, says_back
 
 from campaign import load
 from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served
+from campaign.process import Child, Served, back_to, held
 from campaign.row import Row, Size
 from campaign.rows.idle import cpu_seconds
 
@@ -62,7 +62,6 @@ def accept_errors(server: "Server") -> int:
 
 def start(times: int) -> dict[str, int]:
     """Start servers; each echoes, or raised an OSError and left nothing behind."""
-    from campaign.process import held
     from rsock import Server
 
     before, good, raised, leaks = held(), 0, 0, 0
@@ -72,7 +71,7 @@ def start(times: int) -> dict[str, int]:
                 good += echoes(server.address, 1)
         except OSError:
             raised += 1
-        leaks += held() != before
+        leaks += not back_to(before)
     return {"good": good, "raised": raised, "leaks": leaks}
 
 
