@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 import warnings
@@ -435,6 +436,19 @@ def test_connections_handed_out_are_closed_at_once_where_nobody_uses_them(server
             assert caught.value.errno == errno.EBADF
             conn.close()
     assert {record.closed_by for record in server.ledger.closed} == {"stop"}
+
+
+def test_what_its_owner_would_wait_for_in_a_close_holds_up_no_stop(server: Server) -> None:
+    with dial_narrow(server.address) as peer:
+        conn, _ = server.accept(SOON)
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(LONG)))
+        conn.setblocking(False)
+        data = payload(8 << 20)
+        sent = conn.send(data)
+        report = server.stop(LONG)
+        assert report.seconds < LATE
+        # The kernel delivers it all the same.
+        assert read_to_end(peer) == data[:sent]
 
 
 def test_one_with_something_unread_is_reset(server: Server) -> None:

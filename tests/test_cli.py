@@ -765,3 +765,32 @@ def test_the_demo_checks_what_it_shows() -> None:
     assert "20 connections open at once, 80 messages, every byte compared" in out
     assert "20 = 0 open + 20 closed" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+# --- what nobody would type ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "says"),
+    [
+        (f"Greeting({'-' * 20_000}1)", "too complicated"),
+        (f"Greeting({'1+' * 20_000}1)", "too complicated"),
+        ("Echo()()", "something else"),
+        ('Greeting("a")("b")', "something else"),
+    ],
+    ids=["a minus too many", "a plus too many", "called twice", "called with two"],
+)
+def test_a_call_that_is_none_is_refused_in_a_line(service: str, says: str) -> None:
+    code, out, errors = run("serve", service)
+    assert (code, out) == (2, "")
+    assert says in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "2", "3"])
+def test_a_terminal_of_no_width_is_explained_to_all_the_same(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "Echo" in _services.explained()
+    assert "--limit-idle" in _fields.explanation(Limits)

@@ -759,3 +759,18 @@ def test_a_client_over_ipv6_has_the_addresses_of_socket() -> None:
                 peer.sendall(b"six")
                 assert read_exactly(stream, 3) == b"six"
                 assert client.five_tuple.remote_host == "::1"
+
+
+def test_who_connects_to_every_address_is_told_which_it_reached(echo: Server) -> None:
+    with Client("0.0.0.0", echo.port, timeout=10.0) as client:
+        assert says_back(client)
+        assert client.record is not None
+        assert client.record.remote.address == client.getpeername() == echo.address
+
+
+def test_a_time_out_is_that_of_the_descriptor_again_after_a_doubles(echo: Server) -> None:
+    with echo.client(timeout=10.0) as client:
+        with client.to_socket() as double:
+            double.settimeout(10.0)
+        client.settimeout(10.0)
+        assert os.get_blocking(client.fileno())

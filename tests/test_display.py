@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from support import LOOPBACK, Background, dial, payload, says_back, send_until_stuck, wait_until
@@ -217,6 +219,28 @@ def test_what_others_chose_is_escaped() -> None:
             checked(thing)
         assert SCRIPT in checked(server).text
         assert SCRIPT in repr(server)
+
+
+def test_a_name_that_a_peer_chose_stays_on_one_line(directory: Path) -> None:
+    name = b"\0\x1b[2J\n\xff" + os.urandom(4).hex().encode()
+    with Server(path=str(directory / "\udcff\x1b\n")) as server:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(10)
+            peer.bind(name)
+            peer.connect(os.fsencode(server.path or ""))
+            assert says_back(peer)
+            (record,) = server.ledger.open
+            things = (server, server.ledger, record)
+            for thing in things:
+                checked(thing)
+            texts = [repr(server), repr(record), str(record.remote), html_of(server)]
+            for text in texts:
+                assert "\x1b" not in text
+                assert text.encode()
+            assert "\n" not in repr(server) + repr(record) + str(record.remote)
+            with pytest.raises(OSError, match=r"connect @.x1b\[2J.n") as caught:
+                Client(path=name[:-1])
+            assert "\x1b" not in str(caught.value)
 
 
 def test_a_host_that_was_asked_for_is_escaped() -> None:

@@ -781,6 +781,24 @@ def test_nothing_is_sent_by_a_stream_that_does_not_wait(pair: Pair, digits: Path
 
 
 @pytest.mark.parametrize("role", OURS)
+def test_what_a_file_of_pythons_has_sent_is_on_the_exception(role: str) -> None:
+    with connected(role) as (stream, peer):
+        stream.settimeout(0.2)
+        file = io.BytesIO(payload(32 << 20))
+        with pytest.raises(TimeoutError) as caught:
+            stream.sendfile(file)
+        reading = Background(read_to_end, peer)
+        stream.shutdown(socket.SHUT_WR)
+        arrived = len(reading.result())
+        assert caught.value.sent == file.tell() == arrived  # type: ignore[attr-defined]
+
+
+def test_datagrams_are_no_place_for_a_file() -> None:
+    with Client(transport="udp") as client, pytest.raises(ValueError, match="SOCK_STREAM"):
+        client.sendfile(io.BytesIO(b"data"))
+
+
+@pytest.mark.parametrize("role", OURS)
 def test_a_closed_stream_sends_no_file(role: str, digits: Path) -> None:
     # A plain socket says ValueError here: it asks select() first.
     with connected(role) as (stream, _), digits.open("rb") as file:

@@ -170,7 +170,7 @@ def test_a_foreign_client_of_datagrams_is_answered(client: str, name: str) -> No
             heard = process.stdout.read(size)
             process.kill()
             process.communicate()
-        totals = server.ledger.totals
+    totals = server.ledger.totals
     assert re.fullmatch(expected, heard)
     assert (totals.messages_in, totals.messages_out) == (1, 1)
 

@@ -13,6 +13,7 @@ from support import (
     arrived,
     dial,
     dial_narrow,
+    output_of,
     payload,
     read_to_end,
     reset,
@@ -158,3 +159,26 @@ def test_the_write_buffer_bounds_what_is_held_for_one_who_does_not_read() -> Non
             assert 0 < record.bytes_in - record.bytes_out <= (8 << 10) + (64 << 10)
             reset(peer)
         server.ledger.wait(open=0)
+
+
+def test_a_large_write_buffer_takes_no_more_memory_than_it_holds() -> None:
+    code = """
+import resource
+from rsock import LineEcho, Limits, Server
+limit = 1 << 30
+resource.setrlimit(resource.RLIMIT_AS, (2 * limit, resource.RLIM_INFINITY))
+with Server(service=LineEcho(), limits=Limits(write_buffer=limit), drain=0) as server:
+    clients = [server.client(timeout=5) for _ in range(5)]
+    for client in clients:
+        client.settimeout(0)
+        # More than the kernel holds of the answers.
+        for _ in range(16 << 10):
+            try:
+                client.send(b"x" * 1023 + b"\\n")
+            except BlockingIOError:
+                break
+    with server.client(timeout=5) as other:
+        other.sendall(b"still here\\n")
+        print(other.recv_line())
+"""
+    assert output_of(code) == "b'still here\\n'\n"

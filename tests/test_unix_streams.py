@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,42 @@ def test_descriptors_are_passed_both_ways(path: str) -> None:
                 assert os.read(read, 1) == b"x"
         os.close(read)
         os.close(write)
+
+
+@pytest.mark.parametrize("size", [9, 1 << 20], ids=["short", "long"])
+def test_a_receive_of_all_ends_behind_descriptors_and_loses_none(size: int) -> None:
+    room = socket.CMSG_SPACE(4)
+
+    def received(stream: Any, peer: socket.socket) -> list[tuple[bytes, int]]:
+        read, write = os.pipe()
+        socket.send_fds(peer, [b"abc"], [write])
+        peer.sendall(b"def")
+        socket.send_fds(peer, [b"ghi"], [write])
+        peer.shutdown(socket.SHUT_WR)
+        os.close(write)
+        got = []
+        for _ in range(3):
+            data, control, _, _ = stream.recvmsg(size, room, socket.MSG_WAITALL)
+            passed = [int.from_bytes(each, sys.byteorder) for _, _, each in control]
+            got.append((data, len(passed)))
+            for number in passed:
+                os.close(number)
+        # The end: nobody has the other one any more.
+        assert os.read(read, 1) == b""
+        os.close(read)
+        return got
+
+    plain, other = socket.socketpair()
+    with plain, other:
+        expected = received(plain, other)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(b"\0" + os.urandom(8).hex().encode())
+        listening.listen()
+        with Client(path=listening.getsockname(), timeout=LONG) as client:
+            peer, _ = listening.accept()
+            with peer:
+                assert received(client, peer) == expected
+    assert expected == [(b"abc", 1), (b"defghi", 1), (b"", 0)]
 
 
 @pytest.mark.parametrize("limit", [None, 4096], ids=["default", "small"])
@@ -390,6 +427,16 @@ def test_a_connect_waits_for_room_in_the_queue(full: socket.socket, path: str) -
         with conn:
             client.sendall(b"x")
             assert conn.recv(1) == b"x"
+
+
+def test_no_time_out_is_so_short_that_it_is_none(full: socket.socket, path: str) -> None:
+    def connect() -> None:
+        for tenths in range(2000):
+            with Client(transport="unix", timeout=(1 + tenths % 100) * 1e-7) as client:
+                with pytest.raises(TimeoutError):
+                    client.connect(path)
+
+    Background(connect).result(LONG)
 
 
 def test_a_connect_that_waits_ends_with_its_client(full: socket.socket, path: str) -> None:

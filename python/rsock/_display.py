@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._exceptions import StateError
-from ._types import Endpoint, TcpInfo
+from ._types import Endpoint, TcpInfo, printable
 
 if TYPE_CHECKING:
     from ._rsock import Ledger, Record
@@ -308,8 +308,8 @@ def _seconds(number: float) -> str:
 
 
 def _cell(text: str) -> str:
-    """`text` on one line and of bounded width, with nothing in it that a terminal would obey."""
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """`text` on one line and of bounded width."""
+    text = printable(text)
     return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from . import rfc147
-from ._types import Endpoint, TcpInfo
+from ._types import TcpInfo
 
 if TYPE_CHECKING:
     from ._rsock import Ledger, Record
@@ -94,11 +94,6 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def _name(endpoint: Endpoint) -> str:
-    """An endpoint as text that every file takes: a path may have bytes that are none."""
-    return str(endpoint).encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
 def to_dict(record: "Record") -> Row:
     # Asked before all else, so that a row that says how it ended has what was so at its end.
     closed_by = record.closed_by
@@ -108,10 +103,10 @@ def to_dict(record: "Record") -> Row:
         record.id,
         record.role,
         record.transport,
-        _name(local),
+        str(local),
         local.host,
         local.port,
-        _name(remote),
+        str(remote),
         remote.host,
         remote.port,
         None if who is None else who.pid,
@@ -129,7 +124,7 @@ def to_dict(record: "Record") -> Row:
         closed_by,
         record.limit,
         record.error,
-        None if far is None else _name(far.remote),
+        None if far is None else str(far.remote),
         None if far is None else far.bytes_in,
         None if far is None else far.bytes_out,
         None if pair is None else pair.receives.pack(),

@@ -6,6 +6,7 @@ stays the method of the compiled class: nothing here may stand between a caller 
 """
 
 import builtins
+import contextlib
 import io
 import os
 import socket
@@ -171,12 +172,13 @@ class StreamMethods(_Base):
 
         As `socket.socket.sendfile`, but that the file is read and sent in parts of 256 KiB: the
         system's sendfile() would heed neither the time-out nor Ctrl-C on a descriptor that is
-        blocking. The time-out holds for the call as a whole. The file is left at the end of what
-        was sent, also when the call ends early.
+        blocking. The time-out holds for the call as a whole; for each part of it where `file` is
+        no regular file of the system's. The file is left at the end of what was sent, also when the
+        call ends early; `.sent` of what ends it says how much that was.
 
         Blocks with the interpreter released. Raises ValueError for a text file, a count that is
-        not positive and a time-out of 0, OSError for an offset that the file cannot have, and as
-        `sendall`.
+        not positive, a time-out of 0 and a UDP client, OSError for an offset that the file cannot
+        have, and as `sendall`.
         """
         if "b" not in getattr(file, "mode", "b"):
             raise ValueError("file should be opened in binary mode")
@@ -185,6 +187,8 @@ class StreamMethods(_Base):
                 raise TypeError(f"count must be a positive integer (got {count!r})")
             if count <= 0:
                 raise ValueError(f"count must be a positive integer (got {count!r})")
+        if self.type != socket.SOCK_STREAM:
+            raise ValueError("only SOCK_STREAM type sockets are supported")
         if self.gettimeout() == 0:
             raise ValueError("non-blocking sockets are not supported")
         number = _regular(file)
@@ -215,6 +219,8 @@ class StreamMethods(_Base):
                     self.sendall(part)
                 except BaseException as error:
                     sent += getattr(error, "sent", 0)
+                    with contextlib.suppress(Exception):
+                        error.sent = sent  # type: ignore[attr-defined]
                     raise
                 sent += part.nbytes
             return sent

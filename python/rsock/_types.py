@@ -80,10 +80,22 @@ class Endpoint:
     def __str__(self) -> str:
         if isinstance(self.address, str):
             if self.address.startswith("\0"):
-                return self.address.replace("\0", "@")
-            return self.address or "(unnamed)"
+                return printable(self.address.replace("\0", "@"))
+            return printable(self.address) or "(unnamed)"
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with nothing that a terminal would obey: peers choose names, too."""
+
+    def shown(char: str) -> str:
+        if "\udc80" <= char <= "\udcff":
+            # Of a byte that is no text, as os.fsdecode has it.
+            return f"\\x{ord(char) - 0xDC00:02x}"
+        return char if char.isprintable() else repr(char)[1:-1]
+
+    return "".join(map(shown, text))
 
 
 class FiveTuple(NamedTuple):

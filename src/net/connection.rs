@@ -192,8 +192,8 @@ impl Tools {
     }
 
     fn take_buffer(&mut self) -> Box<Outbox> {
-        // At its full size from the start, for it never grows beyond.
-        let ring = || Outbox::Ring(VecDeque::with_capacity(self.high_water));
+        // At its full size from the start, for it never grows beyond; a very large one as it is used.
+        let ring = || Outbox::Ring(VecDeque::with_capacity(self.high_water.min(POOLED)));
         self.pool.pop().unwrap_or_else(|| Box::new(ring()))
     }
 
@@ -220,6 +220,8 @@ struct Watch {
     moved: Instant,
     /// Something is to be sent, as far as the timer knows.
     owing: bool,
+    /// The first byte has come, though it was not read yet.
+    spoken: bool,
 }
 
 /// What is due to a session apart from bytes.
@@ -359,6 +361,13 @@ impl Connection {
         }
     }
 
+    /// Has what is owed tried again, whatever the last event said.
+    fn retry(&mut self) {
+        for wire in self.wires_mut() {
+            wire.writable |= wire.outbox.is_some() && !wire.connecting;
+        }
+    }
+
     /// Whether nothing is unread, unsent or held back, so that a draining server may close it.
     pub(crate) fn is_quiet(&self) -> bool {
         !self.hold
@@ -471,7 +480,9 @@ impl Turn<'_> {
     /// spent. An error of the session is returned; all else is settled in the connection.
     pub(crate) fn serve(&mut self, session: &mut dyn Session, scratch: &mut [u8]) -> Heard<Served> {
         self.tools.budget = BATCH_BYTES;
+        let (mut overdue, mut looked) = (false, false);
         if let Some(due) = self.connection.due.take() {
+            overdue = due.engine_timer && self.take_expired(Key::Engine);
             self.tell_due(session, *due)?;
             if self.connection.gone.is_some() {
                 return Ok(Served::Gone);
@@ -487,6 +498,21 @@ impl Turn<'_> {
                 return Ok(Served::Gone);
             }
             if !acted || self.tools.budget == 0 {
+                if overdue && !looked {
+                    // This thread may be late, as after a SIGSTOP: what had come in time counts, though no
+                    // event has told of it yet.
+                    looked = true;
+                    self.connection.recheck();
+                    self.connection.retry();
+                    continue;
+                }
+                if std::mem::take(&mut overdue) {
+                    self.overdue();
+                    if self.connection.gone.is_some() {
+                        return Ok(Served::Gone);
+                    }
+                    continue;
+                }
                 self.watch();
                 // A spent budget may hide work that no event will announce again, as may what fell
                 // due during the turn.
@@ -499,9 +525,6 @@ impl Turn<'_> {
     fn tell_due(&mut self, session: &mut dyn Session, due: Due) -> Heard {
         if due.open {
             session.open(self)?;
-        }
-        if due.engine_timer && self.take_expired(Key::Engine) {
-            self.overdue();
         }
         if self.connection.lingering {
             // It has closed: there is nothing left for it to hear but the end. A server that stops waits
@@ -1060,7 +1083,8 @@ impl Turn<'_> {
             _ => {}
         }
         let now = Instant::now();
-        let fresh = || Watch { half_closed: None, progress: now, moved: now, owing: false };
+        let fresh =
+            || Watch { half_closed: None, progress: now, moved: now, owing: false, spoken: false };
         let watch = self.connection.watch.get_or_insert_with(|| Box::new(fresh()));
         let halves = half_closed && watch.half_closed.is_none();
         if halves {
@@ -1095,7 +1119,8 @@ impl Turn<'_> {
         let write = limits.write.filter(|_| connection.owes());
         let first_byte = limits
             .first_byte
-            .filter(|_| !connection.lingering && !connection.record.has_received());
+            .filter(|_| !connection.lingering && !connection.record.has_received())
+            .filter(|_| !watch.spoken);
         [
             half_closed,
             after(watch.progress, write, "write"),
@@ -1121,6 +1146,12 @@ impl Turn<'_> {
                 let by = self.connection.ending.unwrap_or(ClosedBy::Service);
                 self.connection.end(by, None, false);
             }
+            Some((at, "first_byte")) if at <= Instant::now() && self.has_spoken() => {
+                if let Some(watch) = &mut self.connection.watch {
+                    watch.spoken = true;
+                }
+                self.rearm();
+            }
             Some((at, name)) if at <= Instant::now() => {
                 // Who has nothing to lose hears an ordinary end.
                 let reset = !matches!(name, "idle" | "first_byte") || self.connection.owes();
@@ -1131,6 +1162,12 @@ impl Turn<'_> {
             Some(_) => self.rearm(),
             None => self.connection.watch = None,
         }
+    }
+
+    /// Whether the peer's first bytes wait for a session that does not take input yet, as one that
+    /// still connects to its target.
+    fn has_spoken(&self) -> bool {
+        self.connection.near.paused && sys::unread(self.connection.near.socket.as_fd()) > 0
     }
 
     /// Forgets a timer that has run out; false where it is not set, or set for later.
@@ -1187,6 +1224,11 @@ impl Io for Turn<'_> {
         let full = match &mut *outbox {
             Outbox::Ring(ring) => {
                 let kept = (data.len() - taken).min(self.tools.high_water - ring.len());
+                if ring.try_reserve(kept).is_err() {
+                    let error = io::Error::from_raw_os_error(libc::ENOMEM);
+                    self.broken(leg, "keep", &error);
+                    return 0;
+                }
                 ring.extend(&data[taken..taken + kept]);
                 taken += kept;
                 ring.len() == self.tools.high_water

@@ -82,6 +82,7 @@ impl Farewell {
 impl Drop for Farewell {
     fn drop(&mut self) {
         let Some(leaving) = self.leaving.take() else { return };
+        leaving.socket.never_wait();
         if let Some(Leaving { socket, record, .. }) = send(&self.shared, leaving) {
             let stop = &self.shared.stop;
             let forced = stop.has_begun() && stop.deadline() <= Instant::now();

@@ -64,6 +64,14 @@ impl Socket {
         sys::replace(own.as_fd(), other.as_fd())
     }
 
+    /// A close will not wait for what is unsent, whatever SO_LINGER its owner has set: the kernel delivers it
+    /// all the same.
+    pub(crate) fn never_wait(&self) {
+        if self.options().linger().is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero())) {
+            let _ = self.options().set_linger(None);
+        }
+    }
+
     /// Ends the connection with RST while others may hold its number or a double of it.
     pub(crate) fn reset(&self) {
         let _ = self.options().set_linger(Some(Duration::ZERO));

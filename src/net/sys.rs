@@ -441,6 +441,12 @@ pub(crate) fn destination(control: &[u8]) -> Option<(IpAddr, IpAddr)> {
     found
 }
 
+/// Whether control messages bring descriptors, unix(7).
+pub(crate) fn has_descriptors(control: &[u8]) -> bool {
+    let rights = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    control_messages(control).any(|(level, kind, _)| (level, kind) == rights)
+}
+
 /// The control message that has a datagram leave from the address `own`, by whatever interface the route
 /// takes; `v6` is the family of the socket, which may send to IPv4 all the same.
 pub(crate) fn leave_from(own: IpAddr, v6: bool) -> Vec<u8> {

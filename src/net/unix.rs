@@ -2,7 +2,7 @@
 //! other end. Must never touch the file system; that is `socket_file`.
 
 use std::ffi::OsStr;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -104,11 +104,20 @@ impl UnixName {
 /// A path as it is; an abstract name with `@` in place of its NUL, as ss(8) and /proc/net/unix show it.
 impl fmt::Display for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.bytes() {
-            [] => f.write_str("(unnamed)"),
-            [0, name @ ..] => write!(f, "@{}", String::from_utf8_lossy(name).replace('\0', "@")),
-            path => f.write_str(&String::from_utf8_lossy(path)),
+        let text = match self.bytes() {
+            [] => return f.write_str("(unnamed)"),
+            [0, name @ ..] => format!("@{}", String::from_utf8_lossy(name).replace('\0', "@")),
+            path => String::from_utf8_lossy(path).into_owned(),
+        };
+        // On one line, with nothing that a terminal would obey: a peer chooses its name.
+        for char in text.chars() {
+            match char {
+                '\n' | '\r' | '\t' => write!(f, "{}", char.escape_default())?,
+                _ if char.is_control() => write!(f, "\\x{:02x}", u32::from(char))?,
+                _ => f.write_char(char)?,
+            }
         }
+        Ok(())
     }
 }
 

@@ -121,8 +121,11 @@ impl Stream {
             return args::address(address).map(Some);
         }
         let target = args::destination(address)?;
-        let connected = self.inner.peer_address().is_ok();
-        let errno = if connected { libc::EISCONN } else { libc::EOPNOTSUPP };
+        let errno = match self.inner.peer_address() {
+            Ok(_) => libc::EISCONN,
+            Err(_) if self.inner.is_closed() => libc::EBADF,
+            Err(_) => libc::EOPNOTSUPP,
+        };
         Err(self.raised(py, Error::errno(step, target, errno)))
     }
 

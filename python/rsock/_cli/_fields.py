@@ -17,11 +17,16 @@ from typing import Any, Final, Literal
 
 from .._types import Limits, SocketOptions
 
-__all__ = ["add", "explanation", "given", "prefix"]
+__all__ = ["add", "explanation", "given", "prefix", "screen_width"]
 
 _PREFIXES: Final[dict[type, str]] = {Limits: "limit", SocketOptions: "socket"}
 _SWITCH: Final = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 _NONE: Final = "none"
+
+
+def screen_width() -> int:
+    """How wide an explanation is: as the terminal, within what can be read."""
+    return max(20, min(shutil.get_terminal_size().columns, 100) - 2)
 
 
 def prefix(kind: type[Limits] | type[SocketOptions]) -> str:
@@ -53,7 +58,7 @@ def explanation(kind: type[Limits] | type[SocketOptions]) -> str:
     """What each of the options means and what it is by default, for a screen."""
     hints = typing.get_type_hints(kind)
     defaults = {each.name: each.default for each in fields(kind)}
-    width = min(shutil.get_terminal_size().columns, 100) - 2
+    width = screen_width()
     lines = []
     for name, text in _documented(kind).items():
         default = _spelled(defaults[name])

@@ -11,7 +11,6 @@ import importlib
 import inspect
 import os
 import re
-import shutil
 import sys
 import textwrap
 import traceback
@@ -21,6 +20,7 @@ from typing import Any, Final
 import rsock
 
 from ._errors import Failure, UsageError
+from ._fields import screen_width
 
 __all__ = ["explained", "find", "known"]
 
@@ -48,7 +48,7 @@ def known() -> dict[str, type[rsock.Service]]:
 
 def explained() -> str:
     """The same as they are written, `Echo` or `Greeting(message)`, each with what it does."""
-    width = min(shutil.get_terminal_size().columns, 100) - 2
+    width = screen_width()
     lines = []
     for name, kind in known().items():
         lines.append(f"  {name}{_signature(kind)}")
@@ -81,11 +81,18 @@ def find(text: str) -> Any:
     if call["arguments"] is None:
         return _made(kind, [], {})
     try:
-        parsed = ast.parse(f"service{call['arguments']}", mode="eval").body
+        return _called(kind, _parsed(text, f"service{call['arguments']}"))
+    except (MemoryError, RecursionError):
+        # Of a parser, or a reader of what it has parsed, that has enough of it.
+        raise UsageError(f"service {text[:60]!r}…: too complicated") from None
+
+
+def _parsed(text: str, call: str) -> ast.expr:
+    try:
+        return ast.parse(call, mode="eval").body
     except (SyntaxError, ValueError) as error:
         problem = error.msg if isinstance(error, SyntaxError) else error
         raise UsageError(f"service {text!r}: {problem}") from None
-    return _called(kind, parsed)
 
 
 # Services in Rust.
@@ -107,7 +114,7 @@ def _kind(name: str) -> type[rsock.Service]:
 
 
 def _called(kind: type[rsock.Service], node: ast.expr) -> rsock.Service:
-    if not isinstance(node, ast.Call):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         raise UsageError(f"{kind.__name__}: its arguments are followed by something else")
     values = [_value(each) for each in node.args]
     named = {each.arg: _value(each.value) for each in node.keywords if each.arg is not None}

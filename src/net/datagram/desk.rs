@@ -411,6 +411,8 @@ impl Filler {
                 // One that was taken just before the store has rung for nobody.
                 if shared.handoff.queued() >= QUEUE {
                     self.port.wait_for_bell(self.desk.idle_at());
+                } else {
+                    self.desk.full.store(false, SeqCst);
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
                 && !may_block

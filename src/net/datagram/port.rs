@@ -82,7 +82,12 @@ impl Port {
     pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut fds = [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.as_fd())];
         // An interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
-        sys::poll(&mut fds, deadline).is_ok() && fds[1].failed()
+        let polled = sys::poll(&mut fds, deadline).is_ok();
+        if polled && fds[0].ready() && !self.has_ended() {
+            // Rung for room, which nobody waits for here.
+            self.bell.clear();
+        }
+        polled && fds[1].failed()
     }
 
     /// Waits for the bell or the deadline alone.

@@ -2,9 +2,10 @@
 //! Must never leave half a handshake behind, nor ask a resolver on the caller's thread.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use socket2::Domain;
@@ -181,7 +182,9 @@ impl Stream {
             if until.is_some_and(|until| until <= now) {
                 break Err(Error::TimedOut { step, target: address.to_string() });
             }
-            let part = until.map_or(PART, |until| PART.min(until - now));
+            // In whole microseconds, of which none would be for ever.
+            let part =
+                until.map_or(PART, |until| PART.min(until - now)).max(Duration::from_millis(1));
             let mut connected = Err(io::Error::from_raw_os_error(libc::EAGAIN));
             // SO_SNDTIMEO is what bounds a connect(2) that waits.
             options.set_write_timeout(Some(part)).map_err(|error| failed(&error))?;
@@ -224,7 +227,14 @@ impl Stream {
         if self.timeout() == Some(Duration::ZERO) {
             fresh.options().set_nonblocking(true)?;
         }
-        fresh.replace(socket)
+        let old = socket.options().try_clone();
+        fresh.replace(socket)?;
+        self.renewals.fetch_add(1, SeqCst);
+        if let Ok(old) = old {
+            // Whoever waits in it is woken, and tries the new one; and a handshake under way is over.
+            let _ = old.shutdown(Shutdown::Both);
+        }
+        Ok(())
     }
 
     /// Opens the account of a client, once it is connected: of one that did not wait for it, when
@@ -242,6 +252,13 @@ impl Stream {
             _ => return,
         };
         *pending = None;
+        // Whoever connects to every address reaches one.
+        let peer = match peer.as_ip() {
+            Some(asked) if asked.ip().is_unspecified() => {
+                self.peer_address().map_or(peer, Address::canonical)
+            }
+            _ => peer,
+        };
         *self.peer.lock() = Some(peer.clone());
         if self.record.get().is_some() {
             return;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::Domain;
 
 use super::transfer::Interest;
-use super::{Stream, seen};
+use super::{Deadline, Stream, seen};
 use crate::net::endpoint::{Address, Target, Transport, display};
 use crate::net::error::{Error, Result};
 use crate::net::resolve;
@@ -68,7 +68,9 @@ impl Stream {
         target: &Target,
         waiter: &mut dyn Waiter,
     ) -> Result<SocketAddr> {
-        let found = resolve::addresses(target, false, self.deadline(0).at(), waiter)?;
+        // Looking up a name waits even where nothing else does, as in any `sendto`.
+        let timeout = self.timeout().filter(|timeout| !timeout.is_zero());
+        let found = resolve::addresses(target, false, Deadline::new(timeout).at(), waiter)?;
         let found: Vec<_> = found.iter().filter_map(Address::as_ip).collect();
         if found.is_empty() {
             return Err(Error::errno(step, target, libc::EAFNOSUPPORT));

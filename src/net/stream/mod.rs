@@ -17,7 +17,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering::Relaxed, Ordering::SeqCst,
+    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
 };
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -95,6 +95,8 @@ pub struct Stream {
     /// Where a `connect` leads that was not waited for, until it is known to have got there.
     pending: Mutex<Option<Address>>,
     spin: Spin,
+    /// How often another socket was put under its number.
+    renewals: AtomicU32,
     /// Kept for after the close, as `socket` does.
     family: AtomicI32,
     origin: Origin,
@@ -172,6 +174,7 @@ impl Stream {
             peer: Mutex::new(None),
             pending: Mutex::new(None),
             spin: Spin::new(spin),
+            renewals: AtomicU32::new(0),
             family: AtomicI32::new(domain.into()),
             origin: Origin::here(),
             seen: AtomicU8::new(0),
@@ -204,6 +207,7 @@ impl Stream {
             peer: Mutex::new(Some(remote)),
             pending: Mutex::new(None),
             spin: Spin::new(Duration::ZERO),
+            renewals: AtomicU32::new(0),
             family: AtomicI32::new(family.into()),
             origin,
             seen: AtomicU8::new(0),
@@ -301,7 +305,8 @@ impl Stream {
             timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
         let socket = self.hold("settimeout")?;
         let was = self.timeout.swap(nanos, Relaxed);
-        if (was == 0) != (nanos == 0) {
+        // A double has the same flag, and sets it for a time-out of its own.
+        if (was == 0) != (nanos == 0) || self.has_seen(seen::DOUBLED) {
             socket
                 .options()
                 .set_nonblocking(nanos == 0)

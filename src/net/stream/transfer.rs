@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -26,6 +27,8 @@ const FIRST_RESERVE: usize = 64 * 1024;
 /// How much of a file is read at a time.
 const FILE_PART: usize = 256 * 1024;
 
+/// How often a call tries that cannot wait for its socket, whose error queue nobody reads.
+const ERRORS_WAIT: Duration = Duration::from_millis(10);
 /// The end of the longest file there can be.
 const LAST_BYTE: u64 = i64::MAX as u64;
 
@@ -58,10 +61,36 @@ pub struct Message {
     pub from: Option<SocketAddr>,
 }
 
+impl Message {
+    /// Behind bytes with descriptors a receive of all ends, as it does in the kernel: what comes next has
+    /// its own. So it does where there was no room for them.
+    fn ends_receive(&self, control: &[u8], unix: bool) -> bool {
+        let cut = self.flags & libc::MSG_CTRUNC != 0;
+        unix && (cut || sys::has_descriptors(&control[..self.control]))
+    }
+}
+
+/// What a call of the system gave, as far as it may stand for the end of a socket that was replaced.
+pub(super) trait Given: Send {
+    fn is_nothing(&self) -> bool;
+}
+
+impl Given for usize {
+    fn is_nothing(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Given for Message {
+    fn is_nothing(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
 impl Stream {
     /// Tries, and waits where there is nothing to be had. The operation is given MSG_DONTWAIT, or 0
     /// where it may wait itself.
-    pub(super) fn attempt<T: Send>(
+    pub(super) fn attempt<T: Given>(
         &self,
         step: &'static str,
         interest: Interest,
@@ -71,17 +100,26 @@ impl Stream {
     ) -> Result<T> {
         let socket = self.hold(step)?;
         let fd = socket.as_fd();
-        let mut with = |flag| match operation(fd, flag) {
-            Ok(done) => Some(Ok(done)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => None,
-                // Not the end of the call: PEP 475. The waiter looks for signals.
-                io::ErrorKind::Interrupted => None,
-                _ => {
-                    self.saw_error(&error);
-                    Some(Err(Error::os(step, self.peer_text(), &error)))
-                }
-            },
+        let mut with = |flag| {
+            let before = self.renewals.load(SeqCst);
+            let result = operation(fd, flag);
+            let is_nothing = result.as_ref().map_or(true, Given::is_nothing);
+            if is_nothing && self.renewals.load(SeqCst) != before {
+                // The end of the socket that was under this number; the one that is there now goes on.
+                return None;
+            }
+            match result {
+                Ok(done) => Some(Ok(done)),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => None,
+                    // Not the end of the call: PEP 475. The waiter looks for signals.
+                    io::ErrorKind::Interrupted => None,
+                    _ => {
+                        self.saw_error(&error);
+                        Some(Err(Error::os(step, self.peer_text(), &error)))
+                    }
+                },
+            }
         };
         // MSG_DONTWAIT would not heed SO_RCVLOWAT; poll(2) does.
         let polled = interest == Interest::Readable
@@ -136,6 +174,11 @@ impl Stream {
             } else if until.is_some_and(|at| at <= Instant::now()) {
                 // What the poll found was nothing to be had, and it would find it again.
                 self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+            } else if poll[0].failed() {
+                // The error queue has something, of which this call does not tell and every poll does.
+                let soon = Instant::now() + ERRORS_WAIT;
+                waiter.wait(&mut [], Some(until.map_or(soon, |until| until.min(soon))))?;
+                result = with(libc::MSG_DONTWAIT);
             }
         }
         // A close from another thread has shut the socket down to wake this one.
@@ -212,7 +255,12 @@ impl Stream {
             taken.truncate(start + part.as_ref().map_or(0, |part| part.bytes));
             match part.and_then(|part| waiter.breathe().map(|()| part)) {
                 Ok(part) if part.bytes == 0 => break,
-                Ok(part) => message = part,
+                Ok(part) => {
+                    message = part;
+                    if part.ends_receive(control, self.is_unix()) {
+                        break;
+                    }
+                }
                 Err(error) => return Err(error.after(taken)),
             }
         }
@@ -397,8 +445,12 @@ impl Stream {
             taken += part.as_ref().map_or(0, |part| part.bytes);
             match part.and_then(|part| waiter.breathe().map(|()| part)) {
                 Ok(part) if part.bytes == 0 => break,
-                // Control messages belong to the last bytes, as in a call that the kernel holds up.
-                Ok(part) => message = part,
+                Ok(part) => {
+                    message = part;
+                    if part.ends_receive(control, self.is_unix()) {
+                        break;
+                    }
+                }
                 Err(error) => {
                     let mut partial =
                         buffers.iter().map(|buffer| &**buffer).collect::<Vec<_>>().concat();

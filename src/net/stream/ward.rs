@@ -293,7 +293,10 @@ impl Stream {
         let quiet = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !quiet);
         match (quiet, self.has_seen(seen::DOUBLED)) {
-            (true, false) => drop(socket),
+            (true, false) => {
+                socket.never_wait();
+                drop(socket);
+            }
             (true, true) => {
                 let _ = socket.shutdown(Shutdown::Both);
             }
