@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -138,11 +139,11 @@ def test_a_server_that_takes_a_clients_place_elsewhere_is_found_out() -> None:
             address = client.getsockname()
         script.tell(str(address[1]))
         assert int(script.line()) == address[1]
-        for _ in range(1100):
+        end = time.monotonic() + SOON
+        while not suspects(server):
+            # As many as it takes: where the server is slow, the kernel throws some away.
             forge(address, server.address, b"answer me")
-            if suspects(server):
-                break
-        wait_until(lambda: suspects(server) > 0)
+            assert time.monotonic() < end, "it is not found out"
         assert server.ledger.totals.closed_by["service"] == 1
         script.tell()
         sent, _ = map(int, script.line().split())
