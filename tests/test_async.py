@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from support import LATE, SOON, Arrivals, dial, payload, says_back, send_until_stuck
@@ -71,6 +73,16 @@ def test_a_body_that_raises_stops_without_draining() -> None:
     assert report.seconds < LATE
 
 
+async def cancelled_when(server: Server, state: str, body: Coroutine[Any, Any, None]) -> None:
+    """Runs `body` until the server is in this state, and cancels it there."""
+    task = asyncio.create_task(body)
+    while server.state != state:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_a_cancelled_body_stops_the_server() -> None:
     server = Server()
 
@@ -78,15 +90,7 @@ def test_a_cancelled_body_stops_the_server() -> None:
         async with server:
             await asyncio.sleep(60)
 
-    async def main() -> None:
-        task = asyncio.create_task(body())
-        while server.state != "serving":
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    asyncio.run(cancelled_when(server, "serving", body()))
     assert server.state == "stopped"
 
 
@@ -105,15 +109,7 @@ def test_a_drain_that_is_cancelled_ends_at_once() -> None:
             with dial(server.address):
                 await asyncio.to_thread(at.until)
 
-    async def main() -> None:
-        task = asyncio.create_task(body())
-        while server.state != "draining":
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    asyncio.run(cancelled_when(server, "draining", body()))
     report = server.stop()
     over.set()
     assert report.seconds < LATE

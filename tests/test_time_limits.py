@@ -245,13 +245,19 @@ def test_one_host_has_its_share_and_no_more(service: Any) -> None:
             server.ledger.wait(open=1, closed=2, timeout=LONG)
             # The place is free when the socket is closed, which is after the books.
             with contextlib.ExitStack() as stack:
+                tries = 0
 
                 def another_is_let_in() -> bool:
+                    nonlocal tries
+                    tries += 1
                     with contextlib.suppress(ConnectionResetError):
                         stack.enter_context(dial((LOOPBACK, port)))
                     return server.ledger.totals.accepted == 4
 
                 wait_until(another_is_let_in)
+                # The third one, and all of these but the one that was let in.
+                wait_until(lambda: server.ledger.totals.refused == 1 + tries - 1)
+                assert server.ledger.totals.accepted == 4
         server.stop()
         if isinstance(service, Accept):
             accepting.join(SOON)

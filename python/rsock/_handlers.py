@@ -190,16 +190,13 @@ class Handlers:
         if self._missing:
             return
         self._missing = True
-        try:
-            logger.warning(
-                "%r: no further handler thread can be started (%s); connections wait for the %d "
-                "there are, and ledger.totals.waited counts them",
-                server,
-                error,
-                len(self._threads),
-            )
-        except Exception:
-            _broken()
+        _warn(
+            "%r: no further handler thread can be started (%s); connections wait for the %d "
+            "there are, and ledger.totals.waited counts them",
+            server,
+            error,
+            len(self._threads),
+        )
 
     def ended(self, thread: threading.Thread) -> None:
         """Note that a thread serves no more."""
@@ -370,14 +367,9 @@ def _forget(server: "Server") -> None:
         handlers.ended(threading.current_thread())
 
 
-def _warn_of_waiting(server: "Server") -> None:
+def _warn(text: str, *args: object) -> None:
     try:
-        logger.warning(
-            "%r: connections wait, because all %d handler threads are busy; "
-            "Limits(handler_threads=…) allows more, and ledger.totals.waited counts them",
-            server,
-            server.limits.handler_threads,
-        )
+        logger.warning(text, *args)
     except Exception:
         # The log is broken: the connection is to be served all the same.
         _broken()
@@ -416,7 +408,12 @@ def _serve(
             # Those there are have to do; whoever takes the next connection tries again.
             handlers.warn_of_missing(server, error)
     if pool.should_warn():
-        _warn_of_waiting(server)
+        _warn(
+            "%r: connections wait, because all %d handler threads are busy; "
+            "Limits(handler_threads=…) allows more, and ledger.totals.waited counts them",
+            server,
+            server.limits.handler_threads,
+        )
     function = getattr(server.service, "function", None)
     # Whoever waits for a client in a handler keeps no server alive that nobody else holds.
     del server

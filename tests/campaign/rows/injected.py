@@ -135,11 +135,16 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal(f"{call} {error}: leaks", found["leaks"], 0)
 
 
-def _without_end(size: Size, both: tuple[int | None, ...]) -> Iterator[Figure]:
-    """An error that says it is of one connection, and comes for each: that needs rests."""
+def _endless(size: Size) -> tuple[float, int]:
+    """How long errors come without end, and how often accept4 may be tried meanwhile."""
     seconds = size.of(brief=0.5, short=2.0, long=10.0)
     # At most 64 accepts a turn and a turn every 100 ms, whatever the established do meanwhile.
-    most = 64 * (round(seconds / 0.1) + 2)
+    return seconds, 64 * (round(seconds / 0.1) + 2)
+
+
+def _without_end(size: Size, both: tuple[int | None, ...]) -> Iterator[Figure]:
+    """An error that says it is of one connection, and comes for each: that needs rests."""
+    seconds, most = _endless(size)
     for workers in both:
         with Served(server, workers) as served, load.dial(served.address) as peer:
             assert says_back(peer)
@@ -191,12 +196,11 @@ def ask(server: "Server", seconds: float) -> dict[str, float]:
 
 def _while_asked(size: Size) -> Iterator[Figure]:
     """The same where the program itself accepts: nothing of it may stand still meanwhile."""
-    seconds = size.of(brief=0.5, short=2.0, long=10.0)
+    seconds, most = _endless(size)
     with Served(asked_for) as served, load.dial(served.address):
         with injecting(served.pid, "accept4", "ECONNABORTED", "1+"):
             found = served.call_with_server(ask, seconds)
         what = "accept4 ECONNABORTED without end, Accept()"
-        most = 64 * (round(seconds / 0.1) + 2)
         yield at_most(f"{what}: tried, in {seconds:g} s", found["failed"], most, measured=False)
         late = 1000 * (found["seconds"] - seconds)
         yield at_most(f"{what}: the time-out's delay, ms", late, 100.0)
