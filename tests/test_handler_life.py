@@ -173,7 +173,8 @@ print(wrong, server.errors, report.forced, report.abandoned, report.cause)
 FORKED_CHILD = """
 server = Server(service=lines).start()
 with dial(server.address) as peer:
-    print(says_back(peer))
+    # Or the child has what is not written yet as well.
+    print(says_back(peer), flush=True)
     child = os.fork()
     if child == 0:
         tasks = len(os.listdir("/proc/self/task"))
