@@ -14,11 +14,11 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use super::buffer::Source;
 use super::error::exception;
 use super::written;
-use crate::net::endpoint::{Address, Target, Transport, host_text, port_named};
-use crate::net::limits::{Limits, Overflow};
-use crate::net::options::SocketOptions;
-use crate::net::trace::TraceLimits;
-use crate::net::unix::UnixName;
+use crate::net::address::endpoint::{Address, Target, Transport, host_text, port_named};
+use crate::net::address::unix_name::UnixName;
+use crate::net::control::limits::{Limits, Overflow};
+use crate::net::ledger::trace::TraceLimits;
+use crate::net::socket::options::SocketOptions;
 
 /// A value as a message shows it, cut where it is long.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {

@@ -18,10 +18,10 @@ use super::ledger::Record;
 use super::stream::Stream;
 use super::written;
 use crate::net;
-use crate::net::Origin;
-use crate::net::lock::Mutex;
-use crate::net::record::ClosedBy;
-use crate::net::server::Job;
+use crate::net::base::fork::Origin;
+use crate::net::base::lock::Mutex;
+use crate::net::ledger::record::ClosedBy;
+use crate::net::server::server::Job;
 
 /// The longest words of an exception that a record keeps.
 const MOST_WORDS: usize = 500;
@@ -29,7 +29,7 @@ const MOST_WORDS: usize = 500;
 /// An accepted stream on its way into a Connection.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Handed {
-    stream: Mutex<Option<Arc<net::stream::Stream>>>,
+    stream: Mutex<Option<Arc<net::stream::stream::Stream>>>,
     server: Py<PyAny>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Connection {
 /// Makes the Python object of an accepted stream; `server` is a weak reference to its server.
 pub(super) fn connection<'py>(
     py: Python<'py>,
-    stream: Arc<net::stream::Stream>,
+    stream: Arc<net::stream::stream::Stream>,
     server: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -180,15 +180,15 @@ fn words(error: &Bound<'_, PyAny>) -> String {
 /// A datagram on its way through a handler. Never seen by its function, which is given what is in it.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Datagram {
-    inner: Mutex<Option<net::datagram::Datagram>>,
-    record: Arc<net::record::Record>,
+    inner: Mutex<Option<net::datagram::handoff::Datagram>>,
+    record: Arc<net::ledger::record::Record>,
     origin: Origin,
     server: Py<PyAny>,
 }
 
 impl Datagram {
     /// Runs a call with the datagram: only before its handler has returned.
-    fn with<T>(&self, call: impl FnOnce(&net::datagram::Datagram) -> T) -> PyResult<T> {
+    fn with<T>(&self, call: impl FnOnce(&net::datagram::handoff::Datagram) -> T) -> PyResult<T> {
         let inner = self.inner.lock();
         inner.as_ref().map(call).ok_or_else(|| PyTypeError::new_err("its handler has returned"))
     }
@@ -247,12 +247,12 @@ impl Datagram {
 /// What the threads of a pool take their connections from. Keeps no server alive.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Pool {
-    inner: net::server::Pool,
+    inner: net::server::server::Pool,
     server: Py<PyAny>,
 }
 
 impl Pool {
-    pub(super) fn new(inner: net::server::Pool, server: Py<PyAny>) -> Self {
+    pub(super) fn new(inner: net::server::server::Pool, server: Py<PyAny>) -> Self {
         Self { inner, server }
     }
 }
@@ -317,7 +317,7 @@ impl Pool {
 /// A connection with the peer's address, a pair or a path: what `accept` returns.
 pub(super) fn accepted<'py>(
     py: Python<'py>,
-    stream: Arc<net::stream::Stream>,
+    stream: Arc<net::stream::stream::Stream>,
     server: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let remote = stream.record().map(|record| record.remote().address);

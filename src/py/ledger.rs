@@ -14,26 +14,26 @@ use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
 use crate::net;
-use crate::net::Origin;
-use crate::net::endpoint::Endpoint;
-use crate::net::record::{ClosedBy, Role};
-use crate::net::trace::Direction;
-use crate::net::unix::Credentials;
+use crate::net::address::endpoint::Endpoint;
+use crate::net::address::unix_name::Credentials;
+use crate::net::base::fork::Origin;
+use crate::net::ledger::record::{ClosedBy, Role};
+use crate::net::ledger::trace::Direction;
 
 /// A server's account of its connections: those that are open, the last ones that were, and totals
 /// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Ledger {
-    inner: Arc<net::ledger::Ledger>,
+    inner: Arc<net::ledger::ledger::Ledger>,
     origin: Origin,
 }
 
 impl Ledger {
-    pub(super) fn new(inner: Arc<net::ledger::Ledger>) -> Self {
+    pub(super) fn new(inner: Arc<net::ledger::ledger::Ledger>) -> Self {
         Self { inner, origin: Origin::here() }
     }
 
-    fn inner(&self, py: Python<'_>) -> PyResult<&net::ledger::Ledger> {
+    fn inner(&self, py: Python<'_>) -> PyResult<&net::ledger::ledger::Ledger> {
         self.origin.check().map_err(|error| exception(py, error))?;
         Ok(&self.inner)
     }
@@ -68,7 +68,7 @@ impl Ledger {
     fn records<'py>(
         &self,
         py: Python<'py>,
-        records: Vec<Arc<net::record::Record>>,
+        records: Vec<Arc<net::ledger::record::Record>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let origin = self.origin;
         let records: Vec<_> = records
@@ -215,7 +215,7 @@ impl Ledger {
 /// What `Ledger.follow` returns: gives the record of each connection that closes.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Follower {
-    inner: net::ledger::Follower,
+    inner: net::ledger::ledger::Follower,
     timeout: Option<Duration>,
     origin: Origin,
 }
@@ -243,19 +243,19 @@ impl Follower {
 /// The account of one connection. Its numbers go on counting while the connection is open.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Record {
-    inner: Arc<net::record::Record>,
+    inner: Arc<net::ledger::record::Record>,
     origin: Origin,
 }
 
 impl Record {
     /// That of a stream; None before it is connected.
-    pub(super) fn of(stream: &net::stream::Stream) -> Option<Self> {
+    pub(super) fn of(stream: &net::stream::stream::Stream) -> Option<Self> {
         let origin = stream.origin();
         stream.record().map(|inner| Self { inner: Arc::clone(inner), origin })
     }
 
     /// That of a peer's datagram.
-    pub(super) fn of_peer(inner: &Arc<net::record::Record>, origin: Origin) -> Self {
+    pub(super) fn of_peer(inner: &Arc<net::ledger::record::Record>, origin: Origin) -> Self {
         Self { inner: Arc::clone(inner), origin }
     }
 }

@@ -5,7 +5,7 @@ use pyo3::types::PyDict;
 
 use super::error::exception;
 use super::written;
-use crate::net::process;
+use crate::net::base::process;
 
 /// An object of a dataclass of ours, made by keyword.
 pub(super) fn object<'py>(

@@ -21,16 +21,16 @@ use super::process::object;
 use super::service::{Echo, Handler, Service};
 use super::wait::Attached;
 use crate::net;
-use crate::net::endpoint::{Address, Target, Transport, host_text};
+use crate::net::address::endpoint::{Address, Target, Transport, host_text};
+use crate::net::address::unix_name::UnixName;
+use crate::net::base::lock::Mutex;
+use crate::net::control::limits::Limits;
+use crate::net::control::shutdown::{Cause, StopReport};
 use crate::net::error::Error;
-use crate::net::limits::Limits;
-use crate::net::lock::Mutex;
-use crate::net::options::SocketOptions;
-use crate::net::server::{Config, State};
-use crate::net::service::Shape;
-use crate::net::stop::{Cause, StopReport};
+use crate::net::server::server::{Config, State};
+use crate::net::service::service::Shape;
+use crate::net::socket::options::SocketOptions;
 use crate::net::sys::address_of;
-use crate::net::unix::UnixName;
 
 /// More workers than any machine has CPUs for would only be a mistyped number.
 const MOST_WORKERS: i64 = 1024;
@@ -40,7 +40,7 @@ const MOST_HISTORY: i64 = 100_000_000;
 /// The compiled half of rsock.Server.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Server {
-    inner: net::server::Server,
+    inner: net::server::server::Server,
     /// Given back as they were given; a service in Python may refer to the server again.
     service: Mutex<Option<Py<PyAny>>>,
     options: Py<PyAny>,
@@ -92,14 +92,14 @@ fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<
 
 impl Server {
     /// In a forked child nothing of it is usable.
-    fn here(&self, py: Python<'_>) -> PyResult<&net::server::Server> {
+    fn here(&self, py: Python<'_>) -> PyResult<&net::server::server::Server> {
         self.inner.check_origin().map_err(|error| exception(py, error))?;
         Ok(&self.inner)
     }
 
     /// How a service finds it.
-    pub(super) fn neighbour(&self, py: Python<'_>) -> PyResult<net::server::Neighbour> {
-        self.here(py).map(net::server::Server::neighbour)
+    pub(super) fn neighbour(&self, py: Python<'_>) -> PyResult<net::server::server::Neighbour> {
+        self.here(py).map(net::server::server::Server::neighbour)
     }
 
     /// The address it is, or was, bound to; None before that.
@@ -292,7 +292,7 @@ impl Server {
             drain,
             name: name.unwrap_or_else(|| format!("server-{}", NUMBER.fetch_add(1, Relaxed))),
         };
-        let inner = net::server::Server::new(config);
+        let inner = net::server::server::Server::new(config);
         let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
         let handlers = if matches!(service.get().shape, Shape::Handler) {
             Some(py.import("rsock._handlers")?.getattr("Handlers")?.call1((on_error,))?.unbind())
@@ -662,7 +662,8 @@ pub(super) fn stop_all<'py>(
     drain: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let drain = drain.map(|drain| args::seconds("drain", &drain)).transpose()?;
-    let reports =
-        Attached::run(py, |waiter| net::server::stop_all(drain, None, Cause::Stop, waiter))?;
+    let reports = Attached::run(py, |waiter| {
+        net::server::server::stop_all(drain, None, Cause::Stop, waiter)
+    })?;
     reports.iter().map(|stopped| report(py, stopped)).collect()
 }

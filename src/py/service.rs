@@ -13,9 +13,9 @@ use super::args::{self, whole};
 use super::error::exception;
 use super::server::Server;
 use crate::net;
-use crate::net::endpoint::{Target, Transport};
-use crate::net::lock::Mutex;
-use crate::net::service::Shape;
+use crate::net::address::endpoint::{Target, Transport};
+use crate::net::base::lock::Mutex;
+use crate::net::service::service::Shape;
 use crate::net::services::{self, To};
 
 /// What a server does with each connection. Made by its subclasses, such as Echo().
@@ -244,7 +244,7 @@ macro_rules! services {
                 $($argument: Argument<'_>),*
             ) -> PyResult<PyClassInitializer<Self>> {
                 let service = Arc::new($make);
-                let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
+                let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::service::Service>);
                 Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self { service }))
             }
 
@@ -415,7 +415,10 @@ impl ByConnection {
 }
 
 /// The engine's service of one that ByConnection is given.
-fn nested(place: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<dyn net::service::Service>> {
+fn nested(
+    place: &str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Arc<dyn net::service::service::Service>> {
     let why = match value.cast::<Service>() {
         Ok(service) => match &service.get().shape {
             Shape::Stream(service) => return Ok(Arc::clone(service)),

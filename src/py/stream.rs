@@ -21,14 +21,13 @@ use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::{Attached, Detached};
 use crate::net;
-use crate::net::datagram::MOST_DATAGRAM;
-use crate::net::endpoint::{Address, Target, Transport, host_text};
-use crate::net::error::Error;
-use crate::net::error::Result;
-use crate::net::stream::{Farewell, Message, OptionValue};
+use crate::net::address::endpoint::{Address, Target, Transport, host_text};
+use crate::net::address::unix_name::UnixName;
+use crate::net::base::waiter::Waiter;
+use crate::net::datagram::start::MOST_DATAGRAM;
+use crate::net::error::{Error, Result};
+use crate::net::stream::stream::{Farewell, Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
-use crate::net::unix::UnixName;
-use crate::net::wake::Waiter;
 
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
 /// giving the interpreter up and getting it back.
@@ -41,18 +40,18 @@ type Sender<'py> = Option<Bound<'py, PyAny>>;
 /// One end of a connection, as a socket: what Client and Connection share.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Stream {
-    inner: Arc<net::stream::Stream>,
+    inner: Arc<net::stream::stream::Stream>,
     /// Files of `makefile` that are open: the last one of them to be closed does what `close` put off.
     files: AtomicUsize,
     close_wanted: AtomicBool,
 }
 
 impl Stream {
-    pub(super) fn new(inner: Arc<net::stream::Stream>) -> Self {
+    pub(super) fn new(inner: Arc<net::stream::stream::Stream>) -> Self {
         Self { inner, files: AtomicUsize::new(0), close_wanted: AtomicBool::new(false) }
     }
 
-    pub(super) fn inner(&self) -> &net::stream::Stream {
+    pub(super) fn inner(&self) -> &net::stream::stream::Stream {
         &self.inner
     }
 
@@ -77,7 +76,7 @@ impl Stream {
     fn attached<T>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T>,
+        call: impl FnOnce(&net::stream::stream::Stream, &mut dyn Waiter) -> Result<T>,
     ) -> PyResult<T> {
         Attached::run(py, |waiter| call(&self.inner, waiter))
             .map_err(|error| self.marked(py, error))
@@ -87,7 +86,7 @@ impl Stream {
     fn detached<T: Send>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T> + Send,
+        call: impl FnOnce(&net::stream::stream::Stream, &mut dyn Waiter) -> Result<T> + Send,
     ) -> PyResult<T> {
         Detached::run(py, |waiter| call(&self.inner, waiter))
             .map_err(|error| self.marked(py, error))
@@ -98,7 +97,7 @@ impl Stream {
     pub(super) fn end(
         &self,
         py: Python<'_>,
-        close: impl FnOnce(&net::stream::Stream) -> Option<Farewell> + Send,
+        close: impl FnOnce(&net::stream::stream::Stream) -> Option<Farewell> + Send,
     ) {
         if self.inner.may_linger() {
             py.detach(|| drop(close(&self.inner)));

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use super::error::{exception, with_partial};
-use crate::net::Origin;
+use crate::net::base::fork::Origin;
+use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::sys::{PollFd, poll};
-use crate::net::wake::Waiter;
 
 /// A signal that another thread of the process took interrupts no poll of ours; its handler has to
 /// run on the main thread all the same. So no single poll is longer than this.

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::limits::Limits;
-use _rsock::net::record::ClosedBy;
+use _rsock::net::control::limits::Limits;
+use _rsock::net::ledger::record::ClosedBy;
 use _rsock::net::services::Echo;
 
 use crate::support::{PATIENCE, closed, config, dial, echo, noise, open, start, stop, until};

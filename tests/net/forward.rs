@@ -5,11 +5,11 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use _rsock::net::endpoint::{Endpoint, Target};
+use _rsock::net::address::endpoint::{Endpoint, Target};
+use _rsock::net::base::waiter::{Plain, Waiter};
 use _rsock::net::error::{Error, Result as NetResult};
-use _rsock::net::service::{Drain, Leg, Peer, Service, Session, Site};
+use _rsock::net::service::service::{Drain, Leg, Peer, Service, Session, Site};
 use _rsock::net::services::{Forward, To};
-use _rsock::net::wake::{Plain, Waiter};
 
 use crate::rehearsal::{Rehearsal, peer};
 use crate::support::{closed, config, rejection, start, stop, until};

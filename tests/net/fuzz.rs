@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::endpoint::Target;
-use _rsock::net::limits::Limits;
-use _rsock::net::lock::Mutex;
-use _rsock::net::record::ClosedBy;
-use _rsock::net::service::{Drain, Heard, Io, Leg, Peer, Service, Session, Waker};
-use _rsock::net::stop::Cause;
-use _rsock::net::wake::Plain;
+use _rsock::net::address::endpoint::Target;
+use _rsock::net::base::lock::Mutex;
+use _rsock::net::base::waiter::Plain;
+use _rsock::net::control::limits::Limits;
+use _rsock::net::control::shutdown::Cause;
+use _rsock::net::ledger::record::ClosedBy;
+use _rsock::net::service::service::{Drain, Heard, Io, Leg, Peer, Service, Session, Waker};
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use _rsock::net::endpoint::Endpoint;
-use _rsock::net::service::{Bell, Io, Leg, Peer, Reply, Waker};
+use _rsock::net::address::endpoint::Endpoint;
+use _rsock::net::service::service::{Bell, Io, Leg, Peer, Reply, Waker};
 
 /// Counts the rings of a session's waker.
 #[derive(Default)]

@@ -5,8 +5,8 @@ use std::net::{Shutdown, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::limits::Limits;
-use _rsock::net::record::ClosedBy;
+use _rsock::net::control::limits::Limits;
+use _rsock::net::ledger::record::ClosedBy;
 
 use crate::support::{
     PATIENCE, closed, config, dial, echo, ip, noise, open, rejection, serve, start, stop, until,

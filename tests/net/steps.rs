@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use _rsock::net::base::waiter::Plain;
+use _rsock::net::control::limits::{Limits, Overflow};
+use _rsock::net::control::shutdown::Cause;
 use _rsock::net::error::Error;
-use _rsock::net::limits::{Limits, Overflow};
-use _rsock::net::server::{Server, State};
+use _rsock::net::server::server::{Server, State};
 use _rsock::net::services::Echo;
-use _rsock::net::stop::Cause;
-use _rsock::net::wake::Plain;
 
 use crate::support::{closed, config, dial, echo, ip, open, rejection, start, stop, until};
 
@@ -53,7 +53,8 @@ fn a_taken_port_names_its_holder_and_leaves_nothing_open() {
     let address = ip(holder.address().unwrap());
     let server = Server::new({
         let mut config = config(Echo);
-        config.target = _rsock::net::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
+        config.target =
+            _rsock::net::address::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
         config
     });
     let error = server.start(&mut Plain).unwrap_err();
@@ -79,7 +80,8 @@ fn a_holder_that_is_just_ending_is_waited_for() {
     until("it drains", || holder.state() != State::Serving);
     let server = Server::new({
         let mut config = config(Echo);
-        config.target = _rsock::net::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
+        config.target =
+            _rsock::net::address::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
         config
     });
     server.start(&mut Plain).unwrap();

@@ -6,16 +6,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _rsock::net::endpoint::{Address, Target, Transport};
-use _rsock::net::ledger::Ledger;
-use _rsock::net::limits::Limits;
-use _rsock::net::options::SocketOptions;
-use _rsock::net::record::Record;
-use _rsock::net::server::{Config, Server};
-use _rsock::net::service::{Service, Shape};
+use _rsock::net::address::endpoint::{Address, Target, Transport};
+use _rsock::net::base::waiter::Plain;
+use _rsock::net::control::limits::Limits;
+use _rsock::net::control::shutdown::{Cause, StopReport};
+use _rsock::net::ledger::ledger::Ledger;
+use _rsock::net::ledger::record::Record;
+use _rsock::net::server::server::{Config, Server};
+use _rsock::net::service::service::{Service, Shape};
 use _rsock::net::services::Echo;
-use _rsock::net::stop::{Cause, StopReport};
-use _rsock::net::wake::Plain;
+use _rsock::net::socket::options::SocketOptions;
 
 /// No condition of these tests takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use _rsock::net::endpoint::Endpoint;
-use _rsock::net::lock::Mutex;
-use _rsock::net::record::ClosedBy;
-use _rsock::net::service::{Drain, Heard, Io, Leg, Peer, Service, Session, SessionError, Waker};
+use _rsock::net::address::endpoint::Endpoint;
+use _rsock::net::base::lock::Mutex;
+use _rsock::net::ledger::record::ClosedBy;
+use _rsock::net::service::service::{
+    Drain, Heard, Io, Leg, Peer, Service, Session, SessionError, Waker,
+};
 
 /// Writes `length` counted bytes to whoever connects, then closes.
 pub struct Speaker {

@@ -1,74 +1,11 @@
-//! The datagram side of a server: its sockets, the workers that serve them, and who is answered at all.
-//! Owns what UDP servers do not share with others; must never block on a send, nor let one stranger have more
-//! of it than his share.
-//!
-//! `port` is a socket and its end; `worker` serves one by a service in Rust, `relay` passes its datagrams on,
-//! `desk` serves it by threads of the caller's; `peers` are the accounts of those heard from, `guests` how
-//! they are opened and closed; `strangers` says who gets no answer.
+//! TODO
 
-mod desk;
-mod guests;
-mod peers;
-mod port;
-mod relay;
-pub(super) mod strangers;
-mod worker;
+pub mod admission;
+pub mod amplification;
+pub mod handoff;
+pub mod peer_table;
+pub mod relay;
+pub mod socket;
+pub mod start;
 
-use std::io;
-use std::sync::Arc;
-
-pub use self::desk::Datagram;
-use self::port::Port;
-pub(crate) use self::port::Ports;
-use super::endpoint::{Address, Transport};
-use super::error::Error;
-use super::listener::Listener;
-use super::service::Shape;
-use super::shared::Shared;
-use super::wake::EventFd;
-
-/// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).
-/// Over IPv4 the system takes 20 bytes less, and says so.
-pub const MOST_DATAGRAM: usize = 65_527;
-
-/// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
-/// a socket of its own, or one for the threads of the caller's. The bell wakes the latter.
-pub(crate) fn start(
-    shared: &Arc<Shared>,
-    shape: &Shape,
-    workers: usize,
-    listener: Listener,
-    bound: &Address,
-    bell: Arc<EventFd>,
-) -> io::Result<()> {
-    let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-    if shared.options.reuse_port && strangers::is_served(local) {
-        // SO_REUSEPORT lets two servers of one user have the same port, each with a share of the peers
-        // that nobody meant.
-        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-    }
-    let service = match shape {
-        Shape::Handler => return desk::start_pool(shared, Port::new(listener, local)?, bell),
-        Shape::Accept => return desk::start_asked(shared, Port::new(listener, local)?, bell),
-        Shape::Datagram(service) => service,
-        Shape::Stream(_) => unreachable!("a service is asked for its datagram form before"),
-    };
-    let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
-    let mut listeners = vec![listener];
-    let most = shared.most_admitted();
-    let workers = workers.min(most).max(1);
-    for _ in 1..workers {
-        let another = Listener::create(Transport::Udp, bound, &shared.options).map_err(failed)?;
-        another.bind(bound, &shared.options).map_err(failed)?;
-        listeners.push(another);
-    }
-    for (number, listener) in listeners.into_iter().enumerate() {
-        let port = Port::new(listener, local)?;
-        let share = most / workers + usize::from(number < most % workers);
-        match service.onward() {
-            Some(onward) => relay::start(shared, onward, port, number, share)?,
-            None => worker::start(shared, service, port, number, share)?,
-        }
-    }
-    Ok(())
-}
+pub mod worker;

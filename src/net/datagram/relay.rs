@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::guests::Guests;
-use super::port::Port;
-use super::worker::{Failure, LEAST_IN_QUEUE, Sent, classify, send_all};
-use crate::net::accept::REST;
-use crate::net::endpoint::{Endpoint, canonical};
+use crate::net::address::endpoint::{Endpoint, canonical};
+use crate::net::base::fork::{self, Listed};
+use crate::net::control::context::Shared;
+use crate::net::control::forward_loops::{self, Hop, Opened, Opening};
+use crate::net::control::shutdown::Cause;
+use crate::net::datagram::admission::Guests;
+use crate::net::datagram::socket::Port;
+use crate::net::datagram::worker::{Failure, LEAST_IN_QUEUE, Sent, classify, send_all};
 use crate::net::error::strerror;
-use crate::net::fork::{self, Listed};
-use crate::net::loops::{self, Hop, Opened, Opening};
-use crate::net::record::{ClosedBy, Far};
-use crate::net::service::Onward;
-use crate::net::shared::Shared;
-use crate::net::socket::Socket;
-use crate::net::stop::Cause;
+use crate::net::ledger::record::{ClosedBy, Far};
+use crate::net::service::service::Onward;
+use crate::net::socket::socket::Socket;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
+use crate::net::worker::acceptor::REST;
 
 /// A session ends when nothing has gone its way for so long, where Limits.idle says nothing else: nobody
 /// says goodbye on UDP, and each session has a descriptor.
@@ -267,7 +267,7 @@ impl Relay {
         }
         if self.session(index).is_none() {
             let peer = &self.guests.peers.get(index).peer;
-            let trail = loops::trail(peer.local.clone(), peer.remote.clone());
+            let trail = forward_loops::trail(peer.local.clone(), peer.remote.clone());
             if trail.contains(&self.onward.hop()) {
                 self.shared.ledger.count_suspect();
                 let error = "a datagram of its own came back to it".to_owned();

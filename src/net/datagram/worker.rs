@@ -8,19 +8,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::MOST_DATAGRAM;
-use super::guests::Guests;
-use super::peers::Peers;
-use super::port::Port;
-use super::strangers::Door;
-use crate::net::accept::REST;
-use crate::net::endpoint::canonical;
-use crate::net::record::ClosedBy;
-use crate::net::service::{Datagrams, Reply, SessionError};
-use crate::net::shared::Shared;
-use crate::net::stop::Cause;
+use crate::net::address::endpoint::canonical;
+use crate::net::control::context::Shared;
+use crate::net::control::shutdown::Cause;
+use crate::net::datagram::admission::Guests;
+use crate::net::datagram::amplification::Door;
+use crate::net::datagram::peer_table::Peers;
+use crate::net::datagram::socket::Port;
+use crate::net::datagram::start::MOST_DATAGRAM;
+use crate::net::ledger::record::ClosedBy;
+use crate::net::service::service::{Datagrams, Reply, SessionError};
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
-use crate::net::worker::panic_text;
+use crate::net::worker::acceptor::REST;
+use crate::net::worker::worker::panic_text;
 
 /// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
 const OUTBOX: usize = 128 * 1024;

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::net::endpoint::Endpoint;
+use crate::net::address::endpoint::Endpoint;
+use crate::net::base::waiter::Waiter;
 use crate::net::error::Result;
-use crate::net::service::{Peer, Service, Session, Site};
-use crate::net::wake::Waiter;
+use crate::net::service::service::{Peer, Service, Session, Site};
 
 /// The n-th connection gets the n-th service.
 pub struct ByConnection {

@@ -5,7 +5,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use crate::net::service::{Datagrams, Drain, Heard, Io, Leg, Peer, Reply, Service, Session};
+use crate::net::service::service::{
+    Datagrams, Drain, Heard, Io, Leg, Peer, Reply, Service, Session,
+};
 
 /// "There are 95 printing characters in the ASCII character set", from the space on.
 const CHARACTERS: usize = 95;

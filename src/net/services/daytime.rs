@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::last_word::LastWord;
-use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::services::send_and_close::LastWord;
 
 const WEEKDAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
 
 /// Reads and forgets, until the peer has finished.
 #[derive(PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::{Datagrams, Heard, Io, Leg, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Heard, Io, Leg, Peer, Reply, Service, Session};
 
 /// Sends back whatever is received.
 #[derive(PartialEq, Eq, Hash)]

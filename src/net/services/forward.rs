@@ -10,18 +10,18 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::net::endpoint::{Address, Endpoint, Target, Transport};
+use crate::net::address::endpoint::{Address, Endpoint, Target, Transport};
+use crate::net::address::resolve;
+use crate::net::base::lock::Mutex;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::forward_loops::{self, Hop, Opened, Opening};
 use crate::net::error::{Error, Result, strerror};
-use crate::net::lock::Mutex;
-use crate::net::loops::{self, Hop, Opened, Opening};
-use crate::net::record::ClosedBy;
-use crate::net::resolve;
-use crate::net::server::Neighbour;
-use crate::net::service::{
+use crate::net::ledger::record::ClosedBy;
+use crate::net::server::server::Neighbour;
+use crate::net::service::service::{
     Datagrams, Drain, Heard, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError, Site,
     Waker,
 };
-use crate::net::wake::Waiter;
 
 /// An answer of the resolver is good for all who fail within this time: a target that is down must
 /// not become a flood of questions.
@@ -127,7 +127,7 @@ impl Forward {
                         site.local.transport.name()
                     )));
                 }
-                (None, vec![loops::reached(address.address)])
+                (None, vec![forward_loops::reached(address.address)])
             }
         };
         if datagrams && addresses.iter().any(|address| address.as_ip().is_none()) {
@@ -136,7 +136,9 @@ impl Forward {
                 self.name()
             )));
         }
-        if let Some(back) = addresses.iter().find(|address| loops::leads_back(address, site)) {
+        if let Some(back) =
+            addresses.iter().find(|address| forward_loops::leads_back(address, site))
+        {
             return Err(Error::Value(format!(
                 "{}: {back} leads back to this server, which listens on {}",
                 self.name(),
@@ -150,7 +152,7 @@ impl Forward {
             site: site.clone(),
             hop: Hop::new(),
             known: Mutex::new(Known {
-                ours: addresses.iter().any(loops::is_ours),
+                ours: addresses.iter().any(forward_loops::is_ours),
                 addresses: addresses.into(),
                 answered: Instant::now(),
                 asking: false,
@@ -227,8 +229,8 @@ impl Route {
 
     fn learn(&self, answer: Option<Vec<Address>>) {
         let good = answer.map(|mut found| {
-            found.retain(|address| !loops::leads_back(address, &self.site));
-            let ours = found.iter().any(loops::is_ours);
+            found.retain(|address| !forward_loops::leads_back(address, &self.site));
+            let ours = found.iter().any(forward_loops::is_ours);
             (found, ours)
         });
         let mut known = self.known.lock();
@@ -261,7 +263,7 @@ impl Service for Passing {
         let (addresses, ours) = self.0.addresses();
         let dial = Dial {
             id: peer.id,
-            trail: ours.then(|| loops::trail(peer.local.clone(), peer.remote.clone())),
+            trail: ours.then(|| forward_loops::trail(peer.local.clone(), peer.remote.clone())),
             left: addresses.iter().rev().cloned().collect(),
             tried: Vec::new(),
             until: Instant::now() + self.0.connect_timeout,

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::last_word::LastWord;
-use super::literal::bytes_literal;
-use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::services::bytes_repr::bytes_literal;
+use crate::net::services::send_and_close::LastWord;
 
 /// The most that a datagram of IPv4 can hold, beside its header of 20 bytes and UDP's of 8.
 const LARGEST: usize = 65_535 - 20 - 8;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::literal::bytes_literal;
 use crate::net::error::{Error, Result};
-use crate::net::service::{Heard, Io, Leg, Peer, Service, Session};
+use crate::net::service::service::{Heard, Io, Leg, Peer, Service, Session};
+use crate::net::services::bytes_repr::bytes_literal;
 
 /// Sends whole lines back.
 #[derive(PartialEq, Eq, Hash)]

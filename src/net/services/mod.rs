@@ -2,16 +2,16 @@
 //! anything but name them.
 
 mod by_connection;
+mod bytes_repr;
 pub mod chargen;
 pub mod daytime;
 mod discard;
 mod echo;
 mod forward;
 mod greeting;
-mod last_word;
 mod line_echo;
-mod literal;
 mod quote;
+mod send_and_close;
 pub mod time;
 
 pub use by_connection::ByConnection;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::last_word::LastWord;
-use super::literal::bytes_literal;
 use crate::net::error::{Error, Result};
-use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::services::bytes_repr::bytes_literal;
+use crate::net::services::send_and_close::LastWord;
 
 /// "The quote may be just one or up to several lines, but it should be less than 512 characters."
 const LESS_THAN: usize = 512;

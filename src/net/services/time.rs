@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::last_word::LastWord;
-use crate::net::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::services::send_and_close::LastWord;
 
 /// "2,208,988,800 corresponds to 00:00 1 Jan 1970 GMT."
 const SECONDS_TO_1970: u64 = 2_208_988_800;

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use socket2::Domain;
 
-use super::{Deadline, Stream, set_option};
-use crate::net::endpoint::{Address, Endpoint, Target, Transport};
+use crate::net::address::endpoint::{Address, Endpoint, Target, Transport};
+use crate::net::address::resolve;
+use crate::net::address::unix_name::peer_credentials;
+use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::record::{Record, Role};
-use crate::net::resolve;
-use crate::net::socket::Socket;
+use crate::net::ledger::record::{Record, Role};
+use crate::net::socket::socket::Socket;
+use crate::net::stream::stream::{Deadline, Stream, set_option};
 use crate::net::sys::PollFd;
-use crate::net::unix::peer_credentials;
-use crate::net::wake::Waiter;
 
 /// How long a connect waits in the kernel before it looks around again.
 const PART: Duration = Duration::from_millis(100);

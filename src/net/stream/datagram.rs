@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::Domain;
 
-use super::transfer::Interest;
-use super::{Deadline, Stream, seen};
-use crate::net::endpoint::{Address, Target, Transport, display};
+use crate::net::address::endpoint::{Address, Target, Transport, display};
+use crate::net::address::resolve;
+use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::resolve;
-use crate::net::socket::Socket;
+use crate::net::socket::socket::Socket;
+use crate::net::stream::stream::{Deadline, Stream, seen};
+use crate::net::stream::transfer::Interest;
 use crate::net::sys::{self, Name};
-use crate::net::wake::Waiter;
 
 impl Stream {
     /// How its bytes travel.

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 
-use super::{Deadline, Stream, seen};
-use crate::net::endpoint::Target;
+use crate::net::address::endpoint::Target;
+use crate::net::base::fork::Listed;
+use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::fork::Listed;
-use crate::net::record::Record;
-use crate::net::socket::Socket;
+use crate::net::ledger::record::Record;
+use crate::net::socket::socket::Socket;
+use crate::net::stream::stream::{Deadline, Stream, seen};
 use crate::net::sys::{self, Name, PollFd};
-use crate::net::wake::Waiter;
 
 /// How much `recv_until` looks at at a time.
 const PEEK: usize = 4096;
@@ -34,7 +34,7 @@ const LAST_BYTE: u64 = i64::MAX as u64;
 
 /// What to wait for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Interest {
+pub(crate) enum Interest {
     Readable,
     /// The urgent mark as well, which is no input.
     Input,
@@ -585,7 +585,7 @@ impl Stream {
             sys::sendmsg(fd, buffers, control, to.as_ref(), flags | wait)
         });
         let sent = sent.map_err(|error| match address {
-            Some(address) => super::datagram::at(error, address),
+            Some(address) => crate::net::stream::datagram::at(error, address),
             None => error,
         })?;
         self.count_sent(sent, buffers.iter().map(|buffer| &**buffer));

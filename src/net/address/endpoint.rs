@@ -1,0 +1,349 @@
+//! Endpoints: transport and address, how they are written, and what a valid host and port is.
+//! Must never ask a resolver; that is `resolve`.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use socket2::{Domain, SockAddr};
+
+use crate::net::address::unix_name::UnixName;
+use crate::net::error::{Error, Result};
+use crate::net::sys;
+
+/// How bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP over IPv4 or IPv6 (RFC 9293).
+    Tcp,
+    /// UDP over IPv4 or IPv6 (RFC 768).
+    Udp,
+    /// A stream between processes of one machine, unix(7).
+    Unix,
+}
+
+impl Transport {
+    /// The name users see and write.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Unix => "unix",
+        }
+    }
+}
+
+/// Where a socket is: a host's number and a port, or the name of a Unix socket. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// An address and a port of IPv4 or IPv6.
+    Ip(SocketAddr),
+    /// A path, an abstract name, or none.
+    Unix(UnixName),
+}
+
+impl Address {
+    /// The address of a host, where it is one.
+    #[must_use]
+    pub fn as_ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The name of a Unix socket, where it is one.
+    #[must_use]
+    pub fn as_unix(&self) -> Option<&UnixName> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Unix(name) => Some(name),
+        }
+    }
+
+    /// The family of sockets that have such addresses.
+    #[must_use]
+    pub(crate) fn domain(&self) -> Domain {
+        match self {
+            Self::Ip(address) => Domain::for_address(*address),
+            Self::Unix(_) => Domain::UNIX,
+        }
+    }
+
+    /// As the kernel takes it.
+    pub(crate) fn to_raw(&self) -> io::Result<SockAddr> {
+        match self {
+            Self::Ip(address) => Ok((*address).into()),
+            Self::Unix(name) => name.to_raw(),
+        }
+    }
+
+    /// As the kernel gives it; None for a family that is none of ours.
+    pub(crate) fn from_raw(address: &SockAddr) -> Option<Self> {
+        let ip = address.as_socket().map(Self::Ip);
+        ip.or_else(|| UnixName::from_raw(address).map(Self::Unix))
+    }
+
+    /// The same, an IPv4 peer of a dual-stack port as the IPv4 it is.
+    #[must_use]
+    pub fn canonical(self) -> Self {
+        match self {
+            Self::Ip(address) => Self::Ip(canonical(address)),
+            Self::Unix(_) => self,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
+    }
+}
+
+impl From<UnixName> for Address {
+    fn from(name: UnixName) -> Self {
+        Self::Unix(name)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => f.write_str(&display(address)),
+            Self::Unix(name) => name.fmt(f),
+        }
+    }
+}
+
+/// Transport and address of one side. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// How bytes travel.
+    pub transport: Transport,
+    /// Where to; IPv4-mapped IPv6 addresses are shown as the IPv4 they are.
+    pub address: Address,
+}
+
+impl Endpoint {
+    /// A TCP endpoint.
+    #[must_use]
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self::new(Transport::Tcp, address)
+    }
+
+    /// An endpoint of a transport that has hosts and ports.
+    #[must_use]
+    pub fn new(transport: Transport, address: SocketAddr) -> Self {
+        Self { transport, address: canonical(address).into() }
+    }
+
+    /// A UDP endpoint.
+    #[must_use]
+    pub fn udp(address: SocketAddr) -> Self {
+        Self::new(Transport::Udp, address)
+    }
+
+    /// An endpoint of a stream: TCP at a host, or a Unix socket.
+    #[must_use]
+    pub fn stream(address: Address) -> Self {
+        match address {
+            Address::Ip(address) => Self::tcp(address),
+            Address::Unix(_) => Self { transport: Transport::Unix, address },
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// `::ffff:a.b.c.d` is an IPv4 peer on a dual-stack port, and is shown as one.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// The host part as users write it.
+#[must_use]
+pub fn host_text(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            let scope =
+                sys::interface_name(v6.scope_id()).unwrap_or_else(|| v6.scope_id().to_string());
+            format!("{}%{scope}", v6.ip())
+        }
+        _ => address.ip().to_string(),
+    }
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`.
+#[must_use]
+pub fn display(address: &SocketAddr) -> String {
+    host_port(&host_text(address), address.port())
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The longest name DNS can carry in text (RFC 1035, 2.3.4, less the root label).
+const MAX_HOST: usize = 253;
+
+/// What may be asked for, well formed: a host and a port, not yet resolved, or a Unix socket's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    host: String,
+    port: u16,
+    /// In place of the two above, which are empty then.
+    unix: Option<UnixName>,
+}
+
+impl Target {
+    /// Checks a host. `Error::Value` names what is wrong with it.
+    pub fn new(host: &str, port: u16) -> Result<Self> {
+        let bad = |why: &str| {
+            let shown: String = host.chars().take(60).collect();
+            let dots = if shown.len() < host.len() { "…" } else { "" };
+            Err(Error::Value(format!("host {shown:?}{dots}: {why}")))
+        };
+        if host.is_empty() {
+            return bad(
+                "say \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine",
+            );
+        }
+        if host.len() > MAX_HOST {
+            return bad(&format!("{} bytes, where a name has at most {MAX_HOST}", host.len()));
+        }
+        if host.contains(char::is_whitespace) || host.contains(char::is_control) {
+            return bad("a host has no spaces and no control characters");
+        }
+        if host.contains('/') {
+            return bad("a host alone, not a URL or a path");
+        }
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = inner.unwrap_or(host);
+        if bare.contains(['[', ']']) || inner.is_some_and(|inner| !inner.contains(':')) {
+            return bad("brackets are for an IPv6 address, around all of it");
+        }
+        // Only IPv6 addresses have colons, with a scope perhaps.
+        if bare.contains(':')
+            && bare.split('%').next().is_none_or(|ip| ip.parse::<Ipv6Addr>().is_err())
+        {
+            return bad(
+                "no IPv6 address; if that is a port at its end, give it apart: (host, port)",
+            );
+        }
+        Ok(Self { host: bare.to_owned(), port, unix: None })
+    }
+
+    /// A Unix socket's name.
+    #[must_use]
+    pub fn unix(name: UnixName) -> Self {
+        Self { host: String::new(), port: 0, unix: Some(name) }
+    }
+
+    /// The name, where it is a Unix socket's.
+    #[must_use]
+    pub fn as_unix(&self) -> Option<&UnixName> {
+        self.unix.as_ref()
+    }
+
+    /// The host as given; empty with a Unix socket's name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address, where nobody need be asked: of a host that is a number, and of a Unix socket.
+    #[must_use]
+    pub fn known(&self) -> Option<Address> {
+        let unix = self.unix.clone().map(Address::Unix);
+        unix.or_else(|| self.numeric().map(Address::Ip))
+    }
+
+    /// The address of a host that is a number.
+    #[must_use]
+    pub fn numeric(&self) -> Option<SocketAddr> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Some(canonical(SocketAddr::new(ip, self.port)));
+        }
+        let (ip, scope) = self.host.split_once('%')?;
+        let ip = ip.parse().ok()?;
+        let scope = scope.parse().ok().or_else(|| sys::interface_index(scope))?;
+        Some(SocketAddrV6::new(ip, self.port, 0, scope).into())
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.unix {
+            Some(name) => name.fmt(f),
+            None => f.write_str(&host_port(&self.host, self.port)),
+        }
+    }
+}
+
+/// Port number of a service name in the system's table, services(5). Asks no network.
+pub fn port_named(name: &str) -> Result<u16> {
+    let unknown = || Error::Value(format!("port {name:?}: no such service name in /etc/services"));
+    if name.is_empty()
+        || name.len() > 64
+        || name.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        return Err(unknown());
+    }
+    if name.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+')) {
+        return Err(Error::Value(format!("port {name:?}: give a number as int, not str")));
+    }
+    let found = sys::getaddrinfo(None, Some(name), false).map_err(|_| unknown())?;
+    found.first().map(SocketAddr::port).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_peers_are_shown_as_ipv4() {
+        let mapped = Address::Ip("[::ffff:192.0.2.1]:80".parse().unwrap());
+        assert_eq!(Endpoint::stream(mapped).to_string(), "192.0.2.1:80");
+        assert_eq!(
+            Endpoint::tcp("[2001:db8::1]:80".parse().unwrap()).to_string(),
+            "[2001:db8::1]:80"
+        );
+    }
+
+    #[test]
+    fn hosts_that_no_resolver_need_see() {
+        for bad in ["", "a b", "a\0b", "a\nb", &"x".repeat(254)] {
+            assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
+        }
+        for bad in ["127.0.0.1:80", "localhost:0", "http://a", "::1::", "[]", "[a]", "[::1", "a]"] {
+            assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
+        }
+        assert!(Target::new("fe80::1%eth0", 0).is_ok());
+        assert!(Target::new(&"x".repeat(253), 0).is_ok());
+        assert_eq!(Target::new("[::1]", 7).unwrap().numeric(), Some("[::1]:7".parse().unwrap()));
+        assert_eq!(Target::new("example.org", 7).unwrap().numeric(), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! TODO
+
+pub mod endpoint;
+pub mod resolve;
+pub mod unix_name;

@@ -1,0 +1,114 @@
+//! What a fork means for the engine: who created what, and which numbers a child must close.
+//! Must never lock or allocate in the child's handler, where only async-signal-safe calls are allowed.
+
+use std::os::fd::AsRawFd;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
+
+use crate::net::control::{forward_loops, registry};
+use crate::net::error::{Error, Result};
+use crate::net::sys;
+
+/// Bumped in every forked child, so that it differs from that of all it inherits.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// Set in parent and child once a fork has happened.
+static FORKED: AtomicBool = AtomicBool::new(false);
+/// Room for the listeners, pollers and event flags of a few thousand servers. One that finds no
+/// room is leaked by a child, which costs the child a number and nothing else.
+const TABLE_SIZE: usize = 16_384;
+/// Numbers to be closed in a child, each as number + 1; 0 is a free slot.
+static TABLE: [AtomicI32; TABLE_SIZE] = [const { AtomicI32::new(0) }; TABLE_SIZE];
+/// One past the highest slot ever used, so that a child does not walk the whole table.
+static USED: AtomicU32 = AtomicU32::new(0);
+
+/// Registers the handlers, once. Called before the first thread is started.
+pub(crate) fn watch() {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| sys::at_fork(prepare, parent, child));
+}
+
+extern "C" fn prepare() {
+    FORKED.store(true, Relaxed);
+    registry::lock_for_fork();
+    forward_loops::lock_for_fork();
+}
+
+extern "C" fn parent() {
+    forward_loops::unlock_after_fork();
+    registry::unlock_after_fork();
+}
+
+extern "C" fn child() {
+    forward_loops::unlock_after_fork();
+    registry::unlock_after_fork();
+    GENERATION.fetch_add(1, Relaxed);
+    let used = (USED.load(Relaxed) as usize).min(TABLE_SIZE);
+    for slot in &TABLE[..used] {
+        let number = slot.swap(0, Relaxed);
+        if number > 0 {
+            sys::close_number(number - 1);
+        }
+    }
+}
+
+/// Whether this process or one that it descends from has forked. From then on a close alone may
+/// not end a connection: the other process keeps it open.
+pub(crate) fn has_forked() -> bool {
+    FORKED.load(Relaxed)
+}
+
+/// A descriptor's place in the table of numbers that a child closes.
+pub(crate) struct Listed(Option<u32>);
+
+impl Listed {
+    pub(crate) fn new(fd: &impl AsRawFd) -> Self {
+        let number = fd.as_raw_fd() + 1;
+        // Start where this number most likely has a slot of its own: numbers are small and unique.
+        let start = fd.as_raw_fd() as usize % TABLE_SIZE;
+        let slot = (start..TABLE_SIZE)
+            .chain(0..start)
+            .find(|&slot| TABLE[slot].compare_exchange(0, number, Relaxed, Relaxed).is_ok());
+        if let Some(slot) = slot {
+            USED.fetch_max(slot as u32 + 1, Relaxed);
+        }
+        Self(slot.map(|slot| slot as u32))
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0 {
+            TABLE[slot as usize].store(0, Relaxed);
+        }
+    }
+}
+
+/// The process that created an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    generation: u32,
+    pid: u32,
+}
+
+impl Origin {
+    /// This process.
+    #[must_use]
+    pub fn here() -> Self {
+        Self { generation: GENERATION.load(Relaxed), pid: std::process::id() }
+    }
+
+    /// Whether the caller runs in the process that created the object. Costs one load.
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        self.generation == GENERATION.load(Relaxed)
+    }
+
+    /// `Error::Forked` in a child of the creator.
+    pub fn check(self) -> Result<()> {
+        if self.is_here() {
+            Ok(())
+        } else {
+            Err(Error::Forked { creator: self.pid, here: std::process::id() })
+        }
+    }
+}

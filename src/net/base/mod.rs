@@ -1,0 +1,8 @@
+//! TODO
+
+pub mod event_fd;
+pub mod fork;
+pub mod lock;
+pub mod process;
+pub mod timers;
+pub mod waiter;

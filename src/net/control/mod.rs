@@ -1,0 +1,7 @@
+//! TODO
+
+pub mod context;
+pub mod forward_loops;
+pub mod limits;
+pub mod registry;
+pub mod shutdown;

@@ -1,0 +1,117 @@
+//! Who has been let in by one port: the peers with accounts, and the rules that let nobody else in. Must never
+//! send anything, nor wait.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::address::endpoint::canonical;
+use crate::net::control::context::Shared;
+use crate::net::control::limits::Overflow;
+use crate::net::datagram::amplification::{self, Door, is_loopback};
+use crate::net::datagram::peer_table::{Key, Peers};
+use crate::net::datagram::socket::Port;
+use crate::net::error::strerror;
+use crate::net::ledger::record::ClosedBy;
+use crate::net::sys;
+
+/// A peer is looked at anew after so many datagrams: another process's server may have got its port.
+const LOOK_AGAIN: u64 = 1024;
+
+/// The peers of a port.
+pub(super) struct Guests {
+    pub(super) shared: Arc<Shared>,
+    pub(super) port: Arc<Port>,
+    pub(super) peers: Peers,
+    pub(super) door: Door,
+    /// The accounts it may have, of those of the server: only its own can it close for a new one.
+    share: usize,
+}
+
+impl Guests {
+    /// `idle` is after which silence an account is closed.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        port: Arc<Port>,
+        idle: Option<Duration>,
+        share: usize,
+    ) -> Self {
+        let peers = Peers::new(Arc::clone(&shared), idle);
+        Self { shared, port, peers, door: Door::new(), share }
+    }
+
+    /// The account of whoever sent a datagram; None where it gets no answer, which is counted. `to` is
+    /// where it was sent to, as `sys::destination` tells it. Before an account is closed `settle` is
+    /// called, for what is owed.
+    pub(super) fn meet(
+        &mut self,
+        remote: SocketAddr,
+        to: Option<(IpAddr, IpAddr)>,
+        settle: &mut dyn FnMut(&Peers),
+    ) -> Option<u32> {
+        if to.is_some_and(|to| !amplification::was_for_us(to)) {
+            self.shared.ledger.count_suspect();
+            return None;
+        }
+        let key = Key { remote, local: to.map(|(_, own)| own) };
+        if let Some(index) = self.peers.find(&key) {
+            let heard = self.peers.get(index).record.received().messages;
+            if heard % LOOK_AGAIN != 0 || !self.door.is_server(remote) {
+                return Some(index);
+            }
+            settle(&self.peers);
+            self.peers.close(index, ClosedBy::Service, None, false);
+            self.shared.ledger.count_suspect();
+            return None;
+        }
+        if amplification::is_suspect(remote) || self.door.is_server(remote) {
+            self.shared.ledger.count_suspect();
+            return None;
+        }
+        self.admit(key, settle)
+    }
+
+    /// Opens an account; None where the limits have no place for one, which is counted.
+    pub(super) fn admit(&mut self, key: Key, settle: &mut dyn FnMut(&Peers)) -> Option<u32> {
+        if !self.shared.enter_host(Some(key.remote)) {
+            self.shared.ledger.count_refused();
+            return None;
+        }
+        let waits = self.shared.limits.overflow == Overflow::Wait;
+        while (waits && self.peers.count() >= self.share) || !self.shared.enter() {
+            let Some(oldest) = self.peers.oldest().filter(|_| waits) else {
+                self.shared.leave_host(key.remote);
+                self.shared.ledger.count_refused();
+                return None;
+            };
+            settle(&self.peers);
+            self.peers.close(oldest, ClosedBy::Limit("connections"), None, false);
+        }
+        Some(self.peers.open(key, &self.port, is_loopback(key.remote)))
+    }
+
+    /// If a server has come to the address of a peer, that is no client any more.
+    pub(super) fn see_out(&mut self) {
+        if !self.door.has_changed() {
+            return;
+        }
+        for index in self.peers.indices() {
+            if self.door.is_server(self.peers.get(index).key.remote) {
+                self.peers.close(index, ClosedBy::Service, None, false);
+            }
+        }
+    }
+
+    /// Reads what ICMP said of datagrams that were sent before, and closes the accounts of those that
+    /// nobody is there for.
+    pub(super) fn hear_refusals(&mut self) {
+        while let Some((address, errno)) = sys::take_refusal(self.port.as_fd()) {
+            if errno == libc::ECONNREFUSED {
+                if let Some(index) = self.peers.of(canonical(address)) {
+                    self.peers.close(index, ClosedBy::Reset, Some(strerror(errno)), false);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Datagrams that are answered by threads of the caller's: handed to a pool, or to whoever asks for the next
+//! one. Owns the accounts they share, and the thread that fills the pool's queue; must never call one of them
+//! back, nor keep its lock while it waits.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
+
+use crate::net::address::endpoint::{canonical, display};
+use crate::net::base::event_fd::EventFd;
+use crate::net::base::lock::Mutex;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::context::Shared;
+use crate::net::control::shutdown::Cause;
+use crate::net::datagram::admission::Guests;
+use crate::net::datagram::amplification::is_loopback;
+use crate::net::datagram::peer_table::Key;
+use crate::net::datagram::socket::Port;
+use crate::net::datagram::worker::{Failure, LEAST_IN_QUEUE, classify};
+use crate::net::error::{Error, Result};
+use crate::net::handoff::pool::{Handoff, Job, Ticket};
+use crate::net::ledger::record::{ClosedBy, Record};
+use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
+use crate::net::worker::acceptor::REST;
+
+/// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
+const QUEUE: usize = 64;
+/// Why a peer that is not on this machine got nothing.
+const STRANGER: &str =
+    "a peer outside the loopback gets no more than it has sent: its address may be forged";
+/// Room for the control messages of one datagram.
+const CONTROL: usize = 128;
+
+/// What threads of the caller's answer datagrams through.
+pub(crate) struct Desk {
+    shared: Arc<Shared>,
+    /// None from the end on: whoever is late keeps no descriptor open.
+    guests: Mutex<Option<Guests>>,
+    /// The thread that fills the queue waits for somebody to take from it.
+    full: AtomicBool,
+}
+
+/// A datagram in the hands of a thread of the pool.
+pub struct Datagram {
+    desk: Arc<Desk>,
+    data: Vec<u8>,
+    peer: Key,
+    record: Arc<Record>,
+    /// Its place among those that are handed out.
+    ticket: Ticket,
+}
+
+impl Desk {
+    fn new(shared: &Arc<Shared>, port: Arc<Port>) -> Self {
+        let guests = Mutex::new(Some(Guests::new(
+            Arc::clone(shared),
+            port,
+            shared.limits.idle,
+            shared.most_admitted(),
+        )));
+        Self { shared: Arc::clone(shared), guests, full: AtomicBool::new(false) }
+    }
+
+    /// Runs something with the accounts; None from the end on.
+    fn with<T>(&self, call: impl FnOnce(&mut Guests) -> T) -> Option<T> {
+        self.guests.lock().as_mut().map(call)
+    }
+
+    /// Its socket; None from the end on.
+    pub(crate) fn port(&self) -> Option<Arc<Port>> {
+        self.with(|guests| Arc::clone(&guests.port))
+    }
+
+    /// Writes down a datagram that has come; None where it is not to be answered.
+    fn arrive(
+        &self,
+        from: &Name,
+        data: &[u8],
+        control: &[u8],
+        cut: bool,
+    ) -> Option<(Key, Arc<Record>)> {
+        // Without a sender it is none, but the end.
+        let remote = canonical(from.address()?);
+        if cut {
+            self.shared.ledger.count_cut();
+        }
+        let to = sys::destination(control);
+        let mut guests = self.guests.lock();
+        let guests = guests.as_mut()?;
+        guests.see_out();
+        let index = guests.meet(remote, to, &mut |_| {})?;
+        let known = guests.peers.get_mut(index);
+        known.record.count_received(data);
+        known.earn(data.len());
+        let record = Arc::clone(&known.record);
+        if record.received().messages == 1 && self.shared.limits.idle.is_some() {
+            // Whoever closes the accounts of the silent has to look when that will be.
+            self.shared.ring();
+        }
+        Some((Key { remote, local: to.map(|(_, own)| own) }, record))
+    }
+
+    /// Sends a datagram to a peer: to the one of `key`, or to the one that `remote` is. Never waits.
+    ///
+    /// One that is not on this machine gets no more than it has sent, at most `most` bytes, and no more
+    /// than its share: EPERM.
+    fn send(
+        &self,
+        remote: SocketAddr,
+        key: Option<Key>,
+        data: &[u8],
+        most: usize,
+    ) -> Result<usize> {
+        let step = "sendto";
+        let failed = |errno, hint: &str| {
+            self.shared.ledger.count_dropped(1);
+            let target = display(&remote);
+            Err(Error::Os { step, target, errno, hint: hint.to_owned() })
+        };
+        let mut guests = self.guests.lock();
+        let Some(guests) = guests.as_mut() else {
+            return Err(Error::closed(step, "the server has stopped"));
+        };
+        let known = key.map_or_else(|| guests.peers.of(remote), |key| guests.peers.index_of(&key));
+        let index = match known {
+            Some(index) => index,
+            None => {
+                if !is_loopback(remote) && !data.is_empty() {
+                    // It has sent nothing, or is forgotten: no account is opened for it, nor closed for
+                    // want of room.
+                    return failed(libc::EPERM, STRANGER);
+                }
+                let key = key.unwrap_or(Key { remote, local: None });
+                match guests.admit(key, &mut |_| {}) {
+                    Some(index) => index,
+                    None => return failed(libc::EPERM, "Limits.connections has no place for it"),
+                }
+            }
+        };
+        let known = guests.peers.get(index);
+        if !known.is_near {
+            if data.len() > most.min(known.credit) {
+                return failed(libc::EPERM, STRANGER);
+            }
+            if !guests.door.may_answer(remote.ip()) {
+                return failed(
+                    libc::EPERM,
+                    "a peer outside the loopback gets so many datagrams a second, and no more",
+                );
+            }
+        }
+        let known = guests.peers.get(index);
+        let (name, mut again, mut told) = (guests.port.name(remote), true, false);
+        let result = loop {
+            let flags = libc::MSG_DONTWAIT;
+            let data = [IoSlice::new(data)];
+            let sent = sys::sendmsg(guests.port.as_fd(), &data, &known.route, Some(&name), flags);
+            let errno = match sent {
+                Ok(sent) => {
+                    known.record.count_sent(&data[0]);
+                    guests.peers.get_mut(index).pay(sent);
+                    break Ok(sent);
+                }
+                Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            };
+            let failure = classify(errno);
+            told |= matches!(failure, Failure::Earlier | Failure::ThisOne);
+            match failure {
+                Failure::Interrupted => {}
+                // Said of another datagram, mostly.
+                Failure::Earlier if again => again = false,
+                _ => break failed(errno, ""),
+            }
+        };
+        if told {
+            // No receive will be told of it again; and what stays in the error queue, an answer too
+            // large for any datagram too, takes its room from what is received.
+            guests.hear_refusals();
+        }
+        result
+    }
+
+    /// Sends a datagram to anybody: for the caller's own calls.
+    pub(crate) fn send_to(&self, remote: SocketAddr, data: &[u8]) -> Result<usize> {
+        self.send(canonical(remote), None, data, usize::MAX)
+    }
+
+    /// The next datagram for the caller, who waits for it; as much of it as `buffer` has room for. None once
+    /// the server ends.
+    pub(crate) fn receive(
+        &self,
+        buffer: &mut [u8],
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<(usize, SocketAddr)>> {
+        let step = "accept";
+        let Some(port) = self.port() else { return Ok(None) };
+        let target = || display(&port.local);
+        let mut control = [0; CONTROL];
+        loop {
+            if port.has_ended() {
+                return Ok(None);
+            }
+            let mut from = Name::room();
+            let received = sys::recvmsg(
+                port.as_fd(),
+                &mut [IoSliceMut::new(buffer)],
+                &mut control,
+                &mut from,
+                libc::MSG_DONTWAIT,
+            );
+            let error = match received {
+                Ok((bytes, length, flags)) => {
+                    let cut = flags & libc::MSG_TRUNC != 0;
+                    let arrived = self.arrive(&from, &buffer[..bytes], &control[..length], cut);
+                    match arrived {
+                        Some((key, _)) => return Ok(Some((bytes, key.remote))),
+                        None => {
+                            waiter.breathe()?;
+                            continue;
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            let bell = PollFd::readable(port.bell.as_fd());
+            let mut fds = [PollFd::readable(port.as_fd()), bell];
+            let until = match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
+                Failure::Fatal => return Err(Error::os(step, target(), &error)),
+                Failure::Earlier => {
+                    self.with(Guests::hear_refusals);
+                    continue;
+                }
+                Failure::Blocked | Failure::Interrupted => deadline,
+                Failure::Exhausted | Failure::ThisOne => {
+                    self.shared.ledger.count_accept_error();
+                    fds[0] = PollFd::unused();
+                    let rest = Instant::now() + REST;
+                    Some(deadline.map_or(rest, |deadline| deadline.min(rest)))
+                }
+            };
+            let ready = waiter.wait(&mut fds, until)?;
+            if fds[0].failed() {
+                // A receive need not be told of it, and the next wait would end at once.
+                self.with(Guests::hear_refusals);
+            }
+            if !ready && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(Error::TimedOut { step, target: target() });
+            }
+        }
+    }
+
+    /// A thread of the pool has taken one from the queue.
+    pub(crate) fn was_taken(&self) {
+        if self.full.load(SeqCst) && self.full.swap(false, SeqCst) {
+            self.with(|guests| guests.port.bell.set());
+        }
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
+        self.with(|guests| guests.peers.idle_at()).flatten()
+    }
+
+    fn close_idle(&self) {
+        self.with(|guests| guests.peers.close_idle());
+    }
+
+    /// Closes all accounts, and tells nobody of it any more.
+    fn close(&self, forced: bool) {
+        self.shared.ports.put_desk(None);
+        let guests = self.guests.lock().take();
+        if let Some(mut guests) = guests {
+            guests.peers.close_all(forced);
+            self.shared.ports.remove(&guests.port);
+        }
+        self.shared.hang_up();
+    }
+}
+
+impl Datagram {
+    /// What was received.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Who sent it.
+    #[must_use]
+    pub fn from(&self) -> SocketAddr {
+        self.peer.remote
+    }
+
+    /// The account of whoever sent it.
+    #[must_use]
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Answers it. What cannot be sent is dropped and counted; only an answer that no datagram has room
+    /// for is an error.
+    pub fn reply(&self, data: &[u8]) -> Result<()> {
+        let sent = self.desk.send(self.peer.remote, Some(self.peer), data, self.data.len());
+        match sent {
+            Err(error) if error.raw() == Some(libc::EMSGSIZE) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its handler has failed: the account of its peer is closed, which another datagram opens anew.
+    pub fn fail(&self, error: String) {
+        self.desk.shared.count_error();
+        self.desk.with(|guests| {
+            if let Some(index) = guests.peers.index_of(&self.peer) {
+                guests.peers.close(index, ClosedBy::Error, Some(error), false);
+            }
+        });
+    }
+}
+
+impl Drop for Datagram {
+    fn drop(&mut self) {
+        let shared = &self.desk.shared;
+        if !shared.origin.is_here() {
+            // In a forked child all of this is a copy, and its locks may be held by nobody.
+            std::mem::forget(Arc::clone(&self.desk));
+            return;
+        }
+        shared.handoff.forget(self.ticket);
+        if shared.handoff.is_draining() {
+            shared.ring();
+        }
+    }
+}
+
+/// Starts the thread that hands datagrams to the pool.
+pub(super) fn start_pool(shared: &Arc<Shared>, port: Port, bell: Arc<EventFd>) -> io::Result<()> {
+    let inbound = Inbound::new(shared.limits.datagram, port.tells_destination())?;
+    let (desk, port) = open(shared, port);
+    let filler = Filler { desk: Arc::clone(&desk), port, inbound };
+    let started = shared.spawn("rsock-worker-0".to_owned(), move || filler.run(&bell));
+    started.inspect_err(|_| desk.close(false))
+}
+
+/// Starts the thread that sees to the end of a port that others receive from.
+pub(super) fn start_asked(shared: &Arc<Shared>, port: Port, bell: Arc<EventFd>) -> io::Result<()> {
+    let (desk, port) = open(shared, port);
+    let body = Arc::clone(&desk);
+    let started = shared.spawn("rsock-accept".to_owned(), move || keep(&body, &port, &bell));
+    started.inspect_err(|_| desk.close(false))
+}
+
+fn open(shared: &Arc<Shared>, port: Port) -> (Arc<Desk>, Arc<Port>) {
+    let port = Arc::new(port);
+    shared.ports.add(&port);
+    let desk = Arc::new(Desk::new(shared, Arc::clone(&port)));
+    shared.ports.put_desk(Some(Arc::clone(&desk)));
+    (desk, port)
+}
+
+/// Waits for the end. Those who wait for a datagram have been told of it.
+fn keep(desk: &Desk, port: &Port, bell: &EventFd) {
+    while !port.has_ended() {
+        let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], desk.idle_at());
+        bell.clear();
+        desk.close_idle();
+    }
+    desk.close(desk.shared.stop.is_hard());
+}
+
+/// Fills the pool's queue until the end, then waits for the handlers.
+struct Filler {
+    desk: Arc<Desk>,
+    port: Arc<Port>,
+    inbound: Inbound,
+}
+
+impl Filler {
+    fn run(mut self, bell: &EventFd) {
+        let shared = Arc::clone(&self.desk.shared);
+        if self.fill_until_end().is_err() {
+            shared.stop_by_itself(Cause::AcceptError);
+        }
+        shared.handoff.begin_drain();
+        if !shared.stop.is_hard() {
+            // What is in the kernel's queue now is handed out like all before it, and is no more than
+            // there was room for; what comes later need not be.
+            let mut left = sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE;
+            while left > 0 {
+                let Ok(Some(count)) = self.hand_out(left, libc::MSG_DONTWAIT) else { break };
+                left -= count.min(left);
+            }
+        }
+        shared.handoff.drain_pool(&shared, bell);
+        self.desk.close(shared.stop.is_hard());
+    }
+
+    fn fill_until_end(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.desk.shared);
+        let may_block = self.port.may_block() && shared.limits.idle.is_none();
+        let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        while !self.port.has_ended() {
+            let room = QUEUE.saturating_sub(shared.handoff.queued());
+            if room == 0 {
+                self.desk.full.store(true, SeqCst);
+                // One that was taken just before the store has rung for nobody.
+                if shared.handoff.queued() >= QUEUE {
+                    self.port.wait_for_bell(self.desk.idle_at());
+                } else {
+                    self.desk.full.store(false, SeqCst);
+                }
+            } else if self.hand_out(room.min(BATCH), flags)?.is_none()
+                && !may_block
+                && self.port.wait(self.desk.idle_at())
+            {
+                self.desk.with(Guests::hear_refusals);
+            }
+            self.desk.close_idle();
+        }
+        Ok(())
+    }
+
+    /// Receives a batch and hands it out; None where nothing came.
+    fn hand_out(&mut self, most: usize, flags: i32) -> io::Result<Option<usize>> {
+        let Self { desk, port, inbound } = self;
+        let error = match inbound.receive(port.as_fd(), most, flags) {
+            Ok(count) => {
+                for slot in 0..count {
+                    let received = inbound.get(slot);
+                    let (data, control) = (received.data, received.control);
+                    let arrived = desk.arrive(received.from, data, control, received.cut);
+                    let Some((peer, record)) = arrived else { continue };
+                    let data = data.to_vec();
+                    Handoff::push_with(&desk.shared, |ticket| {
+                        Job::Datagram(Datagram {
+                            desk: Arc::clone(desk),
+                            data,
+                            peer,
+                            record,
+                            ticket,
+                        })
+                    });
+                }
+                return Ok(Some(count));
+            }
+            Err(error) => error,
+        };
+        match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
+            Failure::Fatal => return Err(error),
+            Failure::Exhausted | Failure::ThisOne => {
+                desk.shared.ledger.count_accept_error();
+                port.wait_for_bell(Some(Instant::now() + REST));
+            }
+            Failure::Earlier => {
+                desk.with(Guests::hear_refusals);
+            }
+            Failure::Blocked | Failure::Interrupted => {}
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,148 @@
+//! One UDP socket of a server, from its start to its end. Owns how its thread waits for datagrams and is told
+//! to stop; must never read or send one.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Instant;
+
+use crate::net::base::event_fd::EventFd;
+use crate::net::base::lock::Mutex;
+use crate::net::datagram::amplification::Claim;
+use crate::net::datagram::handoff::Desk;
+use crate::net::socket::listener::Listener;
+use crate::net::sys::{self, Name, PollFd};
+
+/// A socket that datagrams are received by.
+pub(crate) struct Port {
+    socket: Listener,
+    pub(super) local: SocketAddr,
+    ended: AtomicBool,
+    /// Set from the end on, and when there is room again for whoever waits for that.
+    pub(crate) bell: EventFd,
+    /// Tells other processes that a server answers here.
+    _claim: Option<Claim>,
+}
+
+impl Port {
+    pub(crate) fn new(socket: Listener, local: SocketAddr) -> io::Result<Self> {
+        let bell = EventFd::new()?;
+        let claim = Claim::new(local);
+        Ok(Self { socket, local, ended: AtomicBool::new(false), bell, _claim: claim })
+    }
+
+    /// Whether the server ends.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Whether it tells where each datagram was sent to.
+    pub(super) fn tells_destination(&self) -> bool {
+        self.socket.tells_destination()
+    }
+
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.local.is_ipv4()
+    }
+
+    /// Whether every address of this machine is its own.
+    pub(super) fn is_wildcard(&self) -> bool {
+        self.local.ip().is_unspecified()
+    }
+
+    /// Has whoever waits for a datagram come back; what was received before can still be read.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, SeqCst);
+        self.bell.set();
+        // On Linux this wakes a receive that has no peer as well, though it says ENOTCONN.
+        self.socket.shut();
+    }
+
+    /// Whether a receive may wait by itself: only where `end` wakes it.
+    pub(super) fn may_block(&self) -> bool {
+        !self.socket.is_adopted()
+    }
+
+    /// An address as the socket's family has it.
+    pub(super) fn name(&self, remote: SocketAddr) -> Name {
+        match remote {
+            SocketAddr::V4(v4) if self.local.is_ipv6() => {
+                let mapped = IpAddr::V6(v4.ip().to_ipv6_mapped());
+                Name::new(SocketAddr::new(mapped, v4.port()))
+            }
+            _ => Name::new(remote),
+        }
+    }
+
+    /// Waits for a datagram, for the bell, or for the deadline. True if the error queue has something,
+    /// which no receive may tell of: it has to be read before another wait, which would end at once.
+    #[must_use]
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut fds = [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.as_fd())];
+        // An interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
+        let polled = sys::poll(&mut fds, deadline).is_ok();
+        if polled && fds[0].ready() && !self.has_ended() {
+            // Rung for room, which nobody waits for here.
+            self.bell.clear();
+        }
+        polled && fds[1].failed()
+    }
+
+    /// Waits for the bell or the deadline alone.
+    pub(super) fn wait_for_bell(&self, deadline: Option<Instant>) {
+        let _ = sys::poll(&mut [PollFd::readable(self.bell.as_fd())], deadline);
+        if !self.has_ended() {
+            self.bell.clear();
+        }
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The open ports of one server, for whoever ends it.
+#[derive(Default)]
+pub(crate) struct Ports {
+    open: Mutex<Vec<Arc<Port>>>,
+    /// The number of the last peer that was met.
+    met: AtomicU64,
+    /// Where threads of the caller's get datagrams and give answers, while they can.
+    desk: Mutex<Option<Arc<Desk>>>,
+}
+
+impl Ports {
+    pub(crate) fn add(&self, port: &Arc<Port>) {
+        self.open.lock().push(Arc::clone(port));
+    }
+
+    pub(crate) fn remove(&self, port: &Arc<Port>) {
+        self.open.lock().retain(|open| !Arc::ptr_eq(open, port));
+    }
+
+    /// Has all of them end.
+    pub(crate) fn end(&self) {
+        let open = self.open.lock().clone();
+        open.iter().for_each(|port| port.end());
+    }
+
+    /// Where threads of the caller's get datagrams and give answers; None before the start and from the end on.
+    pub(crate) fn desk(&self) -> Option<Arc<Desk>> {
+        self.desk.lock().clone()
+    }
+
+    pub(super) fn put_desk(&self, desk: Option<Arc<Desk>>) {
+        // Whatever is replaced is dropped outside of the lock.
+        let before = std::mem::replace(&mut *self.desk.lock(), desk);
+        drop(before);
+    }
+
+    /// The number of a peer that is met now, from 1.
+    pub(super) fn next_id(&self) -> u64 {
+        self.met.fetch_add(1, Relaxed) + 1
+    }
+}

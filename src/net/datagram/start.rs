@@ -1,0 +1,65 @@
+//! The datagram side of a server: its sockets, the workers that serve them, and who is answered at all.
+//! Owns what UDP servers do not share with others; must never block on a send, nor let one stranger have more
+//! of it than his share.
+//!
+//! `port` is a socket and its end; `worker` serves one by a service in Rust, `relay` passes its datagrams on,
+//! `desk` serves it by threads of the caller's; `peers` are the accounts of those heard from, `guests` how
+//! they are opened and closed; `strangers` says who gets no answer.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::net::address::endpoint::{Address, Transport};
+use crate::net::base::event_fd::EventFd;
+use crate::net::control::context::Shared;
+use crate::net::datagram::socket::Port;
+use crate::net::datagram::{amplification, handoff, relay, worker};
+use crate::net::error::Error;
+use crate::net::service::service::Shape;
+use crate::net::socket::listener::Listener;
+
+/// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).
+/// Over IPv4 the system takes 20 bytes less, and says so.
+pub const MOST_DATAGRAM: usize = 65_527;
+
+/// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
+/// a socket of its own, or one for the threads of the caller's. The bell wakes the latter.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    shape: &Shape,
+    workers: usize,
+    listener: Listener,
+    bound: &Address,
+    bell: Arc<EventFd>,
+) -> io::Result<()> {
+    let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+    if shared.options.reuse_port && amplification::is_served(local) {
+        // SO_REUSEPORT lets two servers of one user have the same port, each with a share of the peers
+        // that nobody meant.
+        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+    }
+    let service = match shape {
+        Shape::Handler => return handoff::start_pool(shared, Port::new(listener, local)?, bell),
+        Shape::Accept => return handoff::start_asked(shared, Port::new(listener, local)?, bell),
+        Shape::Datagram(service) => service,
+        Shape::Stream(_) => unreachable!("a service is asked for its datagram form before"),
+    };
+    let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
+    let mut listeners = vec![listener];
+    let most = shared.most_admitted();
+    let workers = workers.min(most).max(1);
+    for _ in 1..workers {
+        let another = Listener::create(Transport::Udp, bound, &shared.options).map_err(failed)?;
+        another.bind(bound, &shared.options).map_err(failed)?;
+        listeners.push(another);
+    }
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let port = Port::new(listener, local)?;
+        let share = most / workers + usize::from(number < most % workers);
+        match service.onward() {
+            Some(onward) => relay::start(shared, onward, port, number, share)?,
+            None => worker::start(shared, service, port, number, share)?,
+        }
+    }
+    Ok(())
+}

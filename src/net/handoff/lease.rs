@@ -1,0 +1,310 @@
+//! What a connection owes to the server that accepted it: its place in the books, and its place among
+//! those admitted. Must never keep a descriptor open, nor end a connection by itself.
+
+use std::fmt;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::net::address::endpoint::Endpoint;
+use crate::net::base::fork::Origin;
+use crate::net::control::context::Shared;
+use crate::net::control::limits::Limits;
+use crate::net::error::Error;
+use crate::net::handoff::linger::{self, Farewell, Leaving, Until};
+use crate::net::handoff::pool::Ticket;
+use crate::net::ledger::ledger::Place;
+use crate::net::ledger::record::{ClosedBy, Record};
+use crate::net::socket::socket::Socket;
+use crate::net::stream::stream::{Held, Stream, seen};
+use crate::net::stream::transfer::Interest;
+use crate::net::sys;
+
+/// One connection's ties to its server.
+pub(crate) struct Ward {
+    shared: Arc<Shared>,
+    place: Place,
+    /// Its place among those that are handed out.
+    ticket: Ticket,
+    settled: AtomicBool,
+    /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
+    /// idle limit asks for it.
+    moved: AtomicU64,
+}
+
+impl fmt::Debug for Ward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ward({:?})", self.ticket)
+    }
+}
+
+impl Ward {
+    pub(crate) fn new(shared: Arc<Shared>, place: Place, ticket: Ticket) -> Self {
+        Self { shared, place, ticket, settled: AtomicBool::new(false), moved: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.shared.origin
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// Whether the server is ending.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.handoff.is_draining()
+    }
+
+    /// Whether it was the server's end that ended the connection.
+    pub(crate) fn ended_by_stop(&self) -> bool {
+        self.settled.load(SeqCst) && self.is_draining()
+    }
+
+    fn count_error(&self) {
+        self.shared.count_error();
+    }
+
+    /// Closes the account, once; the first who says why is right.
+    pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+        if self.close_account(by, error) && self.shared.stop.has_begun() {
+            self.shared.stop.count(forced);
+        }
+    }
+
+    fn close_account(&self, by: ClosedBy, error: Option<String>) -> bool {
+        let first = !self.settled.swap(true, SeqCst);
+        if first {
+            self.shared.ledger.close(self.place, by, error, None);
+        }
+        first
+    }
+
+    /// Closes the account of a connection that has to linger. To a stop it counts when it has ended.
+    pub(crate) fn part(&self, leaving: Leaving, by: ClosedBy, error: Option<String>) -> Farewell {
+        self.close_account(by, error);
+        Farewell::new(Arc::clone(&self.shared), self.ticket, leaving)
+    }
+
+    /// Whether a close has a worker to linger, and nobody has settled already how this one ends.
+    fn may_part(&self) -> bool {
+        self.shared.handoff.has_linger_host() && !self.settled.load(SeqCst)
+    }
+
+    /// The descriptor of the connection with `peer` is gone.
+    pub(crate) fn leave(&self, peer: &Endpoint) {
+        self.shared.handoff.forget(self.ticket);
+        self.shared.leave(peer);
+        self.call_ended();
+    }
+
+    /// Whoever ends the server may wait for just this.
+    pub(crate) fn call_ended(&self) {
+        if self.is_draining() {
+            self.shared.ring();
+        }
+    }
+}
+
+impl Stream {
+    /// Whether its server is ending: reads give `b""` once nothing is there.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.ward.as_ref().is_some_and(Ward::is_draining)
+    }
+
+    /// That of its ward.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.ward.as_ref().map(|ward| ward.ticket)
+    }
+
+    /// Ends it for a reason that its handler gives.
+    pub fn close_for(&self, by: ClosedBy, error: Option<String>) -> Option<Farewell> {
+        self.end(by, error)
+    }
+
+    /// Ends it because its handler failed, which counts whatever the connection's end was.
+    pub fn fail(&self, error: String) -> Option<Farewell> {
+        if let Some(ward) = &self.ward {
+            ward.count_error();
+        }
+        self.end(ClosedBy::Error, Some(error))
+    }
+
+    /// Until when it has to linger, if it does: a handler's connection that a peer may still be sending
+    /// to, and that no other call has in its hands.
+    pub(crate) fn lingers(&self, socket: &Arc<Socket>) -> Option<(&Ward, Arc<Record>, Until)> {
+        // Whose peer has finished sends nothing more, and who has set SO_LINGER wants that.
+        let settled = seen::END | seen::RESET | seen::FORCED | seen::LINGERS;
+        let ward = self.ward.as_ref().filter(|ward| ward.may_part())?;
+        if self.has_seen(settled) || Arc::strong_count(socket) > 1 {
+            return None;
+        }
+        let record = self.record.get()?;
+        // What went through a double is not counted.
+        let sent = if self.is_doubled() { u64::MAX } else { record.sent().bytes };
+        Some((ward, Arc::clone(record), linger::needed(socket, sent)?))
+    }
+
+    /// Whether it was accepted by a server of this process.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.ward.is_some()
+    }
+
+    /// Whether there is, or was, a second number of it.
+    #[must_use]
+    pub fn is_doubled(&self) -> bool {
+        self.has_seen(seen::DOUBLED)
+    }
+
+    /// Whether a call has met the peer's end.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.has_seen(seen::END)
+    }
+
+    /// Whether a call has met the peer's reset.
+    #[must_use]
+    pub fn was_reset(&self) -> bool {
+        self.has_seen(seen::RESET)
+    }
+
+    /// A byte went either way.
+    pub(crate) fn moved(&self) {
+        let (Some(ward), Some(record)) = (&self.ward, self.record.get()) else { return };
+        if ward.limits().idle.is_some() {
+            let since = record.opened().elapsed().as_nanos();
+            ward.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+        }
+    }
+
+    /// Until when a call that has to wait may do so, by the server's limits, and by which of them.
+    /// `since` is when it first had to, once that was asked for.
+    pub(crate) fn limit(
+        &self,
+        interest: Interest,
+        since: &mut Option<Instant>,
+    ) -> Option<(Instant, &'static str)> {
+        let (ward, record) = (self.ward.as_ref()?, self.record.get()?);
+        let limits = ward.limits();
+        let after = |from: Instant, limit: Option<Duration>, name| {
+            limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
+        };
+        let moved = || record.opened() + Duration::from_nanos(ward.moved.load(Relaxed));
+        let of_the_call = match interest {
+            Interest::Writable => {
+                after(*since.get_or_insert_with(Instant::now), limits.write, "write")
+            }
+            Interest::Readable | Interest::Input if record.has_received() => None,
+            Interest::Readable | Interest::Input => {
+                after(record.opened(), limits.first_byte, "first_byte")
+            }
+        };
+        let idle = limits.idle.and_then(|_| after(moved(), limits.idle, "idle"));
+        [of_the_call, idle].into_iter().flatten().min()
+    }
+
+    /// Ends it because of a limit, under the call that waited for it; the error for that call.
+    pub(crate) fn over_limit(
+        &self,
+        socket: &Socket,
+        step: &'static str,
+        name: &'static str,
+    ) -> Error {
+        if let Some(ward) = &self.ward {
+            ward.settle(ClosedBy::Limit(name), None, false);
+        }
+        if name == "write" {
+            self.saw(seen::FORCED);
+            socket.reset();
+        } else {
+            self.saw(seen::HUSHED);
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        let hint = format!("the server's Limits.{name} is reached");
+        Error::Os { step, target: self.peer_text(), errno: libc::ETIMEDOUT, hint }
+    }
+
+    /// In a draining server a connection that has been heard from is not waited for any longer: what
+    /// is there is read, then the end. True where this is the first to say so.
+    pub(crate) fn hush_if_draining(&self, socket: &Held<'_>) -> bool {
+        let Some(ward) = &self.ward else { return false };
+        let heard = || self.record.get().is_some_and(|record| record.has_received());
+        if !ward.is_draining() || self.has_seen(seen::HUSHED) || !heard() {
+            return false;
+        }
+        self.hush_socket(socket)
+    }
+
+    fn hush_socket(&self, socket: &Socket) -> bool {
+        self.saw(seen::HUSHED);
+        // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
+        // socket made of a double. ENOTCONN: it is over already.
+        let _ = socket.shutdown(Shutdown::Read);
+        true
+    }
+
+    /// From the thread that ends the server: has its reads see the end, where it has been heard from
+    /// or need not be any more; whether they now do.
+    pub(crate) fn hush(&self, heard_only: bool) -> bool {
+        // Under the lock: a close that found the socket in use would not linger.
+        let slot = self.socket.lock();
+        let Some(socket) = slot.as_ref() else { return false };
+        // Also what was read by other means than our methods; a Unix socket does not tell.
+        let heard = || match sys::tcp_info(socket.as_fd()) {
+            Ok((info, _)) => info.bytes_received > 0,
+            Err(_) => {
+                sys::unread(socket.as_fd()) > 0
+                    || self.record.get().is_some_and(|record| record.has_received())
+            }
+        };
+        !self.has_seen(seen::HUSHED) && (!heard_only || heard()) && self.hush_socket(socket)
+    }
+
+    /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.
+    pub(crate) fn force(&self) {
+        let socket = self.socket.lock().clone();
+        if let Some(socket) = socket {
+            if let Some(ward) = &self.ward {
+                ward.settle(ClosedBy::Stop, None, true);
+            }
+            self.saw(seen::FORCED);
+            socket.reset();
+        }
+    }
+
+    /// Closes it where no thread is in one of its calls; false where one is. With FIN behind what was
+    /// sent, unless there is input that nobody will read: then with RST, as the kernel would.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        let mut slot = self.socket.lock();
+        let Some(socket) = slot.take() else { return true };
+        let socket = match Arc::try_unwrap(socket) {
+            Ok(socket) => socket,
+            Err(shared) => {
+                *slot = Some(shared);
+                return false;
+            }
+        };
+        self.closed.store(true, SeqCst);
+        drop(slot);
+        let quiet = sys::unread(socket.as_fd()) == 0;
+        self.settle(ClosedBy::Stop, None, !quiet);
+        match (quiet, self.has_seen(seen::DOUBLED)) {
+            (true, false) => {
+                socket.never_wait();
+                drop(socket);
+            }
+            (true, true) => {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            // By the close alone: a shutdown before it would look like an end to the peer of a Unix socket.
+            (false, false) => socket.abort(),
+            (false, true) => socket.reset(),
+        }
+        self.leave();
+        true
+    }
+}

@@ -1,0 +1,145 @@
+//! The lingering close of what a handler has closed: its last words are delivered although the peer goes
+//! on sending. Owns which worker does it, one a server, started by the first connection that needs it;
+//! must never start one that nobody needs, nor after the end of the server.
+//!
+//! A close with input unread sends RST, and so does the peer's next byte after a close; either destroys
+//! what the kernel had not sent yet, or what the peer had not read. So the socket goes to a worker, which sends
+//! FIN, and reads and throws away. The account is closed by then; the place among those admitted is kept until
+//! the socket is closed as well.
+
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use crate::net::control::context::Shared;
+use crate::net::handoff::pool::Ticket;
+use crate::net::ledger::record::Record;
+use crate::net::service::service::{Peer, Service, Session};
+use crate::net::socket::socket::Socket;
+use crate::net::sys;
+use crate::net::worker::acceptor::start_worker;
+use crate::net::worker::worker::{Inbox, Message};
+
+/// What a connection has sent in all when there can be something unsent: the first flight goes at
+/// once, RFC 6928.
+const FIRST_FLIGHT: u64 = 14_600;
+
+/// Who sees to a server's lingering closes.
+#[derive(Default)]
+pub(crate) enum Host {
+    /// Nobody: what its connections are is nobody's business but their owner's, or it has ended.
+    #[default]
+    None,
+    /// A worker, from when one is needed.
+    Later,
+    Worker(Arc<Inbox>),
+}
+
+/// Why a connection lingers, and so until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The peer was sending: until it has finished.
+    Finished,
+    /// Not all is sent yet: until it has arrived.
+    Acknowledged,
+}
+
+/// A socket whose account is closed, on its way to the worker.
+pub(crate) struct Leaving {
+    pub(crate) socket: Socket,
+    pub(crate) record: Arc<Record>,
+    pub(crate) until: Until,
+}
+
+/// Whether a plain close of this socket might take back what was sent, and until when it has to linger
+/// therefore. Asks the kernel for no more than it must.
+pub(crate) fn needed(socket: &Socket, sent: u64) -> Option<Until> {
+    if sys::unread(socket.as_fd()) > 0 {
+        Some(Until::Finished)
+    } else if sent > FIRST_FLIGHT && sys::unsent(socket.as_fd()) > 0 {
+        Some(Until::Acknowledged)
+    } else {
+        None
+    }
+}
+
+/// The lingering close of one connection. Dropped, it begins, which may start a thread.
+pub struct Farewell {
+    leaving: Option<Leaving>,
+    shared: Arc<Shared>,
+    /// Its place among those that are handed out.
+    ticket: Ticket,
+}
+
+impl Farewell {
+    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, leaving: Leaving) -> Self {
+        Self { leaving: Some(leaving), shared, ticket }
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let Some(leaving) = self.leaving.take() else { return };
+        leaving.socket.never_wait();
+        if let Some(Leaving { socket, record, .. }) = send(&self.shared, leaving) {
+            let stop = &self.shared.stop;
+            let forced = stop.has_begun() && stop.deadline() <= Instant::now();
+            if forced {
+                socket.reset();
+            } else {
+                // A double of it ends as well.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            drop(socket);
+            if stop.has_begun() {
+                stop.count(forced);
+            }
+            self.shared.leave(&record.remote());
+        }
+        // Behind the message: whoever ends the server sends the worker its own when all are forgotten.
+        self.shared.handoff.forget(self.ticket);
+        if self.shared.handoff.is_draining() {
+            self.shared.ring();
+        }
+    }
+}
+
+/// Gives it to the worker, or back where there is none.
+fn send(shared: &Arc<Shared>, leaving: Leaving) -> Option<Leaving> {
+    let mut host = shared.handoff.linger_host.lock();
+    if matches!(*host, Host::Later) {
+        let service: Arc<dyn Service> = Arc::new(Nothing);
+        // EAGAIN of clone or EMFILE of the poller: this one is closed as any socket is.
+        let Ok(worker) = start_worker(shared, &service, 0) else { return Some(leaving) };
+        *host = Host::Worker(worker);
+    }
+    let Host::Worker(worker) = &*host else { return Some(leaving) };
+    worker.load.fetch_add(1, Relaxed);
+    worker.send(Message::Linger(leaving));
+    None
+}
+
+/// No more come: what lingers still does so until all that was sent has arrived, or the deadline.
+pub(crate) fn end(shared: &Shared) {
+    let host = std::mem::take(&mut *shared.handoff.linger_host.lock());
+    if let Host::Worker(worker) = host {
+        worker.send(Message::Drain);
+    }
+}
+
+/// What a worker serves that has nothing to serve: all it hears is thrown away.
+pub(crate) struct Nothing;
+
+impl Session for Nothing {}
+
+impl Service for Nothing {
+    fn name(&self) -> String {
+        "Nothing()".to_owned()
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Nothing)
+    }
+}

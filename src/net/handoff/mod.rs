@@ -1,0 +1,5 @@
+//! TODO
+
+pub(crate) mod lease;
+pub(crate) mod linger;
+pub(crate) mod pool;

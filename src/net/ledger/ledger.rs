@@ -1,0 +1,376 @@
+//! The books of a server: which connections are open, the last that were, and totals that balance.
+//! Must never be touched while bytes are moved: only an open, a close or a reader takes its lock.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::net::base::event_fd::EventFd;
+use crate::net::base::lock::Mutex;
+use crate::net::base::waiter::Waiter;
+use crate::net::error::{Error, Result};
+use crate::net::ledger::record::{ClosedBy, Flow, Record};
+use crate::net::socket::probe::Algorithm;
+use crate::net::sys::PollFd;
+
+/// Sums over all connections of a server since its start. accepted = open + closed, always.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Connections taken from the queue and served.
+    pub accepted: u64,
+    /// Of these, open now.
+    pub open: u64,
+    /// Of these, closed.
+    pub closed: u64,
+    /// Connections over a limit, reset at once; not in `accepted`.
+    pub refused: u64,
+    /// Failed accepts, whatever the reason.
+    pub accept_errors: u64,
+    /// Connections that had to wait for a handler, all threads being busy.
+    pub waited: u64,
+    /// What peers sent.
+    pub received: Flow,
+    /// What was sent to them.
+    pub sent: Flow,
+    /// Datagrams that got no answer because of whom they came from, or were sent to.
+    pub suspects: u64,
+    /// Datagrams that were not sent: no room, or more than a stranger may get.
+    pub dropped: u64,
+    /// Datagrams received that were longer than `Limits.datagram`.
+    pub truncated: u64,
+    /// Closed connections by what ended them, in the order of `ClosedBy::NAMES`.
+    pub closed_by: [u64; ClosedBy::NAMES.len()],
+}
+
+struct Books {
+    open: Slab<Arc<Record>>,
+    closed: VecDeque<Arc<Record>>,
+    /// Sums of all that are closed, and the counts; `open` is added when asked.
+    totals: Totals,
+    /// What is waited for, and how to tell whoever does.
+    waiting: Vec<(Wait, Arc<EventFd>)>,
+    /// The server has ended.
+    over: bool,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy)]
+struct Wait {
+    open: Option<u64>,
+    closed: Option<u64>,
+}
+
+impl Books {
+    fn satisfies(&self, open: Option<u64>, closed: Option<u64>) -> bool {
+        open.is_none_or(|n| self.open.len() as u64 == n)
+            && closed.is_none_or(|n| self.totals.closed >= n)
+    }
+
+    fn tell(&self) {
+        for (wait, flag) in &self.waiting {
+            if self.satisfies(wait.open, wait.closed) {
+                flag.set();
+            }
+        }
+    }
+
+    fn records(&self) -> Vec<Arc<Record>> {
+        let mut records: Vec<_> = self.closed.iter().cloned().collect();
+        records.extend(self.open.iter().map(|(_, record)| Arc::clone(record)));
+        records.sort_by_key(|record| record.id());
+        records
+    }
+}
+
+/// An open record's place in the books; given back when it is closed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place(u32);
+
+/// Counts of what becomes of no connection; without a lock, for strangers may cause many.
+#[derive(Default)]
+struct Strays {
+    suspects: AtomicU64,
+    dropped: AtomicU64,
+    truncated: AtomicU64,
+}
+
+/// The books of one server.
+pub struct Ledger {
+    books: Mutex<Books>,
+    strays: Strays,
+    history: usize,
+}
+
+impl Ledger {
+    /// Empty books that remember the last `history` closed connections.
+    pub(crate) fn new(history: usize) -> Self {
+        let books = Books {
+            open: Slab::new(),
+            closed: VecDeque::new(),
+            totals: Totals::default(),
+            waiting: Vec::new(),
+            over: false,
+        };
+        Self { books: Mutex::new(books), strays: Strays::default(), history }
+    }
+
+    pub(crate) fn open(&self, record: &Arc<Record>) -> Place {
+        let mut books = self.books.lock();
+        books.totals.accepted += 1;
+        let place = books.open.insert(Arc::clone(record));
+        books.tell();
+        Place(place as u32)
+    }
+
+    /// Closes an account, before its socket is closed. `algorithm` as in `Record::last_tcp_info`.
+    pub(crate) fn close(
+        &self,
+        place: Place,
+        by: ClosedBy,
+        error: Option<String>,
+        algorithm: Option<Algorithm>,
+    ) {
+        let record = Arc::clone(&self.books.lock().open[place.0 as usize]);
+        // Without the lock, for the kernel is asked.
+        let tcp_info = record.last_tcp_info(algorithm);
+        drop(record);
+        let mut books = self.books.lock();
+        let record = books.open.remove(place.0 as usize);
+        record.close(by, error, tcp_info);
+        books.totals.closed += 1;
+        books.totals.closed_by[by.index()] += 1;
+        books.totals.received.add(record.received());
+        books.totals.sent.add(record.sent());
+        let forgotten = if self.history > 0 {
+            let oldest =
+                if books.closed.len() >= self.history { books.closed.pop_front() } else { None };
+            books.closed.push_back(record);
+            oldest
+        } else {
+            Some(record)
+        };
+        books.tell();
+        // Freed outside of the lock.
+        drop(books);
+        drop(forgotten);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.books.lock().totals.refused += 1;
+    }
+
+    pub(crate) fn count_accept_error(&self) {
+        self.books.lock().totals.accept_errors += 1;
+    }
+
+    pub(crate) fn count_waited(&self) {
+        self.books.lock().totals.waited += 1;
+    }
+
+    pub(crate) fn count_suspect(&self) {
+        self.strays.suspects.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_dropped(&self, datagrams: u64) {
+        if datagrams > 0 {
+            self.strays.dropped.fetch_add(datagrams, Relaxed);
+        }
+    }
+
+    pub(crate) fn count_cut(&self) {
+        self.strays.truncated.fetch_add(1, Relaxed);
+    }
+
+    /// The connections open now, oldest first.
+    #[must_use]
+    pub fn open_records(&self) -> Vec<Arc<Record>> {
+        let mut records: Vec<_> =
+            self.books.lock().open.iter().map(|(_, record)| Arc::clone(record)).collect();
+        records.sort_by_key(|record| record.id());
+        records
+    }
+
+    /// The last connections that were closed, in the order of their ends.
+    #[must_use]
+    pub fn closed_records(&self) -> Vec<Arc<Record>> {
+        self.books.lock().closed.iter().cloned().collect()
+    }
+
+    /// All connections that are held, open and closed, oldest first.
+    #[must_use]
+    pub fn records(&self) -> Vec<Arc<Record>> {
+        self.books.lock().records()
+    }
+
+    /// How many connections are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let books = self.books.lock();
+        books.open.len() + books.closed.len()
+    }
+
+    /// Whether no connection is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sums now, those of open connections included.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let books = self.books.lock();
+        let mut totals = books.totals.clone();
+        totals.open = books.open.len() as u64;
+        totals.suspects = self.strays.suspects.load(Relaxed);
+        totals.dropped = self.strays.dropped.load(Relaxed);
+        totals.truncated = self.strays.truncated.load(Relaxed);
+        for (_, record) in &books.open {
+            totals.received.add(record.received());
+            totals.sent.add(record.sent());
+        }
+        totals
+    }
+
+    /// Blocks until exactly `open` connections are open and at least `closed` have been closed since
+    /// the start, and returns all records held at that moment; `TimedOut` after the deadline.
+    pub fn wait(
+        &self,
+        open: Option<u64>,
+        closed: Option<u64>,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Vec<Arc<Record>>> {
+        let found = |books: &mut Books| books.satisfies(open, closed).then(|| books.records());
+        let found = self.wait_for(Wait { open, closed }, deadline, waiter, found)?;
+        found.ok_or_else(|| self.late(open, closed))
+    }
+
+    /// Blocks until `found` gives something; None after the deadline. It is asked again whenever `wait`
+    /// has come true, and at the server's end.
+    fn wait_for<T>(
+        &self,
+        wait: Wait,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+        mut found: impl FnMut(&mut Books) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let mut flag: Option<Arc<EventFd>> = None;
+        let result = loop {
+            {
+                let mut books = self.books.lock();
+                if let Some(found) = found(&mut books) {
+                    break Ok(Some(found));
+                }
+                match &flag {
+                    Some(flag) => flag.clear(),
+                    None => match EventFd::new() {
+                        Ok(new) => {
+                            let new = Arc::new(new);
+                            books.waiting.push((wait, Arc::clone(&new)));
+                            flag = Some(new);
+                        }
+                        Err(error) => break Err(Error::os("eventfd", "", &error)),
+                    },
+                }
+            }
+            let flag = flag.as_ref().expect("made above");
+            match waiter.wait(&mut [PollFd::readable(flag.as_fd())], deadline) {
+                Ok(true) => {}
+                Ok(false) => break Ok(None),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Some(flag) = flag {
+            self.books.lock().waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
+        }
+        result
+    }
+
+    /// From here on nobody need wait for a connection to close: the server has ended.
+    pub(crate) fn finish(&self) {
+        let mut books = self.books.lock();
+        books.over = true;
+        for (_, flag) in &books.waiting {
+            flag.set();
+        }
+    }
+
+    /// Whoever wants to hear of each connection that closes from now on.
+    pub fn follow(self: &Arc<Self>) -> Result<Follower> {
+        if self.history == 0 {
+            let text = "follow: this ledger forgets each connection as it closes (history=0)";
+            return Err(Error::Value(text.to_owned()));
+        }
+        let next = AtomicU64::new(self.books.lock().totals.closed);
+        Ok(Follower { ledger: Arc::clone(self), next, missed: AtomicU64::new(0) })
+    }
+
+    fn late(&self, open: Option<u64>, closed: Option<u64>) -> Error {
+        let totals = self.totals();
+        let mut asked = Vec::new();
+        asked.extend(open.map(|n| format!("open={n}")));
+        asked.extend(closed.map(|n| format!("closed={n}")));
+        let target = format!(
+            "for {} ({} are open, {} closed)",
+            asked.join(", "),
+            totals.open,
+            totals.closed
+        );
+        Error::TimedOut { step: "wait", target }
+    }
+}
+
+/// Hears of each connection of a server that closes, in the order of their ends. Keeps nothing but its
+/// place in the ledger: whoever falls behind by more than that remembers has missed some.
+pub struct Follower {
+    ledger: Arc<Ledger>,
+    /// Of the connections that have closed since the start, the number of the next one. Written only
+    /// under the lock of the books.
+    next: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Follower {
+    /// Blocks until the next connection has closed; None once the server has ended and all were told.
+    /// `TimedOut` after the deadline.
+    pub fn next(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<Arc<Record>>> {
+        let closed = Some(self.next.load(Relaxed) + 1);
+        let wait = Wait { open: None, closed };
+        let found = self.ledger.wait_for(wait, deadline, waiter, |books| self.take(books))?;
+        let late = || Error::TimedOut {
+            step: "follow",
+            target: "until the next connection closes".to_owned(),
+        };
+        found.ok_or_else(late)
+    }
+
+    /// The next record, where it is there already; `Some(None)` at the end.
+    fn take(&self, books: &mut Books) -> Option<Option<Arc<Record>>> {
+        let next = self.next.load(Relaxed);
+        let oldest = books.totals.closed - books.closed.len() as u64;
+        if next < oldest {
+            self.missed.fetch_add(oldest - next, Relaxed);
+        }
+        let next = next.max(oldest);
+        let record = books.closed.get((next - oldest) as usize).cloned();
+        self.next.store(next + u64::from(record.is_some()), Relaxed);
+        match record {
+            Some(record) => Some(Some(record)),
+            None => books.over.then_some(None),
+        }
+    }
+
+    /// How many it has missed, because the ledger had forgotten them before they were asked for.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
+    }
+}

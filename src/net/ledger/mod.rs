@@ -1,0 +1,5 @@
+//! TODO
+
+pub mod ledger;
+pub mod record;
+pub mod trace;

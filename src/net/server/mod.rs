@@ -1,0 +1,4 @@
+//! TODO
+
+pub mod lifecycle;
+pub mod server;

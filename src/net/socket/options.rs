@@ -1,0 +1,111 @@
+//! Socket options, and the step at which each has to be set. Must never hold a socket.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::net::address::endpoint::Transport;
+use crate::net::error::{Error, Result};
+
+/// The deepest queue that makes sense: the kernel keeps it in 16 bits on some paths.
+pub(crate) const MAX_BACKLOG: u32 = 65_535;
+
+/// What a socket is opened with. `None` leaves the system's default.
+#[derive(Clone, Debug)]
+pub struct SocketOptions {
+    /// SO_REUSEADDR on the listener: take the port again while old connections are in TIME_WAIT.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT on the listener: share the port with others who set it.
+    pub reuse_port: bool,
+    /// listen(2)'s backlog; None is the system's maximum.
+    pub backlog: Option<u32>,
+    /// TCP_NODELAY: no Nagle delay (RFC 896).
+    pub nodelay: bool,
+    /// SO_KEEPALIVE.
+    pub keepalive: Option<bool>,
+    /// SO_LINGER; zero makes every close a reset.
+    pub linger: Option<Duration>,
+    /// SO_SNDBUF, bytes; the kernel doubles it.
+    pub send_buffer: Option<usize>,
+    /// SO_RCVBUF, bytes; the kernel doubles it.
+    pub receive_buffer: Option<usize>,
+    /// TCP_MAXSEG, bytes, the TCP options included.
+    pub max_segment: Option<u32>,
+    /// Whether "::" serves IPv4 too (IPV6_V6ONLY off).
+    pub dual_stack: bool,
+    /// Permission bits of the file of a Unix listener; None leaves them to the umask.
+    pub mode: Option<u32>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            reuse_address: true,
+            reuse_port: false,
+            backlog: None,
+            nodelay: true,
+            keepalive: None,
+            linger: None,
+            send_buffer: None,
+            receive_buffer: None,
+            max_segment: None,
+            dual_stack: true,
+            mode: None,
+        }
+    }
+}
+
+impl SocketOptions {
+    /// Sets what is set before bind or connect. Linux lets accepted sockets inherit all of it, so a
+    /// listener is given its connections' options here, once, in place of one call a connection.
+    ///
+    /// What is TCP's alone is not asked of the others. Unix sockets inherit nothing: each is given its own.
+    pub(crate) fn apply(&self, fd: &impl AsFd, transport: Transport) -> io::Result<()> {
+        let socket = SockRef::from(fd);
+        let tcp = transport == Transport::Tcp;
+        if self.nodelay && tcp {
+            socket.set_tcp_nodelay(true)?;
+        }
+        if let Some(on) = self.keepalive {
+            socket.set_keepalive(on)?;
+        }
+        if let Some(linger) = self.linger {
+            socket.set_linger(Some(linger))?;
+        }
+        if let Some(bytes) = self.send_buffer {
+            socket.set_send_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.max_segment.filter(|_| tcp) {
+            socket.set_tcp_mss(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what was asked for and has no meaning on a Unix socket: an option that does nothing
+    /// would be a lie. `nodelay`, which is on by default, is what a Unix socket is anyway.
+    pub fn check_unix(&self) -> Result<()> {
+        let refuse = |field: &str, why: &str| {
+            Err(Error::Value(format!(
+                "SocketOptions({field}=…): {why}; a Unix socket has no such thing"
+            )))
+        };
+        if self.keepalive.is_some() {
+            return refuse("keepalive", "SO_KEEPALIVE probes the peers of TCP");
+        }
+        if self.linger.is_some() {
+            return refuse("linger", "SO_LINGER delays the close of TCP");
+        }
+        if self.max_segment.is_some() {
+            return refuse("max_segment", "TCP_MAXSEG is an option of TCP");
+        }
+        if self.reuse_port {
+            return refuse("reuse_port", "SO_REUSEPORT shares a port of TCP or UDP");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! A socket that ends properly however it is dropped. Owns one descriptor; must never block in a
+//! close, nor leave a peer hanging because a forked child holds a copy.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use socket2::{Protocol, SockRef, Socket as Raw, Type};
+
+use crate::net::address::endpoint::{Endpoint, Transport};
+use crate::net::base::fork;
+use crate::net::socket::options::SocketOptions;
+use crate::net::sys;
+
+/// One connected (or connecting) socket.
+#[derive(Debug)]
+pub(crate) struct Socket(Option<OwnedFd>);
+
+impl Socket {
+    pub(crate) fn new(fd: impl Into<OwnedFd>) -> Self {
+        Self(Some(fd.into()))
+    }
+
+    /// Opens a socket for a family, close-on-exec and blocking: socket(2).
+    pub(crate) fn open(transport: Transport, domain: socket2::Domain) -> io::Result<Self> {
+        let (kind, protocol) = match transport {
+            Transport::Tcp => (Type::STREAM, Some(Protocol::TCP)),
+            Transport::Udp => (Type::DGRAM, Some(Protocol::UDP)),
+            Transport::Unix => (Type::STREAM, None),
+        };
+        Ok(Self::new(Raw::new(domain, kind, protocol)?))
+    }
+
+    /// Opens one that is to lead to a forwarder's target: it never blocks, and has the server's options.
+    pub(crate) fn outward(target: &Endpoint, options: &SocketOptions) -> io::Result<Self> {
+        let socket = Self::open(target.transport, target.address.domain())?;
+        socket.options().set_nonblocking(true)?;
+        options.apply(&socket, target.transport)?;
+        Ok(socket)
+    }
+
+    pub(crate) fn options(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+
+    /// shutdown(2).
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.options().shutdown(how)
+    }
+
+    /// Makes the coming drop send RST in place of FIN and throw away what is unsent.
+    pub(crate) fn abort(self) {
+        let _ = self.options().set_linger(Some(Duration::ZERO));
+        if fork::has_forked() {
+            // A child's copy would keep the connection open; this ends it whatever copies exist.
+            let _ = sys::disconnect(self.as_fd());
+        }
+    }
+
+    /// Makes another socket's number one of this: dup3(2). This one's own number is closed, and nothing but
+    /// that, for the connection goes on.
+    pub(crate) fn replace(mut self, other: &Self) -> io::Result<()> {
+        let own = self.0.take().expect("only into_number and drop empty it, and both consume");
+        sys::replace(own.as_fd(), other.as_fd())
+    }
+
+    /// A close will not wait for what is unsent, whatever SO_LINGER its owner has set: the kernel delivers it
+    /// all the same.
+    pub(crate) fn never_wait(&self) {
+        if self.options().linger().is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero())) {
+            let _ = self.options().set_linger(None);
+        }
+    }
+
+    /// Ends the connection with RST while others may hold its number or a double of it.
+    pub(crate) fn reset(&self) {
+        let _ = self.options().set_linger(Some(Duration::ZERO));
+        // Wakes who waits; the end that this alone would be does not get out before the reset.
+        let _ = self.shutdown(Shutdown::Read);
+        if sys::disconnect(self.as_fd()).is_err() {
+            let _ = self.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Gives the number away; nothing is sent.
+    pub(crate) fn into_number(mut self) -> RawFd {
+        self.0.take().map_or(-1, IntoRawFd::into_raw_fd)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().expect("only into_number and drop empty it, and both consume").as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(fd) = self.0.take() {
+            if fork::has_forked() {
+                // ENOTCONN where there is nothing to end.
+                let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+            }
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! Accepting: takes connections off the queue, admits them, hands them on. Owns the listener while
+//! the server serves, and the classes of accept's errors; must never spin, nor touch an established
+//! connection.
+//!
+//! It has a thread of its own, but for a server whose only worker can do it by itself: there the way
+//! from one thread to the other would cost more than all the rest that is not the kernel's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::net::address::endpoint::{Address, Endpoint, Transport};
+use crate::net::address::unix_name::peer_credentials;
+use crate::net::base::event_fd::EventFd;
+use crate::net::control::context::Shared;
+use crate::net::control::limits::Overflow;
+use crate::net::control::shutdown::Cause;
+use crate::net::handoff::pool::Handoff;
+use crate::net::ledger::record::{Record, Role};
+use crate::net::service::service::Service;
+use crate::net::socket::listener::Listener;
+use crate::net::socket::socket::Socket;
+use crate::net::sys::{self, PollFd};
+use crate::net::worker::worker::{Accepted, Inbox, Message, Worker};
+
+/// Accepts a wake-up, so that a stop is seen even in a flood; and failures in a row before a rest.
+pub(crate) const TURN: usize = 64;
+/// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
+pub(crate) const REST: Duration = Duration::from_millis(100);
+/// Connects in a flood come closer together than this...
+const FLOOD: Duration = Duration::from_micros(300);
+/// ...and are then waited for so long, so that one wake-up takes several.
+const COALESCE: Duration = Duration::from_micros(50);
+/// A worker with so many connections is not given more while another one could be started.
+const FULL_WORKER: usize = 16;
+/// A worker with so many that is never found asleep is busy enough to be helped.
+const BUSY_WORKER: usize = 4;
+
+/// What an error of accept4 means, errno by errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The queue is empty.
+    Empty,
+    /// The one connection was lost; the next may be fine.
+    Connection,
+    /// The process or the system is out of something; it has to be waited for.
+    Exhausted,
+    /// The listener is none, and never will be again.
+    Fatal,
+}
+
+pub(crate) fn classify(errno: i32) -> Failure {
+    match errno {
+        libc::EAGAIN => Failure::Empty,
+        libc::ECONNABORTED
+        | libc::EINTR
+        | libc::EPROTO
+        | libc::ENETDOWN
+        | libc::ENOPROTOOPT
+        | libc::EHOSTDOWN
+        | libc::ENONET
+        | libc::EHOSTUNREACH
+        | libc::EOPNOTSUPP
+        | libc::ENETUNREACH
+        | libc::EPERM
+        | libc::ETIMEDOUT
+        | libc::ECONNRESET => Failure::Connection,
+        libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else a kernel may invent: back off.
+        _ => Failure::Exhausted,
+    }
+}
+
+/// The account of a connection that was just accepted at `local`, and what is to be set on it.
+pub(crate) fn record_of(
+    socket: &Socket,
+    id: u64,
+    peer: Option<Address>,
+    local: &Address,
+    shared: &Shared,
+) -> Arc<Record> {
+    let all = |address: SocketAddr| address.ip().is_unspecified();
+    let own = if local.as_ip().is_some_and(all) {
+        // The listener has all addresses: which one it is has to be asked for. Fails where the peer
+        // has reset already; the listener's own is right then too.
+        let own = socket.options().local_addr().ok();
+        own.as_ref().and_then(Address::from_raw)
+    } else {
+        None
+    };
+    let local = Endpoint::stream(own.unwrap_or_else(|| local.clone()));
+    // Never None for the families there are; an unspecified peer is better than a lost connection.
+    let nobody = || SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0)).into();
+    let peer = Endpoint::stream(peer.unwrap_or_else(nobody));
+    let unix = local.transport == Transport::Unix;
+    let record = Record::new(id, Role::Server, local, peer).with_trace(shared.trace);
+    Arc::new(if unix {
+        // It inherits nothing of its listener's. Fails for no reason worth a connection.
+        let _ = shared.options.apply(socket, Transport::Unix);
+        record.with_credentials(peer_credentials(socket))
+    } else {
+        record.with_socket(socket.as_fd())
+    })
+}
+
+/// Who is given what was accepted.
+pub(crate) enum Taker {
+    /// The workers of a service, those that there are now.
+    Workers(Arc<dyn Service>, Vec<Arc<Inbox>>),
+    /// The threads of a pool.
+    Pool,
+    /// The worker on whose thread it accepts, which fetches them from here.
+    Here(Vec<Accepted>),
+}
+
+/// Accepting for one server, on a thread of its own or on a worker's.
+pub(crate) struct Acceptor {
+    shared: Arc<Shared>,
+    listener: Listener,
+    bell: Arc<EventFd>,
+    local: Address,
+    taker: Taker,
+    next_id: u64,
+    /// Until when accepting rests; None while it does not.
+    rest: Option<Instant>,
+    last: Option<Instant>,
+    /// The last wake-up took more than one: connects come faster than they are taken.
+    crowded: bool,
+    /// The queue may hold something. Looked at only on a worker's thread, whose poller tells it once.
+    ready: bool,
+    /// A descriptor to give up, so that even without a free one an excess connection can be refused.
+    reserve: Option<std::fs::File>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        listener: Listener,
+        local: Address,
+        bell: Arc<EventFd>,
+        taker: Taker,
+    ) -> Self {
+        let mut acceptor = Self {
+            shared,
+            listener,
+            bell,
+            local,
+            taker,
+            next_id: 1,
+            rest: None,
+            last: None,
+            crowded: false,
+            // What came before the poller knew the listener.
+            ready: true,
+            reserve: None,
+        };
+        acceptor.refill_reserve();
+        acceptor
+    }
+
+    fn refill_reserve(&mut self) {
+        if self.shared.limits.overflow == Overflow::Refuse && self.reserve.is_none() {
+            self.reserve = std::fs::File::open("/dev/null").ok();
+        }
+    }
+
+    /// The thread's body: accepts until the server stops, then hands the rest of the queue over.
+    pub(crate) fn run(mut self) {
+        sys::set_timer_slack(Duration::from_nanos(1));
+        self.guarded(Self::accept_until_stop);
+        let shared = Arc::clone(&self.shared);
+        let bell = Arc::clone(&self.bell);
+        match self.close() {
+            // Behind every connection in each channel; a worker started later would find none.
+            Taker::Workers(_, workers) => {
+                workers.iter().for_each(|worker| worker.send(Message::Drain));
+            }
+            Taker::Pool => shared.handoff.drain_pool(&shared, &bell),
+            Taker::Here(_) => {}
+        }
+        shared.hang_up();
+    }
+
+    /// Does a part of the work. Where that fails for good, or panics, the server stops.
+    fn guarded<T>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| part(self))) {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(_)) => {}
+            Err(_) => self.shared.count_error(),
+        }
+        self.shared.stop_by_itself(Cause::AcceptError);
+        None
+    }
+
+    /// The end of accepting; those who took what was accepted are still to be told.
+    fn close(self) -> Taker {
+        // For reads that begin from here on; those who wait in one are told by `drain_pool`.
+        self.shared.handoff.begin_drain();
+        self.listener.close();
+        self.taker
+    }
+
+    fn accept_until_stop(&mut self) -> io::Result<()> {
+        loop {
+            if self.shared.stop.has_begun() {
+                if !self.shared.stop.is_hard() {
+                    self.accept_queue()?;
+                }
+                return Ok(());
+            }
+            if self.has_room() && self.rest.is_none() {
+                let mut fds =
+                    [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.listener.as_fd())];
+                wait(&mut fds, None);
+                if fds[0].ready() {
+                    self.bell.clear();
+                }
+                if fds[1].ready() && !self.shared.stop.has_begun() {
+                    self.coalesce();
+                    self.accept_some(TURN)?;
+                }
+            } else {
+                // Full, or out of descriptors: the next connection that ends rings the bell.
+                let mut fds = [PollFd::readable(self.bell.as_fd())];
+                let freed = wait(&mut fds, self.rest);
+                self.bell.clear();
+                if freed || self.rest.is_none_or(|until| until <= Instant::now()) {
+                    self.rest = None;
+                    self.refill_reserve();
+                }
+            }
+        }
+    }
+
+    /// What the poller of a worker has to watch in place of this.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.listener.as_fd().as_raw_fd()
+    }
+
+    /// The poller says that somebody has come.
+    pub(crate) fn notice(&mut self) {
+        self.ready = true;
+    }
+
+    /// When the next turn is due: None for whenever the poller says something.
+    pub(crate) fn next_turn(&self) -> Option<Instant> {
+        match self.rest {
+            None if self.ready && self.has_room() => Some(Instant::now()),
+            rest => rest,
+        }
+    }
+
+    /// A turn of it on the thread of a worker; false where it was the last. Never blocks.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.guarded(Self::try_turn).unwrap_or(false)
+    }
+
+    fn try_turn(&mut self) -> io::Result<bool> {
+        if self.shared.stop.has_begun() {
+            if !self.shared.stop.is_hard() {
+                self.accept_queue()?;
+            }
+            return Ok(false);
+        }
+        if self.rest.is_some_and(|until| !self.shared.wants_room() || until <= Instant::now()) {
+            self.rest = None;
+            self.refill_reserve();
+        }
+        if self.ready && self.rest.is_none() && self.has_room() {
+            self.accept_some(TURN)?;
+        }
+        Ok(true)
+    }
+
+    /// What the last turn has brought.
+    pub(crate) fn arrived(&mut self) -> Vec<Accepted> {
+        match &mut self.taker {
+            Taker::Here(arrived) => std::mem::take(arrived),
+            Taker::Workers(..) | Taker::Pool => Vec::new(),
+        }
+    }
+
+    /// The end of it on the thread of a worker, which has fetched the last to arrive.
+    pub(crate) fn end(self: Box<Self>) {
+        let shared = Arc::clone(&self.shared);
+        self.close();
+        shared.hang_up();
+    }
+
+    /// In a flood, lets a few connections gather: one wake-up for several is a third cheaper.
+    fn coalesce(&self) {
+        if self.crowded && self.last.is_some_and(|last| last.elapsed() < FLOOD) {
+            thread::sleep(COALESCE);
+        }
+    }
+
+    /// What was in the queue when the stop began is served like all before it.
+    fn accept_queue(&mut self) -> io::Result<()> {
+        let waiting = self.listener.last_call();
+        if self.has_room() { self.accept_some(waiting) } else { Ok(()) }
+    }
+
+    /// Whether the limit admits one more. If not, the next connection to end is asked to ring.
+    fn has_room(&self) -> bool {
+        self.shared.limits.overflow == Overflow::Refuse || self.shared.has_room()
+    }
+
+    fn accept_some(&mut self, most: usize) -> io::Result<()> {
+        let (mut taken, mut failed) = (0, 0);
+        for _ in 0..most {
+            self.crowded = taken > 1;
+            if !self.has_room() {
+                return Ok(());
+            }
+            // A worker must never wait in a read; a handler's descriptor is like any other.
+            let nonblocking = !matches!(self.taker, Taker::Pool);
+            match self.listener.accept(nonblocking) {
+                Ok((fd, peer)) => {
+                    self.last = Some(Instant::now());
+                    taken += 1;
+                    failed = 0;
+                    self.admit(Socket::new(fd), peer);
+                }
+                Err(error) => {
+                    let failure = classify(error.raw_os_error().unwrap_or(libc::EIO));
+                    if failure == Failure::Empty {
+                        self.ready = false;
+                        return Ok(());
+                    }
+                    self.shared.ledger.count_accept_error();
+                    match failure {
+                        Failure::Exhausted => return self.exhausted(),
+                        Failure::Fatal => return Err(error),
+                        Failure::Connection | Failure::Empty => failed += 1,
+                    }
+                    if failed == TURN {
+                        // An error that says it is of one connection may be of all.
+                        self.take_rest();
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Out of descriptors or memory: rests, so as not to spin; where it is to refuse, it first refuses
+    /// those who wait, by the reserve.
+    fn exhausted(&mut self) -> io::Result<()> {
+        for _ in 0..TURN {
+            if self.reserve.take().is_none() {
+                break;
+            }
+            let accepted = self.listener.accept(true);
+            let empty = accepted.is_err();
+            if let Ok((fd, _)) = accepted {
+                self.refuse(Socket::new(fd));
+            }
+            self.refill_reserve();
+            if empty {
+                break;
+            }
+        }
+        self.take_rest();
+        Ok(())
+    }
+
+    /// Does not accept for a while, unless a connection ends before.
+    fn take_rest(&mut self) {
+        self.shared.ask_for_room();
+        self.rest = Some(Instant::now() + REST);
+    }
+
+    fn refuse(&self, socket: Socket) {
+        self.shared.ledger.count_refused();
+        socket.abort();
+    }
+
+    fn admit(&mut self, socket: Socket, peer: Option<Address>) {
+        if !self.shared.enter() {
+            return self.refuse(socket);
+        }
+        if !self.shared.enter_host(peer.as_ref().and_then(Address::as_ip)) {
+            self.shared.give_back();
+            return self.refuse(socket);
+        }
+        let record = record_of(&socket, self.next_id, peer, &self.local, &self.shared);
+        self.next_id += 1;
+        let place = self.shared.ledger.open(&record);
+        let accepted = Accepted { socket, record, place };
+        match &mut self.taker {
+            Taker::Pool => Handoff::push(&self.shared, accepted),
+            Taker::Here(arrived) => arrived.push(accepted),
+            Taker::Workers(service, workers) => {
+                let worker = pick(&self.shared, service, workers);
+                worker.load.fetch_add(1, Relaxed);
+                worker.send(Message::Adopt(accepted));
+            }
+        }
+    }
+}
+
+/// The least loaded worker, or a new one where load asks for it and the number allows it.
+fn pick(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    workers: &mut Vec<Arc<Inbox>>,
+) -> Arc<Inbox> {
+    let least = workers
+        .iter()
+        .min_by_key(|worker| worker.load.load(Relaxed))
+        .expect("worker 0 starts with the server");
+    let load = least.load.load(Relaxed);
+    let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
+    let least = Arc::clone(least);
+    if asks && workers.len() < shared.most_workers {
+        // EAGAIN of clone or EMFILE of the poller: the workers there are have to do.
+        if let Ok(worker) = start_worker(shared, service, workers.len()) {
+            workers.push(Arc::clone(&worker));
+            return worker;
+        }
+    }
+    least
+}
+
+/// The accept thread of a server whose caller accepts: it only waits for the end, and sees to it.
+pub(crate) fn keep(shared: &Shared, bell: &EventFd) {
+    while !shared.stop.has_begun() {
+        wait(&mut [PollFd::readable(bell.as_fd())], None);
+        bell.clear();
+    }
+    shared.handoff.begin_drain();
+    for _ in 0..shared.handoff.shut() {
+        shared.stop.count(true);
+    }
+    shared.handoff.drain_asked(shared, bell);
+    shared.hang_up();
+}
+
+/// Opens and starts a worker. Nothing is left open where it fails.
+pub(crate) fn start_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    number: usize,
+) -> io::Result<Arc<Inbox>> {
+    let flag = Arc::new(EventFd::new()?);
+    run_worker(shared, service, number, Worker::new(Arc::clone(shared), flag)?)
+}
+
+/// The same, for the one worker of a server, which accepts by itself.
+pub(crate) fn start_accepting_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    listener: Listener,
+    local: Address,
+    bell: Arc<EventFd>,
+) -> io::Result<()> {
+    let (mut worker, inbox) = Worker::new(Arc::clone(shared), Arc::clone(&bell))?;
+    let here = Taker::Here(Vec::new());
+    worker.keep_gate(Acceptor::new(Arc::clone(shared), listener, local, bell, here))?;
+    run_worker(shared, service, 0, (worker, inbox)).map(drop)
+}
+
+fn run_worker(
+    shared: &Arc<Shared>,
+    service: &Arc<dyn Service>,
+    number: usize,
+    (worker, inbox): (Worker, Arc<Inbox>),
+) -> io::Result<Arc<Inbox>> {
+    shared.enlist(&inbox);
+    let (mine, listed, service) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(service));
+    let started = shared.spawn(format!("rsock-worker-{number}"), move || {
+        worker.run(&*service);
+        mine.delist(&listed);
+    });
+    if started.is_err() {
+        shared.delist(&inbox);
+    }
+    started?;
+    Ok(inbox)
+}
+
+/// Polls; an interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
+fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
+    sys::poll(fds, deadline).is_ok_and(|ready| ready > 0)
+}

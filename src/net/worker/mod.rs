@@ -1,0 +1,4 @@
+//! TODO
+
+pub(crate) mod acceptor;
+pub(crate) mod worker;

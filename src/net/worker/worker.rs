@@ -1,0 +1,542 @@
+//! A worker: a thread with one poller that owns its connections outright, and where it is the only one
+//! the way in, too. Owns the loop, the run queue and the batches; must never attach to an interpreter (a
+//! service may), block anywhere but in its poll, or let one connection's panic reach another.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::net::address::endpoint::Endpoint;
+use crate::net::base::event_fd::EventFd;
+use crate::net::base::fork::{self, Listed};
+use crate::net::base::timers::Key;
+use crate::net::connection::connection::{Connection, Gone, Served, Tools, Turn};
+use crate::net::control::context::Shared;
+use crate::net::control::shutdown::FIRST_BYTE_GRACE;
+use crate::net::handoff::linger::{Leaving, Nothing};
+use crate::net::ledger::ledger::Place;
+use crate::net::ledger::record::{ClosedBy, Record};
+use crate::net::service::service::{
+    BATCH_BYTES, BATCH_CONNECTIONS, Batch, Bell, Leg, Peer, Service, Session,
+};
+use crate::net::socket::socket::Socket;
+use crate::net::socket::splice_pipe::Pipes;
+use crate::net::worker::acceptor::Acceptor;
+
+/// What one receive can take. More saves no calls that matter, and the cache would feel it.
+const SCRATCH: usize = 64 * 1024;
+/// Events of one poll.
+const EVENTS: usize = 256;
+/// How long it rests where its poller cannot be asked.
+const DEAF: Duration = Duration::from_millis(10);
+const INBOX: Token = Token(usize::MAX);
+const GATE: Token = Token(usize::MAX - 1);
+
+/// An accepted connection on its way to a worker.
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    pub(crate) record: Arc<Record>,
+    pub(crate) place: Place,
+}
+
+pub(crate) enum Message {
+    Adopt(Accepted),
+    /// One that a handler has closed, to be ended lingeringly.
+    Linger(Leaving),
+    /// A session is woken, by its token.
+    Wake(u64),
+    /// No more connections come; end the ones there are, until the deadline in `Shared`.
+    Drain,
+    /// That deadline has come nearer.
+    Deadline,
+    /// The server did not come to serve after all.
+    Quit,
+}
+
+/// How others reach a worker.
+///
+/// The channel has no bound of its own: it holds at most one `Adopt` for each connection that the
+/// limit admits, one `Wake` for each session, and one message for each call of `stop`.
+pub(crate) struct Inbox {
+    sender: Sender<Message>,
+    flag: Arc<EventFd>,
+    /// The worker is about to poll, or polls: whoever sends must ring.
+    asleep: AtomicBool,
+    /// Connections that this worker owns or is about to.
+    pub(crate) load: AtomicUsize,
+}
+
+impl Inbox {
+    pub(crate) fn send(&self, message: Message) {
+        // Fails only where the worker has ended; the message is dropped and with it its socket.
+        let _ = self.sender.send(message);
+        if self.asleep.swap(false, SeqCst) {
+            self.flag.set();
+        }
+    }
+
+    /// Whether the worker waits for something to do.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Relaxed)
+    }
+}
+
+impl Bell for Inbox {
+    fn ring(&self, token: u64) {
+        self.send(Message::Wake(token));
+    }
+}
+
+struct Entry {
+    session: Box<dyn Session>,
+    connection: Connection,
+    generation: u32,
+    queued: bool,
+}
+
+/// A worker before and while it runs.
+pub(crate) struct Worker {
+    // First, so that the poller's number leaves the fork table before it is closed.
+    _listed: Listed,
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    messages: Receiver<Message>,
+    entries: Slab<Entry>,
+    generation: u32,
+    run: VecDeque<u32>,
+    tools: Tools,
+    scratch: Box<[u8]>,
+    draining: Option<Draining>,
+    quit: bool,
+    /// Where this is the server's only thread: it takes its connections in by itself.
+    gate: Option<Box<Acceptor>>,
+}
+
+#[derive(Clone, Copy)]
+struct Draining {
+    deadline: Instant,
+    /// Until when a connection not yet heard from is waited for; None once that is over.
+    grace: Option<Instant>,
+}
+
+impl Worker {
+    /// Opens the poller, which `flag` wakes. Fails with EMFILE and friends; nothing is left open then.
+    pub(crate) fn new(shared: Arc<Shared>, flag: Arc<EventFd>) -> io::Result<(Self, Arc<Inbox>)> {
+        let poll = Poll::new()?;
+        let listed = Listed::new(&poll);
+        poll.registry().register(
+            &mut SourceFd(&flag.as_fd().as_raw_fd()),
+            INBOX,
+            Interest::READABLE,
+        )?;
+        let (sender, messages) = crossbeam_channel::unbounded();
+        let inbox = Arc::new(Inbox {
+            sender,
+            flag,
+            asleep: AtomicBool::new(false),
+            load: AtomicUsize::new(0),
+        });
+        let bell: Arc<dyn Bell> = Arc::clone(&inbox) as Arc<dyn Bell>;
+        let pipes = Pipes::new(Arc::clone(&shared.pipes));
+        let worker = Self {
+            tools: Tools::new(poll, bell, shared.limits.clone(), shared.options.clone(), pipes),
+            shared,
+            inbox: Arc::clone(&inbox),
+            messages,
+            entries: Slab::new(),
+            generation: 0,
+            run: VecDeque::new(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            draining: None,
+            quit: false,
+            gate: None,
+            _listed: listed,
+        };
+        Ok((worker, inbox))
+    }
+
+    /// Has it accept by itself until the stop: before it runs.
+    pub(crate) fn keep_gate(&mut self, gate: Acceptor) -> io::Result<()> {
+        let mut listener = SourceFd(&gate.descriptor());
+        self.tools.poll.registry().register(&mut listener, GATE, Interest::READABLE)?;
+        self.gate = Some(Box::new(gate));
+        Ok(())
+    }
+
+    /// The thread's body: returns when the server is drained.
+    pub(crate) fn run(mut self, service: &dyn Service) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            self.poll(&mut events);
+            for event in &events {
+                match (event.token(), &mut self.gate) {
+                    (INBOX, _) => self.inbox.flag.clear(),
+                    (GATE, Some(gate)) => gate.notice(),
+                    _ => self.notice(event),
+                }
+            }
+            while let Ok(message) = self.messages.try_recv() {
+                self.obey(message, service);
+            }
+            self.take_in(service);
+            self.run_timers();
+            self.run_batches(service);
+            if self.quit || self.end_of_drain() {
+                return;
+            }
+        }
+    }
+
+    /// Accepts, where nobody else does; after the last, drains.
+    fn take_in(&mut self, service: &dyn Service) {
+        let Some(mut gate) = self.gate.take() else { return };
+        let open = gate.turn();
+        for accepted in gate.arrived() {
+            self.inbox.load.fetch_add(1, Relaxed);
+            self.adopt(accepted, service);
+        }
+        if open {
+            self.gate = Some(gate);
+        } else {
+            // A child's copy would keep it in the poller.
+            let mut listener = SourceFd(&gate.descriptor());
+            let _ = self.tools.poll.registry().deregister(&mut listener);
+            gate.end();
+            self.drain();
+        }
+    }
+
+    /// Serves all that is queued now, once. What a turn puts back into the queue waits for the next
+    /// poll, so that the events of everybody else are seen first.
+    fn run_batches(&mut self, service: &dyn Service) {
+        let mut ready = self.run.len();
+        while ready > 0 {
+            let mut batch = Ready { left: ready.min(BATCH_CONNECTIONS), served: 0, worker: self };
+            // Sessions are caught one by one; this is for a service's own `turn`.
+            let turned = catch_unwind(AssertUnwindSafe(|| service.turn(&mut batch)));
+            let served = batch.served;
+            if turned.is_err() {
+                self.shared.count_error();
+            }
+            if served == 0 {
+                return;
+            }
+            ready -= served;
+        }
+    }
+
+    fn poll(&mut self, events: &mut Events) {
+        let timeout = if self.run.is_empty() { self.timeout() } else { Some(Duration::ZERO) };
+        self.inbox.asleep.store(true, SeqCst);
+        // A message that was sent before the store above has rung nobody.
+        let timeout = if self.messages.is_empty() { timeout } else { Some(Duration::ZERO) };
+        if let Err(error) = self.tools.poll.poll(events, timeout) {
+            // EINTR cannot come, with all signals blocked, but under a tracer. With anything else, as when
+            // the program has closed a number that is not its own, nothing is heard but messages.
+            if error.kind() != io::ErrorKind::Interrupted {
+                thread::sleep(DEAF);
+            }
+        }
+        self.inbox.asleep.store(false, SeqCst);
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let drain = self
+            .draining
+            .map(|drain| drain.grace.map_or(drain.deadline, |grace| grace.min(drain.deadline)));
+        let gate = self.gate.as_ref().and_then(|gate| gate.next_turn());
+        let next = [self.tools.timers.next(), drain, gate].into_iter().flatten().min();
+        next.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn token(index: usize, generation: u32) -> u64 {
+        u64::from(generation) << 32 | (index as u64) << 1
+    }
+
+    /// Slot of a token, where it is still owned by the connection that the token was made for.
+    fn find(&mut self, token: u64) -> Option<(usize, &mut Entry)> {
+        let index = (token as u32 >> 1) as usize;
+        let generation = (token >> 32) as u32;
+        let entry = self.entries.get_mut(index)?;
+        (entry.generation == generation).then_some((index, entry))
+    }
+
+    fn notice(&mut self, event: &mio::event::Event) {
+        let token = event.token().0 as u64;
+        let Some((index, entry)) = self.find(token) else { return };
+        let leg = if token & 1 == 0 { Leg::Near } else { Leg::Far };
+        entry.connection.notice(leg, event);
+        self.enqueue(index);
+    }
+
+    fn enqueue(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        if !entry.queued {
+            entry.queued = true;
+            self.run.push_back(index as u32);
+        }
+    }
+
+    fn obey(&mut self, message: Message, service: &dyn Service) {
+        match message {
+            Message::Adopt(accepted) => self.adopt(accepted, service),
+            Message::Linger(leaving) => {
+                let connection = Connection::leaving(leaving);
+                self.insert(connection, Box::new(Nothing));
+            }
+            Message::Wake(token) => {
+                if let Some((index, entry)) = self.find(token) {
+                    entry.connection.due().wake = true;
+                    self.enqueue(index);
+                }
+            }
+            Message::Drain => self.drain(),
+            Message::Deadline => {
+                if let Some(draining) = &mut self.draining {
+                    draining.deadline = self.shared.stop.deadline();
+                }
+            }
+            Message::Quit => self.quit = true,
+        }
+    }
+
+    fn adopt(&mut self, accepted: Accepted, service: &dyn Service) {
+        let Accepted { socket, record, place } = accepted;
+        let line = self.shared.limits.line;
+        let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
+        let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
+            Ok(session) => session,
+            Err(panic) => return self.refuse(socket, peer.remote, place, panic_text(&*panic)),
+        };
+        self.insert(Connection::new(socket, record, Some(place)), session);
+    }
+
+    fn insert(&mut self, connection: Connection, session: Box<dyn Session>) {
+        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
+        let generation = self.generation;
+        let index = self.entries.insert(Entry { session, connection, generation, queued: false });
+        let registered =
+            self.entries[index].connection.register(&self.tools, Self::token(index, generation));
+        if let Err(error) = registered {
+            // ENOMEM or the system's limit of watches: this connection ends, the others go on.
+            let text = format!("epoll_ctl: {error}");
+            self.entries[index].connection.end(ClosedBy::Error, Some(text), true);
+        }
+        if self.draining.is_some() {
+            self.entries[index].connection.due().drain = true;
+        }
+        self.enqueue(index);
+    }
+
+    fn refuse(&mut self, socket: Socket, remote: Endpoint, place: Place, error: String) {
+        self.close_account(place, ClosedBy::Error, Some(error));
+        self.shared.count_error();
+        socket.abort();
+        self.left(&remote);
+    }
+
+    /// Has every session hear that the server stops, and every queue looked into once more.
+    fn drain(&mut self) {
+        let deadline = self.shared.stop.deadline();
+        let grace = Instant::now() + FIRST_BYTE_GRACE;
+        self.draining = Some(Draining { deadline, grace: Some(grace) });
+        if deadline <= Instant::now() {
+            // `drain=0` resets even what could be closed in peace.
+            return self.force();
+        }
+        for index in self.indices() {
+            let connection = &mut self.entries[index].connection;
+            connection.due().drain = true;
+            connection.recheck();
+            self.enqueue(index);
+        }
+    }
+
+    fn run_timers(&mut self) {
+        if self.tools.timers.next().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some((token, key)) = self.tools.timers.pop_due(now) {
+            let Some((index, entry)) = self.find(token) else { continue };
+            match key {
+                Key::Engine => entry.connection.due().engine_timer = true,
+                Key::Session(key) => entry.connection.due().timers.push(key),
+            }
+            self.enqueue(index);
+        }
+    }
+
+    /// Serves one connection's turn, whatever its session does.
+    fn serve(&mut self, index: usize) {
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        entry.queued = false;
+        let token = Self::token(index, entry.generation);
+        let Entry { session, connection, .. } = entry;
+        let (tools, scratch) = (&mut self.tools, &mut self.scratch);
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            Turn { connection, tools, token }.serve(&mut **session, scratch)
+        }));
+        let served = match served {
+            Ok(Ok(served)) => served,
+            Ok(Err(error)) => {
+                connection.end(ClosedBy::Error, Some(error.0), true);
+                Served::Gone
+            }
+            Err(panic) => {
+                connection.end(ClosedBy::Error, Some(panic_text(&*panic)), true);
+                Served::Gone
+            }
+        };
+        match served {
+            Served::Gone => self.close(index),
+            Served::More => self.enqueue(index),
+            Served::Idle => {
+                if self.draining.is_some() {
+                    self.close_if_quiet(index);
+                }
+            }
+        }
+    }
+
+    /// A draining server closes what is quiet: heard from, or not within the grace.
+    fn close_if_quiet(&mut self, index: usize) {
+        let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
+        let connection = &mut self.entries[index].connection;
+        if !connection.is_quiet() || !(graceful || connection.record.has_received()) {
+            return;
+        }
+        if connection.has_unsent() {
+            connection.linger_for_stop();
+            self.enqueue(index);
+        } else {
+            connection.end_by_stop(false);
+            self.close(index);
+        }
+    }
+
+    /// Ends a connection: the books first, so that whoever sees the end finds it written.
+    fn close(&mut self, index: usize) {
+        let entry = self.entries.remove(index);
+        let Entry { mut session, connection, generation, .. } = entry;
+        let place = connection.place;
+        let remote = connection.record.remote();
+        let (gone, sockets) = connection.dismantle(&mut self.tools, Self::token(index, generation));
+        let Gone { by, error, reset } = gone;
+        // The session hears it whatever it does with it.
+        let heard = catch_unwind(AssertUnwindSafe(|| {
+            session.closed(by);
+            drop(session);
+        }));
+        if place.is_some() && by == ClosedBy::Error || heard.is_err() {
+            self.shared.count_error();
+        }
+        if let Some(place) = place {
+            self.close_account(place, by, error);
+        }
+        // From the call of `stop` on, which is before this worker hears of it.
+        if self.shared.stop.has_begun() {
+            self.shared.stop.count(reset && by == ClosedBy::Stop);
+        }
+        // The near leg, which is the first: what its peer has reset is gone, and need not be told so.
+        let mut dead = by == ClosedBy::Reset;
+        for socket in sockets {
+            if fork::has_forked() {
+                // A child's copy would keep it in the poller, and its events coming.
+                let _ = self
+                    .tools
+                    .poll
+                    .registry()
+                    .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
+            }
+            match (reset, place) {
+                (true, Some(_)) if !std::mem::take(&mut dead) => socket.abort(),
+                // A handler may have made a double of it, which ends with it.
+                (true, None) => socket.reset(),
+                (false, None) => drop(socket.shutdown(Shutdown::Both)),
+                (_, Some(_)) => {}
+            }
+        }
+        self.left(&remote);
+    }
+
+    /// No service in Rust changes how congestion is avoided: it is as the listener has it.
+    fn close_account(&self, place: Place, by: ClosedBy, error: Option<String>) {
+        let inherited = self.shared.algorithm.get().copied();
+        self.shared.ledger.close(place, by, error, inherited);
+    }
+
+    /// Gives a connection's place back, once its descriptors are closed.
+    fn left(&self, remote: &Endpoint) {
+        self.inbox.load.fetch_sub(1, Relaxed);
+        self.shared.leave(remote);
+    }
+
+    /// Ends what the drain's grace and deadline say; whether the worker has nothing left to do.
+    fn end_of_drain(&mut self) -> bool {
+        let Some(draining) = self.draining else { return false };
+        let now = Instant::now();
+        if draining.deadline <= now {
+            self.force();
+        } else if draining.grace.is_some_and(|grace| grace <= now) {
+            self.draining = Some(Draining { grace: None, ..draining });
+            for index in self.indices() {
+                self.close_if_quiet(index);
+            }
+        }
+        self.entries.is_empty() && self.messages.is_empty()
+    }
+
+    /// Resets all that is left at the deadline.
+    fn force(&mut self) {
+        for index in self.indices() {
+            self.entries[index].connection.end_by_stop(true);
+            self.close(index);
+        }
+    }
+
+    fn indices(&self) -> Vec<usize> {
+        self.entries.iter().map(|(index, _)| index).collect()
+    }
+}
+
+/// The head of the run queue, as one batch.
+struct Ready<'a> {
+    worker: &'a mut Worker,
+    left: usize,
+    served: usize,
+}
+
+impl Batch for Ready<'_> {
+    fn run(&mut self) {
+        let mut bytes = 0;
+        while self.left > 0 && bytes < BATCH_BYTES {
+            self.left -= 1;
+            self.served += 1;
+            let Some(index) = self.worker.run.pop_front() else { return };
+            self.worker.serve(index as usize);
+            bytes += BATCH_BYTES - self.worker.tools.budget;
+        }
+    }
+}
+
+/// The words of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("of an unknown kind"))
+}
