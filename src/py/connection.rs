@@ -126,7 +126,7 @@ fn blame(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Blame> {
     let is_over = || stream.peer_address().is_err_and(|error| error.raw() == Some(libc::ENOTCONN));
     // What a TLS socket says that was made of this connection.
     let of_double = || -> PyResult<bool> {
-        Ok(stream.is_doubled()
+        Ok(stream.is_duplicated()
             && (error.is_instance_of::<PyConnectionResetError>()
                 || error.is_instance_of::<PyBrokenPipeError>()
                 || error.is_instance_of::<PyTimeoutError>()

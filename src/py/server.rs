@@ -98,8 +98,8 @@ impl Server {
     }
 
     /// How a service finds it.
-    pub(super) fn neighbour(&self, py: Python<'_>) -> PyResult<net::server::server::Neighbour> {
-        self.here(py).map(net::server::server::Server::neighbour)
+    pub(super) fn handle(&self, py: Python<'_>) -> PyResult<net::server::server::ServerHandle> {
+        self.here(py).map(net::server::server::Server::handle)
     }
 
     /// The address it is, or was, bound to; None before that.

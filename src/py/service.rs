@@ -148,7 +148,7 @@ impl Forward {
     ) -> PyResult<(To, Option<Py<PyAny>>)> {
         Ok(match (host.cast::<Server>(), port) {
             (Ok(server), None) => {
-                (To::Server(server.get().neighbour(host.py())?), Some(host.unbind()))
+                (To::Server(server.get().handle(host.py())?), Some(host.unbind()))
             }
             (Ok(_), Some(_)) => {
                 return Err(PyTypeError::new_err(

@@ -26,7 +26,7 @@ use crate::net::address::unix_name::UnixName;
 use crate::net::base::waiter::Waiter;
 use crate::net::datagram::start::MOST_DATAGRAM;
 use crate::net::error::{Error, Result};
-use crate::net::stream::stream::{Farewell, Message, OptionValue};
+use crate::net::stream::stream::{DeferredClose, Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
 
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
@@ -97,7 +97,7 @@ impl Stream {
     pub(super) fn end(
         &self,
         py: Python<'_>,
-        close: impl FnOnce(&net::stream::stream::Stream) -> Option<Farewell> + Send,
+        close: impl FnOnce(&net::stream::stream::Stream) -> Option<DeferredClose> + Send,
     ) {
         if self.inner.may_linger() {
             py.detach(|| drop(close(&self.inner)));

@@ -9,7 +9,7 @@ use _rsock::net::services::{
     time,
 };
 
-use crate::rehearsal::{Rehearsal, Replies, peer};
+use crate::fake_io::{FakeIo, Replies, peer};
 use crate::support::noise;
 
 /// Seconds of a date, each day a whole one, so that the test's calendar is not the tested one.
@@ -32,25 +32,25 @@ fn a_line_of_chargen_is_what_rfc_864_says() {
 
 #[test]
 fn chargen_writes_exactly_as_much_as_there_is_room_for_and_goes_on_where_it_stopped() {
-    let mut io = Rehearsal { room: Some(10_001), ..Rehearsal::default() };
+    let mut io = FakeIo { room: Some(10_001), ..FakeIo::default() };
     let mut session = Chargen.open(&peer());
     session.open(&mut io).unwrap();
     assert_eq!(io.near.len(), 10_001);
     for room in [1, 73, 74, 75, 20_000] {
         io.room = Some(room);
-        session.low_water(&mut io, Leg::Near).unwrap();
+        session.low_water(&mut io, Leg::Client).unwrap();
     }
     let lines: Vec<u8> = (0..500).flat_map(chargen::line).collect();
     assert!(io.near == lines[..10_001 + 1 + 73 + 74 + 75 + 20_000]);
-    assert_eq!(session.bytes(&mut io, Leg::Near, b"thrown away").unwrap(), 11);
+    assert_eq!(session.bytes(&mut io, Leg::Client, b"thrown away").unwrap(), 11);
     assert!(!io.closed, "it would go on for ever");
-    session.eof(&mut io, Leg::Near, b"").unwrap();
+    session.eof(&mut io, Leg::Client, b"").unwrap();
     assert!(io.closed);
 }
 
 #[test]
 fn chargen_ends_when_its_server_does() {
-    let mut io = Rehearsal { room: Some(0), ..Rehearsal::default() };
+    let mut io = FakeIo { room: Some(0), ..FakeIo::default() };
     Chargen.open(&peer()).drain(&mut io).unwrap();
     assert!(io.closed);
 }
@@ -115,16 +115,16 @@ fn time_begins_anew_in_2036() {
 
 /// What a service that only speaks says to one who does not read at once.
 fn speech_of(service: &dyn Service, room: usize) -> Vec<u8> {
-    let mut io = Rehearsal { room: Some(room), ..Rehearsal::default() };
+    let mut io = FakeIo { room: Some(room), ..FakeIo::default() };
     let mut session = service.open(&peer());
     session.open(&mut io).unwrap();
     assert_eq!(session.drain(&mut io).unwrap(), Drain::Hold, "a stop lets it finish");
     // A peer that floods, and one that has nothing to say at all: it hears the rest all the same.
-    assert_eq!(session.bytes(&mut io, Leg::Near, &noise(5000)).unwrap(), 5000);
-    session.eof(&mut io, Leg::Near, b"").unwrap();
+    assert_eq!(session.bytes(&mut io, Leg::Client, &noise(5000)).unwrap(), 5000);
+    session.eof(&mut io, Leg::Client, b"").unwrap();
     while !io.closed {
         io.room = Some(7);
-        session.low_water(&mut io, Leg::Near).unwrap();
+        session.low_water(&mut io, Leg::Client).unwrap();
     }
     io.near
 }
@@ -184,11 +184,11 @@ fn a_greeting_that_no_datagram_can_hold_has_no_such_form() {
 
 #[test]
 fn discard_uses_all_and_says_nothing() {
-    let mut io = Rehearsal::default();
+    let mut io = FakeIo::default();
     let mut session = Discard.open(&peer());
     session.open(&mut io).unwrap();
-    assert_eq!(session.bytes(&mut io, Leg::Near, &noise(1000)).unwrap(), 1000);
-    session.eof(&mut io, Leg::Near, b"").unwrap();
+    assert_eq!(session.bytes(&mut io, Leg::Client, &noise(1000)).unwrap(), 1000);
+    session.eof(&mut io, Leg::Client, b"").unwrap();
     assert!(io.near.is_empty() && io.closed);
     let mut replies = Replies::default();
     Arc::new(Discard).datagrams().unwrap().on_datagram(b"x", &peer(), &mut replies).unwrap();
@@ -198,7 +198,7 @@ fn discard_uses_all_and_says_nothing() {
 /// A session of LineEcho fed with `input` in pieces of `size`, as the engine would, with `room` for the
 /// answer each time: the answer, and whether it closed before the peer did.
 fn lines(service: &LineEcho, input: &[u8], size: usize, room: usize) -> (Vec<u8>, bool) {
-    let mut io = Rehearsal::default();
+    let mut io = FakeIo::default();
     let mut session = service.open(&peer());
     session.open(&mut io).unwrap();
     let mut rest = Vec::new();
@@ -206,7 +206,7 @@ fn lines(service: &LineEcho, input: &[u8], size: usize, room: usize) -> (Vec<u8>
         rest.extend_from_slice(piece);
         loop {
             io.room = Some(room);
-            let used = session.bytes(&mut io, Leg::Near, &rest).unwrap();
+            let used = session.bytes(&mut io, Leg::Client, &rest).unwrap();
             rest.drain(..used);
             if io.closed {
                 return (io.near, true);
@@ -214,14 +214,14 @@ fn lines(service: &LineEcho, input: &[u8], size: usize, room: usize) -> (Vec<u8>
             if io.room != Some(0) {
                 break;
             }
-            session.low_water(&mut io, Leg::Near).unwrap();
+            session.low_water(&mut io, Leg::Client).unwrap();
         }
     }
     io.room = Some(room);
-    session.eof(&mut io, Leg::Near, &rest).unwrap();
+    session.eof(&mut io, Leg::Client, &rest).unwrap();
     while !io.closed {
         io.room = Some(room);
-        session.low_water(&mut io, Leg::Near).unwrap();
+        session.low_water(&mut io, Leg::Client).unwrap();
     }
     (io.near, false)
 }
@@ -270,13 +270,13 @@ fn a_slow_line_is_searched_once() {
     let echo = LineEcho::new(None, true, 1 << 20).unwrap();
     let mut input = noise(1 << 18);
     input.retain(|&byte| byte != b'\n');
-    let mut io = Rehearsal::default();
+    let mut io = FakeIo::default();
     let mut session = echo.open(&peer());
     for end in 1..=input.len() {
-        assert_eq!(session.bytes(&mut io, Leg::Near, &input[..end]).unwrap(), 0);
+        assert_eq!(session.bytes(&mut io, Leg::Client, &input[..end]).unwrap(), 0);
     }
     input.push(b'\n');
-    assert_eq!(session.bytes(&mut io, Leg::Near, &input).unwrap(), input.len());
+    assert_eq!(session.bytes(&mut io, Leg::Client, &input).unwrap(), input.len());
     assert!(io.near == input);
 }
 
@@ -293,7 +293,7 @@ fn a_quit_line_that_can_never_come_is_refused() {
 fn each_connection_gets_the_service_of_its_number() {
     let say = |words: &[u8]| Arc::new(Greeting::new(words)) as Arc<dyn Service>;
     let said = |service: &ByConnection, id| {
-        let mut io = Rehearsal::default();
+        let mut io = FakeIo::default();
         service.open(&Peer { id, ..peer() }).open(&mut io).unwrap();
         io.near
     };

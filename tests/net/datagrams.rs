@@ -11,7 +11,9 @@ use _rsock::net::address::endpoint::Transport;
 use _rsock::net::control::limits::Limits;
 use _rsock::net::ledger::record::ClosedBy;
 use _rsock::net::server::server::{Config, Server};
-use _rsock::net::service::service::{Datagrams, Heard, Peer, Reply, Service, SessionError, Shape};
+use _rsock::net::service::service::{
+    Datagrams, Peer, Reply, Service, SessionError, SessionResult, Shape,
+};
 use _rsock::net::services::Echo;
 
 use crate::support::{PATIENCE, config_of, noise, start, stop, until};
@@ -20,7 +22,7 @@ use crate::support::{PATIENCE, config_of, noise, start, stop, until};
 struct Obedient;
 
 impl Datagrams for Obedient {
-    fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         match data {
             [b'p', ..] => panic!("as told"),
             [b'e', ..] => return Err(SessionError("as told".to_owned())),

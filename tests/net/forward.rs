@@ -11,7 +11,7 @@ use _rsock::net::error::{Error, Result as NetResult};
 use _rsock::net::service::service::{Drain, Leg, Peer, Service, Session, Site};
 use _rsock::net::services::{Forward, To};
 
-use crate::rehearsal::{Rehearsal, peer};
+use crate::fake_io::{FakeIo, peer};
 use crate::support::{closed, config, rejection, start, stop, until};
 
 const REFUSED: Result<(), i32> = Err(libc::ECONNREFUSED);
@@ -30,9 +30,9 @@ fn prepared(forward: &Forward) -> Arc<dyn Service> {
     forward.prepare(&site("127.0.0.1:7"), &mut Plain).unwrap().expect("a service of its own")
 }
 
-fn opened(forward: &Forward) -> (Box<dyn Session>, Rehearsal) {
+fn opened(forward: &Forward) -> (Box<dyn Session>, FakeIo) {
     let mut session = prepared(forward).open(&peer());
-    let mut io = Rehearsal::default();
+    let mut io = FakeIo::default();
     session.open(&mut io).unwrap();
     (session, io)
 }
@@ -41,11 +41,11 @@ fn opened(forward: &Forward) -> (Box<dyn Session>, Rehearsal) {
 fn both_directions_are_pipes_once_the_target_is_reached() {
     let (mut session, mut io) = opened(&to("192.0.2.1", 80));
     assert_eq!(io.connects, [Endpoint::tcp("192.0.2.1:80".parse().unwrap())]);
-    assert_eq!(io.paused, [Leg::Near], "nothing is read before there is somewhere to send it");
+    assert_eq!(io.paused, [Leg::Client], "nothing is read before there is somewhere to send it");
     assert!(io.pipes.is_empty());
     assert!(io.timers[&0] <= TIMEOUT && io.timers[&0] > TIMEOUT / 2);
     session.connected(&mut io, Ok(())).unwrap();
-    assert_eq!(io.pipes, [(Leg::Near, Leg::Far), (Leg::Far, Leg::Near)]);
+    assert_eq!(io.pipes, [(Leg::Client, Leg::Upstream), (Leg::Upstream, Leg::Client)]);
     assert!(io.paused.is_empty() && io.timers.is_empty());
     assert_eq!(session.drain(&mut io).unwrap(), Drain::Answered);
 }
@@ -78,7 +78,7 @@ fn the_addresses_of_a_name_are_tried_in_turn_each_with_its_share_of_the_time() {
     // An answer of a second ago will do, so it is there at once.
     session.connected(&mut io, REFUSED).unwrap();
     assert!(io.timers[&0] <= TIMEOUT);
-    until("the resolver has answered", || io.rings.count() == 1);
+    until("the resolver has answered", || io.notifies.count() == 1);
     let error = session.wake(&mut io).unwrap_err();
     assert_eq!(error.0, format!("connect {}: Connection refused", known[0]));
     assert_eq!(io.connects, known, "none is tried twice");
@@ -118,26 +118,26 @@ fn a_target_that_leads_back_is_refused_before_anything_is_opened() {
 fn a_connection_that_comes_back_at_run_time_is_not_passed_on() {
     let service = prepared(&to("127.0.0.3", 80));
     let mut session = service.open(&peer());
-    let mut io = Rehearsal::default();
+    let mut io = FakeIo::default();
     session.open(&mut io).unwrap();
     // As if what it has opened, from 127.0.0.1:50000, had reached the server by a way around.
     let mut again = peer();
     again.remote = Endpoint::tcp(SocketAddr::from(([127, 0, 0, 1], 50_000)));
     again.local = io.connects[0].clone();
-    let error = service.open(&again).open(&mut Rehearsal::default()).unwrap_err();
+    let error = service.open(&again).open(&mut FakeIo::default()).unwrap_err();
     assert!(error.0.contains("came back"), "{}", error.0);
     // Another forwarder may pass it on, and what that one opens is still known.
     let second = prepared(&to("127.0.0.4", 80));
     let mut passing = second.open(&again);
-    let mut onward = Rehearsal::default();
+    let mut onward = FakeIo::default();
     passing.open(&mut onward).unwrap();
     let mut back = peer();
     back.remote = Endpoint::tcp(SocketAddr::from(([127, 0, 0, 1], 50_000)));
     back.local = onward.connects[0].clone();
-    assert!(service.open(&back).open(&mut Rehearsal::default()).is_err());
+    assert!(service.open(&back).open(&mut FakeIo::default()).is_err());
     // With the sessions, what is known of them ends.
     drop((session, passing));
-    assert!(service.open(&back).open(&mut Rehearsal::default()).is_ok());
+    assert!(service.open(&back).open(&mut FakeIo::default()).is_ok());
 }
 
 #[test]

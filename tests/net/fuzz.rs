@@ -16,7 +16,7 @@ use _rsock::net::base::waiter::Plain;
 use _rsock::net::control::limits::Limits;
 use _rsock::net::control::shutdown::Cause;
 use _rsock::net::ledger::record::ClosedBy;
-use _rsock::net::service::service::{Drain, Heard, Io, Leg, Peer, Service, Session, Waker};
+use _rsock::net::service::service::{Drain, Io, Leg, Peer, Service, Session, SessionResult, Waker};
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};
@@ -90,12 +90,12 @@ struct Mood {
 impl Mood {
     /// Leaves the rest for later, and sees to it that it is offered again.
     fn rest(&mut self, io: &mut dyn Io) {
-        io.pause(Leg::Near);
+        io.pause(Leg::Client);
         io.set_timer(1, Some(Duration::from_micros(self.dice.below(2_000) as u64)));
     }
 
     fn finish(&mut self, io: &mut dyn Io) {
-        let taken = io.write(Leg::Near, &self.owed);
+        let taken = io.write(Leg::Client, &self.owed);
         self.owed.drain(..taken);
         if self.owed.is_empty() {
             io.close();
@@ -104,7 +104,7 @@ impl Mood {
 }
 
 impl Session for Mood {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         if self.dice.one_in(3) {
             self.board.wakers.lock().push(io.waker());
         }
@@ -115,7 +115,7 @@ impl Session for Mood {
         Ok(())
     }
 
-    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
         self.board.most_input.fetch_max(input.len(), SeqCst);
         let wanted = match self.dice.below(8) {
             0 => 0,
@@ -142,34 +142,34 @@ impl Session for Mood {
         Ok(used)
     }
 
-    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> Heard {
+    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> SessionResult {
         self.owed.extend_from_slice(rest);
         self.over = true;
         self.finish(io);
         Ok(())
     }
 
-    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
         if self.over {
             self.finish(io);
         }
         Ok(())
     }
 
-    fn timer(&mut self, io: &mut dyn Io, key: u32) -> Heard {
+    fn timer(&mut self, io: &mut dyn Io, key: u32) -> SessionResult {
         assert_eq!(key, 1, "the other timer was taken away");
-        io.resume(Leg::Near);
+        io.resume(Leg::Client);
         Ok(())
     }
 
-    fn wake(&mut self, io: &mut dyn Io) -> Heard {
+    fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         if self.dice.one_in(2) {
             self.rest(io);
         }
         Ok(())
     }
 
-    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+    fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
         Ok(if self.dice.one_in(2) { Drain::Hold } else { Drain::Finish })
     }
 

@@ -6,12 +6,12 @@
 mod content;
 mod datagrams;
 mod edges;
+mod fake_io;
 mod forward;
 mod fuzz;
 mod handoff;
-mod rehearsal;
 mod services;
 mod shape;
 mod steps;
 mod support;
-mod troupe;
+mod test_services;

@@ -1,4 +1,4 @@
-//! The same services over real sockets: that the engine does what a rehearsal pretends.
+//! The same services over real sockets: that the engine does what `FakeIo` records.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -11,7 +11,9 @@ use _rsock::net::ledger::record::ClosedBy;
 use crate::support::{
     PATIENCE, closed, config, dial, echo, ip, noise, open, rejection, serve, start, stop, until,
 };
-use crate::troupe::{Board, Burst, Clock, Header, Late, Refuser, Relay, Shout, Speaker, speech};
+use crate::test_services::{
+    Board, Burst, Clock, Header, Late, Refuser, Relay, Shout, Speaker, speech,
+};
 
 fn read_all(stream: &mut impl Read) -> Vec<u8> {
     let mut all = Vec::new();

@@ -9,22 +9,24 @@ use mio::unix::SourceFd;
 use crate::net::address::endpoint::{Address, Endpoint, Transport};
 use crate::net::address::unix_name::UnixName;
 use crate::net::base::fork;
-use crate::net::connection::connection::{Connection, Tools, Turn, Wire, leg_token, register};
+use crate::net::connection::connection::{
+    Connection, Turn, Wire, WorkerResources, leg_token, register,
+};
 use crate::net::ledger::record::Far;
 use crate::net::service::service::Leg;
 use crate::net::socket::socket::Socket;
 
 /// The leg that a session opened.
-pub(super) struct FarLeg {
+pub(super) struct UpstreamLeg {
     pub(super) wire: Wire,
     /// Its account, until it is connected and the record has it.
     account: Option<Box<Far>>,
 }
 
-impl FarLeg {
+impl UpstreamLeg {
     /// Opens a socket and begins to connect it: the rest is an event.
-    fn begin(tools: &Tools, token: u64, target: Endpoint) -> io::Result<Self> {
-        let socket = Socket::outward(&target, &tools.options)?;
+    fn begin(resources: &WorkerResources, token: u64, target: Endpoint) -> io::Result<Self> {
+        let socket = Socket::outward(&target, &resources.options)?;
         if target.transport == Transport::Unix {
             // A name of the system's choosing, by which a connection is known that comes back to us. One
             // without can be served all the same.
@@ -47,19 +49,19 @@ impl FarLeg {
         wire.connecting = true;
         wire.readable = false;
         wire.writable = false;
-        register(tools, &wire.socket, leg_token(token, Leg::Far))?;
+        register(resources, &wire.socket, leg_token(token, Leg::Upstream))?;
         Ok(Self { wire, account: Some(Box::new(Far::new(local, target))) })
     }
 }
 
 impl Connection {
     /// Closes a far leg that is not connected. What its events still say must not be taken for the next one's.
-    fn give_up_far(&mut self, tools: &Tools) {
+    fn give_up_upstream(&mut self, resources: &WorkerResources) {
         let Some(far) = self.far.take() else { return };
         if fork::has_forked() {
             // A child's copy would keep it in the poller.
             let fd = far.wire.socket.as_fd().as_raw_fd();
-            let _ = tools.poll.registry().deregister(&mut SourceFd(&fd));
+            let _ = resources.poll.registry().deregister(&mut SourceFd(&fd));
         }
     }
 }
@@ -70,8 +72,8 @@ impl Turn<'_> {
             self.connection.due().refused = Some(libc::EISCONN);
             return;
         }
-        self.connection.give_up_far(self.tools);
-        match FarLeg::begin(self.tools, self.token, target) {
+        self.connection.give_up_upstream(self.resources);
+        match UpstreamLeg::begin(self.resources, self.token, target) {
             Ok(far) => self.connection.far = Some(Box::new(far)),
             // Told like any other failure, in the next turn: nothing calls back from here.
             Err(error) => {
@@ -96,12 +98,12 @@ impl Turn<'_> {
             Ok(Some(error)) | Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         };
         // The session decides what becomes of the near leg; there is no far one.
-        self.connection.give_up_far(self.tools);
+        self.connection.give_up_upstream(self.resources);
         Err(failed)
     }
 
     /// Our own end of the far leg.
-    pub(super) fn far_end(&self) -> Option<Endpoint> {
+    pub(super) fn upstream_local(&self) -> Option<Endpoint> {
         let far = self.connection.far.as_ref()?;
         let account = far.account.as_deref().or_else(|| self.connection.record.far());
         account.map(Far::local)

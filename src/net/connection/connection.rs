@@ -4,7 +4,7 @@
 //!
 //! The edge-trigger rules: a leg is readable or writable until the kernel says EAGAIN. One shortcut
 //! saves a call a message: a short read means an empty queue, but only if the event that announced
-//! the data said nothing of an end, an error or urgent data (`careful`), for these end a read early
+//! the data said nothing of an end, an error or urgent data (`drain_to_eagain`), for these end a read early
 //! and do not announce themselves twice.
 
 #![allow(
@@ -26,14 +26,14 @@ use mio::{Interest, Poll, Token};
 
 use crate::net::address::endpoint::{Endpoint, Transport};
 use crate::net::base::timers::{Key, Timers};
-use crate::net::connection::connect::FarLeg;
+use crate::net::connection::connect::UpstreamLeg;
 use crate::net::control::limits::Limits;
 use crate::net::error::strerror;
-use crate::net::handoff::linger::{Leaving, Until};
+use crate::net::handoff::linger::{LingeringSocket, Until};
 use crate::net::ledger::ledger::Place;
 use crate::net::ledger::record::{ClosedBy, Record};
 use crate::net::service::service::{
-    BATCH_BYTES, Bell, Drain, Heard, Io, Leg, Session, SessionError, Waker,
+    BATCH_BYTES, Drain, Io, Leg, Notifier, Session, SessionError, SessionResult, Waker,
 };
 use crate::net::socket::options::SocketOptions;
 use crate::net::socket::socket::Socket;
@@ -77,7 +77,7 @@ pub(super) struct Wire {
     pub(super) readable: bool,
     pub(super) writable: bool,
     /// The event said RDHUP, HUP, ERR or PRI: read until EAGAIN.
-    pub(super) careful: bool,
+    pub(super) drain_to_eagain: bool,
     /// The event said ERR, and nobody has been told of it yet.
     pub(super) failed: bool,
     /// Always careful: a Unix socket ends a read behind each message with descriptors, which says
@@ -90,7 +90,7 @@ pub(super) struct Wire {
     pub(super) eof_told: bool,
     pub(super) fin: Fin,
     /// The errno of a send that failed while there may be something left to read and pass on.
-    pub(super) lost: Option<NonZeroI32>,
+    pub(super) send_error: Option<NonZeroI32>,
     /// The session does not want input.
     pub(super) paused: bool,
     /// The outbox has reached high water and not yet low water again.
@@ -114,13 +114,13 @@ impl Wire {
             // Tried at once: by the time a worker sees a connection its first bytes are often there.
             readable: true,
             writable: true,
-            careful: false,
+            drain_to_eagain: false,
             failed: false,
             connecting: false,
             eof: false,
             eof_told: false,
             fin: Fin::Open,
-            lost: None,
+            send_error: None,
             paused: false,
             blocked: false,
             short: false,
@@ -150,10 +150,10 @@ pub(crate) struct Gone {
 }
 
 /// What the worker's connections share while they are served.
-pub(crate) struct Tools {
+pub(crate) struct WorkerResources {
     pub(crate) poll: Poll,
     pub(crate) timers: Timers,
-    pub(crate) bell: Arc<dyn Bell>,
+    pub(crate) notifier: Arc<dyn Notifier>,
     /// High water of an outbox; low water is a quarter of it.
     pub(crate) high_water: usize,
     pub(super) limits: Limits,
@@ -165,10 +165,10 @@ pub(crate) struct Tools {
     pub(super) pool: Vec<Box<Outbox>>,
 }
 
-impl Tools {
+impl WorkerResources {
     pub(crate) fn new(
         poll: Poll,
-        bell: Arc<dyn Bell>,
+        notifier: Arc<dyn Notifier>,
         limits: Limits,
         options: SocketOptions,
         pipes: Pipes,
@@ -176,7 +176,7 @@ impl Tools {
         Self {
             poll,
             timers: Timers::default(),
-            bell,
+            notifier,
             high_water: limits.write_buffer,
             limits,
             options,
@@ -238,7 +238,7 @@ pub(crate) struct Due {
 /// One connection: its legs, its record, and what is to happen to it.
 pub(crate) struct Connection {
     pub(super) near: Wire,
-    pub(super) far: Option<Box<FarLeg>>,
+    pub(super) far: Option<Box<UpstreamLeg>>,
     pub(crate) record: Arc<Record>,
     /// Its place in the books; None where those are closed already, and it only lingers.
     pub(crate) place: Option<Place>,
@@ -273,7 +273,7 @@ pub(crate) enum Served {
 
 /// Token of a leg: which slot, which leg, and a generation that tells a slot's owners apart.
 pub(crate) fn leg_token(token: u64, leg: Leg) -> Token {
-    Token(token as usize | usize::from(leg == Leg::Far))
+    Token(token as usize | usize::from(leg == Leg::Upstream))
 }
 
 impl Connection {
@@ -298,8 +298,8 @@ impl Connection {
     }
 
     /// One whose account is closed, and which has nothing left to do but to end.
-    pub(crate) fn leaving(leaving: Leaving) -> Self {
-        let Leaving { socket, record, until } = leaving;
+    pub(crate) fn leaving(leaving: LingeringSocket) -> Self {
+        let LingeringSocket { socket, record, until } = leaving;
         let mut connection = Self {
             ending: Some(ClosedBy::Local),
             until_acknowledged: until == Until::Acknowledged,
@@ -312,20 +312,20 @@ impl Connection {
 
     pub(super) fn wire(&self, leg: Leg) -> Option<&Wire> {
         match leg {
-            Leg::Near => Some(&self.near),
-            Leg::Far => self.far.as_deref().map(|far| &far.wire),
+            Leg::Client => Some(&self.near),
+            Leg::Upstream => self.far.as_deref().map(|far| &far.wire),
         }
     }
 
     pub(super) fn wire_mut(&mut self, leg: Leg) -> Option<&mut Wire> {
         match leg {
-            Leg::Near => Some(&mut self.near),
-            Leg::Far => self.far.as_deref_mut().map(|far| &mut far.wire),
+            Leg::Client => Some(&mut self.near),
+            Leg::Upstream => self.far.as_deref_mut().map(|far| &mut far.wire),
         }
     }
 
     pub(super) fn wires(&self) -> impl Iterator<Item = &Wire> {
-        std::iter::once(&self.near).chain(self.wire(Leg::Far))
+        std::iter::once(&self.near).chain(self.wire(Leg::Upstream))
     }
 
     pub(super) fn wires_mut(&mut self) -> impl Iterator<Item = &mut Wire> {
@@ -334,8 +334,8 @@ impl Connection {
     }
 
     /// Registers the near leg with the worker's poller.
-    pub(crate) fn register(&self, tools: &Tools, token: u64) -> io::Result<()> {
-        register(tools, &self.near.socket, leg_token(token, Leg::Near))
+    pub(crate) fn register(&self, resources: &WorkerResources, token: u64) -> io::Result<()> {
+        register(resources, &self.near.socket, leg_token(token, Leg::Client))
     }
 
     /// Takes note of an event.
@@ -344,7 +344,7 @@ impl Connection {
         let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
         wire.readable |= (event.is_readable() || ended) && !wire.eof;
         wire.writable |= event.is_writable() || ended;
-        wire.careful |= ended || event.is_priority();
+        wire.drain_to_eagain |= ended || event.is_priority();
         wire.failed |= event.is_error();
     }
 
@@ -374,14 +374,17 @@ impl Connection {
             && self.due.is_none()
             && (!self.until_answered || self.is_answered())
             && self.wires().all(|wire| {
-                !wire.readable && !wire.connecting && wire.unsent() == 0 && wire.lost.is_none()
+                !wire.readable
+                    && !wire.connecting
+                    && wire.unsent() == 0
+                    && wire.send_error.is_none()
             })
     }
 
     /// Whether the far side owes the near one nothing, as far as bytes can tell: it has had the last
     /// word, and has finished if the near side has.
     pub(super) fn is_answered(&self) -> bool {
-        self.wire(Leg::Far).is_none_or(|far| !self.asked && (far.eof || !self.near.eof))
+        self.wire(Leg::Upstream).is_none_or(|far| !self.asked && (far.eof || !self.near.eof))
     }
 
     /// Settles how the connection ends, unless that is settled already.
@@ -441,9 +444,13 @@ impl Connection {
     }
 
     /// Takes the connection apart: how it ended, and its sockets, to be closed by the caller.
-    pub(crate) fn dismantle(mut self, tools: &mut Tools, token: u64) -> (Gone, Vec<Socket>) {
+    pub(crate) fn dismantle(
+        mut self,
+        resources: &mut WorkerResources,
+        token: u64,
+    ) -> (Gone, Vec<Socket>) {
         for (key, at) in self.timers.take().into_iter().flat_map(|timers| *timers) {
-            tools.timers.remove(at, token, key);
+            resources.timers.remove(at, token, key);
         }
         let gone = self
             .gone
@@ -452,7 +459,7 @@ impl Connection {
         let mut sockets = Vec::with_capacity(2);
         for mut wire in std::iter::once(self.near).chain(self.far.map(|far| far.wire)) {
             if let Some(outbox) = wire.outbox.take() {
-                tools.give_buffer(outbox);
+                resources.give_buffer(outbox);
             }
             sockets.push(wire.socket);
         }
@@ -460,25 +467,33 @@ impl Connection {
     }
 }
 
-pub(super) fn register(tools: &Tools, socket: &Socket, token: Token) -> io::Result<()> {
+pub(super) fn register(
+    resources: &WorkerResources,
+    socket: &Socket,
+    token: Token,
+) -> io::Result<()> {
     // Urgent data asks for PRIORITY: without it, data that ends at the urgent mark looks like a
     // short read of an empty queue.
     let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-    tools.poll.registry().register(&mut SourceFd(&socket.as_fd().as_raw_fd()), token, interest)
+    resources.poll.registry().register(&mut SourceFd(&socket.as_fd().as_raw_fd()), token, interest)
 }
 
 /// A connection during its turn: the session's `Io`.
 pub(crate) struct Turn<'a> {
     pub(crate) connection: &'a mut Connection,
-    pub(crate) tools: &'a mut Tools,
+    pub(crate) resources: &'a mut WorkerResources,
     pub(crate) token: u64,
 }
 
 impl Turn<'_> {
     /// Serves one turn: what is due, then both legs until nothing more can be done or the budget is
     /// spent. An error of the session is returned; all else is settled in the connection.
-    pub(crate) fn serve(&mut self, session: &mut dyn Session, scratch: &mut [u8]) -> Heard<Served> {
-        self.tools.budget = BATCH_BYTES;
+    pub(crate) fn serve(
+        &mut self,
+        session: &mut dyn Session,
+        scratch: &mut [u8],
+    ) -> SessionResult<Served> {
+        self.resources.budget = BATCH_BYTES;
         let (mut overdue, mut looked) = (false, false);
         if let Some(due) = self.connection.due.take() {
             overdue = due.engine_timer && self.take_expired(Key::Engine);
@@ -488,15 +503,15 @@ impl Turn<'_> {
             }
         }
         loop {
-            let mut acted = self.serve_leg(session, scratch, Leg::Near)?;
+            let mut acted = self.serve_leg(session, scratch, Leg::Client)?;
             if self.connection.far.is_some() {
-                acted |= self.serve_leg(session, scratch, Leg::Far)?;
+                acted |= self.serve_leg(session, scratch, Leg::Upstream)?;
             }
             self.settle();
             if self.connection.gone.is_some() {
                 return Ok(Served::Gone);
             }
-            if !acted || self.tools.budget == 0 {
+            if !acted || self.resources.budget == 0 {
                 if overdue && !looked {
                     // This thread may be late, as after a SIGSTOP: what had come in time counts, though no
                     // event has told of it yet.
@@ -515,13 +530,13 @@ impl Turn<'_> {
                 self.watch();
                 // A spent budget may hide work that no event will announce again, as may what fell
                 // due during the turn.
-                let more = self.tools.budget == 0 || self.connection.due.is_some();
+                let more = self.resources.budget == 0 || self.connection.due.is_some();
                 return Ok(if more { Served::More } else { Served::Idle });
             }
         }
     }
 
-    pub(super) fn tell_due(&mut self, session: &mut dyn Session, due: Due) -> Heard {
+    pub(super) fn tell_due(&mut self, session: &mut dyn Session, due: Due) -> SessionResult {
         if due.open {
             session.open(self)?;
         }
@@ -552,7 +567,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    pub(super) fn tell_drain(&mut self, session: &mut dyn Session) -> Heard {
+    pub(super) fn tell_drain(&mut self, session: &mut dyn Session) -> SessionResult {
         let ending = self.connection.ending;
         match session.drain(self)? {
             Drain::Finish => {}
@@ -573,7 +588,7 @@ impl Turn<'_> {
         session: &mut dyn Session,
         scratch: &mut [u8],
         leg: Leg,
-    ) -> Heard<bool> {
+    ) -> SessionResult<bool> {
         let mut acted = false;
         if self.wire(leg).connecting && self.wire(leg).writable {
             acted = true;
@@ -597,13 +612,13 @@ impl Turn<'_> {
                 return Ok(true);
             }
         }
-        if self.wire(leg).outbox.is_some() && self.wire(leg).writable && self.tools.budget > 0 {
+        if self.wire(leg).outbox.is_some() && self.wire(leg).writable && self.resources.budget > 0 {
             acted = true;
             self.flush(leg);
         }
         if self.wire(leg).short
             && !self.wire(leg).blocked
-            && self.tools.budget > 0
+            && self.resources.budget > 0
             && !self.connection.lingering
         {
             acted = true;
@@ -648,7 +663,7 @@ impl Turn<'_> {
         }
         let wire = self.wire_mut(leg);
         wire.failed = false;
-        if wire.lost.is_some() {
+        if wire.send_error.is_some() {
             // That is known, and what has come before it is still to be read.
             return false;
         }
@@ -663,7 +678,7 @@ impl Turn<'_> {
 
     pub(super) fn may_read(&self, session: &dyn Session, leg: Leg) -> bool {
         let wire = self.wire(leg);
-        if !wire.readable || wire.eof || wire.connecting || self.tools.budget == 0 {
+        if !wire.readable || wire.eof || wire.connecting || self.resources.budget == 0 {
             return false;
         }
         if self.connection.lingering {
@@ -687,7 +702,7 @@ impl Turn<'_> {
         session: &mut dyn Session,
         scratch: &mut [u8],
         leg: Leg,
-    ) -> Heard {
+    ) -> SessionResult {
         let pipe_to = self.wire(leg).pipe_to.filter(|_| !self.connection.lingering);
         if let Some(to) = pipe_to.filter(|_| self.wire(leg).bulk) {
             if self.splice(leg, to) {
@@ -696,7 +711,7 @@ impl Turn<'_> {
         }
         let room = match pipe_to {
             _ if self.connection.lingering => scratch.len(),
-            Some(to) => self.tools.high_water - self.wire(to).unsent(),
+            Some(to) => self.resources.high_water - self.wire(to).unsent(),
             None => session.input_limit() - self.wire(leg).unused(),
         };
         let scratch_size = scratch.len();
@@ -710,7 +725,7 @@ impl Turn<'_> {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => {
                         wire.readable = false;
-                        wire.careful = false;
+                        wire.drain_to_eagain = false;
                     }
                     _ => self.broken(leg, "recv", &error),
                 }
@@ -720,11 +735,11 @@ impl Turn<'_> {
         if count == 0 {
             wire.eof = true;
             // What a lost leg says at last is no end, for the reset has been heard by the send that failed.
-            wire.eof_told |= wire.lost.is_some();
+            wire.eof_told |= wire.send_error.is_some();
             wire.readable = false;
             return Ok(());
         }
-        if count < room && !wire.careful && !wire.unix {
+        if count < room && !wire.drain_to_eagain && !wire.unix {
             wire.readable = false;
         }
         let data = &scratch[..count];
@@ -733,17 +748,19 @@ impl Turn<'_> {
             // A trace is of what was seen.
             let bulk = count == scratch_size && !self.connection.record.is_traced();
             self.wire_mut(leg).bulk |= bulk;
-            let budget = self.tools.budget;
+            let budget = self.resources.budget;
             let taken = self.write(to, data);
             debug_assert!(
-                taken == count || self.connection.gone.is_some() || self.wire(to).lost.is_some(),
+                taken == count
+                    || self.connection.gone.is_some()
+                    || self.wire(to).send_error.is_some(),
                 "no more was read than there was room for"
             );
             // What is passed on counts once.
-            self.tools.budget = budget.saturating_sub(count);
+            self.resources.budget = budget.saturating_sub(count);
             return Ok(());
         }
-        self.tools.budget = self.tools.budget.saturating_sub(count);
+        self.resources.budget = self.resources.budget.saturating_sub(count);
         if self.connection.lingering {
             self.progress();
             return Ok(());
@@ -792,7 +809,7 @@ impl Turn<'_> {
     }
 
     /// Offers the rest in the inbox again; whether any of it was used.
-    pub(super) fn offer(&mut self, session: &mut dyn Session, leg: Leg) -> Heard<bool> {
+    pub(super) fn offer(&mut self, session: &mut dyn Session, leg: Leg) -> SessionResult<bool> {
         if self.wire(leg).pipe_to.is_some() {
             return Ok(false);
         }
@@ -823,7 +840,7 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn tell_eof(&mut self, session: &mut dyn Session, leg: Leg) -> Heard<bool> {
+    pub(super) fn tell_eof(&mut self, session: &mut dyn Session, leg: Leg) -> SessionResult<bool> {
         if self.wire(leg).pipe_to.is_some()
             && self.wire(leg).inbox.is_some()
             && !self.connection.lingering
@@ -831,7 +848,7 @@ impl Turn<'_> {
             return Ok(false);
         }
         // Who finishes first ends it: on the far leg that is the service's own doing.
-        let by = if leg == Leg::Near { ClosedBy::Peer } else { ClosedBy::Service };
+        let by = if leg == Leg::Client { ClosedBy::Peer } else { ClosedBy::Service };
         self.connection.ending.get_or_insert(by);
         if !self.connection.lingering {
             if let Some(to) = self.wire(leg).pipe_to {
@@ -856,7 +873,7 @@ impl Turn<'_> {
     /// leg turned out to be broken.
     pub(super) fn send(&mut self, leg: Leg, data: &[u8]) -> Option<usize> {
         let mut taken = 0;
-        while taken < data.len() && self.tools.budget > 0 {
+        while taken < data.len() && self.resources.budget > 0 {
             let wire = self.wire_mut(leg);
             match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
                 Ok(count) => {
@@ -889,13 +906,13 @@ impl Turn<'_> {
         if !whole {
             return;
         }
-        let low = self.tools.low_water();
+        let low = self.resources.low_water();
         let wire = self.wire_mut(leg);
         if outbox.len() <= low {
             wire.blocked = false;
         }
         if outbox.len() == 0 {
-            self.tools.give_buffer(outbox);
+            self.resources.give_buffer(outbox);
         } else {
             wire.outbox = Some(outbox);
         }
@@ -903,7 +920,7 @@ impl Turn<'_> {
 
     /// False where the leg turned out to be broken.
     pub(super) fn flush_ring(&mut self, leg: Leg, ring: &mut VecDeque<u8>) -> bool {
-        while !ring.is_empty() && self.wire(leg).writable && self.tools.budget > 0 {
+        while !ring.is_empty() && self.wire(leg).writable && self.resources.budget > 0 {
             // A ring has its bytes in two runs; the second is first in the next round.
             let Some(count) = self.send(leg, ring.as_slices().0) else { return false };
             ring.drain(..count);
@@ -913,13 +930,13 @@ impl Turn<'_> {
 
     /// Counts what was sent; None is the data of bytes that did not come to us.
     pub(super) fn sent(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
-        self.tools.budget = self.tools.budget.saturating_sub(count);
+        self.resources.budget = self.resources.budget.saturating_sub(count);
         match leg {
-            Leg::Near => match data {
+            Leg::Client => match data {
                 Some(data) => self.connection.record.count_sent(data),
                 None => self.connection.record.count_sent_unseen(count),
             },
-            Leg::Far => {
+            Leg::Upstream => {
                 self.connection.asked = true;
                 if let Some(far) = self.connection.record.far() {
                     far.count_sent(count);
@@ -933,12 +950,12 @@ impl Turn<'_> {
     pub(super) fn received(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
         match leg {
             // The account is closed.
-            Leg::Near if self.connection.place.is_none() => {}
-            Leg::Near => match data {
+            Leg::Client if self.connection.place.is_none() => {}
+            Leg::Client => match data {
                 Some(data) => self.connection.record.count_received(data),
                 None => self.connection.record.count_received_unseen(count),
             },
-            Leg::Far => {
+            Leg::Upstream => {
                 self.connection.asked = false;
                 if let Some(far) = self.connection.record.far() {
                     far.count_received(count);
@@ -957,7 +974,7 @@ impl Turn<'_> {
 
     /// Input came: of interest only to the idle limit.
     pub(super) fn moved(&mut self) {
-        if self.tools.limits.idle.is_some() {
+        if self.resources.limits.idle.is_some() {
             if let Some(watch) = &mut self.connection.watch {
                 watch.moved = Instant::now();
             }
@@ -973,7 +990,7 @@ impl Turn<'_> {
         let wire = self.wire_mut(leg);
         wire.readable = false;
         wire.writable = false;
-        if wire.lost.is_some() {
+        if wire.send_error.is_some() {
             // It was lost before, and now there is nothing more to read.
             wire.eof = true;
             wire.eof_told = true;
@@ -994,13 +1011,13 @@ impl Turn<'_> {
             return false;
         }
         let wire = self.wire_mut(leg);
-        wire.lost = NonZeroI32::new(errno);
+        wire.send_error = NonZeroI32::new(errno);
         wire.fin = Fin::Sent;
         wire.writable = false;
         // For good: the other side is not read for it any more.
         wire.blocked = true;
         wire.readable = true;
-        wire.careful = true;
+        wire.drain_to_eagain = true;
         true
     }
 
@@ -1009,14 +1026,14 @@ impl Turn<'_> {
             // All that could be done for the peer was done; what ended the session stays its end.
             let by = self.connection.ending.unwrap_or(ClosedBy::Service);
             self.connection.end(by, None, true);
-        } else if leg == Leg::Near
+        } else if leg == Leg::Client
             && matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED)
         {
             self.connection.end(ClosedBy::Reset, None, true);
         } else {
             // Also the far leg's reset: the near one is reset, so that a cut is not read as an end.
             let mut text = strerror(errno);
-            if let (Leg::Far, Some(far)) = (leg, self.connection.record.far()) {
+            if let (Leg::Upstream, Some(far)) = (leg, self.connection.record.far()) {
                 text = format!("{step} {}: {text}", far.remote());
             }
             self.connection.end(ClosedBy::Error, Some(text), true);
@@ -1024,12 +1041,12 @@ impl Turn<'_> {
     }
 
     /// Ends a connection of which a leg was lost, once what came on that has been passed on.
-    pub(super) fn settle_lost(&mut self) {
-        for leg in [Leg::Near, Leg::Far] {
+    pub(super) fn settle_send_errors(&mut self) {
+        for leg in [Leg::Client, Leg::Upstream] {
             let Some(wire) = self.connection.wire(leg).filter(|wire| wire.eof) else { continue };
             let reader = wire.pipe_to.and_then(|to| self.connection.wire(to));
             let passed_on = reader.is_none_or(|reader| reader.outbox.is_none());
-            if let Some(errno) = wire.lost.filter(|_| passed_on) {
+            if let Some(errno) = wire.send_error.filter(|_| passed_on) {
                 self.end_broken(leg, "send", errno.get());
             }
         }
@@ -1037,7 +1054,7 @@ impl Turn<'_> {
 
     /// Sends the FINs that are due, and sees whether the connection is complete.
     pub(super) fn settle(&mut self) {
-        self.settle_lost();
+        self.settle_send_errors();
         if self.connection.gone.is_some() {
             return;
         }
@@ -1074,7 +1091,7 @@ impl Turn<'_> {
     pub(super) fn watch(&mut self) {
         let connection = &*self.connection;
         let half_closed = connection.is_half_closed();
-        let limits = &self.tools.limits;
+        let limits = &self.resources.limits;
         let timed = limits.idle.is_some()
             || limits.first_byte.is_some() && !connection.record.has_received();
         let owing = limits.write.is_some() && connection.owes();
@@ -1106,7 +1123,7 @@ impl Turn<'_> {
     pub(super) fn due_at(&self) -> Option<(Instant, &'static str)> {
         let connection = &*self.connection;
         let watch = connection.watch.as_ref()?;
-        let limits = &self.tools.limits;
+        let limits = &self.resources.limits;
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
@@ -1189,11 +1206,11 @@ impl Turn<'_> {
         let timers = self.connection.timers.get_or_insert_default();
         if let Some(index) = timers.iter().position(|&(set, _)| set == key) {
             let (_, before) = timers.swap_remove(index);
-            self.tools.timers.remove(before, self.token, key);
+            self.resources.timers.remove(before, self.token, key);
         }
         if let Some(at) = at {
             timers.push((key, at));
-            self.tools.timers.insert(at, self.token, key);
+            self.resources.timers.insert(at, self.token, key);
         }
     }
 }
@@ -1224,10 +1241,10 @@ impl Io for Turn<'_> {
             return taken;
         }
         let mut outbox =
-            self.wire_mut(leg).outbox.take().unwrap_or_else(|| self.tools.take_buffer());
+            self.wire_mut(leg).outbox.take().unwrap_or_else(|| self.resources.take_buffer());
         let full = match &mut *outbox {
             Outbox::Ring(ring) => {
-                let kept = (data.len() - taken).min(self.tools.high_water - ring.len());
+                let kept = (data.len() - taken).min(self.resources.high_water - ring.len());
                 if ring.try_reserve(kept).is_err() {
                     let error = io::Error::from_raw_os_error(libc::ENOMEM);
                     self.broken(leg, "keep", &error);
@@ -1235,7 +1252,7 @@ impl Io for Turn<'_> {
                 }
                 ring.extend(&data[taken..taken + kept]);
                 taken += kept;
-                ring.len() == self.tools.high_water
+                ring.len() == self.resources.high_water
             }
             // Behind a pipe nothing can be kept: what is in there goes first.
             Outbox::Pipe(_) => true,
@@ -1300,14 +1317,14 @@ impl Io for Turn<'_> {
 
     fn local(&self, leg: Leg) -> Option<Endpoint> {
         match leg {
-            Leg::Near => Some(self.connection.record.local()),
-            Leg::Far => self.far_end(),
+            Leg::Client => Some(self.connection.record.local()),
+            Leg::Upstream => self.upstream_local(),
         }
     }
 
     fn waker(&mut self) -> Waker {
-        let Self { connection, tools, token } = self;
-        let make = || Box::new(Waker::new(Arc::clone(&tools.bell), *token));
+        let Self { connection, resources, token } = self;
+        let make = || Box::new(Waker::new(Arc::clone(&resources.notifier), *token));
         (**connection.waker.get_or_insert_with(make)).clone()
     }
 }

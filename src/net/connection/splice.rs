@@ -38,23 +38,23 @@ impl Turn<'_> {
         let mut clear = true;
         // The pipe is empty whenever it is filled: into a full one nothing goes either, and that would
         // look like an empty queue.
-        while self.drain_pipe(to, &mut pipe) && pipe.held() == 0 && self.tools.budget > 0 {
+        while self.drain_pipe(to, &mut pipe) && pipe.held() == 0 && self.resources.budget > 0 {
             let Some(came) = self.fill(leg, &mut pipe) else { return true };
             moved += pipe.held();
             if !matches!(came, Came::Bytes) {
                 let wire = self.wire_mut(leg);
                 wire.bulk = moved >= WORTH_IT;
-                clear = matches!(came, Came::Nothing) && !wire.careful;
+                clear = matches!(came, Came::Nothing) && !wire.drain_to_eagain;
                 wire.readable = !clear;
                 break;
             }
         }
-        if pipe.held() > 0 && self.wire(to).lost.is_none() {
+        if pipe.held() > 0 && self.wire(to).send_error.is_none() {
             let wire = self.wire_mut(to);
             wire.blocked = true;
             wire.outbox = Some(Box::new(Outbox::Pipe(pipe)));
         } else {
-            self.tools.pipes.give(pipe);
+            self.resources.pipes.give(pipe);
         }
         clear
     }
@@ -62,7 +62,7 @@ impl Turn<'_> {
     /// The pipe that is a leg's outbox already, or a fresh one; None behind bytes that are copied.
     fn take_pipe(&mut self, to: Leg) -> Option<Pipe> {
         match self.wire_mut(to).outbox.take() {
-            None => self.tools.pipes.take(),
+            None => self.resources.pipes.take(),
             Some(outbox) => match *outbox {
                 Outbox::Pipe(pipe) => Some(pipe),
                 Outbox::Ring(_) => {
@@ -75,12 +75,12 @@ impl Turn<'_> {
 
     /// None where the leg turned out to be broken.
     fn fill(&mut self, leg: Leg, pipe: &mut Pipe) -> Option<Came> {
-        let most = self.tools.budget;
+        let most = self.resources.budget;
         loop {
             match pipe.fill(self.wire(leg).socket.as_fd(), most) {
                 Ok(0) => return Some(Came::Unclear),
                 Ok(count) => {
-                    self.tools.budget -= count;
+                    self.resources.budget -= count;
                     self.received(leg, count, None);
                     return Some(Came::Bytes);
                 }
@@ -108,9 +108,9 @@ impl Turn<'_> {
                 }
                 Ok(count) => {
                     // It counted when it came in.
-                    let budget = self.tools.budget;
+                    let budget = self.resources.budget;
                     self.sent(to, count, None);
-                    self.tools.budget = budget;
+                    self.resources.budget = budget;
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}

@@ -19,7 +19,7 @@ use crate::net::control::limits::Limits;
 use crate::net::control::shutdown::{Alive, Asked, Cause, Owner, Stop, StopReport};
 use crate::net::datagram::socket::Ports;
 use crate::net::error::Result;
-use crate::net::handoff::pool::Handoff;
+use crate::net::handoff::pool::ThreadPool;
 use crate::net::ledger::ledger::Ledger;
 use crate::net::ledger::trace::TraceLimits;
 use crate::net::server::lifecycle::{State, Steps};
@@ -45,13 +45,13 @@ pub(crate) struct Shared {
     pub(crate) algorithm: OnceLock<Algorithm>,
     pub(crate) stop: Stop,
     /// Connections in the hands of the caller's threads; of none with a service in Rust.
-    pub(crate) handoff: Handoff,
+    pub(crate) handoff: ThreadPool,
     pub(crate) transport: Transport,
     /// Where datagrams are received while it serves; none of a TCP server.
     pub(crate) ports: Ports,
     /// Wakes the thread that accepts: a stop began, or a connection ended that it waits for. There while
     /// that thread accepts.
-    pub(crate) bell: Mutex<Option<Arc<EventFd>>>,
+    pub(crate) notifier: Mutex<Option<Arc<EventFd>>>,
     pub(crate) most_workers: usize,
     pub(crate) drain: Duration,
     pub(crate) address: Mutex<Option<Address>>,
@@ -80,7 +80,7 @@ impl Owner for Threads {
     }
 
     fn ended(&self) {
-        self.0.finish_books();
+        self.0.finish_ledger();
     }
 }
 
@@ -95,10 +95,10 @@ impl Shared {
             trace: config.trace,
             algorithm: OnceLock::new(),
             stop: Stop::new(),
-            handoff: Handoff::new(config.limits.handler_threads),
+            handoff: ThreadPool::new(config.limits.handler_threads),
             transport: config.transport,
             ports: Ports::default(),
-            bell: Mutex::new(None),
+            notifier: Mutex::new(None),
             most_workers,
             drain: config.drain,
             address: Mutex::new(None),
@@ -149,7 +149,7 @@ impl Shared {
 
     /// Tells those who follow the ledger, where this is the end. Asked whenever a stop begins and whenever
     /// the last thread ends: one of the two comes second, and finds the other.
-    fn finish_books(&self) {
+    fn finish_ledger(&self) {
         if self.has_ended() {
             self.ledger.finish();
         }
@@ -208,7 +208,7 @@ impl Shared {
             && self.room_wanted.swap(false, SeqCst)
             && !self.handoff.tell_room()
         {
-            self.ring();
+            self.notify();
         }
     }
 
@@ -222,7 +222,7 @@ impl Shared {
         free()
     }
 
-    /// Has the next connection that ends ring the bell.
+    /// Has the next connection that ends ring the notifier.
     pub(crate) fn ask_for_room(&self) {
         self.room_wanted.store(true, SeqCst);
     }
@@ -240,7 +240,7 @@ impl Shared {
     pub(crate) fn stop_by_itself(&self, cause: Cause) {
         self.stop.begin(cause, self.drain);
         self.ports.end();
-        self.ring();
+        self.notify();
     }
 
     pub(crate) fn state(&self) -> State {
@@ -258,11 +258,11 @@ impl Shared {
     pub(crate) fn signal_stop(&self, cause: Cause, drain: Duration) {
         match self.stop.begin(cause, drain) {
             Asked::First => {
-                // Before the bell, which has those look who wait for this.
+                // Before the notifier, which has those look who wait for this.
                 self.ports.end();
-                self.ring();
+                self.notify();
                 self.close_unserved();
-                self.finish_books();
+                self.finish_ledger();
             }
             Asked::Sooner => {
                 let workers = self.workers.lock().clone();
@@ -270,7 +270,7 @@ impl Shared {
                     worker.send(Message::Deadline);
                 }
                 // The accept thread may be waiting for handlers.
-                self.ring();
+                self.notify();
             }
             Asked::Again => {}
         }
@@ -287,16 +287,16 @@ impl Shared {
     }
 
     /// Has the accept thread look again.
-    pub(crate) fn ring(&self) {
-        let bell = self.bell.lock().clone();
-        if let Some(bell) = bell {
-            bell.set();
+    pub(crate) fn notify(&self) {
+        let notifier = self.notifier.lock().clone();
+        if let Some(notifier) = notifier {
+            notifier.set();
         }
     }
 
-    /// The accept thread has ended: nobody hears the bell any more.
-    pub(crate) fn hang_up(&self) {
-        *self.bell.lock() = None;
+    /// The accept thread has ended: nobody hears the notifier any more.
+    pub(crate) fn clear_notifier(&self) {
+        *self.notifier.lock() = None;
     }
 
     /// Starts a thread that is joined by the stop. It blocks all signals: they belong to Python's.

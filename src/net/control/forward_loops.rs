@@ -20,20 +20,20 @@ use crate::net::socket::unix_file::FileId;
 
 /// A connection by its two ends: the side that connects first. With a Unix socket the other one may have
 /// several names, and that of the side which connects is enough.
-type Way = (Endpoint, Address);
+type FlowKey = (Endpoint, Address);
 
-fn way(from: Endpoint, to: Address) -> Way {
+fn flow(from: Endpoint, to: Address) -> FlowKey {
     let to = if to.as_unix().is_some() { Address::Unix(UnixName::unnamed()) } else { to };
     (from, to)
 }
 
 /// The connections that forwarders of this process have open, and through which forwarders each has
 /// come.
-static OPENED: LazyLock<Mutex<Ways>> = LazyLock::new(Mutex::default);
-type Ways = HashMap<Way, Arc<[Hop]>>;
+static OPENED: LazyLock<Mutex<Flows>> = LazyLock::new(Mutex::default);
+type Flows = HashMap<FlowKey, Arc<[ForwarderId]>>;
 
 thread_local! {
-    static HELD: Held<Ways> = const { Held::new(None) };
+    static HELD: Held<Flows> = const { Held::new(None) };
 }
 
 /// Held across a fork, as the registry is.
@@ -47,9 +47,9 @@ pub(crate) fn unlock_after_fork() {
 
 /// One forwarder of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop(u64);
+pub struct ForwarderId(u64);
 
-impl Hop {
+impl ForwarderId {
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Self(NUMBER.fetch_add(1, Relaxed))
@@ -58,12 +58,12 @@ impl Hop {
 
 /// The forwarders of this process that a connection has come through on its way to us; none for one
 /// that comes from anywhere else.
-pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[Hop]> {
-    OPENED.lock().get(&way(remote, local.address)).cloned().unwrap_or_default()
+pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[ForwarderId]> {
+    OPENED.lock().get(&flow(remote, local.address)).cloned().unwrap_or_default()
 }
 
 /// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
-pub(crate) struct Opening(MutexGuard<'static, Ways>);
+pub(crate) struct Opening(MutexGuard<'static, Flows>);
 
 impl Opening {
     /// To be held over a connect that does not wait.
@@ -76,18 +76,18 @@ impl Opening {
         mut self,
         local: Endpoint,
         remote: Endpoint,
-        trail: &[Hop],
-        own: Hop,
+        trail: &[ForwarderId],
+        own: ForwarderId,
     ) -> Opened {
-        let way = way(local, reached(remote.address));
-        self.0.insert(way.clone(), trail.iter().copied().chain([own]).collect());
-        Opened(way)
+        let flow = flow(local, reached(remote.address));
+        self.0.insert(flow.clone(), trail.iter().copied().chain([own]).collect());
+        Opened(flow)
     }
 }
 
 /// A connection that a forwarder has opened; forgotten when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Opened(Way);
+pub(crate) struct Opened(FlowKey);
 
 impl Drop for Opened {
     fn drop(&mut self) {

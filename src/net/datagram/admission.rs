@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::net::address::endpoint::canonical;
 use crate::net::control::context::Shared;
 use crate::net::control::limits::Overflow;
-use crate::net::datagram::amplification::{self, Door, is_loopback};
+use crate::net::datagram::amplification::{self, SenderPolicy, is_loopback};
 use crate::net::datagram::peer_table::{Key, Peers};
 use crate::net::datagram::socket::Port;
 use crate::net::error::strerror;
@@ -20,16 +20,16 @@ use crate::net::sys;
 const LOOK_AGAIN: u64 = 1024;
 
 /// The peers of a port.
-pub(super) struct Guests {
+pub(super) struct Admission {
     pub(super) shared: Arc<Shared>,
     pub(super) port: Arc<Port>,
     pub(super) peers: Peers,
-    pub(super) door: Door,
+    pub(super) policy: SenderPolicy,
     /// The accounts it may have, of those of the server: only its own can it close for a new one.
     share: usize,
 }
 
-impl Guests {
+impl Admission {
     /// `idle` is after which silence an account is closed.
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -38,7 +38,7 @@ impl Guests {
         share: usize,
     ) -> Self {
         let peers = Peers::new(Arc::clone(&shared), idle);
-        Self { shared, port, peers, door: Door::new(), share }
+        Self { shared, port, peers, policy: SenderPolicy::new(), share }
     }
 
     /// The account of whoever sent a datagram; None where it gets no answer, which is counted. `to` is
@@ -57,7 +57,7 @@ impl Guests {
         let key = Key { remote, local: to.map(|(_, own)| own) };
         if let Some(index) = self.peers.find(&key) {
             let heard = self.peers.get(index).record.received().messages;
-            if heard % LOOK_AGAIN != 0 || !self.door.is_server(remote) {
+            if heard % LOOK_AGAIN != 0 || !self.policy.is_server(remote) {
                 return Some(index);
             }
             settle(&self.peers);
@@ -65,7 +65,7 @@ impl Guests {
             self.shared.ledger.count_suspect();
             return None;
         }
-        if amplification::is_suspect(remote) || self.door.is_server(remote) {
+        if amplification::is_suspect(remote) || self.policy.is_server(remote) {
             self.shared.ledger.count_suspect();
             return None;
         }
@@ -92,12 +92,12 @@ impl Guests {
     }
 
     /// If a server has come to the address of a peer, that is no client any more.
-    pub(super) fn see_out(&mut self) {
-        if !self.door.has_changed() {
+    pub(super) fn close_servers(&mut self) {
+        if !self.policy.has_changed() {
             return;
         }
         for index in self.peers.indices() {
-            if self.door.is_server(self.peers.get(index).key.remote) {
+            if self.policy.is_server(self.peers.get(index).key.remote) {
                 self.peers.close(index, ClosedBy::Service, None, false);
             }
         }

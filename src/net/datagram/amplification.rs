@@ -51,14 +51,14 @@ fn is_one_host(ip: IpAddr) -> bool {
 }
 
 /// What decides for one port who is let in and who is answered.
-pub(super) struct Door {
+pub(super) struct SenderPolicy {
     /// The addresses of the UDP servers of this process, when there were so many changes.
     servers: Vec<SocketAddr>,
     changes: u64,
     buckets: Option<Box<Buckets>>,
 }
 
-impl Door {
+impl SenderPolicy {
     pub(super) fn new() -> Self {
         Self { servers: Vec::new(), changes: 0, buckets: None }
     }
@@ -82,7 +82,7 @@ impl Door {
                 return true;
             }
         }
-        Claim::is_claimed(address)
+        PortClaim::is_claimed(address)
     }
 
     fn look_around(&mut self) {
@@ -116,13 +116,13 @@ fn is_own(ip: IpAddr) -> bool {
 ///
 /// The name ends with the process. Anybody may take one; all that comes of it is that whoever sends
 /// from that port gets no answer.
-pub(super) struct Claim {
+pub(super) struct PortClaim {
     // Before the socket, so that the number leaves the fork table before it is closed.
     _listed: Listed,
     _socket: UnixDatagram,
 }
 
-impl Claim {
+impl PortClaim {
     /// Without one, where the system has no descriptor left or somebody has the name: other processes
     /// then do not know.
     pub(super) fn new(address: SocketAddr) -> Option<Self> {
@@ -149,7 +149,7 @@ impl Claim {
 
 /// Whether a server, of this process or of another, says that it answers at an address.
 pub(super) fn is_served(address: SocketAddr) -> bool {
-    Claim::is_claimed(canonical(address))
+    PortClaim::is_claimed(canonical(address))
 }
 
 fn name(address: SocketAddr) -> io::Result<UnixAddr> {

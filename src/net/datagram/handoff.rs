@@ -15,16 +15,16 @@ use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;
 use crate::net::control::context::Shared;
 use crate::net::control::shutdown::Cause;
-use crate::net::datagram::admission::Guests;
+use crate::net::datagram::admission::Admission;
 use crate::net::datagram::amplification::is_loopback;
 use crate::net::datagram::peer_table::Key;
 use crate::net::datagram::socket::Port;
 use crate::net::datagram::worker::{Failure, LEAST_IN_QUEUE, classify};
 use crate::net::error::{Error, Result};
-use crate::net::handoff::pool::{Handoff, Job, Ticket};
+use crate::net::handoff::pool::{Job, JobId, ThreadPool};
 use crate::net::ledger::record::{ClosedBy, Record};
 use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
-use crate::net::worker::acceptor::REST;
+use crate::net::worker::acceptor::ACCEPT_BACKOFF;
 
 /// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
 const QUEUE: usize = 64;
@@ -35,43 +35,43 @@ const STRANGER: &str =
 const CONTROL: usize = 128;
 
 /// What threads of the caller's answer datagrams through.
-pub(crate) struct Desk {
+pub(crate) struct Handoff {
     shared: Arc<Shared>,
     /// None from the end on: whoever is late keeps no descriptor open.
-    guests: Mutex<Option<Guests>>,
+    admission: Mutex<Option<Admission>>,
     /// The thread that fills the queue waits for somebody to take from it.
     full: AtomicBool,
 }
 
 /// A datagram in the hands of a thread of the pool.
 pub struct Datagram {
-    desk: Arc<Desk>,
+    handoff: Arc<Handoff>,
     data: Vec<u8>,
     peer: Key,
     record: Arc<Record>,
     /// Its place among those that are handed out.
-    ticket: Ticket,
+    ticket: JobId,
 }
 
-impl Desk {
+impl Handoff {
     fn new(shared: &Arc<Shared>, port: Arc<Port>) -> Self {
-        let guests = Mutex::new(Some(Guests::new(
+        let admission = Mutex::new(Some(Admission::new(
             Arc::clone(shared),
             port,
             shared.limits.idle,
             shared.most_admitted(),
         )));
-        Self { shared: Arc::clone(shared), guests, full: AtomicBool::new(false) }
+        Self { shared: Arc::clone(shared), admission, full: AtomicBool::new(false) }
     }
 
     /// Runs something with the accounts; None from the end on.
-    fn with<T>(&self, call: impl FnOnce(&mut Guests) -> T) -> Option<T> {
-        self.guests.lock().as_mut().map(call)
+    fn with<T>(&self, call: impl FnOnce(&mut Admission) -> T) -> Option<T> {
+        self.admission.lock().as_mut().map(call)
     }
 
     /// Its socket; None from the end on.
     pub(crate) fn port(&self) -> Option<Arc<Port>> {
-        self.with(|guests| Arc::clone(&guests.port))
+        self.with(|admission| Arc::clone(&admission.port))
     }
 
     /// Writes down a datagram that has come; None where it is not to be answered.
@@ -88,17 +88,17 @@ impl Desk {
             self.shared.ledger.count_cut();
         }
         let to = sys::destination(control);
-        let mut guests = self.guests.lock();
-        let guests = guests.as_mut()?;
-        guests.see_out();
-        let index = guests.meet(remote, to, &mut |_| {})?;
-        let known = guests.peers.get_mut(index);
+        let mut admission = self.admission.lock();
+        let admission = admission.as_mut()?;
+        admission.close_servers();
+        let index = admission.meet(remote, to, &mut |_| {})?;
+        let known = admission.peers.get_mut(index);
         known.record.count_received(data);
         known.earn(data.len());
         let record = Arc::clone(&known.record);
         if record.received().messages == 1 && self.shared.limits.idle.is_some() {
             // Whoever closes the accounts of the silent has to look when that will be.
-            self.shared.ring();
+            self.shared.notify();
         }
         Some((Key { remote, local: to.map(|(_, own)| own) }, record))
     }
@@ -120,11 +120,12 @@ impl Desk {
             let target = display(&remote);
             Err(Error::Os { step, target, errno, hint: hint.to_owned() })
         };
-        let mut guests = self.guests.lock();
-        let Some(guests) = guests.as_mut() else {
+        let mut admission = self.admission.lock();
+        let Some(admission) = admission.as_mut() else {
             return Err(Error::closed(step, "the server has stopped"));
         };
-        let known = key.map_or_else(|| guests.peers.of(remote), |key| guests.peers.index_of(&key));
+        let known =
+            key.map_or_else(|| admission.peers.of(remote), |key| admission.peers.index_of(&key));
         let index = match known {
             Some(index) => index,
             None => {
@@ -134,34 +135,35 @@ impl Desk {
                     return failed(libc::EPERM, STRANGER);
                 }
                 let key = key.unwrap_or(Key { remote, local: None });
-                match guests.admit(key, &mut |_| {}) {
+                match admission.admit(key, &mut |_| {}) {
                     Some(index) => index,
                     None => return failed(libc::EPERM, "Limits.connections has no place for it"),
                 }
             }
         };
-        let known = guests.peers.get(index);
+        let known = admission.peers.get(index);
         if !known.is_near {
             if data.len() > most.min(known.credit) {
                 return failed(libc::EPERM, STRANGER);
             }
-            if !guests.door.may_answer(remote.ip()) {
+            if !admission.policy.may_answer(remote.ip()) {
                 return failed(
                     libc::EPERM,
                     "a peer outside the loopback gets so many datagrams a second, and no more",
                 );
             }
         }
-        let known = guests.peers.get(index);
-        let (name, mut again, mut told) = (guests.port.name(remote), true, false);
+        let known = admission.peers.get(index);
+        let (name, mut again, mut told) = (admission.port.name(remote), true, false);
         let result = loop {
             let flags = libc::MSG_DONTWAIT;
             let data = [IoSlice::new(data)];
-            let sent = sys::sendmsg(guests.port.as_fd(), &data, &known.route, Some(&name), flags);
+            let sent =
+                sys::sendmsg(admission.port.as_fd(), &data, &known.route, Some(&name), flags);
             let errno = match sent {
                 Ok(sent) => {
                     known.record.count_sent(&data[0]);
-                    guests.peers.get_mut(index).pay(sent);
+                    admission.peers.get_mut(index).pay(sent);
                     break Ok(sent);
                 }
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
@@ -178,7 +180,7 @@ impl Desk {
         if told {
             // No receive will be told of it again; and what stays in the error queue, an answer too
             // large for any datagram too, takes its room from what is received.
-            guests.hear_refusals();
+            admission.hear_refusals();
         }
         result
     }
@@ -226,26 +228,26 @@ impl Desk {
                 }
                 Err(error) => error,
             };
-            let bell = PollFd::readable(port.bell.as_fd());
-            let mut fds = [PollFd::readable(port.as_fd()), bell];
+            let notifier = PollFd::readable(port.notifier.as_fd());
+            let mut fds = [PollFd::readable(port.as_fd()), notifier];
             let until = match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
                 Failure::Fatal => return Err(Error::os(step, target(), &error)),
                 Failure::Earlier => {
-                    self.with(Guests::hear_refusals);
+                    self.with(Admission::hear_refusals);
                     continue;
                 }
                 Failure::Blocked | Failure::Interrupted => deadline,
                 Failure::Exhausted | Failure::ThisOne => {
                     self.shared.ledger.count_accept_error();
                     fds[0] = PollFd::unused();
-                    let rest = Instant::now() + REST;
+                    let rest = Instant::now() + ACCEPT_BACKOFF;
                     Some(deadline.map_or(rest, |deadline| deadline.min(rest)))
                 }
             };
             let ready = waiter.wait(&mut fds, until)?;
             if fds[0].failed() {
                 // A receive need not be told of it, and the next wait would end at once.
-                self.with(Guests::hear_refusals);
+                self.with(Admission::hear_refusals);
             }
             if !ready && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(Error::TimedOut { step, target: target() });
@@ -256,27 +258,27 @@ impl Desk {
     /// A thread of the pool has taken one from the queue.
     pub(crate) fn was_taken(&self) {
         if self.full.load(SeqCst) && self.full.swap(false, SeqCst) {
-            self.with(|guests| guests.port.bell.set());
+            self.with(|admission| admission.port.notifier.set());
         }
     }
 
     fn idle_at(&self) -> Option<Instant> {
-        self.with(|guests| guests.peers.idle_at()).flatten()
+        self.with(|admission| admission.peers.idle_at()).flatten()
     }
 
     fn close_idle(&self) {
-        self.with(|guests| guests.peers.close_idle());
+        self.with(|admission| admission.peers.close_idle());
     }
 
     /// Closes all accounts, and tells nobody of it any more.
     fn close(&self, forced: bool) {
-        self.shared.ports.put_desk(None);
-        let guests = self.guests.lock().take();
-        if let Some(mut guests) = guests {
-            guests.peers.close_all(forced);
-            self.shared.ports.remove(&guests.port);
+        self.shared.ports.put_handoff(None);
+        let admission = self.admission.lock().take();
+        if let Some(mut admission) = admission {
+            admission.peers.close_all(forced);
+            self.shared.ports.remove(&admission.port);
         }
-        self.shared.hang_up();
+        self.shared.clear_notifier();
     }
 }
 
@@ -299,14 +301,14 @@ impl Datagram {
         &self.record
     }
 
-    pub(crate) fn ticket(&self) -> Ticket {
+    pub(crate) fn ticket(&self) -> JobId {
         self.ticket
     }
 
     /// Answers it. What cannot be sent is dropped and counted; only an answer that no datagram has room
     /// for is an error.
     pub fn reply(&self, data: &[u8]) -> Result<()> {
-        let sent = self.desk.send(self.peer.remote, Some(self.peer), data, self.data.len());
+        let sent = self.handoff.send(self.peer.remote, Some(self.peer), data, self.data.len());
         match sent {
             Err(error) if error.raw() == Some(libc::EMSGSIZE) => Err(error),
             _ => Ok(()),
@@ -315,10 +317,10 @@ impl Datagram {
 
     /// Its handler has failed: the account of its peer is closed, which another datagram opens anew.
     pub fn fail(&self, error: String) {
-        self.desk.shared.count_error();
-        self.desk.with(|guests| {
-            if let Some(index) = guests.peers.index_of(&self.peer) {
-                guests.peers.close(index, ClosedBy::Error, Some(error), false);
+        self.handoff.shared.count_error();
+        self.handoff.with(|admission| {
+            if let Some(index) = admission.peers.index_of(&self.peer) {
+                admission.peers.close(index, ClosedBy::Error, Some(error), false);
             }
         });
     }
@@ -326,64 +328,72 @@ impl Datagram {
 
 impl Drop for Datagram {
     fn drop(&mut self) {
-        let shared = &self.desk.shared;
+        let shared = &self.handoff.shared;
         if !shared.origin.is_here() {
             // In a forked child all of this is a copy, and its locks may be held by nobody.
-            std::mem::forget(Arc::clone(&self.desk));
+            std::mem::forget(Arc::clone(&self.handoff));
             return;
         }
         shared.handoff.forget(self.ticket);
         if shared.handoff.is_draining() {
-            shared.ring();
+            shared.notify();
         }
     }
 }
 
 /// Starts the thread that hands datagrams to the pool.
-pub(super) fn start_pool(shared: &Arc<Shared>, port: Port, bell: Arc<EventFd>) -> io::Result<()> {
+pub(super) fn start_pool(
+    shared: &Arc<Shared>,
+    port: Port,
+    notifier: Arc<EventFd>,
+) -> io::Result<()> {
     let inbound = Inbound::new(shared.limits.datagram, port.tells_destination())?;
-    let (desk, port) = open(shared, port);
-    let filler = Filler { desk: Arc::clone(&desk), port, inbound };
-    let started = shared.spawn("rsock-worker-0".to_owned(), move || filler.run(&bell));
-    started.inspect_err(|_| desk.close(false))
+    let (handoff, port) = open(shared, port);
+    let filler = Filler { handoff: Arc::clone(&handoff), port, inbound };
+    let started = shared.spawn("rsock-worker-0".to_owned(), move || filler.run(&notifier));
+    started.inspect_err(|_| handoff.close(false))
 }
 
 /// Starts the thread that sees to the end of a port that others receive from.
-pub(super) fn start_asked(shared: &Arc<Shared>, port: Port, bell: Arc<EventFd>) -> io::Result<()> {
-    let (desk, port) = open(shared, port);
-    let body = Arc::clone(&desk);
-    let started = shared.spawn("rsock-accept".to_owned(), move || keep(&body, &port, &bell));
-    started.inspect_err(|_| desk.close(false))
+pub(super) fn start_asked(
+    shared: &Arc<Shared>,
+    port: Port,
+    notifier: Arc<EventFd>,
+) -> io::Result<()> {
+    let (handoff, port) = open(shared, port);
+    let body = Arc::clone(&handoff);
+    let started = shared.spawn("rsock-accept".to_owned(), move || keep(&body, &port, &notifier));
+    started.inspect_err(|_| handoff.close(false))
 }
 
-fn open(shared: &Arc<Shared>, port: Port) -> (Arc<Desk>, Arc<Port>) {
+fn open(shared: &Arc<Shared>, port: Port) -> (Arc<Handoff>, Arc<Port>) {
     let port = Arc::new(port);
     shared.ports.add(&port);
-    let desk = Arc::new(Desk::new(shared, Arc::clone(&port)));
-    shared.ports.put_desk(Some(Arc::clone(&desk)));
-    (desk, port)
+    let handoff = Arc::new(Handoff::new(shared, Arc::clone(&port)));
+    shared.ports.put_handoff(Some(Arc::clone(&handoff)));
+    (handoff, port)
 }
 
 /// Waits for the end. Those who wait for a datagram have been told of it.
-fn keep(desk: &Desk, port: &Port, bell: &EventFd) {
+fn keep(handoff: &Handoff, port: &Port, notifier: &EventFd) {
     while !port.has_ended() {
-        let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], desk.idle_at());
-        bell.clear();
-        desk.close_idle();
+        let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], handoff.idle_at());
+        notifier.clear();
+        handoff.close_idle();
     }
-    desk.close(desk.shared.stop.is_hard());
+    handoff.close(handoff.shared.stop.is_hard());
 }
 
 /// Fills the pool's queue until the end, then waits for the handlers.
 struct Filler {
-    desk: Arc<Desk>,
+    handoff: Arc<Handoff>,
     port: Arc<Port>,
     inbound: Inbound,
 }
 
 impl Filler {
-    fn run(mut self, bell: &EventFd) {
-        let shared = Arc::clone(&self.desk.shared);
+    fn run(mut self, notifier: &EventFd) {
+        let shared = Arc::clone(&self.handoff.shared);
         if self.fill_until_end().is_err() {
             shared.stop_by_itself(Cause::AcceptError);
         }
@@ -397,49 +407,49 @@ impl Filler {
                 left -= count.min(left);
             }
         }
-        shared.handoff.drain_pool(&shared, bell);
-        self.desk.close(shared.stop.is_hard());
+        shared.handoff.drain_pool(&shared, notifier);
+        self.handoff.close(shared.stop.is_hard());
     }
 
     fn fill_until_end(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.desk.shared);
+        let shared = Arc::clone(&self.handoff.shared);
         let may_block = self.port.may_block() && shared.limits.idle.is_none();
         let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         while !self.port.has_ended() {
             let room = QUEUE.saturating_sub(shared.handoff.queued());
             if room == 0 {
-                self.desk.full.store(true, SeqCst);
+                self.handoff.full.store(true, SeqCst);
                 // One that was taken just before the store has rung for nobody.
                 if shared.handoff.queued() >= QUEUE {
-                    self.port.wait_for_bell(self.desk.idle_at());
+                    self.port.wait_for_notifier(self.handoff.idle_at());
                 } else {
-                    self.desk.full.store(false, SeqCst);
+                    self.handoff.full.store(false, SeqCst);
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
                 && !may_block
-                && self.port.wait(self.desk.idle_at())
+                && self.port.wait(self.handoff.idle_at())
             {
-                self.desk.with(Guests::hear_refusals);
+                self.handoff.with(Admission::hear_refusals);
             }
-            self.desk.close_idle();
+            self.handoff.close_idle();
         }
         Ok(())
     }
 
     /// Receives a batch and hands it out; None where nothing came.
     fn hand_out(&mut self, most: usize, flags: i32) -> io::Result<Option<usize>> {
-        let Self { desk, port, inbound } = self;
+        let Self { handoff, port, inbound } = self;
         let error = match inbound.receive(port.as_fd(), most, flags) {
             Ok(count) => {
                 for slot in 0..count {
                     let received = inbound.get(slot);
                     let (data, control) = (received.data, received.control);
-                    let arrived = desk.arrive(received.from, data, control, received.cut);
+                    let arrived = handoff.arrive(received.from, data, control, received.cut);
                     let Some((peer, record)) = arrived else { continue };
                     let data = data.to_vec();
-                    Handoff::push_with(&desk.shared, |ticket| {
+                    ThreadPool::push_with(&handoff.shared, |ticket| {
                         Job::Datagram(Datagram {
-                            desk: Arc::clone(desk),
+                            handoff: Arc::clone(handoff),
                             data,
                             peer,
                             record,
@@ -454,11 +464,11 @@ impl Filler {
         match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
-                desk.shared.ledger.count_accept_error();
-                port.wait_for_bell(Some(Instant::now() + REST));
+                handoff.shared.ledger.count_accept_error();
+                port.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
             }
             Failure::Earlier => {
-                desk.with(Guests::hear_refusals);
+                handoff.with(Admission::hear_refusals);
             }
             Failure::Blocked | Failure::Interrupted => {}
         }

@@ -14,9 +14,9 @@ use mio::{Events, Interest, Poll, Token};
 use crate::net::address::endpoint::{Endpoint, canonical};
 use crate::net::base::fork::{self, Listed};
 use crate::net::control::context::Shared;
-use crate::net::control::forward_loops::{self, Hop, Opened, Opening};
+use crate::net::control::forward_loops::{self, ForwarderId, Opened, Opening};
 use crate::net::control::shutdown::Cause;
-use crate::net::datagram::admission::Guests;
+use crate::net::datagram::admission::Admission;
 use crate::net::datagram::socket::Port;
 use crate::net::datagram::worker::{Failure, LEAST_IN_QUEUE, Sent, classify, send_all};
 use crate::net::error::strerror;
@@ -24,7 +24,7 @@ use crate::net::ledger::record::{ClosedBy, Far};
 use crate::net::service::service::Onward;
 use crate::net::socket::socket::Socket;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
-use crate::net::worker::acceptor::REST;
+use crate::net::worker::acceptor::ACCEPT_BACKOFF;
 
 /// A session ends when nothing has gone its way for so long, where Limits.idle says nothing else: nobody
 /// says goodbye on UDP, and each session has a descriptor.
@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Events of one poll.
 const EVENTS: usize = 256;
 const PORT: Token = Token(usize::MAX);
-const BELL: Token = Token(usize::MAX - 1);
+const NOTIFIER: Token = Token(usize::MAX - 1);
 
 /// Opens and starts the worker of a port. Nothing is left open where it fails.
 pub(super) fn start(
@@ -82,7 +82,7 @@ struct Relay {
     shared: Arc<Shared>,
     port: Arc<Port>,
     onward: Arc<dyn Onward>,
-    guests: Guests,
+    admission: Admission,
     /// By the index of the peer.
     sessions: Vec<Option<Box<Session>>>,
     /// How many there are.
@@ -109,12 +109,12 @@ impl Relay {
             poll.registry().register(&mut SourceFd(&number), token, Interest::READABLE)
         };
         watch(port.as_fd().as_raw_fd(), PORT)?;
-        watch(port.bell.as_fd().as_raw_fd(), BELL)?;
+        watch(port.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
         let idle = shared.limits.idle.unwrap_or(IDLE);
         Ok(Self {
             _listed: listed,
             poll,
-            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), Some(idle), share),
+            admission: Admission::new(Arc::clone(&shared), Arc::clone(&port), Some(idle), share),
             shared,
             port,
             onward,
@@ -138,7 +138,7 @@ impl Relay {
             self.shared.stop_by_itself(Cause::AcceptError);
         }
         let hard = self.shared.stop.is_hard();
-        for index in self.guests.peers.indices() {
+        for index in self.admission.peers.indices() {
             let owed = self.session(index).is_some_and(|session| session.asked);
             self.close(index, ClosedBy::Stop, None, hard || owed);
         }
@@ -162,7 +162,7 @@ impl Relay {
             for index in std::mem::take(&mut self.run) {
                 self.answer(index, far);
             }
-            while let Some(index) = self.guests.peers.next_idle() {
+            while let Some(index) = self.admission.peers.next_idle() {
                 self.close(index, ClosedBy::Limit("idle"), None, false);
             }
             if self.left.is_some() && !self.readable && self.is_done() {
@@ -177,7 +177,7 @@ impl Relay {
         }
         let busy = !self.run.is_empty() || self.readable && self.rest.is_none();
         let until = [
-            self.guests.peers.idle_at(),
+            self.admission.peers.idle_at(),
             self.rest,
             self.left.map(|_| self.shared.stop.deadline()),
         ];
@@ -188,9 +188,9 @@ impl Relay {
         for event in &*events {
             match event.token() {
                 PORT => self.readable = true,
-                BELL => {
+                NOTIFIER => {
                     if !self.port.has_ended() {
-                        self.port.bell.clear();
+                        self.port.notifier.clear();
                     }
                 }
                 Token(index) => self.enqueue(index as u32),
@@ -227,7 +227,7 @@ impl Relay {
                 if let Some(left) = &mut self.left {
                     *left -= count;
                 }
-                self.guests.see_out();
+                self.admission.close_servers();
                 for slot in 0..count {
                     // Without a sender it is none, but the end.
                     if near.get(slot).from.address().is_none() {
@@ -244,7 +244,7 @@ impl Relay {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
                 self.shared.ledger.count_accept_error();
-                self.rest = Some(Instant::now() + REST);
+                self.rest = Some(Instant::now() + ACCEPT_BACKOFF);
             }
             Failure::Earlier => self.hear_refusals(),
             Failure::Interrupted => {}
@@ -260,13 +260,13 @@ impl Relay {
             self.shared.ledger.count_cut();
         }
         let to = sys::destination(received.control);
-        let Some(index) = self.guests.meet(from, to, &mut |_| ()) else { return };
-        let id = self.guests.peers.get(index).peer.id;
+        let Some(index) = self.admission.meet(from, to, &mut |_| ()) else { return };
+        let id = self.admission.peers.get(index).peer.id;
         if self.session(index).is_some_and(|session| session.id != id) {
             self.drop_session(index);
         }
         if self.session(index).is_none() {
-            let peer = &self.guests.peers.get(index).peer;
+            let peer = &self.admission.peers.get(index).peer;
             let trail = forward_loops::trail(peer.local.clone(), peer.remote.clone());
             if trail.contains(&self.onward.hop()) {
                 self.shared.ledger.count_suspect();
@@ -278,7 +278,7 @@ impl Relay {
             }
         }
         let Some(session) = self.sessions[index as usize].as_deref_mut() else { return };
-        let known = self.guests.peers.get_mut(index);
+        let known = self.admission.peers.get_mut(index);
         known.record.count_received(received.data);
         known.earn(received.data.len());
         session.asked = true;
@@ -293,7 +293,7 @@ impl Relay {
     }
 
     /// Opens the socket of a peer that is new. The text of an error is for its record.
-    fn open(&mut self, index: u32, name: &Name, trail: &[Hop]) -> Result<(), String> {
+    fn open(&mut self, index: u32, name: &Name, trail: &[ForwarderId]) -> Result<(), String> {
         let hop = self.onward.hop();
         let target = self.onward.target();
         let failed = |error: &io::Error| {
@@ -325,9 +325,9 @@ impl Relay {
             .registry()
             .register(&mut SourceFd(&number), token, Interest::READABLE)
             .map_err(|error| failed(&error))?;
-        self.guests.peers.get(index).record.open_far(Box::new(Far::new(local, target.clone())));
+        self.admission.peers.get(index).record.open_far(Box::new(Far::new(local, target.clone())));
         let session = Session {
-            id: self.guests.peers.get(index).peer.id,
+            id: self.admission.peers.get(index).peer.id,
             socket,
             target,
             name: *name,
@@ -343,7 +343,7 @@ impl Relay {
     }
 
     fn oldest_but(&self, index: u32) -> Option<u32> {
-        self.guests.peers.oldest().filter(|&oldest| oldest != index)
+        self.admission.peers.oldest().filter(|&oldest| oldest != index)
     }
 
     fn connect(&self, target: &Endpoint) -> io::Result<(Socket, Endpoint)> {
@@ -366,8 +366,8 @@ impl Relay {
             Err(error) => return self.far_failed(index, "recv", &error, false),
         };
         session.asked = false;
-        self.guests.peers.touch(index);
-        let known = self.guests.peers.get(index);
+        self.admission.peers.touch(index);
+        let known = self.admission.peers.get(index);
         let source = known.key.remote.ip();
         let mut good = Vec::with_capacity(count);
         let mut credit = known.credit;
@@ -381,7 +381,8 @@ impl Relay {
             }
             // To somebody who is not on this machine no more goes than came in his name.
             let length = received.data.len();
-            let harmless = known.is_near || length <= credit && self.guests.door.may_answer(source);
+            let harmless =
+                known.is_near || length <= credit && self.admission.policy.may_answer(source);
             if harmless {
                 credit = credit.saturating_sub(length);
                 good.push(slot);
@@ -395,7 +396,7 @@ impl Relay {
         let sent = |at: usize| known.record.count_sent(far.get(good[at]).data);
         let Sent { dropped, told } = send_all(&self.port, good.len(), message, sent);
         self.shared.ledger.count_dropped((count - good.len() + dropped) as u64);
-        self.guests.peers.get_mut(index).credit = credit;
+        self.admission.peers.get_mut(index).credit = credit;
         if told {
             self.hear_refusals();
         }
@@ -433,7 +434,7 @@ impl Relay {
         if by == ClosedBy::Error {
             self.shared.count_error();
         }
-        self.guests.peers.close(index, by, error, forced);
+        self.admission.peers.close(index, by, error, forced);
     }
 
     fn drop_session(&mut self, index: u32) {
@@ -450,17 +451,17 @@ impl Relay {
 
     /// Of peers that are not there any more: their sessions are closed with their accounts.
     fn hear_refusals(&mut self) {
-        self.guests.hear_refusals();
+        self.admission.hear_refusals();
         self.sweep();
     }
 
     /// Closes the sessions whose accounts are closed.
     fn sweep(&mut self) {
-        if self.open <= self.guests.peers.count() {
+        if self.open <= self.admission.peers.count() {
             return;
         }
         for index in 0..self.sessions.len() as u32 {
-            let peers = &self.guests.peers;
+            let peers = &self.admission.peers;
             let lives =
                 |session: &Session| peers.has(index) && peers.get(index).peer.id == session.id;
             if self.session(index).is_some_and(|session| !lives(session)) {

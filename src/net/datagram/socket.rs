@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::lock::Mutex;
-use crate::net::datagram::amplification::Claim;
-use crate::net::datagram::handoff::Desk;
+use crate::net::datagram::amplification::PortClaim;
+use crate::net::datagram::handoff::Handoff;
 use crate::net::socket::listener::Listener;
 use crate::net::sys::{self, Name, PollFd};
 
@@ -21,16 +21,16 @@ pub(crate) struct Port {
     pub(super) local: SocketAddr,
     ended: AtomicBool,
     /// Set from the end on, and when there is room again for whoever waits for that.
-    pub(crate) bell: EventFd,
+    pub(crate) notifier: EventFd,
     /// Tells other processes that a server answers here.
-    _claim: Option<Claim>,
+    _claim: Option<PortClaim>,
 }
 
 impl Port {
     pub(crate) fn new(socket: Listener, local: SocketAddr) -> io::Result<Self> {
-        let bell = EventFd::new()?;
-        let claim = Claim::new(local);
-        Ok(Self { socket, local, ended: AtomicBool::new(false), bell, _claim: claim })
+        let notifier = EventFd::new()?;
+        let claim = PortClaim::new(local);
+        Ok(Self { socket, local, ended: AtomicBool::new(false), notifier, _claim: claim })
     }
 
     /// Whether the server ends.
@@ -55,7 +55,7 @@ impl Port {
     /// Has whoever waits for a datagram come back; what was received before can still be read.
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
-        self.bell.set();
+        self.notifier.set();
         // On Linux this wakes a receive that has no peer as well, though it says ENOTCONN.
         self.socket.shut();
     }
@@ -76,25 +76,25 @@ impl Port {
         }
     }
 
-    /// Waits for a datagram, for the bell, or for the deadline. True if the error queue has something,
+    /// Waits for a datagram, for the notifier, or for the deadline. True if the error queue has something,
     /// which no receive may tell of: it has to be read before another wait, which would end at once.
     #[must_use]
     pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut fds = [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.as_fd())];
+        let mut fds = [PollFd::readable(self.notifier.as_fd()), PollFd::readable(self.as_fd())];
         // An interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
         let polled = sys::poll(&mut fds, deadline).is_ok();
         if polled && fds[0].ready() && !self.has_ended() {
             // Rung for room, which nobody waits for here.
-            self.bell.clear();
+            self.notifier.clear();
         }
         polled && fds[1].failed()
     }
 
-    /// Waits for the bell or the deadline alone.
-    pub(super) fn wait_for_bell(&self, deadline: Option<Instant>) {
-        let _ = sys::poll(&mut [PollFd::readable(self.bell.as_fd())], deadline);
+    /// Waits for the notifier or the deadline alone.
+    pub(super) fn wait_for_notifier(&self, deadline: Option<Instant>) {
+        let _ = sys::poll(&mut [PollFd::readable(self.notifier.as_fd())], deadline);
         if !self.has_ended() {
-            self.bell.clear();
+            self.notifier.clear();
         }
     }
 }
@@ -112,7 +112,7 @@ pub(crate) struct Ports {
     /// The number of the last peer that was met.
     met: AtomicU64,
     /// Where threads of the caller's get datagrams and give answers, while they can.
-    desk: Mutex<Option<Arc<Desk>>>,
+    handoff: Mutex<Option<Arc<Handoff>>>,
 }
 
 impl Ports {
@@ -131,13 +131,13 @@ impl Ports {
     }
 
     /// Where threads of the caller's get datagrams and give answers; None before the start and from the end on.
-    pub(crate) fn desk(&self) -> Option<Arc<Desk>> {
-        self.desk.lock().clone()
+    pub(crate) fn handoff(&self) -> Option<Arc<Handoff>> {
+        self.handoff.lock().clone()
     }
 
-    pub(super) fn put_desk(&self, desk: Option<Arc<Desk>>) {
+    pub(super) fn put_handoff(&self, handoff: Option<Arc<Handoff>>) {
         // Whatever is replaced is dropped outside of the lock.
-        let before = std::mem::replace(&mut *self.desk.lock(), desk);
+        let before = std::mem::replace(&mut *self.handoff.lock(), handoff);
         drop(before);
     }
 

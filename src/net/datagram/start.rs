@@ -3,7 +3,7 @@
 //! of it than his share.
 //!
 //! `port` is a socket and its end; `worker` serves one by a service in Rust, `relay` passes its datagrams on,
-//! `desk` serves it by threads of the caller's; `peers` are the accounts of those heard from, `guests` how
+//! `handoff` serves it by threads of the caller's; `peers` are the accounts of those heard from, `admission` how
 //! they are opened and closed; `strangers` says who gets no answer.
 
 use std::io;
@@ -23,14 +23,14 @@ use crate::net::socket::listener::Listener;
 pub const MOST_DATAGRAM: usize = 65_527;
 
 /// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
-/// a socket of its own, or one for the threads of the caller's. The bell wakes the latter.
+/// a socket of its own, or one for the threads of the caller's. The notifier wakes the latter.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     shape: &Shape,
     workers: usize,
     listener: Listener,
     bound: &Address,
-    bell: Arc<EventFd>,
+    notifier: Arc<EventFd>,
 ) -> io::Result<()> {
     let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
     if shared.options.reuse_port && amplification::is_served(local) {
@@ -39,8 +39,12 @@ pub(crate) fn start(
         return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
     }
     let service = match shape {
-        Shape::Handler => return handoff::start_pool(shared, Port::new(listener, local)?, bell),
-        Shape::Accept => return handoff::start_asked(shared, Port::new(listener, local)?, bell),
+        Shape::Handler => {
+            return handoff::start_pool(shared, Port::new(listener, local)?, notifier);
+        }
+        Shape::Accept => {
+            return handoff::start_asked(shared, Port::new(listener, local)?, notifier);
+        }
         Shape::Datagram(service) => service,
         Shape::Stream(_) => unreachable!("a service is asked for its datagram form before"),
     };

@@ -11,15 +11,15 @@ use std::time::Instant;
 use crate::net::address::endpoint::canonical;
 use crate::net::control::context::Shared;
 use crate::net::control::shutdown::Cause;
-use crate::net::datagram::admission::Guests;
-use crate::net::datagram::amplification::Door;
+use crate::net::datagram::admission::Admission;
+use crate::net::datagram::amplification::SenderPolicy;
 use crate::net::datagram::peer_table::Peers;
 use crate::net::datagram::socket::Port;
 use crate::net::datagram::start::MOST_DATAGRAM;
 use crate::net::ledger::record::ClosedBy;
 use crate::net::service::service::{Datagrams, Reply, SessionError};
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
-use crate::net::worker::acceptor::REST;
+use crate::net::worker::acceptor::ACCEPT_BACKOFF;
 use crate::net::worker::worker::panic_text;
 
 /// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
@@ -103,7 +103,7 @@ pub(super) fn start(
 struct Worker {
     shared: Arc<Shared>,
     port: Arc<Port>,
-    guests: Guests,
+    admission: Admission,
     inbound: Inbound,
     outbox: Outbox,
 }
@@ -114,7 +114,7 @@ impl Worker {
         Ok(Self {
             inbound: Inbound::new(shared.limits.datagram, port.tells_destination())?,
             outbox: Outbox::default(),
-            guests: Guests::new(Arc::clone(&shared), Arc::clone(&port), idle, share),
+            admission: Admission::new(Arc::clone(&shared), Arc::clone(&port), idle, share),
             shared,
             port,
         })
@@ -132,7 +132,7 @@ impl Worker {
             }
         }
         let hard = self.shared.stop.is_hard();
-        self.guests.peers.close_all(hard);
+        self.admission.peers.close_all(hard);
     }
 
     fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
@@ -144,12 +144,12 @@ impl Worker {
                 Some(count) => self.serve(count, service),
                 None if may_block => {}
                 None => {
-                    if self.port.wait(self.guests.peers.idle_at()) {
-                        self.guests.hear_refusals();
+                    if self.port.wait(self.admission.peers.idle_at()) {
+                        self.admission.hear_refusals();
                     }
                 }
             }
-            self.guests.peers.close_idle();
+            self.admission.peers.close_idle();
         }
         if self.shared.stop.is_hard() {
             return Ok(());
@@ -174,9 +174,9 @@ impl Worker {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
                 self.shared.ledger.count_accept_error();
-                self.port.wait_for_bell(Some(Instant::now() + REST));
+                self.port.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
             }
-            Failure::Earlier => self.guests.hear_refusals(),
+            Failure::Earlier => self.admission.hear_refusals(),
             Failure::Blocked | Failure::Interrupted => {}
         }
         Ok(None)
@@ -184,9 +184,9 @@ impl Worker {
 
     /// Has the service answer what was received, and sends what it answers.
     fn serve(&mut self, count: usize, service: &dyn Datagrams) {
-        self.guests.see_out();
+        self.admission.close_servers();
         for slot in 0..count {
-            let Self { guests, inbound, outbox, shared, port } = self;
+            let Self { admission, inbound, outbox, shared, port } = self;
             let received = inbound.get(slot);
             // Without a sender it is none, but the end.
             let Some(from) = received.from.address() else { continue };
@@ -194,18 +194,18 @@ impl Worker {
                 shared.ledger.count_cut();
             }
             let to = sys::destination(received.control);
-            let met = guests.meet(canonical(from), to, &mut |peers| {
+            let met = admission.meet(canonical(from), to, &mut |peers| {
                 outbox.flush(inbound, port, peers, shared);
             });
             let Some(index) = met else { continue };
-            let known = guests.peers.get(index);
+            let known = admission.peers.get(index);
             known.record.count_received(received.data);
             let mut answer = Answer {
                 outbox,
                 inbound,
                 port,
-                peers: &guests.peers,
-                door: &mut guests.door,
+                peers: &admission.peers,
+                policy: &mut admission.policy,
                 shared,
                 slot,
                 index,
@@ -224,16 +224,16 @@ impl Worker {
             };
             self.flush();
             self.shared.count_error();
-            self.guests.peers.close(index, ClosedBy::Error, Some(error), false);
+            self.admission.peers.close(index, ClosedBy::Error, Some(error), false);
         }
         self.flush();
         if std::mem::take(&mut self.outbox.told) {
-            self.guests.hear_refusals();
+            self.admission.hear_refusals();
         }
     }
 
     fn flush(&mut self) {
-        let Guests { shared, port, peers, .. } = &self.guests;
+        let Admission { shared, port, peers, .. } = &self.admission;
         self.outbox.flush(&self.inbound, port, peers, shared);
     }
 }
@@ -349,7 +349,7 @@ struct Answer<'a> {
     inbound: &'a Inbound,
     port: &'a Port,
     peers: &'a Peers,
-    door: &'a mut Door,
+    policy: &'a mut SenderPolicy,
     shared: &'a Shared,
     slot: usize,
     index: u32,
@@ -368,7 +368,7 @@ impl Answer<'_> {
         let enough = self.left > 0 && length <= asked;
         self.left = self.left.saturating_sub(1);
         let source = self.peers.get(self.index).key.remote.ip();
-        enough && self.door.may_answer(source)
+        enough && self.policy.may_answer(source)
     }
 }
 

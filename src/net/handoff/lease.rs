@@ -13,8 +13,8 @@ use crate::net::base::fork::Origin;
 use crate::net::control::context::Shared;
 use crate::net::control::limits::Limits;
 use crate::net::error::Error;
-use crate::net::handoff::linger::{self, Farewell, Leaving, Until};
-use crate::net::handoff::pool::Ticket;
+use crate::net::handoff::linger::{self, DeferredClose, LingeringSocket, Until};
+use crate::net::handoff::pool::JobId;
 use crate::net::ledger::ledger::Place;
 use crate::net::ledger::record::{ClosedBy, Record};
 use crate::net::socket::socket::Socket;
@@ -23,25 +23,25 @@ use crate::net::stream::transfer::Interest;
 use crate::net::sys;
 
 /// One connection's ties to its server.
-pub(crate) struct Ward {
+pub(crate) struct Lease {
     shared: Arc<Shared>,
     place: Place,
     /// Its place among those that are handed out.
-    ticket: Ticket,
+    ticket: JobId,
     settled: AtomicBool,
     /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
     /// idle limit asks for it.
     moved: AtomicU64,
 }
 
-impl fmt::Debug for Ward {
+impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ward({:?})", self.ticket)
+        write!(f, "Lease({:?})", self.ticket)
     }
 }
 
-impl Ward {
-    pub(crate) fn new(shared: Arc<Shared>, place: Place, ticket: Ticket) -> Self {
+impl Lease {
+    pub(crate) fn new(shared: Arc<Shared>, place: Place, ticket: JobId) -> Self {
         Self { shared, place, ticket, settled: AtomicBool::new(false), moved: AtomicU64::new(0) }
     }
 
@@ -83,14 +83,19 @@ impl Ward {
     }
 
     /// Closes the account of a connection that has to linger. To a stop it counts when it has ended.
-    pub(crate) fn part(&self, leaving: Leaving, by: ClosedBy, error: Option<String>) -> Farewell {
+    pub(crate) fn part(
+        &self,
+        leaving: LingeringSocket,
+        by: ClosedBy,
+        error: Option<String>,
+    ) -> DeferredClose {
         self.close_account(by, error);
-        Farewell::new(Arc::clone(&self.shared), self.ticket, leaving)
+        DeferredClose::new(Arc::clone(&self.shared), self.ticket, leaving)
     }
 
     /// Whether a close has a worker to linger, and nobody has settled already how this one ends.
     fn may_part(&self) -> bool {
-        self.shared.handoff.has_linger_host() && !self.settled.load(SeqCst)
+        self.shared.handoff.has_linger_worker() && !self.settled.load(SeqCst)
     }
 
     /// The descriptor of the connection with `peer` is gone.
@@ -103,7 +108,7 @@ impl Ward {
     /// Whoever ends the server may wait for just this.
     pub(crate) fn call_ended(&self) {
         if self.is_draining() {
-            self.shared.ring();
+            self.shared.notify();
         }
     }
 }
@@ -112,52 +117,52 @@ impl Stream {
     /// Whether its server is ending: reads give `b""` once nothing is there.
     #[must_use]
     pub fn draining(&self) -> bool {
-        self.ward.as_ref().is_some_and(Ward::is_draining)
+        self.lease.as_ref().is_some_and(Lease::is_draining)
     }
 
-    /// That of its ward.
-    pub(crate) fn ticket(&self) -> Option<Ticket> {
-        self.ward.as_ref().map(|ward| ward.ticket)
+    /// That of its lease.
+    pub(crate) fn ticket(&self) -> Option<JobId> {
+        self.lease.as_ref().map(|lease| lease.ticket)
     }
 
     /// Ends it for a reason that its handler gives.
-    pub fn close_for(&self, by: ClosedBy, error: Option<String>) -> Option<Farewell> {
+    pub fn close_for(&self, by: ClosedBy, error: Option<String>) -> Option<DeferredClose> {
         self.end(by, error)
     }
 
     /// Ends it because its handler failed, which counts whatever the connection's end was.
-    pub fn fail(&self, error: String) -> Option<Farewell> {
-        if let Some(ward) = &self.ward {
-            ward.count_error();
+    pub fn fail(&self, error: String) -> Option<DeferredClose> {
+        if let Some(lease) = &self.lease {
+            lease.count_error();
         }
         self.end(ClosedBy::Error, Some(error))
     }
 
     /// Until when it has to linger, if it does: a handler's connection that a peer may still be sending
     /// to, and that no other call has in its hands.
-    pub(crate) fn lingers(&self, socket: &Arc<Socket>) -> Option<(&Ward, Arc<Record>, Until)> {
+    pub(crate) fn lingers(&self, socket: &Arc<Socket>) -> Option<(&Lease, Arc<Record>, Until)> {
         // Whose peer has finished sends nothing more, and who has set SO_LINGER wants that.
         let settled = seen::END | seen::RESET | seen::FORCED | seen::LINGERS;
-        let ward = self.ward.as_ref().filter(|ward| ward.may_part())?;
+        let lease = self.lease.as_ref().filter(|lease| lease.may_part())?;
         if self.has_seen(settled) || Arc::strong_count(socket) > 1 {
             return None;
         }
         let record = self.record.get()?;
         // What went through a double is not counted.
-        let sent = if self.is_doubled() { u64::MAX } else { record.sent().bytes };
-        Some((ward, Arc::clone(record), linger::needed(socket, sent)?))
+        let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
+        Some((lease, Arc::clone(record), linger::needed(socket, sent)?))
     }
 
     /// Whether it was accepted by a server of this process.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
-        self.ward.is_some()
+        self.lease.is_some()
     }
 
     /// Whether there is, or was, a second number of it.
     #[must_use]
-    pub fn is_doubled(&self) -> bool {
-        self.has_seen(seen::DOUBLED)
+    pub fn is_duplicated(&self) -> bool {
+        self.has_seen(seen::DUPLICATED)
     }
 
     /// Whether a call has met the peer's end.
@@ -174,10 +179,10 @@ impl Stream {
 
     /// A byte went either way.
     pub(crate) fn moved(&self) {
-        let (Some(ward), Some(record)) = (&self.ward, self.record.get()) else { return };
-        if ward.limits().idle.is_some() {
+        let (Some(lease), Some(record)) = (&self.lease, self.record.get()) else { return };
+        if lease.limits().idle.is_some() {
             let since = record.opened().elapsed().as_nanos();
-            ward.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+            lease.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
         }
     }
 
@@ -188,12 +193,12 @@ impl Stream {
         interest: Interest,
         since: &mut Option<Instant>,
     ) -> Option<(Instant, &'static str)> {
-        let (ward, record) = (self.ward.as_ref()?, self.record.get()?);
-        let limits = ward.limits();
+        let (lease, record) = (self.lease.as_ref()?, self.record.get()?);
+        let limits = lease.limits();
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
-        let moved = || record.opened() + Duration::from_nanos(ward.moved.load(Relaxed));
+        let moved = || record.opened() + Duration::from_nanos(lease.moved.load(Relaxed));
         let of_the_call = match interest {
             Interest::Writable => {
                 after(*since.get_or_insert_with(Instant::now), limits.write, "write")
@@ -214,14 +219,14 @@ impl Stream {
         step: &'static str,
         name: &'static str,
     ) -> Error {
-        if let Some(ward) = &self.ward {
-            ward.settle(ClosedBy::Limit(name), None, false);
+        if let Some(lease) = &self.lease {
+            lease.settle(ClosedBy::Limit(name), None, false);
         }
         if name == "write" {
             self.saw(seen::FORCED);
             socket.reset();
         } else {
-            self.saw(seen::HUSHED);
+            self.saw(seen::READS_ENDED);
             let _ = socket.shutdown(Shutdown::Both);
         }
         let hint = format!("the server's Limits.{name} is reached");
@@ -230,17 +235,17 @@ impl Stream {
 
     /// In a draining server a connection that has been heard from is not waited for any longer: what
     /// is there is read, then the end. True where this is the first to say so.
-    pub(crate) fn hush_if_draining(&self, socket: &Held<'_>) -> bool {
-        let Some(ward) = &self.ward else { return false };
+    pub(crate) fn end_reads_if_draining(&self, socket: &Held<'_>) -> bool {
+        let Some(lease) = &self.lease else { return false };
         let heard = || self.record.get().is_some_and(|record| record.has_received());
-        if !ward.is_draining() || self.has_seen(seen::HUSHED) || !heard() {
+        if !lease.is_draining() || self.has_seen(seen::READS_ENDED) || !heard() {
             return false;
         }
-        self.hush_socket(socket)
+        self.end_reads_of(socket)
     }
 
-    fn hush_socket(&self, socket: &Socket) -> bool {
-        self.saw(seen::HUSHED);
+    fn end_reads_of(&self, socket: &Socket) -> bool {
+        self.saw(seen::READS_ENDED);
         // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
         // socket made of a double. ENOTCONN: it is over already.
         let _ = socket.shutdown(Shutdown::Read);
@@ -249,7 +254,7 @@ impl Stream {
 
     /// From the thread that ends the server: has its reads see the end, where it has been heard from
     /// or need not be any more; whether they now do.
-    pub(crate) fn hush(&self, heard_only: bool) -> bool {
+    pub(crate) fn end_reads(&self, heard_only: bool) -> bool {
         // Under the lock: a close that found the socket in use would not linger.
         let slot = self.socket.lock();
         let Some(socket) = slot.as_ref() else { return false };
@@ -261,15 +266,15 @@ impl Stream {
                     || self.record.get().is_some_and(|record| record.has_received())
             }
         };
-        !self.has_seen(seen::HUSHED) && (!heard_only || heard()) && self.hush_socket(socket)
+        !self.has_seen(seen::READS_ENDED) && (!heard_only || heard()) && self.end_reads_of(socket)
     }
 
     /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.
     pub(crate) fn force(&self) {
         let socket = self.socket.lock().clone();
         if let Some(socket) = socket {
-            if let Some(ward) = &self.ward {
-                ward.settle(ClosedBy::Stop, None, true);
+            if let Some(lease) = &self.lease {
+                lease.settle(ClosedBy::Stop, None, true);
             }
             self.saw(seen::FORCED);
             socket.reset();
@@ -292,7 +297,7 @@ impl Stream {
         drop(slot);
         let quiet = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !quiet);
-        match (quiet, self.has_seen(seen::DOUBLED)) {
+        match (quiet, self.has_seen(seen::DUPLICATED)) {
             (true, false) => {
                 socket.never_wait();
                 drop(socket);

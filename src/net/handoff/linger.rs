@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crate::net::control::context::Shared;
-use crate::net::handoff::pool::Ticket;
+use crate::net::handoff::pool::JobId;
 use crate::net::ledger::record::Record;
 use crate::net::service::service::{Peer, Service, Session};
 use crate::net::socket::socket::Socket;
@@ -28,13 +28,13 @@ const FIRST_FLIGHT: u64 = 14_600;
 
 /// Who sees to a server's lingering closes.
 #[derive(Default)]
-pub(crate) enum Host {
+pub(crate) enum LingerWorker {
     /// Nobody: what its connections are is nobody's business but their owner's, or it has ended.
     #[default]
     None,
     /// A worker, from when one is needed.
-    Later,
-    Worker(Arc<Inbox>),
+    NotStarted,
+    Running(Arc<Inbox>),
 }
 
 /// Why a connection lingers, and so until when.
@@ -47,7 +47,7 @@ pub(crate) enum Until {
 }
 
 /// A socket whose account is closed, on its way to the worker.
-pub(crate) struct Leaving {
+pub(crate) struct LingeringSocket {
     pub(crate) socket: Socket,
     pub(crate) record: Arc<Record>,
     pub(crate) until: Until,
@@ -66,24 +66,24 @@ pub(crate) fn needed(socket: &Socket, sent: u64) -> Option<Until> {
 }
 
 /// The lingering close of one connection. Dropped, it begins, which may start a thread.
-pub struct Farewell {
-    leaving: Option<Leaving>,
+pub struct DeferredClose {
+    leaving: Option<LingeringSocket>,
     shared: Arc<Shared>,
     /// Its place among those that are handed out.
-    ticket: Ticket,
+    ticket: JobId,
 }
 
-impl Farewell {
-    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, leaving: Leaving) -> Self {
+impl DeferredClose {
+    pub(crate) fn new(shared: Arc<Shared>, ticket: JobId, leaving: LingeringSocket) -> Self {
         Self { leaving: Some(leaving), shared, ticket }
     }
 }
 
-impl Drop for Farewell {
+impl Drop for DeferredClose {
     fn drop(&mut self) {
         let Some(leaving) = self.leaving.take() else { return };
         leaving.socket.never_wait();
-        if let Some(Leaving { socket, record, .. }) = send(&self.shared, leaving) {
+        if let Some(LingeringSocket { socket, record, .. }) = send(&self.shared, leaving) {
             let stop = &self.shared.stop;
             let forced = stop.has_begun() && stop.deadline() <= Instant::now();
             if forced {
@@ -101,21 +101,21 @@ impl Drop for Farewell {
         // Behind the message: whoever ends the server sends the worker its own when all are forgotten.
         self.shared.handoff.forget(self.ticket);
         if self.shared.handoff.is_draining() {
-            self.shared.ring();
+            self.shared.notify();
         }
     }
 }
 
 /// Gives it to the worker, or back where there is none.
-fn send(shared: &Arc<Shared>, leaving: Leaving) -> Option<Leaving> {
-    let mut host = shared.handoff.linger_host.lock();
-    if matches!(*host, Host::Later) {
+fn send(shared: &Arc<Shared>, leaving: LingeringSocket) -> Option<LingeringSocket> {
+    let mut host = shared.handoff.linger_worker.lock();
+    if matches!(*host, LingerWorker::NotStarted) {
         let service: Arc<dyn Service> = Arc::new(Nothing);
         // EAGAIN of clone or EMFILE of the poller: this one is closed as any socket is.
         let Ok(worker) = start_worker(shared, &service, 0) else { return Some(leaving) };
-        *host = Host::Worker(worker);
+        *host = LingerWorker::Running(worker);
     }
-    let Host::Worker(worker) = &*host else { return Some(leaving) };
+    let LingerWorker::Running(worker) = &*host else { return Some(leaving) };
     worker.load.fetch_add(1, Relaxed);
     worker.send(Message::Linger(leaving));
     None
@@ -123,8 +123,8 @@ fn send(shared: &Arc<Shared>, leaving: Leaving) -> Option<Leaving> {
 
 /// No more come: what lingers still does so until all that was sent has arrived, or the deadline.
 pub(crate) fn end(shared: &Shared) {
-    let host = std::mem::take(&mut *shared.handoff.linger_host.lock());
-    if let Host::Worker(worker) = host {
+    let host = std::mem::take(&mut *shared.handoff.linger_worker.lock());
+    if let LingerWorker::Running(worker) = host {
         worker.send(Message::Drain);
     }
 }

@@ -25,28 +25,28 @@ use crate::net::control::limits::Overflow;
 use crate::net::control::shutdown::{Cause, FIRST_BYTE_GRACE};
 use crate::net::datagram::handoff::Datagram;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::linger::{self, Host};
+use crate::net::handoff::linger::{self, LingerWorker};
 use crate::net::socket::listener::Listener;
 use crate::net::socket::socket::Socket;
-use crate::net::stream::stream::{Stream, Ward};
+use crate::net::stream::stream::{Lease, Stream};
 use crate::net::sys::{self, PollFd};
-use crate::net::worker::acceptor::{Failure, REST, TURN, classify, record_of};
+use crate::net::worker::acceptor::{ACCEPT_BACKOFF, Failure, TURN, classify, record_of};
 use crate::net::worker::worker::Accepted;
 
 /// A thread that has waited for so long while others wait as well is not needed.
 const IDLE: Duration = Duration::from_secs(5);
 /// How long after the deadline handlers are waited for whose connections were just reset.
-const WAY_HOME: Duration = Duration::from_millis(30);
+const FORCED_GRACE: Duration = Duration::from_millis(30);
 
 thread_local! {
     /// What this thread's handler is at: which server's, and the number of the job.
-    static AT: Cell<(*const Handoff, u64)> = const { Cell::new((ptr::null(), 0)) };
+    static CURRENT_JOB: Cell<(*const ThreadPool, u64)> = const { Cell::new((ptr::null(), 0)) };
 }
 
 /// Where one idle thread of the pool waits.
 #[derive(Default)]
-struct Seat {
-    slot: Mutex<Option<Offer>>,
+struct ParkedThread {
+    slot: Mutex<Option<Assignment>>,
     given: Condvar,
 }
 
@@ -59,7 +59,7 @@ pub enum Job {
 }
 
 impl Job {
-    fn ticket(&self) -> Option<Ticket> {
+    fn ticket(&self) -> Option<JobId> {
         match self {
             Self::Stream(stream) => stream.ticket(),
             Self::Datagram(datagram) => Some(datagram.ticket()),
@@ -70,14 +70,14 @@ impl Job {
 /// A job's place on the list of what is handed out, and its number: places are used again while a
 /// handler is still at what had them before.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct JobId {
     place: usize,
     number: u64,
 }
 
 /// Handlers that are to see the end, a few at a time. All at once they would wake each other out of the
 /// wait for the interpreter, every 5 ms each, and be home much later.
-struct Calls {
+struct WakeBatches {
     left: Vec<Weak<Stream>>,
     /// The next are called when no more than so many handlers are still there...
     few: usize,
@@ -86,45 +86,45 @@ struct Calls {
 }
 
 /// So many at a time; the next when half of them are home.
-const CALLED_AT_ONCE: usize = 8;
-const NEXT_CALL: Duration = Duration::from_millis(1);
+const WAKE_BATCH: usize = 8;
+const NEXT_BATCH: Duration = Duration::from_millis(1);
 
-impl Calls {
+impl WakeBatches {
     fn new(streams: Vec<Arc<Stream>>) -> Self {
         // Weak: whoever comes home unasked is not held up.
         let left = streams.iter().map(Arc::downgrade).collect();
         Self { left, few: usize::MAX, late: Instant::now() }
     }
 
-    /// Calls the next where it is time, and says when it will be for those behind them.
+    /// Wakes the next where it is time, and says when it will be for those behind them.
     fn make(&mut self, heard_only: bool, now: Instant, there: usize) -> Option<Instant> {
         if !self.left.is_empty() && (self.late <= now || there <= self.few) {
             let mut called = 0;
-            while called < CALLED_AT_ONCE {
+            while called < WAKE_BATCH {
                 let Some(stream) = self.left.pop() else { break };
-                called += usize::from(stream.upgrade().is_some_and(|it| it.hush(heard_only)));
+                called += usize::from(stream.upgrade().is_some_and(|it| it.end_reads(heard_only)));
             }
-            self.few = there.saturating_sub(CALLED_AT_ONCE / 2);
-            self.late = now + NEXT_CALL;
+            self.few = there.saturating_sub(WAKE_BATCH / 2);
+            self.late = now + NEXT_BATCH;
         }
         (!self.left.is_empty()).then_some(self.late)
     }
 }
 
 /// What a thread of the pool is told.
-enum Offer {
+enum Assignment {
     Take(Job),
     Leave,
 }
 
-impl Seat {
-    fn give(&self, offer: Offer) {
+impl ParkedThread {
+    fn give(&self, offer: Assignment) {
         *self.slot.lock() = Some(offer);
         self.given.notify_one();
     }
 
     /// Waits for an offer; None after the deadline.
-    fn wait(&self, deadline: Option<Instant>) -> Option<Offer> {
+    fn wait(&self, deadline: Option<Instant>) -> Option<Assignment> {
         let mut slot = self.slot.lock();
         loop {
             if let Some(offer) = slot.take() {
@@ -143,7 +143,7 @@ struct State {
     /// Accepted, and not taken by a thread yet. Bounded by the limit of connections.
     queue: VecDeque<Job>,
     /// Threads that wait, the last one to come first: its stack is the warmest.
-    idle: Vec<Arc<Seat>>,
+    idle: Vec<Arc<ParkedThread>>,
     /// Threads of the pool, those on their way included.
     threads: usize,
     /// Of these, at a connection.
@@ -154,22 +154,22 @@ struct State {
     given: Slab<(u64, Weak<Stream>)>,
     last_number: u64,
     /// Numbers of the jobs whose threads wait for the stop themselves, be the job closed or not.
-    excused: Vec<u64>,
+    exempt: Vec<u64>,
     /// No thread is to wait any more.
     over: bool,
 }
 
 impl State {
-    fn list(&mut self, stream: Weak<Stream>) -> Ticket {
+    fn list(&mut self, stream: Weak<Stream>) -> JobId {
         self.last_number += 1;
         let number = self.last_number;
-        Ticket { place: self.given.insert((number, stream)), number }
+        JobId { place: self.given.insert((number, stream)), number }
     }
 }
 
 /// What those have who call `accept`.
 #[derive(Clone)]
-struct Lent {
+struct OnDemandListener {
     listener: Arc<Listener>,
     /// Set from when the server ends.
     over: Arc<EventFd>,
@@ -178,7 +178,7 @@ struct Lent {
 }
 
 /// The handing out of one server's connections.
-pub(crate) struct Handoff {
+pub(crate) struct ThreadPool {
     state: Mutex<State>,
     most_threads: usize,
     draining: AtomicBool,
@@ -186,15 +186,15 @@ pub(crate) struct Handoff {
     crowded: AtomicBool,
     warned: AtomicBool,
     /// In `Accept`, while the server serves.
-    lent: Mutex<Option<Lent>>,
+    on_demand: Mutex<Option<OnDemandListener>>,
     /// How many wait in `accept` because the limit of connections is reached.
     short_of_room: AtomicUsize,
     next_id: AtomicU64,
     /// Who sees to lingering closes; nobody with `Accept`, where a close is that of any socket.
-    pub(crate) linger_host: Mutex<Host>,
+    pub(crate) linger_worker: Mutex<LingerWorker>,
 }
 
-impl Handoff {
+impl ThreadPool {
     pub(crate) fn new(most_threads: usize) -> Self {
         Self {
             state: Mutex::new(State::default()),
@@ -202,10 +202,10 @@ impl Handoff {
             draining: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             warned: AtomicBool::new(false),
-            lent: Mutex::new(None),
+            on_demand: Mutex::new(None),
             short_of_room: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
-            linger_host: Mutex::default(),
+            linger_worker: Mutex::default(),
         }
     }
 
@@ -215,8 +215,8 @@ impl Handoff {
     }
 
     /// Whether a close may linger.
-    pub(crate) fn has_linger_host(&self) -> bool {
-        !matches!(*self.linger_host.lock(), Host::None)
+    pub(crate) fn has_linger_worker(&self) -> bool {
+        !matches!(*self.linger_worker.lock(), LingerWorker::None)
     }
 
     /// Puts an accepted connection on the list.
@@ -228,13 +228,13 @@ impl Handoff {
         let family = bound.domain();
         Arc::new_cyclic(|stream| {
             let ticket = shared.handoff.state.lock().list(Weak::clone(stream));
-            let ward = Ward::new(Arc::clone(shared), place, ticket);
-            Stream::accepted(socket, family, options, record, ward)
+            let lease = Lease::new(Arc::clone(shared), place, ticket);
+            Stream::accepted(socket, family, options, record, lease)
         })
     }
 
     /// Takes a connection off the list: its descriptor is gone.
-    pub(crate) fn forget(&self, ticket: Ticket) {
+    pub(crate) fn forget(&self, ticket: JobId) {
         let (number, _) = self.state.lock().given.remove(ticket.place);
         debug_assert_eq!(number, ticket.number, "forgotten once");
     }
@@ -247,7 +247,7 @@ impl Handoff {
     }
 
     /// The same with a job that is made of its ticket, which it gives back by `forget`.
-    pub(crate) fn push_with(shared: &Arc<Shared>, job: impl FnOnce(Ticket) -> Job) {
+    pub(crate) fn push_with(shared: &Arc<Shared>, job: impl FnOnce(JobId) -> Job) {
         let ticket = shared.handoff.state.lock().list(Weak::new());
         Self::give(shared, job(ticket));
     }
@@ -255,10 +255,10 @@ impl Handoff {
     fn give(shared: &Arc<Shared>, job: Job) {
         let handoff = &shared.handoff;
         let mut state = handoff.state.lock();
-        if let Some(seat) = state.idle.pop() {
+        if let Some(parked) = state.idle.pop() {
             state.busy += 1;
             drop(state);
-            seat.give(Offer::Take(job));
+            parked.give(Assignment::Take(job));
             return;
         }
         // Not where a thread is on its way, from its start or from its last connection.
@@ -309,7 +309,7 @@ impl Handoff {
     fn retract(&self, shared: &Shared) {
         self.state.lock().threads -= 1;
         if self.is_draining() {
-            shared.ring();
+            shared.notify();
         }
     }
 
@@ -336,21 +336,21 @@ impl Handoff {
 
     /// The calling thread is done with the connection it had, if any.
     fn come_back(&self, state: &mut State) {
-        let (at, number) = AT.replace((ptr::null(), 0));
+        let (at, number) = CURRENT_JOB.replace((ptr::null(), 0));
         if ptr::eq(at, self) {
             state.busy -= 1;
-            state.excused.retain(|&other| other != number);
+            state.exempt.retain(|&other| other != number);
         }
     }
 
     fn note(&self, job: &Job) {
         if let Some(ticket) = job.ticket() {
-            AT.set((ptr::from_ref(self), ticket.number));
+            CURRENT_JOB.set((ptr::from_ref(self), ticket.number));
         }
     }
 
     fn wait_for_next(&self) -> Option<Job> {
-        let seat;
+        let parked;
         let mut deadline;
         {
             let mut state = self.state.lock();
@@ -364,17 +364,18 @@ impl Handoff {
             }
             // The one that has waited longest stays, for whoever comes.
             deadline = (!state.idle.is_empty()).then(|| Instant::now() + IDLE);
-            seat = Arc::new(Seat::default());
-            state.idle.push(Arc::clone(&seat));
+            parked = Arc::new(ParkedThread::default());
+            state.idle.push(Arc::clone(&parked));
         }
         loop {
-            match seat.wait(deadline) {
-                Some(Offer::Take(job)) => return Some(job),
-                Some(Offer::Leave) => return None,
+            match parked.wait(deadline) {
+                Some(Assignment::Take(job)) => return Some(job),
+                Some(Assignment::Leave) => return None,
                 None => {}
             }
             let mut state = self.state.lock();
-            let Some(place) = state.idle.iter().position(|other| Arc::ptr_eq(other, &seat)) else {
+            let Some(place) = state.idle.iter().position(|other| Arc::ptr_eq(other, &parked))
+            else {
                 // Just given something.
                 deadline = None;
                 continue;
@@ -389,19 +390,19 @@ impl Handoff {
 
     /// The calling thread is at a handler of this server and waits for its stop: nobody needs to wait
     /// for that handler, nor end its connection, if it still has one.
-    pub(crate) fn excuse_caller(&self, shared: &Shared) {
-        let (at, number) = AT.get();
+    pub(crate) fn exempt_caller(&self, shared: &Shared) {
+        let (at, number) = CURRENT_JOB.get();
         if !ptr::eq(at, self) {
             return;
         }
         let mut state = self.state.lock();
-        if !state.excused.contains(&number) {
-            state.excused.push(number);
+        if !state.exempt.contains(&number) {
+            state.exempt.push(number);
         }
         drop(state);
         // A stop that is under way may have waited for nobody else.
         if self.is_draining() {
-            shared.ring();
+            shared.notify();
         }
     }
 
@@ -418,15 +419,15 @@ impl Handoff {
         state.over = true;
         let idle = std::mem::take(&mut state.idle);
         drop(state);
-        for seat in idle {
-            seat.give(Offer::Leave);
+        for parked in idle {
+            parked.give(Assignment::Leave);
         }
     }
 
     fn streams(&self) -> Vec<Arc<Stream>> {
         let state = self.state.lock();
         let given = state.given.iter().map(|(_, job)| job);
-        let waited_for = given.filter(|(number, _)| !state.excused.contains(number));
+        let waited_for = given.filter(|(number, _)| !state.exempt.contains(number));
         let streams = waited_for.filter_map(|(_, stream)| stream.upgrade()).collect();
         // A stream dropped here would take the lock.
         drop(state);
@@ -436,32 +437,33 @@ impl Handoff {
     /// Whether all is back that is waited for.
     fn is_empty(&self) -> bool {
         let state = self.state.lock();
-        let excused = |number| state.excused.contains(number);
-        state.threads <= state.excused.len()
-            && state.given.iter().all(|(_, (number, _))| excused(number))
+        let exempt = |number| state.exempt.contains(number);
+        state.threads <= state.exempt.len()
+            && state.given.iter().all(|(_, (number, _))| exempt(number))
     }
 
     /// Waits for the handlers, until the deadline: the accept thread's last work.
-    pub(crate) fn drain_pool(&self, shared: &Shared, bell: &EventFd) {
+    pub(crate) fn drain_pool(&self, shared: &Shared, notifier: &EventFd) {
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         let mut graceful = true;
         self.dismiss();
-        let mut calls = Calls::new(if shared.stop.is_hard() { Vec::new() } else { self.streams() });
+        let mut batches =
+            WakeBatches::new(if shared.stop.is_hard() { Vec::new() } else { self.streams() });
         loop {
-            bell.clear();
+            notifier.clear();
             let (now, deadline) = (Instant::now(), shared.stop.deadline());
             if self.is_empty() || deadline <= now {
                 break;
             }
             if graceful && grace <= now {
                 graceful = false;
-                calls = Calls::new(self.streams());
+                batches = WakeBatches::new(self.streams());
             }
             let there = self.state.lock().given.len();
-            let more = calls.make(graceful, now, there);
+            let more = batches.make(graceful, now, there);
             let until = if graceful { deadline.min(grace) } else { deadline };
             let until = more.map_or(until, |more| until.min(more));
-            let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));
+            let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
         }
         // Whoever comes back from here on is closed at once.
         linger::end(shared);
@@ -469,39 +471,39 @@ impl Handoff {
         // Those nobody has taken are dropped, and with it closed.
         let queue = std::mem::take(&mut self.state.lock().queue);
         drop(queue);
-        let home = Instant::now() + WAY_HOME;
+        let home = Instant::now() + FORCED_GRACE;
         while !self.is_empty() && Instant::now() < home {
-            let _ = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(home));
-            bell.clear();
+            let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(home));
+            notifier.clear();
         }
         let state = self.state.lock();
-        let left = state.threads.saturating_sub(state.excused.len());
+        let left = state.threads.saturating_sub(state.exempt.len());
         drop(state);
         shared.stop.count_abandoned(left as u64);
     }
 
     /// Waits for calls that are under way in other threads, until the deadline; all else is closed.
-    pub(crate) fn drain_asked(&self, shared: &Shared, bell: &EventFd) {
-        let mut hushed = false;
+    pub(crate) fn drain_asked(&self, shared: &Shared, notifier: &EventFd) {
+        let mut ended = false;
         loop {
-            bell.clear();
+            notifier.clear();
             let hard = shared.stop.deadline() <= Instant::now();
             let streams = self.streams();
             if hard {
                 streams.iter().for_each(|stream| stream.force());
-            } else if !hushed {
-                hushed = true;
+            } else if !ended {
+                ended = true;
                 for stream in &streams {
-                    stream.hush(false);
+                    stream.end_reads(false);
                 }
             }
             let busy = streams.iter().filter(|stream| !stream.close_if_idle()).count();
             if busy == 0 {
                 return;
             }
-            let until = if hard { Instant::now() + WAY_HOME } else { shared.stop.deadline() };
-            let rang = sys::poll(&mut [PollFd::readable(bell.as_fd())], Some(until));
-            if hard && rang.is_ok_and(|count| count == 0) {
+            let until = if hard { Instant::now() + FORCED_GRACE } else { shared.stop.deadline() };
+            let notified = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+            if hard && notified.is_ok_and(|count| count == 0) {
                 return;
             }
         }
@@ -512,15 +514,16 @@ impl Handoff {
     /// Lends the listener to those who call `accept`.
     pub(crate) fn open(&self, listener: Listener) -> io::Result<()> {
         let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
-        *self.lent.lock() = Some(Lent { listener: Arc::new(listener), over, room });
+        *self.on_demand.lock() =
+            Some(OnDemandListener { listener: Arc::new(listener), over, room });
         Ok(())
     }
 
     /// Takes the listener back and closes it. Those who wait leave; what is still in the queue is
     /// reset by the kernel. Returns how many that was.
     pub(crate) fn shut(&self) -> usize {
-        let lent = self.lent.lock().take();
-        lent.map_or(0, |Lent { listener, over, .. }| {
+        let on_demand = self.on_demand.lock().take();
+        on_demand.map_or(0, |OnDemandListener { listener, over, .. }| {
             let waiting = listener.waiting();
             listener.shut();
             over.set();
@@ -530,8 +533,8 @@ impl Handoff {
 
     /// A place is free, or a descriptor. False where nobody accepts by asking.
     pub(crate) fn tell_room(&self) -> bool {
-        let lent = self.lent.lock().clone();
-        lent.inspect(|lent| lent.room.set()).is_some()
+        let on_demand = self.on_demand.lock().clone();
+        on_demand.inspect(|on_demand| on_demand.room.set()).is_some()
     }
 
     /// accept4(2) for the caller, who waits for it. None once the server ends.
@@ -549,15 +552,16 @@ impl Handoff {
         let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut failed = 0;
         loop {
-            let lent = handoff.lent.lock().clone();
-            let Some(Lent { listener, over, room }) = lent.filter(|_| !shared.stop.has_begun())
+            let on_demand = handoff.on_demand.lock().clone();
+            let Some(OnDemandListener { listener, over, room }) =
+                on_demand.filter(|_| !shared.stop.has_begun())
             else {
                 return Ok(None);
             };
             // A place first, so that no connection is taken that could not be kept.
             let placed = shared.enter();
             if !placed && shared.limits.overflow == Overflow::Wait {
-                // First, so that whoever clears the bell meanwhile sees whom it was for.
+                // First, so that whoever clears the notifier meanwhile sees whom it was for.
                 handoff.short_of_room.fetch_add(1, SeqCst);
                 if shared.has_room() {
                     handoff.short_of_room.fetch_sub(1, SeqCst);
@@ -638,7 +642,7 @@ impl Handoff {
                     failed = 0;
                     // Until a descriptor of ours is given back, or for a while.
                     shared.ask_for_room();
-                    let rest = Instant::now() + REST;
+                    let rest = Instant::now() + ACCEPT_BACKOFF;
                     let until = deadline.map_or(rest, |deadline| deadline.min(rest));
                     let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
                     waiter.wait(&mut fds, Some(until))?;

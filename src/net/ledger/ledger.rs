@@ -1,4 +1,4 @@
-//! The books of a server: which connections are open, the last that were, and totals that balance.
+//! The state of a server: which connections are open, the last that were, and totals that balance.
 //! Must never be touched while bytes are moved: only an open, a close or a reader takes its lock.
 
 use std::collections::VecDeque;
@@ -46,7 +46,7 @@ pub struct Totals {
     pub closed_by: [u64; ClosedBy::NAMES.len()],
 }
 
-struct Books {
+struct LedgerState {
     open: Slab<Arc<Record>>,
     closed: VecDeque<Arc<Record>>,
     /// Sums of all that are closed, and the counts; `open` is added when asked.
@@ -64,7 +64,7 @@ struct Wait {
     closed: Option<u64>,
 }
 
-impl Books {
+impl LedgerState {
     fn satisfies(&self, open: Option<u64>, closed: Option<u64>) -> bool {
         open.is_none_or(|n| self.open.len() as u64 == n)
             && closed.is_none_or(|n| self.totals.closed >= n)
@@ -86,43 +86,43 @@ impl Books {
     }
 }
 
-/// An open record's place in the books; given back when it is closed.
+/// An open record's place in the state; given back when it is closed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place(u32);
 
 /// Counts of what becomes of no connection; without a lock, for strangers may cause many.
 #[derive(Default)]
-struct Strays {
+struct DatagramCounters {
     suspects: AtomicU64,
     dropped: AtomicU64,
     truncated: AtomicU64,
 }
 
-/// The books of one server.
+/// The state of one server.
 pub struct Ledger {
-    books: Mutex<Books>,
-    strays: Strays,
+    state: Mutex<LedgerState>,
+    datagrams: DatagramCounters,
     history: usize,
 }
 
 impl Ledger {
-    /// Empty books that remember the last `history` closed connections.
+    /// Empty state that remember the last `history` closed connections.
     pub(crate) fn new(history: usize) -> Self {
-        let books = Books {
+        let state = LedgerState {
             open: Slab::new(),
             closed: VecDeque::new(),
             totals: Totals::default(),
             waiting: Vec::new(),
             over: false,
         };
-        Self { books: Mutex::new(books), strays: Strays::default(), history }
+        Self { state: Mutex::new(state), datagrams: DatagramCounters::default(), history }
     }
 
     pub(crate) fn open(&self, record: &Arc<Record>) -> Place {
-        let mut books = self.books.lock();
-        books.totals.accepted += 1;
-        let place = books.open.insert(Arc::clone(record));
-        books.tell();
+        let mut state = self.state.lock();
+        state.totals.accepted += 1;
+        let place = state.open.insert(Arc::clone(record));
+        state.tell();
         Place(place as u32)
     }
 
@@ -134,62 +134,62 @@ impl Ledger {
         error: Option<String>,
         algorithm: Option<Algorithm>,
     ) {
-        let record = Arc::clone(&self.books.lock().open[place.0 as usize]);
+        let record = Arc::clone(&self.state.lock().open[place.0 as usize]);
         // Without the lock, for the kernel is asked.
         let tcp_info = record.last_tcp_info(algorithm);
         drop(record);
-        let mut books = self.books.lock();
-        let record = books.open.remove(place.0 as usize);
+        let mut state = self.state.lock();
+        let record = state.open.remove(place.0 as usize);
         record.close(by, error, tcp_info);
-        books.totals.closed += 1;
-        books.totals.closed_by[by.index()] += 1;
-        books.totals.received.add(record.received());
-        books.totals.sent.add(record.sent());
+        state.totals.closed += 1;
+        state.totals.closed_by[by.index()] += 1;
+        state.totals.received.add(record.received());
+        state.totals.sent.add(record.sent());
         let forgotten = if self.history > 0 {
             let oldest =
-                if books.closed.len() >= self.history { books.closed.pop_front() } else { None };
-            books.closed.push_back(record);
+                if state.closed.len() >= self.history { state.closed.pop_front() } else { None };
+            state.closed.push_back(record);
             oldest
         } else {
             Some(record)
         };
-        books.tell();
+        state.tell();
         // Freed outside of the lock.
-        drop(books);
+        drop(state);
         drop(forgotten);
     }
 
     pub(crate) fn count_refused(&self) {
-        self.books.lock().totals.refused += 1;
+        self.state.lock().totals.refused += 1;
     }
 
     pub(crate) fn count_accept_error(&self) {
-        self.books.lock().totals.accept_errors += 1;
+        self.state.lock().totals.accept_errors += 1;
     }
 
     pub(crate) fn count_waited(&self) {
-        self.books.lock().totals.waited += 1;
+        self.state.lock().totals.waited += 1;
     }
 
     pub(crate) fn count_suspect(&self) {
-        self.strays.suspects.fetch_add(1, Relaxed);
+        self.datagrams.suspects.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn count_dropped(&self, datagrams: u64) {
         if datagrams > 0 {
-            self.strays.dropped.fetch_add(datagrams, Relaxed);
+            self.datagrams.dropped.fetch_add(datagrams, Relaxed);
         }
     }
 
     pub(crate) fn count_cut(&self) {
-        self.strays.truncated.fetch_add(1, Relaxed);
+        self.datagrams.truncated.fetch_add(1, Relaxed);
     }
 
     /// The connections open now, oldest first.
     #[must_use]
     pub fn open_records(&self) -> Vec<Arc<Record>> {
         let mut records: Vec<_> =
-            self.books.lock().open.iter().map(|(_, record)| Arc::clone(record)).collect();
+            self.state.lock().open.iter().map(|(_, record)| Arc::clone(record)).collect();
         records.sort_by_key(|record| record.id());
         records
     }
@@ -197,20 +197,20 @@ impl Ledger {
     /// The last connections that were closed, in the order of their ends.
     #[must_use]
     pub fn closed_records(&self) -> Vec<Arc<Record>> {
-        self.books.lock().closed.iter().cloned().collect()
+        self.state.lock().closed.iter().cloned().collect()
     }
 
     /// All connections that are held, open and closed, oldest first.
     #[must_use]
     pub fn records(&self) -> Vec<Arc<Record>> {
-        self.books.lock().records()
+        self.state.lock().records()
     }
 
     /// How many connections are held.
     #[must_use]
     pub fn len(&self) -> usize {
-        let books = self.books.lock();
-        books.open.len() + books.closed.len()
+        let state = self.state.lock();
+        state.open.len() + state.closed.len()
     }
 
     /// Whether no connection is held.
@@ -222,13 +222,13 @@ impl Ledger {
     /// The sums now, those of open connections included.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let books = self.books.lock();
-        let mut totals = books.totals.clone();
-        totals.open = books.open.len() as u64;
-        totals.suspects = self.strays.suspects.load(Relaxed);
-        totals.dropped = self.strays.dropped.load(Relaxed);
-        totals.truncated = self.strays.truncated.load(Relaxed);
-        for (_, record) in &books.open {
+        let state = self.state.lock();
+        let mut totals = state.totals.clone();
+        totals.open = state.open.len() as u64;
+        totals.suspects = self.datagrams.suspects.load(Relaxed);
+        totals.dropped = self.datagrams.dropped.load(Relaxed);
+        totals.truncated = self.datagrams.truncated.load(Relaxed);
+        for (_, record) in &state.open {
             totals.received.add(record.received());
             totals.sent.add(record.sent());
         }
@@ -244,7 +244,8 @@ impl Ledger {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<Arc<Record>>> {
-        let found = |books: &mut Books| books.satisfies(open, closed).then(|| books.records());
+        let found =
+            |state: &mut LedgerState| state.satisfies(open, closed).then(|| state.records());
         let found = self.wait_for(Wait { open, closed }, deadline, waiter, found)?;
         found.ok_or_else(|| self.late(open, closed))
     }
@@ -256,13 +257,13 @@ impl Ledger {
         wait: Wait,
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
-        mut found: impl FnMut(&mut Books) -> Option<T>,
+        mut found: impl FnMut(&mut LedgerState) -> Option<T>,
     ) -> Result<Option<T>> {
         let mut flag: Option<Arc<EventFd>> = None;
         let result = loop {
             {
-                let mut books = self.books.lock();
-                if let Some(found) = found(&mut books) {
+                let mut state = self.state.lock();
+                if let Some(found) = found(&mut state) {
                     break Ok(Some(found));
                 }
                 match &flag {
@@ -270,7 +271,7 @@ impl Ledger {
                     None => match EventFd::new() {
                         Ok(new) => {
                             let new = Arc::new(new);
-                            books.waiting.push((wait, Arc::clone(&new)));
+                            state.waiting.push((wait, Arc::clone(&new)));
                             flag = Some(new);
                         }
                         Err(error) => break Err(Error::os("eventfd", "", &error)),
@@ -285,16 +286,16 @@ impl Ledger {
             }
         };
         if let Some(flag) = flag {
-            self.books.lock().waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
+            self.state.lock().waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
         }
         result
     }
 
     /// From here on nobody need wait for a connection to close: the server has ended.
     pub(crate) fn finish(&self) {
-        let mut books = self.books.lock();
-        books.over = true;
-        for (_, flag) in &books.waiting {
+        let mut state = self.state.lock();
+        state.over = true;
+        for (_, flag) in &state.waiting {
             flag.set();
         }
     }
@@ -305,7 +306,7 @@ impl Ledger {
             let text = "follow: this ledger forgets each connection as it closes (history=0)";
             return Err(Error::Value(text.to_owned()));
         }
-        let next = AtomicU64::new(self.books.lock().totals.closed);
+        let next = AtomicU64::new(self.state.lock().totals.closed);
         Ok(Follower { ledger: Arc::clone(self), next, missed: AtomicU64::new(0) })
     }
 
@@ -329,7 +330,7 @@ impl Ledger {
 pub struct Follower {
     ledger: Arc<Ledger>,
     /// Of the connections that have closed since the start, the number of the next one. Written only
-    /// under the lock of the books.
+    /// under the lock of the state.
     next: AtomicU64,
     missed: AtomicU64,
 }
@@ -344,7 +345,7 @@ impl Follower {
     ) -> Result<Option<Arc<Record>>> {
         let closed = Some(self.next.load(Relaxed) + 1);
         let wait = Wait { open: None, closed };
-        let found = self.ledger.wait_for(wait, deadline, waiter, |books| self.take(books))?;
+        let found = self.ledger.wait_for(wait, deadline, waiter, |state| self.take(state))?;
         let late = || Error::TimedOut {
             step: "follow",
             target: "until the next connection closes".to_owned(),
@@ -353,18 +354,18 @@ impl Follower {
     }
 
     /// The next record, where it is there already; `Some(None)` at the end.
-    fn take(&self, books: &mut Books) -> Option<Option<Arc<Record>>> {
+    fn take(&self, state: &mut LedgerState) -> Option<Option<Arc<Record>>> {
         let next = self.next.load(Relaxed);
-        let oldest = books.totals.closed - books.closed.len() as u64;
+        let oldest = state.totals.closed - state.closed.len() as u64;
         if next < oldest {
             self.missed.fetch_add(oldest - next, Relaxed);
         }
         let next = next.max(oldest);
-        let record = books.closed.get((next - oldest) as usize).cloned();
+        let record = state.closed.get((next - oldest) as usize).cloned();
         self.next.store(next + u64::from(record.is_some()), Relaxed);
         match record {
             Some(record) => Some(Some(record)),
-            None => books.over.then_some(None),
+            None => state.over.then_some(None),
         }
     }
 

@@ -186,9 +186,9 @@ impl Far {
 }
 
 /// A moment before all records, to count from: an `Instant` takes twice the room of a number.
-fn dawn() -> Instant {
-    static DAWN: OnceLock<Instant> = OnceLock::new();
-    *DAWN.get_or_init(Instant::now)
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
 }
 
 /// Good for 584 years.
@@ -210,7 +210,7 @@ pub struct Record {
     remote: Endpoint,
     /// Wall clock, for people; `opened` is for durations, which a step of the clock must not bend.
     opened_at: u64,
-    /// Nanoseconds since `dawn`.
+    /// Nanoseconds since `epoch`.
     opened: u64,
     received: Counters,
     sent: Counters,
@@ -237,7 +237,7 @@ impl Record {
             local,
             remote,
             opened_at: wall_clock(),
-            opened: nanos(dawn().elapsed()),
+            opened: nanos(epoch().elapsed()),
             received: Counters::default(),
             sent: Counters::default(),
             gauge: Gauge::none(),
@@ -309,7 +309,7 @@ impl Record {
 
     /// When it was accepted, for durations.
     pub(crate) fn opened(&self) -> Instant {
-        dawn() + Duration::from_nanos(self.opened)
+        epoch() + Duration::from_nanos(self.opened)
     }
 
     /// When it was accepted, on the wall clock, since 1970.

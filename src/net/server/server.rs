@@ -29,9 +29,9 @@ use crate::net::control::registry;
 use crate::net::control::shutdown::{Alive, Cause, StopReport};
 use crate::net::datagram::{self, amplification};
 use crate::net::error::{Error, Result};
-use crate::net::handoff::linger::Host;
-use crate::net::handoff::pool::Handoff;
+use crate::net::handoff::linger::LingerWorker;
 pub use crate::net::handoff::pool::Job;
+use crate::net::handoff::pool::ThreadPool;
 use crate::net::ledger::ledger::Ledger;
 use crate::net::ledger::trace::TraceLimits;
 pub use crate::net::server::lifecycle::State;
@@ -43,7 +43,7 @@ use crate::net::socket::probe::Algorithm;
 use crate::net::socket::unix_file::clear_way;
 use crate::net::stream::stream::Stream;
 use crate::net::sys::PollFd;
-use crate::net::worker::acceptor::{Acceptor, Taker, keep, start_accepting_worker, start_worker};
+use crate::net::worker::acceptor::{Acceptor, Sink, keep, start_accepting_worker, start_worker};
 use crate::net::worker::worker::{Inbox, Message};
 
 /// A service in Rust runs on no more workers than this unless told to.
@@ -117,8 +117,8 @@ impl Server {
 
     /// How others of this process find it, for as long as it is there.
     #[must_use]
-    pub fn neighbour(&self) -> Neighbour {
-        Neighbour { name: self.config.name.clone(), shared: Arc::downgrade(&self.shared) }
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle { name: self.config.name.clone(), shared: Arc::downgrade(&self.shared) }
     }
 
     /// Its books.
@@ -442,9 +442,9 @@ impl Server {
         if self.shared.stop.has_begun() {
             return Err(self.wrong("start", hint(State::Stopped)));
         }
-        let bell = Arc::new(EventFd::new().map_err(failed)?);
+        let notifier = Arc::new(EventFd::new().map_err(failed)?);
         if !matches!(shape, Shape::Datagram(_)) {
-            *self.shared.bell.lock() = Some(Arc::clone(&bell));
+            *self.shared.notifier.lock() = Some(Arc::clone(&notifier));
         }
         let (legs, pipes) = match &shape {
             Shape::Stream(service) => (service.legs(), service.pipes()),
@@ -460,13 +460,13 @@ impl Server {
             let _ = self.shared.algorithm.set(algorithm);
         }
         let mut workers = Vec::new();
-        let result = self.start_threads(&shape, listener, &bound, bell, &mut workers);
+        let result = self.start_threads(&shape, listener, &bound, notifier, &mut workers);
         if let Err(error) = result {
             // The listener is closed by now. The workers that did start are seen off, so that the caller
             // may start anew.
             self.shared.handoff.shut();
             self.shared.ports.end();
-            self.shared.hang_up();
+            self.shared.clear_notifier();
             for worker in workers {
                 worker.send(Message::Quit);
             }
@@ -500,38 +500,38 @@ impl Server {
         shape: &Shape,
         listener: Listener,
         bound: &Address,
-        bell: Arc<EventFd>,
+        notifier: Arc<EventFd>,
         workers: &mut Vec<Arc<Inbox>>,
     ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let name = "rsock-accept".to_owned();
         if self.config.transport == Transport::Udp {
             let workers = self.config.workers.unwrap_or(1);
-            return datagram::start::start(&shared, shape, workers, listener, bound, bell);
+            return datagram::start::start(&shared, shape, workers, listener, bound, notifier);
         }
         let taker = match shape {
             Shape::Accept => {
                 shared.handoff.open(listener)?;
                 let keeper = Arc::clone(&shared);
-                return shared.spawn(name, move || keep(&keeper, &bell));
+                return shared.spawn(name, move || keep(&keeper, &notifier));
             }
             Shape::Datagram(_) => unreachable!("a stream has no such shape"),
             Shape::Handler => {
-                *shared.handoff.linger_host.lock() = Host::Later;
-                Taker::Pool
+                *shared.handoff.linger_worker.lock() = LingerWorker::NotStarted;
+                Sink::Pool
             }
             // With one worker there is nothing that a thread of its own for accepting would be free for.
             Shape::Stream(service) if shared.most_workers == 1 => {
-                return start_accepting_worker(&shared, service, listener, bound.clone(), bell);
+                return start_accepting_worker(&shared, service, listener, bound.clone(), notifier);
             }
             Shape::Stream(service) => {
                 for number in 0..self.config.workers.unwrap_or(1) {
                     workers.push(start_worker(&shared, service, number)?);
                 }
-                Taker::Workers(Arc::clone(service), workers.clone())
+                Sink::Workers(Arc::clone(service), workers.clone())
             }
         };
-        let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound.clone(), bell, taker);
+        let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound.clone(), notifier, taker);
         shared.spawn(name, move || acceptor.run())
     }
 
@@ -557,7 +557,7 @@ impl Server {
         self.check_origin()?;
         let over = || self.wrong("accept", "there is nothing to accept");
         let bound = self.shared.steps.lock().bound.clone().ok_or_else(over)?;
-        Handoff::accept(&self.shared, &bound, deadline, waiter)?.ok_or_else(over)
+        ThreadPool::accept(&self.shared, &bound, deadline, waiter)?.ok_or_else(over)
     }
 
     /// The next datagram, for the caller who waits for it: only of a UDP server with `Shape::Accept`. As
@@ -570,8 +570,8 @@ impl Server {
     ) -> Result<(usize, Address)> {
         self.check_origin()?;
         let over = || self.wrong("accept", "there is nothing to accept");
-        let desk = self.shared.ports.desk().ok_or_else(over)?;
-        let (bytes, from) = desk.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
+        let handoff = self.shared.ports.handoff().ok_or_else(over)?;
+        let (bytes, from) = handoff.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
         Ok((bytes, from.into()))
     }
 
@@ -580,15 +580,15 @@ impl Server {
     pub fn send_to(&self, target: &Target, data: &[u8], waiter: &mut dyn Waiter) -> Result<usize> {
         self.check_origin()?;
         let over = || self.wrong("sendto", "it sends while it serves");
-        let desk = self.shared.ports.desk().ok_or_else(over)?;
+        let handoff = self.shared.ports.handoff().ok_or_else(over)?;
         let found = resolve::addresses(target, false, None, waiter)?;
-        let port = desk.port().ok_or_else(over)?;
+        let port = handoff.port().ok_or_else(over)?;
         let hosts = || found.iter().filter_map(Address::as_ip);
         let fitting = hosts().find(|address| address.is_ipv4() == port.is_ipv4());
         let Some(address) = fitting.or_else(|| hosts().next()) else {
             return Err(Error::Value(format!("sendto {target}: not a host and a port")));
         };
-        desk.send_to(address, data)
+        handoff.send_to(address, data)
     }
 
     /// What the threads of the caller's take their connections from: only with `Shape::Handler`.
@@ -614,7 +614,7 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<StopReport> {
         self.check_origin()?;
-        self.shared.handoff.excuse_caller(&self.shared);
+        self.shared.handoff.exempt_caller(&self.shared);
         self.shared.signal_stop(cause, drain.unwrap_or(self.config.drain));
         match self.shared.wait(None, waiter)? {
             Some(report) => Ok(report),
@@ -660,12 +660,12 @@ impl Drop for Server {
 
 /// A server of this process as others know it: where it is. Keeps nothing alive.
 #[derive(Clone, Debug)]
-pub struct Neighbour {
+pub struct ServerHandle {
     name: String,
     shared: Weak<Shared>,
 }
 
-impl Neighbour {
+impl ServerHandle {
     /// Its name in messages.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -704,8 +704,8 @@ impl Pool {
     /// Of datagrams no more are taken from the kernel than the queue has room for.
     fn taken(&self) {
         if self.0.transport == Transport::Udp {
-            if let Some(desk) = self.0.ports.desk() {
-                desk.was_taken();
+            if let Some(handoff) = self.0.ports.handoff() {
+                handoff.was_taken();
             }
         }
     }
@@ -765,7 +765,7 @@ pub fn stop_all(
     let mut servers = registry::all();
     servers.retain(|server| !server.stop.was_dropped() || cause == Cause::Exit);
     for server in &servers {
-        server.handoff.excuse_caller(server);
+        server.handoff.exempt_caller(server);
         let drain = drain.unwrap_or(server.drain);
         server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
     }

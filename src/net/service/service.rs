@@ -1,6 +1,6 @@
 //! The shapes of a service: what a session hears and through what it acts, and how datagrams are
 //! answered. Owns the contract between engine and services; must never name a socket, a poller or a
-//! thread, so that a service is tested with bytes alone (`Rehearsal` in tests/net).
+//! thread, so that a service is tested with bytes alone (`FakeIo` in tests/net).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::net::address::endpoint::Endpoint;
 use crate::net::base::waiter::Waiter;
-use crate::net::control::forward_loops::Hop;
+use crate::net::control::forward_loops::ForwarderId;
 use crate::net::error::{Result, strerror};
 use crate::net::ledger::record::ClosedBy;
 
@@ -17,9 +17,9 @@ use crate::net::ledger::record::ClosedBy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Leg {
     /// The connection that was accepted.
-    Near,
+    Client,
     /// The connection that the session opened by `Io::connect`.
-    Far,
+    Upstream,
 }
 
 /// Who a session is opened for.
@@ -47,7 +47,7 @@ impl<E: std::error::Error> From<E> for SessionError {
 }
 
 /// What every hearing of an event returns.
-pub type Heard<T = ()> = std::result::Result<T, SessionError>;
+pub type SessionResult<T = ()> = std::result::Result<T, SessionError>;
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ pub const BATCH_BYTES: usize = 256 * 1024;
 /// here may block. An error or a panic ends this connection and no other.
 pub trait Session: Send {
     /// The connection is there. Where a session only pipes, this is all it ever does.
-    fn open(&mut self, _io: &mut dyn Io) -> Heard {
+    fn open(&mut self, _io: &mut dyn Io) -> SessionResult {
         Ok(())
     }
 
@@ -137,45 +137,49 @@ pub trait Session: Send {
     /// A rest of `input_limit` bytes of which nothing is used, though the session could write, ends
     /// the connection (`closed_by` limit, "line"). Without an answer of its own the session throws
     /// its input away.
-    fn bytes(&mut self, _io: &mut dyn Io, _leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, _io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
         Ok(input.len())
     }
 
     /// The peer of a leg has finished; `rest` is the input that was never used. Without an answer of
     /// its own the session ends as soon as what it has written is delivered.
-    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> Heard {
+    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> SessionResult {
         io.close();
         Ok(())
     }
 
     /// How `Io::connect` ended; the error is an errno(3). Without an answer of its own the session
     /// fails with it.
-    fn connected(&mut self, _io: &mut dyn Io, result: std::result::Result<(), i32>) -> Heard {
+    fn connected(
+        &mut self,
+        _io: &mut dyn Io,
+        result: std::result::Result<(), i32>,
+    ) -> SessionResult {
         result.map_err(|errno| SessionError(format!("connect: {}", strerror(errno))))
     }
 
     /// There is room again on a leg on which `write` fell short.
-    fn low_water(&mut self, _io: &mut dyn Io, _leg: Leg) -> Heard {
+    fn low_water(&mut self, _io: &mut dyn Io, _leg: Leg) -> SessionResult {
         Ok(())
     }
 
     /// A timer of `Io::set_timer` has run out.
-    fn timer(&mut self, _io: &mut dyn Io, _key: u32) -> Heard {
+    fn timer(&mut self, _io: &mut dyn Io, _key: u32) -> SessionResult {
         Ok(())
     }
 
     /// Another thread has called `Waker::wake`, once or several times since the last `wake`.
-    fn wake(&mut self, _io: &mut dyn Io) -> Heard {
+    fn wake(&mut self, _io: &mut dyn Io) -> SessionResult {
         Ok(())
     }
 
     /// The server is stopping. A session that still owes something returns `Drain::Hold` and closes
     /// when it is done; the deadline holds either way.
-    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+    fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
         Ok(Drain::Finish)
     }
 
-    /// The connection is over. Heard once, last, with nothing to act through.
+    /// The connection is over. Called once, last, with nothing to act through.
     fn closed(&mut self, _why: ClosedBy) {}
 
     /// How much unused input is kept for `bytes` before the peer is no longer read.
@@ -246,36 +250,36 @@ pub trait Io {
 /// Wakes a session from any thread. The message itself lies wherever the service keeps it.
 #[derive(Clone)]
 pub struct Waker {
-    bell: Arc<dyn Bell>,
+    notifier: Arc<dyn Notifier>,
     token: u64,
     /// Set from a `wake` until it is heard, so that a thousand of them are one message.
     pending: Arc<AtomicBool>,
 }
 
 impl Waker {
-    /// A waker that rings `bell` with `token`.
+    /// A waker that notifies `notifier` with `token`.
     #[must_use]
-    pub fn new(bell: Arc<dyn Bell>, token: u64) -> Self {
-        Self { bell, token, pending: Arc::new(AtomicBool::new(false)) }
+    pub fn new(notifier: Arc<dyn Notifier>, token: u64) -> Self {
+        Self { notifier, token, pending: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Makes the session hear `wake` soon. Nothing happens where it has ended. Never blocks.
     pub fn wake(&self) {
         if !self.pending.swap(true, AcqRel) {
-            self.bell.ring(self.token);
+            self.notifier.notify(self.token);
         }
     }
 
-    /// Called by the engine just before the session hears `wake`: from here on a new one rings.
+    /// Called by the engine just before the session hears `wake`: from here on a new one notifies.
     pub fn heard(&self) {
         self.pending.store(false, Release);
     }
 }
 
 /// The other end of a waker.
-pub trait Bell: Send + Sync {
+pub trait Notifier: Send + Sync {
     /// Never blocks.
-    fn ring(&self, token: u64);
+    fn notify(&self, token: u64);
 }
 
 /// What a server does with each datagram. All of a server's workers share it; nothing in here may
@@ -283,7 +287,7 @@ pub trait Bell: Send + Sync {
 pub trait Datagrams: Send + Sync {
     /// A datagram of a peer's, which may be empty. It is answered, if at all, through `reply`. An error
     /// or a panic closes the account of this peer and of no other.
-    fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> Heard;
+    fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> SessionResult;
 
     /// As `Service::prepare`.
     fn prepare(
@@ -309,7 +313,7 @@ pub trait Onward: Send + Sync {
     fn leads_to(&self) -> Vec<Endpoint>;
 
     /// The forwarder that this is, so that it is known where its datagrams come back.
-    fn hop(&self) -> Hop;
+    fn hop(&self) -> ForwarderId;
 
     /// Nobody is there. Another target may be better.
     fn refused(self: Arc<Self>, target: Endpoint);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 const SHOWN: usize = 60;
 
 /// `b'bye'`; a long one is cut: `b'aaaa'… of 4000 bytes`.
-pub(super) fn bytes_literal(bytes: &[u8]) -> String {
+pub(super) fn bytes_repr(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(SHOWN)];
     // As Python does: the other quote where that saves escapes.
     let quote = if shown.contains(&b'\'') && !shown.contains(&b'"') { '"' } else { '\'' };

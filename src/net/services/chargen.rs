@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use crate::net::service::service::{
-    Datagrams, Drain, Heard, Io, Leg, Peer, Reply, Service, Session,
+    Datagrams, Drain, Io, Leg, Peer, Reply, Service, Session, SessionResult,
 };
 
 /// "There are 95 printing characters in the ASCII character set", from the space on.
@@ -65,7 +65,7 @@ impl Generator {
     fn generate(&mut self, io: &mut dyn Io) {
         loop {
             let rest = &PATTERN[self.at..];
-            let taken = io.write(Leg::Near, rest);
+            let taken = io.write(Leg::Client, rest);
             self.at = (self.at + taken) % PATTERN.len();
             if taken < rest.len() {
                 return;
@@ -91,12 +91,12 @@ impl Service for Chargen {
 /// "Any data received is thrown away. This continues until the calling user terminates the
 /// connection", by "either the careful close or the rude abort".
 impl Session for Generator {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         self.generate(io);
         Ok(())
     }
 
-    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
         self.generate(io);
         Ok(())
     }
@@ -106,7 +106,7 @@ impl Session for Generator {
     }
 
     /// It would never be done: the server's end is its own.
-    fn drain(&mut self, io: &mut dyn Io) -> Heard<Drain> {
+    fn drain(&mut self, io: &mut dyn Io) -> SessionResult<Drain> {
         io.close();
         Ok(Drain::Finish)
     }
@@ -115,7 +115,7 @@ impl Session for Generator {
 /// "When a datagram is received, an answering datagram is sent containing a random number (between 0
 /// and 512) of characters (the data in the received datagram is ignored)."
 impl Datagrams for Chargen {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         // Nothing hangs on how random it is, and this needs neither a lock nor a call of the system.
         let number = RandomState::new().hash_one(()) as usize % (MOST + 1);
         reply.send(&PATTERN[..number]);

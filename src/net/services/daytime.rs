@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
-use crate::net::services::send_and_close::LastWord;
+use crate::net::service::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
+use crate::net::services::send_and_close::SendAndClose;
 
 const WEEKDAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -85,7 +85,7 @@ impl Service for Daytime {
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LastWord::new(now().into_bytes().into()))
+        Box::new(SendAndClose::new(now().into_bytes().into()))
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
@@ -96,7 +96,7 @@ impl Service for Daytime {
 /// "When a datagram is received, an answering datagram is sent containing the current date and time
 /// as a ASCII character string (the data in the received datagram is ignored)."
 impl Datagrams for Daytime {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         reply.send(now().as_bytes());
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
+use crate::net::service::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
 
 /// Reads and forgets, until the peer has finished.
 #[derive(PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ impl Session for Discard {}
 
 /// "When a datagram is received, it is thrown away. No response is sent."
 impl Datagrams for Discard {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> SessionResult {
         Ok(())
     }
 }

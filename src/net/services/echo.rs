@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::net::service::service::{Datagrams, Heard, Io, Leg, Peer, Reply, Service, Session};
+use crate::net::service::service::{
+    Datagrams, Io, Leg, Peer, Reply, Service, Session, SessionResult,
+};
 
 /// Sends back whatever is received.
 #[derive(PartialEq, Eq, Hash)]
@@ -27,15 +29,15 @@ impl Service for Echo {
 }
 
 impl Session for Echo {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
-        io.pipe(Leg::Near, Leg::Near);
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        io.pipe(Leg::Client, Leg::Client);
         Ok(())
     }
 }
 
 /// "When a datagram is received, the data from it is sent back in an answering datagram."
 impl Datagrams for Echo {
-    fn on_datagram(&self, data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         reply.send(data);
         Ok(())
     }

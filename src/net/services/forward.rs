@@ -14,13 +14,13 @@ use crate::net::address::endpoint::{Address, Endpoint, Target, Transport};
 use crate::net::address::resolve;
 use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;
-use crate::net::control::forward_loops::{self, Hop, Opened, Opening};
+use crate::net::control::forward_loops::{self, ForwarderId, Opened, Opening};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::ledger::record::ClosedBy;
-use crate::net::server::server::Neighbour;
+use crate::net::server::server::ServerHandle;
 use crate::net::service::service::{
-    Datagrams, Drain, Heard, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError, Site,
-    Waker,
+    Datagrams, Drain, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError, SessionResult,
+    Site, Waker,
 };
 
 /// An answer of the resolver is good for all who fail within this time: a target that is down must
@@ -38,7 +38,7 @@ pub enum To {
     /// A host, by name or number, and a port; or a Unix socket's name.
     Host(Target),
     /// A server of this process, wherever it is when the forwarder starts.
-    Server(Neighbour),
+    Server(ServerHandle),
 }
 
 /// Passes each connection on to a target.
@@ -92,7 +92,7 @@ impl Service for Forward {
 }
 
 impl Datagrams for Forward {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> SessionResult {
         unreachable!("what `prepare` returns serves in its place")
     }
 
@@ -150,7 +150,7 @@ impl Forward {
             name,
             connect_timeout: self.connect_timeout,
             site: site.clone(),
-            hop: Hop::new(),
+            hop: ForwarderId::new(),
             known: Mutex::new(Known {
                 ours: addresses.iter().any(forward_loops::is_ours),
                 addresses: addresses.into(),
@@ -169,7 +169,7 @@ struct Route {
     name: Option<Target>,
     connect_timeout: Duration,
     site: Site,
-    hop: Hop,
+    hop: ForwarderId,
     known: Mutex<Known>,
 }
 
@@ -287,7 +287,7 @@ impl Service for Passing {
 }
 
 impl Datagrams for Passing {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> SessionResult {
         unreachable!("the engine passes datagrams on by `onward`")
     }
 
@@ -305,7 +305,7 @@ impl Onward for Route {
         self.addresses().0.iter().map(|address| self.endpoint(address.clone())).collect()
     }
 
-    fn hop(&self) -> Hop {
+    fn hop(&self) -> ForwarderId {
         self.hop
     }
 
@@ -335,7 +335,7 @@ struct Passage {
 struct Dial {
     id: u64,
     /// The forwarders of this process that it has come through; None where it does not matter.
-    trail: Option<Arc<[Hop]>>,
+    trail: Option<Arc<[ForwarderId]>>,
     /// Addresses still to be tried, the next one last.
     left: Vec<Address>,
     tried: Vec<Address>,
@@ -348,7 +348,7 @@ struct Dial {
 
 impl Passage {
     /// Tries the next address, or gives up.
-    fn dial(&mut self, io: &mut dyn Io) -> Heard {
+    fn dial(&mut self, io: &mut dyn Io) -> SessionResult {
         let Some(dial) = &mut self.dial else { return Ok(()) };
         // Forgotten first: the number of its socket's port may be given out again at once.
         self.opened = None;
@@ -362,7 +362,7 @@ impl Passage {
             let target = self.route.endpoint(address);
             let opening = dial.trail.as_ref().map(|trail| (trail, Opening::begin()));
             io.connect(target.clone());
-            if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Far)) {
+            if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Upstream)) {
                 self.opened = Some(opening.done(local, target, trail, self.route.hop));
             }
             return Ok(());
@@ -378,7 +378,7 @@ impl Passage {
     }
 
     /// The address that was being tried is none.
-    fn failed(&mut self, io: &mut dyn Io, why: &str) -> Heard {
+    fn failed(&mut self, io: &mut dyn Io, why: &str) -> SessionResult {
         if let Some(dial) = &mut self.dial {
             if let (None, Some(address)) = (&dial.error, dial.tried.last()) {
                 dial.error = Some(format!("connect {address}: {why}"));
@@ -389,18 +389,22 @@ impl Passage {
 }
 
 impl Session for Passage {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         let trail = self.dial.as_ref().and_then(|dial| dial.trail.as_ref());
         if trail.is_some_and(|trail| trail.contains(&self.route.hop)) {
             let text = format!("{}: a connection of its own came back to it", self.route.shown);
             return Err(SessionError(text));
         }
         // Nothing is read before there is somewhere to send it.
-        io.pause(Leg::Near);
+        io.pause(Leg::Client);
         self.dial(io)
     }
 
-    fn connected(&mut self, io: &mut dyn Io, result: std::result::Result<(), i32>) -> Heard {
+    fn connected(
+        &mut self,
+        io: &mut dyn Io,
+        result: std::result::Result<(), i32>,
+    ) -> SessionResult {
         if let Err(errno) = result {
             let tried = self.dial.as_mut().and_then(|dial| dial.tried.last());
             if errno == libc::EAGAIN && tried.is_some_and(|address| address.as_unix().is_some()) {
@@ -411,13 +415,13 @@ impl Session for Passage {
         }
         self.dial = None;
         io.set_timer(TIMER, None);
-        io.pipe(Leg::Near, Leg::Far);
-        io.pipe(Leg::Far, Leg::Near);
-        io.resume(Leg::Near);
+        io.pipe(Leg::Client, Leg::Upstream);
+        io.pipe(Leg::Upstream, Leg::Client);
+        io.resume(Leg::Client);
         Ok(())
     }
 
-    fn timer(&mut self, io: &mut dyn Io, key: u32) -> Heard {
+    fn timer(&mut self, io: &mut dyn Io, key: u32) -> SessionResult {
         if key == RETRY {
             let Some(dial) = &mut self.dial else { return Ok(()) };
             dial.left.extend(dial.tried.pop());
@@ -428,7 +432,7 @@ impl Session for Passage {
         self.failed(io, "timed out")
     }
 
-    fn wake(&mut self, io: &mut dyn Io) -> Heard {
+    fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         let Some(dial) = &mut self.dial else { return Ok(()) };
         let (fresh, _) = self.route.addresses();
         dial.left =
@@ -436,7 +440,7 @@ impl Session for Passage {
         self.dial(io)
     }
 
-    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+    fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
         Ok(Drain::Answered)
     }
 

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
-use crate::net::services::bytes_repr::bytes_literal;
-use crate::net::services::send_and_close::LastWord;
+use crate::net::service::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
+use crate::net::services::bytes_repr::bytes_repr;
+use crate::net::services::send_and_close::SendAndClose;
 
 /// The most that a datagram of IPv4 can hold, beside its header of 20 bytes and UDP's of 8.
 const LARGEST: usize = 65_535 - 20 - 8;
@@ -26,11 +26,11 @@ impl Greeting {
 
 impl Service for Greeting {
     fn name(&self) -> String {
-        format!("Greeting({})", bytes_literal(&self.message))
+        format!("Greeting({})", bytes_repr(&self.message))
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LastWord::new(Arc::clone(&self.message)))
+        Box::new(SendAndClose::new(Arc::clone(&self.message)))
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
@@ -39,7 +39,7 @@ impl Service for Greeting {
 }
 
 impl Datagrams for Greeting {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         reply.send(&self.message);
         Ok(())
     }

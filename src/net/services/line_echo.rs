@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::net::error::{Error, Result};
-use crate::net::service::service::{Heard, Io, Leg, Peer, Service, Session};
-use crate::net::services::bytes_repr::bytes_literal;
+use crate::net::service::service::{Io, Leg, Peer, Service, Session, SessionResult};
+use crate::net::services::bytes_repr::bytes_repr;
 
 /// Sends whole lines back.
 #[derive(PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ impl LineEcho {
     pub fn new(quit: Option<&[u8]>, newline: bool, limit: usize) -> Result<Self> {
         if let Some(quit) = quit {
             let never = |why: &str| {
-                Err(Error::Value(format!("quit={}: can never come: {why}", bytes_literal(quit))))
+                Err(Error::Value(format!("quit={}: can never come: {why}", bytes_repr(quit))))
             };
             if quit.contains(&b'\n') || quit.ends_with(b"\r") {
                 return never("it is compared without the line's ending");
@@ -54,7 +54,7 @@ impl Service for LineEcho {
         let mut arguments = Vec::new();
         match quit.as_deref() {
             Some(QUIT) => {}
-            Some(quit) => arguments.push(format!("quit={}", bytes_literal(quit))),
+            Some(quit) => arguments.push(format!("quit={}", bytes_repr(quit))),
             None => arguments.push("quit=None".to_owned()),
         }
         if !newline {
@@ -118,7 +118,7 @@ impl Lines {
 
     fn send_tail(&mut self, io: &mut dyn Io) {
         let Some(tail) = &mut self.tail else { return };
-        let taken = io.write(Leg::Near, tail);
+        let taken = io.write(Leg::Client, tail);
         tail.drain(..taken);
         if tail.is_empty() {
             io.close();
@@ -127,7 +127,7 @@ impl Lines {
 }
 
 impl Session for Lines {
-    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
         let mut used = 0;
         loop {
             let taken = io.write(leg, &input[used..used + self.sending]);
@@ -163,14 +163,14 @@ impl Session for Lines {
     }
 
     /// What has no ending is a line all the same when nothing can follow.
-    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> Heard {
+    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> SessionResult {
         let owed = if self.is_quit(rest) { &[] } else { rest };
         self.tail = Some(owed.to_vec());
         self.send_tail(io);
         Ok(())
     }
 
-    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
         self.send_tail(io);
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::net::error::{Error, Result};
-use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
-use crate::net::services::bytes_repr::bytes_literal;
-use crate::net::services::send_and_close::LastWord;
+use crate::net::service::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
+use crate::net::services::bytes_repr::bytes_repr;
+use crate::net::services::send_and_close::SendAndClose;
 
 /// "The quote may be just one or up to several lines, but it should be less than 512 characters."
 const LESS_THAN: usize = 512;
@@ -32,11 +32,11 @@ impl Quote {
 
 impl Service for Quote {
     fn name(&self) -> String {
-        format!("Quote({})", bytes_literal(&self.text))
+        format!("Quote({})", bytes_repr(&self.text))
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LastWord::new(Arc::clone(&self.text)))
+        Box::new(SendAndClose::new(Arc::clone(&self.text)))
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
@@ -47,7 +47,7 @@ impl Service for Quote {
 /// "When a datagram is received, an answering datagram is sent containing a quote (the data in the
 /// received datagram is ignored)."
 impl Datagrams for Quote {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         reply.send(&self.text);
         Ok(())
     }

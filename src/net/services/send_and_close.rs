@@ -3,39 +3,39 @@
 
 use std::sync::Arc;
 
-use crate::net::service::service::{Drain, Heard, Io, Leg, Session};
+use crate::net::service::service::{Drain, Io, Leg, Session, SessionResult};
 
 /// Sends its text, then closes lingeringly.
-pub(super) struct LastWord {
+pub(super) struct SendAndClose {
     text: Arc<[u8]>,
     said: usize,
 }
 
-impl LastWord {
+impl SendAndClose {
     pub(super) fn new(text: Arc<[u8]>) -> Self {
         Self { text, said: 0 }
     }
 
     fn speak(&mut self, io: &mut dyn Io) {
-        self.said += io.write(Leg::Near, &self.text[self.said..]);
+        self.said += io.write(Leg::Client, &self.text[self.said..]);
         if self.said == self.text.len() {
             io.close();
         }
     }
 }
 
-impl Session for LastWord {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+impl Session for SendAndClose {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         self.speak(io);
         Ok(())
     }
 
     /// A peer that has nothing to say still hears the rest, and only then the end.
-    fn eof(&mut self, _io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> Heard {
+    fn eof(&mut self, _io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> SessionResult {
         Ok(())
     }
 
-    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
         self.speak(io);
         Ok(())
     }
@@ -44,7 +44,7 @@ impl Session for LastWord {
         true
     }
 
-    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+    fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
         Ok(Drain::Hold)
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::net::service::service::{Datagrams, Heard, Peer, Reply, Service, Session};
-use crate::net::services::send_and_close::LastWord;
+use crate::net::service::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
+use crate::net::services::send_and_close::SendAndClose;
 
 /// "2,208,988,800 corresponds to 00:00 1 Jan 1970 GMT."
 const SECONDS_TO_1970: u64 = 2_208_988_800;
@@ -35,7 +35,7 @@ impl Service for Time {
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LastWord::new(now().into()))
+        Box::new(SendAndClose::new(now().into()))
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
@@ -45,7 +45,7 @@ impl Service for Time {
 
 /// "S: Receive the empty datagram. S: Send a datagram containing the time as a 32 bit binary number."
 impl Datagrams for Time {
-    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> Heard {
+    fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         reply.send(&now());
         Ok(())
     }

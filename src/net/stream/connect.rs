@@ -245,7 +245,7 @@ impl Stream {
         let peer = match &*pending {
             Some(peer) if certain || self.peer_address().is_ok() => peer.clone(),
             // Connected by its double, perhaps.
-            None if self.is_doubled() && self.record.get().is_none() => {
+            None if self.is_duplicated() && self.record.get().is_none() => {
                 let Ok(peer) = self.peer_address() else { return };
                 peer.canonical()
             }

@@ -110,7 +110,7 @@ impl Stream {
         parts: impl IntoIterator<Item = &'a [u8]>,
         flags: i32,
     ) {
-        let is_end = bytes == 0 && self.has_seen(seen::HUSHED);
+        let is_end = bytes == 0 && self.has_seen(seen::READS_ENDED);
         if flags & (libc::MSG_PEEK | libc::MSG_ERRQUEUE) != 0 || is_end {
             return;
         }

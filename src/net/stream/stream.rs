@@ -4,7 +4,7 @@
 //!
 //! A client may be one of UDP, whose messages have borders: `datagram` is what only that can do.
 //! `connect` is how a client connects, `transfer` how bytes are moved, `spin` how a wait begins, and
-//! `ward` what a connection owes to its server.
+//! `lease` what a connection owes to its server.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -22,9 +22,9 @@ use crate::net::address::endpoint::{Address, Transport};
 use crate::net::base::fork::Origin;
 use crate::net::base::lock::Mutex;
 use crate::net::error::{Error, Result};
-pub(crate) use crate::net::handoff::lease::Ward;
-pub use crate::net::handoff::linger::Farewell;
-use crate::net::handoff::linger::Leaving;
+pub(crate) use crate::net::handoff::lease::Lease;
+pub use crate::net::handoff::linger::DeferredClose;
+use crate::net::handoff::linger::LingeringSocket;
 use crate::net::ledger::record::{ClosedBy, Record};
 use crate::net::socket::options::SocketOptions;
 use crate::net::socket::probe::TcpInfo;
@@ -61,9 +61,9 @@ pub(crate) mod seen {
     /// The peer has reset it.
     pub(crate) const RESET: u8 = 2;
     /// Our side does not read any more, so that an end says nothing of the peer.
-    pub(crate) const HUSHED: u8 = 4;
+    pub(crate) const READS_ENDED: u8 = 4;
     /// Its number was duplicated: closing ours alone would not end the connection.
-    pub(crate) const DOUBLED: u8 = 8;
+    pub(crate) const DUPLICATED: u8 = 8;
     /// SO_LINGER was set: a close may wait for the peer.
     pub(crate) const LINGERS: u8 = 16;
     /// The server resets it: no FIN may get out before.
@@ -99,13 +99,13 @@ pub struct Stream {
     /// Its account, from when it is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
     /// What it owes to the server that accepted it; None for a client.
-    pub(crate) ward: Option<Ward>,
+    pub(crate) lease: Option<Lease>,
 }
 
 /// The socket for the length of a call.
 pub(crate) struct Held<'a> {
     pub(crate) socket: Option<Arc<Socket>>,
-    pub(crate) ward: Option<&'a Ward>,
+    pub(crate) lease: Option<&'a Lease>,
 }
 
 impl Deref for Held<'_> {
@@ -119,8 +119,8 @@ impl Deref for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.socket = None;
-        if let Some(ward) = self.ward {
-            ward.call_ended();
+        if let Some(lease) = self.lease {
+            lease.call_ended();
         }
     }
 }
@@ -173,7 +173,7 @@ impl Stream {
             origin: Origin::here(),
             seen: AtomicU8::new(0),
             record: OnceLock::new(),
-            ward: None,
+            lease: None,
         };
         stream.set_timeout(timeout)?;
         Ok(stream)
@@ -186,9 +186,9 @@ impl Stream {
         family: Domain,
         options: SocketOptions,
         record: Arc<Record>,
-        ward: Ward,
+        lease: Lease,
     ) -> Self {
-        let origin = ward.origin();
+        let origin = lease.origin();
         let remote = record.remote().address;
         Self {
             socket: Mutex::new(Some(Arc::new(socket))),
@@ -206,7 +206,7 @@ impl Stream {
             origin,
             seen: AtomicU8::new(0),
             record: OnceLock::from(record),
-            ward: Some(ward),
+            lease: Some(lease),
         }
     }
 
@@ -217,15 +217,15 @@ impl Stream {
         if socket.is_none() {
             return Err(self.closed_error(step));
         }
-        Ok(Held { socket, ward: self.ward.as_ref() })
+        Ok(Held { socket, lease: self.lease.as_ref() })
     }
 
     /// EBADF, saying who closed it.
     pub(crate) fn closed_error(&self, step: &'static str) -> Error {
-        let by_server = self.ward.as_ref().is_some_and(Ward::ended_by_stop);
+        let by_server = self.lease.as_ref().is_some_and(Lease::ended_by_stop);
         Error::closed(
             step,
-            match (&self.ward, by_server) {
+            match (&self.lease, by_server) {
                 (None, _) => "the client is closed",
                 (Some(_), false) => "the connection is closed",
                 (Some(_), true) => "the server has stopped, which closed the connection",
@@ -248,7 +248,7 @@ impl Stream {
     /// A receive found the end.
     pub(crate) fn saw_end(&self) {
         // One that our own side made says nothing of the peer.
-        if !self.has_seen(seen::HUSHED) {
+        if !self.has_seen(seen::READS_ENDED) {
             self.saw(seen::END);
         }
     }
@@ -300,7 +300,7 @@ impl Stream {
         let socket = self.hold("settimeout")?;
         let was = self.timeout.swap(nanos, Relaxed);
         // A double has the same flag, and sets it for a time-out of its own.
-        if (was == 0) != (nanos == 0) || self.has_seen(seen::DOUBLED) {
+        if (was == 0) != (nanos == 0) || self.has_seen(seen::DUPLICATED) {
             socket
                 .options()
                 .set_nonblocking(nanos == 0)
@@ -337,7 +337,7 @@ impl Stream {
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
         let socket = self.hold("shutdown")?;
         if how != Shutdown::Write {
-            self.saw(seen::HUSHED);
+            self.saw(seen::READS_ENDED);
         }
         socket.shutdown(how).map_err(|error| Error::os("shutdown", self.peer_text(), &error))
     }
@@ -347,7 +347,7 @@ impl Stream {
     ///
     /// A handler's connection whose peer may still be sending is ended by a worker: by what this
     /// returns, which is to be dropped where a thread may be started.
-    pub fn close(&self) -> Option<Farewell> {
+    pub fn close(&self) -> Option<DeferredClose> {
         self.end(self.verdict(), None)
     }
 
@@ -357,19 +357,19 @@ impl Stream {
             ClosedBy::Reset
         } else if self.has_seen(seen::END) {
             ClosedBy::Peer
-        } else if self.ward.as_ref().is_some_and(Ward::is_draining) {
+        } else if self.lease.as_ref().is_some_and(Lease::is_draining) {
             ClosedBy::Stop
         } else {
             ClosedBy::Local
         }
     }
 
-    pub(crate) fn end(&self, by: ClosedBy, error: Option<String>) -> Option<Farewell> {
+    pub(crate) fn end(&self, by: ClosedBy, error: Option<String>) -> Option<DeferredClose> {
         let socket = match self.part(self.take()?, by, error) {
             Ok(farewell) => return Some(farewell),
             Err(socket) => socket,
         };
-        let doubled = self.ward.is_some() && self.has_seen(seen::DOUBLED);
+        let doubled = self.lease.is_some() && self.has_seen(seen::DUPLICATED);
         let shared = doubled || Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
             let _ = socket.shutdown(Shutdown::Both);
@@ -386,15 +386,15 @@ impl Stream {
         socket: Arc<Socket>,
         by: ClosedBy,
         error: Option<String>,
-    ) -> std::result::Result<Farewell, Arc<Socket>> {
+    ) -> std::result::Result<DeferredClose, Arc<Socket>> {
         // The books first, so that whoever sees the end finds it written.
-        let Some((ward, record, until)) = self.lingers(&socket) else {
+        let Some((lease, record, until)) = self.lingers(&socket) else {
             self.settle(by, error, false);
             return Err(socket);
         };
         // Nobody else has it, or it would not linger.
         let socket = Arc::try_unwrap(socket)?;
-        Ok(ward.part(Leaving { socket, record, until }, by, error))
+        Ok(lease.part(LingeringSocket { socket, record, until }, by, error))
     }
 
     /// Ends it with RST; what is unsent is lost.
@@ -402,7 +402,7 @@ impl Stream {
         if let Some(socket) = self.take() {
             self.settle(ClosedBy::Local, None, false);
             match Arc::try_unwrap(socket) {
-                Ok(socket) if !self.has_seen(seen::DOUBLED) => socket.abort(),
+                Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.abort(),
                 Ok(socket) => socket.reset(),
                 // Others still hold the number: the connection ends now all the same.
                 Err(shared) => shared.reset(),
@@ -413,8 +413,8 @@ impl Stream {
 
     /// Closes the account, once.
     pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if let Some(ward) = &self.ward {
-            ward.settle(by, error, forced);
+        if let Some(lease) = &self.lease {
+            lease.settle(by, error, forced);
         } else if let Some(record) = self.record.get() {
             record.close(by, error, record.last_tcp_info(None));
         }
@@ -422,8 +422,8 @@ impl Stream {
 
     /// Tells the server that the descriptor is gone.
     pub(crate) fn leave(&self) {
-        if let (Some(ward), Some(record)) = (&self.ward, self.record.get()) {
-            ward.leave(&record.remote());
+        if let (Some(lease), Some(record)) = (&self.lease, self.record.get()) {
+            lease.leave(&record.remote());
         }
     }
 
@@ -464,7 +464,7 @@ impl Stream {
     pub fn duplicate(&self) -> Result<OwnedFd> {
         let socket = self.hold("to_socket")?;
         let double = socket.as_fd().try_clone_to_owned();
-        self.saw(seen::DOUBLED);
+        self.saw(seen::DUPLICATED);
         double.map_err(|error| Error::os("to_socket", self.peer_text(), &error))
     }
 
@@ -569,7 +569,7 @@ impl Drop for Stream {
             // In a forked child all of this is a copy: the number is the parent's to end, and so are
             // the books.
             std::mem::forget(self.socket.get_mut().take());
-            std::mem::forget(self.ward.take());
+            std::mem::forget(self.lease.take());
         }
     }
 }

@@ -133,7 +133,7 @@ impl Stream {
             if deadline.timeout == Some(Duration::ZERO) {
                 return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
             }
-            if interest != Interest::Writable && self.hush_if_draining(&socket) {
+            if interest != Interest::Writable && self.end_reads_if_draining(&socket) {
                 // Nothing is there and the server drains: from here on that is the end.
                 result = with(libc::MSG_DONTWAIT);
                 continue;
@@ -543,7 +543,7 @@ impl Stream {
             if sys::unread(socket.as_fd()) >= count || self.is_closed() {
                 return Ok(());
             }
-            self.hush_if_draining(&socket);
+            self.end_reads_if_draining(&socket);
             let limit = self.limit(Interest::Input, &mut None);
             let fds = &mut [PollFd::readable(edges.registry().as_fd())];
             if !waiter.wait(fds, earlier(deadline, limit))? {

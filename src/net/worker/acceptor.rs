@@ -20,7 +20,7 @@ use crate::net::base::event_fd::EventFd;
 use crate::net::control::context::Shared;
 use crate::net::control::limits::Overflow;
 use crate::net::control::shutdown::Cause;
-use crate::net::handoff::pool::Handoff;
+use crate::net::handoff::pool::ThreadPool;
 use crate::net::ledger::record::{Record, Role};
 use crate::net::service::service::Service;
 use crate::net::socket::listener::Listener;
@@ -31,7 +31,7 @@ use crate::net::worker::worker::{Accepted, Inbox, Message, Worker};
 /// Accepts a wake-up, so that a stop is seen even in a flood; and failures in a row before a rest.
 pub(crate) const TURN: usize = 64;
 /// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
-pub(crate) const REST: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Connects in a flood come closer together than this...
 const FLOOD: Duration = Duration::from_micros(300);
 /// ...and are then waited for so long, so that one wake-up takes several.
@@ -109,7 +109,7 @@ pub(crate) fn record_of(
 }
 
 /// Who is given what was accepted.
-pub(crate) enum Taker {
+pub(crate) enum Sink {
     /// The workers of a service, those that there are now.
     Workers(Arc<dyn Service>, Vec<Arc<Inbox>>),
     /// The threads of a pool.
@@ -122,9 +122,9 @@ pub(crate) enum Taker {
 pub(crate) struct Acceptor {
     shared: Arc<Shared>,
     listener: Listener,
-    bell: Arc<EventFd>,
+    notifier: Arc<EventFd>,
     local: Address,
-    taker: Taker,
+    taker: Sink,
     next_id: u64,
     /// Until when accepting rests; None while it does not.
     rest: Option<Instant>,
@@ -142,13 +142,13 @@ impl Acceptor {
         shared: Arc<Shared>,
         listener: Listener,
         local: Address,
-        bell: Arc<EventFd>,
-        taker: Taker,
+        notifier: Arc<EventFd>,
+        taker: Sink,
     ) -> Self {
         let mut acceptor = Self {
             shared,
             listener,
-            bell,
+            notifier,
             local,
             taker,
             next_id: 1,
@@ -174,16 +174,16 @@ impl Acceptor {
         sys::set_timer_slack(Duration::from_nanos(1));
         self.guarded(Self::accept_until_stop);
         let shared = Arc::clone(&self.shared);
-        let bell = Arc::clone(&self.bell);
+        let notifier = Arc::clone(&self.notifier);
         match self.close() {
             // Behind every connection in each channel; a worker started later would find none.
-            Taker::Workers(_, workers) => {
+            Sink::Workers(_, workers) => {
                 workers.iter().for_each(|worker| worker.send(Message::Drain));
             }
-            Taker::Pool => shared.handoff.drain_pool(&shared, &bell),
-            Taker::Here(_) => {}
+            Sink::Pool => shared.handoff.drain_pool(&shared, &notifier),
+            Sink::Here(_) => {}
         }
-        shared.hang_up();
+        shared.clear_notifier();
     }
 
     /// Does a part of the work. Where that fails for good, or panics, the server stops.
@@ -198,7 +198,7 @@ impl Acceptor {
     }
 
     /// The end of accepting; those who took what was accepted are still to be told.
-    fn close(self) -> Taker {
+    fn close(self) -> Sink {
         // For reads that begin from here on; those who wait in one are told by `drain_pool`.
         self.shared.handoff.begin_drain();
         self.listener.close();
@@ -214,21 +214,23 @@ impl Acceptor {
                 return Ok(());
             }
             if self.has_room() && self.rest.is_none() {
-                let mut fds =
-                    [PollFd::readable(self.bell.as_fd()), PollFd::readable(self.listener.as_fd())];
+                let mut fds = [
+                    PollFd::readable(self.notifier.as_fd()),
+                    PollFd::readable(self.listener.as_fd()),
+                ];
                 wait(&mut fds, None);
                 if fds[0].ready() {
-                    self.bell.clear();
+                    self.notifier.clear();
                 }
                 if fds[1].ready() && !self.shared.stop.has_begun() {
                     self.coalesce();
                     self.accept_some(TURN)?;
                 }
             } else {
-                // Full, or out of descriptors: the next connection that ends rings the bell.
-                let mut fds = [PollFd::readable(self.bell.as_fd())];
+                // Full, or out of descriptors: the next connection that ends sets the notifier.
+                let mut fds = [PollFd::readable(self.notifier.as_fd())];
                 let freed = wait(&mut fds, self.rest);
-                self.bell.clear();
+                self.notifier.clear();
                 if freed || self.rest.is_none_or(|until| until <= Instant::now()) {
                     self.rest = None;
                     self.refill_reserve();
@@ -280,8 +282,8 @@ impl Acceptor {
     /// What the last turn has brought.
     pub(crate) fn arrived(&mut self) -> Vec<Accepted> {
         match &mut self.taker {
-            Taker::Here(arrived) => std::mem::take(arrived),
-            Taker::Workers(..) | Taker::Pool => Vec::new(),
+            Sink::Here(arrived) => std::mem::take(arrived),
+            Sink::Workers(..) | Sink::Pool => Vec::new(),
         }
     }
 
@@ -289,7 +291,7 @@ impl Acceptor {
     pub(crate) fn end(self: Box<Self>) {
         let shared = Arc::clone(&self.shared);
         self.close();
-        shared.hang_up();
+        shared.clear_notifier();
     }
 
     /// In a flood, lets a few connections gather: one wake-up for several is a third cheaper.
@@ -318,7 +320,7 @@ impl Acceptor {
                 return Ok(());
             }
             // A worker must never wait in a read; a handler's descriptor is like any other.
-            let nonblocking = !matches!(self.taker, Taker::Pool);
+            let nonblocking = !matches!(self.taker, Sink::Pool);
             match self.listener.accept(nonblocking) {
                 Ok((fd, peer)) => {
                     self.last = Some(Instant::now());
@@ -340,7 +342,7 @@ impl Acceptor {
                     }
                     if failed == TURN {
                         // An error that says it is of one connection may be of all.
-                        self.take_rest();
+                        self.back_off();
                         return Ok(());
                     }
                 }
@@ -366,14 +368,14 @@ impl Acceptor {
                 break;
             }
         }
-        self.take_rest();
+        self.back_off();
         Ok(())
     }
 
     /// Does not accept for a while, unless a connection ends before.
-    fn take_rest(&mut self) {
+    fn back_off(&mut self) {
         self.shared.ask_for_room();
-        self.rest = Some(Instant::now() + REST);
+        self.rest = Some(Instant::now() + ACCEPT_BACKOFF);
     }
 
     fn refuse(&self, socket: Socket) {
@@ -394,9 +396,9 @@ impl Acceptor {
         let place = self.shared.ledger.open(&record);
         let accepted = Accepted { socket, record, place };
         match &mut self.taker {
-            Taker::Pool => Handoff::push(&self.shared, accepted),
-            Taker::Here(arrived) => arrived.push(accepted),
-            Taker::Workers(service, workers) => {
+            Sink::Pool => ThreadPool::push(&self.shared, accepted),
+            Sink::Here(arrived) => arrived.push(accepted),
+            Sink::Workers(service, workers) => {
                 let worker = pick(&self.shared, service, workers);
                 worker.load.fetch_add(1, Relaxed);
                 worker.send(Message::Adopt(accepted));
@@ -429,17 +431,17 @@ fn pick(
 }
 
 /// The accept thread of a server whose caller accepts: it only waits for the end, and sees to it.
-pub(crate) fn keep(shared: &Shared, bell: &EventFd) {
+pub(crate) fn keep(shared: &Shared, notifier: &EventFd) {
     while !shared.stop.has_begun() {
-        wait(&mut [PollFd::readable(bell.as_fd())], None);
-        bell.clear();
+        wait(&mut [PollFd::readable(notifier.as_fd())], None);
+        notifier.clear();
     }
     shared.handoff.begin_drain();
     for _ in 0..shared.handoff.shut() {
         shared.stop.count(true);
     }
-    shared.handoff.drain_asked(shared, bell);
-    shared.hang_up();
+    shared.handoff.drain_asked(shared, notifier);
+    shared.clear_notifier();
 }
 
 /// Opens and starts a worker. Nothing is left open where it fails.
@@ -458,11 +460,11 @@ pub(crate) fn start_accepting_worker(
     service: &Arc<dyn Service>,
     listener: Listener,
     local: Address,
-    bell: Arc<EventFd>,
+    notifier: Arc<EventFd>,
 ) -> io::Result<()> {
-    let (mut worker, inbox) = Worker::new(Arc::clone(shared), Arc::clone(&bell))?;
-    let here = Taker::Here(Vec::new());
-    worker.keep_gate(Acceptor::new(Arc::clone(shared), listener, local, bell, here))?;
+    let (mut worker, inbox) = Worker::new(Arc::clone(shared), Arc::clone(&notifier))?;
+    let here = Sink::Here(Vec::new());
+    worker.accept_with(Acceptor::new(Arc::clone(shared), listener, local, notifier, here))?;
     run_worker(shared, service, 0, (worker, inbox)).map(drop)
 }
 

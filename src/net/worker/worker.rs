@@ -22,14 +22,14 @@ use crate::net::address::endpoint::Endpoint;
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::fork::{self, Listed};
 use crate::net::base::timers::Key;
-use crate::net::connection::connection::{Connection, Gone, Served, Tools, Turn};
+use crate::net::connection::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::context::Shared;
 use crate::net::control::shutdown::FIRST_BYTE_GRACE;
-use crate::net::handoff::linger::{Leaving, Nothing};
+use crate::net::handoff::linger::{LingeringSocket, Nothing};
 use crate::net::ledger::ledger::Place;
 use crate::net::ledger::record::{ClosedBy, Record};
 use crate::net::service::service::{
-    BATCH_BYTES, BATCH_CONNECTIONS, Batch, Bell, Leg, Peer, Service, Session,
+    BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Peer, Service, Session,
 };
 use crate::net::socket::socket::Socket;
 use crate::net::socket::splice_pipe::Pipes;
@@ -40,9 +40,9 @@ const SCRATCH: usize = 64 * 1024;
 /// Events of one poll.
 const EVENTS: usize = 256;
 /// How long it rests where its poller cannot be asked.
-const DEAF: Duration = Duration::from_millis(10);
+const POLL_BACKOFF: Duration = Duration::from_millis(10);
 const INBOX: Token = Token(usize::MAX);
-const GATE: Token = Token(usize::MAX - 1);
+const LISTENER: Token = Token(usize::MAX - 1);
 
 /// An accepted connection on its way to a worker.
 pub(crate) struct Accepted {
@@ -54,7 +54,7 @@ pub(crate) struct Accepted {
 pub(crate) enum Message {
     Adopt(Accepted),
     /// One that a handler has closed, to be ended lingeringly.
-    Linger(Leaving),
+    Linger(LingeringSocket),
     /// A session is woken, by its token.
     Wake(u64),
     /// No more connections come; end the ones there are, until the deadline in `Shared`.
@@ -93,8 +93,8 @@ impl Inbox {
     }
 }
 
-impl Bell for Inbox {
-    fn ring(&self, token: u64) {
+impl Notifier for Inbox {
+    fn notify(&self, token: u64) {
         self.send(Message::Wake(token));
     }
 }
@@ -116,12 +116,12 @@ pub(crate) struct Worker {
     entries: Slab<Entry>,
     generation: u32,
     run: VecDeque<u32>,
-    tools: Tools,
+    resources: WorkerResources,
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
     /// Where this is the server's only thread: it takes its connections in by itself.
-    gate: Option<Box<Acceptor>>,
+    acceptor: Option<Box<Acceptor>>,
 }
 
 #[derive(Clone, Copy)]
@@ -148,10 +148,16 @@ impl Worker {
             asleep: AtomicBool::new(false),
             load: AtomicUsize::new(0),
         });
-        let bell: Arc<dyn Bell> = Arc::clone(&inbox) as Arc<dyn Bell>;
+        let notifier: Arc<dyn Notifier> = Arc::clone(&inbox) as Arc<dyn Notifier>;
         let pipes = Pipes::new(Arc::clone(&shared.pipes));
         let worker = Self {
-            tools: Tools::new(poll, bell, shared.limits.clone(), shared.options.clone(), pipes),
+            resources: WorkerResources::new(
+                poll,
+                notifier,
+                shared.limits.clone(),
+                shared.options.clone(),
+                pipes,
+            ),
             shared,
             inbox: Arc::clone(&inbox),
             messages,
@@ -161,17 +167,17 @@ impl Worker {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
             quit: false,
-            gate: None,
+            acceptor: None,
             _listed: listed,
         };
         Ok((worker, inbox))
     }
 
     /// Has it accept by itself until the stop: before it runs.
-    pub(crate) fn keep_gate(&mut self, gate: Acceptor) -> io::Result<()> {
-        let mut listener = SourceFd(&gate.descriptor());
-        self.tools.poll.registry().register(&mut listener, GATE, Interest::READABLE)?;
-        self.gate = Some(Box::new(gate));
+    pub(crate) fn accept_with(&mut self, acceptor: Acceptor) -> io::Result<()> {
+        let mut listener = SourceFd(&acceptor.descriptor());
+        self.resources.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        self.acceptor = Some(Box::new(acceptor));
         Ok(())
     }
 
@@ -181,9 +187,9 @@ impl Worker {
         loop {
             self.poll(&mut events);
             for event in &events {
-                match (event.token(), &mut self.gate) {
+                match (event.token(), &mut self.acceptor) {
                     (INBOX, _) => self.inbox.flag.clear(),
-                    (GATE, Some(gate)) => gate.notice(),
+                    (LISTENER, Some(acceptor)) => acceptor.notice(),
                     _ => self.notice(event),
                 }
             }
@@ -201,19 +207,19 @@ impl Worker {
 
     /// Accepts, where nobody else does; after the last, drains.
     fn take_in(&mut self, service: &dyn Service) {
-        let Some(mut gate) = self.gate.take() else { return };
-        let open = gate.turn();
-        for accepted in gate.arrived() {
+        let Some(mut acceptor) = self.acceptor.take() else { return };
+        let open = acceptor.turn();
+        for accepted in acceptor.arrived() {
             self.inbox.load.fetch_add(1, Relaxed);
             self.adopt(accepted, service);
         }
         if open {
-            self.gate = Some(gate);
+            self.acceptor = Some(acceptor);
         } else {
             // A child's copy would keep it in the poller.
-            let mut listener = SourceFd(&gate.descriptor());
-            let _ = self.tools.poll.registry().deregister(&mut listener);
-            gate.end();
+            let mut listener = SourceFd(&acceptor.descriptor());
+            let _ = self.resources.poll.registry().deregister(&mut listener);
+            acceptor.end();
             self.drain();
         }
     }
@@ -242,11 +248,11 @@ impl Worker {
         self.inbox.asleep.store(true, SeqCst);
         // A message that was sent before the store above has rung nobody.
         let timeout = if self.messages.is_empty() { timeout } else { Some(Duration::ZERO) };
-        if let Err(error) = self.tools.poll.poll(events, timeout) {
+        if let Err(error) = self.resources.poll.poll(events, timeout) {
             // EINTR cannot come, with all signals blocked, but under a tracer. With anything else, as when
             // the program has closed a number that is not its own, nothing is heard but messages.
             if error.kind() != io::ErrorKind::Interrupted {
-                thread::sleep(DEAF);
+                thread::sleep(POLL_BACKOFF);
             }
         }
         self.inbox.asleep.store(false, SeqCst);
@@ -256,8 +262,8 @@ impl Worker {
         let drain = self
             .draining
             .map(|drain| drain.grace.map_or(drain.deadline, |grace| grace.min(drain.deadline)));
-        let gate = self.gate.as_ref().and_then(|gate| gate.next_turn());
-        let next = [self.tools.timers.next(), drain, gate].into_iter().flatten().min();
+        let acceptor = self.acceptor.as_ref().and_then(|acceptor| acceptor.next_turn());
+        let next = [self.resources.timers.next(), drain, acceptor].into_iter().flatten().min();
         next.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
@@ -276,7 +282,7 @@ impl Worker {
     fn notice(&mut self, event: &mio::event::Event) {
         let token = event.token().0 as u64;
         let Some((index, entry)) = self.find(token) else { return };
-        let leg = if token & 1 == 0 { Leg::Near } else { Leg::Far };
+        let leg = if token & 1 == 0 { Leg::Client } else { Leg::Upstream };
         entry.connection.notice(leg, event);
         self.enqueue(index);
     }
@@ -327,8 +333,9 @@ impl Worker {
         self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
         let generation = self.generation;
         let index = self.entries.insert(Entry { session, connection, generation, queued: false });
-        let registered =
-            self.entries[index].connection.register(&self.tools, Self::token(index, generation));
+        let registered = self.entries[index]
+            .connection
+            .register(&self.resources, Self::token(index, generation));
         if let Err(error) = registered {
             // ENOMEM or the system's limit of watches: this connection ends, the others go on.
             let text = format!("epoll_ctl: {error}");
@@ -365,11 +372,11 @@ impl Worker {
     }
 
     fn run_timers(&mut self) {
-        if self.tools.timers.next().is_none() {
+        if self.resources.timers.next().is_none() {
             return;
         }
         let now = Instant::now();
-        while let Some((token, key)) = self.tools.timers.pop_due(now) {
+        while let Some((token, key)) = self.resources.timers.pop_due(now) {
             let Some((index, entry)) = self.find(token) else { continue };
             match key {
                 Key::Engine => entry.connection.due().engine_timer = true,
@@ -385,9 +392,9 @@ impl Worker {
         entry.queued = false;
         let token = Self::token(index, entry.generation);
         let Entry { session, connection, .. } = entry;
-        let (tools, scratch) = (&mut self.tools, &mut self.scratch);
+        let (resources, scratch) = (&mut self.resources, &mut self.scratch);
         let served = catch_unwind(AssertUnwindSafe(|| {
-            Turn { connection, tools, token }.serve(&mut **session, scratch)
+            Turn { connection, resources, token }.serve(&mut **session, scratch)
         }));
         let served = match served {
             Ok(Ok(served)) => served,
@@ -433,7 +440,8 @@ impl Worker {
         let Entry { mut session, connection, generation, .. } = entry;
         let place = connection.place;
         let remote = connection.record.remote();
-        let (gone, sockets) = connection.dismantle(&mut self.tools, Self::token(index, generation));
+        let (gone, sockets) =
+            connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
         // The session hears it whatever it does with it.
         let heard = catch_unwind(AssertUnwindSafe(|| {
@@ -456,7 +464,7 @@ impl Worker {
             if fork::has_forked() {
                 // A child's copy would keep it in the poller, and its events coming.
                 let _ = self
-                    .tools
+                    .resources
                     .poll
                     .registry()
                     .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
@@ -527,7 +535,7 @@ impl Batch for Ready<'_> {
             self.served += 1;
             let Some(index) = self.worker.run.pop_front() else { return };
             self.worker.serve(index as usize);
-            bytes += BATCH_BYTES - self.worker.tools.budget;
+            bytes += BATCH_BYTES - self.worker.resources.budget;
         }
     }
 }

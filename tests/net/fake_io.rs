@@ -1,4 +1,4 @@
-//! A session without a socket: `Rehearsal` is an `Io` that writes down what the session does, and
+//! A session without a socket: `FakeIo` is an `Io` that writes down what the session does, and
 //! plays the engine's part by hand. Proof that the shapes need nothing but bytes, and what a
 //! new service is tested with first.
 
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::service::service::{Bell, Io, Leg, Peer, Reply, Waker};
+use _rsock::net::service::service::{Io, Leg, Notifier, Peer, Reply, Waker};
 
-/// Counts the rings of a session's waker.
+/// Counts the calls of a session's waker.
 #[derive(Default)]
 pub struct Rings(AtomicU64);
 
@@ -21,15 +21,15 @@ impl Rings {
     }
 }
 
-impl Bell for Rings {
-    fn ring(&self, _token: u64) {
+impl Notifier for Rings {
+    fn notify(&self, _token: u64) {
         self.0.fetch_add(1, SeqCst);
     }
 }
 
 /// What a session did.
 #[derive(Default)]
-pub struct Rehearsal {
+pub struct FakeIo {
     pub near: Vec<u8>,
     pub far: Vec<u8>,
     /// How many bytes `write` still takes, on both legs together; None is no bound.
@@ -41,16 +41,16 @@ pub struct Rehearsal {
     pub aborted: bool,
     pub timers: BTreeMap<u32, Duration>,
     pub connects: Vec<Endpoint>,
-    pub rings: Arc<Rings>,
+    pub notifies: Arc<Rings>,
 }
 
-impl Io for Rehearsal {
+impl Io for FakeIo {
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
         let taken = self.room.map_or(data.len(), |room| room.min(data.len()));
         if let Some(room) = &mut self.room {
             *room -= taken;
         }
-        let sent = if leg == Leg::Near { &mut self.near } else { &mut self.far };
+        let sent = if leg == Leg::Client { &mut self.near } else { &mut self.far };
         sent.extend_from_slice(&data[..taken]);
         taken
     }
@@ -91,13 +91,13 @@ impl Io for Rehearsal {
     }
 
     fn local(&self, leg: Leg) -> Option<Endpoint> {
-        let port = if leg == Leg::Near { 7 } else { 50_000 };
-        let there = leg == Leg::Near || !self.connects.is_empty();
+        let port = if leg == Leg::Client { 7 } else { 50_000 };
+        let there = leg == Leg::Client || !self.connects.is_empty();
         there.then(|| Endpoint::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
     }
 
     fn waker(&mut self) -> Waker {
-        Waker::new(Arc::clone(&self.rings) as Arc<dyn Bell>, 7)
+        Waker::new(Arc::clone(&self.notifies) as Arc<dyn Notifier>, 7)
     }
 }
 

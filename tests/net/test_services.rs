@@ -10,7 +10,7 @@ use _rsock::net::address::endpoint::Endpoint;
 use _rsock::net::base::lock::Mutex;
 use _rsock::net::ledger::record::ClosedBy;
 use _rsock::net::service::service::{
-    Drain, Heard, Io, Leg, Peer, Service, Session, SessionError, Waker,
+    Drain, Io, Leg, Peer, Service, Session, SessionError, SessionResult, Waker,
 };
 
 /// Writes `length` counted bytes to whoever connects, then closes.
@@ -33,7 +33,7 @@ impl Speech {
     fn speak(&mut self, io: &mut dyn Io) {
         while self.at < self.length {
             let words = speech(self.at..self.length.min(self.at + 10_000));
-            let taken = io.write(Leg::Near, &words);
+            let taken = io.write(Leg::Client, &words);
             self.at += taken;
             if taken < words.len() {
                 return;
@@ -54,7 +54,7 @@ impl Service for Speaker {
 }
 
 impl Session for Speech {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         match self.after {
             Some(after) => io.set_timer(0, Some(after)),
             None => self.speak(io),
@@ -62,17 +62,17 @@ impl Session for Speech {
         Ok(())
     }
 
-    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> Heard {
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
         self.speak(io);
         Ok(())
     }
 
-    fn timer(&mut self, io: &mut dyn Io, _key: u32) -> Heard {
+    fn timer(&mut self, io: &mut dyn Io, _key: u32) -> SessionResult {
         self.speak(io);
         Ok(())
     }
 
-    fn drain(&mut self, _io: &mut dyn Io) -> Heard<Drain> {
+    fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
         Ok(Drain::Hold)
     }
 }
@@ -98,7 +98,7 @@ impl Service for Clock {
 }
 
 impl Session for Ticking {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         io.set_timer(0, Some(self.after));
         // One that is taken away again must never be heard.
         io.set_timer(1, Some(self.after / 2));
@@ -106,11 +106,11 @@ impl Session for Ticking {
         Ok(())
     }
 
-    fn timer(&mut self, io: &mut dyn Io, key: u32) -> Heard {
+    fn timer(&mut self, io: &mut dyn Io, key: u32) -> SessionResult {
         if key != 0 {
             return Err(SessionError(format!("timer {key} was taken away")));
         }
-        io.write(Leg::Near, b"tick");
+        io.write(Leg::Client, b"tick");
         self.left -= 1;
         if self.left > 0 {
             io.set_timer(0, Some(self.after));
@@ -141,18 +141,18 @@ impl Service for Relay {
 }
 
 impl Session for Passage {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
-        io.pause(Leg::Near);
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        io.pause(Leg::Client);
         io.connect(Endpoint::tcp(self.target));
         Ok(())
     }
 
-    fn connected(&mut self, io: &mut dyn Io, result: Result<(), i32>) -> Heard {
+    fn connected(&mut self, io: &mut dyn Io, result: Result<(), i32>) -> SessionResult {
         match result {
             Ok(()) => {
-                io.pipe(Leg::Near, Leg::Far);
-                io.pipe(Leg::Far, Leg::Near);
-                io.resume(Leg::Near);
+                io.pipe(Leg::Client, Leg::Upstream);
+                io.pipe(Leg::Upstream, Leg::Client);
+                io.resume(Leg::Client);
                 Ok(())
             }
             Err(errno) => Err(SessionError(format!("connect failed with errno {errno}"))),
@@ -207,15 +207,15 @@ impl Service for Board {
 }
 
 impl Session for Reader {
-    fn open(&mut self, io: &mut dyn Io) -> Heard {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         self.board.0.lock().readers.push((self.id, io.waker()));
         Ok(())
     }
 
-    fn wake(&mut self, io: &mut dyn Io) -> Heard {
+    fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         let notices = self.board.0.lock();
         for words in &notices.said[self.read..] {
-            io.write(Leg::Near, words);
+            io.write(Leg::Client, words);
         }
         self.read = notices.said.len();
         Ok(())
@@ -243,7 +243,7 @@ impl Service for Shout {
 }
 
 impl Session for Shout {
-    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
         let mut used = 0;
         while let Some(end) = input[used..].iter().position(|&byte| byte == b'\n') {
             let line = &input[used..=used + end];
@@ -270,7 +270,7 @@ impl Session for Shout {
         Ok(used)
     }
 
-    fn eof(&mut self, io: &mut dyn Io, leg: Leg, rest: &[u8]) -> Heard {
+    fn eof(&mut self, io: &mut dyn Io, leg: Leg, rest: &[u8]) -> SessionResult {
         io.write(leg, &rest.to_ascii_uppercase());
         io.close();
         Ok(())
@@ -317,13 +317,13 @@ pub struct Late;
 stateless!(Late);
 
 impl Session for Late {
-    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
         io.connect(Endpoint::tcp(SocketAddr::from(([255; 4], 9))));
         Ok(input.len())
     }
 
-    fn connected(&mut self, io: &mut dyn Io, result: Result<(), i32>) -> Heard {
-        io.write(Leg::Near, format!("{result:?}").as_bytes());
+    fn connected(&mut self, io: &mut dyn Io, result: Result<(), i32>) -> SessionResult {
+        io.write(Leg::Client, format!("{result:?}").as_bytes());
         io.close();
         Ok(())
     }
@@ -335,7 +335,7 @@ pub struct Refuser;
 stateless!(Refuser);
 
 impl Session for Refuser {
-    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
         if input.len() >= 1000 {
             let mut words = vec![b'!'; 300_000];
             while !words.is_empty() {
@@ -361,10 +361,10 @@ pub struct Header;
 stateless!(Header);
 
 impl Session for Header {
-    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> Heard<usize> {
+    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
         match input.iter().position(|&byte| byte == b'\n') {
             Some(end) => {
-                io.pipe(Leg::Near, Leg::Near);
+                io.pipe(Leg::Client, Leg::Client);
                 Ok(end + 1)
             }
             None => Ok(0),
