@@ -12,7 +12,8 @@ use super::error::exception;
 use super::stream::Stream;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::endpoint::{Target, Transport};
+use crate::net::address::endpoint::Transport;
+use crate::net::address::target::Target;
 
 /// How long a wait may spin, at most: beyond that it only burns a CPU.
 const MOST_SPIN: f64 = 0.01;

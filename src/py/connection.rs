@@ -20,7 +20,7 @@ use super::written;
 use crate::net;
 use crate::net::base::fork::Origin;
 use crate::net::base::lock::Mutex;
-use crate::net::ledger::record::ClosedBy;
+use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::server::server::Job;
 
 /// The longest words of an exception that a record keeps.

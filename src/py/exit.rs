@@ -9,7 +9,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::wait::Attached;
 use crate::net::control::shutdown::Cause;
-use crate::net::server::server;
+use crate::net::server::stop_all::stop_all;
 
 /// However long a server would drain, the end of the program waits no longer for it.
 const LONGEST: Duration = Duration::from_millis(1500);
@@ -22,10 +22,8 @@ pub(super) fn stop_at_exit(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     let hook = |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
-        Attached::run(args.py(), |waiter| {
-            server::stop_all(None, Some(LONGEST), Cause::Exit, waiter)
-        })
-        .map(|_| ())?;
+        Attached::run(args.py(), |waiter| stop_all(None, Some(LONGEST), Cause::Exit, waiter))
+            .map(|_| ())?;
         // What is still at a handler has had its time.
         args.py().import("rsock._server")?.call_method0("_end_handlers").map(|_| ())
     };

@@ -15,10 +15,11 @@ use super::tcp_info::tcp_info;
 use super::wait::Attached;
 use crate::net;
 use crate::net::address::endpoint::Endpoint;
-use crate::net::address::unix_name::Credentials;
 use crate::net::base::fork::Origin;
-use crate::net::ledger::record::{ClosedBy, Role};
+use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::record::Role;
 use crate::net::ledger::trace::Direction;
+use crate::net::socket::peer_credentials::Credentials;
 
 /// A server's account of its connections: those that are open, the last ones that were, and totals
 /// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
@@ -215,7 +216,7 @@ impl Ledger {
 /// What `Ledger.follow` returns: gives the record of each connection that closes.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Follower {
-    inner: net::ledger::ledger::Follower,
+    inner: net::ledger::follower::Follower,
     timeout: Option<Duration>,
     origin: Origin,
 }

@@ -21,16 +21,18 @@ use super::process::object;
 use super::service::{Echo, Handler, Service};
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::endpoint::{Address, Target, Transport, host_text};
+use crate::net::address::endpoint::{Address, Transport, host_text};
+use crate::net::address::target::Target;
 use crate::net::address::unix_name::UnixName;
 use crate::net::base::lock::Mutex;
+use crate::net::control::config::Config;
 use crate::net::control::limits::Limits;
 use crate::net::control::shutdown::{Cause, StopReport};
 use crate::net::error::Error;
-use crate::net::server::server::{Config, State};
-use crate::net::service::service::Shape;
+use crate::net::server::server::State;
+use crate::net::service::shape::Shape;
+use crate::net::socket::listener::bound_address;
 use crate::net::socket::options::SocketOptions;
-use crate::net::sys::address_of;
 
 /// More workers than any machine has CPUs for would only be a mistyped number.
 const MOST_WORKERS: i64 = 1024;
@@ -131,7 +133,7 @@ fn place(
     fd: Option<RawFd>,
     transport: Option<Transport>,
 ) -> PyResult<Target> {
-    let found = fd.and_then(address_of);
+    let found = fd.and_then(bound_address);
     match (path, found) {
         (Some(name), _) => Ok(Target::unix(name)),
         (None, Some(Address::Unix(name))) if transport.is_none_or(|it| it == Transport::Unix) => {
@@ -663,7 +665,7 @@ pub(super) fn stop_all<'py>(
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let drain = drain.map(|drain| args::seconds("drain", &drain)).transpose()?;
     let reports = Attached::run(py, |waiter| {
-        net::server::server::stop_all(drain, None, Cause::Stop, waiter)
+        net::server::stop_all::stop_all(drain, None, Cause::Stop, waiter)
     })?;
     reports.iter().map(|stopped| report(py, stopped)).collect()
 }

@@ -13,9 +13,10 @@ use super::args::{self, whole};
 use super::error::exception;
 use super::server::Server;
 use crate::net;
-use crate::net::address::endpoint::{Target, Transport};
+use crate::net::address::endpoint::Transport;
+use crate::net::address::target::Target;
 use crate::net::base::lock::Mutex;
-use crate::net::service::service::Shape;
+use crate::net::service::shape::Shape;
 use crate::net::services::{self, To};
 
 /// What a server does with each connection. Made by its subclasses, such as Echo().

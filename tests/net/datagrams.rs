@@ -8,12 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use _rsock::net::address::endpoint::Transport;
+use _rsock::net::control::config::Config;
 use _rsock::net::control::limits::Limits;
-use _rsock::net::ledger::record::ClosedBy;
-use _rsock::net::server::server::{Config, Server};
-use _rsock::net::service::service::{
-    Datagrams, Peer, Reply, Service, SessionError, SessionResult, Shape,
-};
+use _rsock::net::ledger::closed_by::ClosedBy;
+use _rsock::net::server::server::Server;
+use _rsock::net::service::datagrams::{Datagrams, Reply};
+use _rsock::net::service::service::Service;
+use _rsock::net::service::session::{Peer, SessionError, SessionResult};
+use _rsock::net::service::shape::Shape;
 use _rsock::net::services::Echo;
 
 use crate::support::{PATIENCE, config_of, noise, start, stop, until};

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use _rsock::net::control::limits::Limits;
-use _rsock::net::ledger::record::ClosedBy;
+use _rsock::net::ledger::closed_by::ClosedBy;
 use _rsock::net::services::Echo;
 
 use crate::support::{PATIENCE, closed, config, dial, echo, noise, open, start, stop, until};

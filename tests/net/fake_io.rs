@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::service::service::{Io, Leg, Notifier, Peer, Reply, Waker};
+use _rsock::net::service::datagrams::Reply;
+use _rsock::net::service::session::{Io, Leg, Peer};
+use _rsock::net::service::waker::{Notifier, Waker};
 
 /// Counts the calls of a session's waker.
 #[derive(Default)]

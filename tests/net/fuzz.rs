@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::endpoint::Target;
+use _rsock::net::address::target::Target;
 use _rsock::net::base::lock::Mutex;
 use _rsock::net::base::waiter::Plain;
 use _rsock::net::control::limits::Limits;
 use _rsock::net::control::shutdown::Cause;
-use _rsock::net::ledger::record::ClosedBy;
-use _rsock::net::service::service::{Drain, Io, Leg, Peer, Service, Session, SessionResult, Waker};
+use _rsock::net::ledger::closed_by::ClosedBy;
+use _rsock::net::service::service::Service;
+use _rsock::net::service::session::{Drain, Io, Leg, Peer, Session, SessionResult};
+use _rsock::net::service::waker::Waker;
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};

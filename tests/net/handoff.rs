@@ -8,12 +8,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use _rsock::net::base::waiter::Plain;
+use _rsock::net::control::config::Config;
 use _rsock::net::control::limits::{Limits, Overflow};
 use _rsock::net::control::shutdown::Cause;
 use _rsock::net::error::Error;
-use _rsock::net::ledger::record::ClosedBy;
-use _rsock::net::server::server::{Config, Job, Pool, Server};
-use _rsock::net::service::service::Shape;
+use _rsock::net::ledger::closed_by::ClosedBy;
+use _rsock::net::server::server::{Job, Pool, Server};
+use _rsock::net::service::shape::Shape;
 use _rsock::net::stream::stream::Stream;
 
 use crate::support::{PATIENCE, closed, config_of, dial, ip, rejection, start, stop, until};

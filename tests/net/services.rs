@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use _rsock::net::control::limits::Limits;
-use _rsock::net::ledger::record::ClosedBy;
+use _rsock::net::ledger::closed_by::ClosedBy;
 
 use crate::support::{
     PATIENCE, closed, config, dial, echo, ip, noise, open, rejection, serve, start, stop, until,

@@ -54,7 +54,7 @@ fn a_taken_port_names_its_holder_and_leaves_nothing_open() {
     let server = Server::new({
         let mut config = config(Echo);
         config.target =
-            _rsock::net::address::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
+            _rsock::net::address::target::Target::new("127.0.0.1", address.port()).unwrap();
         config
     });
     let error = server.start(&mut Plain).unwrap_err();
@@ -81,7 +81,7 @@ fn a_holder_that_is_just_ending_is_waited_for() {
     let server = Server::new({
         let mut config = config(Echo);
         config.target =
-            _rsock::net::address::endpoint::Target::new("127.0.0.1", address.port()).unwrap();
+            _rsock::net::address::target::Target::new("127.0.0.1", address.port()).unwrap();
         config
     });
     server.start(&mut Plain).unwrap();

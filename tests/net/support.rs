@@ -6,14 +6,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::endpoint::{Address, Target, Transport};
+use _rsock::net::address::endpoint::{Address, Transport};
+use _rsock::net::address::target::Target;
 use _rsock::net::base::waiter::Plain;
+use _rsock::net::control::config::Config;
 use _rsock::net::control::limits::Limits;
 use _rsock::net::control::shutdown::{Cause, StopReport};
 use _rsock::net::ledger::ledger::Ledger;
 use _rsock::net::ledger::record::Record;
-use _rsock::net::server::server::{Config, Server};
-use _rsock::net::service::service::{Service, Shape};
+use _rsock::net::server::server::Server;
+use _rsock::net::service::service::Service;
+use _rsock::net::service::shape::Shape;
 use _rsock::net::services::Echo;
 use _rsock::net::socket::options::SocketOptions;
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::net::address::endpoint::{Address, Target};
+use crate::net::address::endpoint::Address;
+use crate::net::address::target::Target;
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;

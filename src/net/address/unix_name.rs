@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use std::sync::Arc;
 use socket2::SockAddr;
 
 use crate::net::error::{Error, Result};
-use crate::net::sys;
 
 /// Room for a name in sockaddr_un, unix(7). A path needs one byte of it for the NUL behind it.
 pub const MAX_NAME: usize = 108;
@@ -125,31 +123,6 @@ impl fmt::Debug for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UnixName({self})")
     }
-}
-
-/// Who is at the other end of a Unix socket, as the kernel vouches for it: unix(7), SO_PEERCRED.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// Process that connected, or that listens; 0 where it is out of sight of this one's PID namespace.
-    pub pid: i32,
-    /// Its effective user when it did so.
-    pub uid: u32,
-    /// Its effective group when it did so.
-    pub gid: u32,
-}
-
-/// getsockopt(SO_PEERCRED); None where the kernel does not say.
-pub(crate) fn peer_credentials(socket: &impl AsFd) -> Option<Credentials> {
-    let mut raw = [0; 12];
-    let length =
-        sys::getsockopt(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, &mut raw).ok()?;
-    let number = |at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
-    // struct ucred: three ints.
-    (length == raw.len()).then(|| Credentials {
-        pid: number(0) as i32,
-        uid: number(4),
-        gid: number(8),
-    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::net::connection::connection::{
     Connection, Turn, Wire, WorkerResources, leg_token, register,
 };
 use crate::net::ledger::record::Far;
-use crate::net::service::service::Leg;
+use crate::net::service::session::Leg;
 use crate::net::socket::socket::Socket;
 
 /// The leg that a session opened.

@@ -27,14 +27,16 @@ use mio::{Interest, Poll, Token};
 use crate::net::address::endpoint::{Endpoint, Transport};
 use crate::net::base::timers::{Key, Timers};
 use crate::net::connection::connect::UpstreamLeg;
+use crate::net::connection::lingering_socket::LingeringSocket;
 use crate::net::control::limits::Limits;
 use crate::net::error::strerror;
-use crate::net::handoff::linger::{LingeringSocket, Until};
+use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::ledger::Place;
-use crate::net::ledger::record::{ClosedBy, Record};
-use crate::net::service::service::{
-    BATCH_BYTES, Drain, Io, Leg, Notifier, Session, SessionError, SessionResult, Waker,
-};
+use crate::net::ledger::record::Record;
+use crate::net::service::service::BATCH_BYTES;
+use crate::net::service::session::{Drain, Io, Leg, Session, SessionError, SessionResult};
+use crate::net::service::waker::{Notifier, Waker};
+use crate::net::socket::lingering::Until;
 use crate::net::socket::options::SocketOptions;
 use crate::net::socket::socket::Socket;
 use crate::net::socket::splice_pipe::{Pipe, Pipes};

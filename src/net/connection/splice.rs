@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::net::connection::connection::{Outbox, Turn};
-use crate::net::service::service::Leg;
+use crate::net::service::session::Leg;
 use crate::net::socket::splice_pipe::Pipe;
 
 /// Less than this between two empty receive queues is copied from then on.

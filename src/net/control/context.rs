@@ -15,6 +15,7 @@ use crate::net::base::event_fd::EventFd;
 use crate::net::base::fork::Origin;
 use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;
+use crate::net::control::config::Config;
 use crate::net::control::limits::Limits;
 use crate::net::control::shutdown::{Alive, Asked, Cause, Owner, Stop, StopReport};
 use crate::net::datagram::socket::Ports;
@@ -23,14 +24,14 @@ use crate::net::handoff::pool::ThreadPool;
 use crate::net::ledger::ledger::Ledger;
 use crate::net::ledger::trace::TraceLimits;
 use crate::net::server::lifecycle::{State, Steps};
-use crate::net::server::server::Config;
-use crate::net::service::service::{Shape, Site};
+use crate::net::service::shape::Shape;
+use crate::net::service::site::Site;
 use crate::net::socket::options::SocketOptions;
-use crate::net::socket::probe::Algorithm;
 use crate::net::socket::splice_pipe::Allowance;
+use crate::net::socket::tcp_info::Algorithm;
 use crate::net::socket::unix_file::FileId;
 use crate::net::sys::{self, PollFd};
-use crate::net::worker::worker::{Inbox, Message};
+use crate::net::worker::inbox::{Inbox, Message};
 
 /// What the threads of a server share.
 pub(crate) struct Shared {

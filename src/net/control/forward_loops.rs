@@ -8,14 +8,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
 use crate::net::address::endpoint::{Address, Endpoint, Transport};
 use crate::net::address::unix_name::UnixName;
 use crate::net::base::lock::{self, Held, Mutex, MutexGuard};
 use crate::net::control::registry;
-use crate::net::service::service::Site;
+use crate::net::service::forwarder_id::ForwarderId;
+use crate::net::service::site::Site;
 use crate::net::socket::unix_file::FileId;
 
 /// A connection by its two ends: the side that connects first. With a Unix socket the other one may have
@@ -43,17 +43,6 @@ pub(crate) fn lock_for_fork() {
 
 pub(crate) fn unlock_after_fork() {
     lock::release(&HELD);
-}
-
-/// One forwarder of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForwarderId(u64);
-
-impl ForwarderId {
-    pub(crate) fn new() -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        Self(NUMBER.fetch_add(1, Relaxed))
-    }
 }
 
 /// The forwarders of this process that a connection has come through on its way to us; none for one

@@ -1,5 +1,6 @@
 //! TODO
 
+pub mod config;
 pub mod context;
 pub mod forward_loops;
 pub mod limits;

@@ -13,7 +13,7 @@ use crate::net::datagram::amplification::{self, SenderPolicy, is_loopback};
 use crate::net::datagram::peer_table::{Key, Peers};
 use crate::net::datagram::socket::Port;
 use crate::net::error::strerror;
-use crate::net::ledger::record::ClosedBy;
+use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::sys;
 
 /// A peer is looked at anew after so many datagrams: another process's server may have got its port.

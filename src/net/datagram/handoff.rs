@@ -17,14 +17,17 @@ use crate::net::control::context::Shared;
 use crate::net::control::shutdown::Cause;
 use crate::net::datagram::admission::Admission;
 use crate::net::datagram::amplification::is_loopback;
+use crate::net::datagram::errors::{Failure, classify};
 use crate::net::datagram::peer_table::Key;
 use crate::net::datagram::socket::Port;
-use crate::net::datagram::worker::{Failure, LEAST_IN_QUEUE, classify};
+use crate::net::datagram::worker::LEAST_IN_QUEUE;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::pool::{Job, JobId, ThreadPool};
-use crate::net::ledger::record::{ClosedBy, Record};
+use crate::net::handoff::job::{Job, JobId};
+use crate::net::handoff::pool::ThreadPool;
+use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::record::Record;
 use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
-use crate::net::worker::acceptor::ACCEPT_BACKOFF;
+use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
 
 /// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
 const QUEUE: usize = 64;

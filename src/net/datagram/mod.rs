@@ -8,4 +8,6 @@ pub mod relay;
 pub mod socket;
 pub mod start;
 
+pub mod errors;
+pub mod send;
 pub mod worker;

@@ -11,9 +11,10 @@ use slab::Slab;
 use crate::net::address::endpoint::Endpoint;
 use crate::net::control::context::Shared;
 use crate::net::datagram::socket::Port;
+use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::ledger::Place;
-use crate::net::ledger::record::{ClosedBy, Record, Role};
-use crate::net::service::service::Peer;
+use crate::net::ledger::record::{Record, Role};
+use crate::net::service::session::Peer;
 use crate::net::sys;
 
 /// Who talks to which of our addresses.

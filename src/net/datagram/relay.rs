@@ -14,17 +14,21 @@ use mio::{Events, Interest, Poll, Token};
 use crate::net::address::endpoint::{Endpoint, canonical};
 use crate::net::base::fork::{self, Listed};
 use crate::net::control::context::Shared;
-use crate::net::control::forward_loops::{self, ForwarderId, Opened, Opening};
+use crate::net::control::forward_loops::{self, Opened, Opening};
 use crate::net::control::shutdown::Cause;
 use crate::net::datagram::admission::Admission;
+use crate::net::datagram::errors::{Failure, classify};
+use crate::net::datagram::send::{Sent, send_all};
 use crate::net::datagram::socket::Port;
-use crate::net::datagram::worker::{Failure, LEAST_IN_QUEUE, Sent, classify, send_all};
+use crate::net::datagram::worker::LEAST_IN_QUEUE;
 use crate::net::error::strerror;
-use crate::net::ledger::record::{ClosedBy, Far};
-use crate::net::service::service::Onward;
+use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::record::Far;
+use crate::net::service::datagrams::Onward;
+use crate::net::service::forwarder_id::ForwarderId;
 use crate::net::socket::socket::Socket;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
-use crate::net::worker::acceptor::ACCEPT_BACKOFF;
+use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
 
 /// A session ends when nothing has gone its way for so long, where Limits.idle says nothing else: nobody
 /// says goodbye on UDP, and each session has a descriptor.

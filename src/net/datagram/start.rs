@@ -15,7 +15,7 @@ use crate::net::control::context::Shared;
 use crate::net::datagram::socket::Port;
 use crate::net::datagram::{amplification, handoff, relay, worker};
 use crate::net::error::Error;
-use crate::net::service::service::Shape;
+use crate::net::service::shape::Shape;
 use crate::net::socket::listener::Listener;
 
 /// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).

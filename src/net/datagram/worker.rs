@@ -9,72 +9,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::address::endpoint::canonical;
+use crate::net::base::panic::panic_text;
 use crate::net::control::context::Shared;
 use crate::net::control::shutdown::Cause;
 use crate::net::datagram::admission::Admission;
 use crate::net::datagram::amplification::SenderPolicy;
+use crate::net::datagram::errors::{Failure, classify};
 use crate::net::datagram::peer_table::Peers;
+use crate::net::datagram::send::{Sent, send_all};
 use crate::net::datagram::socket::Port;
 use crate::net::datagram::start::MOST_DATAGRAM;
-use crate::net::ledger::record::ClosedBy;
-use crate::net::service::service::{Datagrams, Reply, SessionError};
+use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::service::datagrams::{Datagrams, Reply};
+use crate::net::service::session::SessionError;
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
-use crate::net::worker::acceptor::ACCEPT_BACKOFF;
-use crate::net::worker::worker::panic_text;
+use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
 
 /// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
 const OUTBOX: usize = 128 * 1024;
 /// The least that a datagram takes of a receive buffer: the kernel's own description of it alone is larger.
 pub(super) const LEAST_IN_QUEUE: usize = 256;
-
-/// What an error of a receive or a send means, errno by errno.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// There is nothing to be received, or no room to send.
-    Blocked,
-    /// A signal came between; nothing has happened.
-    Interrupted,
-    /// Something that was sent before did not arrive. The socket is as good as before.
-    Earlier,
-    /// This one datagram cannot be sent.
-    ThisOne,
-    /// The system is out of something; it has to be waited for.
-    Exhausted,
-    /// The socket is none, and never will be again.
-    Fatal,
-}
-
-pub(super) fn classify(errno: i32) -> Failure {
-    match errno {
-        libc::EAGAIN => Failure::Blocked,
-        libc::EINTR => Failure::Interrupted,
-        // What ICMP says of a datagram sent before, ip(7).
-        libc::ECONNREFUSED
-        | libc::ECONNRESET
-        | libc::ECONNABORTED
-        | libc::EHOSTUNREACH
-        | libc::EHOSTDOWN
-        | libc::ENETUNREACH
-        | libc::ENETDOWN
-        | libc::ENONET
-        | libc::ENOPROTOOPT
-        | libc::EPROTO
-        | libc::EOPNOTSUPP
-        | libc::ETIMEDOUT => Failure::Earlier,
-        // Too large, forbidden by a filter, an address that none can be sent to.
-        libc::EMSGSIZE
-        | libc::EPERM
-        | libc::EACCES
-        | libc::EINVAL
-        | libc::EADDRNOTAVAIL
-        | libc::EAFNOSUPPORT
-        | libc::EDESTADDRREQ
-        | libc::EPIPE => Failure::ThisOne,
-        libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
-        // ENOBUFS, ENOMEM, and whatever else a kernel may invent.
-        _ => Failure::Exhausted,
-    }
-}
 
 /// Opens and starts the worker of a port. Nothing is left open where it fails.
 pub(super) fn start(
@@ -238,62 +192,6 @@ impl Worker {
     }
 }
 
-/// What came of several sends.
-pub(super) struct Sent {
-    pub(super) dropped: usize,
-    /// A send was told of an earlier one that came to nothing, or failed itself: the error queue has the
-    /// story, and it takes its room from what is received.
-    pub(super) told: bool,
-}
-
-/// sendmmsg(2) of `count` datagrams, each of which `message` tells by its number; `sent` hears of those
-/// that were sent. What cannot be sent at once is dropped.
-pub(super) fn send_all<'a>(
-    port: &Port,
-    count: usize,
-    mut message: impl FnMut(usize) -> Outgoing<'a>,
-    mut sent: impl FnMut(usize),
-) -> Sent {
-    let mut done = 0;
-    let mut again = true;
-    let (mut dropped, mut told) = (0, false);
-    while done < count {
-        let rest = count - done;
-        let result =
-            sys::send_many(port.as_fd(), rest, libc::MSG_DONTWAIT, |at| message(done + at));
-        let error = match result {
-            Ok(number) => {
-                (done..done + number).for_each(&mut sent);
-                done += number;
-                again = true;
-                // Ended early by an error, which the call does not name.
-                told |= number < rest.min(BATCH);
-                continue;
-            }
-            Err(error) => error,
-        };
-        match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
-            Failure::Interrupted => {}
-            // Said of another datagram, mostly: this one is tried once more.
-            Failure::Earlier if again => {
-                told = true;
-                again = false;
-            }
-            Failure::Earlier | Failure::ThisOne => {
-                told = true;
-                dropped += 1;
-                done += 1;
-                again = true;
-            }
-            Failure::Blocked | Failure::Exhausted | Failure::Fatal => {
-                dropped += rest;
-                break;
-            }
-        }
-    }
-    Sent { dropped, told }
-}
-
 /// A reply that waits for the end of its batch.
 #[derive(Clone, Copy)]
 struct Waiting {
@@ -400,21 +298,5 @@ impl Reply for Answer<'_> {
 
     fn is_cut(&self) -> bool {
         self.cut
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_error_of_one_datagram_ends_a_port() {
-        for errno in 1..=133 {
-            let fatal = matches!(errno, libc::EBADF | libc::ENOTSOCK);
-            assert_eq!(classify(errno) == Failure::Fatal, fatal, "errno {errno}");
-        }
-        assert_eq!(classify(libc::ECONNREFUSED), Failure::Earlier);
-        assert_eq!(classify(libc::EMSGSIZE), Failure::ThisOne);
-        assert_eq!(classify(libc::ENOBUFS), Failure::Exhausted);
     }
 }

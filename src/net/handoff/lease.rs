@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::net::address::endpoint::Endpoint;
 use crate::net::base::fork::Origin;
+use crate::net::connection::lingering_socket::LingeringSocket;
 use crate::net::control::context::Shared;
 use crate::net::control::limits::Limits;
 use crate::net::error::Error;
-use crate::net::handoff::linger::{self, DeferredClose, LingeringSocket, Until};
-use crate::net::handoff::pool::JobId;
+use crate::net::handoff::job::JobId;
+use crate::net::handoff::linger::DeferredClose;
+use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::ledger::Place;
-use crate::net::ledger::record::{ClosedBy, Record};
+use crate::net::ledger::record::Record;
+use crate::net::socket::lingering::{self, Until};
 use crate::net::socket::socket::Socket;
 use crate::net::stream::stream::{Held, Stream, seen};
 use crate::net::stream::transfer::Interest;
@@ -150,7 +153,7 @@ impl Stream {
         let record = self.record.get()?;
         // What went through a double is not counted.
         let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
-        Some((lease, Arc::clone(record), linger::needed(socket, sent)?))
+        Some((lease, Arc::clone(record), lingering::needed(socket, sent)?))
     }
 
     /// Whether it was accepted by a server of this process.

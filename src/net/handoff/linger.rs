@@ -8,23 +8,17 @@
 //! the socket is closed as well.
 
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use crate::net::connection::lingering_socket::LingeringSocket;
 use crate::net::control::context::Shared;
-use crate::net::handoff::pool::JobId;
-use crate::net::ledger::record::Record;
-use crate::net::service::service::{Peer, Service, Session};
-use crate::net::socket::socket::Socket;
-use crate::net::sys;
-use crate::net::worker::acceptor::start_worker;
-use crate::net::worker::worker::{Inbox, Message};
-
-/// What a connection has sent in all when there can be something unsent: the first flight goes at
-/// once, RFC 6928.
-const FIRST_FLIGHT: u64 = 14_600;
+use crate::net::handoff::job::JobId;
+use crate::net::service::null::Nothing;
+use crate::net::service::service::Service;
+use crate::net::worker::inbox::{Inbox, Message};
+use crate::net::worker::pool::start_worker;
 
 /// Who sees to a server's lingering closes.
 #[derive(Default)]
@@ -35,34 +29,6 @@ pub(crate) enum LingerWorker {
     /// A worker, from when one is needed.
     NotStarted,
     Running(Arc<Inbox>),
-}
-
-/// Why a connection lingers, and so until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
-    /// The peer was sending: until it has finished.
-    Finished,
-    /// Not all is sent yet: until it has arrived.
-    Acknowledged,
-}
-
-/// A socket whose account is closed, on its way to the worker.
-pub(crate) struct LingeringSocket {
-    pub(crate) socket: Socket,
-    pub(crate) record: Arc<Record>,
-    pub(crate) until: Until,
-}
-
-/// Whether a plain close of this socket might take back what was sent, and until when it has to linger
-/// therefore. Asks the kernel for no more than it must.
-pub(crate) fn needed(socket: &Socket, sent: u64) -> Option<Until> {
-    if sys::unread(socket.as_fd()) > 0 {
-        Some(Until::Finished)
-    } else if sent > FIRST_FLIGHT && sys::unsent(socket.as_fd()) > 0 {
-        Some(Until::Acknowledged)
-    } else {
-        None
-    }
 }
 
 /// The lingering close of one connection. Dropped, it begins, which may start a thread.
@@ -126,20 +92,5 @@ pub(crate) fn end(shared: &Shared) {
     let host = std::mem::take(&mut *shared.handoff.linger_worker.lock());
     if let LingerWorker::Running(worker) = host {
         worker.send(Message::Drain);
-    }
-}
-
-/// What a worker serves that has nothing to serve: all it hears is thrown away.
-pub(crate) struct Nothing;
-
-impl Session for Nothing {}
-
-impl Service for Nothing {
-    fn name(&self) -> String {
-        "Nothing()".to_owned()
-    }
-
-    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(Nothing)
     }
 }

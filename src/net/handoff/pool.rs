@@ -18,20 +18,23 @@ use slab::Slab;
 
 use crate::net::address::endpoint::Address;
 use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::{Condvar, Mutex};
+use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;
 use crate::net::control::context::Shared;
 use crate::net::control::limits::Overflow;
 use crate::net::control::shutdown::{Cause, FIRST_BYTE_GRACE};
-use crate::net::datagram::handoff::Datagram;
 use crate::net::error::{Error, Result};
+use crate::net::handoff::job::{Job, JobId};
 use crate::net::handoff::linger::{self, LingerWorker};
+use crate::net::handoff::parked_thread::{Assignment, ParkedThread};
+use crate::net::handoff::wake_batches::WakeBatches;
 use crate::net::socket::listener::Listener;
 use crate::net::socket::socket::Socket;
 use crate::net::stream::stream::{Lease, Stream};
 use crate::net::sys::{self, PollFd};
-use crate::net::worker::acceptor::{ACCEPT_BACKOFF, Failure, TURN, classify, record_of};
-use crate::net::worker::worker::Accepted;
+use crate::net::worker::accept_errors::{ACCEPT_BACKOFF, Failure, TURN, classify};
+use crate::net::worker::open_record::record_of;
+use crate::net::worker::sink::Accepted;
 
 /// A thread that has waited for so long while others wait as well is not needed.
 const IDLE: Duration = Duration::from_secs(5);
@@ -41,101 +44,6 @@ const FORCED_GRACE: Duration = Duration::from_millis(30);
 thread_local! {
     /// What this thread's handler is at: which server's, and the number of the job.
     static CURRENT_JOB: Cell<(*const ThreadPool, u64)> = const { Cell::new((ptr::null(), 0)) };
-}
-
-/// Where one idle thread of the pool waits.
-#[derive(Default)]
-struct ParkedThread {
-    slot: Mutex<Option<Assignment>>,
-    given: Condvar,
-}
-
-/// What a thread of the pool is given to work at.
-pub enum Job {
-    /// A connection, to be served to its end.
-    Stream(Arc<Stream>),
-    /// A datagram, to be answered or not.
-    Datagram(Datagram),
-}
-
-impl Job {
-    fn ticket(&self) -> Option<JobId> {
-        match self {
-            Self::Stream(stream) => stream.ticket(),
-            Self::Datagram(datagram) => Some(datagram.ticket()),
-        }
-    }
-}
-
-/// A job's place on the list of what is handed out, and its number: places are used again while a
-/// handler is still at what had them before.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct JobId {
-    place: usize,
-    number: u64,
-}
-
-/// Handlers that are to see the end, a few at a time. All at once they would wake each other out of the
-/// wait for the interpreter, every 5 ms each, and be home much later.
-struct WakeBatches {
-    left: Vec<Weak<Stream>>,
-    /// The next are called when no more than so many handlers are still there...
-    few: usize,
-    /// ...or then, for some come home late or never.
-    late: Instant,
-}
-
-/// So many at a time; the next when half of them are home.
-const WAKE_BATCH: usize = 8;
-const NEXT_BATCH: Duration = Duration::from_millis(1);
-
-impl WakeBatches {
-    fn new(streams: Vec<Arc<Stream>>) -> Self {
-        // Weak: whoever comes home unasked is not held up.
-        let left = streams.iter().map(Arc::downgrade).collect();
-        Self { left, few: usize::MAX, late: Instant::now() }
-    }
-
-    /// Wakes the next where it is time, and says when it will be for those behind them.
-    fn make(&mut self, heard_only: bool, now: Instant, there: usize) -> Option<Instant> {
-        if !self.left.is_empty() && (self.late <= now || there <= self.few) {
-            let mut called = 0;
-            while called < WAKE_BATCH {
-                let Some(stream) = self.left.pop() else { break };
-                called += usize::from(stream.upgrade().is_some_and(|it| it.end_reads(heard_only)));
-            }
-            self.few = there.saturating_sub(WAKE_BATCH / 2);
-            self.late = now + NEXT_BATCH;
-        }
-        (!self.left.is_empty()).then_some(self.late)
-    }
-}
-
-/// What a thread of the pool is told.
-enum Assignment {
-    Take(Job),
-    Leave,
-}
-
-impl ParkedThread {
-    fn give(&self, offer: Assignment) {
-        *self.slot.lock() = Some(offer);
-        self.given.notify_one();
-    }
-
-    /// Waits for an offer; None after the deadline.
-    fn wait(&self, deadline: Option<Instant>) -> Option<Assignment> {
-        let mut slot = self.slot.lock();
-        loop {
-            if let Some(offer) = slot.take() {
-                return Some(offer);
-            }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return None;
-            }
-            slot = self.given.wait(slot, deadline);
-        }
-    }
 }
 
 #[derive(Default)]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use slab::Slab;
@@ -13,55 +13,29 @@ use crate::net::base::event_fd::EventFd;
 use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::ledger::record::{ClosedBy, Flow, Record};
-use crate::net::socket::probe::Algorithm;
+use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::counters::DatagramCounters;
+use crate::net::ledger::record::Record;
+use crate::net::ledger::totals::Totals;
+use crate::net::socket::tcp_info::Algorithm;
 use crate::net::sys::PollFd;
 
-/// Sums over all connections of a server since its start. accepted = open + closed, always.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Connections taken from the queue and served.
-    pub accepted: u64,
-    /// Of these, open now.
-    pub open: u64,
-    /// Of these, closed.
-    pub closed: u64,
-    /// Connections over a limit, reset at once; not in `accepted`.
-    pub refused: u64,
-    /// Failed accepts, whatever the reason.
-    pub accept_errors: u64,
-    /// Connections that had to wait for a handler, all threads being busy.
-    pub waited: u64,
-    /// What peers sent.
-    pub received: Flow,
-    /// What was sent to them.
-    pub sent: Flow,
-    /// Datagrams that got no answer because of whom they came from, or were sent to.
-    pub suspects: u64,
-    /// Datagrams that were not sent: no room, or more than a stranger may get.
-    pub dropped: u64,
-    /// Datagrams received that were longer than `Limits.datagram`.
-    pub truncated: u64,
-    /// Closed connections by what ended them, in the order of `ClosedBy::NAMES`.
-    pub closed_by: [u64; ClosedBy::NAMES.len()],
-}
-
-struct LedgerState {
+pub(crate) struct LedgerState {
     open: Slab<Arc<Record>>,
-    closed: VecDeque<Arc<Record>>,
+    pub(super) closed: VecDeque<Arc<Record>>,
     /// Sums of all that are closed, and the counts; `open` is added when asked.
-    totals: Totals,
+    pub(super) totals: Totals,
     /// What is waited for, and how to tell whoever does.
     waiting: Vec<(Wait, Arc<EventFd>)>,
     /// The server has ended.
-    over: bool,
+    pub(super) over: bool,
 }
 
 /// What somebody waits for.
 #[derive(Clone, Copy)]
-struct Wait {
-    open: Option<u64>,
-    closed: Option<u64>,
+pub(crate) struct Wait {
+    pub(super) open: Option<u64>,
+    pub(super) closed: Option<u64>,
 }
 
 impl LedgerState {
@@ -90,19 +64,11 @@ impl LedgerState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place(u32);
 
-/// Counts of what becomes of no connection; without a lock, for strangers may cause many.
-#[derive(Default)]
-struct DatagramCounters {
-    suspects: AtomicU64,
-    dropped: AtomicU64,
-    truncated: AtomicU64,
-}
-
 /// The state of one server.
 pub struct Ledger {
-    state: Mutex<LedgerState>,
+    pub(super) state: Mutex<LedgerState>,
     datagrams: DatagramCounters,
-    history: usize,
+    pub(super) history: usize,
 }
 
 impl Ledger {
@@ -252,7 +218,7 @@ impl Ledger {
 
     /// Blocks until `found` gives something; None after the deadline. It is asked again whenever `wait`
     /// has come true, and at the server's end.
-    fn wait_for<T>(
+    pub(super) fn wait_for<T>(
         &self,
         wait: Wait,
         deadline: Option<Instant>,
@@ -300,16 +266,6 @@ impl Ledger {
         }
     }
 
-    /// Whoever wants to hear of each connection that closes from now on.
-    pub fn follow(self: &Arc<Self>) -> Result<Follower> {
-        if self.history == 0 {
-            let text = "follow: this ledger forgets each connection as it closes (history=0)";
-            return Err(Error::Value(text.to_owned()));
-        }
-        let next = AtomicU64::new(self.state.lock().totals.closed);
-        Ok(Follower { ledger: Arc::clone(self), next, missed: AtomicU64::new(0) })
-    }
-
     fn late(&self, open: Option<u64>, closed: Option<u64>) -> Error {
         let totals = self.totals();
         let mut asked = Vec::new();
@@ -322,56 +278,5 @@ impl Ledger {
             totals.closed
         );
         Error::TimedOut { step: "wait", target }
-    }
-}
-
-/// Hears of each connection of a server that closes, in the order of their ends. Keeps nothing but its
-/// place in the ledger: whoever falls behind by more than that remembers has missed some.
-pub struct Follower {
-    ledger: Arc<Ledger>,
-    /// Of the connections that have closed since the start, the number of the next one. Written only
-    /// under the lock of the state.
-    next: AtomicU64,
-    missed: AtomicU64,
-}
-
-impl Follower {
-    /// Blocks until the next connection has closed; None once the server has ended and all were told.
-    /// `TimedOut` after the deadline.
-    pub fn next(
-        &self,
-        deadline: Option<Instant>,
-        waiter: &mut dyn Waiter,
-    ) -> Result<Option<Arc<Record>>> {
-        let closed = Some(self.next.load(Relaxed) + 1);
-        let wait = Wait { open: None, closed };
-        let found = self.ledger.wait_for(wait, deadline, waiter, |state| self.take(state))?;
-        let late = || Error::TimedOut {
-            step: "follow",
-            target: "until the next connection closes".to_owned(),
-        };
-        found.ok_or_else(late)
-    }
-
-    /// The next record, where it is there already; `Some(None)` at the end.
-    fn take(&self, state: &mut LedgerState) -> Option<Option<Arc<Record>>> {
-        let next = self.next.load(Relaxed);
-        let oldest = state.totals.closed - state.closed.len() as u64;
-        if next < oldest {
-            self.missed.fetch_add(oldest - next, Relaxed);
-        }
-        let next = next.max(oldest);
-        let record = state.closed.get((next - oldest) as usize).cloned();
-        self.next.store(next + u64::from(record.is_some()), Relaxed);
-        match record {
-            Some(record) => Some(Some(record)),
-            None => state.over.then_some(None),
-        }
-    }
-
-    /// How many it has missed, because the ledger had forgotten them before they were asked for.
-    #[must_use]
-    pub fn missed(&self) -> u64 {
-        self.missed.load(Relaxed)
     }
 }

@@ -3,118 +3,17 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use once_cell::race::OnceBox;
 
 use crate::net::address::endpoint::{Endpoint, Transport};
-use crate::net::address::unix_name::Credentials;
+use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::counters::{Counters, Flow};
 use crate::net::ledger::trace::{Direction, Event, Trace, TraceLimits};
-use crate::net::socket::probe::{Algorithm, Gauge, TcpInfo};
-
-/// A counter with one writer: a plain load and store, no locked instruction.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// For several writers.
-    fn add_shared(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Traffic in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flow {
-    /// Successful receives or sends that carried data.
-    pub messages: u64,
-    /// Bytes of payload.
-    pub bytes: u64,
-}
-
-impl Flow {
-    pub(crate) fn add(&mut self, other: Flow) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    messages: Counter,
-    bytes: Counter,
-}
-
-impl Counters {
-    fn count(&self, bytes: usize) {
-        self.messages.add(1);
-        self.bytes.add(bytes as u64);
-    }
-
-    fn count_shared(&self, bytes: usize) {
-        self.messages.add_shared(1);
-        self.bytes.add_shared(bytes as u64);
-    }
-
-    fn get(&self) -> Flow {
-        Flow { messages: self.messages.get(), bytes: self.bytes.get() }
-    }
-}
-
-/// Who or what ended a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClosedBy {
-    /// The peer finished first.
-    Peer,
-    /// A Rust service ended it.
-    Service,
-    /// Python closed it, or its handler returned.
-    Local,
-    /// Its descriptor was given away; what came of it is not known.
-    Detached,
-    /// The peer, or the network, reset it.
-    Reset,
-    /// A limit, by its name.
-    Limit(&'static str),
-    /// An error of ours or of the service's; the record has the text.
-    Error,
-    /// The server stopped.
-    Stop,
-}
-
-impl ClosedBy {
-    /// Every end there is, in the order of `index`; for tables of counts.
-    pub const NAMES: [&'static str; 8] =
-        ["peer", "local", "service", "reset", "limit", "error", "stop", "detached"];
-
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Peer => 0,
-            Self::Local => 1,
-            Self::Service => 2,
-            Self::Reset => 3,
-            Self::Limit(_) => 4,
-            Self::Error => 5,
-            Self::Stop => 6,
-            Self::Detached => 7,
-        }
-    }
-
-    /// The name users see.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self.index()]
-    }
-}
+use crate::net::socket::peer_credentials::Credentials;
+use crate::net::socket::probe::Gauge;
+use crate::net::socket::tcp_info::{Algorithm, TcpInfo};
 
 /// How and when a connection ended.
 #[derive(Debug)]

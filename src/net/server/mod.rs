@@ -2,3 +2,4 @@
 
 pub mod lifecycle;
 pub mod server;
+pub mod stop_all;

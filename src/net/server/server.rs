@@ -18,33 +18,33 @@ use std::sync::{Arc, Once, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::{Address, Endpoint, Target, Transport};
+use crate::net::address::endpoint::{Address, Endpoint, Transport};
 use crate::net::address::resolve;
+use crate::net::address::target::Target;
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::fork;
 use crate::net::base::waiter::Waiter;
+use crate::net::control::config::Config;
 use crate::net::control::context::{Shared, Threads};
-use crate::net::control::limits::Limits;
 use crate::net::control::registry;
 use crate::net::control::shutdown::{Alive, Cause, StopReport};
 use crate::net::datagram::{self, amplification};
 use crate::net::error::{Error, Result};
+pub use crate::net::handoff::job::Job;
 use crate::net::handoff::linger::LingerWorker;
-pub use crate::net::handoff::pool::Job;
 use crate::net::handoff::pool::ThreadPool;
 use crate::net::ledger::ledger::Ledger;
-use crate::net::ledger::trace::TraceLimits;
 pub use crate::net::server::lifecycle::State;
 use crate::net::server::lifecycle::Steps;
-use crate::net::service::service::Shape;
+use crate::net::service::shape::Shape;
 use crate::net::socket::listener::Listener;
-use crate::net::socket::options::SocketOptions;
-use crate::net::socket::probe::Algorithm;
+use crate::net::socket::tcp_info::Algorithm;
 use crate::net::socket::unix_file::clear_way;
 use crate::net::stream::stream::Stream;
 use crate::net::sys::PollFd;
-use crate::net::worker::acceptor::{Acceptor, Sink, keep, start_accepting_worker, start_worker};
-use crate::net::worker::worker::{Inbox, Message};
+use crate::net::worker::acceptor::{Acceptor, Sink, keep};
+use crate::net::worker::inbox::{Inbox, Message};
+use crate::net::worker::pool::{start_accepting_worker, start_worker};
 
 /// A service in Rust runs on no more workers than this unless told to.
 const MOST_WORKERS: usize = 8;
@@ -52,34 +52,6 @@ const MOST_WORKERS: usize = 8;
 const DROPPED: Duration = Duration::from_millis(250);
 /// How long a bind waits for a server of this process that is just ending.
 const PREDECESSOR: Duration = Duration::from_secs(1);
-
-/// All that a server is made of.
-pub struct Config {
-    /// How bytes travel. The shape must be one for it.
-    pub transport: Transport,
-    /// Whether a UDP server may have an address that strangers can reach.
-    pub allow_external: bool,
-    /// Where to listen; with `fd`, only for display.
-    pub target: Target,
-    /// A listening or unbound socket of the caller's, in place of an own one.
-    pub fd: Option<RawFd>,
-    /// What is done with each connection.
-    pub shape: Shape,
-    /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
-    pub workers: Option<usize>,
-    /// Socket options.
-    pub options: SocketOptions,
-    /// Limits.
-    pub limits: Limits,
-    /// Closed connections that the ledger remembers.
-    pub history: usize,
-    /// What is remembered of the bytes of each; None for nothing.
-    pub trace: Option<TraceLimits>,
-    /// How long `stop` drains when it is not told otherwise.
-    pub drain: Duration,
-    /// The server's name in messages.
-    pub name: String,
-}
 
 /// One server.
 pub struct Server {
@@ -751,30 +723,6 @@ impl Drop for Pool {
             std::mem::forget(Arc::clone(&self.0));
         }
     }
-}
-
-/// Stops all servers of this process at once, each with its own drain time or the one given, none
-/// longer than `most`, and returns what came of each.
-pub fn stop_all(
-    drain: Option<Duration>,
-    most: Option<Duration>,
-    cause: Cause,
-    waiter: &mut dyn Waiter,
-) -> Result<Vec<StopReport>> {
-    // One that was dropped ends by itself, and nobody asks for its report.
-    let mut servers = registry::all();
-    servers.retain(|server| !server.stop.was_dropped() || cause == Cause::Exit);
-    for server in &servers {
-        server.handoff.exempt_caller(server);
-        let drain = drain.unwrap_or(server.drain);
-        server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
-    }
-    let deadline = most.map(|most| Instant::now() + most + Duration::from_millis(50));
-    let mut reports = Vec::with_capacity(servers.len());
-    for server in &servers {
-        reports.extend(server.wait(deadline, waiter)?);
-    }
-    Ok(reports)
 }
 
 /// An error of a taken address, with the server of this process that has it.

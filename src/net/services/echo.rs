@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::net::service::service::{
-    Datagrams, Io, Leg, Peer, Reply, Service, Session, SessionResult,
-};
+use crate::net::service::datagrams::{Datagrams, Reply};
+use crate::net::service::service::Service;
+use crate::net::service::session::{Io, Leg, Peer, Session, SessionResult};
 
 /// Sends back whatever is received.
 #[derive(PartialEq, Eq, Hash)]

@@ -212,7 +212,8 @@ impl Listener {
         if self.adopted && !self.socket().nonblocking()? {
             self.socket().set_nonblocking(true)?;
         }
-        sys::accept(self.as_fd(), nonblocking)
+        let (fd, peer) = sys::accept(self.as_fd(), nonblocking)?;
+        Ok((fd, Address::from_raw(&peer)))
     }
 
     /// Connections that have finished their handshake and wait to be accepted. 0 where the kernel does
@@ -267,6 +268,12 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// getsockname(2) of a number that a caller gives; None where it is no socket of a known family.
+#[must_use]
+pub fn bound_address(number: RawFd) -> Option<Address> {
+    Address::from_raw(&sys::address_of(number)?)
 }
 
 /// Only "::" stands for both families, and only if it may.

@@ -8,50 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::base::lock::Mutex;
-use crate::net::sys::{self, RawTcpInfo};
-
-/// The name of a congestion control: "cubic", "bbr".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Algorithm([u8; Self::MOST]);
-
-impl Algorithm {
-    /// TCP_CA_NAME_MAX (include/net/tcp.h).
-    const MOST: usize = 16;
-
-    /// That of a socket: getsockopt(TCP_CONGESTION), tcp(7). What is accepted inherits its listener's.
-    pub(crate) fn of(fd: impl AsRawFd) -> io::Result<Self> {
-        let mut name = [0; Self::MOST];
-        sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut name)?;
-        Ok(Self(name))
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        let end = self.0.iter().position(|&byte| byte == 0).unwrap_or(Self::MOST);
-        std::str::from_utf8(&self.0[..end]).unwrap_or_default()
-    }
-}
-
-/// What the kernel knew of a connection at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct TcpInfo {
-    /// TCP_INFO; what is behind `length` is all zero.
-    pub raw: RawTcpInfo,
-    /// How many bytes of it this kernel fills.
-    pub length: usize,
-    /// How it avoids congestion.
-    pub algorithm: Algorithm,
-}
-
-impl TcpInfo {
-    /// Asks a socket: getsockopt(TCP_INFO) and, where the answer is not known, TCP_CONGESTION.
-    pub(crate) fn of(fd: impl AsRawFd + Copy, algorithm: Option<Algorithm>) -> io::Result<Self> {
-        let (raw, length) = sys::tcp_info(fd)?;
-        let algorithm = algorithm.map_or_else(|| Algorithm::of(fd), Ok)?;
-        Ok(Self { raw, length, algorithm })
-    }
-}
+use crate::net::socket::tcp_info::{Algorithm, TcpInfo};
+use crate::net::sys;
 
 /// The number of a socket that others may ask, until its owner withdraws it, which must be before it is
 /// closed.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use socket2::Domain;
 
-use crate::net::address::endpoint::{Address, Endpoint, Target, Transport};
+use crate::net::address::endpoint::{Address, Endpoint, Transport};
 use crate::net::address::resolve;
-use crate::net::address::unix_name::peer_credentials;
+use crate::net::address::target::Target;
 use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::ledger::record::{Record, Role};
+use crate::net::socket::peer_credentials::peer_credentials;
 use crate::net::socket::socket::Socket;
 use crate::net::stream::stream::{Deadline, Stream, set_option};
 use crate::net::sys::PollFd;

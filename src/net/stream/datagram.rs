@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::Domain;
 
-use crate::net::address::endpoint::{Address, Target, Transport, display};
+use crate::net::address::endpoint::{Address, Transport, display};
 use crate::net::address::resolve;
+use crate::net::address::target::Target;
 use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::socket::socket::Socket;

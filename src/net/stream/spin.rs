@@ -17,7 +17,7 @@ const SPIN_ALONE: Duration = Duration::from_micros(40);
 /// Giving it up costs a Python thread up to a switch interval (5 ms) to come back beside a busy one;
 /// a peer on the same machine answers in a fraction of that.
 #[derive(Debug)]
-pub(super) struct Spin {
+pub(crate) struct Spin {
     limit: Duration,
     failures: AtomicU32,
     waits: AtomicU32,

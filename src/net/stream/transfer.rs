@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 
-use crate::net::address::endpoint::Target;
+use crate::net::address::target::Target;
 use crate::net::base::fork::Listed;
 use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};

@@ -6,7 +6,6 @@
 //! from one thread to the other would cost more than all the rest that is not the kernel's.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,99 +13,26 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::address::unix_name::peer_credentials;
+use crate::net::address::endpoint::Address;
 use crate::net::base::event_fd::EventFd;
 use crate::net::control::context::Shared;
 use crate::net::control::limits::Overflow;
 use crate::net::control::shutdown::Cause;
 use crate::net::handoff::pool::ThreadPool;
-use crate::net::ledger::record::{Record, Role};
 use crate::net::service::service::Service;
 use crate::net::socket::listener::Listener;
 use crate::net::socket::socket::Socket;
 use crate::net::sys::{self, PollFd};
-use crate::net::worker::worker::{Accepted, Inbox, Message, Worker};
+use crate::net::worker::accept_errors::{ACCEPT_BACKOFF, Failure, TURN, classify};
+use crate::net::worker::inbox::{Inbox, Message};
+use crate::net::worker::open_record::record_of;
+use crate::net::worker::pool::pick;
+use crate::net::worker::sink::Accepted;
 
-/// Accepts a wake-up, so that a stop is seen even in a flood; and failures in a row before a rest.
-pub(crate) const TURN: usize = 64;
-/// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
-pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Connects in a flood come closer together than this...
 const FLOOD: Duration = Duration::from_micros(300);
 /// ...and are then waited for so long, so that one wake-up takes several.
 const COALESCE: Duration = Duration::from_micros(50);
-/// A worker with so many connections is not given more while another one could be started.
-const FULL_WORKER: usize = 16;
-/// A worker with so many that is never found asleep is busy enough to be helped.
-const BUSY_WORKER: usize = 4;
-
-/// What an error of accept4 means, errno by errno.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The queue is empty.
-    Empty,
-    /// The one connection was lost; the next may be fine.
-    Connection,
-    /// The process or the system is out of something; it has to be waited for.
-    Exhausted,
-    /// The listener is none, and never will be again.
-    Fatal,
-}
-
-pub(crate) fn classify(errno: i32) -> Failure {
-    match errno {
-        libc::EAGAIN => Failure::Empty,
-        libc::ECONNABORTED
-        | libc::EINTR
-        | libc::EPROTO
-        | libc::ENETDOWN
-        | libc::ENOPROTOOPT
-        | libc::EHOSTDOWN
-        | libc::ENONET
-        | libc::EHOSTUNREACH
-        | libc::EOPNOTSUPP
-        | libc::ENETUNREACH
-        | libc::EPERM
-        | libc::ETIMEDOUT
-        | libc::ECONNRESET => Failure::Connection,
-        libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else a kernel may invent: back off.
-        _ => Failure::Exhausted,
-    }
-}
-
-/// The account of a connection that was just accepted at `local`, and what is to be set on it.
-pub(crate) fn record_of(
-    socket: &Socket,
-    id: u64,
-    peer: Option<Address>,
-    local: &Address,
-    shared: &Shared,
-) -> Arc<Record> {
-    let all = |address: SocketAddr| address.ip().is_unspecified();
-    let own = if local.as_ip().is_some_and(all) {
-        // The listener has all addresses: which one it is has to be asked for. Fails where the peer
-        // has reset already; the listener's own is right then too.
-        let own = socket.options().local_addr().ok();
-        own.as_ref().and_then(Address::from_raw)
-    } else {
-        None
-    };
-    let local = Endpoint::stream(own.unwrap_or_else(|| local.clone()));
-    // Never None for the families there are; an unspecified peer is better than a lost connection.
-    let nobody = || SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0)).into();
-    let peer = Endpoint::stream(peer.unwrap_or_else(nobody));
-    let unix = local.transport == Transport::Unix;
-    let record = Record::new(id, Role::Server, local, peer).with_trace(shared.trace);
-    Arc::new(if unix {
-        // It inherits nothing of its listener's. Fails for no reason worth a connection.
-        let _ = shared.options.apply(socket, Transport::Unix);
-        record.with_credentials(peer_credentials(socket))
-    } else {
-        record.with_socket(socket.as_fd())
-    })
-}
 
 /// Who is given what was accepted.
 pub(crate) enum Sink {
@@ -407,29 +333,6 @@ impl Acceptor {
     }
 }
 
-/// The least loaded worker, or a new one where load asks for it and the number allows it.
-fn pick(
-    shared: &Arc<Shared>,
-    service: &Arc<dyn Service>,
-    workers: &mut Vec<Arc<Inbox>>,
-) -> Arc<Inbox> {
-    let least = workers
-        .iter()
-        .min_by_key(|worker| worker.load.load(Relaxed))
-        .expect("worker 0 starts with the server");
-    let load = least.load.load(Relaxed);
-    let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
-    let least = Arc::clone(least);
-    if asks && workers.len() < shared.most_workers {
-        // EAGAIN of clone or EMFILE of the poller: the workers there are have to do.
-        if let Ok(worker) = start_worker(shared, service, workers.len()) {
-            workers.push(Arc::clone(&worker));
-            return worker;
-        }
-    }
-    least
-}
-
 /// The accept thread of a server whose caller accepts: it only waits for the end, and sees to it.
 pub(crate) fn keep(shared: &Shared, notifier: &EventFd) {
     while !shared.stop.has_begun() {
@@ -442,49 +345,6 @@ pub(crate) fn keep(shared: &Shared, notifier: &EventFd) {
     }
     shared.handoff.drain_asked(shared, notifier);
     shared.clear_notifier();
-}
-
-/// Opens and starts a worker. Nothing is left open where it fails.
-pub(crate) fn start_worker(
-    shared: &Arc<Shared>,
-    service: &Arc<dyn Service>,
-    number: usize,
-) -> io::Result<Arc<Inbox>> {
-    let flag = Arc::new(EventFd::new()?);
-    run_worker(shared, service, number, Worker::new(Arc::clone(shared), flag)?)
-}
-
-/// The same, for the one worker of a server, which accepts by itself.
-pub(crate) fn start_accepting_worker(
-    shared: &Arc<Shared>,
-    service: &Arc<dyn Service>,
-    listener: Listener,
-    local: Address,
-    notifier: Arc<EventFd>,
-) -> io::Result<()> {
-    let (mut worker, inbox) = Worker::new(Arc::clone(shared), Arc::clone(&notifier))?;
-    let here = Sink::Here(Vec::new());
-    worker.accept_with(Acceptor::new(Arc::clone(shared), listener, local, notifier, here))?;
-    run_worker(shared, service, 0, (worker, inbox)).map(drop)
-}
-
-fn run_worker(
-    shared: &Arc<Shared>,
-    service: &Arc<dyn Service>,
-    number: usize,
-    (worker, inbox): (Worker, Arc<Inbox>),
-) -> io::Result<Arc<Inbox>> {
-    shared.enlist(&inbox);
-    let (mine, listed, service) = (Arc::clone(shared), Arc::clone(&inbox), Arc::clone(service));
-    let started = shared.spawn(format!("rsock-worker-{number}"), move || {
-        worker.run(&*service);
-        mine.delist(&listed);
-    });
-    if started.is_err() {
-        shared.delist(&inbox);
-    }
-    started?;
-    Ok(inbox)
 }
 
 /// Polls; an interrupted or failed poll is as good as a wake-up, for all is checked anew after it.

@@ -2,18 +2,17 @@
 //! the way in, too. Owns the loop, the run queue and the batches; must never attach to an interpreter (a
 //! service may), block anywhere but in its poll, or let one connection's panic reach another.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -21,19 +20,22 @@ use slab::Slab;
 use crate::net::address::endpoint::Endpoint;
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::fork::{self, Listed};
+use crate::net::base::panic::panic_text;
 use crate::net::base::timers::Key;
 use crate::net::connection::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::context::Shared;
 use crate::net::control::shutdown::FIRST_BYTE_GRACE;
-use crate::net::handoff::linger::{LingeringSocket, Nothing};
+use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::ledger::Place;
-use crate::net::ledger::record::{ClosedBy, Record};
-use crate::net::service::service::{
-    BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Peer, Service, Session,
-};
+use crate::net::service::null::Nothing;
+use crate::net::service::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Service};
+use crate::net::service::session::{Leg, Peer, Session};
+use crate::net::service::waker::Notifier;
 use crate::net::socket::socket::Socket;
 use crate::net::socket::splice_pipe::Pipes;
 use crate::net::worker::acceptor::Acceptor;
+use crate::net::worker::inbox::{Inbox, Message};
+use crate::net::worker::sink::Accepted;
 
 /// What one receive can take. More saves no calls that matter, and the cache would feel it.
 const SCRATCH: usize = 64 * 1024;
@@ -43,61 +45,6 @@ const EVENTS: usize = 256;
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
 const INBOX: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
-
-/// An accepted connection on its way to a worker.
-pub(crate) struct Accepted {
-    pub(crate) socket: Socket,
-    pub(crate) record: Arc<Record>,
-    pub(crate) place: Place,
-}
-
-pub(crate) enum Message {
-    Adopt(Accepted),
-    /// One that a handler has closed, to be ended lingeringly.
-    Linger(LingeringSocket),
-    /// A session is woken, by its token.
-    Wake(u64),
-    /// No more connections come; end the ones there are, until the deadline in `Shared`.
-    Drain,
-    /// That deadline has come nearer.
-    Deadline,
-    /// The server did not come to serve after all.
-    Quit,
-}
-
-/// How others reach a worker.
-///
-/// The channel has no bound of its own: it holds at most one `Adopt` for each connection that the
-/// limit admits, one `Wake` for each session, and one message for each call of `stop`.
-pub(crate) struct Inbox {
-    sender: Sender<Message>,
-    flag: Arc<EventFd>,
-    /// The worker is about to poll, or polls: whoever sends must ring.
-    asleep: AtomicBool,
-    /// Connections that this worker owns or is about to.
-    pub(crate) load: AtomicUsize,
-}
-
-impl Inbox {
-    pub(crate) fn send(&self, message: Message) {
-        // Fails only where the worker has ended; the message is dropped and with it its socket.
-        let _ = self.sender.send(message);
-        if self.asleep.swap(false, SeqCst) {
-            self.flag.set();
-        }
-    }
-
-    /// Whether the worker waits for something to do.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.asleep.load(Relaxed)
-    }
-}
-
-impl Notifier for Inbox {
-    fn notify(&self, token: u64) {
-        self.send(Message::Wake(token));
-    }
-}
 
 struct Entry {
     session: Box<dyn Session>,
@@ -141,13 +88,7 @@ impl Worker {
             INBOX,
             Interest::READABLE,
         )?;
-        let (sender, messages) = crossbeam_channel::unbounded();
-        let inbox = Arc::new(Inbox {
-            sender,
-            flag,
-            asleep: AtomicBool::new(false),
-            load: AtomicUsize::new(0),
-        });
+        let (inbox, messages) = Inbox::new(flag);
         let notifier: Arc<dyn Notifier> = Arc::clone(&inbox) as Arc<dyn Notifier>;
         let pipes = Pipes::new(Arc::clone(&shared.pipes));
         let worker = Self {
@@ -538,13 +479,4 @@ impl Batch for Ready<'_> {
             bytes += BATCH_BYTES - self.worker.resources.budget;
         }
     }
-}
-
-/// The words of a panic.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("of an unknown kind"))
 }

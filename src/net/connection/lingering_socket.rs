@@ -1,0 +1,15 @@
+//! A socket whose record is closed and whose last bytes are still on their way: what a handler's lingering
+//! close gives to a worker. Must never be dropped before `never_wait` was called on it.
+
+use std::sync::Arc;
+
+use crate::net::ledger::record::Record;
+use crate::net::socket::lingering::Until;
+use crate::net::socket::socket::Socket;
+
+/// A socket whose account is closed, on its way to the worker.
+pub(crate) struct LingeringSocket {
+    pub(crate) socket: Socket,
+    pub(crate) record: Arc<Record>,
+    pub(crate) until: Until,
+}

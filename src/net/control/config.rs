@@ -1,0 +1,41 @@
+//! All that a server is made of. Must never open anything.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use crate::net::address::endpoint::Transport;
+use crate::net::address::target::Target;
+use crate::net::control::limits::Limits;
+pub use crate::net::handoff::job::Job;
+use crate::net::ledger::trace::TraceLimits;
+pub use crate::net::server::lifecycle::State;
+use crate::net::service::shape::Shape;
+use crate::net::socket::options::SocketOptions;
+
+/// All that a server is made of.
+pub struct Config {
+    /// How bytes travel. The shape must be one for it.
+    pub transport: Transport,
+    /// Whether a UDP server may have an address that strangers can reach.
+    pub allow_external: bool,
+    /// Where to listen; with `fd`, only for display.
+    pub target: Target,
+    /// A listening or unbound socket of the caller's, in place of an own one.
+    pub fd: Option<RawFd>,
+    /// What is done with each connection.
+    pub shape: Shape,
+    /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
+    pub workers: Option<usize>,
+    /// Socket options.
+    pub options: SocketOptions,
+    /// Limits.
+    pub limits: Limits,
+    /// Closed connections that the ledger remembers.
+    pub history: usize,
+    /// What is remembered of the bytes of each; None for nothing.
+    pub trace: Option<TraceLimits>,
+    /// How long `stop` drains when it is not told otherwise.
+    pub drain: Duration,
+    /// The server's name in messages.
+    pub name: String,
+}

@@ -1,0 +1,67 @@
+//! Counters of messages, bytes and datagrams. Must never take a lock.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts of what becomes of no connection; without a lock, for strangers may cause many.
+#[derive(Default)]
+pub(crate) struct DatagramCounters {
+    pub(super) suspects: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) truncated: AtomicU64,
+}
+/// A counter with one writer: a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// For several writers.
+    fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Traffic in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Successful receives or sends that carried data.
+    pub messages: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+}
+
+impl Flow {
+    pub(crate) fn add(&mut self, other: Flow) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    messages: Counter,
+    pub(super) bytes: Counter,
+}
+
+impl Counters {
+    pub(super) fn count(&self, bytes: usize) {
+        self.messages.add(1);
+        self.bytes.add(bytes as u64);
+    }
+
+    pub(super) fn count_shared(&self, bytes: usize) {
+        self.messages.add_shared(1);
+        self.bytes.add_shared(bytes as u64);
+    }
+
+    pub(super) fn get(&self) -> Flow {
+        Flow { messages: self.messages.get(), bytes: self.bytes.get() }
+    }
+}

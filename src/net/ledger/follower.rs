@@ -1,0 +1,74 @@
+//! Reads the records of a ledger one by one, as connections close. Must never keep a record alive that the
+//! ledger has dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use crate::net::base::waiter::Waiter;
+use crate::net::error::{Error, Result};
+use crate::net::ledger::ledger::{Ledger, LedgerState, Wait};
+use crate::net::ledger::record::Record;
+
+/// Hears of each connection of a server that closes, in the order of their ends. Keeps nothing but its
+/// place in the ledger: whoever falls behind by more than that remembers has missed some.
+pub struct Follower {
+    ledger: Arc<Ledger>,
+    /// Of the connections that have closed since the start, the number of the next one. Written only
+    /// under the lock of the state.
+    next: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Ledger {
+    /// Whoever wants to hear of each connection that closes from now on.
+    pub fn follow(self: &Arc<Self>) -> Result<Follower> {
+        if self.history == 0 {
+            let text = "follow: this ledger forgets each connection as it closes (history=0)";
+            return Err(Error::Value(text.to_owned()));
+        }
+        let next = AtomicU64::new(self.state.lock().totals.closed);
+        Ok(Follower { ledger: Arc::clone(self), next, missed: AtomicU64::new(0) })
+    }
+}
+
+impl Follower {
+    /// Blocks until the next connection has closed; None once the server has ended and all were told.
+    /// `TimedOut` after the deadline.
+    pub fn next(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<Arc<Record>>> {
+        let closed = Some(self.next.load(Relaxed) + 1);
+        let wait = Wait { open: None, closed };
+        let found = self.ledger.wait_for(wait, deadline, waiter, |state| self.take(state))?;
+        let late = || Error::TimedOut {
+            step: "follow",
+            target: "until the next connection closes".to_owned(),
+        };
+        found.ok_or_else(late)
+    }
+
+    /// The next record, where it is there already; `Some(None)` at the end.
+    fn take(&self, state: &mut LedgerState) -> Option<Option<Arc<Record>>> {
+        let next = self.next.load(Relaxed);
+        let oldest = state.totals.closed - state.closed.len() as u64;
+        if next < oldest {
+            self.missed.fetch_add(oldest - next, Relaxed);
+        }
+        let next = next.max(oldest);
+        let record = state.closed.get((next - oldest) as usize).cloned();
+        self.next.store(next + u64::from(record.is_some()), Relaxed);
+        match record {
+            Some(record) => Some(Some(record)),
+            None => state.over.then_some(None),
+        }
+    }
+
+    /// How many it has missed, because the ledger had forgotten them before they were asked for.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
+    }
+}

@@ -1,0 +1,225 @@
+//! Several datagrams a call: recvmmsg(2), sendmmsg(2).
+//! Must never hold state, decide anything, or know what a server is.
+
+use std::alloc::{Layout, alloc_zeroed};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::net::sys::check;
+use crate::net::sys::name::Name;
+
+/// How many messages one recvmmsg(2) or sendmmsg(2) takes here. More saves nothing that can be measured.
+pub(crate) const BATCH: usize = 64;
+/// Room for the control messages of one datagram: its destination (IP_PKTINFO and IPV6_PKTINFO).
+pub(crate) const CONTROL: usize = 128;
+
+/// Memory that the kernel is given the address of: it has one for as long as it lives, whoever moves its
+/// owner.
+pub(crate) struct Pinned<T>(std::ptr::NonNull<[T]>);
+
+impl<T> Pinned<T> {
+    fn new(items: Vec<T>) -> Self {
+        Self(Box::leak(items.into_boxed_slice()).into())
+    }
+
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index < self.0.len());
+        // SAFETY: within the slice.
+        unsafe { self.0.as_ptr().cast::<T>().add(index) }
+    }
+}
+
+impl<T> Drop for Pinned<T> {
+    fn drop(&mut self) {
+        // SAFETY: it came from a box and is freed once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// Memory of which only pages that were ever written to are taken; ENOMEM where not even that is to be had,
+/// which for so much is no reason to end the process.
+pub(crate) fn zeroed_bytes(count: usize) -> io::Result<Vec<u8>> {
+    let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
+    let layout = Layout::array::<u8>(count).map_err(|_| no_memory())?;
+    assert!(layout.size() > 0, "of nothing there is no memory");
+    // SAFETY: not of size zero.
+    let start = unsafe { alloc_zeroed(layout) };
+    if start.is_null() {
+        return Err(no_memory());
+    }
+    // SAFETY: `count` bytes, all zero, from the allocator that a Vec gives them back to, and as one would ask.
+    Ok(unsafe { Vec::from_raw_parts(start, count, count) })
+}
+
+/// Room for a batch of datagrams, each with its sender and, where that is asked for, its control
+/// messages. Only pages that were ever written to take memory.
+pub(crate) struct Inbound {
+    headers: Pinned<libc::mmsghdr>,
+    _vectors: Pinned<libc::iovec>,
+    names: Pinned<Name>,
+    controls: Pinned<[u64; CONTROL / 8]>,
+    data: Pinned<u8>,
+    /// Bytes of one datagram, and from one to the next.
+    size: usize,
+    stride: usize,
+    control: usize,
+    /// Headers that the last call has written to.
+    used: usize,
+}
+
+// SAFETY: it owns all that its pointers lead to, and shares none of it.
+unsafe impl Send for Inbound {}
+
+/// One datagram of a batch.
+pub(crate) struct Received<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) from: &'a Name,
+    pub(crate) control: &'a [u8],
+    /// It was longer than there was room for.
+    pub(crate) cut: bool,
+}
+
+impl Inbound {
+    /// Room for datagrams of up to `size` bytes, and for their destinations.
+    pub(crate) fn new(size: usize, with_destination: bool) -> io::Result<Self> {
+        // Not a power of two: the datagrams of a batch would all fall into the same few lines of the cache.
+        let stride = size.next_multiple_of(64) + 64;
+        // SAFETY: plain old data for which all zeroes is a valid value.
+        let zeroed = || unsafe { mem::zeroed::<libc::mmsghdr>() };
+        let inbound = Self {
+            headers: Pinned::new(std::iter::repeat_with(zeroed).take(BATCH).collect()),
+            _vectors: Pinned::new(vec![
+                libc::iovec {
+                    iov_base: std::ptr::null_mut(),
+                    iov_len: size
+                };
+                BATCH
+            ]),
+            names: Pinned::new(vec![Name::room(); BATCH]),
+            controls: Pinned::new(vec![[0; CONTROL / 8]; if with_destination { BATCH } else { 0 }]),
+            data: Pinned::new(zeroed_bytes(stride * BATCH)?),
+            size,
+            stride,
+            control: if with_destination { CONTROL } else { 0 },
+            used: BATCH,
+        };
+        for index in 0..BATCH {
+            let vector = inbound._vectors.at(index);
+            // SAFETY: within memory that is owned, to which there are no references.
+            unsafe {
+                (*vector).iov_base = inbound.data.at(index * stride).cast();
+                let header = &raw mut (*inbound.headers.at(index)).msg_hdr;
+                (*header).msg_name = inbound.names.at(index).cast();
+                (*header).msg_iov = vector;
+                (*header).msg_iovlen = 1;
+                if with_destination {
+                    (*header).msg_control = inbound.controls.at(index).cast();
+                }
+            }
+        }
+        Ok(inbound)
+    }
+
+    /// recvmmsg(2) of up to `most` datagrams; how many came. They take the place of those before.
+    pub(crate) fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        most: usize,
+        flags: i32,
+    ) -> io::Result<usize> {
+        for index in 0..mem::take(&mut self.used) {
+            // SAFETY: within memory that is owned, to which there are no references while `self` is
+            // borrowed mutably.
+            unsafe {
+                let header = &raw mut (*self.headers.at(index)).msg_hdr;
+                (*header).msg_namelen = Name::ROOM;
+                (*header).msg_controllen = self.control as _;
+                (*header).msg_flags = 0;
+            }
+        }
+        // SAFETY: the headers lead to memory that is valid for writes of the lengths they give.
+        let received = check(unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                self.headers.at(0),
+                most.min(BATCH) as _,
+                flags as _,
+                std::ptr::null_mut(),
+            )
+        });
+        // An error may have left one written to as well.
+        self.used = received.as_ref().map_or(1, |&count| (count as usize + 1).min(BATCH));
+        Ok(received? as usize)
+    }
+
+    /// One of those that the last call has received.
+    pub(crate) fn get(&self, index: usize) -> Received<'_> {
+        // SAFETY: within memory that is owned; it is written to by `receive` alone, which borrows `self`
+        // mutably. The kernel has written no more than there was room for.
+        unsafe {
+            let header = &*self.headers.at(index);
+            let length = (header.msg_len as usize).min(self.size);
+            let control = header.msg_hdr.msg_controllen.min(self.control);
+            let name = self.names.at(index);
+            (*name).length = header.msg_hdr.msg_namelen.min(Name::ROOM);
+            Received {
+                data: std::slice::from_raw_parts(self.data.at(index * self.stride), length),
+                from: &*name,
+                control: match control {
+                    0 => &[],
+                    _ => std::slice::from_raw_parts(self.controls.at(index).cast(), control),
+                },
+                cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            }
+        }
+    }
+}
+
+/// One datagram on its way out.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) to: &'a Name,
+    pub(crate) control: &'a [u8],
+}
+
+/// sendmmsg(2) of up to `BATCH` of `count` datagrams, which `message` tells one by one. Returns how many
+/// were sent; the error is that of the first one.
+pub(crate) fn send_many<'a>(
+    fd: BorrowedFd<'_>,
+    count: usize,
+    flags: i32,
+    mut message: impl FnMut(usize) -> Outgoing<'a>,
+) -> io::Result<usize> {
+    let count = count.min(BATCH);
+    let mut vectors = [const { mem::MaybeUninit::<libc::iovec>::uninit() }; BATCH];
+    let mut headers = [const { mem::MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+    for index in 0..count {
+        let Outgoing { data, to, control } = message(index);
+        let vector = vectors[index]
+            .write(libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() });
+        // SAFETY: plain old data for which all zeroes is a valid value.
+        let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+        // sendmmsg only reads what these point at.
+        header.msg_hdr.msg_name = (&raw const to.raw).cast_mut().cast();
+        header.msg_hdr.msg_namelen = to.length;
+        header.msg_hdr.msg_iov = vector;
+        header.msg_hdr.msg_iovlen = 1;
+        if !control.is_empty() {
+            header.msg_hdr.msg_control = control.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_controllen = control.len() as _;
+        }
+        headers[index].write(header);
+    }
+    // SAFETY: `count` headers were written; what they lead to lives as long as 'a, and the vectors as
+    // long as this function.
+    let sent = check(unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr().cast(),
+            count as _,
+            (flags | libc::MSG_NOSIGNAL) as _,
+        )
+    })?;
+    Ok(sent as usize)
+}

@@ -1,0 +1,88 @@
+//! ppoll(2), eventfd(2).
+//! Must never hold state, decide anything, or know what a server is.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::net::sys::check;
+
+/// One descriptor of a `poll` call.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PollFd(libc::pollfd);
+
+impl PollFd {
+    /// Waits for input (or the end of it, or an error).
+    #[must_use]
+    pub fn readable(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLIN)
+    }
+
+    /// Waits for input, urgent data or the peer's end (or an error).
+    #[must_use]
+    pub fn input(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP)
+    }
+
+    /// Waits for room to write (or an error).
+    #[must_use]
+    pub fn writable(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLOUT)
+    }
+
+    fn new(fd: BorrowedFd<'_>, events: libc::c_short) -> Self {
+        Self(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 })
+    }
+
+    /// A place in the list that is not looked at this time.
+    #[must_use]
+    pub fn unused() -> Self {
+        Self(libc::pollfd { fd: -1, events: 0, revents: 0 })
+    }
+
+    /// Whether the last `poll` for `input` found the end of it, and no error.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.0.revents & (libc::POLLRDHUP | libc::POLLERR) == libc::POLLRDHUP
+    }
+
+    /// Whether the last `poll` found an error, of which reading need not tell.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.0.revents & libc::POLLERR != 0
+    }
+
+    /// Whether the last `poll` had anything to say about it.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.0.revents != 0
+    }
+}
+
+/// ppoll(2) until `deadline`; `Ok(0)` means that it has passed. EINTR is returned, not retried.
+pub fn poll(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<usize> {
+    let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+    let pointer = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: PollFd is a transparent pollfd; the slice is valid for its length, and the timespec,
+    // where there is one, outlives the call.
+    let ready = check(unsafe {
+        libc::ppoll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, pointer, std::ptr::null())
+    })?;
+    Ok(ready as usize)
+}
+
+pub(crate) fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// eventfd(2), non-blocking and close-on-exec.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are involved.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: the kernel just handed out this number; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,95 @@
+//! The process and its threads: getrlimit(2), prctl(2), pthread_sigmask(3), pthread_atfork(3), flock(2).
+//! Must never hold state, decide anything, or know what a server is.
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::net::sys::check;
+
+/// flock(2) for us alone, without waiting: EWOULDBLOCK where somebody has it. Held until the last copy
+/// of the descriptor is closed.
+pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers are involved.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(())
+}
+
+/// prctl(PR_SET_NAME): what the calling thread is called by debuggers and in /proc, at most 15 bytes.
+pub(crate) fn name_thread(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        // SAFETY: a valid C string; the kernel takes its first 15 bytes.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+}
+
+/// prctl(PR_SET_TIMERSLACK): how late this thread's naps may end. By default 50 µs, which is as long
+/// as the only nap there is.
+pub(crate) fn set_timer_slack(slack: Duration) {
+    let nanos = libc::c_ulong::try_from(slack.as_nanos()).unwrap_or(libc::c_ulong::MAX);
+    // SAFETY: sets a number of the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanos) };
+}
+
+/// getrlimit(RLIMIT_NOFILE): soft and hard limit of open descriptors.
+pub(crate) fn fd_limits() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid for writes.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// setrlimit(RLIMIT_NOFILE): a new soft limit under the same hard one.
+pub(crate) fn set_fd_soft_limit(soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the struct outlives the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(())
+}
+
+/// Runs `f` with every asynchronous signal and SIGPIPE blocked, so that a thread it spawns is born
+/// with them blocked: signals of the process belong to Python's threads.
+pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: sigset_t is plain old data; sigfillset sets every bit of it before use.
+    let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: as above, for the mask that was in force.
+    let mut before: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: both sets are valid; the synchronous signals stay deliverable, or a fault would
+    // kill the process without a word.
+    unsafe {
+        libc::sigfillset(&raw mut mask);
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGSYS,
+        ] {
+            libc::sigdelset(&raw mut mask, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, &raw mut before);
+    }
+    let result = f();
+    // SAFETY: restores the set that was read above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    result
+}
+
+/// pthread_atfork(3).
+pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    unsafe extern "C" {
+        // Not in the `libc` crate for this target.
+        fn pthread_atfork(
+            prepare: Option<extern "C" fn()>,
+            parent: Option<extern "C" fn()>,
+            child: Option<extern "C" fn()>,
+        ) -> libc::c_int;
+    }
+    // SAFETY: three functions that live as long as the process. ENOMEM is the only failure; the
+    // library then works as long as nobody forks.
+    unsafe { pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+}

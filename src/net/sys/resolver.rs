@@ -1,0 +1,76 @@
+//! getaddrinfo(3).
+//! Must never hold state, decide anything, or know what a server is.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+
+use crate::net::sys::name::Name;
+
+/// What getaddrinfo(3) said instead of an answer: its EAI code and text.
+pub(crate) struct ResolverError {
+    pub(crate) code: i32,
+    pub(crate) text: String,
+}
+
+/// getaddrinfo(3) for stream sockets; of a service alone also for others, streams first: some names, as
+/// tftp's, are there for UDP only. Blocks for as long as the system's resolver likes.
+pub(crate) fn getaddrinfo(
+    host: Option<&str>,
+    service: Option<&str>,
+    passive: bool,
+) -> Result<Vec<SocketAddr>, ResolverError> {
+    let nul =
+        |_| ResolverError { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
+    let host = host.map(CString::new).transpose().map_err(nul)?;
+    let service = service.map(CString::new).transpose().map_err(nul)?;
+    // SAFETY: addrinfo is plain old data; all zeroes is the documented start.
+    let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
+    hints.ai_socktype = if host.is_some() { libc::SOCK_STREAM } else { 0 };
+    hints.ai_flags = if passive { libc::AI_PASSIVE } else { 0 };
+    let mut list: *mut libc::addrinfo = std::ptr::null_mut();
+    // SAFETY: C strings and hints outlive the call; `list` is only read on success.
+    let code = unsafe {
+        libc::getaddrinfo(
+            host.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
+            service.as_ref().map_or(std::ptr::null(), |name| name.as_ptr()),
+            &raw const hints,
+            &raw mut list,
+        )
+    };
+    if code != 0 {
+        let text = if code == libc::EAI_SYSTEM {
+            io::Error::last_os_error().to_string()
+        } else {
+            // SAFETY: gai_strerror returns a static C string for every code.
+            unsafe { CStr::from_ptr(libc::gai_strerror(code)) }.to_string_lossy().into_owned()
+        };
+        return Err(ResolverError { code, text });
+    }
+    let mut found = Vec::new();
+    let mut node = list;
+    while !node.is_null() {
+        // SAFETY: the list is well formed until freeaddrinfo below.
+        let info = unsafe { &*node };
+        let mut name = Name::room();
+        name.length = info.ai_addrlen.min(Name::ROOM);
+        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and the name has room for as many.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                info.ai_addr.cast::<u8>(),
+                (&raw mut name.raw).cast::<u8>(),
+                name.length as usize,
+            )
+        };
+        if let Some(addr) = name.address() {
+            if !found.contains(&addr) {
+                found.push(addr);
+            }
+        }
+        node = info.ai_next;
+    }
+    // SAFETY: the list came from getaddrinfo and is freed once.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
+}
