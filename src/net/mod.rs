@@ -9,7 +9,7 @@ mod connection;
 pub mod control;
 pub mod datagram;
 pub mod error;
-mod handoff;
+pub mod handoff;
 pub mod ledger;
 pub mod server;
 pub mod service;

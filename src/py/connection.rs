@@ -20,8 +20,8 @@ use super::written;
 use crate::net;
 use crate::net::base::fork::Origin;
 use crate::net::base::lock::Mutex;
+use crate::net::handoff::job::Job;
 use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::server::server::Job;
 
 /// The longest words of an exception that a record keeps.
 const MOST_WORDS: usize = 500;
@@ -180,7 +180,7 @@ fn words(error: &Bound<'_, PyAny>) -> String {
 /// A datagram on its way through a handler. Never seen by its function, which is given what is in it.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Datagram {
-    inner: Mutex<Option<net::datagram::handoff::Datagram>>,
+    inner: Mutex<Option<net::handoff::job::Datagram>>,
     record: Arc<net::ledger::record::Record>,
     origin: Origin,
     server: Py<PyAny>,
@@ -188,7 +188,10 @@ pub(super) struct Datagram {
 
 impl Datagram {
     /// Runs a call with the datagram: only before its handler has returned.
-    fn with<T>(&self, call: impl FnOnce(&net::datagram::handoff::Datagram) -> T) -> PyResult<T> {
+    pub(super) fn with<T>(
+        &self,
+        call: impl FnOnce(&net::handoff::job::Datagram) -> T,
+    ) -> PyResult<T> {
         let inner = self.inner.lock();
         inner.as_ref().map(call).ok_or_else(|| PyTypeError::new_err("its handler has returned"))
     }
@@ -247,12 +250,12 @@ impl Datagram {
 /// What the threads of a pool take their connections from. Keeps no server alive.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Pool {
-    inner: net::server::server::Pool,
+    inner: net::handoff::pool::Pool,
     server: Py<PyAny>,
 }
 
 impl Pool {
-    pub(super) fn new(inner: net::server::server::Pool, server: Py<PyAny>) -> Self {
+    pub(super) fn new(inner: net::handoff::pool::Pool, server: Py<PyAny>) -> Self {
         Self { inner, server }
     }
 }

@@ -29,7 +29,7 @@ use crate::net::control::config::Config;
 use crate::net::control::limits::Limits;
 use crate::net::control::shutdown::{Cause, StopReport};
 use crate::net::error::Error;
-use crate::net::server::server::State;
+use crate::net::server::lifecycle::State;
 use crate::net::service::shape::Shape;
 use crate::net::socket::listener::bound_address;
 use crate::net::socket::options::SocketOptions;
@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// How a service finds it.
-    pub(super) fn handle(&self, py: Python<'_>) -> PyResult<net::server::server::ServerHandle> {
+    pub(super) fn handle(&self, py: Python<'_>) -> PyResult<net::control::registry::ServerHandle> {
         self.here(py).map(net::server::server::Server::handle)
     }
 

@@ -27,7 +27,8 @@ use crate::net::address::unix_name::UnixName;
 use crate::net::base::waiter::Waiter;
 use crate::net::datagram::start::MOST_DATAGRAM;
 use crate::net::error::{Error, Result};
-use crate::net::stream::stream::{DeferredClose, Message, OptionValue};
+use crate::net::stream::owner::DeferredClose;
+use crate::net::stream::stream::{Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
 
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than

@@ -12,8 +12,10 @@ use _rsock::net::control::config::Config;
 use _rsock::net::control::limits::{Limits, Overflow};
 use _rsock::net::control::shutdown::Cause;
 use _rsock::net::error::Error;
+use _rsock::net::handoff::job::Job;
+use _rsock::net::handoff::pool::Pool;
 use _rsock::net::ledger::closed_by::ClosedBy;
-use _rsock::net::server::server::{Job, Pool, Server};
+use _rsock::net::server::server::Server;
 use _rsock::net::service::shape::Shape;
 use _rsock::net::stream::stream::Stream;
 

@@ -11,7 +11,8 @@ use _rsock::net::base::waiter::Plain;
 use _rsock::net::control::limits::{Limits, Overflow};
 use _rsock::net::control::shutdown::Cause;
 use _rsock::net::error::Error;
-use _rsock::net::server::server::{Server, State};
+use _rsock::net::server::lifecycle::State;
+use _rsock::net::server::server::Server;
 use _rsock::net::services::Echo;
 
 use crate::support::{closed, config, dial, echo, ip, open, rejection, start, stop, until};

@@ -2,10 +2,9 @@
 //! Must never lock or allocate in the child's handler, where only async-signal-safe calls are allowed.
 
 use std::os::fd::AsRawFd;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
+use std::sync::{Once, OnceLock};
 
-use crate::net::control::{forward_loops, registry};
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 
@@ -21,6 +20,25 @@ static TABLE: [AtomicI32; TABLE_SIZE] = [const { AtomicI32::new(0) }; TABLE_SIZE
 /// One past the highest slot ever used, so that a child does not walk the whole table.
 static USED: AtomicU32 = AtomicU32::new(0);
 
+/// A lock that has to be held across a fork, so that the child does not inherit it locked by a thread
+/// that it does not have.
+pub(crate) trait HeldAcrossFork: Sync {
+    /// Locks it, before the fork, on the thread that forks.
+    fn hold(&self);
+
+    /// Unlocks it on the same thread, in the parent and in the child.
+    fn release(&self);
+}
+
+/// The locks to hold, in the order in which they are taken. As many as there are such locks.
+static HOOKS: [OnceLock<&'static dyn HeldAcrossFork>; 4] = [const { OnceLock::new() }; 4];
+
+/// Has a lock held across every fork from now on. Called at most once for each lock.
+pub(crate) fn hold_across(hook: &'static dyn HeldAcrossFork) {
+    let stored = HOOKS.iter().any(|slot| slot.set(hook).is_ok());
+    debug_assert!(stored, "HOOKS has a slot for each lock");
+}
+
 /// Registers the handlers, once. Called before the first thread is started.
 pub(crate) fn watch() {
     static WATCH: Once = Once::new();
@@ -29,18 +47,15 @@ pub(crate) fn watch() {
 
 extern "C" fn prepare() {
     FORKED.store(true, Relaxed);
-    registry::lock_for_fork();
-    forward_loops::lock_for_fork();
+    HOOKS.iter().filter_map(OnceLock::get).for_each(|hook| hook.hold());
 }
 
 extern "C" fn parent() {
-    forward_loops::unlock_after_fork();
-    registry::unlock_after_fork();
+    HOOKS.iter().rev().filter_map(OnceLock::get).for_each(|hook| hook.release());
 }
 
 extern "C" fn child() {
-    forward_loops::unlock_after_fork();
-    registry::unlock_after_fork();
+    parent();
     GENERATION.fetch_add(1, Relaxed);
     let used = (USED.load(Relaxed) as usize).min(TABLE_SIZE);
     for slot in &TABLE[..used] {

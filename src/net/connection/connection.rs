@@ -31,7 +31,7 @@ use crate::net::connection::lingering_socket::LingeringSocket;
 use crate::net::control::limits::Limits;
 use crate::net::error::strerror;
 use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::Place;
+use crate::net::ledger::ledger::EntryId;
 use crate::net::ledger::record::Record;
 use crate::net::service::service::BATCH_BYTES;
 use crate::net::service::session::{Drain, Io, Leg, Session, SessionError, SessionResult};
@@ -243,7 +243,7 @@ pub(crate) struct Connection {
     pub(super) far: Option<Box<UpstreamLeg>>,
     pub(crate) record: Arc<Record>,
     /// Its place in the books; None where those are closed already, and it only lingers.
-    pub(crate) place: Option<Place>,
+    pub(crate) entry_id: Option<EntryId>,
     /// What ended it first, while it goes on to deliver what is owed.
     pub(super) ending: Option<ClosedBy>,
     pub(super) lingering: bool,
@@ -279,12 +279,12 @@ pub(crate) fn leg_token(token: u64, leg: Leg) -> Token {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: Socket, record: Arc<Record>, place: Option<Place>) -> Self {
+    pub(crate) fn new(socket: Socket, record: Arc<Record>, entry_id: Option<EntryId>) -> Self {
         Self {
             near: Wire::new(socket, record.transport()),
             far: None,
             record,
-            place,
+            entry_id,
             ending: None,
             lingering: false,
             until_acknowledged: false,
@@ -952,7 +952,7 @@ impl Turn<'_> {
     pub(super) fn received(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
         match leg {
             // The account is closed.
-            Leg::Client if self.connection.place.is_none() => {}
+            Leg::Client if self.connection.entry_id.is_none() => {}
             Leg::Client => match data {
                 Some(data) => self.connection.record.count_received(data),
                 None => self.connection.record.count_received_unseen(count),

@@ -10,8 +10,12 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::net::connection::connection::{Outbox, Turn};
+use crate::net::service::service::BATCH_BYTES;
 use crate::net::service::session::Leg;
-use crate::net::socket::splice_pipe::Pipe;
+use crate::net::socket::splice_pipe::{CAPACITY, Pipe};
+
+// One pipe takes what a turn may move.
+const _: () = assert!(CAPACITY == BATCH_BYTES);
 
 /// Less than this between two empty receive queues is copied from then on.
 const WORTH_IT: usize = 16 * 1024;

@@ -8,12 +8,13 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Once};
 
 use crate::net::address::endpoint::{Address, Endpoint, Transport};
 use crate::net::address::unix_name::UnixName;
+use crate::net::base::fork::{self, HeldAcrossFork};
 use crate::net::base::lock::{self, Held, Mutex, MutexGuard};
-use crate::net::control::registry;
+use crate::net::control::registry::{self, Registered};
 use crate::net::service::forwarder_id::ForwarderId;
 use crate::net::service::site::Site;
 use crate::net::socket::unix_file::FileId;
@@ -36,19 +37,29 @@ thread_local! {
     static HELD: Held<Flows> = const { Held::new(None) };
 }
 
-/// Held across a fork, as the registry is.
-pub(crate) fn lock_for_fork() {
-    lock::hold(&HELD, &OPENED);
+struct ForkHook;
+
+impl HeldAcrossFork for ForkHook {
+    fn hold(&self) {
+        lock::hold(&HELD, &OPENED);
+    }
+
+    fn release(&self) {
+        lock::release(&HELD);
+    }
 }
 
-pub(crate) fn unlock_after_fork() {
-    lock::release(&HELD);
+/// The table; from its first use on it is held across forks.
+fn opened() -> &'static Mutex<Flows> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| fork::hold_across(&ForkHook));
+    &OPENED
 }
 
 /// The forwarders of this process that a connection has come through on its way to us; none for one
 /// that comes from anywhere else.
 pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[ForwarderId]> {
-    OPENED.lock().get(&flow(remote, local.address)).cloned().unwrap_or_default()
+    opened().lock().get(&flow(remote, local.address)).cloned().unwrap_or_default()
 }
 
 /// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
@@ -57,7 +68,7 @@ pub(crate) struct Opening(MutexGuard<'static, Flows>);
 impl Opening {
     /// To be held over a connect that does not wait.
     pub(crate) fn begin() -> Self {
-        Self(OPENED.lock())
+        Self(opened().lock())
     }
 
     /// Writes down the connection that was opened, with the forwarders before this one.
@@ -80,7 +91,7 @@ pub(crate) struct Opened(FlowKey);
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        OPENED.lock().remove(&self.0);
+        opened().lock().remove(&self.0);
     }
 }
 
@@ -114,13 +125,21 @@ pub(crate) fn leads_back(target: &Address, site: &Site) -> bool {
             return true;
         }
         if !seen.contains(&next) {
-            ahead.extend(
-                registry::beyond(&next, datagrams).into_iter().map(|hop| reached(hop.address)),
-            );
+            ahead.extend(beyond(&next, datagrams).into_iter().map(|hop| reached(hop.address)));
             seen.push(next);
         }
     }
     false
+}
+
+/// Where the server of this process that is reached at `address` forwards connections to.
+fn beyond(address: &Address, datagrams: bool) -> Vec<Endpoint> {
+    let servers = registry::all();
+    let reached = |server: &&Arc<dyn Registered>| {
+        (server.context().transport == Transport::Udp) == datagrams
+            && server.site().is_some_and(|site| is_at(address, &site))
+    };
+    servers.iter().filter(reached).flat_map(|server| server.leads_to()).collect()
 }
 
 /// Whether what connects to `target` is accepted at `site`.

@@ -1,8 +1,9 @@
 //! TODO
 
+pub(crate) mod admission;
 pub mod config;
-pub mod context;
-pub mod forward_loops;
+pub(crate) mod context;
+pub(crate) mod forward_loops;
 pub mod limits;
 pub mod registry;
 pub mod shutdown;

@@ -1,77 +1,149 @@
-//! The servers of this process that have a port, so that others can be told who holds it, and so
-//! that all can be stopped at once. Must never keep a server alive, nor be locked while one is called.
+//! The servers of this process that have an address: who holds one, and all that can be stopped at once.
+//! Must never keep a server alive, nor hold its lock while a server is called.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::ptr;
+use std::sync::{Arc, Once, Weak};
+use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
+use crate::net::address::endpoint::{Address, Endpoint};
+use crate::net::base::fork::{self, HeldAcrossFork};
 use crate::net::base::lock::{self, Held, Mutex};
-use crate::net::control::context::Shared;
-use crate::net::control::forward_loops;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::context::ServerContext;
+use crate::net::control::shutdown::{Cause, StopReport};
+use crate::net::error::Result;
+use crate::net::service::site::Site;
 use crate::net::socket::unix_file::FileId;
 
-static SERVERS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+/// A server, as other servers of its process know it.
+pub(crate) trait Registered: Send + Sync {
+    /// What its parts share.
+    fn context(&self) -> &Arc<ServerContext>;
+
+    /// The address it is bound to; None before that and after its end.
+    fn address(&self) -> Option<Address>;
+
+    /// Which file that address is, of a Unix socket.
+    fn file(&self) -> Option<FileId>;
+
+    /// Where it forwards connections to.
+    fn leads_to(&self) -> Vec<Endpoint>;
+
+    /// Exempts the handler of the calling thread, if it is one of this server, from the stop that follows.
+    fn exempt_caller(&self);
+
+    /// Begins a stop, or moves its deadline closer. Never blocks.
+    fn signal_stop(&self, cause: Cause, drain: Duration);
+
+    /// Waits for the end of its last thread; None after the deadline.
+    fn wait(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<StopReport>>;
+
+    /// Where it listens; None as with `address`.
+    fn site(&self) -> Option<Site> {
+        let context = self.context();
+        let local = Endpoint { transport: context.transport, address: self.address()?.canonical() };
+        Some(Site { local, dual_stack: context.options.dual_stack })
+    }
+}
+
+static SERVERS: Mutex<Vec<Weak<dyn Registered>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static HELD: Held<Vec<Weak<Shared>>> = const { Held::new(None) };
+    static HELD: Held<Vec<Weak<dyn Registered>>> = const { Held::new(None) };
 }
 
-/// Held across a fork, so that the child does not inherit it locked by a thread it does not have.
-pub(crate) fn lock_for_fork() {
-    lock::hold(&HELD, &SERVERS);
+struct ForkHook;
+
+impl HeldAcrossFork for ForkHook {
+    fn hold(&self) {
+        lock::hold(&HELD, &SERVERS);
+    }
+
+    fn release(&self) {
+        lock::release(&HELD);
+    }
 }
 
-pub(crate) fn unlock_after_fork() {
-    lock::release(&HELD);
-}
-
-pub(crate) fn add(server: &Arc<Shared>) {
+pub(crate) fn add(server: Weak<dyn Registered>) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| fork::hold_across(&ForkHook));
     let mut servers = SERVERS.lock();
     servers.retain(|server| server.strong_count() > 0);
-    servers.push(Arc::downgrade(server));
+    servers.push(server);
 }
 
-/// The servers of this process that have a port and are not stopped, oldest first.
-pub(crate) fn all() -> Vec<Arc<Shared>> {
+/// The servers of this process that have an address and are not stopped, oldest first.
+pub(crate) fn all() -> Vec<Arc<dyn Registered>> {
     let servers: Vec<_> = SERVERS.lock().iter().filter_map(Weak::upgrade).collect();
-    // One that a forked child inherited is nothing but memory: it must not be dropped either.
+    // A server that a forked child inherited is only memory: it must not be dropped either.
     let (here, foreign): (Vec<_>, Vec<_>) =
-        servers.into_iter().partition(|server| server.origin.is_here());
+        servers.into_iter().partition(|server| server.context().origin.is_here());
     foreign.into_iter().for_each(std::mem::forget);
-    here.into_iter().filter(|server| !server.has_ended()).collect()
+    here.into_iter().filter(|server| !server.context().has_ended()).collect()
 }
 
 /// The server of this process, other than `asking`, that keeps `address` from being bound.
-pub(crate) fn holder(address: &Address, asking: &Arc<Shared>) -> Option<Arc<Shared>> {
+pub(crate) fn holder(address: &Address, asking: &dyn Registered) -> Option<Arc<dyn Registered>> {
     let file = address.as_unix().and_then(FileId::of);
-    all().into_iter().filter(|server| !Arc::ptr_eq(server, asking)).find(|server| {
-        match (server.address(), address) {
-            (Some(Address::Ip(held)), Address::Ip(asked)) => {
-                server.transport == asking.transport
-                    && held.port() == asked.port()
-                    && held.port() != 0
-                    && overlap(held.ip(), asked.ip())
-            }
-            // A file may have several names; what it is tells whose it is.
-            (Some(Address::Unix(held)), Address::Unix(asked)) if !asked.is_abstract() => {
-                !held.is_abstract() && file.is_some() && server.file() == file
-            }
-            (Some(Address::Unix(held)), Address::Unix(asked)) => held == *asked,
-            _ => false,
+    let others = all().into_iter().filter(|server| !ptr::addr_eq(Arc::as_ptr(server), asking));
+    others.into_iter().find(|server| match (server.address(), address) {
+        (Some(Address::Ip(held)), Address::Ip(asked)) => {
+            server.context().transport == asking.context().transport
+                && held.port() == asked.port()
+                && held.port() != 0
+                && overlap(held.ip(), asked.ip())
         }
+        // A file may have several names, so the files are compared.
+        (Some(Address::Unix(held)), Address::Unix(asked)) if !asked.is_abstract() => {
+            !held.is_abstract() && file.is_some() && server.file() == file
+        }
+        (Some(Address::Unix(held)), Address::Unix(asked)) => held == *asked,
+        _ => false,
     })
-}
-
-/// Where the server of this process that is reached at `address` passes connections on to.
-pub(crate) fn beyond(address: &Address, datagrams: bool) -> Vec<Endpoint> {
-    let servers = all();
-    let reached = |server: &&Arc<Shared>| {
-        (server.transport == Transport::Udp) == datagrams
-            && server.site().is_some_and(|site| forward_loops::is_at(address, &site))
-    };
-    servers.iter().filter(reached).flat_map(|server| server.leads_to()).collect()
 }
 
 fn overlap(held: IpAddr, asked: IpAddr) -> bool {
     held == asked || held.is_unspecified() || asked.is_unspecified()
+}
+
+/// A reference to a server of this process, by which its address can be found. Keeps nothing alive.
+#[derive(Clone)]
+pub struct ServerHandle {
+    name: String,
+    server: Weak<dyn Registered>,
+}
+
+impl std::fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ServerHandle({:?})", self.name)
+    }
+}
+
+impl ServerHandle {
+    pub(crate) fn new(name: String, server: Weak<dyn Registered>) -> Self {
+        Self { name, server }
+    }
+
+    /// The server's name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address it is bound to; None before that and after its end.
+    #[must_use]
+    pub fn address(&self) -> Option<Endpoint> {
+        let server = self.server.upgrade()?;
+        if !server.context().origin.is_here() {
+            std::mem::forget(server);
+            return None;
+        }
+        let address = server.address().filter(|_| !server.context().has_ended())?;
+        Some(Endpoint { transport: server.context().transport, address })
+    }
 }

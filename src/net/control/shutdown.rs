@@ -1,8 +1,8 @@
-//! The end of a server: who asked for it, until when, and what came of it. Owns the deadline and the
-//! report; must never close anything itself, nor hold its lock while it waits.
+//! The shutdown of one server: its cause, its deadline and its report. Must never close anything itself,
+//! call a server, or hold its lock while it waits.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -81,29 +81,51 @@ pub struct StopReport {
     pub seconds: Duration,
 }
 
+/// What is told of a shutdown. Registered before the threads that it wakes are started.
+pub(crate) trait ShutdownListener: Send + Sync {
+    /// The shutdown has begun. Must not block.
+    fn begun(&self) {}
+
+    /// Its deadline has moved closer. Must not block.
+    fn deadline_moved(&self) {}
+}
+
+/// The thread that polls the flag looks at the shutdown whenever it wakes.
+impl ShutdownListener for EventFd {
+    fn begun(&self) {
+        self.set();
+    }
+
+    fn deadline_moved(&self) {
+        self.set();
+    }
+}
+
 struct State {
     /// When it began and why; None while the server serves.
     begun: Option<(Instant, Cause)>,
     deadline: Instant,
-    /// When the last thread had done its work.
+    /// When the last thread ended.
     ended: Option<Instant>,
     threads: Vec<JoinHandle<()>>,
     report: Option<StopReport>,
 }
 
-/// The stop of one server.
-pub(crate) struct Stop {
+/// The shutdown of one server.
+pub(crate) struct Shutdown {
     state: Mutex<State>,
+    /// Told in the order in which they were registered.
+    listeners: Mutex<Vec<Weak<dyn ShutdownListener>>>,
     /// Threads that have not ended yet.
     alive: AtomicUsize,
     drained: AtomicU64,
     forced: AtomicU64,
     abandoned: AtomicU64,
-    /// Set, and given up, when the last thread has ended. There while a thread is.
+    /// Set, and dropped, when the last thread has ended. Present while a thread is alive.
     done: Mutex<Option<Arc<EventFd>>>,
 }
 
-impl Stop {
+impl Shutdown {
     pub(crate) fn new() -> Self {
         let state = State {
             begun: None,
@@ -114,6 +136,7 @@ impl Stop {
         };
         Self {
             state: Mutex::new(state),
+            listeners: Mutex::new(Vec::new()),
             alive: AtomicUsize::new(0),
             drained: AtomicU64::new(0),
             forced: AtomicU64::new(0),
@@ -122,28 +145,50 @@ impl Stop {
         }
     }
 
-    /// Opens the flag that `done` is, before the first thread is started.
+    /// Tells a listener of the shutdown for as long as it exists.
+    pub(crate) fn register(&self, listener: Weak<dyn ShutdownListener>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    /// Opens the flag that `done` returns, before the first thread is started.
     pub(crate) fn open_flag(&self) -> std::io::Result<()> {
         *self.done.lock() = Some(Arc::new(EventFd::new()?));
         Ok(())
     }
 
-    /// Asks for the end. True for the first who asks; for all others the earlier deadline holds.
-    pub(crate) fn begin(&self, cause: Cause, drain: Duration) -> Asked {
+    /// Begins the shutdown, or moves its deadline closer, and tells the listeners. A deadline that is later
+    /// than the present one changes nothing. Never blocks.
+    pub(crate) fn begin(&self, cause: Cause, drain: Duration) -> Begun {
+        let begun = self.note(cause, drain);
+        let tell: fn(&dyn ShutdownListener) = match begun {
+            Begun::First => |listener| listener.begun(),
+            Begun::Sooner => |listener| listener.deadline_moved(),
+            Begun::Before => return begun,
+        };
+        let listeners = self.listeners.lock().clone();
+        for listener in listeners.iter().filter_map(Weak::upgrade) {
+            tell(&*listener);
+        }
+        begun
+    }
+
+    fn note(&self, cause: Cause, drain: Duration) -> Begun {
         let now = Instant::now();
-        // A drain beyond what the clock can hold is for ever, or near enough.
+        // A drain time that the clock cannot hold becomes a year.
         let deadline =
             now.checked_add(drain).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365));
         let mut state = self.state.lock();
         if state.begun.is_none() {
             state.begun = Some((now, cause));
             state.deadline = deadline;
-            Asked::First
+            Begun::First
         } else if deadline < state.deadline {
             state.deadline = deadline;
-            Asked::Sooner
+            Begun::Sooner
         } else {
-            Asked::Again
+            Begun::Before
         }
     }
 
@@ -178,8 +223,8 @@ impl Stop {
         self.abandoned.fetch_add(handlers, Relaxed);
     }
 
-    /// Keeps a thread to be joined. Its `Alive` must have been made before it was spawned.
-    pub(crate) fn keep(&self, thread: JoinHandle<()>) {
+    /// Stores a thread, to be joined by `report`. Its `Alive` must have been made before it was spawned.
+    pub(crate) fn add_thread(&self, thread: JoinHandle<()>) {
         self.state.lock().threads.push(thread);
     }
 
@@ -218,48 +263,32 @@ impl Stop {
         state.report = Some(report);
         report
     }
-}
 
-/// How a call of `begin` changed things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// The stop begins with it.
-    First,
-    /// The deadline came nearer.
-    Sooner,
-    /// Nothing changed.
-    Again,
-}
-
-/// Whose threads are counted.
-pub(crate) trait Owner {
-    /// Its stop.
-    fn stop(&self) -> &Stop;
-
-    /// The last thread has ended, be it that the server has, or that it could not be started.
-    fn ended(&self);
-}
-
-/// A thread's share in the server's life; the last one dropped sets `done`.
-pub(crate) struct Alive<O: Owner>(O);
-
-impl<O: Owner> Alive<O> {
-    pub(crate) fn new(owner: O) -> Self {
-        owner.stop().alive.fetch_add(1, SeqCst);
-        Self(owner)
+    /// Counts a thread that is about to start.
+    pub(crate) fn thread_starts(&self) {
+        self.alive.fetch_add(1, SeqCst);
     }
-}
 
-impl<O: Owner> Drop for Alive<O> {
-    fn drop(&mut self) {
-        let stop = self.0.stop();
-        if stop.alive.fetch_sub(1, SeqCst) == 1 {
-            self.0.ended();
-            stop.state.lock().ended = Some(Instant::now());
-            // Those who wait hold it; nobody else needs it any more.
-            if let Some(done) = stop.done.lock().take() {
+    /// Counts a thread that has ended; `last` is called by the last one before those who wait are woken.
+    pub(crate) fn thread_ended(&self, last: impl FnOnce()) {
+        if self.alive.fetch_sub(1, SeqCst) == 1 {
+            last();
+            self.state.lock().ended = Some(Instant::now());
+            // The callers that wait hold it as well.
+            if let Some(done) = self.done.lock().take() {
                 done.set();
             }
         }
     }
+}
+
+/// What a call of `begin` changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// The shutdown begins with this call.
+    First,
+    /// The deadline moved closer.
+    Sooner,
+    /// Nothing changed.
+    Before,
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::address::endpoint::canonical;
-use crate::net::control::context::Shared;
+use crate::net::control::context::ServerContext;
 use crate::net::control::limits::Overflow;
 use crate::net::datagram::amplification::{self, SenderPolicy, is_loopback};
 use crate::net::datagram::peer_table::{Key, Peers};
-use crate::net::datagram::socket::Port;
+use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
 use crate::net::error::strerror;
 use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::sys;
@@ -21,8 +21,8 @@ const LOOK_AGAIN: u64 = 1024;
 
 /// The peers of a port.
 pub(super) struct Admission {
-    pub(super) shared: Arc<Shared>,
-    pub(super) port: Arc<Port>,
+    pub(super) context: Arc<ServerContext>,
+    pub(super) port: Arc<DatagramSocket>,
     pub(super) peers: Peers,
     pub(super) policy: SenderPolicy,
     /// The accounts it may have, of those of the server: only its own can it close for a new one.
@@ -32,13 +32,14 @@ pub(super) struct Admission {
 impl Admission {
     /// `idle` is after which silence an account is closed.
     pub(super) fn new(
-        shared: Arc<Shared>,
-        port: Arc<Port>,
+        context: Arc<ServerContext>,
+        sockets: Arc<DatagramSockets>,
+        port: Arc<DatagramSocket>,
         idle: Option<Duration>,
         share: usize,
     ) -> Self {
-        let peers = Peers::new(Arc::clone(&shared), idle);
-        Self { shared, port, peers, policy: SenderPolicy::new(), share }
+        let peers = Peers::new(Arc::clone(&context), sockets, idle);
+        Self { context, port, peers, policy: SenderPolicy::new(), share }
     }
 
     /// The account of whoever sent a datagram; None where it gets no answer, which is counted. `to` is
@@ -51,7 +52,7 @@ impl Admission {
         settle: &mut dyn FnMut(&Peers),
     ) -> Option<u32> {
         if to.is_some_and(|to| !amplification::was_for_us(to)) {
-            self.shared.ledger.count_suspect();
+            self.context.ledger.count_suspect();
             return None;
         }
         let key = Key { remote, local: to.map(|(_, own)| own) };
@@ -62,11 +63,11 @@ impl Admission {
             }
             settle(&self.peers);
             self.peers.close(index, ClosedBy::Service, None, false);
-            self.shared.ledger.count_suspect();
+            self.context.ledger.count_suspect();
             return None;
         }
         if amplification::is_suspect(remote) || self.policy.is_server(remote) {
-            self.shared.ledger.count_suspect();
+            self.context.ledger.count_suspect();
             return None;
         }
         self.admit(key, settle)
@@ -74,15 +75,15 @@ impl Admission {
 
     /// Opens an account; None where the limits have no place for one, which is counted.
     pub(super) fn admit(&mut self, key: Key, settle: &mut dyn FnMut(&Peers)) -> Option<u32> {
-        if !self.shared.enter_host(Some(key.remote)) {
-            self.shared.ledger.count_refused();
+        if !self.context.admission.enter_host(Some(key.remote)) {
+            self.context.ledger.count_refused();
             return None;
         }
-        let waits = self.shared.limits.overflow == Overflow::Wait;
-        while (waits && self.peers.count() >= self.share) || !self.shared.enter() {
+        let waits = self.context.limits.overflow == Overflow::Wait;
+        while (waits && self.peers.count() >= self.share) || !self.context.admission.enter() {
             let Some(oldest) = self.peers.oldest().filter(|_| waits) else {
-                self.shared.leave_host(key.remote);
-                self.shared.ledger.count_refused();
+                self.context.admission.leave_host(key.remote);
+                self.context.ledger.count_refused();
                 return None;
             };
             settle(&self.peers);

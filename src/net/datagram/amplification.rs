@@ -88,7 +88,7 @@ impl SenderPolicy {
     fn look_around(&mut self) {
         self.changes = CHANGES.load(Relaxed);
         let servers = registry::all();
-        let udp = servers.iter().filter(|server| server.transport == Transport::Udp);
+        let udp = servers.iter().filter(|server| server.context().transport == Transport::Udp);
         self.servers = udp.filter_map(|server| server.address()?.as_ip()).collect();
     }
 

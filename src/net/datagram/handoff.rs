@@ -3,26 +3,25 @@
 //! back, nor keep its lock while it waits.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::net::address::endpoint::{canonical, display};
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::lock::Mutex;
 use crate::net::base::waiter::Waiter;
-use crate::net::control::context::Shared;
+use crate::net::control::context::ServerContext;
 use crate::net::control::shutdown::Cause;
 use crate::net::datagram::admission::Admission;
 use crate::net::datagram::amplification::is_loopback;
 use crate::net::datagram::errors::{Failure, classify};
 use crate::net::datagram::peer_table::Key;
-use crate::net::datagram::socket::Port;
+use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
 use crate::net::datagram::worker::LEAST_IN_QUEUE;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::job::{Job, JobId};
+use crate::net::handoff::job::{Answers, Datagram, Job};
 use crate::net::handoff::pool::ThreadPool;
 use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::record::Record;
@@ -39,32 +38,27 @@ const CONTROL: usize = 128;
 
 /// What threads of the caller's answer datagrams through.
 pub(crate) struct Handoff {
-    shared: Arc<Shared>,
+    context: Arc<ServerContext>,
+    sockets: Arc<DatagramSockets>,
     /// None from the end on: whoever is late keeps no descriptor open.
     admission: Mutex<Option<Admission>>,
-    /// The thread that fills the queue waits for somebody to take from it.
-    full: AtomicBool,
-}
-
-/// A datagram in the hands of a thread of the pool.
-pub struct Datagram {
-    handoff: Arc<Handoff>,
-    data: Vec<u8>,
-    peer: Key,
-    record: Arc<Record>,
-    /// Its place among those that are handed out.
-    ticket: JobId,
 }
 
 impl Handoff {
-    fn new(shared: &Arc<Shared>, port: Arc<Port>) -> Self {
+    fn new(
+        context: &Arc<ServerContext>,
+        sockets: &Arc<DatagramSockets>,
+        port: Arc<DatagramSocket>,
+    ) -> Self {
+        let (context, sockets) = (Arc::clone(context), Arc::clone(sockets));
         let admission = Mutex::new(Some(Admission::new(
-            Arc::clone(shared),
+            Arc::clone(&context),
+            Arc::clone(&sockets),
             port,
-            shared.limits.idle,
-            shared.most_admitted(),
+            context.limits.idle,
+            context.admission.limit(),
         )));
-        Self { shared: Arc::clone(shared), admission, full: AtomicBool::new(false) }
+        Self { context, sockets, admission }
     }
 
     /// Runs something with the accounts; None from the end on.
@@ -73,7 +67,7 @@ impl Handoff {
     }
 
     /// Its socket; None from the end on.
-    pub(crate) fn port(&self) -> Option<Arc<Port>> {
+    pub(crate) fn port(&self) -> Option<Arc<DatagramSocket>> {
         self.with(|admission| Arc::clone(&admission.port))
     }
 
@@ -88,7 +82,7 @@ impl Handoff {
         // Without a sender it is none, but the end.
         let remote = canonical(from.address()?);
         if cut {
-            self.shared.ledger.count_cut();
+            self.context.ledger.count_cut();
         }
         let to = sys::destination(control);
         let mut admission = self.admission.lock();
@@ -99,9 +93,9 @@ impl Handoff {
         known.record.count_received(data);
         known.earn(data.len());
         let record = Arc::clone(&known.record);
-        if record.received().messages == 1 && self.shared.limits.idle.is_some() {
+        if record.received().messages == 1 && self.context.limits.idle.is_some() {
             // Whoever closes the accounts of the silent has to look when that will be.
-            self.shared.notify();
+            self.context.notifier.notify();
         }
         Some((Key { remote, local: to.map(|(_, own)| own) }, record))
     }
@@ -119,7 +113,7 @@ impl Handoff {
     ) -> Result<usize> {
         let step = "sendto";
         let failed = |errno, hint: &str| {
-            self.shared.ledger.count_dropped(1);
+            self.context.ledger.count_dropped(1);
             let target = display(&remote);
             Err(Error::Os { step, target, errno, hint: hint.to_owned() })
         };
@@ -140,7 +134,9 @@ impl Handoff {
                 let key = key.unwrap_or(Key { remote, local: None });
                 match admission.admit(key, &mut |_| {}) {
                     Some(index) => index,
-                    None => return failed(libc::EPERM, "Limits.connections has no place for it"),
+                    None => {
+                        return failed(libc::EPERM, "Limits.connections has no entry_id for it");
+                    }
                 }
             }
         };
@@ -241,7 +237,7 @@ impl Handoff {
                 }
                 Failure::Blocked | Failure::Interrupted => deadline,
                 Failure::Exhausted | Failure::ThisOne => {
-                    self.shared.ledger.count_accept_error();
+                    self.context.ledger.count_accept_error();
                     fds[0] = PollFd::unused();
                     let rest = Instant::now() + ACCEPT_BACKOFF;
                     Some(deadline.map_or(rest, |deadline| deadline.min(rest)))
@@ -258,13 +254,6 @@ impl Handoff {
         }
     }
 
-    /// A thread of the pool has taken one from the queue.
-    pub(crate) fn was_taken(&self) {
-        if self.full.load(SeqCst) && self.full.swap(false, SeqCst) {
-            self.with(|admission| admission.port.notifier.set());
-        }
-    }
-
     fn idle_at(&self) -> Option<Instant> {
         self.with(|admission| admission.peers.idle_at()).flatten()
     }
@@ -275,133 +264,99 @@ impl Handoff {
 
     /// Closes all accounts, and tells nobody of it any more.
     fn close(&self, forced: bool) {
-        self.shared.ports.put_handoff(None);
         let admission = self.admission.lock().take();
         if let Some(mut admission) = admission {
             admission.peers.close_all(forced);
-            self.shared.ports.remove(&admission.port);
+            self.sockets.remove(&admission.port);
         }
-        self.shared.clear_notifier();
+        self.context.clear_notifier();
     }
 }
 
-impl Datagram {
-    /// What was received.
-    #[must_use]
-    pub fn data(&self) -> &[u8] {
-        &self.data
+impl Answers for Handoff {
+    fn reply(&self, to: SocketAddr, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()> {
+        self.send(to, Some(Key { remote: to, local: own }), data, most).map(drop)
     }
 
-    /// Who sent it.
-    #[must_use]
-    pub fn from(&self) -> SocketAddr {
-        self.peer.remote
-    }
-
-    /// The account of whoever sent it.
-    #[must_use]
-    pub fn record(&self) -> &Arc<Record> {
-        &self.record
-    }
-
-    pub(crate) fn ticket(&self) -> JobId {
-        self.ticket
-    }
-
-    /// Answers it. What cannot be sent is dropped and counted; only an answer that no datagram has room
-    /// for is an error.
-    pub fn reply(&self, data: &[u8]) -> Result<()> {
-        let sent = self.handoff.send(self.peer.remote, Some(self.peer), data, self.data.len());
-        match sent {
-            Err(error) if error.raw() == Some(libc::EMSGSIZE) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Its handler has failed: the account of its peer is closed, which another datagram opens anew.
-    pub fn fail(&self, error: String) {
-        self.handoff.shared.count_error();
-        self.handoff.with(|admission| {
-            if let Some(index) = admission.peers.index_of(&self.peer) {
+    /// The record of the peer is closed, which another datagram opens anew.
+    fn fail(&self, to: SocketAddr, own: Option<IpAddr>, error: String) {
+        self.context.count_error();
+        self.with(|admission| {
+            if let Some(index) = admission.peers.index_of(&Key { remote: to, local: own }) {
                 admission.peers.close(index, ClosedBy::Error, Some(error), false);
             }
         });
     }
 }
 
-impl Drop for Datagram {
-    fn drop(&mut self) {
-        let shared = &self.handoff.shared;
-        if !shared.origin.is_here() {
-            // In a forked child all of this is a copy, and its locks may be held by nobody.
-            std::mem::forget(Arc::clone(&self.handoff));
-            return;
-        }
-        shared.handoff.forget(self.ticket);
-        if shared.handoff.is_draining() {
-            shared.notify();
-        }
-    }
-}
-
 /// Starts the thread that hands datagrams to the pool.
 pub(super) fn start_pool(
-    shared: &Arc<Shared>,
-    port: Port,
+    context: &Arc<ServerContext>,
+    sockets: &Arc<DatagramSockets>,
+    port: DatagramSocket,
     notifier: Arc<EventFd>,
-) -> io::Result<()> {
-    let inbound = Inbound::new(shared.limits.datagram, port.tells_destination())?;
-    let (handoff, port) = open(shared, port);
-    let filler = Filler { handoff: Arc::clone(&handoff), port, inbound };
-    let started = shared.spawn("rsock-worker-0".to_owned(), move || filler.run(&notifier));
-    started.inspect_err(|_| handoff.close(false))
+    pool: &Arc<ThreadPool>,
+) -> io::Result<Arc<Handoff>> {
+    let inbound = Inbound::new(context.limits.datagram, port.tells_destination())?;
+    let (handoff, port) = open(context, sockets, port);
+    let pool = Arc::clone(pool);
+    let filler = Filler { handoff: Arc::clone(&handoff), pool, port, inbound };
+    let started = context.spawn("rsock-worker-0".to_owned(), move || filler.run(&notifier));
+    started.inspect_err(|_| handoff.close(false))?;
+    Ok(handoff)
 }
 
-/// Starts the thread that sees to the end of a port that others receive from.
-pub(super) fn start_asked(
-    shared: &Arc<Shared>,
-    port: Port,
+/// Starts the thread that closes a port at the end, from which callers receive until then.
+pub(super) fn start_on_demand(
+    context: &Arc<ServerContext>,
+    sockets: &Arc<DatagramSockets>,
+    port: DatagramSocket,
     notifier: Arc<EventFd>,
-) -> io::Result<()> {
-    let (handoff, port) = open(shared, port);
+) -> io::Result<Arc<Handoff>> {
+    let (handoff, port) = open(context, sockets, port);
     let body = Arc::clone(&handoff);
-    let started = shared.spawn("rsock-accept".to_owned(), move || keep(&body, &port, &notifier));
-    started.inspect_err(|_| handoff.close(false))
+    let wait = move || wait_for_end(&body, &port, &notifier);
+    let started = context.spawn("rsock-accept".to_owned(), wait);
+    started.inspect_err(|_| handoff.close(false))?;
+    Ok(handoff)
 }
 
-fn open(shared: &Arc<Shared>, port: Port) -> (Arc<Handoff>, Arc<Port>) {
+fn open(
+    context: &Arc<ServerContext>,
+    sockets: &Arc<DatagramSockets>,
+    port: DatagramSocket,
+) -> (Arc<Handoff>, Arc<DatagramSocket>) {
     let port = Arc::new(port);
-    shared.ports.add(&port);
-    let handoff = Arc::new(Handoff::new(shared, Arc::clone(&port)));
-    shared.ports.put_handoff(Some(Arc::clone(&handoff)));
-    (handoff, port)
+    sockets.add(&port);
+    (Arc::new(Handoff::new(context, sockets, Arc::clone(&port))), port)
 }
 
 /// Waits for the end. Those who wait for a datagram have been told of it.
-fn keep(handoff: &Handoff, port: &Port, notifier: &EventFd) {
+fn wait_for_end(handoff: &Handoff, port: &DatagramSocket, notifier: &EventFd) {
     while !port.has_ended() {
         let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], handoff.idle_at());
         notifier.clear();
         handoff.close_idle();
     }
-    handoff.close(handoff.shared.stop.is_hard());
+    handoff.close(handoff.context.shutdown.is_hard());
 }
 
 /// Fills the pool's queue until the end, then waits for the handlers.
 struct Filler {
     handoff: Arc<Handoff>,
-    port: Arc<Port>,
+    pool: Arc<ThreadPool>,
+    port: Arc<DatagramSocket>,
     inbound: Inbound,
 }
 
 impl Filler {
     fn run(mut self, notifier: &EventFd) {
-        let shared = Arc::clone(&self.handoff.shared);
+        let context = Arc::clone(&self.handoff.context);
         if self.fill_until_end().is_err() {
-            shared.stop_by_itself(Cause::AcceptError);
+            context.stop_by_itself(Cause::AcceptError);
         }
-        shared.handoff.begin_drain();
-        if !shared.stop.is_hard() {
+        self.pool.handed_out.begin_drain();
+        if !context.shutdown.is_hard() {
             // What is in the kernel's queue now is handed out like all before it, and is no more than
             // there was room for; what comes later need not be.
             let mut left = sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE;
@@ -410,23 +365,23 @@ impl Filler {
                 left -= count.min(left);
             }
         }
-        shared.handoff.drain_pool(&shared, notifier);
-        self.handoff.close(shared.stop.is_hard());
+        self.pool.drain(notifier);
+        self.handoff.close(context.shutdown.is_hard());
     }
 
     fn fill_until_end(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.handoff.shared);
-        let may_block = self.port.may_block() && shared.limits.idle.is_none();
+        let context = Arc::clone(&self.handoff.context);
+        let may_block = self.port.may_block() && context.limits.idle.is_none();
         let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         while !self.port.has_ended() {
-            let room = QUEUE.saturating_sub(shared.handoff.queued());
+            let room = QUEUE.saturating_sub(self.pool.queued());
             if room == 0 {
-                self.handoff.full.store(true, SeqCst);
-                // One that was taken just before the store has rung for nobody.
-                if shared.handoff.queued() >= QUEUE {
+                self.pool.ask_for_room(&self.port.notifier);
+                // A thread that took a job just before that has set no flag.
+                if self.pool.queued() >= QUEUE {
                     self.port.wait_for_notifier(self.handoff.idle_at());
                 } else {
-                    self.handoff.full.store(false, SeqCst);
+                    self.pool.forget_room();
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
                 && !may_block
@@ -441,7 +396,7 @@ impl Filler {
 
     /// Receives a batch and hands it out; None where nothing came.
     fn hand_out(&mut self, most: usize, flags: i32) -> io::Result<Option<usize>> {
-        let Self { handoff, port, inbound } = self;
+        let Self { handoff, pool, port, inbound } = self;
         let error = match inbound.receive(port.as_fd(), most, flags) {
             Ok(count) => {
                 for slot in 0..count {
@@ -450,15 +405,18 @@ impl Filler {
                     let arrived = handoff.arrive(received.from, data, control, received.cut);
                     let Some((peer, record)) = arrived else { continue };
                     let data = data.to_vec();
-                    ThreadPool::push_with(&handoff.shared, |ticket| {
-                        Job::Datagram(Datagram {
-                            handoff: Arc::clone(handoff),
-                            data,
-                            peer,
-                            record,
-                            ticket,
-                        })
-                    });
+                    let job = pool.handed_out.add(Weak::new());
+                    let datagram = Datagram {
+                        answers: Arc::clone(handoff) as Arc<dyn Answers>,
+                        context: Arc::clone(&handoff.context),
+                        handed_out: Arc::clone(&pool.handed_out),
+                        job,
+                        data,
+                        from: peer.remote,
+                        own: peer.local,
+                        record,
+                    };
+                    pool.push(job, Job::Datagram(datagram));
                 }
                 return Ok(Some(count));
             }
@@ -467,7 +425,7 @@ impl Filler {
         match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
-                handoff.shared.ledger.count_accept_error();
+                handoff.context.ledger.count_accept_error();
                 port.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
             }
             Failure::Earlier => {

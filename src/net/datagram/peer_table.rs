@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::net::address::endpoint::Endpoint;
-use crate::net::control::context::Shared;
-use crate::net::datagram::socket::Port;
+use crate::net::control::context::ServerContext;
+use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
 use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::Place;
+use crate::net::ledger::ledger::EntryId;
 use crate::net::ledger::record::{Record, Role};
 use crate::net::service::session::Peer;
 use crate::net::sys;
@@ -42,7 +42,7 @@ pub(super) struct Known {
     pub(super) credit: usize,
     /// When it was last heard; kept up only where the idle limit asks for it.
     heard: Instant,
-    place: Place,
+    entry_id: EntryId,
     pub(super) key: Key,
     newer: u32,
     older: u32,
@@ -62,7 +62,8 @@ impl Known {
 
 /// Those that one port has heard from.
 pub(super) struct Peers {
-    shared: Arc<Shared>,
+    context: Arc<ServerContext>,
+    sockets: Arc<DatagramSockets>,
     idle: Option<Duration>,
     /// Keyed by secret numbers, so that nobody can choose addresses that fall together.
     table: HashMap<Key, u32>,
@@ -72,9 +73,13 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn new(shared: Arc<Shared>, idle: Option<Duration>) -> Self {
+    pub(super) fn new(
+        context: Arc<ServerContext>,
+        sockets: Arc<DatagramSockets>,
+        idle: Option<Duration>,
+    ) -> Self {
         let (table, known) = (HashMap::new(), Slab::new());
-        Self { shared, idle, table, known, newest: NONE, oldest: NONE }
+        Self { context, sockets, idle, table, known, newest: NONE, oldest: NONE }
     }
 
     /// The index of a peer, if it was heard from before; it is the newest then.
@@ -163,7 +168,7 @@ impl Peers {
     }
 
     /// Opens the account of a peer that was never heard from. Its place must have been entered.
-    pub(super) fn open(&mut self, key: Key, port: &Port, is_near: bool) -> u32 {
+    pub(super) fn open(&mut self, key: Key, port: &DatagramSocket, is_near: bool) -> u32 {
         let mut own = port.local;
         let mut route = Vec::new();
         if let Some(local) = key.local.filter(|_| port.is_wildcard()) {
@@ -171,11 +176,11 @@ impl Peers {
             route = sys::leave_from(local, port.local.is_ipv6());
         }
         let (local, remote) = (Endpoint::udp(own), Endpoint::udp(key.remote));
-        let id = self.shared.ports.next_id();
+        let id = self.sockets.next_id();
         let record = Record::new(id, Role::Server, local.clone(), remote.clone());
-        let record = Arc::new(record.with_trace(self.shared.trace));
-        let place = self.shared.ledger.open(&record);
-        let peer = Peer { id, local, remote, line: self.shared.limits.line };
+        let record = Arc::new(record.with_trace(self.context.trace));
+        let entry_id = self.context.ledger.open(&record);
+        let peer = Peer { id, local, remote, line: self.context.limits.line };
         let heard = Instant::now();
         let known = Known {
             peer,
@@ -184,7 +189,7 @@ impl Peers {
             is_near,
             credit: 0,
             heard,
-            place,
+            entry_id,
             key,
             newer: NONE,
             older: NONE,
@@ -200,11 +205,9 @@ impl Peers {
         self.unlink(index);
         let known = self.known.remove(index as usize);
         self.table.remove(&known.key);
-        self.shared.ledger.close(known.place, by, error, None);
-        if self.shared.stop.has_begun() {
-            self.shared.stop.count(forced);
-        }
-        self.shared.leave(&known.peer.remote);
+        self.context.ledger.close(known.entry_id, by, error, None);
+        self.context.count_stopped(forced);
+        self.context.admission.leave(&known.peer.remote);
     }
 
     /// Closes them all, since the server stops.

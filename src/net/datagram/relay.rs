@@ -13,13 +13,13 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::net::address::endpoint::{Endpoint, canonical};
 use crate::net::base::fork::{self, Listed};
-use crate::net::control::context::Shared;
+use crate::net::control::context::ServerContext;
 use crate::net::control::forward_loops::{self, Opened, Opening};
 use crate::net::control::shutdown::Cause;
 use crate::net::datagram::admission::Admission;
 use crate::net::datagram::errors::{Failure, classify};
 use crate::net::datagram::send::{Sent, send_all};
-use crate::net::datagram::socket::Port;
+use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
 use crate::net::datagram::worker::LEAST_IN_QUEUE;
 use crate::net::error::strerror;
 use crate::net::ledger::closed_by::ClosedBy;
@@ -40,25 +40,26 @@ const NOTIFIER: Token = Token(usize::MAX - 1);
 
 /// Opens and starts the worker of a port. Nothing is left open where it fails.
 pub(super) fn start(
-    shared: &Arc<Shared>,
+    context: &Arc<ServerContext>,
+    sockets: &Arc<DatagramSockets>,
     onward: Arc<dyn Onward>,
-    port: Port,
+    port: DatagramSocket,
     number: usize,
     share: usize,
 ) -> io::Result<()> {
     let port = Arc::new(port);
-    let size = shared.limits.datagram;
+    let size = context.limits.datagram;
     let near = Inbound::new(size, port.tells_destination())?;
     let far = Inbound::new(size, false)?;
-    let relay = Relay::new(Arc::clone(shared), Arc::clone(&port), onward, share)?;
-    let (mine, kept) = (Arc::clone(shared), Arc::clone(&port));
-    shared.ports.add(&port);
-    let started = shared.spawn(format!("rsock-worker-{number}"), move || {
+    let relay = Relay::new(context, sockets, Arc::clone(&port), onward, share)?;
+    let (open, kept) = (Arc::clone(sockets), Arc::clone(&port));
+    sockets.add(&port);
+    let started = context.spawn(format!("rsock-worker-{number}"), move || {
         relay.run(near, far);
-        mine.ports.remove(&kept);
+        open.remove(&kept);
     });
     if started.is_err() {
-        shared.ports.remove(&port);
+        sockets.remove(&port);
     }
     started
 }
@@ -83,8 +84,8 @@ struct Relay {
     // First, so that the poller's number leaves the fork table before it is closed.
     _listed: Listed,
     poll: Poll,
-    shared: Arc<Shared>,
-    port: Arc<Port>,
+    context: Arc<ServerContext>,
+    port: Arc<DatagramSocket>,
     onward: Arc<dyn Onward>,
     admission: Admission,
     /// By the index of the peer.
@@ -102,8 +103,9 @@ struct Relay {
 
 impl Relay {
     fn new(
-        shared: Arc<Shared>,
-        port: Arc<Port>,
+        context: &Arc<ServerContext>,
+        sockets: &Arc<DatagramSockets>,
+        port: Arc<DatagramSocket>,
         onward: Arc<dyn Onward>,
         share: usize,
     ) -> io::Result<Self> {
@@ -114,12 +116,18 @@ impl Relay {
         };
         watch(port.as_fd().as_raw_fd(), PORT)?;
         watch(port.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
-        let idle = shared.limits.idle.unwrap_or(IDLE);
+        let idle = context.limits.idle.unwrap_or(IDLE);
         Ok(Self {
             _listed: listed,
             poll,
-            admission: Admission::new(Arc::clone(&shared), Arc::clone(&port), Some(idle), share),
-            shared,
+            admission: Admission::new(
+                Arc::clone(context),
+                Arc::clone(sockets),
+                Arc::clone(&port),
+                Some(idle),
+                share,
+            ),
+            context: Arc::clone(context),
             port,
             onward,
             sessions: Vec::new(),
@@ -137,11 +145,11 @@ impl Relay {
         let served = catch_unwind(AssertUnwindSafe(serve));
         if !matches!(served, Ok(Ok(()))) {
             if served.is_err() {
-                self.shared.count_error();
+                self.context.count_error();
             }
-            self.shared.stop_by_itself(Cause::AcceptError);
+            self.context.stop_by_itself(Cause::AcceptError);
         }
-        let hard = self.shared.stop.is_hard();
+        let hard = self.context.shutdown.is_hard();
         for index in self.admission.peers.indices() {
             let owed = self.session(index).is_some_and(|session| session.asked);
             self.close(index, ClosedBy::Stop, None, hard || owed);
@@ -153,7 +161,7 @@ impl Relay {
         loop {
             self.poll(&mut events);
             if self.port.has_ended() && self.left.is_none() {
-                if self.shared.stop.is_hard() {
+                if self.context.shutdown.is_hard() {
                     return Ok(());
                 }
                 // What is in the queue now is passed on like all before it; what comes later need not be.
@@ -183,7 +191,7 @@ impl Relay {
         let until = [
             self.admission.peers.idle_at(),
             self.rest,
-            self.left.map(|_| self.shared.stop.deadline()),
+            self.left.map(|_| self.context.shutdown.deadline()),
         ];
         let next = until.into_iter().flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
@@ -213,7 +221,7 @@ impl Relay {
     /// Whether nobody is owed an answer that may still come.
     fn is_done(&self) -> bool {
         let owed = self.sessions.iter().flatten().any(|session| session.asked);
-        !owed || self.shared.stop.deadline() <= Instant::now()
+        !owed || self.context.shutdown.deadline() <= Instant::now()
     }
 
     fn session(&self, index: u32) -> Option<&Session> {
@@ -247,7 +255,7 @@ impl Relay {
         match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
-                self.shared.ledger.count_accept_error();
+                self.context.ledger.count_accept_error();
                 self.rest = Some(Instant::now() + ACCEPT_BACKOFF);
             }
             Failure::Earlier => self.hear_refusals(),
@@ -261,7 +269,7 @@ impl Relay {
         let received = near.get(slot);
         let Some(from) = received.from.address().map(canonical) else { return };
         if received.cut {
-            self.shared.ledger.count_cut();
+            self.context.ledger.count_cut();
         }
         let to = sys::destination(received.control);
         let Some(index) = self.admission.meet(from, to, &mut |_| ()) else { return };
@@ -273,7 +281,7 @@ impl Relay {
             let peer = &self.admission.peers.get(index).peer;
             let trail = forward_loops::trail(peer.local.clone(), peer.remote.clone());
             if trail.contains(&self.onward.hop()) {
-                self.shared.ledger.count_suspect();
+                self.context.ledger.count_suspect();
                 let error = "a datagram of its own came back to it".to_owned();
                 return self.close(index, ClosedBy::Service, Some(error), false);
             }
@@ -351,7 +359,7 @@ impl Relay {
     }
 
     fn connect(&self, target: &Endpoint) -> io::Result<(Socket, Endpoint)> {
-        let socket = Socket::outward(target, &self.shared.options)?;
+        let socket = Socket::outward(target, &self.context.options)?;
         socket.options().connect(&target.address.to_raw()?)?;
         let local = socket.options().local_addr()?.as_socket();
         let local = local.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
@@ -381,7 +389,7 @@ impl Relay {
                 account.count_received(received.data.len());
             }
             if received.cut {
-                self.shared.ledger.count_cut();
+                self.context.ledger.count_cut();
             }
             // To somebody who is not on this machine no more goes than came in his name.
             let length = received.data.len();
@@ -399,7 +407,7 @@ impl Relay {
         };
         let sent = |at: usize| known.record.count_sent(far.get(good[at]).data);
         let Sent { dropped, told } = send_all(&self.port, good.len(), message, sent);
-        self.shared.ledger.count_dropped((count - good.len() + dropped) as u64);
+        self.context.ledger.count_dropped((count - good.len() + dropped) as u64);
         self.admission.peers.get_mut(index).credit = credit;
         if told {
             self.hear_refusals();
@@ -420,13 +428,13 @@ impl Relay {
                     Arc::clone(&self.onward).refused(target.clone());
                 }
                 if sending {
-                    self.shared.ledger.count_dropped(1);
+                    self.context.ledger.count_dropped(1);
                 }
                 let text = format!("{step} {target}: {}", strerror(errno));
                 self.close(index, ClosedBy::Error, Some(text), false);
             }
             // No room, or one that cannot be sent: nothing waits for a send.
-            _ if sending => self.shared.ledger.count_dropped(1),
+            _ if sending => self.context.ledger.count_dropped(1),
             Failure::Interrupted | Failure::Exhausted => self.enqueue(index),
             _ => {}
         }
@@ -436,7 +444,7 @@ impl Relay {
     fn close(&mut self, index: u32, by: ClosedBy, error: Option<String>, forced: bool) {
         self.drop_session(index);
         if by == ClosedBy::Error {
-            self.shared.count_error();
+            self.context.count_error();
         }
         self.admission.peers.close(index, by, error, forced);
     }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::net::datagram::errors::{Failure, classify};
-use crate::net::datagram::socket::Port;
+use crate::net::datagram::socket::DatagramSocket;
 use crate::net::sys::{self, BATCH, Outgoing};
 
 /// What came of several sends.
@@ -17,7 +17,7 @@ pub(super) struct Sent {
 /// sendmmsg(2) of `count` datagrams, each of which `message` tells by its number; `sent` hears of those
 /// that were sent. What cannot be sent at once is dropped.
 pub(super) fn send_all<'a>(
-    port: &Port,
+    port: &DatagramSocket,
     count: usize,
     mut message: impl FnMut(usize) -> Outgoing<'a>,
     mut sent: impl FnMut(usize),

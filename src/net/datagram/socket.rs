@@ -10,25 +10,25 @@ use std::time::Instant;
 
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::lock::Mutex;
+use crate::net::control::shutdown::ShutdownListener;
 use crate::net::datagram::amplification::PortClaim;
-use crate::net::datagram::handoff::Handoff;
 use crate::net::socket::listener::Listener;
 use crate::net::sys::{self, Name, PollFd};
 
 /// A socket that datagrams are received by.
-pub(crate) struct Port {
+pub(crate) struct DatagramSocket {
     socket: Listener,
     pub(super) local: SocketAddr,
     ended: AtomicBool,
     /// Set from the end on, and when there is room again for whoever waits for that.
-    pub(crate) notifier: EventFd,
+    pub(crate) notifier: Arc<EventFd>,
     /// Tells other processes that a server answers here.
     _claim: Option<PortClaim>,
 }
 
-impl Port {
+impl DatagramSocket {
     pub(crate) fn new(socket: Listener, local: SocketAddr) -> io::Result<Self> {
-        let notifier = EventFd::new()?;
+        let notifier = Arc::new(EventFd::new()?);
         let claim = PortClaim::new(local);
         Ok(Self { socket, local, ended: AtomicBool::new(false), notifier, _claim: claim })
     }
@@ -99,7 +99,7 @@ impl Port {
     }
 }
 
-impl AsFd for Port {
+impl AsFd for DatagramSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -107,20 +107,18 @@ impl AsFd for Port {
 
 /// The open ports of one server, for whoever ends it.
 #[derive(Default)]
-pub(crate) struct Ports {
-    open: Mutex<Vec<Arc<Port>>>,
+pub(crate) struct DatagramSockets {
+    open: Mutex<Vec<Arc<DatagramSocket>>>,
     /// The number of the last peer that was met.
     met: AtomicU64,
-    /// Where threads of the caller's get datagrams and give answers, while they can.
-    handoff: Mutex<Option<Arc<Handoff>>>,
 }
 
-impl Ports {
-    pub(crate) fn add(&self, port: &Arc<Port>) {
+impl DatagramSockets {
+    pub(crate) fn add(&self, port: &Arc<DatagramSocket>) {
         self.open.lock().push(Arc::clone(port));
     }
 
-    pub(crate) fn remove(&self, port: &Arc<Port>) {
+    pub(crate) fn remove(&self, port: &Arc<DatagramSocket>) {
         self.open.lock().retain(|open| !Arc::ptr_eq(open, port));
     }
 
@@ -130,19 +128,14 @@ impl Ports {
         open.iter().for_each(|port| port.end());
     }
 
-    /// Where threads of the caller's get datagrams and give answers; None before the start and from the end on.
-    pub(crate) fn handoff(&self) -> Option<Arc<Handoff>> {
-        self.handoff.lock().clone()
-    }
-
-    pub(super) fn put_handoff(&self, handoff: Option<Arc<Handoff>>) {
-        // Whatever is replaced is dropped outside of the lock.
-        let before = std::mem::replace(&mut *self.handoff.lock(), handoff);
-        drop(before);
-    }
-
     /// The number of a peer that is met now, from 1.
     pub(super) fn next_id(&self) -> u64 {
         self.met.fetch_add(1, Relaxed) + 1
+    }
+}
+
+impl ShutdownListener for DatagramSockets {
+    fn begun(&self) {
+        self.end();
     }
 }

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use crate::net::address::endpoint::{Address, Transport};
 use crate::net::base::event_fd::EventFd;
-use crate::net::control::context::Shared;
-use crate::net::datagram::socket::Port;
-use crate::net::datagram::{amplification, handoff, relay, worker};
+use crate::net::control::context::ServerContext;
+use crate::net::datagram::handoff::{self, Handoff};
+use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
+use crate::net::datagram::{amplification, relay, worker};
 use crate::net::error::Error;
+use crate::net::handoff::pool::ThreadPool;
 use crate::net::service::shape::Shape;
 use crate::net::socket::listener::Listener;
 
@@ -25,45 +27,50 @@ pub const MOST_DATAGRAM: usize = 65_527;
 /// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
 /// a socket of its own, or one for the threads of the caller's. The notifier wakes the latter.
 pub(crate) fn start(
-    shared: &Arc<Shared>,
+    context: &Arc<ServerContext>,
+    sockets: &Arc<DatagramSockets>,
+    pool: Option<&Arc<ThreadPool>>,
     shape: &Shape,
     workers: usize,
     listener: Listener,
     bound: &Address,
     notifier: Arc<EventFd>,
-) -> io::Result<()> {
+) -> io::Result<Option<Arc<Handoff>>> {
     let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-    if shared.options.reuse_port && amplification::is_served(local) {
+    if context.options.reuse_port && amplification::is_served(local) {
         // SO_REUSEPORT lets two servers of one user have the same port, each with a share of the peers
         // that nobody meant.
         return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
     }
     let service = match shape {
         Shape::Handler => {
-            return handoff::start_pool(shared, Port::new(listener, local)?, notifier);
+            let pool = pool.expect("a server with handlers has a pool");
+            let port = DatagramSocket::new(listener, local)?;
+            return handoff::start_pool(context, sockets, port, notifier, pool).map(Some);
         }
         Shape::Accept => {
-            return handoff::start_asked(shared, Port::new(listener, local)?, notifier);
+            let port = DatagramSocket::new(listener, local)?;
+            return handoff::start_on_demand(context, sockets, port, notifier).map(Some);
         }
         Shape::Datagram(service) => service,
         Shape::Stream(_) => unreachable!("a service is asked for its datagram form before"),
     };
     let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
     let mut listeners = vec![listener];
-    let most = shared.most_admitted();
+    let most = context.admission.limit();
     let workers = workers.min(most).max(1);
     for _ in 1..workers {
-        let another = Listener::create(Transport::Udp, bound, &shared.options).map_err(failed)?;
-        another.bind(bound, &shared.options).map_err(failed)?;
+        let another = Listener::create(Transport::Udp, bound, &context.options).map_err(failed)?;
+        another.bind(bound, &context.options).map_err(failed)?;
         listeners.push(another);
     }
     for (number, listener) in listeners.into_iter().enumerate() {
-        let port = Port::new(listener, local)?;
+        let port = DatagramSocket::new(listener, local)?;
         let share = most / workers + usize::from(number < most % workers);
         match service.onward() {
-            Some(onward) => relay::start(shared, onward, port, number, share)?,
-            None => worker::start(shared, service, port, number, share)?,
+            Some(onward) => relay::start(context, sockets, onward, port, number, share)?,
+            None => worker::start(context, sockets, service, port, number, share)?,
         }
     }
-    Ok(())
+    Ok(None)
 }

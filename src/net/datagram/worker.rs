@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use crate::net::address::endpoint::canonical;
 use crate::net::base::panic::panic_text;
-use crate::net::control::context::Shared;
+use crate::net::control::context::ServerContext;
 use crate::net::control::shutdown::Cause;
 use crate::net::datagram::admission::Admission;
 use crate::net::datagram::amplification::SenderPolicy;
 use crate::net::datagram::errors::{Failure, classify};
 use crate::net::datagram::peer_table::Peers;
 use crate::net::datagram::send::{Sent, send_all};
-use crate::net::datagram::socket::Port;
+use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
 use crate::net::datagram::start::MOST_DATAGRAM;
 use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::service::datagrams::{Datagrams, Reply};
@@ -32,44 +32,56 @@ pub(super) const LEAST_IN_QUEUE: usize = 256;
 
 /// Opens and starts the worker of a port. Nothing is left open where it fails.
 pub(super) fn start(
-    shared: &Arc<Shared>,
+    context: &Arc<ServerContext>,
+    sockets: &Arc<DatagramSockets>,
     service: &Arc<dyn Datagrams>,
-    port: Port,
+    port: DatagramSocket,
     number: usize,
     share: usize,
 ) -> io::Result<()> {
     let port = Arc::new(port);
-    let worker = Worker::new(Arc::clone(shared), Arc::clone(&port), share)?;
-    let (service, mine) = (Arc::clone(service), Arc::clone(shared));
-    shared.ports.add(&port);
+    let worker = Worker::new(context, sockets, Arc::clone(&port), share)?;
+    let (service, open) = (Arc::clone(service), Arc::clone(sockets));
+    sockets.add(&port);
     let kept = Arc::clone(&port);
-    let started = shared.spawn(format!("rsock-worker-{number}"), move || {
+    let started = context.spawn(format!("rsock-worker-{number}"), move || {
         worker.run(&*service);
-        mine.ports.remove(&kept);
+        open.remove(&kept);
     });
     if started.is_err() {
-        shared.ports.remove(&port);
+        sockets.remove(&port);
     }
     started
 }
 
 /// A worker before and while it runs.
 struct Worker {
-    shared: Arc<Shared>,
-    port: Arc<Port>,
+    context: Arc<ServerContext>,
+    port: Arc<DatagramSocket>,
     admission: Admission,
     inbound: Inbound,
     outbox: Outbox,
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, port: Arc<Port>, share: usize) -> io::Result<Self> {
-        let idle = shared.limits.idle;
+    fn new(
+        context: &Arc<ServerContext>,
+        sockets: &Arc<DatagramSockets>,
+        port: Arc<DatagramSocket>,
+        share: usize,
+    ) -> io::Result<Self> {
+        let idle = context.limits.idle;
         Ok(Self {
-            inbound: Inbound::new(shared.limits.datagram, port.tells_destination())?,
+            inbound: Inbound::new(context.limits.datagram, port.tells_destination())?,
             outbox: Outbox::default(),
-            admission: Admission::new(Arc::clone(&shared), Arc::clone(&port), idle, share),
-            shared,
+            admission: Admission::new(
+                Arc::clone(context),
+                Arc::clone(sockets),
+                Arc::clone(&port),
+                idle,
+                share,
+            ),
+            context: Arc::clone(context),
             port,
         })
     }
@@ -79,19 +91,19 @@ impl Worker {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_end(service)));
         match served {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => self.shared.stop_by_itself(Cause::AcceptError),
+            Ok(Err(_)) => self.context.stop_by_itself(Cause::AcceptError),
             Err(_) => {
-                self.shared.count_error();
-                self.shared.stop_by_itself(Cause::AcceptError);
+                self.context.count_error();
+                self.context.stop_by_itself(Cause::AcceptError);
             }
         }
-        let hard = self.shared.stop.is_hard();
+        let hard = self.context.shutdown.is_hard();
         self.admission.peers.close_all(hard);
     }
 
     fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
         // A receive that waits saves the poll before it, and the try after the last one.
-        let may_block = self.port.may_block() && self.shared.limits.idle.is_none();
+        let may_block = self.port.may_block() && self.context.limits.idle.is_none();
         let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         while !self.port.has_ended() {
             match self.receive(BATCH, flags)? {
@@ -105,12 +117,12 @@ impl Worker {
             }
             self.admission.peers.close_idle();
         }
-        if self.shared.stop.is_hard() {
+        if self.context.shutdown.is_hard() {
             return Ok(());
         }
         // What is in the queue now is served like all before it; what comes later need not be.
         let mut left = sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE;
-        while left > 0 && Instant::now() < self.shared.stop.deadline() {
+        while left > 0 && Instant::now() < self.context.shutdown.deadline() {
             let Some(count) = self.receive(left, libc::MSG_DONTWAIT)? else { break };
             self.serve(count, service);
             left -= count.min(left);
@@ -127,7 +139,7 @@ impl Worker {
         match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
-                self.shared.ledger.count_accept_error();
+                self.context.ledger.count_accept_error();
                 self.port.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
             }
             Failure::Earlier => self.admission.hear_refusals(),
@@ -140,16 +152,16 @@ impl Worker {
     fn serve(&mut self, count: usize, service: &dyn Datagrams) {
         self.admission.close_servers();
         for slot in 0..count {
-            let Self { admission, inbound, outbox, shared, port } = self;
+            let Self { admission, inbound, outbox, context, port } = self;
             let received = inbound.get(slot);
             // Without a sender it is none, but the end.
             let Some(from) = received.from.address() else { continue };
             if received.cut {
-                shared.ledger.count_cut();
+                context.ledger.count_cut();
             }
             let to = sys::destination(received.control);
             let met = admission.meet(canonical(from), to, &mut |peers| {
-                outbox.flush(inbound, port, peers, shared);
+                outbox.flush(inbound, port, peers, context);
             });
             let Some(index) = met else { continue };
             let known = admission.peers.get(index);
@@ -160,7 +172,7 @@ impl Worker {
                 port,
                 peers: &admission.peers,
                 policy: &mut admission.policy,
-                shared,
+                context,
                 slot,
                 index,
                 near: known.is_near,
@@ -177,7 +189,7 @@ impl Worker {
                 Err(panic) => panic_text(&*panic),
             };
             self.flush();
-            self.shared.count_error();
+            self.context.count_error();
             self.admission.peers.close(index, ClosedBy::Error, Some(error), false);
         }
         self.flush();
@@ -187,8 +199,8 @@ impl Worker {
     }
 
     fn flush(&mut self) {
-        let Admission { shared, port, peers, .. } = &self.admission;
-        self.outbox.flush(&self.inbound, port, peers, shared);
+        let Admission { context, port, peers, .. } = &self.admission;
+        self.outbox.flush(&self.inbound, port, peers, context);
     }
 }
 
@@ -216,7 +228,13 @@ struct Outbox {
 
 impl Outbox {
     /// sendmmsg(2) of all that waits. What cannot be sent at once is dropped, and counted.
-    fn flush(&mut self, inbound: &Inbound, port: &Port, peers: &Peers, shared: &Shared) {
+    fn flush(
+        &mut self,
+        inbound: &Inbound,
+        port: &DatagramSocket,
+        peers: &Peers,
+        context: &ServerContext,
+    ) {
         let (waiting, own) = (&self.waiting, &self.own);
         let message = |waiting: &Waiting| {
             let received = inbound.get(waiting.slot as usize);
@@ -235,7 +253,7 @@ impl Outbox {
         let Sent { dropped, told } =
             send_all(port, waiting.len(), |at| message(&waiting[at]), sent);
         self.told |= told;
-        shared.ledger.count_dropped(dropped as u64);
+        context.ledger.count_dropped(dropped as u64);
         self.waiting.clear();
         self.own.clear();
     }
@@ -245,10 +263,10 @@ impl Outbox {
 struct Answer<'a> {
     outbox: &'a mut Outbox,
     inbound: &'a Inbound,
-    port: &'a Port,
+    port: &'a DatagramSocket,
     peers: &'a Peers,
     policy: &'a mut SenderPolicy,
-    shared: &'a Shared,
+    context: &'a ServerContext,
     slot: usize,
     index: u32,
     near: bool,
@@ -274,11 +292,11 @@ impl Reply for Answer<'_> {
     fn send(&mut self, data: &[u8]) {
         let input = self.inbound.get(self.slot).data;
         if data.len() > MOST_DATAGRAM || !self.is_harmless(data.len(), input.len()) {
-            return self.shared.ledger.count_dropped(1);
+            return self.context.ledger.count_dropped(1);
         }
         let outbox = &mut *self.outbox;
         if outbox.waiting.len() == BATCH || outbox.own.len() + data.len() > OUTBOX {
-            outbox.flush(self.inbound, self.port, self.peers, self.shared);
+            outbox.flush(self.inbound, self.port, self.peers, self.context);
         }
         // Echoed bytes stay where they are.
         let within = (data.as_ptr() as usize).wrapping_sub(input.as_ptr() as usize);

@@ -1,31 +1,88 @@
-//! What a thread of the caller's is given to work on. Must never start a thread.
+//! What a thread of the pool is given to work on. Must never start a thread.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::net::datagram::handoff::Datagram;
+use super::handed_out::{HandedOut, JobId};
+use crate::net::control::context::ServerContext;
+use crate::net::error::Result;
+use crate::net::ledger::record::Record;
 use crate::net::stream::stream::Stream;
 
-/// What a thread of the pool is given to work at.
+/// What a thread of the pool is given to work on.
 pub enum Job {
     /// A connection, to be served to its end.
     Stream(Arc<Stream>),
-    /// A datagram, to be answered or not.
+    /// A datagram, which may be answered.
     Datagram(Datagram),
 }
 
-impl Job {
-    pub(super) fn ticket(&self) -> Option<JobId> {
-        match self {
-            Self::Stream(stream) => stream.ticket(),
-            Self::Datagram(datagram) => Some(datagram.ticket()),
+/// Through what a datagram is answered.
+pub(crate) trait Answers: Send + Sync {
+    /// Sends `data` to the peer that `to` wrote to `own`, at most `most` bytes of it off the loopback.
+    fn reply(&self, to: SocketAddr, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()>;
+
+    /// Closes the record of a peer whose handler has failed.
+    fn fail(&self, to: SocketAddr, own: Option<IpAddr>, error: String);
+}
+
+/// A datagram in the hands of a thread of the pool.
+pub struct Datagram {
+    pub(crate) answers: Arc<dyn Answers>,
+    pub(crate) context: Arc<ServerContext>,
+    pub(crate) handed_out: Arc<HandedOut>,
+    pub(crate) job: JobId,
+    pub(crate) data: Vec<u8>,
+    pub(crate) from: SocketAddr,
+    /// The address of ours that it was sent to, where there are several.
+    pub(crate) own: Option<IpAddr>,
+    pub(crate) record: Arc<Record>,
+}
+
+impl Datagram {
+    /// What was received.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The sender.
+    #[must_use]
+    pub fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// The record of the sender.
+    #[must_use]
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Answers it. What cannot be sent is dropped and counted; only an answer that is too large for
+    /// any datagram is an error.
+    pub fn reply(&self, data: &[u8]) -> Result<()> {
+        match self.answers.reply(self.from, self.own, data, self.data.len()) {
+            Err(error) if error.raw() == Some(libc::EMSGSIZE) => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    /// Closes the sender's record because the handler has failed; another datagram opens a new one.
+    pub fn fail(&self, error: String) {
+        self.answers.fail(self.from, self.own, error);
     }
 }
 
-/// A job's place on the list of what is handed out, and its number: places are used again while a
-/// handler is still at what had them before.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct JobId {
-    pub(super) place: usize,
-    pub(super) number: u64,
+impl Drop for Datagram {
+    fn drop(&mut self) {
+        if !self.context.origin.is_here() {
+            // In a forked child all of this is a copy, and its locks may be held by threads that do not
+            // exist there.
+            std::mem::forget(Arc::clone(&self.answers));
+            std::mem::forget(Arc::clone(&self.context));
+            std::mem::forget(Arc::clone(&self.handed_out));
+            return;
+        }
+        self.handed_out.remove_and_notify(self.job, &self.context);
+    }
 }

@@ -1,318 +1,142 @@
-//! What a connection owes to the server that accepted it: its place in the books, and its place among
-//! those admitted. Must never keep a descriptor open, nor end a connection by itself.
+//! An accepted stream's link to its server: its ledger entry and its admission slot. Must never keep a
+//! descriptor open, nor end a connection by itself.
 
 use std::fmt;
-use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use socket2::Domain;
+
+use super::handed_out::{HandedOut, JobId};
+use super::linger::{LingerHost, PendingLinger};
 use crate::net::address::endpoint::Endpoint;
-use crate::net::base::fork::Origin;
 use crate::net::connection::lingering_socket::LingeringSocket;
-use crate::net::control::context::Shared;
-use crate::net::control::limits::Limits;
-use crate::net::error::Error;
-use crate::net::handoff::job::JobId;
-use crate::net::handoff::linger::DeferredClose;
+use crate::net::control::context::ServerContext;
 use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::Place;
+use crate::net::ledger::ledger::EntryId;
 use crate::net::ledger::record::Record;
-use crate::net::socket::lingering::{self, Until};
+use crate::net::socket::lingering::Until;
 use crate::net::socket::socket::Socket;
-use crate::net::stream::stream::{Held, Stream, seen};
-use crate::net::stream::transfer::Interest;
-use crate::net::sys;
+use crate::net::stream::owner::{DeferredClose, Owned, Owner};
+use crate::net::stream::stream::Stream;
+use crate::net::worker::sink::Accepted;
 
-/// One connection's ties to its server.
-pub(crate) struct Lease {
-    shared: Arc<Shared>,
-    place: Place,
-    /// Its place among those that are handed out.
-    ticket: JobId,
+/// Makes the leases of one server's connections.
+pub(super) struct Leases {
+    context: Arc<ServerContext>,
+    handed_out: Arc<HandedOut>,
+    /// None where a close is that of any socket, and never lingers.
+    host: Option<Arc<LingerHost>>,
+    /// That of the listener: an IPv4 peer of a dual-stack port has an IPv6 socket.
+    family: Domain,
+}
+
+impl Leases {
+    pub(super) fn new(
+        context: Arc<ServerContext>,
+        handed_out: Arc<HandedOut>,
+        host: Option<Arc<LingerHost>>,
+        family: Domain,
+    ) -> Self {
+        Self { context, handed_out, host, family }
+    }
+
+    /// The stream of an accepted connection, which is then one of the jobs that are handed out.
+    pub(super) fn lease(&self, accepted: Accepted) -> (JobId, Arc<Stream>) {
+        let Accepted { socket, record, entry_id } = accepted;
+        let mut job = None;
+        let stream = Arc::new_cyclic(|stream| {
+            let id = *job.insert(self.handed_out.add(std::sync::Weak::clone(stream)));
+            let lease = Lease {
+                context: Arc::clone(&self.context),
+                handed_out: Arc::clone(&self.handed_out),
+                host: self.host.clone(),
+                entry_id,
+                job: id,
+                settled: AtomicBool::new(false),
+            };
+            let context = &self.context;
+            let draining = self.handed_out.draining_flag();
+            let owned = Owned::new(Box::new(lease), context.origin, draining, &context.limits);
+            Stream::accepted(socket, self.family, context.options.clone(), record, owned)
+        });
+        (job.expect("set when the stream was made"), stream)
+    }
+}
+
+/// One connection's link to its server.
+struct Lease {
+    context: Arc<ServerContext>,
+    handed_out: Arc<HandedOut>,
+    host: Option<Arc<LingerHost>>,
+    entry_id: EntryId,
+    job: JobId,
     settled: AtomicBool,
-    /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
-    /// idle limit asks for it.
-    moved: AtomicU64,
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lease({:?})", self.ticket)
+        write!(f, "Lease({:?})", self.job)
     }
 }
 
 impl Lease {
-    pub(crate) fn new(shared: Arc<Shared>, place: Place, ticket: JobId) -> Self {
-        Self { shared, place, ticket, settled: AtomicBool::new(false), moved: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn origin(&self) -> Origin {
-        self.shared.origin
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.shared.limits
-    }
-
-    /// Whether the server is ending.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.shared.handoff.is_draining()
-    }
-
-    /// Whether it was the server's end that ended the connection.
-    pub(crate) fn ended_by_stop(&self) -> bool {
-        self.settled.load(SeqCst) && self.is_draining()
-    }
-
-    fn count_error(&self) {
-        self.shared.count_error();
-    }
-
-    /// Closes the account, once; the first who says why is right.
-    pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if self.close_account(by, error) && self.shared.stop.has_begun() {
-            self.shared.stop.count(forced);
-        }
-    }
-
-    fn close_account(&self, by: ClosedBy, error: Option<String>) -> bool {
+    fn close_record(&self, by: ClosedBy, error: Option<String>) -> bool {
         let first = !self.settled.swap(true, SeqCst);
         if first {
-            self.shared.ledger.close(self.place, by, error, None);
+            self.context.ledger.close(self.entry_id, by, error, None);
         }
         first
     }
+}
 
-    /// Closes the account of a connection that has to linger. To a stop it counts when it has ended.
-    pub(crate) fn part(
+impl Owner for Lease {
+    fn count_error(&self) {
+        self.context.count_error();
+    }
+
+    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+        if self.close_record(by, error) {
+            self.context.count_stopped(forced);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled.load(SeqCst)
+    }
+
+    fn may_linger(&self) -> bool {
+        self.host.as_ref().is_some_and(|host| host.is_open()) && !self.is_settled()
+    }
+
+    fn linger(
         &self,
-        leaving: LingeringSocket,
+        socket: Socket,
+        record: Arc<Record>,
+        until: Until,
         by: ClosedBy,
         error: Option<String>,
     ) -> DeferredClose {
-        self.close_account(by, error);
-        DeferredClose::new(Arc::clone(&self.shared), self.ticket, leaving)
+        self.close_record(by, error);
+        // A stop counts it when it has ended.
+        DeferredClose::new(PendingLinger {
+            lingering: Some(LingeringSocket { socket, record, until }),
+            context: Arc::clone(&self.context),
+            handed_out: Arc::clone(&self.handed_out),
+            host: Arc::clone(self.host.as_ref().expect("asked by may_linger")),
+            job: self.job,
+        })
     }
 
-    /// Whether a close has a worker to linger, and nobody has settled already how this one ends.
-    fn may_part(&self) -> bool {
-        self.shared.handoff.has_linger_worker() && !self.settled.load(SeqCst)
-    }
-
-    /// The descriptor of the connection with `peer` is gone.
-    pub(crate) fn leave(&self, peer: &Endpoint) {
-        self.shared.handoff.forget(self.ticket);
-        self.shared.leave(peer);
+    fn socket_closed(&self, peer: &Endpoint) {
+        self.handed_out.remove(self.job);
+        self.context.admission.leave(peer);
         self.call_ended();
     }
 
-    /// Whoever ends the server may wait for just this.
-    pub(crate) fn call_ended(&self) {
-        if self.is_draining() {
-            self.shared.notify();
+    fn call_ended(&self) {
+        if self.handed_out.is_draining() {
+            self.context.notifier.notify();
         }
-    }
-}
-
-impl Stream {
-    /// Whether its server is ending: reads give `b""` once nothing is there.
-    #[must_use]
-    pub fn draining(&self) -> bool {
-        self.lease.as_ref().is_some_and(Lease::is_draining)
-    }
-
-    /// That of its lease.
-    pub(crate) fn ticket(&self) -> Option<JobId> {
-        self.lease.as_ref().map(|lease| lease.ticket)
-    }
-
-    /// Ends it for a reason that its handler gives.
-    pub fn close_for(&self, by: ClosedBy, error: Option<String>) -> Option<DeferredClose> {
-        self.end(by, error)
-    }
-
-    /// Ends it because its handler failed, which counts whatever the connection's end was.
-    pub fn fail(&self, error: String) -> Option<DeferredClose> {
-        if let Some(lease) = &self.lease {
-            lease.count_error();
-        }
-        self.end(ClosedBy::Error, Some(error))
-    }
-
-    /// Until when it has to linger, if it does: a handler's connection that a peer may still be sending
-    /// to, and that no other call has in its hands.
-    pub(crate) fn lingers(&self, socket: &Arc<Socket>) -> Option<(&Lease, Arc<Record>, Until)> {
-        // Whose peer has finished sends nothing more, and who has set SO_LINGER wants that.
-        let settled = seen::END | seen::RESET | seen::FORCED | seen::LINGERS;
-        let lease = self.lease.as_ref().filter(|lease| lease.may_part())?;
-        if self.has_seen(settled) || Arc::strong_count(socket) > 1 {
-            return None;
-        }
-        let record = self.record.get()?;
-        // What went through a double is not counted.
-        let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
-        Some((lease, Arc::clone(record), lingering::needed(socket, sent)?))
-    }
-
-    /// Whether it was accepted by a server of this process.
-    #[must_use]
-    pub fn is_accepted(&self) -> bool {
-        self.lease.is_some()
-    }
-
-    /// Whether there is, or was, a second number of it.
-    #[must_use]
-    pub fn is_duplicated(&self) -> bool {
-        self.has_seen(seen::DUPLICATED)
-    }
-
-    /// Whether a call has met the peer's end.
-    #[must_use]
-    pub fn was_ended(&self) -> bool {
-        self.has_seen(seen::END)
-    }
-
-    /// Whether a call has met the peer's reset.
-    #[must_use]
-    pub fn was_reset(&self) -> bool {
-        self.has_seen(seen::RESET)
-    }
-
-    /// A byte went either way.
-    pub(crate) fn moved(&self) {
-        let (Some(lease), Some(record)) = (&self.lease, self.record.get()) else { return };
-        if lease.limits().idle.is_some() {
-            let since = record.opened().elapsed().as_nanos();
-            lease.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
-        }
-    }
-
-    /// Until when a call that has to wait may do so, by the server's limits, and by which of them.
-    /// `since` is when it first had to, once that was asked for.
-    pub(crate) fn limit(
-        &self,
-        interest: Interest,
-        since: &mut Option<Instant>,
-    ) -> Option<(Instant, &'static str)> {
-        let (lease, record) = (self.lease.as_ref()?, self.record.get()?);
-        let limits = lease.limits();
-        let after = |from: Instant, limit: Option<Duration>, name| {
-            limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
-        };
-        let moved = || record.opened() + Duration::from_nanos(lease.moved.load(Relaxed));
-        let of_the_call = match interest {
-            Interest::Writable => {
-                after(*since.get_or_insert_with(Instant::now), limits.write, "write")
-            }
-            Interest::Readable | Interest::Input if record.has_received() => None,
-            Interest::Readable | Interest::Input => {
-                after(record.opened(), limits.first_byte, "first_byte")
-            }
-        };
-        let idle = limits.idle.and_then(|_| after(moved(), limits.idle, "idle"));
-        [of_the_call, idle].into_iter().flatten().min()
-    }
-
-    /// Ends it because of a limit, under the call that waited for it; the error for that call.
-    pub(crate) fn over_limit(
-        &self,
-        socket: &Socket,
-        step: &'static str,
-        name: &'static str,
-    ) -> Error {
-        if let Some(lease) = &self.lease {
-            lease.settle(ClosedBy::Limit(name), None, false);
-        }
-        if name == "write" {
-            self.saw(seen::FORCED);
-            socket.reset();
-        } else {
-            self.saw(seen::READS_ENDED);
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-        let hint = format!("the server's Limits.{name} is reached");
-        Error::Os { step, target: self.peer_text(), errno: libc::ETIMEDOUT, hint }
-    }
-
-    /// In a draining server a connection that has been heard from is not waited for any longer: what
-    /// is there is read, then the end. True where this is the first to say so.
-    pub(crate) fn end_reads_if_draining(&self, socket: &Held<'_>) -> bool {
-        let Some(lease) = &self.lease else { return false };
-        let heard = || self.record.get().is_some_and(|record| record.has_received());
-        if !lease.is_draining() || self.has_seen(seen::READS_ENDED) || !heard() {
-            return false;
-        }
-        self.end_reads_of(socket)
-    }
-
-    fn end_reads_of(&self, socket: &Socket) -> bool {
-        self.saw(seen::READS_ENDED);
-        // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
-        // socket made of a double. ENOTCONN: it is over already.
-        let _ = socket.shutdown(Shutdown::Read);
-        true
-    }
-
-    /// From the thread that ends the server: has its reads see the end, where it has been heard from
-    /// or need not be any more; whether they now do.
-    pub(crate) fn end_reads(&self, heard_only: bool) -> bool {
-        // Under the lock: a close that found the socket in use would not linger.
-        let slot = self.socket.lock();
-        let Some(socket) = slot.as_ref() else { return false };
-        // Also what was read by other means than our methods; a Unix socket does not tell.
-        let heard = || match sys::tcp_info(socket.as_fd()) {
-            Ok((info, _)) => info.bytes_received > 0,
-            Err(_) => {
-                sys::unread(socket.as_fd()) > 0
-                    || self.record.get().is_some_and(|record| record.has_received())
-            }
-        };
-        !self.has_seen(seen::READS_ENDED) && (!heard_only || heard()) && self.end_reads_of(socket)
-    }
-
-    /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.
-    pub(crate) fn force(&self) {
-        let socket = self.socket.lock().clone();
-        if let Some(socket) = socket {
-            if let Some(lease) = &self.lease {
-                lease.settle(ClosedBy::Stop, None, true);
-            }
-            self.saw(seen::FORCED);
-            socket.reset();
-        }
-    }
-
-    /// Closes it where no thread is in one of its calls; false where one is. With FIN behind what was
-    /// sent, unless there is input that nobody will read: then with RST, as the kernel would.
-    pub(crate) fn close_if_idle(&self) -> bool {
-        let mut slot = self.socket.lock();
-        let Some(socket) = slot.take() else { return true };
-        let socket = match Arc::try_unwrap(socket) {
-            Ok(socket) => socket,
-            Err(shared) => {
-                *slot = Some(shared);
-                return false;
-            }
-        };
-        self.closed.store(true, SeqCst);
-        drop(slot);
-        let quiet = sys::unread(socket.as_fd()) == 0;
-        self.settle(ClosedBy::Stop, None, !quiet);
-        match (quiet, self.has_seen(seen::DUPLICATED)) {
-            (true, false) => {
-                socket.never_wait();
-                drop(socket);
-            }
-            (true, true) => {
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-            // By the close alone: a shutdown before it would look like an end to the peer of a Unix socket.
-            (false, false) => socket.abort(),
-            (false, true) => socket.reset(),
-        }
-        self.leave();
-        true
     }
 }

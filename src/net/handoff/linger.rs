@@ -1,96 +1,111 @@
-//! The lingering close of what a handler has closed: its last words are delivered although the peer goes
-//! on sending. Owns which worker does it, one a server, started by the first connection that needs it;
-//! must never start one that nobody needs, nor after the end of the server.
+//! The lingering close of a connection that a handler has closed: what was sent is delivered although the
+//! peer goes on sending. Owns which worker does it, one for each server, started by the first connection
+//! that needs it; must never start one after the end of the server.
 //!
-//! A close with input unread sends RST, and so does the peer's next byte after a close; either destroys
+//! A close with unread input sends RST, and so does the peer's next byte after a close; either destroys
 //! what the kernel had not sent yet, or what the peer had not read. So the socket goes to a worker, which sends
-//! FIN, and reads and throws away. The account is closed by then; the place among those admitted is kept until
-//! the socket is closed as well.
+//! FIN, reads, and discards. The record is closed by then; the admission slot is kept until the socket is
+//! closed as well.
 
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::handed_out::{HandedOut, JobId};
+use crate::net::base::lock::Mutex;
 use crate::net::connection::lingering_socket::LingeringSocket;
-use crate::net::control::context::Shared;
-use crate::net::handoff::job::JobId;
-use crate::net::service::null::Nothing;
+use crate::net::control::context::ServerContext;
+use crate::net::service::null::Null;
 use crate::net::service::service::Service;
 use crate::net::worker::inbox::{Inbox, Message};
 use crate::net::worker::pool::start_worker;
 
-/// Who sees to a server's lingering closes.
+/// The worker of a server's lingering closes.
 #[derive(Default)]
-pub(crate) enum LingerWorker {
-    /// Nobody: what its connections are is nobody's business but their owner's, or it has ended.
+enum LingerWorker {
+    /// The server has not started, or has ended.
     #[default]
     None,
-    /// A worker, from when one is needed.
     NotStarted,
     Running(Arc<Inbox>),
 }
 
-/// The lingering close of one connection. Dropped, it begins, which may start a thread.
-pub struct DeferredClose {
-    leaving: Option<LingeringSocket>,
-    shared: Arc<Shared>,
-    /// Its place among those that are handed out.
-    ticket: JobId,
-}
+/// The place of that worker.
+pub(crate) struct LingerHost(Mutex<LingerWorker>);
 
-impl DeferredClose {
-    pub(crate) fn new(shared: Arc<Shared>, ticket: JobId, leaving: LingeringSocket) -> Self {
-        Self { leaving: Some(leaving), shared, ticket }
+impl LingerHost {
+    pub(super) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    /// From here on a worker may be started.
+    pub(super) fn allow(&self) {
+        *self.0.lock() = LingerWorker::NotStarted;
+    }
+
+    /// Whether a close may linger.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(*self.0.lock(), LingerWorker::None)
+    }
+
+    /// Gives a socket to the worker, or back where there is none.
+    fn send(
+        &self,
+        context: &Arc<ServerContext>,
+        lingering: LingeringSocket,
+    ) -> Option<LingeringSocket> {
+        let mut worker = self.0.lock();
+        if matches!(*worker, LingerWorker::NotStarted) {
+            let service: Arc<dyn Service> = Arc::new(Null);
+            // EAGAIN of clone or EMFILE of the poller: this socket is closed as any socket is.
+            let Ok(inbox) = start_worker(context, &service, 0) else { return Some(lingering) };
+            *worker = LingerWorker::Running(inbox);
+        }
+        let LingerWorker::Running(inbox) = &*worker else { return Some(lingering) };
+        inbox.load.fetch_add(1, Relaxed);
+        inbox.send(Message::Linger(lingering));
+        None
+    }
+
+    /// No more sockets come. Those that linger do so until all that was sent has arrived, or the deadline.
+    pub(super) fn end(&self) {
+        let worker = std::mem::take(&mut *self.0.lock());
+        if let LingerWorker::Running(inbox) = worker {
+            inbox.send(Message::Drain);
+        }
     }
 }
 
-impl Drop for DeferredClose {
+/// A lingering close that has not begun. Dropped, it begins, which may start a thread.
+pub(super) struct PendingLinger {
+    pub(super) lingering: Option<LingeringSocket>,
+    pub(super) context: Arc<ServerContext>,
+    pub(super) handed_out: Arc<HandedOut>,
+    pub(super) host: Arc<LingerHost>,
+    pub(super) job: JobId,
+}
+
+impl Drop for PendingLinger {
     fn drop(&mut self) {
-        let Some(leaving) = self.leaving.take() else { return };
-        leaving.socket.never_wait();
-        if let Some(LingeringSocket { socket, record, .. }) = send(&self.shared, leaving) {
-            let stop = &self.shared.stop;
-            let forced = stop.has_begun() && stop.deadline() <= Instant::now();
+        let Some(lingering) = self.lingering.take() else { return };
+        lingering.socket.never_wait();
+        if let Some(LingeringSocket { socket, record, .. }) =
+            self.host.send(&self.context, lingering)
+        {
+            let shutdown = &self.context.shutdown;
+            let forced = shutdown.has_begun() && shutdown.deadline() <= Instant::now();
             if forced {
                 socket.reset();
             } else {
-                // A double of it ends as well.
+                // Ends a duplicate of it as well.
                 let _ = socket.shutdown(Shutdown::Both);
             }
             drop(socket);
-            if stop.has_begun() {
-                stop.count(forced);
-            }
-            self.shared.leave(&record.remote());
+            self.context.count_stopped(forced);
+            self.context.admission.leave(&record.remote());
         }
-        // Behind the message: whoever ends the server sends the worker its own when all are forgotten.
-        self.shared.handoff.forget(self.ticket);
-        if self.shared.handoff.is_draining() {
-            self.shared.notify();
-        }
-    }
-}
-
-/// Gives it to the worker, or back where there is none.
-fn send(shared: &Arc<Shared>, leaving: LingeringSocket) -> Option<LingeringSocket> {
-    let mut host = shared.handoff.linger_worker.lock();
-    if matches!(*host, LingerWorker::NotStarted) {
-        let service: Arc<dyn Service> = Arc::new(Nothing);
-        // EAGAIN of clone or EMFILE of the poller: this one is closed as any socket is.
-        let Ok(worker) = start_worker(shared, &service, 0) else { return Some(leaving) };
-        *host = LingerWorker::Running(worker);
-    }
-    let LingerWorker::Running(worker) = &*host else { return Some(leaving) };
-    worker.load.fetch_add(1, Relaxed);
-    worker.send(Message::Linger(leaving));
-    None
-}
-
-/// No more come: what lingers still does so until all that was sent has arrived, or the deadline.
-pub(crate) fn end(shared: &Shared) {
-    let host = std::mem::take(&mut *shared.handoff.linger_worker.lock());
-    if let LingerWorker::Running(worker) = host {
-        worker.send(Message::Drain);
+        // After the message: a stop sends the worker `Drain` once all jobs are removed.
+        self.handed_out.remove_and_notify(self.job, &self.context);
     }
 }

@@ -1,8 +1,10 @@
 //! TODO
 
-pub(crate) mod job;
+pub(crate) mod drain;
+pub(crate) mod handed_out;
+pub mod job;
 pub(crate) mod lease;
 pub(crate) mod linger;
+pub(crate) mod on_demand;
 pub(crate) mod parked_thread;
-pub(crate) mod pool;
-pub(crate) mod wake_batches;
+pub mod pool;

@@ -1,40 +1,41 @@
-//! An idle thread of the pool. Must never hold its lock while it runs a job.
+//! Where one idle thread of the pool waits for a job. Must never hold its lock while a job runs.
 
 use std::time::Instant;
 
+use super::handed_out::JobId;
+use super::job::Job;
 use crate::net::base::lock::{Condvar, Mutex};
-use crate::net::handoff::job::Job;
 
 /// Where one idle thread of the pool waits.
 #[derive(Default)]
-pub(crate) struct ParkedThread {
+pub(super) struct ParkedThread {
     slot: Mutex<Option<Assignment>>,
-    given: Condvar,
+    assigned: Condvar,
 }
 
-/// What a thread of the pool is told.
-pub(crate) enum Assignment {
-    Take(Job),
-    Leave,
+/// What a thread of the pool is to do next.
+pub(super) enum Assignment {
+    Work(JobId, Job),
+    Exit,
 }
 
 impl ParkedThread {
-    pub(super) fn give(&self, offer: Assignment) {
-        *self.slot.lock() = Some(offer);
-        self.given.notify_one();
+    pub(super) fn assign(&self, assignment: Assignment) {
+        *self.slot.lock() = Some(assignment);
+        self.assigned.notify_one();
     }
 
-    /// Waits for an offer; None after the deadline.
+    /// Waits for an assignment; None after the deadline.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<Assignment> {
         let mut slot = self.slot.lock();
         loop {
-            if let Some(offer) = slot.take() {
-                return Some(offer);
+            if let Some(assignment) = slot.take() {
+                return Some(assignment);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return None;
             }
-            slot = self.given.wait(slot, deadline);
+            slot = self.assigned.wait(slot, deadline);
         }
     }
 }

@@ -1,268 +1,188 @@
-//! Handing accepted connections to threads of the caller's, in place of a worker: to a pool that takes
-//! them one by one (`next`), or to whoever asks (`accept`). Owns the queue between the accept thread
-//! and the pool, and the list of what is handed out; must never start a thread, nor call one back.
+//! Gives accepted connections and datagrams to threads of the caller's, one after the other. Owns the queue
+//! between the thread that accepts and those threads; must never start a thread, nor call one back.
 //!
-//! What is handed out never enters a poller. Its descriptor is blocking, and the thread that has it
-//! ends it. At a stop the accept thread stays until all of it is back, or the deadline has passed.
+//! What is handed out never enters a poller. Its descriptor is blocking, and the thread that has it closes
+//! it. At a stop the thread that accepts waits until all of it is closed, or the deadline has passed.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::AsFd;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
-use crate::net::address::endpoint::Address;
+use super::handed_out::{HandedOut, JobId};
+use super::job::Job;
+use super::lease::Leases;
+use super::linger::LingerHost;
+use super::parked_thread::{Assignment, ParkedThread};
 use crate::net::base::event_fd::EventFd;
 use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::context::Shared;
-use crate::net::control::limits::Overflow;
-use crate::net::control::shutdown::{Cause, FIRST_BYTE_GRACE};
-use crate::net::error::{Error, Result};
-use crate::net::handoff::job::{Job, JobId};
-use crate::net::handoff::linger::{self, LingerWorker};
-use crate::net::handoff::parked_thread::{Assignment, ParkedThread};
-use crate::net::handoff::wake_batches::WakeBatches;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::socket::Socket;
-use crate::net::stream::stream::{Lease, Stream};
-use crate::net::sys::{self, PollFd};
-use crate::net::worker::accept_errors::{ACCEPT_BACKOFF, Failure, TURN, classify};
-use crate::net::worker::open_record::record_of;
-use crate::net::worker::sink::Accepted;
+use crate::net::control::context::ServerContext;
+use crate::net::sys;
+use crate::net::worker::sink::{Accepted, Sink};
 
-/// A thread that has waited for so long while others wait as well is not needed.
+/// A thread that has waited for this time while others wait as well is not needed.
 const IDLE: Duration = Duration::from_secs(5);
-/// How long after the deadline handlers are waited for whose connections were just reset.
-const FORCED_GRACE: Duration = Duration::from_millis(30);
-
-thread_local! {
-    /// What this thread's handler is at: which server's, and the number of the job.
-    static CURRENT_JOB: Cell<(*const ThreadPool, u64)> = const { Cell::new((ptr::null(), 0)) };
-}
 
 #[derive(Default)]
 struct State {
     /// Accepted, and not taken by a thread yet. Bounded by the limit of connections.
-    queue: VecDeque<Job>,
+    queue: VecDeque<(JobId, Job)>,
     /// Threads that wait, the last one to come first: its stack is the warmest.
     idle: Vec<Arc<ParkedThread>>,
-    /// Threads of the pool, those on their way included.
+    /// Threads of the pool, announced ones included.
     threads: usize,
-    /// Of these, at a connection.
+    /// Threads that work on a job.
     busy: usize,
-    /// The last one that was wanted could not be started.
+    /// The last thread that was wanted could not be started.
     missing: bool,
-    /// All that is handed out or queued, with its number; of a datagram nothing but that.
-    given: Slab<(u64, Weak<Stream>)>,
-    last_number: u64,
-    /// Numbers of the jobs whose threads wait for the stop themselves, be the job closed or not.
-    exempt: Vec<u64>,
-    /// No thread is to wait any more.
+    /// The pool has no more jobs: threads end.
     over: bool,
 }
 
-impl State {
-    fn list(&mut self, stream: Weak<Stream>) -> JobId {
-        self.last_number += 1;
-        let number = self.last_number;
-        JobId { place: self.given.insert((number, stream)), number }
-    }
-}
-
-/// What those have who call `accept`.
-#[derive(Clone)]
-struct OnDemandListener {
-    listener: Arc<Listener>,
-    /// Set from when the server ends.
-    over: Arc<EventFd>,
-    /// Set when a connection has ended that somebody waits for.
-    room: Arc<EventFd>,
-}
-
-/// The handing out of one server's connections.
+/// The threads of the caller's that serve one server's connections or datagrams.
 pub(crate) struct ThreadPool {
+    pub(super) context: Arc<ServerContext>,
+    pub(crate) handed_out: Arc<HandedOut>,
+    pub(super) linger: Arc<LingerHost>,
     state: Mutex<State>,
     most_threads: usize,
-    draining: AtomicBool,
-    /// Connections had to wait because all threads there may be were busy; and that was told, once.
+    /// Connections had to wait because every thread was busy; and whether that was said, once.
     crowded: AtomicBool,
     warned: AtomicBool,
-    /// In `Accept`, while the server serves.
-    on_demand: Mutex<Option<OnDemandListener>>,
-    /// How many wait in `accept` because the limit of connections is reached.
-    short_of_room: AtomicUsize,
-    next_id: AtomicU64,
-    /// Who sees to lingering closes; nobody with `Accept`, where a close is that of any socket.
-    pub(crate) linger_worker: Mutex<LingerWorker>,
+    /// Set by the next `next` where a thread waits for room in the queue.
+    room: Mutex<Option<Arc<EventFd>>>,
+    room_wanted: AtomicBool,
 }
 
 impl ThreadPool {
-    pub(crate) fn new(most_threads: usize) -> Self {
+    pub(crate) fn new(context: &Arc<ServerContext>) -> Self {
         Self {
+            context: Arc::clone(context),
+            handed_out: Arc::default(),
+            linger: Arc::new(LingerHost::new()),
             state: Mutex::new(State::default()),
-            most_threads,
-            draining: AtomicBool::new(false),
+            most_threads: context.limits.handler_threads,
             crowded: AtomicBool::new(false),
             warned: AtomicBool::new(false),
-            on_demand: Mutex::new(None),
-            short_of_room: AtomicUsize::new(0),
-            next_id: AtomicU64::new(1),
-            linger_worker: Mutex::default(),
+            room: Mutex::new(None),
+            room_wanted: AtomicBool::new(false),
         }
     }
 
-    /// Whether the server is ending.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(SeqCst)
-    }
-
-    /// Whether a close may linger.
-    pub(crate) fn has_linger_worker(&self) -> bool {
-        !matches!(*self.linger_worker.lock(), LingerWorker::None)
-    }
-
-    /// Puts an accepted connection on the list.
-    fn admit(shared: &Arc<Shared>, accepted: Accepted) -> Arc<Stream> {
-        let Accepted { socket, record, place } = accepted;
-        let options = shared.options.clone();
-        // That of the listener: an IPv4 peer of a dual-stack port has an IPv6 socket.
-        let bound = shared.address().unwrap_or_else(|| record.local().address);
-        let family = bound.domain();
-        Arc::new_cyclic(|stream| {
-            let ticket = shared.handoff.state.lock().list(Weak::clone(stream));
-            let lease = Lease::new(Arc::clone(shared), place, ticket);
-            Stream::accepted(socket, family, options, record, lease)
-        })
-    }
-
-    /// Takes a connection off the list: its descriptor is gone.
-    pub(crate) fn forget(&self, ticket: JobId) {
-        let (number, _) = self.state.lock().given.remove(ticket.place);
-        debug_assert_eq!(number, ticket.number, "forgotten once");
-    }
-
-    // The pool.
-
-    /// Hands a connection to an idle thread, or queues it for the next one that is free.
-    pub(crate) fn push(shared: &Arc<Shared>, accepted: Accepted) {
-        Self::give(shared, Job::Stream(Self::admit(shared, accepted)));
-    }
-
-    /// The same with a job that is made of its ticket, which it gives back by `forget`.
-    pub(crate) fn push_with(shared: &Arc<Shared>, job: impl FnOnce(JobId) -> Job) {
-        let ticket = shared.handoff.state.lock().list(Weak::new());
-        Self::give(shared, job(ticket));
-    }
-
-    fn give(shared: &Arc<Shared>, job: Job) {
-        let handoff = &shared.handoff;
-        let mut state = handoff.state.lock();
+    /// Gives a job to an idle thread, or queues it for the next one that becomes idle.
+    pub(crate) fn push(&self, id: JobId, job: Job) {
+        let mut state = self.state.lock();
         if let Some(parked) = state.idle.pop() {
             state.busy += 1;
             drop(state);
-            parked.give(Assignment::Take(job));
+            parked.assign(Assignment::Work(id, job));
             return;
         }
-        // Not where a thread is on its way, from its start or from its last connection.
-        let full = state.busy >= handoff.most_threads;
+        // Not where a thread is about to take it, having just started or just finished a job.
+        let full = state.busy >= self.most_threads;
         let short = state.missing && state.busy >= state.threads;
-        state.queue.push_back(job);
+        state.queue.push_back((id, job));
         drop(state);
         if full {
-            handoff.crowded.store(true, Relaxed);
+            self.crowded.store(true, Relaxed);
         }
         if full || short {
-            shared.ledger.count_waited();
+            self.context.ledger.count_waited();
         }
     }
 
-    /// How many wait for a thread.
+    /// How many jobs wait for a thread.
     pub(crate) fn queued(&self) -> usize {
         self.state.lock().queue.len()
     }
 
+    /// Makes the next job that is taken set `flag`: its thread waits for room in the queue.
+    pub(crate) fn ask_for_room(&self, flag: &Arc<EventFd>) {
+        *self.room.lock() = Some(Arc::clone(flag));
+        self.room_wanted.store(true, SeqCst);
+    }
+
+    /// Takes that back.
+    pub(crate) fn forget_room(&self) {
+        self.room_wanted.store(false, SeqCst);
+        *self.room.lock() = None;
+    }
+
+    fn tell_room(&self) {
+        if self.room_wanted.load(SeqCst) && self.room_wanted.swap(false, SeqCst) {
+            let flag = self.room.lock().take();
+            if let Some(flag) = flag {
+                flag.set();
+            }
+        }
+    }
+
     /// Announces a thread that will call `next`; false where there are enough of them.
-    fn announce(&self, state: &mut State) -> bool {
+    fn wants_thread(&self) -> bool {
+        let mut state = self.state.lock();
         let wanted = state.idle.is_empty() && state.threads < self.most_threads && !state.over;
         state.threads += usize::from(wanted);
         state.missing &= !wanted;
         wanted
     }
 
-    /// Announces the first thread of the pool, or another one if none is idle now: whoever takes the
-    /// last place at work sees to it that the next connection finds somebody.
-    pub(crate) fn wants_thread(&self) -> bool {
-        self.announce(&mut self.state.lock())
-    }
-
-    /// The calling thread of the pool ends.
-    pub(crate) fn thread_left(&self, shared: &Shared) {
-        self.come_back(&mut self.state.lock());
-        self.retract(shared);
+    /// The calling thread ends.
+    fn thread_left(&self) {
+        self.finish_job(&mut self.state.lock());
+        self.retract();
     }
 
     /// A thread that was announced could not be started.
-    pub(crate) fn thread_missing(&self, shared: &Shared) {
+    fn thread_missing(&self) {
         self.state.lock().missing = true;
-        self.retract(shared);
+        self.retract();
     }
 
     /// There is one thread less than was announced.
-    fn retract(&self, shared: &Shared) {
+    fn retract(&self) {
         self.state.lock().threads -= 1;
-        if self.is_draining() {
-            shared.notify();
+        if self.handed_out.is_draining() {
+            self.context.notifier.notify();
         }
     }
 
-    /// Whether connections had to wait because all threads there may be were busy: true once.
-    pub(crate) fn should_warn(&self) -> bool {
+    fn should_warn(&self) -> bool {
         self.crowded.load(Relaxed) && !self.warned.swap(true, Relaxed)
     }
 
-    /// The next connection for the calling thread of the pool, None where the thread is to end. Blocks
-    /// for as long as it takes.
-    pub(crate) fn next(&self) -> Option<Job> {
-        self.wait_for_next().inspect(|job| self.note(job))
+    /// The next job for the calling thread; None where the thread is to end. Blocks.
+    fn next(&self) -> Option<Job> {
+        let (id, job) = self.wait_for_next()?;
+        self.handed_out.begin_job(id);
+        self.tell_room();
+        Some(job)
     }
 
-    /// The next one, where it waits already.
-    pub(crate) fn try_next(&self) -> Option<Job> {
+    /// The next job, where one waits already.
+    fn try_next(&self) -> Option<Job> {
         let mut state = self.state.lock();
-        self.come_back(&mut state);
-        let job = state.queue.pop_front();
-        state.busy += usize::from(job.is_some());
+        self.finish_job(&mut state);
+        let (id, job) = state.queue.pop_front()?;
+        state.busy += 1;
         drop(state);
-        job.inspect(|job| self.note(job))
+        self.handed_out.begin_job(id);
+        self.tell_room();
+        Some(job)
     }
 
-    /// The calling thread is done with the connection it had, if any.
-    fn come_back(&self, state: &mut State) {
-        let (at, number) = CURRENT_JOB.replace((ptr::null(), 0));
-        if ptr::eq(at, self) {
+    /// The calling thread has finished its job, if it had one.
+    fn finish_job(&self, state: &mut State) {
+        if self.handed_out.finish_job() {
             state.busy -= 1;
-            state.exempt.retain(|&other| other != number);
         }
     }
 
-    fn note(&self, job: &Job) {
-        if let Some(ticket) = job.ticket() {
-            CURRENT_JOB.set((ptr::from_ref(self), ticket.number));
-        }
-    }
-
-    fn wait_for_next(&self) -> Option<Job> {
+    fn wait_for_next(&self) -> Option<(JobId, Job)> {
         let parked;
         let mut deadline;
         {
             let mut state = self.state.lock();
-            self.come_back(&mut state);
+            self.finish_job(&mut state);
             if let Some(job) = state.queue.pop_front() {
                 state.busy += 1;
                 return Some(job);
@@ -270,293 +190,155 @@ impl ThreadPool {
             if state.over {
                 return None;
             }
-            // The one that has waited longest stays, for whoever comes.
+            // The thread that has waited longest stays, for the next job.
             deadline = (!state.idle.is_empty()).then(|| Instant::now() + IDLE);
             parked = Arc::new(ParkedThread::default());
             state.idle.push(Arc::clone(&parked));
         }
         loop {
             match parked.wait(deadline) {
-                Some(Assignment::Take(job)) => return Some(job),
-                Some(Assignment::Leave) => return None,
+                Some(Assignment::Work(id, job)) => return Some((id, job)),
+                Some(Assignment::Exit) => return None,
                 None => {}
             }
             let mut state = self.state.lock();
-            let Some(place) = state.idle.iter().position(|other| Arc::ptr_eq(other, &parked))
-            else {
-                // Just given something.
-                deadline = None;
-                continue;
-            };
-            if state.idle.len() > 1 {
-                state.idle.remove(place);
+            let found = state.idle.iter().position(|other| Arc::ptr_eq(other, &parked));
+            deadline = None;
+            // Not found where it was given an assignment just now.
+            if let Some(index) = found.filter(|_| state.idle.len() > 1) {
+                state.idle.remove(index);
                 return None;
             }
-            deadline = None;
         }
     }
 
-    /// The calling thread is at a handler of this server and waits for its stop: nobody needs to wait
-    /// for that handler, nor end its connection, if it still has one.
-    pub(crate) fn exempt_caller(&self, shared: &Shared) {
-        let (at, number) = CURRENT_JOB.get();
-        if !ptr::eq(at, self) {
-            return;
-        }
-        let mut state = self.state.lock();
-        if !state.exempt.contains(&number) {
-            state.exempt.push(number);
-        }
-        drop(state);
-        // A stop that is under way may have waited for nobody else.
-        if self.is_draining() {
-            shared.notify();
-        }
-    }
-
-    // The end.
-
-    /// From here on reads see the end of what is there.
-    pub(crate) fn begin_drain(&self) {
-        self.draining.store(true, SeqCst);
-    }
-
-    /// Nothing more comes: threads that wait are told so.
-    fn dismiss(&self) {
+    /// No more jobs come: threads that wait end.
+    pub(super) fn dismiss(&self) {
         let mut state = self.state.lock();
         state.over = true;
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         for parked in idle {
-            parked.give(Assignment::Leave);
+            parked.assign(Assignment::Exit);
         }
     }
 
-    fn streams(&self) -> Vec<Arc<Stream>> {
-        let state = self.state.lock();
-        let given = state.given.iter().map(|(_, job)| job);
-        let waited_for = given.filter(|(number, _)| !state.exempt.contains(number));
-        let streams = waited_for.filter_map(|(_, stream)| stream.upgrade()).collect();
-        // A stream dropped here would take the lock.
-        drop(state);
-        streams
-    }
-
-    /// Whether all is back that is waited for.
-    fn is_empty(&self) -> bool {
-        let state = self.state.lock();
-        let exempt = |number| state.exempt.contains(number);
-        state.threads <= state.exempt.len()
-            && state.given.iter().all(|(_, (number, _))| exempt(number))
-    }
-
-    /// Waits for the handlers, until the deadline: the accept thread's last work.
-    pub(crate) fn drain_pool(&self, shared: &Shared, notifier: &EventFd) {
-        let grace = Instant::now() + FIRST_BYTE_GRACE;
-        let mut graceful = true;
-        self.dismiss();
-        let mut batches =
-            WakeBatches::new(if shared.stop.is_hard() { Vec::new() } else { self.streams() });
-        loop {
-            notifier.clear();
-            let (now, deadline) = (Instant::now(), shared.stop.deadline());
-            if self.is_empty() || deadline <= now {
-                break;
-            }
-            if graceful && grace <= now {
-                graceful = false;
-                batches = WakeBatches::new(self.streams());
-            }
-            let there = self.state.lock().given.len();
-            let more = batches.make(graceful, now, there);
-            let until = if graceful { deadline.min(grace) } else { deadline };
-            let until = more.map_or(until, |more| until.min(more));
-            let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
-        }
-        // Whoever comes back from here on is closed at once.
-        linger::end(shared);
-        self.streams().iter().for_each(|stream| stream.force());
-        // Those nobody has taken are dropped, and with it closed.
+    /// Closes the connections that no thread has taken.
+    pub(super) fn drop_queue(&self) {
         let queue = std::mem::take(&mut self.state.lock().queue);
         drop(queue);
-        let home = Instant::now() + FORCED_GRACE;
-        while !self.is_empty() && Instant::now() < home {
-            let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(home));
-            notifier.clear();
-        }
-        let state = self.state.lock();
-        let left = state.threads.saturating_sub(state.exempt.len());
-        drop(state);
-        shared.stop.count_abandoned(left as u64);
     }
 
-    /// Waits for calls that are under way in other threads, until the deadline; all else is closed.
-    pub(crate) fn drain_asked(&self, shared: &Shared, notifier: &EventFd) {
-        let mut ended = false;
-        loop {
-            notifier.clear();
-            let hard = shared.stop.deadline() <= Instant::now();
-            let streams = self.streams();
-            if hard {
-                streams.iter().for_each(|stream| stream.force());
-            } else if !ended {
-                ended = true;
-                for stream in &streams {
-                    stream.end_reads(false);
-                }
-            }
-            let busy = streams.iter().filter(|stream| !stream.close_if_idle()).count();
-            if busy == 0 {
-                return;
-            }
-            let until = if hard { Instant::now() + FORCED_GRACE } else { shared.stop.deadline() };
-            let notified = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
-            if hard && notified.is_ok_and(|count| count == 0) {
-                return;
-            }
-        }
+    /// Threads that have not ended, the exempt ones apart.
+    pub(super) fn unfinished(&self) -> usize {
+        let threads = self.state.lock().threads;
+        threads.saturating_sub(self.handed_out.exempt().0)
     }
 
-    // `Accept`: whoever asks.
+    /// Whether all threads have ended and all connections are closed, the exempt ones apart.
+    pub(super) fn is_finished(&self) -> bool {
+        // First the threads: their number only falls, once `dismiss` was called.
+        let threads = self.state.lock().threads;
+        let (exempt, all) = self.handed_out.exempt();
+        threads <= exempt && all
+    }
+}
 
-    /// Lends the listener to those who call `accept`.
-    pub(crate) fn open(&self, listener: Listener) -> io::Result<()> {
-        let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
-        *self.on_demand.lock() =
-            Some(OnDemandListener { listener: Arc::new(listener), over, room });
-        Ok(())
+/// The threads of a pool as a sink for accepted connections.
+pub(crate) struct PoolSink {
+    pool: Arc<ThreadPool>,
+    leases: Leases,
+}
+
+impl PoolSink {
+    /// `family` is that of the listener.
+    pub(crate) fn new(pool: &Arc<ThreadPool>, family: socket2::Domain) -> Self {
+        let host = Some(Arc::clone(&pool.linger));
+        let (context, handed_out) = (Arc::clone(&pool.context), Arc::clone(&pool.handed_out));
+        pool.linger.allow();
+        Self { pool: Arc::clone(pool), leases: Leases::new(context, handed_out, host, family) }
+    }
+}
+
+impl Sink for PoolSink {
+    /// A handler's descriptor is like any other.
+    const NONBLOCKING: bool = false;
+
+    fn take(&mut self, accepted: Accepted) {
+        let (job, stream) = self.leases.lease(accepted);
+        self.pool.push(job, Job::Stream(stream));
     }
 
-    /// Takes the listener back and closes it. Those who wait leave; what is still in the queue is
-    /// reset by the kernel. Returns how many that was.
-    pub(crate) fn shut(&self) -> usize {
-        let on_demand = self.on_demand.lock().take();
-        on_demand.map_or(0, |OnDemandListener { listener, over, .. }| {
-            let waiting = listener.waiting();
-            listener.shut();
-            over.set();
-            waiting
-        })
+    fn begin_drain(&mut self) {
+        // For reads that begin from here on; those that wait are woken by `drain`.
+        self.pool.handed_out.begin_drain();
     }
 
-    /// A place is free, or a descriptor. False where nobody accepts by asking.
-    pub(crate) fn tell_room(&self) -> bool {
-        let on_demand = self.on_demand.lock().clone();
-        on_demand.inspect(|on_demand| on_demand.room.set()).is_some()
+    fn close(self, notifier: &EventFd) {
+        self.pool.drain(notifier);
+    }
+}
+
+/// A server's pool as the caller's threads see it. Does not keep the server alive.
+pub struct Pool(Arc<ThreadPool>);
+
+impl Pool {
+    pub(crate) fn new(pool: &Arc<ThreadPool>) -> Self {
+        Self(Arc::clone(pool))
     }
 
-    /// accept4(2) for the caller, who waits for it. None once the server ends.
-    ///
-    /// Waits while the limit of connections is reached, and while the process is out of descriptors:
-    /// then the error is raised only at the deadline.
-    pub(crate) fn accept(
-        shared: &Arc<Shared>,
-        local: &Address,
-        deadline: Option<Instant>,
-        waiter: &mut dyn Waiter,
-    ) -> Result<Option<Arc<Stream>>> {
-        let handoff = &shared.handoff;
-        let late = || Error::TimedOut { step: "accept", target: local.to_string() };
-        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let mut failed = 0;
-        loop {
-            let on_demand = handoff.on_demand.lock().clone();
-            let Some(OnDemandListener { listener, over, room }) =
-                on_demand.filter(|_| !shared.stop.has_begun())
-            else {
-                return Ok(None);
-            };
-            // A place first, so that no connection is taken that could not be kept.
-            let placed = shared.enter();
-            if !placed && shared.limits.overflow == Overflow::Wait {
-                // First, so that whoever clears the notifier meanwhile sees whom it was for.
-                handoff.short_of_room.fetch_add(1, SeqCst);
-                if shared.has_room() {
-                    handoff.short_of_room.fetch_sub(1, SeqCst);
-                } else {
-                    let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
-                    let result = waiter.wait(&mut fds, deadline);
-                    handoff.short_of_room.fetch_sub(1, SeqCst);
-                    room.clear();
-                    // One ring may stand for several places.
-                    if handoff.short_of_room.load(SeqCst) > 0 && shared.has_room() {
-                        room.set();
-                    }
-                    if !result? {
-                        return Err(late());
-                    }
-                }
-                continue;
-            }
-            let accepted = listener.accept(false);
-            let give_back = || {
-                shared.give_back();
-                if handoff.short_of_room.load(SeqCst) > 0 {
-                    room.set();
-                }
-            };
-            if accepted.is_err() && placed {
-                give_back();
-            }
-            let error = match accepted {
-                Ok((fd, peer))
-                    if !placed || !shared.enter_host(peer.as_ref().and_then(Address::as_ip)) =>
-                {
-                    if placed {
-                        give_back();
-                    }
-                    shared.ledger.count_refused();
-                    Socket::new(fd).abort();
-                    if is_late() {
-                        return Err(late());
-                    }
-                    waiter.breathe()?;
-                    continue;
-                }
-                Ok((fd, peer)) => {
-                    let socket = Socket::new(fd);
-                    let id = handoff.next_id.fetch_add(1, Relaxed);
-                    let record = record_of(&socket, id, peer, local, shared);
-                    let place = shared.ledger.open(&record);
-                    return Ok(Some(Self::admit(shared, Accepted { socket, record, place })));
-                }
-                Err(error) => error,
-            };
-            let failure = classify(error.raw_os_error().unwrap_or(libc::EIO));
-            if failure == Failure::Empty {
-                let mut fds = [PollFd::readable(listener.as_fd()), PollFd::readable(over.as_fd())];
-                if !waiter.wait(&mut fds, deadline)? {
-                    return Err(late());
-                }
-                failed = 0;
-                continue;
-            }
-            shared.ledger.count_accept_error();
-            failed += 1;
-            match failure {
-                Failure::Fatal => {
-                    shared.stop_by_itself(Cause::AcceptError);
-                    return Err(Error::os("accept", local, &error));
-                }
-                // One that says it is of one connection may be of all.
-                Failure::Connection if failed < TURN => {
-                    if is_late() {
-                        return Err(late());
-                    }
-                    waiter.breathe()?;
-                }
-                _ if is_late() => return Err(Error::os("accept", local, &error)),
-                _ => {
-                    failed = 0;
-                    // Until a descriptor of ours is given back, or for a while.
-                    shared.ask_for_room();
-                    let rest = Instant::now() + ACCEPT_BACKOFF;
-                    let until = deadline.map_or(rest, |deadline| deadline.min(rest));
-                    let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
-                    waiter.wait(&mut fds, Some(until))?;
-                    room.clear();
-                }
-            }
+    /// The next connection or datagram for the calling thread; None where the thread is to end. Blocks.
+    #[must_use]
+    pub fn next(&self) -> Option<Job> {
+        self.0.next()
+    }
+
+    /// The next job, where one waits already; None does not mean that the thread is to end.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Job> {
+        self.0.try_next()
+    }
+
+    /// Whether another thread is to be started, which is then announced: it must call `next`, or
+    /// `thread_missing` where it cannot be started. To be called before the first thread, and by each thread
+    /// that takes a job, so that the next job finds one.
+    #[must_use]
+    pub fn wants_thread(&self) -> bool {
+        self.0.wants_thread()
+    }
+
+    /// The calling thread ends.
+    pub fn thread_left(&self) {
+        self.0.thread_left();
+    }
+
+    /// A thread that was announced could not be started.
+    pub fn thread_missing(&self) {
+        self.0.thread_missing();
+    }
+
+    /// Whether connections had to wait because every thread was busy; true once.
+    #[must_use]
+    pub fn should_warn(&self) -> bool {
+        self.0.should_warn()
+    }
+
+    /// Whether this is the process that made it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.0.context.origin.is_here()
+    }
+
+    /// Sets the calling thread's name in the system: prctl(PR_SET_NAME).
+    pub fn name_thread(&self, name: &str) {
+        sys::name_thread(name);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !self.is_here() {
+            std::mem::forget(Arc::clone(&self.0));
         }
     }
 }

@@ -62,7 +62,7 @@ impl LedgerState {
 
 /// An open record's place in the state; given back when it is closed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place(u32);
+pub(crate) struct EntryId(u32);
 
 /// The state of one server.
 pub struct Ledger {
@@ -84,28 +84,28 @@ impl Ledger {
         Self { state: Mutex::new(state), datagrams: DatagramCounters::default(), history }
     }
 
-    pub(crate) fn open(&self, record: &Arc<Record>) -> Place {
+    pub(crate) fn open(&self, record: &Arc<Record>) -> EntryId {
         let mut state = self.state.lock();
         state.totals.accepted += 1;
-        let place = state.open.insert(Arc::clone(record));
+        let entry_id = state.open.insert(Arc::clone(record));
         state.tell();
-        Place(place as u32)
+        EntryId(entry_id as u32)
     }
 
     /// Closes an account, before its socket is closed. `algorithm` as in `Record::last_tcp_info`.
     pub(crate) fn close(
         &self,
-        place: Place,
+        entry_id: EntryId,
         by: ClosedBy,
         error: Option<String>,
         algorithm: Option<Algorithm>,
     ) {
-        let record = Arc::clone(&self.state.lock().open[place.0 as usize]);
+        let record = Arc::clone(&self.state.lock().open[entry_id.0 as usize]);
         // Without the lock, for the kernel is asked.
         let tcp_info = record.last_tcp_info(algorithm);
         drop(record);
         let mut state = self.state.lock();
-        let record = state.open.remove(place.0 as usize);
+        let record = state.open.remove(entry_id.0 as usize);
         record.close(by, error, tcp_info);
         state.totals.closed += 1;
         state.totals.closed_by[by.index()] += 1;

@@ -12,7 +12,7 @@ use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::counters::{Counters, Flow};
 use crate::net::ledger::trace::{Direction, Event, Trace, TraceLimits};
 use crate::net::socket::peer_credentials::Credentials;
-use crate::net::socket::probe::Gauge;
+use crate::net::socket::probe::Probe;
 use crate::net::socket::tcp_info::{Algorithm, TcpInfo};
 
 /// How and when a connection ended.
@@ -113,7 +113,7 @@ pub struct Record {
     opened: u64,
     received: Counters,
     sent: Counters,
-    gauge: Gauge,
+    probe: Probe,
     extra: OnceBox<Extra>,
     end: OnceBox<End>,
 }
@@ -139,7 +139,7 @@ impl Record {
             opened: nanos(epoch().elapsed()),
             received: Counters::default(),
             sent: Counters::default(),
-            gauge: Gauge::none(),
+            probe: Probe::none(),
             extra: OnceBox::new(),
             end: OnceBox::new(),
         }
@@ -147,7 +147,7 @@ impl Record {
 
     /// The same, of a TCP socket that may be asked until `close`.
     pub(crate) fn with_socket(self, socket: impl AsRawFd) -> Self {
-        Self { gauge: Gauge::of(socket), ..self }
+        Self { probe: Probe::of(socket), ..self }
     }
 
     /// The same, with what goes over it remembered within limits.
@@ -258,7 +258,7 @@ impl Record {
     #[must_use]
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         // Asked first: where it is closed in between, that has left the last one.
-        self.gauge.ask(None).or_else(|| self.end.get().and_then(|end| end.tcp_info))
+        self.probe.ask(None).or_else(|| self.end.get().and_then(|end| end.tcp_info))
     }
 
     /// What was received and sent, event by event, as far as it is remembered; None where it was not
@@ -340,7 +340,7 @@ impl Record {
     /// What the kernel knows just before the close. `algorithm` is how it avoided congestion, where that
     /// is known: to ask costs half a microsecond.
     pub(crate) fn last_tcp_info(&self, algorithm: Option<Algorithm>) -> Option<TcpInfo> {
-        self.gauge.ask(algorithm)
+        self.probe.ask(algorithm)
     }
 
     /// Closes the account, while the socket is still open.
@@ -354,6 +354,6 @@ impl Record {
         let again = self.end.set(Box::new(end));
         debug_assert!(again.is_ok(), "a record is closed once");
         // Only now: whoever asks finds either the socket or what was last known of it.
-        self.gauge.withdraw();
+        self.probe.withdraw();
     }
 }

@@ -1,15 +1,7 @@
-//! The steps of a server's socket before its threads have it, and the states they lead to. Must never
-//! take a step itself: `server` does.
-
-use std::os::fd::RawFd;
-use std::sync::Arc;
-
-use crate::net::address::endpoint::Address;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::probe::Gauge;
+//! The states of a server, and the steps between them. Must never take a step itself.
 
 /// The state of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Nothing is open yet.
     New,
@@ -17,15 +9,33 @@ pub enum State {
     Created,
     /// The socket has an address.
     Bound,
-    /// The kernel takes connections into the queue.
+    /// The kernel queues connections.
     Listening,
     /// Connections are accepted and served.
     Serving,
-    /// No more are accepted; those there are get what they are owed.
+    /// No more connections are accepted; those that are open get what they are owed.
     Draining,
     /// All threads and descriptors are gone. Final.
     Stopped,
 }
+
+/// What a caller may do to a server that does not serve yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Create,
+    Bind,
+    Listen,
+    Start,
+}
+
+/// From which state each step is taken, and to which it leads. An adopted socket that listens already goes
+/// from `Created` to `Listening` at once.
+const TABLE: [(State, Step, State); 4] = [
+    (State::New, Step::Create, State::Created),
+    (State::Created, Step::Bind, State::Bound),
+    (State::Bound, Step::Listen, State::Listening),
+    (State::Listening, Step::Start, State::Serving),
+];
 
 impl State {
     /// The name users see.
@@ -41,33 +51,56 @@ impl State {
             Self::Stopped => "stopped",
         }
     }
-}
 
-/// The socket's steps before the threads have it.
-pub(crate) struct Steps {
-    pub(crate) state: State,
-    pub(crate) listener: Option<Listener>,
-    /// Addresses of the name that were not tried yet.
-    pub(crate) candidates: Vec<Address>,
-    /// A step is under way, without the lock: it may have to wait.
-    pub(crate) busy: bool,
-    /// The number, for `fileno`, while the accept thread owns the listener.
-    pub(crate) number: RawFd,
-    /// The same for `waiting`.
-    pub(crate) gauge: Option<Arc<Gauge>>,
-    pub(crate) bound: Option<Address>,
-}
+    /// The step that is taken from this state; None where there is none any more.
+    pub(super) fn step(self) -> Option<Step> {
+        TABLE.iter().find(|(from, ..)| *from == self).map(|&(_, step, _)| step)
+    }
 
-impl Steps {
-    pub(crate) fn new() -> Self {
-        Self {
-            state: State::New,
-            listener: None,
-            candidates: Vec::new(),
-            busy: false,
-            number: -1,
-            gauge: None,
-            bound: None,
+    /// What a caller who asked for the wrong step is advised to do.
+    pub(super) fn hint(self) -> &'static str {
+        match self {
+            Self::Draining | Self::Stopped => "a stopped server is final; make a new one",
+            Self::Serving => "it is started already",
+            _ => "the steps go create, bind, listen, start",
         }
+    }
+}
+
+impl Step {
+    fn row(self) -> (State, State) {
+        let row = TABLE.iter().find(|&&(_, step, _)| step == self);
+        let &(from, _, to) = row.expect("the table has each step");
+        (from, to)
+    }
+
+    /// The state that it is taken from.
+    pub(super) fn from(self) -> State {
+        self.row().0
+    }
+
+    /// The state that it leads to.
+    pub(super) fn to(self) -> State {
+        self.row().1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_lead_from_new_to_serving_and_no_further() {
+        let mut state = State::New;
+        let mut steps = Vec::new();
+        while let Some(step) = state.step() {
+            assert_eq!(step.from(), state);
+            assert!(step.to() > state);
+            state = step.to();
+            steps.push(step);
+        }
+        assert_eq!(steps, [Step::Create, Step::Bind, Step::Listen, Step::Start]);
+        assert_eq!(state, State::Serving);
+        assert_eq!((State::Draining.step(), State::Stopped.step()), (None, None));
     }
 }

@@ -10,53 +10,39 @@
 //! then its `stop`, then the ledger's. In fact two are held at once only where a handler's first
 //! lingering close starts its worker, and none across a system call that can wait.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::panic;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Once, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
+use super::inner::{Inner, Steps};
+use super::lifecycle::{State, Step};
+use crate::net::address::endpoint::{Address, Transport};
 use crate::net::address::resolve;
 use crate::net::address::target::Target;
-use crate::net::base::event_fd::EventFd;
 use crate::net::base::fork;
 use crate::net::base::waiter::Waiter;
 use crate::net::control::config::Config;
-use crate::net::control::context::{Shared, Threads};
-use crate::net::control::registry;
-use crate::net::control::shutdown::{Alive, Cause, StopReport};
-use crate::net::datagram::{self, amplification};
+use crate::net::control::context::ServerContext;
+use crate::net::control::registry::{Registered, ServerHandle};
+use crate::net::control::shutdown::{Cause, StopReport};
+use crate::net::datagram::handoff::Handoff;
 use crate::net::error::{Error, Result};
-pub use crate::net::handoff::job::Job;
-use crate::net::handoff::linger::LingerWorker;
-use crate::net::handoff::pool::ThreadPool;
+use crate::net::handoff::pool::Pool;
 use crate::net::ledger::ledger::Ledger;
-pub use crate::net::server::lifecycle::State;
-use crate::net::server::lifecycle::Steps;
 use crate::net::service::shape::Shape;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::tcp_info::Algorithm;
-use crate::net::socket::unix_file::clear_way;
 use crate::net::stream::stream::Stream;
-use crate::net::sys::PollFd;
-use crate::net::worker::acceptor::{Acceptor, Sink, keep};
-use crate::net::worker::inbox::{Inbox, Message};
-use crate::net::worker::pool::{start_accepting_worker, start_worker};
 
 /// A service in Rust runs on no more workers than this unless told to.
 const MOST_WORKERS: usize = 8;
 /// How long a server that was dropped unstopped drains.
 const DROPPED: Duration = Duration::from_millis(250);
-/// How long a bind waits for a server of this process that is just ending.
-const PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// One server.
 pub struct Server {
-    config: Config,
-    shared: Arc<Shared>,
+    pub(super) config: Config,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Server {
@@ -72,8 +58,8 @@ impl Server {
         fork::watch();
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let most_workers = config.workers.unwrap_or(cpus.min(MOST_WORKERS));
-        let shared = Shared::new(&config, most_workers);
-        Self { config, shared: Arc::new(shared) }
+        let context = Arc::new(ServerContext::new(&config));
+        Self { config, inner: Arc::new(Inner::new(context, most_workers)) }
     }
 
     /// What it was made with.
@@ -84,31 +70,31 @@ impl Server {
 
     /// `Error::Forked` in a child of the process that made it.
     pub fn check_origin(&self) -> Result<()> {
-        self.shared.origin.check()
+        self.inner.context.origin.check()
     }
 
     /// How others of this process find it, for as long as it is there.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle { name: self.config.name.clone(), shared: Arc::downgrade(&self.shared) }
+        ServerHandle::new(self.config.name.clone(), self.registered())
     }
 
     /// Its books.
     #[must_use]
     pub fn ledger(&self) -> Arc<Ledger> {
-        Arc::clone(&self.shared.ledger)
+        Arc::clone(&self.inner.context.ledger)
     }
 
     /// Where it stands.
     #[must_use]
     pub fn state(&self) -> State {
-        self.shared.state()
+        self.inner.state()
     }
 
     /// The address it is, or was, bound to; `Error::State` before that.
     pub fn address(&self) -> Result<Address> {
         self.check_origin()?;
-        let bound = self.shared.steps.lock().bound.clone();
+        let bound = self.inner.steps.lock().bound.clone();
         bound.ok_or_else(|| self.wrong("address", "it has none before bind()"))
     }
 
@@ -116,15 +102,15 @@ impl Server {
     pub fn fileno(&self) -> Result<RawFd> {
         self.check_origin()?;
         let live = !matches!(self.state(), State::Draining | State::Stopped);
-        Ok(if live { self.shared.steps.lock().number } else { -1 })
+        Ok(if live { self.inner.steps.lock().number } else { -1 })
     }
 
     /// How many connections have finished their handshake and wait in the kernel's queue to be
     /// accepted. 0 before `listen` and after the end.
     pub fn waiting(&self) -> Result<usize> {
         self.check_origin()?;
-        let gauge = self.shared.steps.lock().gauge.clone();
-        Ok(gauge.map_or(0, |gauge| gauge.waiting()))
+        let probe = self.inner.steps.lock().probe.clone();
+        Ok(probe.map_or(0, |probe| probe.waiting()))
     }
 
     /// The server's own drain time.
@@ -133,47 +119,58 @@ impl Server {
         self.config.drain
     }
 
-    fn wrong(&self, asked: &'static str, hint: &'static str) -> Error {
+    /// The server as the registry refers to it.
+    pub(super) fn registered(&self) -> Weak<dyn Registered> {
+        let server: Arc<dyn Registered> = Arc::clone(&self.inner) as Arc<dyn Registered>;
+        Arc::downgrade(&server)
+    }
+
+    /// Where threads of the caller's receive and answer datagrams, from the start on.
+    fn datagrams(&self) -> Option<Arc<Handoff>> {
+        self.inner.datagrams.lock().clone()
+    }
+
+    pub(super) fn wrong(&self, asked: &'static str, hint: &'static str) -> Error {
         Error::State { asked, state: self.state().name().to_owned(), hint }
     }
 
     /// Opens the socket. `to` replaces the target that the server was made with.
     pub fn create(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
-        self.step("create", State::New, |steps| self.do_create(steps, to, waiter))
+        self.step("create", Step::Create, |steps| self.do_create(steps, to, waiter))
     }
 
     /// Gives the socket its address, creating it first where that was not done.
     pub fn bind(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
-        self.reach("bind", State::Bound, to, None, waiter)
+        self.reach("bind", Step::Bind.to(), to, None, waiter)
     }
 
     /// Has the kernel take connections, doing first what was not done.
     pub fn listen(&self, backlog: Option<u32>, waiter: &mut dyn Waiter) -> Result<()> {
-        self.reach("listen", State::Listening, None, backlog, waiter)
+        self.reach("listen", Step::Listen.to(), None, backlog, waiter)
     }
 
     /// Starts the threads, doing first what was not done. Returns with the port open.
     pub fn start(&self, waiter: &mut dyn Waiter) -> Result<()> {
-        self.reach("start", State::Serving, None, None, waiter)
+        self.reach("start", Step::Start.to(), None, None, waiter)
     }
 
     /// Runs one step with the lock given up meanwhile; what it fails to do stays undone.
     fn step(
         &self,
         asked: &'static str,
-        from: State,
+        step: Step,
         work: impl FnOnce(&mut Steps) -> Result<()>,
     ) -> Result<()> {
         self.check_origin()?;
         let mut taken = {
-            let mut steps = self.shared.steps.lock();
+            let mut steps = self.inner.steps.lock();
             if steps.busy {
                 drop(steps);
                 return Err(self.wrong(asked, "another thread is at one of its steps"));
             }
-            if steps.state != from || self.shared.stop.has_begun() {
+            if steps.state != step.from() || self.inner.context.shutdown.has_begun() {
                 drop(steps);
-                return Err(self.wrong(asked, hint(self.state())));
+                return Err(self.wrong(asked, self.state().hint()));
             }
             steps.busy = true;
             Steps {
@@ -182,7 +179,7 @@ impl Server {
                 candidates: std::mem::take(&mut steps.candidates),
                 busy: true,
                 number: steps.number,
-                gauge: steps.gauge.clone(),
+                probe: steps.probe.clone(),
                 bound: steps.bound.clone(),
             }
         };
@@ -192,14 +189,15 @@ impl Server {
             // The step has lost it: there is nothing to go on with.
             taken = Steps::new();
         }
-        let mut steps = self.shared.steps.lock();
+        let mut steps = self.inner.steps.lock();
         *steps = taken;
         // A stop that came meanwhile had no listener to close.
-        let orphan = if self.shared.stop.has_begun() { steps.listener.take() } else { None };
+        let orphan =
+            if self.inner.context.shutdown.has_begun() { steps.listener.take() } else { None };
         drop(steps);
         if let Some(listener) = orphan {
             listener.close();
-            return Err(self.wrong(asked, hint(State::Stopped)));
+            return Err(self.wrong(asked, State::Stopped.hint()));
         }
         result
     }
@@ -214,25 +212,19 @@ impl Server {
     ) -> Result<()> {
         self.check_origin()?;
         let state = self.state();
-        if state as u8 >= goal as u8 {
-            return Err(self.wrong(asked, hint(state)));
+        if state >= goal {
+            return Err(self.wrong(asked, state.hint()));
         }
-        // A failure closes whatever was opened: the caller starts again from nothing.
+        // A failure closes all that was opened: the caller starts again from nothing.
         let outcome = loop {
             let state = self.state();
-            let result = match state {
-                _ if state as u8 >= goal as u8 => return Ok(()),
-                State::New => {
-                    self.step(asked, State::New, |steps| self.do_create(steps, to, waiter))
-                }
-                State::Created => {
-                    self.step(asked, State::Created, |steps| self.do_bind(steps, to, waiter))
-                }
-                State::Bound => {
-                    self.step(asked, State::Bound, |steps| self.do_listen(steps, backlog))
-                }
-                _ => self.step(asked, State::Listening, |steps| self.do_start(steps, waiter)),
-            };
+            let Some(step) = state.step().filter(|_| state < goal) else { return Ok(()) };
+            let result = self.step(asked, step, |steps| match step {
+                Step::Create => self.do_create(steps, to, waiter),
+                Step::Bind => self.do_bind(steps, to, waiter),
+                Step::Listen => self.do_listen(steps, backlog),
+                Step::Start => self.do_start(steps, waiter),
+            });
             if result.is_err() {
                 break result;
             }
@@ -245,279 +237,16 @@ impl Server {
 
     /// Back to new after a failed step, with nothing open.
     fn undo(&self) {
-        let mut steps = self.shared.steps.lock();
-        if !steps.busy && (steps.state as u8) < State::Serving as u8 {
+        let mut steps = self.inner.steps.lock();
+        if !steps.busy && steps.state < State::Serving {
             let listener = steps.listener.take();
             *steps = Steps::new();
             drop(steps);
-            *self.shared.address.lock() = None;
-            *self.shared.file.lock() = None;
+            self.inner.forget_address();
             if let Some(listener) = listener {
                 listener.close();
             }
         }
-    }
-
-    fn do_create(
-        &self,
-        steps: &mut Steps,
-        to: Option<&Target>,
-        waiter: &mut dyn Waiter,
-    ) -> Result<()> {
-        let options = &self.config.options;
-        let listener = if let Some(fd) = self.config.fd {
-            let listener = Listener::adopt(fd, self.config.transport, options)?;
-            if listener.is_bound() {
-                self.check_external(&listener.address()?)?;
-            }
-            listener
-        } else {
-            let mut candidates =
-                resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
-            for candidate in &candidates {
-                self.check_external(candidate)?;
-            }
-            let listener = Listener::create(self.config.transport, &candidates[0], options)?;
-            candidates.reverse();
-            steps.candidates = candidates;
-            listener
-        };
-        steps.number = listener.as_fd().as_raw_fd();
-        steps.gauge = Some(listener.gauge());
-        steps.listener = Some(listener);
-        steps.state = State::Created;
-        Ok(())
-    }
-
-    fn do_bind(
-        &self,
-        steps: &mut Steps,
-        to: Option<&Target>,
-        waiter: &mut dyn Waiter,
-    ) -> Result<()> {
-        let mut listener = steps.listener.take().expect("created");
-        if let Some(to) = to {
-            if listener.is_bound() {
-                return Err(Error::Value(format!(
-                    "bind {to}: the socket given by fd= has an address already"
-                )));
-            }
-            let candidates = resolve::addresses(to, true, None, waiter)?;
-            for candidate in &candidates {
-                self.check_external(candidate)?;
-            }
-            steps.candidates = candidates;
-            steps.candidates.reverse();
-        }
-        if !listener.is_bound() {
-            let mut first: Option<Error> = None;
-            loop {
-                let Some(address) = steps.candidates.pop() else {
-                    let unbound = || {
-                        Error::Value(
-                            "bind: the socket given by fd= has no address; give one".to_owned(),
-                        )
-                    };
-                    return Err(first.unwrap_or_else(unbound));
-                };
-                let options = &self.config.options;
-                // A name may have addresses of both families, and a caller another one in mind.
-                let result = if first.is_none() && listener.fits(&address, options) {
-                    Ok(())
-                } else {
-                    let new = Listener::create(self.config.transport, &address, options);
-                    new.map(|new| listener = new)
-                };
-                match result.and_then(|()| self.bind_to(&listener, &address, waiter)) {
-                    Ok(()) => break,
-                    Err(error @ Error::Interrupted) => return Err(error),
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
-        }
-        let bound = listener.address()?;
-        steps.number = listener.as_fd().as_raw_fd();
-        steps.gauge = Some(listener.gauge());
-        steps.bound = Some(bound.clone());
-        *self.shared.file.lock() = listener.file();
-        *self.shared.address.lock() = Some(bound);
-        registry::add(&self.shared);
-        if self.config.transport == Transport::Udp {
-            amplification::note_server();
-        }
-        steps.state = if listener.is_listening() { State::Listening } else { State::Bound };
-        steps.listener = Some(listener);
-        Ok(())
-    }
-
-    /// Binds; where a server of this process holds the address, waits for one that is just ending and
-    /// names one that is not. A Unix socket's stale file is replaced.
-    fn bind_to(
-        &self,
-        listener: &Listener,
-        address: &Address,
-        waiter: &mut dyn Waiter,
-    ) -> Result<()> {
-        let deadline = Instant::now() + PREDECESSOR;
-        let mut again = true;
-        loop {
-            let error = match listener.bind(address, &self.config.options) {
-                Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
-                result => return result,
-            };
-            match self.holder(address) {
-                Some(holder) if holder.stop.has_begun() && Instant::now() < deadline => {
-                    holder.wait(Some(deadline), waiter)?;
-                }
-                None if Instant::now() < deadline && address.as_unix().is_some() => {
-                    let name = address.as_unix().expect("seen above");
-                    clear_way(name, deadline, waiter)?;
-                }
-                // One that held it may have ended between the two calls.
-                None if again => again = false,
-                holder => return Err(name_holder(error, holder.as_deref())),
-            }
-        }
-    }
-
-    /// The other server of this process that has the address.
-    fn holder(&self, address: &Address) -> Option<Arc<Shared>> {
-        registry::holder(address, &self.shared)
-    }
-
-    fn do_listen(&self, steps: &mut Steps, backlog: Option<u32>) -> Result<()> {
-        let listener = steps.listener.as_ref().expect("bound");
-        listener.listen(backlog.or(self.config.options.backlog)).map_err(|error| {
-            let taken = error.raw() == Some(libc::EADDRINUSE);
-            let bound = steps.bound.as_ref().filter(|_| taken);
-            let holder = bound.and_then(|bound| self.holder(bound));
-            name_holder(error, holder.as_deref())
-        })?;
-        steps.state = State::Listening;
-        Ok(())
-    }
-
-    fn do_start(&self, steps: &mut Steps, waiter: &mut dyn Waiter) -> Result<()> {
-        let bound = steps.bound.clone().expect("listening");
-        let failed = |error: std::io::Error| Error::os("start", &bound, &error);
-        let shape = self.prepare(waiter).inspect_err(|_| {
-            // Whatever it says, the caller starts again from nothing.
-            *self.shared.address.lock() = None;
-            *self.shared.file.lock() = None;
-            if let Some(listener) = steps.listener.take() {
-                listener.close();
-            }
-        })?;
-        self.shared.stop.open_flag().map_err(failed)?;
-        // From here to the end of this step a stop finds somebody to wait for.
-        let alive = Alive::new(Threads(Arc::clone(&self.shared)));
-        if self.shared.stop.has_begun() {
-            return Err(self.wrong("start", hint(State::Stopped)));
-        }
-        let notifier = Arc::new(EventFd::new().map_err(failed)?);
-        if !matches!(shape, Shape::Datagram(_)) {
-            *self.shared.notifier.lock() = Some(Arc::clone(&notifier));
-        }
-        let (legs, pipes) = match &shape {
-            Shape::Stream(service) => (service.legs(), service.pipes()),
-            Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
-            Shape::Handler | Shape::Accept => (1, false),
-        };
-        let room = self.shared.limits.room(self.config.transport, legs, pipes);
-        self.shared.most_admitted.store(room.connections, Relaxed);
-        self.shared.pipes.set(room.pipes);
-        let listener = steps.listener.take().expect("listening");
-        if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
-            // Set already where an earlier start failed.
-            let _ = self.shared.algorithm.set(algorithm);
-        }
-        let mut workers = Vec::new();
-        let result = self.start_threads(&shape, listener, &bound, notifier, &mut workers);
-        if let Err(error) = result {
-            // The listener is closed by now. The workers that did start are seen off, so that the caller
-            // may start anew.
-            self.shared.handoff.shut();
-            self.shared.ports.end();
-            self.shared.clear_notifier();
-            for worker in workers {
-                worker.send(Message::Quit);
-            }
-            drop(alive);
-            while let Some(done) = self.shared.stop.done() {
-                waiter.wait(&mut [PollFd::readable(done.as_fd())], None)?;
-            }
-            return Err(failed(error));
-        }
-        steps.state = State::Serving;
-        drop(alive);
-        Ok(())
-    }
-
-    /// What is to be done with each connection, by a service that knows where the server listens.
-    fn prepare(&self, waiter: &mut dyn Waiter) -> Result<Shape> {
-        let site = self.shared.site().expect("listening");
-        let own = match &self.config.shape {
-            Shape::Stream(service) => service.prepare(&site, waiter)?.map(Shape::Stream),
-            Shape::Datagram(service) => service.prepare(&site, waiter)?.map(Shape::Datagram),
-            Shape::Handler | Shape::Accept => None,
-        };
-        let shape = own.unwrap_or_else(|| self.config.shape.clone());
-        *self.shared.shape.lock() = Some(shape.clone());
-        Ok(shape)
-    }
-
-    /// Starts what serves: workers and the accept thread, or the latter alone.
-    fn start_threads(
-        &self,
-        shape: &Shape,
-        listener: Listener,
-        bound: &Address,
-        notifier: Arc<EventFd>,
-        workers: &mut Vec<Arc<Inbox>>,
-    ) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let name = "rsock-accept".to_owned();
-        if self.config.transport == Transport::Udp {
-            let workers = self.config.workers.unwrap_or(1);
-            return datagram::start::start(&shared, shape, workers, listener, bound, notifier);
-        }
-        let taker = match shape {
-            Shape::Accept => {
-                shared.handoff.open(listener)?;
-                let keeper = Arc::clone(&shared);
-                return shared.spawn(name, move || keep(&keeper, &notifier));
-            }
-            Shape::Datagram(_) => unreachable!("a stream has no such shape"),
-            Shape::Handler => {
-                *shared.handoff.linger_worker.lock() = LingerWorker::NotStarted;
-                Sink::Pool
-            }
-            // With one worker there is nothing that a thread of its own for accepting would be free for.
-            Shape::Stream(service) if shared.most_workers == 1 => {
-                return start_accepting_worker(&shared, service, listener, bound.clone(), notifier);
-            }
-            Shape::Stream(service) => {
-                for number in 0..self.config.workers.unwrap_or(1) {
-                    workers.push(start_worker(&shared, service, number)?);
-                }
-                Sink::Workers(Arc::clone(service), workers.clone())
-            }
-        };
-        let acceptor = Acceptor::new(Arc::clone(&shared), listener, bound.clone(), notifier, taker);
-        shared.spawn(name, move || acceptor.run())
-    }
-
-    /// Strangers may be lied about by their addresses: a UDP server has to be told to answer them.
-    fn check_external(&self, address: &Address) -> Result<()> {
-        let far = |address| !amplification::is_loopback(address);
-        let reachable = self.config.transport == Transport::Udp && address.as_ip().is_some_and(far);
-        if reachable && !self.config.allow_external {
-            return Err(Error::Value(format!(
-                "bind {address}: a UDP server outside the loopback can be made to answer forged senders; \
-                 allow_external=True says that it may"
-            )));
-        }
-        Ok(())
     }
 
     /// The next connection, for the caller who waits for it: only of a server with `Shape::Accept`.
@@ -528,8 +257,10 @@ impl Server {
     ) -> Result<Arc<Stream>> {
         self.check_origin()?;
         let over = || self.wrong("accept", "there is nothing to accept");
-        let bound = self.shared.steps.lock().bound.clone().ok_or_else(over)?;
-        ThreadPool::accept(&self.shared, &bound, deadline, waiter)?.ok_or_else(over)
+        if self.inner.steps.lock().bound.is_none() {
+            return Err(over());
+        }
+        self.inner.on_demand.accept(deadline, waiter)?.ok_or_else(over)
     }
 
     /// The next datagram, for the caller who waits for it: only of a UDP server with `Shape::Accept`. As
@@ -542,7 +273,7 @@ impl Server {
     ) -> Result<(usize, Address)> {
         self.check_origin()?;
         let over = || self.wrong("accept", "there is nothing to accept");
-        let handoff = self.shared.ports.handoff().ok_or_else(over)?;
+        let handoff = self.datagrams().ok_or_else(over)?;
         let (bytes, from) = handoff.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
         Ok((bytes, from.into()))
     }
@@ -552,7 +283,7 @@ impl Server {
     pub fn send_to(&self, target: &Target, data: &[u8], waiter: &mut dyn Waiter) -> Result<usize> {
         self.check_origin()?;
         let over = || self.wrong("sendto", "it sends while it serves");
-        let handoff = self.shared.ports.handoff().ok_or_else(over)?;
+        let handoff = self.datagrams().ok_or_else(over)?;
         let found = resolve::addresses(target, false, None, waiter)?;
         let port = handoff.port().ok_or_else(over)?;
         let hosts = || found.iter().filter_map(Address::as_ip);
@@ -566,13 +297,13 @@ impl Server {
     /// What the threads of the caller's take their connections from: only with `Shape::Handler`.
     #[must_use]
     pub fn pool(&self) -> Pool {
-        Pool(Arc::clone(&self.shared))
+        Pool::new(&self.inner.pool)
     }
 
     /// Begins a stop, with the server's own drain time, and returns at once.
     pub fn begin_stop(&self, cause: Cause) {
-        if self.shared.origin.is_here() {
-            self.shared.signal_stop(cause, self.config.drain);
+        if self.inner.context.origin.is_here() {
+            self.inner.signal_stop(cause, self.config.drain);
         }
     }
 
@@ -586,9 +317,9 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<StopReport> {
         self.check_origin()?;
-        self.shared.handoff.exempt_caller(&self.shared);
-        self.shared.signal_stop(cause, drain.unwrap_or(self.config.drain));
-        match self.shared.wait(None, waiter)? {
+        self.inner.exempt_caller();
+        self.inner.signal_stop(cause, drain.unwrap_or(self.config.drain));
+        match self.inner.wait(None, waiter)? {
             Some(report) => Ok(report),
             None => Err(Error::TimedOut { step: "stop", target: String::new() }),
         }
@@ -598,11 +329,11 @@ impl Server {
     pub fn wait(&self, deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<StopReport> {
         self.check_origin()?;
         let state = self.state();
-        if (state as u8) < State::Serving as u8 {
+        if state < State::Serving {
             return Err(self.wrong("wait", "start() it first"));
         }
         let late = || Error::TimedOut { step: "wait", target: "for the server to stop".to_owned() };
-        self.shared.wait(deadline, waiter)?.ok_or_else(late)
+        self.inner.wait(deadline, waiter)?.ok_or_else(late)
     }
 }
 
@@ -610,9 +341,9 @@ impl Server {
     /// Begins a stop, unless there is one, and returns at once: for an owner that nobody holds any
     /// more.
     pub fn abandon(&self) {
-        if self.shared.origin.is_here() && !self.shared.stop.has_begun() {
+        if self.inner.context.origin.is_here() && !self.inner.context.shutdown.has_begun() {
             // Short: whoever drops a server unstopped wants its port and descriptors back.
-            self.shared.signal_stop(Cause::Dropped, self.config.drain.min(DROPPED));
+            self.inner.signal_stop(Cause::Dropped, self.config.drain.min(DROPPED));
         }
     }
 }
@@ -620,127 +351,13 @@ impl Server {
 impl Drop for Server {
     /// Only signals: the threads end by themselves, nobody is waited for.
     fn drop(&mut self) {
-        if self.shared.origin.is_here() {
+        if self.inner.context.origin.is_here() {
             self.abandon();
         } else {
             // In a forked child all of this is a copy whose threads do not exist and whose numbers
             // are closed: taking it apart could only do harm.
-            std::mem::forget(Arc::clone(&self.shared));
+            std::mem::forget(Arc::clone(&self.inner));
         }
-    }
-}
-
-/// A server of this process as others know it: where it is. Keeps nothing alive.
-#[derive(Clone, Debug)]
-pub struct ServerHandle {
-    name: String,
-    shared: Weak<Shared>,
-}
-
-impl ServerHandle {
-    /// Its name in messages.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The address it is bound to; None before that and after its end.
-    #[must_use]
-    pub fn address(&self) -> Option<Endpoint> {
-        let shared = self.shared.upgrade()?;
-        if !shared.origin.is_here() {
-            std::mem::forget(shared);
-            return None;
-        }
-        let address = shared.address().filter(|_| !shared.has_ended())?;
-        Some(Endpoint { transport: shared.transport, address })
-    }
-}
-
-/// The pool's side of a server, without the server: whoever waits in it keeps nobody alive.
-pub struct Pool(Arc<Shared>);
-
-impl Pool {
-    /// The next connection or datagram for the calling thread; None where the thread is to end. Blocks.
-    #[must_use]
-    pub fn next(&self) -> Option<Job> {
-        self.0.handoff.next().inspect(|_| self.taken())
-    }
-
-    /// The same where one waits already; None is no reason to end.
-    #[must_use]
-    pub fn try_next(&self) -> Option<Job> {
-        self.0.handoff.try_next().inspect(|_| self.taken())
-    }
-
-    /// Of datagrams no more are taken from the kernel than the queue has room for.
-    fn taken(&self) {
-        if self.0.transport == Transport::Udp {
-            if let Some(handoff) = self.0.ports.handoff() {
-                handoff.was_taken();
-            }
-        }
-    }
-
-    /// Whether another thread is to be started, which is then announced: it must call `next`, or
-    /// `thread_missing` where it cannot be started.
-    #[must_use]
-    pub fn wants_thread(&self) -> bool {
-        self.0.handoff.wants_thread()
-    }
-
-    /// The calling thread ends.
-    pub fn thread_left(&self) {
-        self.0.handoff.thread_left(&self.0);
-    }
-
-    /// One that was announced could not be started.
-    pub fn thread_missing(&self) {
-        self.0.handoff.thread_missing(&self.0);
-    }
-
-    /// Whether connections had to wait for a thread; true once.
-    #[must_use]
-    pub fn should_warn(&self) -> bool {
-        self.0.handoff.should_warn()
-    }
-
-    /// Whether this is the process that it was made in.
-    #[must_use]
-    pub fn is_here(&self) -> bool {
-        self.0.origin.is_here()
-    }
-
-    /// What the calling thread is called by the system.
-    pub fn name_thread(&self, name: &str) {
-        crate::net::sys::name_thread(name);
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        if !self.0.origin.is_here() {
-            std::mem::forget(Arc::clone(&self.0));
-        }
-    }
-}
-
-/// An error of a taken address, with the server of this process that has it.
-fn name_holder(mut error: Error, holder: Option<&Shared>) -> Error {
-    if let (Error::Os { hint, .. }, Some(holder)) = (&mut error, holder) {
-        *hint = format!(
-            "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the address",
-            holder.name
-        );
-    }
-    error
-}
-
-fn hint(state: State) -> &'static str {
-    match state {
-        State::Draining | State::Stopped => "a stopped server is final; make a new one",
-        State::Serving => "it is started already",
-        _ => "the steps go create, bind, listen, start",
     }
 }
 

@@ -6,23 +6,21 @@ use crate::net::base::waiter::Waiter;
 use crate::net::control::registry;
 use crate::net::control::shutdown::{Cause, StopReport};
 use crate::net::error::Result;
-pub use crate::net::handoff::job::Job;
-pub use crate::net::server::lifecycle::State;
 
 /// Stops all servers of this process at once, each with its own drain time or the one given, none
-/// longer than `most`, and returns what came of each.
+/// longer than `most`, and returns their reports.
 pub fn stop_all(
     drain: Option<Duration>,
     most: Option<Duration>,
     cause: Cause,
     waiter: &mut dyn Waiter,
 ) -> Result<Vec<StopReport>> {
-    // One that was dropped ends by itself, and nobody asks for its report.
+    // A server that was dropped ends by itself, and its report is not asked for.
     let mut servers = registry::all();
-    servers.retain(|server| !server.stop.was_dropped() || cause == Cause::Exit);
+    servers.retain(|server| !server.context().shutdown.was_dropped() || cause == Cause::Exit);
     for server in &servers {
-        server.handoff.exempt_caller(server);
-        let drain = drain.unwrap_or(server.drain);
+        server.exempt_caller();
+        let drain = drain.unwrap_or(server.context().drain);
         server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
     }
     let deadline = most.map(|most| Instant::now() + most + Duration::from_millis(50));

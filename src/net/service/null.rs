@@ -3,17 +3,17 @@
 use crate::net::service::service::Service;
 use crate::net::service::session::{Peer, Session};
 
-/// What a worker serves that has nothing to serve: all it hears is thrown away.
-pub(crate) struct Nothing;
+/// What a worker serves that only closes connections: input is discarded.
+pub(crate) struct Null;
 
-impl Session for Nothing {}
+impl Session for Null {}
 
-impl Service for Nothing {
+impl Service for Null {
     fn name(&self) -> String {
-        "Nothing()".to_owned()
+        "Null()".to_owned()
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(Nothing)
+        Box::new(Null)
     }
 }

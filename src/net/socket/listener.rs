@@ -14,7 +14,7 @@ use crate::net::base::fork::Listed;
 use crate::net::base::lock::Mutex;
 use crate::net::error::{Error, Result};
 use crate::net::socket::options::{MAX_BACKLOG, SocketOptions};
-use crate::net::socket::probe::Gauge;
+use crate::net::socket::probe::Probe;
 use crate::net::socket::unix_file::{self, FileId, SocketFile};
 use crate::net::sys;
 
@@ -22,7 +22,7 @@ use crate::net::sys;
 pub(crate) struct Listener {
     // Before the descriptor, so that the number leaves the fork table before it is closed.
     _listed: Listed,
-    gauge: Arc<Gauge>,
+    probe: Arc<Probe>,
     /// What a bind to a path has made. Removed before the descriptor is closed.
     file: Mutex<Option<SocketFile>>,
     fd: OwnedFd,
@@ -118,9 +118,9 @@ impl Listener {
     }
 
     fn own(fd: OwnedFd, transport: Transport, adopted: bool) -> Self {
-        let gauge = Arc::new(Gauge::of(fd.as_fd()));
+        let probe = Arc::new(Probe::of(fd.as_fd()));
         let file = Mutex::new(None);
-        Self { _listed: Listed::new(&fd), gauge, file, fd, transport, adopted }
+        Self { _listed: Listed::new(&fd), probe, file, fd, transport, adopted }
     }
 
     /// Whether others may own it too.
@@ -219,12 +219,12 @@ impl Listener {
     /// Connections that have finished their handshake and wait to be accepted. 0 where the kernel does
     /// not say.
     pub(crate) fn waiting(&self) -> usize {
-        self.gauge.waiting()
+        self.probe.waiting()
     }
 
     /// What others may ask it by, while it is there.
-    pub(crate) fn gauge(&self) -> Arc<Gauge> {
-        Arc::clone(&self.gauge)
+    pub(crate) fn probe(&self) -> Arc<Probe> {
+        Arc::clone(&self.probe)
     }
 
     /// At a stop: how many are to be accepted yet. They are those that wait now; a Unix listener of our
@@ -260,7 +260,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.gauge.withdraw();
+        self.probe.withdraw();
     }
 }
 

@@ -14,9 +14,9 @@ use crate::net::sys;
 /// The number of a socket that others may ask, until its owner withdraws it, which must be before it is
 /// closed.
 #[derive(Debug)]
-pub(crate) struct Gauge(Mutex<RawFd>);
+pub(crate) struct Probe(Mutex<RawFd>);
 
-impl Gauge {
+impl Probe {
     /// Of a socket.
     pub(crate) fn of(fd: impl AsRawFd) -> Self {
         Self(Mutex::new(fd.as_raw_fd()))
@@ -122,26 +122,26 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_path_is_counted() {
-        let path = std::env::temp_dir().join(format!("rsock-gauge-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("rsock-probe-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        let gauge = Gauge::of(listener.as_fd());
-        assert_eq!(gauge.waiting(), 0);
+        let probe = Probe::of(listener.as_fd());
+        assert_eq!(probe.waiting(), 0);
         let _clients = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(gauge.waiting(), 2);
+        assert_eq!(probe.waiting(), 2);
         listener.accept().unwrap();
-        assert_eq!(gauge.waiting(), 1);
-        gauge.withdraw();
-        assert_eq!(gauge.waiting(), 0);
+        assert_eq!(probe.waiting(), 1);
+        probe.withdraw();
+        assert_eq!(probe.waiting(), 0);
     }
 
     #[test]
     fn nobody_waits_for_what_is_no_listener() {
         let (one, mut other) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut other, b"unread").unwrap();
-        assert_eq!(Gauge::of(one.as_fd()).waiting(), 0);
-        assert_eq!(Gauge::none().waiting(), 0);
+        assert_eq!(Probe::of(one.as_fd()).waiting(), 0);
+        assert_eq!(Probe::none().waiting(), 0);
         let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(Gauge::of(datagrams.as_fd()).waiting(), 0);
+        assert_eq!(Probe::of(datagrams.as_fd()).waiting(), 0);
     }
 }

@@ -6,12 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::net::service::service::BATCH_BYTES;
 use crate::net::sys;
 
-/// What a pipe is asked to hold: what a connection moves in a turn. Measured for 1 MiB messages: with the
+/// Bytes that a pipe is asked to hold: what a connection moves in a turn. Measured for 1 MiB messages: with the
 /// system's 64 KiB a third more time, with 1 MiB none less.
-const CAPACITY: usize = BATCH_BYTES;
+pub(crate) const CAPACITY: usize = 256 * 1024;
 /// Idle pipes that a worker keeps.
 const KEPT: usize = 8;
 /// So many askers go without one after a pipe could not be made, before the next one tries.
@@ -19,12 +18,12 @@ const SKIPPED: u32 = 256;
 
 /// How many pipes a server may have, and has.
 #[derive(Debug, Default)]
-pub(crate) struct Allowance {
+pub(crate) struct PipeAllowance {
     most: AtomicUsize,
     open: AtomicUsize,
 }
 
-impl Allowance {
+impl PipeAllowance {
     /// Set before there is a worker.
     pub(crate) fn set(&self, most: usize) {
         self.most.store(most, Relaxed);
@@ -47,7 +46,7 @@ pub(crate) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
-    allowance: Arc<Allowance>,
+    allowance: Arc<PipeAllowance>,
 }
 
 impl Pipe {
@@ -81,12 +80,12 @@ impl Drop for Pipe {
 /// One worker's idle pipes.
 pub(crate) struct Pipes {
     idle: Vec<Pipe>,
-    allowance: Arc<Allowance>,
+    allowance: Arc<PipeAllowance>,
     skip: u32,
 }
 
 impl Pipes {
-    pub(crate) fn new(allowance: Arc<Allowance>) -> Self {
+    pub(crate) fn new(allowance: Arc<PipeAllowance>) -> Self {
         Self { idle: Vec::new(), allowance, skip: 0 }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! A client may be one of UDP, whose messages have borders: `datagram` is what only that can do.
 //! `connect` is how a client connects, `transfer` how bytes are moved, `spin` how a wait begins, and
-//! `lease` what a connection owes to its server.
+//! `owner` what a connection tells its server.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -18,13 +18,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef};
 
+use super::owner::{DeferredClose, Owned};
 use crate::net::address::endpoint::{Address, Transport};
 use crate::net::base::fork::Origin;
 use crate::net::base::lock::Mutex;
-use crate::net::connection::lingering_socket::LingeringSocket;
 use crate::net::error::{Error, Result};
-pub(crate) use crate::net::handoff::lease::Lease;
-pub use crate::net::handoff::linger::DeferredClose;
 use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::ledger::record::Record;
 use crate::net::socket::options::SocketOptions;
@@ -100,13 +98,13 @@ pub struct Stream {
     /// Its account, from when it is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
     /// What it owes to the server that accepted it; None for a client.
-    pub(crate) lease: Option<Lease>,
+    pub(crate) owned: Option<Owned>,
 }
 
 /// The socket for the length of a call.
 pub(crate) struct Held<'a> {
     pub(crate) socket: Option<Arc<Socket>>,
-    pub(crate) lease: Option<&'a Lease>,
+    pub(crate) owned: Option<&'a Owned>,
 }
 
 impl Deref for Held<'_> {
@@ -120,8 +118,8 @@ impl Deref for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.socket = None;
-        if let Some(lease) = self.lease {
-            lease.call_ended();
+        if let Some(owned) = self.owned {
+            owned.call_ended();
         }
     }
 }
@@ -174,7 +172,7 @@ impl Stream {
             origin: Origin::here(),
             seen: AtomicU8::new(0),
             record: OnceLock::new(),
-            lease: None,
+            owned: None,
         };
         stream.set_timeout(timeout)?;
         Ok(stream)
@@ -187,9 +185,9 @@ impl Stream {
         family: Domain,
         options: SocketOptions,
         record: Arc<Record>,
-        lease: Lease,
+        owned: Owned,
     ) -> Self {
-        let origin = lease.origin();
+        let origin = owned.origin;
         let remote = record.remote().address;
         Self {
             socket: Mutex::new(Some(Arc::new(socket))),
@@ -207,7 +205,7 @@ impl Stream {
             origin,
             seen: AtomicU8::new(0),
             record: OnceLock::from(record),
-            lease: Some(lease),
+            owned: Some(owned),
         }
     }
 
@@ -218,15 +216,15 @@ impl Stream {
         if socket.is_none() {
             return Err(self.closed_error(step));
         }
-        Ok(Held { socket, lease: self.lease.as_ref() })
+        Ok(Held { socket, owned: self.owned.as_ref() })
     }
 
     /// EBADF, saying who closed it.
     pub(crate) fn closed_error(&self, step: &'static str) -> Error {
-        let by_server = self.lease.as_ref().is_some_and(Lease::ended_by_stop);
+        let by_server = self.owned.as_ref().is_some_and(Owned::ended_by_stop);
         Error::closed(
             step,
-            match (&self.lease, by_server) {
+            match (&self.owned, by_server) {
                 (None, _) => "the client is closed",
                 (Some(_), false) => "the connection is closed",
                 (Some(_), true) => "the server has stopped, which closed the connection",
@@ -358,7 +356,7 @@ impl Stream {
             ClosedBy::Reset
         } else if self.has_seen(seen::END) {
             ClosedBy::Peer
-        } else if self.lease.as_ref().is_some_and(Lease::is_draining) {
+        } else if self.owned.as_ref().is_some_and(Owned::is_draining) {
             ClosedBy::Stop
         } else {
             ClosedBy::Local
@@ -370,7 +368,7 @@ impl Stream {
             Ok(farewell) => return Some(farewell),
             Err(socket) => socket,
         };
-        let doubled = self.lease.is_some() && self.has_seen(seen::DUPLICATED);
+        let doubled = self.owned.is_some() && self.has_seen(seen::DUPLICATED);
         let shared = doubled || Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
             let _ = socket.shutdown(Shutdown::Both);
@@ -389,13 +387,13 @@ impl Stream {
         error: Option<String>,
     ) -> std::result::Result<DeferredClose, Arc<Socket>> {
         // The books first, so that whoever sees the end finds it written.
-        let Some((lease, record, until)) = self.lingers(&socket) else {
+        let Some((owned, record, until)) = self.lingers(&socket) else {
             self.settle(by, error, false);
             return Err(socket);
         };
         // Nobody else has it, or it would not linger.
         let socket = Arc::try_unwrap(socket)?;
-        Ok(lease.part(LingeringSocket { socket, record, until }, by, error))
+        Ok(owned.owner.linger(socket, record, until, by, error))
     }
 
     /// Ends it with RST; what is unsent is lost.
@@ -414,8 +412,8 @@ impl Stream {
 
     /// Closes the account, once.
     pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if let Some(lease) = &self.lease {
-            lease.settle(by, error, forced);
+        if let Some(owned) = &self.owned {
+            owned.owner.settle(by, error, forced);
         } else if let Some(record) = self.record.get() {
             record.close(by, error, record.last_tcp_info(None));
         }
@@ -423,8 +421,8 @@ impl Stream {
 
     /// Tells the server that the descriptor is gone.
     pub(crate) fn leave(&self) {
-        if let (Some(lease), Some(record)) = (&self.lease, self.record.get()) {
-            lease.leave(&record.remote());
+        if let (Some(owned), Some(record)) = (&self.owned, self.record.get()) {
+            owned.owner.socket_closed(&record.remote());
         }
     }
 
@@ -570,7 +568,7 @@ impl Drop for Stream {
             // In a forked child all of this is a copy: the number is the parent's to end, and so are
             // the books.
             std::mem::forget(self.socket.get_mut().take());
-            std::mem::forget(self.lease.take());
+            std::mem::forget(self.owned.take());
         }
     }
 }

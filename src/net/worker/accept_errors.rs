@@ -1,11 +1,29 @@
-//! The classes of accept's errors. Must never act on one.
+//! The classes of accept's errors, with how long accepting pauses after them. Must never act on one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Accepts a wake-up, so that a stop is seen even in a flood; and failures in a row before a rest.
+/// Connections taken at each wake-up, so that a stop is noticed even in a flood; and failures in a row before
+/// accepting pauses.
 pub(crate) const TURN: usize = 64;
-/// How long accepting rests after it ran out of descriptors or memory, if no connection ends.
+/// How long accepting pauses after it ran out of descriptors or memory, if no connection ends.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// When accepting that pauses now goes on.
+pub(crate) fn backoff() -> Instant {
+    Instant::now() + ACCEPT_BACKOFF
+}
+
+/// Counts errors in a row that each concern one connection.
+#[derive(Default)]
+pub(crate) struct Failures(usize);
+
+impl Failures {
+    /// Counts one; true where there were so many that the error may concern every connection.
+    pub(crate) fn one_more(&mut self) -> bool {
+        self.0 += 1;
+        self.0 >= TURN
+    }
+}
 
 /// What an error of accept4 means, errno by errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +32,9 @@ pub(crate) enum Failure {
     Empty,
     /// The one connection was lost; the next may be fine.
     Connection,
-    /// The process or the system is out of something; it has to be waited for.
+    /// The process or the system is out of descriptors or memory.
     Exhausted,
-    /// The listener is none, and never will be again.
+    /// The descriptor is not a listening socket any more.
     Fatal,
 }
 

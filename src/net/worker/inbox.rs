@@ -7,16 +7,18 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::net::base::event_fd::EventFd;
 use crate::net::connection::lingering_socket::LingeringSocket;
+use crate::net::control::shutdown::ShutdownListener;
 use crate::net::service::waker::Notifier;
 use crate::net::worker::sink::Accepted;
 
+/// What a worker is asked to do.
 pub(crate) enum Message {
     Adopt(Accepted),
     /// One that a handler has closed, to be ended lingeringly.
     Linger(LingeringSocket),
     /// A session is woken, by its token.
     Wake(u64),
-    /// No more connections come; end the ones there are, until the deadline in `Shared`.
+    /// No more connections come; end the ones there are, until the deadline of the shutdown.
     Drain,
     /// That deadline has come nearer.
     Deadline,
@@ -56,6 +58,12 @@ impl Inbox {
     /// Whether the worker waits for something to do.
     pub(crate) fn is_asleep(&self) -> bool {
         self.asleep.load(Relaxed)
+    }
+}
+
+impl ShutdownListener for Inbox {
+    fn deadline_moved(&self) {
+        self.send(Message::Deadline);
     }
 }
 

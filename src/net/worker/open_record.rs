@@ -5,18 +5,19 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::control::context::Shared;
+use crate::net::control::context::ServerContext;
 use crate::net::ledger::record::{Record, Role};
 use crate::net::socket::peer_credentials::peer_credentials;
 use crate::net::socket::socket::Socket;
 
-/// The account of a connection that was just accepted at `local`, and what is to be set on it.
-pub(crate) fn record_of(
+/// The record of a connection that was just accepted at `local`. Sets the options that a Unix socket does not
+/// inherit.
+pub(crate) fn open_record(
     socket: &Socket,
     id: u64,
     peer: Option<Address>,
     local: &Address,
-    shared: &Shared,
+    context: &ServerContext,
 ) -> Arc<Record> {
     let all = |address: SocketAddr| address.ip().is_unspecified();
     let own = if local.as_ip().is_some_and(all) {
@@ -32,10 +33,10 @@ pub(crate) fn record_of(
     let nobody = || SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0)).into();
     let peer = Endpoint::stream(peer.unwrap_or_else(nobody));
     let unix = local.transport == Transport::Unix;
-    let record = Record::new(id, Role::Server, local, peer).with_trace(shared.trace);
+    let record = Record::new(id, Role::Server, local, peer).with_trace(context.trace);
     Arc::new(if unix {
         // It inherits nothing of its listener's. Fails for no reason worth a connection.
-        let _ = shared.options.apply(socket, Transport::Unix);
+        let _ = context.options.apply(socket, Transport::Unix);
         record.with_credentials(peer_credentials(socket))
     } else {
         record.with_socket(socket.as_fd())

@@ -1,14 +1,41 @@
-//! Where an accepted connection goes. Must never close one.
+//! What takes an accepted connection: the workers of a service, one worker, or the threads of the caller's.
+//! Must never refuse one.
 
 use std::sync::Arc;
 
-use crate::net::ledger::ledger::Place;
+use crate::net::base::event_fd::EventFd;
+use crate::net::ledger::ledger::EntryId;
 use crate::net::ledger::record::Record;
 use crate::net::socket::socket::Socket;
 
-/// An accepted connection on its way to a worker.
+/// An accepted connection.
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
     pub(crate) record: Arc<Record>,
-    pub(crate) place: Place,
+    pub(crate) entry_id: EntryId,
+}
+
+/// What takes accepted connections.
+pub(crate) trait Sink: Send {
+    /// Whether the descriptors are non-blocking: a worker must never wait in a read.
+    const NONBLOCKING: bool = true;
+
+    /// Takes one. Must not block.
+    fn take(&mut self, accepted: Accepted);
+
+    /// Called before the listener is closed.
+    fn begin_drain(&mut self) {}
+
+    /// Called on the thread that accepted, after the listener was closed; may wait, on `notifier`, for
+    /// connections to end.
+    fn close(self, notifier: &EventFd);
+}
+
+/// Keeps what was accepted for the worker on whose thread it was.
+impl Sink for Vec<Accepted> {
+    fn take(&mut self, accepted: Accepted) {
+        self.push(accepted);
+    }
+
+    fn close(self, _notifier: &EventFd) {}
 }

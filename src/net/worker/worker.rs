@@ -23,11 +23,11 @@ use crate::net::base::fork::{self, Listed};
 use crate::net::base::panic::panic_text;
 use crate::net::base::timers::Key;
 use crate::net::connection::connection::{Connection, Gone, Served, Turn, WorkerResources};
-use crate::net::control::context::Shared;
+use crate::net::control::context::ServerContext;
 use crate::net::control::shutdown::FIRST_BYTE_GRACE;
 use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::Place;
-use crate::net::service::null::Nothing;
+use crate::net::ledger::ledger::EntryId;
+use crate::net::service::null::Null;
 use crate::net::service::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Service};
 use crate::net::service::session::{Leg, Peer, Session};
 use crate::net::service::waker::Notifier;
@@ -57,7 +57,7 @@ struct Entry {
 pub(crate) struct Worker {
     // First, so that the poller's number leaves the fork table before it is closed.
     _listed: Listed,
-    shared: Arc<Shared>,
+    context: Arc<ServerContext>,
     inbox: Arc<Inbox>,
     messages: Receiver<Message>,
     entries: Slab<Entry>,
@@ -68,7 +68,7 @@ pub(crate) struct Worker {
     draining: Option<Draining>,
     quit: bool,
     /// Where this is the server's only thread: it takes its connections in by itself.
-    acceptor: Option<Box<Acceptor>>,
+    acceptor: Option<Box<Acceptor<Vec<Accepted>>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,7 +80,10 @@ struct Draining {
 
 impl Worker {
     /// Opens the poller, which `flag` wakes. Fails with EMFILE and friends; nothing is left open then.
-    pub(crate) fn new(shared: Arc<Shared>, flag: Arc<EventFd>) -> io::Result<(Self, Arc<Inbox>)> {
+    pub(crate) fn new(
+        context: Arc<ServerContext>,
+        flag: Arc<EventFd>,
+    ) -> io::Result<(Self, Arc<Inbox>)> {
         let poll = Poll::new()?;
         let listed = Listed::new(&poll);
         poll.registry().register(
@@ -90,16 +93,16 @@ impl Worker {
         )?;
         let (inbox, messages) = Inbox::new(flag);
         let notifier: Arc<dyn Notifier> = Arc::clone(&inbox) as Arc<dyn Notifier>;
-        let pipes = Pipes::new(Arc::clone(&shared.pipes));
+        let pipes = Pipes::new(Arc::clone(&context.pipes));
         let worker = Self {
             resources: WorkerResources::new(
                 poll,
                 notifier,
-                shared.limits.clone(),
-                shared.options.clone(),
+                context.limits.clone(),
+                context.options.clone(),
                 pipes,
             ),
-            shared,
+            context,
             inbox: Arc::clone(&inbox),
             messages,
             entries: Slab::new(),
@@ -115,7 +118,7 @@ impl Worker {
     }
 
     /// Has it accept by itself until the stop: before it runs.
-    pub(crate) fn accept_with(&mut self, acceptor: Acceptor) -> io::Result<()> {
+    pub(crate) fn accept_with(&mut self, acceptor: Acceptor<Vec<Accepted>>) -> io::Result<()> {
         let mut listener = SourceFd(&acceptor.descriptor());
         self.resources.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         self.acceptor = Some(Box::new(acceptor));
@@ -160,7 +163,7 @@ impl Worker {
             // A child's copy would keep it in the poller.
             let mut listener = SourceFd(&acceptor.descriptor());
             let _ = self.resources.poll.registry().deregister(&mut listener);
-            acceptor.end();
+            (*acceptor).end();
             self.drain();
         }
     }
@@ -175,7 +178,7 @@ impl Worker {
             let turned = catch_unwind(AssertUnwindSafe(|| service.turn(&mut batch)));
             let served = batch.served;
             if turned.is_err() {
-                self.shared.count_error();
+                self.context.count_error();
             }
             if served == 0 {
                 return;
@@ -241,7 +244,7 @@ impl Worker {
             Message::Adopt(accepted) => self.adopt(accepted, service),
             Message::Linger(leaving) => {
                 let connection = Connection::leaving(leaving);
-                self.insert(connection, Box::new(Nothing));
+                self.insert(connection, Box::new(Null));
             }
             Message::Wake(token) => {
                 if let Some((index, entry)) = self.find(token) {
@@ -252,7 +255,7 @@ impl Worker {
             Message::Drain => self.drain(),
             Message::Deadline => {
                 if let Some(draining) = &mut self.draining {
-                    draining.deadline = self.shared.stop.deadline();
+                    draining.deadline = self.context.shutdown.deadline();
                 }
             }
             Message::Quit => self.quit = true,
@@ -260,14 +263,14 @@ impl Worker {
     }
 
     fn adopt(&mut self, accepted: Accepted, service: &dyn Service) {
-        let Accepted { socket, record, place } = accepted;
-        let line = self.shared.limits.line;
+        let Accepted { socket, record, entry_id } = accepted;
+        let line = self.context.limits.line;
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
         let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
             Ok(session) => session,
-            Err(panic) => return self.refuse(socket, peer.remote, place, panic_text(&*panic)),
+            Err(panic) => return self.refuse(socket, peer.remote, entry_id, panic_text(&*panic)),
         };
-        self.insert(Connection::new(socket, record, Some(place)), session);
+        self.insert(Connection::new(socket, record, Some(entry_id)), session);
     }
 
     fn insert(&mut self, connection: Connection, session: Box<dyn Session>) {
@@ -288,16 +291,16 @@ impl Worker {
         self.enqueue(index);
     }
 
-    fn refuse(&mut self, socket: Socket, remote: Endpoint, place: Place, error: String) {
-        self.close_account(place, ClosedBy::Error, Some(error));
-        self.shared.count_error();
+    fn refuse(&mut self, socket: Socket, remote: Endpoint, entry_id: EntryId, error: String) {
+        self.close_account(entry_id, ClosedBy::Error, Some(error));
+        self.context.count_error();
         socket.abort();
         self.left(&remote);
     }
 
     /// Has every session hear that the server stops, and every queue looked into once more.
     fn drain(&mut self) {
-        let deadline = self.shared.stop.deadline();
+        let deadline = self.context.shutdown.deadline();
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         self.draining = Some(Draining { deadline, grace: Some(grace) });
         if deadline <= Instant::now() {
@@ -379,7 +382,7 @@ impl Worker {
     fn close(&mut self, index: usize) {
         let entry = self.entries.remove(index);
         let Entry { mut session, connection, generation, .. } = entry;
-        let place = connection.place;
+        let entry_id = connection.entry_id;
         let remote = connection.record.remote();
         let (gone, sockets) =
             connection.dismantle(&mut self.resources, Self::token(index, generation));
@@ -389,16 +392,14 @@ impl Worker {
             session.closed(by);
             drop(session);
         }));
-        if place.is_some() && by == ClosedBy::Error || heard.is_err() {
-            self.shared.count_error();
+        if entry_id.is_some() && by == ClosedBy::Error || heard.is_err() {
+            self.context.count_error();
         }
-        if let Some(place) = place {
-            self.close_account(place, by, error);
+        if let Some(entry_id) = entry_id {
+            self.close_account(entry_id, by, error);
         }
         // From the call of `stop` on, which is before this worker hears of it.
-        if self.shared.stop.has_begun() {
-            self.shared.stop.count(reset && by == ClosedBy::Stop);
-        }
+        self.context.count_stopped(reset && by == ClosedBy::Stop);
         // The near leg, which is the first: what its peer has reset is gone, and need not be told so.
         let mut dead = by == ClosedBy::Reset;
         for socket in sockets {
@@ -410,7 +411,7 @@ impl Worker {
                     .registry()
                     .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
             }
-            match (reset, place) {
+            match (reset, entry_id) {
                 (true, Some(_)) if !std::mem::take(&mut dead) => socket.abort(),
                 // A handler may have made a double of it, which ends with it.
                 (true, None) => socket.reset(),
@@ -422,15 +423,15 @@ impl Worker {
     }
 
     /// No service in Rust changes how congestion is avoided: it is as the listener has it.
-    fn close_account(&self, place: Place, by: ClosedBy, error: Option<String>) {
-        let inherited = self.shared.algorithm.get().copied();
-        self.shared.ledger.close(place, by, error, inherited);
+    fn close_account(&self, entry_id: EntryId, by: ClosedBy, error: Option<String>) {
+        let inherited = self.context.algorithm.get().copied();
+        self.context.ledger.close(entry_id, by, error, inherited);
     }
 
     /// Gives a connection's place back, once its descriptors are closed.
     fn left(&self, remote: &Endpoint) {
         self.inbox.load.fetch_sub(1, Relaxed);
-        self.shared.leave(remote);
+        self.context.admission.leave(remote);
     }
 
     /// Ends what the drain's grace and deadline say; whether the worker has nothing left to do.

@@ -1,0 +1,88 @@
+//! Waits at a stop for the handlers of a pool: wakes those that are blocked in a read, and resets what is
+//! left at the deadline. Must never close a connection before it.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::pool::ThreadPool;
+use crate::net::base::event_fd::EventFd;
+use crate::net::control::shutdown::FIRST_BYTE_GRACE;
+use crate::net::stream::stream::Stream;
+use crate::net::sys::{self, PollFd};
+
+/// How long `stop` waits, after resetting their connections, for handlers to return.
+pub(super) const FORCED_GRACE: Duration = Duration::from_millis(30);
+/// Handlers woken at once; the next batch follows when half of them have returned...
+const WAKE_BATCH: usize = 8;
+/// ...or after this time, because some return late or never.
+const NEXT_BATCH: Duration = Duration::from_millis(1);
+
+/// Wakes blocked handlers in batches of eight. Waking all at once makes them contend for the GIL (one
+/// 5 ms switch interval each) and takes longer overall.
+struct WakeBatches {
+    // Weak, so that a connection whose handler returns meanwhile is closed at once.
+    left: Vec<Weak<Stream>>,
+    /// The next batch is due when no more than this number of jobs is left...
+    few: usize,
+    /// ...or at this time.
+    late: Instant,
+}
+
+impl WakeBatches {
+    fn new(streams: Vec<Arc<Stream>>) -> Self {
+        let left = streams.iter().map(Arc::downgrade).collect();
+        Self { left, few: usize::MAX, late: Instant::now() }
+    }
+
+    /// Wakes the next batch where it is due, and returns when the one after it is.
+    fn wake(&mut self, heard_only: bool, now: Instant, jobs: usize) -> Option<Instant> {
+        if !self.left.is_empty() && (self.late <= now || jobs <= self.few) {
+            let mut woken = 0;
+            while woken < WAKE_BATCH {
+                let Some(stream) = self.left.pop() else { break };
+                woken += usize::from(stream.upgrade().is_some_and(|it| it.end_reads(heard_only)));
+            }
+            self.few = jobs.saturating_sub(WAKE_BATCH / 2);
+            self.late = now + NEXT_BATCH;
+        }
+        (!self.left.is_empty()).then_some(self.late)
+    }
+}
+
+impl ThreadPool {
+    /// Waits for the handlers, until the deadline: the last work of the thread that accepts.
+    pub(crate) fn drain(&self, notifier: &EventFd) {
+        let shutdown = &self.context.shutdown;
+        let poll = |until| sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+        let grace = Instant::now() + FIRST_BYTE_GRACE;
+        let mut graceful = true;
+        self.dismiss();
+        let streams = if shutdown.is_hard() { Vec::new() } else { self.handed_out.streams() };
+        let mut batches = WakeBatches::new(streams);
+        loop {
+            notifier.clear();
+            let (now, deadline) = (Instant::now(), shutdown.deadline());
+            if self.is_finished() || deadline <= now {
+                break;
+            }
+            if graceful && grace <= now {
+                graceful = false;
+                batches = WakeBatches::new(self.handed_out.streams());
+            }
+            let more = batches.wake(graceful, now, self.handed_out.len());
+            let until = if graceful { deadline.min(grace) } else { deadline };
+            let _ = poll(more.map_or(until, |more| until.min(more)));
+        }
+        // A handler that returns from here on closes its connection at once.
+        self.linger.end();
+        self.handed_out.streams().iter().for_each(|stream| stream.force());
+        self.drop_queue();
+        let late = Instant::now() + FORCED_GRACE;
+        while !self.is_finished() && Instant::now() < late {
+            let _ = poll(late);
+            notifier.clear();
+        }
+        shutdown.count_abandoned(self.unfinished() as u64);
+    }
+}

@@ -1,0 +1,223 @@
+//! Accepts when a caller asks for the next connection, on the caller's thread. Owns the listener while the
+//! server serves; must never take a connection off the queue that no caller waits for.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
+
+use super::drain::FORCED_GRACE;
+use super::handed_out::HandedOut;
+use super::lease::Leases;
+use crate::net::address::endpoint::Address;
+use crate::net::base::event_fd::EventFd;
+use crate::net::base::lock::Mutex;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::context::ServerContext;
+use crate::net::control::shutdown::Cause;
+use crate::net::error::{Error, Result};
+use crate::net::socket::listener::Listener;
+use crate::net::stream::stream::Stream;
+use crate::net::sys::{self, PollFd};
+use crate::net::worker::accept_errors::{Failures, backoff};
+use crate::net::worker::admit::{Admitter, Attempt};
+
+/// What a caller of `accept` needs.
+#[derive(Clone)]
+struct OnDemandListener {
+    listener: Arc<Listener>,
+    /// Set when the server ends, and never cleared.
+    over: Arc<EventFd>,
+    /// Set when a connection ends while room was asked for.
+    room: Arc<EventFd>,
+    admitter: Arc<Admitter>,
+    leases: Arc<Leases>,
+}
+
+/// Accepting on demand, for one server.
+pub(crate) struct OnDemand {
+    context: Arc<ServerContext>,
+    pub(crate) handed_out: Arc<HandedOut>,
+    /// While the server serves.
+    listener: Mutex<Option<OnDemandListener>>,
+    /// Callers that wait because the limit of connections is reached.
+    short_of_room: AtomicUsize,
+}
+
+impl OnDemand {
+    pub(crate) fn new(context: &Arc<ServerContext>) -> Self {
+        Self {
+            context: Arc::clone(context),
+            handed_out: Arc::default(),
+            listener: Mutex::new(None),
+            short_of_room: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes the listener, from which callers accept from here on.
+    pub(crate) fn open(&self, listener: Listener, local: &Address) -> std::io::Result<()> {
+        let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
+        self.context.admission.set_room_flag(Some(Arc::clone(&room)));
+        let admitter = Arc::new(Admitter::new(Arc::clone(&self.context), local.clone()));
+        let (context, handed_out) = (Arc::clone(&self.context), Arc::clone(&self.handed_out));
+        let leases = Arc::new(Leases::new(context, handed_out, None, local.domain()));
+        let listener = Arc::new(listener);
+        *self.listener.lock() = Some(OnDemandListener { listener, over, room, admitter, leases });
+        Ok(())
+    }
+
+    /// Closes the listener. Callers that wait return; the kernel resets what is still in the queue. Returns
+    /// how many connections that was.
+    pub(crate) fn close(&self) -> usize {
+        let open = self.listener.lock().take();
+        self.context.admission.set_room_flag(None);
+        open.map_or(0, |OnDemandListener { listener, over, .. }| {
+            let waiting = listener.waiting();
+            listener.shut();
+            over.set();
+            waiting
+        })
+    }
+
+    /// The body of the server's one thread: waits for the stop, then for the connections.
+    pub(crate) fn run(&self, notifier: &EventFd) {
+        let shutdown = &self.context.shutdown;
+        while !shutdown.has_begun() {
+            // A poll that fails counts as a wake-up.
+            let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], None);
+            notifier.clear();
+        }
+        self.handed_out.begin_drain();
+        for _ in 0..self.close() {
+            shutdown.count(true);
+        }
+        self.drain(notifier);
+        self.context.clear_notifier();
+    }
+
+    /// Waits for calls of other threads that are under way, until the deadline; closes all else.
+    fn drain(&self, notifier: &EventFd) {
+        let shutdown = &self.context.shutdown;
+        let mut reads_ended = false;
+        loop {
+            notifier.clear();
+            let hard = shutdown.deadline() <= Instant::now();
+            let streams = self.handed_out.streams();
+            if hard {
+                streams.iter().for_each(|stream| stream.force());
+            } else if !reads_ended {
+                reads_ended = true;
+                for stream in &streams {
+                    stream.end_reads(false);
+                }
+            }
+            let busy = streams.iter().filter(|stream| !stream.close_if_idle()).count();
+            if busy == 0 {
+                return;
+            }
+            let until = if hard { Instant::now() + FORCED_GRACE } else { shutdown.deadline() };
+            let woken = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+            if hard && woken.is_ok_and(|count| count == 0) {
+                return;
+            }
+        }
+    }
+
+    /// accept4(2) for the caller. None once the server ends.
+    ///
+    /// Waits while the limit of connections is reached, and while the process is out of descriptors:
+    /// then the error is raised only at the deadline.
+    pub(crate) fn accept(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<Arc<Stream>>> {
+        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let mut failures = Failures::default();
+        loop {
+            let open = self.listener.lock().clone();
+            let open = open.filter(|_| !self.context.shutdown.has_begun());
+            let Some(OnDemandListener { listener, over, room, admitter, leases }) = open else {
+                return Ok(None);
+            };
+            let late = || Error::TimedOut { step: "accept", target: admitter.local().to_string() };
+            let attempt = admitter.attempt(&listener, false);
+            if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full)
+                && self.short_of_room.load(SeqCst) > 0
+            {
+                // Another caller may have found the slot taken that this attempt gave back.
+                room.set();
+            }
+            match attempt {
+                Attempt::Accepted(accepted) => return Ok(Some(leases.lease(accepted).1)),
+                Attempt::Full => {
+                    if !self.wait_for_room(&room, &over, deadline, waiter)? {
+                        return Err(late());
+                    }
+                }
+                Attempt::Empty => {
+                    let mut fds =
+                        [PollFd::readable(listener.as_fd()), PollFd::readable(over.as_fd())];
+                    if !waiter.wait(&mut fds, deadline)? {
+                        return Err(late());
+                    }
+                    failures = Failures::default();
+                }
+                Attempt::Fatal(error) => {
+                    self.context.stop_by_itself(Cause::AcceptError);
+                    return Err(Error::os("accept", admitter.local(), &error));
+                }
+                Attempt::Refused => {
+                    if is_late() {
+                        return Err(late());
+                    }
+                    waiter.breathe()?;
+                }
+                Attempt::Lost(_) if !failures.one_more() => {
+                    if is_late() {
+                        return Err(late());
+                    }
+                    waiter.breathe()?;
+                }
+                Attempt::Lost(error) | Attempt::Exhausted(error) => {
+                    if is_late() {
+                        return Err(Error::os("accept", admitter.local(), &error));
+                    }
+                    failures = Failures::default();
+                    // Until a descriptor of ours is given back, or for a while.
+                    self.context.admission.ask_for_room();
+                    let pause = backoff();
+                    let until = deadline.map_or(pause, |deadline| deadline.min(pause));
+                    let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+                    waiter.wait(&mut fds, Some(until))?;
+                    room.clear();
+                }
+            }
+        }
+    }
+
+    /// Waits until a slot may be free; false at the deadline.
+    fn wait_for_room(
+        &self,
+        room: &EventFd,
+        over: &EventFd,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<bool> {
+        // Counted first, so that a thread that clears the flag meanwhile knows of this caller.
+        self.short_of_room.fetch_add(1, SeqCst);
+        if self.context.admission.has_room() {
+            self.short_of_room.fetch_sub(1, SeqCst);
+            return Ok(true);
+        }
+        let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+        let result = waiter.wait(&mut fds, deadline);
+        self.short_of_room.fetch_sub(1, SeqCst);
+        room.clear();
+        // The flag is set once for several slots.
+        if self.short_of_room.load(SeqCst) > 0 && self.context.admission.has_room() {
+            room.set();
+        }
+        result
+    }
+}

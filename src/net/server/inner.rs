@@ -1,0 +1,173 @@
+//! A server without its configuration: what its steps have opened, and what serves. Shared with the registry;
+//! must never be shared with a thread of the server, or a server that is dropped would not end.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::lifecycle::State;
+use crate::net::address::endpoint::{Address, Endpoint};
+use crate::net::base::lock::Mutex;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::context::ServerContext;
+use crate::net::control::registry::Registered;
+use crate::net::control::shutdown::{Begun, Cause, StopReport};
+use crate::net::datagram::handoff::Handoff;
+use crate::net::datagram::socket::DatagramSockets;
+use crate::net::error::Result;
+use crate::net::handoff::handed_out::HandedOut;
+use crate::net::handoff::on_demand::OnDemand;
+use crate::net::handoff::pool::ThreadPool;
+use crate::net::service::shape::Shape;
+use crate::net::socket::listener::Listener;
+use crate::net::socket::probe::Probe;
+use crate::net::socket::unix_file::FileId;
+
+/// The socket's steps before a thread owns it.
+pub(super) struct Steps {
+    pub(super) state: State,
+    pub(super) listener: Option<Listener>,
+    /// Addresses of the name that were not tried yet.
+    pub(super) candidates: Vec<Address>,
+    /// A step is under way, without the lock: it may have to wait.
+    pub(super) busy: bool,
+    /// The descriptor's number, for `fileno`, while a thread owns the listener.
+    pub(super) number: RawFd,
+    /// The same for `waiting`.
+    pub(super) probe: Option<Arc<Probe>>,
+    pub(super) bound: Option<Address>,
+}
+
+impl Steps {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::New,
+            listener: None,
+            candidates: Vec::new(),
+            busy: false,
+            number: -1,
+            probe: None,
+            bound: None,
+        }
+    }
+}
+
+/// What a server consists of.
+pub(super) struct Inner {
+    pub(super) context: Arc<ServerContext>,
+    /// With `Shape::Handler`.
+    pub(super) pool: Arc<ThreadPool>,
+    /// With `Shape::Accept`.
+    pub(super) on_demand: Arc<OnDemand>,
+    /// Of a UDP server, while it serves.
+    pub(super) sockets: Arc<DatagramSockets>,
+    /// Of a UDP server that is served by threads of the caller's, from its start on.
+    pub(super) datagrams: Mutex<Option<Arc<Handoff>>>,
+    pub(super) most_workers: usize,
+    /// The address while it is bound, and which file that is, of a Unix socket.
+    pub(super) address: Mutex<Option<Address>>,
+    pub(super) file: Mutex<Option<FileId>>,
+    /// What it serves with, while it does.
+    pub(super) shape: Mutex<Option<Shape>>,
+    pub(super) steps: Mutex<Steps>,
+}
+
+impl Inner {
+    pub(super) fn new(context: Arc<ServerContext>, most_workers: usize) -> Self {
+        Self {
+            pool: Arc::new(ThreadPool::new(&context)),
+            on_demand: Arc::new(OnDemand::new(&context)),
+            context,
+            sockets: Arc::default(),
+            datagrams: Mutex::new(None),
+            most_workers,
+            address: Mutex::new(None),
+            file: Mutex::new(None),
+            shape: Mutex::new(None),
+            steps: Mutex::new(Steps::new()),
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        let state = self.steps.lock().state;
+        if !self.context.shutdown.has_begun() {
+            state
+        } else if self.context.shutdown.is_done() {
+            State::Stopped
+        } else {
+            State::Draining
+        }
+    }
+
+    /// The lists of what is handed out.
+    fn handed_out(&self) -> [&HandedOut; 2] {
+        [&self.pool.handed_out, &self.on_demand.handed_out]
+    }
+
+    /// Closes the listener of a server that does not serve yet: it has no thread that would.
+    fn close_unserved(&self) {
+        let mut steps = self.steps.lock();
+        let listener = if steps.busy { None } else { steps.listener.take() };
+        drop(steps);
+        if let Some(listener) = listener {
+            listener.close();
+        }
+    }
+
+    /// Forgets its address, which is not its own any more.
+    pub(super) fn forget_address(&self) {
+        *self.address.lock() = None;
+        *self.file.lock() = None;
+    }
+}
+
+impl Registered for Inner {
+    fn context(&self) -> &Arc<ServerContext> {
+        &self.context
+    }
+
+    fn address(&self) -> Option<Address> {
+        self.address.lock().clone()
+    }
+
+    fn file(&self) -> Option<FileId> {
+        *self.file.lock()
+    }
+
+    fn leads_to(&self) -> Vec<Endpoint> {
+        let shape = self.shape.lock().clone();
+        match shape {
+            Some(Shape::Stream(service)) => service.leads_to(),
+            Some(Shape::Datagram(service)) => {
+                service.onward().map_or_else(Vec::new, |onward| onward.leads_to())
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn exempt_caller(&self) {
+        for handed_out in self.handed_out() {
+            handed_out.exempt_caller(&self.context);
+        }
+    }
+
+    fn signal_stop(&self, cause: Cause, drain: Duration) {
+        if self.context.shutdown.begin(cause, drain) == Begun::First {
+            self.close_unserved();
+            self.context.finish_ledger();
+        }
+    }
+
+    fn wait(
+        &self,
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Option<StopReport>> {
+        let report = self.context.wait(deadline, waiter)?;
+        if report.is_some() {
+            *self.address.lock() = None;
+            *self.shape.lock() = None;
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,163 @@
+//! The step that starts a server's threads, by the shape of its service. Must never serve a byte itself.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Weak};
+
+use super::inner::Steps;
+use super::lifecycle::State;
+use super::server::Server;
+use crate::net::address::endpoint::{Address, Transport};
+use crate::net::base::event_fd::EventFd;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::context::Alive;
+use crate::net::control::registry::Registered;
+use crate::net::control::shutdown::ShutdownListener;
+use crate::net::datagram;
+use crate::net::error::{Error, Result};
+use crate::net::handoff::pool::PoolSink;
+use crate::net::service::shape::Shape;
+use crate::net::socket::listener::Listener;
+use crate::net::socket::tcp_info::Algorithm;
+use crate::net::sys::PollFd;
+use crate::net::worker::acceptor::Acceptor;
+use crate::net::worker::inbox::{Inbox, Message};
+use crate::net::worker::pool::{WorkerPool, start_accepting_worker};
+use crate::net::worker::sink::Sink;
+
+impl Server {
+    pub(super) fn do_start(&self, steps: &mut Steps, waiter: &mut dyn Waiter) -> Result<()> {
+        let context = &self.inner.context;
+        let bound = steps.bound.clone().expect("listening");
+        let failed = |error: io::Error| Error::os("start", &bound, &error);
+        let shape = self.prepare(waiter).inspect_err(|_| {
+            // Whatever the error, the caller starts again from nothing.
+            self.inner.forget_address();
+            if let Some(listener) = steps.listener.take() {
+                listener.close();
+            }
+        })?;
+        context.shutdown.open_flag().map_err(failed)?;
+        // From here to the end of this step a stop waits for it.
+        let alive = Alive::new(context);
+        if context.shutdown.has_begun() {
+            return Err(self.wrong("start", State::Stopped.hint()));
+        }
+        let notifier = Arc::new(EventFd::new().map_err(failed)?);
+        self.set_notifier(&shape, &notifier);
+        let (legs, pipes) = match &shape {
+            Shape::Stream(service) => (service.legs(), service.pipes()),
+            Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
+            Shape::Handler | Shape::Accept => (1, false),
+        };
+        let room = context.limits.room(self.config.transport, legs, pipes);
+        context.admission.set_limit(room.connections);
+        context.pipes.set(room.pipes);
+        let listener = steps.listener.take().expect("listening");
+        if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
+            // Set already where an earlier start failed.
+            let _ = context.algorithm.set(algorithm);
+        }
+        let mut workers = Vec::new();
+        let result = self.start_threads(&shape, listener, &bound, notifier, &mut workers);
+        if let Err(error) = result {
+            // The listener is closed by now. The workers that did start are ended, so that the caller
+            // may start again.
+            self.inner.on_demand.close();
+            self.inner.sockets.end();
+            context.clear_notifier();
+            for worker in workers {
+                worker.send(Message::Quit);
+            }
+            drop(alive);
+            while let Some(done) = context.shutdown.done() {
+                waiter.wait(&mut [PollFd::readable(done.as_fd())], None)?;
+            }
+            return Err(failed(error));
+        }
+        steps.state = State::Serving;
+        drop(alive);
+        Ok(())
+    }
+
+    /// Has the threads told of a stop: first those that wait for datagrams, then the one that accepts.
+    fn set_notifier(&self, shape: &Shape, notifier: &Arc<EventFd>) {
+        let context = &self.inner.context;
+        let sockets: Weak<dyn ShutdownListener> = {
+            let sockets = Arc::clone(&self.inner.sockets);
+            Arc::downgrade(&(sockets as Arc<dyn ShutdownListener>))
+        };
+        context.shutdown.register(sockets);
+        if !matches!(shape, Shape::Datagram(_)) {
+            let flag = Arc::clone(notifier) as Arc<dyn ShutdownListener>;
+            context.shutdown.register(Arc::downgrade(&flag));
+            context.notifier.set(notifier);
+            context.admission.set_room_flag(Some(Arc::clone(notifier)));
+        }
+    }
+
+    /// What serves each connection: the service itself, or what it prepares for the address that the server
+    /// listens on.
+    fn prepare(&self, waiter: &mut dyn Waiter) -> Result<Shape> {
+        let site = self.inner.site().expect("listening");
+        let own = match &self.config.shape {
+            Shape::Stream(service) => service.prepare(&site, waiter)?.map(Shape::Stream),
+            Shape::Datagram(service) => service.prepare(&site, waiter)?.map(Shape::Datagram),
+            Shape::Handler | Shape::Accept => None,
+        };
+        let shape = own.unwrap_or_else(|| self.config.shape.clone());
+        *self.inner.shape.lock() = Some(shape.clone());
+        Ok(shape)
+    }
+
+    /// Starts the workers and the accept thread, or one of them alone.
+    fn start_threads(
+        &self,
+        shape: &Shape,
+        listener: Listener,
+        bound: &Address,
+        notifier: Arc<EventFd>,
+        workers: &mut Vec<Arc<Inbox>>,
+    ) -> io::Result<()> {
+        let (context, local) = (&self.inner.context, bound.clone());
+        if self.config.transport == Transport::Udp {
+            let workers = self.config.workers.unwrap_or(1);
+            let (sockets, pool) = (&self.inner.sockets, Some(&self.inner.pool));
+            let handoff = datagram::start::start(
+                context, sockets, pool, shape, workers, listener, bound, notifier,
+            )?;
+            *self.inner.datagrams.lock() = handoff;
+            return Ok(());
+        }
+        match shape {
+            Shape::Datagram(_) => unreachable!("a stream has no such shape"),
+            Shape::Accept => {
+                self.inner.on_demand.open(listener, bound)?;
+                let on_demand = Arc::clone(&self.inner.on_demand);
+                context.spawn(ACCEPT.to_owned(), move || on_demand.run(&notifier))
+            }
+            Shape::Handler => {
+                let sink = PoolSink::new(&self.inner.pool, bound.domain());
+                self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
+            }
+            // With one worker an accept thread of its own would have nothing else to do meanwhile.
+            Shape::Stream(service) if self.inner.most_workers == 1 => {
+                start_accepting_worker(context, service, listener, local, notifier)
+            }
+            Shape::Stream(service) => {
+                let mut pool = WorkerPool::new(context, service, self.inner.most_workers);
+                for _ in 0..self.config.workers.unwrap_or(1) {
+                    workers.push(pool.add()?);
+                }
+                self.start_accepting(Acceptor::new(context, listener, local, notifier, pool))
+            }
+        }
+    }
+
+    fn start_accepting<S: Sink + 'static>(&self, acceptor: Acceptor<S>) -> io::Result<()> {
+        self.inner.context.spawn(ACCEPT.to_owned(), move || acceptor.run())
+    }
+}
+
+/// The name of the thread that accepts.
+const ACCEPT: &str = "rsock-accept";

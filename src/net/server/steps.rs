@@ -1,0 +1,182 @@
+//! The steps of a server's socket: create, bind, listen. Must never start a thread.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use super::inner::Steps;
+use super::lifecycle::State;
+use super::server::Server;
+use crate::net::address::endpoint::{Address, Transport};
+use crate::net::address::resolve;
+use crate::net::address::target::Target;
+use crate::net::base::waiter::Waiter;
+use crate::net::control::registry::{self, Registered};
+use crate::net::datagram::amplification;
+use crate::net::error::{Error, Result};
+use crate::net::socket::listener::Listener;
+use crate::net::socket::unix_file::clear_way;
+
+/// How long a bind waits for a server of this process that is just ending.
+const PREDECESSOR: Duration = Duration::from_secs(1);
+
+impl Server {
+    pub(super) fn do_create(
+        &self,
+        steps: &mut Steps,
+        to: Option<&Target>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let options = &self.config.options;
+        let listener = if let Some(fd) = self.config.fd {
+            let listener = Listener::adopt(fd, self.config.transport, options)?;
+            if listener.is_bound() {
+                self.check_external(&listener.address()?)?;
+            }
+            listener
+        } else {
+            let mut candidates =
+                resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
+            for candidate in &candidates {
+                self.check_external(candidate)?;
+            }
+            let listener = Listener::create(self.config.transport, &candidates[0], options)?;
+            candidates.reverse();
+            steps.candidates = candidates;
+            listener
+        };
+        steps.number = listener.as_fd().as_raw_fd();
+        steps.probe = Some(listener.probe());
+        steps.listener = Some(listener);
+        steps.state = State::Created;
+        Ok(())
+    }
+
+    pub(super) fn do_bind(
+        &self,
+        steps: &mut Steps,
+        to: Option<&Target>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let mut listener = steps.listener.take().expect("created");
+        if let Some(to) = to {
+            if listener.is_bound() {
+                return Err(Error::Value(format!(
+                    "bind {to}: the socket given by fd= has an address already"
+                )));
+            }
+            let candidates = resolve::addresses(to, true, None, waiter)?;
+            for candidate in &candidates {
+                self.check_external(candidate)?;
+            }
+            steps.candidates = candidates;
+            steps.candidates.reverse();
+        }
+        if !listener.is_bound() {
+            let mut first: Option<Error> = None;
+            loop {
+                let Some(address) = steps.candidates.pop() else {
+                    let unbound = || {
+                        Error::Value(
+                            "bind: the socket given by fd= has no address; give one".to_owned(),
+                        )
+                    };
+                    return Err(first.unwrap_or_else(unbound));
+                };
+                let options = &self.config.options;
+                // A name may have addresses of both families, and a caller another one in mind.
+                let result = if first.is_none() && listener.fits(&address, options) {
+                    Ok(())
+                } else {
+                    let new = Listener::create(self.config.transport, &address, options);
+                    new.map(|new| listener = new)
+                };
+                match result.and_then(|()| self.bind_to(&listener, &address, waiter)) {
+                    Ok(()) => break,
+                    Err(error @ Error::Interrupted) => return Err(error),
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+        }
+        let bound = listener.address()?;
+        steps.number = listener.as_fd().as_raw_fd();
+        steps.probe = Some(listener.probe());
+        steps.bound = Some(bound.clone());
+        *self.inner.file.lock() = listener.file();
+        *self.inner.address.lock() = Some(bound);
+        registry::add(self.registered());
+        if self.config.transport == Transport::Udp {
+            amplification::note_server();
+        }
+        steps.state = if listener.is_listening() { State::Listening } else { State::Bound };
+        steps.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Binds; where a server of this process holds the address, waits for one that is just ending and
+    /// names one that is not. A Unix socket's stale file is replaced.
+    fn bind_to(
+        &self,
+        listener: &Listener,
+        address: &Address,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let deadline = Instant::now() + PREDECESSOR;
+        let mut again = true;
+        loop {
+            let error = match listener.bind(address, &self.config.options) {
+                Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
+                result => return result,
+            };
+            match registry::holder(address, &*self.inner) {
+                Some(holder)
+                    if holder.context().shutdown.has_begun() && Instant::now() < deadline =>
+                {
+                    holder.wait(Some(deadline), waiter)?;
+                }
+                None if Instant::now() < deadline && address.as_unix().is_some() => {
+                    let name = address.as_unix().expect("seen above");
+                    clear_way(name, deadline, waiter)?;
+                }
+                // One that held it may have ended between the two calls.
+                None if again => again = false,
+                holder => return Err(name_holder(error, holder.as_deref())),
+            }
+        }
+    }
+
+    pub(super) fn do_listen(&self, steps: &mut Steps, backlog: Option<u32>) -> Result<()> {
+        let listener = steps.listener.as_ref().expect("bound");
+        listener.listen(backlog.or(self.config.options.backlog)).map_err(|error| {
+            let taken = error.raw() == Some(libc::EADDRINUSE);
+            let bound = steps.bound.as_ref().filter(|_| taken);
+            let holder = bound.and_then(|bound| registry::holder(bound, &*self.inner));
+            name_holder(error, holder.as_deref())
+        })?;
+        steps.state = State::Listening;
+        Ok(())
+    }
+
+    /// Strangers may be lied about by their addresses: a UDP server has to be told to answer them.
+    fn check_external(&self, address: &Address) -> Result<()> {
+        let far = |address| !amplification::is_loopback(address);
+        let reachable = self.config.transport == Transport::Udp && address.as_ip().is_some_and(far);
+        if reachable && !self.config.allow_external {
+            return Err(Error::Value(format!(
+                "bind {address}: a UDP server outside the loopback can be made to answer forged senders; \
+                 allow_external=True says that it may"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// An error of a taken address, with the server of this process that has it.
+fn name_holder(mut error: Error, holder: Option<&dyn Registered>) -> Error {
+    if let (Error::Os { hint, .. }, Some(holder)) = (&mut error, holder) {
+        *hint = format!(
+            "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the address",
+            holder.context().name
+        );
+    }
+    error
+}

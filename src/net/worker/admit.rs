@@ -1,0 +1,98 @@
+//! One attempt to accept a connection: takes it off the queue, admits it, opens its record. Must never wait,
+//! nor decide what follows an error.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::accept_errors::{Failure, classify};
+use super::open_record::open_record;
+use super::sink::Accepted;
+use crate::net::address::endpoint::Address;
+use crate::net::control::context::ServerContext;
+use crate::net::control::limits::Overflow;
+use crate::net::socket::listener::Listener;
+use crate::net::socket::socket::Socket;
+
+/// What came of an attempt.
+pub(crate) enum Attempt {
+    Accepted(Accepted),
+    /// The connection was over a limit, and was reset.
+    Refused,
+    /// The limit of connections is reached, and the next one waits in the queue.
+    Full,
+    /// The queue is empty.
+    Empty,
+    /// This connection was lost; the next one may succeed.
+    Lost(io::Error),
+    /// The process or the system is out of descriptors or memory.
+    Exhausted(io::Error),
+    /// The descriptor is not a listening socket any more.
+    Fatal(io::Error),
+}
+
+/// Accepts the connections of one server.
+pub(crate) struct Admitter {
+    context: Arc<ServerContext>,
+    local: Address,
+    next_id: AtomicU64,
+}
+
+impl Admitter {
+    pub(crate) fn new(context: Arc<ServerContext>, local: Address) -> Self {
+        Self { context, local, next_id: AtomicU64::new(1) }
+    }
+
+    /// The address that it accepts at.
+    pub(crate) fn local(&self) -> &Address {
+        &self.local
+    }
+
+    /// accept4(2), within the limits. Never blocks.
+    pub(crate) fn attempt(&self, listener: &Listener, nonblocking: bool) -> Attempt {
+        let admission = &self.context.admission;
+        // A slot first, so that no connection is taken that could not be kept.
+        let admitted = admission.enter();
+        if !admitted && self.context.limits.overflow == Overflow::Wait {
+            return Attempt::Full;
+        }
+        let give_back = || {
+            if admitted {
+                admission.give_back();
+            }
+        };
+        match listener.accept(nonblocking) {
+            Ok((fd, peer)) => {
+                let socket = Socket::new(fd);
+                if !admitted || !admission.enter_host(peer.as_ref().and_then(Address::as_ip)) {
+                    give_back();
+                    self.refuse(socket);
+                    return Attempt::Refused;
+                }
+                let id = self.next_id.fetch_add(1, Relaxed);
+                let record = open_record(&socket, id, peer, &self.local, &self.context);
+                let entry_id = self.context.ledger.open(&record);
+                Attempt::Accepted(Accepted { socket, record, entry_id })
+            }
+            Err(error) => {
+                give_back();
+                let failure = classify(error.raw_os_error().unwrap_or(libc::EIO));
+                if failure != Failure::Empty {
+                    self.context.ledger.count_accept_error();
+                }
+                match failure {
+                    Failure::Empty => Attempt::Empty,
+                    Failure::Connection => Attempt::Lost(error),
+                    Failure::Exhausted => Attempt::Exhausted(error),
+                    Failure::Fatal => Attempt::Fatal(error),
+                }
+            }
+        }
+    }
+
+    /// Resets a connection that is over a limit.
+    pub(crate) fn refuse(&self, socket: Socket) {
+        self.context.ledger.count_refused();
+        socket.abort();
+    }
+}
