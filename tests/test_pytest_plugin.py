@@ -1,7 +1,7 @@
 """The fixtures of `rsock.pytest_plugin`: in pytest runs of their own, as users have them.
 
-Every inner run is a process of its own with warnings as errors. The blocks of docs/testing.md run
-here too, each as a test file.
+Every inner run is a process of its own with warnings as errors. The blocks of
+docs/guide/testing.md run here too, each as a test file.
 """
 
 from __future__ import annotations
@@ -426,7 +426,7 @@ def test_it_serves_coroutines(rsock_server: rsock.Server, make_rsock_server: Mak
 
 # --- the page about it ---------------------------------------------------------------------
 
-PAGE = ROOT / "docs" / "testing.md"
+PAGE = ROOT / "docs" / "guide" / "testing.md"
 BLOCKS = [block["code"] for block in BLOCK.finditer(PAGE.read_text())]
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/socket.md against the classes: every name of a socket."""
+"""The table of docs/guide/socket.md against the classes: every name of a socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import rsock
 
-PAGE = Path(__file__).parent.parent / "docs" / "socket.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "socket.md"
 ROW = re.compile(r"^\| `(\w+)` \| (same|different|absent) \|(.*)\|$", re.M)
 ROWS = ROW.findall(PAGE.read_text())
 SOCKET = {name for name in dir(socket.socket) if not name.startswith("_")}

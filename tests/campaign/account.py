@@ -17,7 +17,7 @@ from campaign.row import Row, Size
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "tests" / "campaign" / "results.json"
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "internals" / "reliability.md"
 
 HEAD = """\
 # What rsock lives through

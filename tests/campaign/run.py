@@ -141,7 +141,7 @@ def _parser(found: list[Row]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--record",
         action="store_true",
-        help="put what these rows give into tests/campaign/results.json and docs/reliability.md",
+        help="record the figures in tests/campaign/results.json and docs/internals/reliability.md",
     )
     parser.add_argument("--list", action="store_true", help="all rows; runs none")
     return parser
