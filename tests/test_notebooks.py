@@ -195,7 +195,7 @@ def test_the_first_steps_show_what_they_tell() -> None:
     assert "Connection refused" in cells["server-refused"]
     assert "connected" in cells["server-early"]
     assert cells["server-queue"] == "('listening', 0)"
-    assert cells["server-start"] == "b'anybody there?'"
+    assert cells["server-start"] == "b'is a server there?'"
     assert len(set(re.findall(r": (\d+)", cells["which-fds"]))) == 3
     assert cells["which-mirror"] == "(True, True)"
     assert "not connected" in cells["which-listener"]
