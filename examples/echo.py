@@ -1,4 +1,4 @@
-"""An echo server: run it, then try `ncat 127.0.0.1 8080`; Ctrl-C ends it."""
+"""An echo server. Run it, then try `ncat 127.0.0.1 8080`; Ctrl-C stops it."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""The echo server of examples/c/echo_server.c, in rsock: the same loops, the same answers.
+"""The echo server of examples/c/echo_server.c, written with rsock: the same loops and answers.
 
-One client at a time. A message is what one `recv` gives, up to 99 bytes, taken as a C string: it
-ends at the first NUL, and a newline at its end is removed. b"exit" ends the connection; everything
-else is sent back. Run it, then try `ncat 127.0.0.1 8080`; Ctrl-C ends it. Where lines are meant,
-`LineEcho()` is the service.
+It serves one client at a time. A message is the result of one `recv`, up to 99 bytes, treated as a
+C string: it ends at the first NUL, and a newline at its end is removed. b"exit" ends the
+connection; everything else is sent back. Run it, then try `ncat 127.0.0.1 8080`; Ctrl-C stops it.
+For a protocol of lines, use the service `LineEcho()`.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def main() -> None:
     with Server("127.0.0.1", port, Accept()) as server:
         print(f"listening on port {server.port}", flush=True)
         for conn, _ in server:
-            # A client that vanishes is its own affair.
+            # A client that resets its connection must not end the server.
             with conn, contextlib.suppress(OSError):
                 serve(conn)
 

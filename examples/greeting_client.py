@@ -1,7 +1,7 @@
-"""A client that prints the greeting of a server, in C or in Python.
+"""A client that prints the greeting of a server written in C or in Python.
 
-`python examples/greeting_client.py 127.0.0.1 8080`. The steps of a client, one by one: create,
-connect, receive, close.
+Run `python examples/greeting_client.py 127.0.0.1 8080`. It takes the steps of a client one by one:
+create, connect, receive, close.
 """
 
 import sys
@@ -11,7 +11,7 @@ from rsock import Client
 client = Client(timeout=10.0)
 client.connect((sys.argv[1], int(sys.argv[2])))
 greeting = b""
-while part := client.recv(100):  # A stream keeps no borders: the greeting may come in parts.
+while part := client.recv(100):  # A stream has no message boundaries: it may arrive in parts.
     greeting += part
 client.close()
-print(greeting.partition(b"\0")[0].decode())  # C ends a string with a NUL, and sends it too.
+print(greeting.partition(b"\0")[0].decode())  # The C server sends the final NUL too.

@@ -1,7 +1,7 @@
 """A server that greets each client and closes, as examples/c/greeting_server.c does.
 
-The bytes are those of the C string, with the NUL that ends it. Run it, then
-`python examples/greeting_client.py 127.0.0.1 8080`; Ctrl-C ends it.
+It sends the bytes of the C string, including the final NUL. Run it, then
+`python examples/greeting_client.py 127.0.0.1 8080`; Ctrl-C stops it.
 """
 
 import sys

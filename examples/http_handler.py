@@ -1,6 +1,7 @@
-"""A small HTTP/1.1 server on a plain handler: run it, then try `curl http://127.0.0.1:8080/`.
+"""A small HTTP/1.1 server as a handler. Run it, then try `curl http://127.0.0.1:8080/`.
 
-h11 knows the protocol and touches no socket; the handler moves the bytes. `pip install h11` first.
+h11 implements the protocol without any socket; the handler transfers the bytes. It requires
+`pip install h11`.
 """
 
 import sys
@@ -11,20 +12,20 @@ import h11
 from rsock import Connection, Server
 
 PATIENCE = 30.0  # Seconds that a client may be silent.
-LARGEST = 1 << 20  # Bytes of a body that are kept.
-PAGES = {b"/": (b"GET", b"HEAD"), b"/echo": (b"POST",)}  # What may be done with what there is.
+LARGEST = 1 << 20  # Bytes of a body that are stored.
+PAGES = {b"/": (b"GET", b"HEAD"), b"/echo": (b"POST",)}  # The methods of each page.
 Header = tuple[bytes, bytes]
 
 
 def serve(conn: Connection) -> None:
-    """Answer one request after the other, until either side has had enough."""
-    conn.settimeout(PATIENCE)  # Then a TimeoutError ends this: the client's doing, nobody is told.
+    """Answer one request after the other, until either side closes."""
+    conn.settimeout(PATIENCE)  # A TimeoutError then ends the handler; it is not reported.
     http = h11.Connection(h11.SERVER)
     while True:
         try:
             request, body = read_request(conn, http)
         except h11.RemoteProtocolError as error:
-            # Where the next request would begin cannot be told any more: answer, and end it.
+            # The start of the next request is unknown: send an answer and close.
             return respond(conn, http, b"", error.error_status_hint, b"no such request\n")
         if request is None:
             return None
@@ -43,7 +44,7 @@ def serve(conn: Connection) -> None:
 
 
 def read_request(conn: Connection, http: h11.Connection) -> tuple[h11.Request | None, bytes]:
-    """The next request and its body; None where the client has finished."""
+    """The next request and its body; None if the client has finished."""
     request, body = None, bytearray()
     while True:
         event = http.next_event()
@@ -51,12 +52,12 @@ def read_request(conn: Connection, http: h11.Connection) -> tuple[h11.Request | 
             if http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
                 conn.sendall(http.send(go_on) or b"")
-            # b"" is the client's end, or that the server is being stopped; h11 takes it, too.
+            # b"" means that the client has finished or the server is stopping; h11 accepts it.
             http.receive_data(conn.recv(65_536))
         elif isinstance(event, h11.Request):
             request = event
         elif isinstance(event, h11.Data):
-            # One byte more than is kept tells that it is too much; the rest is passed over.
+            # One byte over the limit shows that the body is too large; the rest is dropped.
             body += event.data[: LARGEST + 1 - len(body)]
         else:
             return request, bytes(body)  # EndOfMessage, or ConnectionClosed.
@@ -65,7 +66,7 @@ def read_request(conn: Connection, http: h11.Connection) -> tuple[h11.Request | 
 def respond(
     conn: Connection, http: h11.Connection, method: bytes, status: int, body: bytes, *more: Header
 ) -> None:
-    """Send an answer as a whole; one to HEAD tells the length of a body that it does not have."""
+    """Send an answer in one call; an answer to HEAD has the length of the body, but no body."""
     date, length = formatdate(usegmt=True).encode(), str(len(body)).encode()
     headers = [(b"Date", date), (b"Content-Length", length), *more]
     events = [h11.Response(status_code=status, headers=headers), h11.EndOfMessage()]

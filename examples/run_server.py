@@ -1,7 +1,7 @@
-"""The loop that many a first server is: accept, receive, close. Here with rsock's sockets.
+"""The usual first server, a loop of accept, receive and close, written with rsock.
 
-Until a connection is accepted, those that have come wait in the kernel's queue: `server.waiting` of
-them. Run it, then try `echo hello | ncat 127.0.0.1 8080`; Ctrl-C ends it.
+Connections that have not been accepted yet wait in the kernel's queue; `server.waiting` is their
+number. Run it, then try `echo hello | ncat 127.0.0.1 8080`; Ctrl-C stops it.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ from rsock import Accept, Server
 
 
 def run_server(host: str, port: int) -> None:
-    """Print what each client says first."""
+    """Print the first data of each client."""
     server = Server(host, port, Accept())
     with server:
         print(f"listening on port {server.port}", flush=True)
         for conn, (peer_host, peer_port) in server:
-            with contextlib.suppress(ConnectionError):  # A client that vanishes is its own affair.
+            with contextlib.suppress(ConnectionError):  # A reset must not end the server.
                 message = conn.recv(1024)
                 print(f"{peer_host} port {peer_port} says {message!r}", flush=True)
             conn.close()

@@ -1,7 +1,8 @@
 """Draws the pictures of the docs from real runs: `.venv/bin/python docs/images/draw.py`.
 
-Owns the scenes, nothing of how they look: a command runs in a terminal of 80 columns (tmux), and
-what it shows is written down as SVG by rich. Needs tmux, and overwrites what is here.
+Owns what the pictures show; must never define how a display looks. A command runs in a terminal of
+80 columns (tmux), and rich converts the screen to SVG. Requires tmux, and overwrites the pictures
+in this folder.
 """
 
 import contextlib
@@ -26,14 +27,14 @@ PATIENCE = 20.0
 
 
 def tmux(*words: str) -> str:
-    # A server of its own, that nobody's configuration changes.
+    # A separate tmux server, which reads no configuration file.
     command = ["tmux", "-L", SESSION, "-f", "/dev/null", *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @contextlib.contextmanager
 def terminal(*arguments: str) -> Iterator[None]:
-    """A terminal in which `rsock` runs with these arguments."""
+    """A terminal that runs `rsock` with these arguments."""
     command = shlex.join([sys.executable, "-m", "rsock", *arguments])
     tmux("new-session", "-d", "-s", SESSION, "-x", str(COLUMNS), "-y", str(LINES), command)
     try:
@@ -43,7 +44,7 @@ def terminal(*arguments: str) -> Iterator[None]:
 
 
 def until(pattern: str) -> re.Match[str]:
-    """Wait for something to be on the screen."""
+    """Wait until the screen shows the pattern."""
     end = time.monotonic() + PATIENCE
     while (found := re.search(pattern, tmux("capture-pane", "-p"))) is None:
         if time.monotonic() > end:
@@ -53,13 +54,13 @@ def until(pattern: str) -> re.Match[str]:
 
 
 def draw(name: str, title: str) -> None:
-    """Write down what is on the screen now."""
+    """Save the current screen as a picture."""
     shown = Text.from_ansi(tmux("capture-pane", "-e", "-p").rstrip("\n"))
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(shown)
-    # With an id of its own the same screen gives the same file.
+    # With a fixed id, the same screen gives the same file.
     svg = console.export_svg(title=title, unique_id=name)
-    # A page must not ask other places for fonts on account of a picture.
+    # A picture must not make a page load fonts from other hosts.
     svg = re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL)
     lines = (line.rstrip() for line in svg.splitlines())
     (HERE / f"{name}.svg").write_text("\n".join(lines) + "\n")

@@ -1,14 +1,14 @@
-/* An echo server as one writes the first: one client at a time, a message at a time.
+/* A simple echo server: one client at a time, one message at a time.
  *
  *     echo_server [PORT]
  *
- * An outer loop over the clients, an inner one over the messages of one. A message is what one
- * read gives, up to 99 bytes, taken as a C string: it ends at the first NUL, and a newline at its
- * end is removed. "exit" ends the connection; everything else is sent back. 0 bytes mean that the
- * client has left.
+ * An outer loop accepts the clients, an inner loop reads the messages of one client. A message is
+ * the result of one read, up to 99 bytes, treated as a C string: it ends at the first NUL, and a
+ * newline at its end is removed. "exit" ends the connection; everything else is sent back. A result
+ * of 0 bytes means that the client has closed its connection.
  *
- * examples/echo_like_c.py does exactly the same, and a test holds the two to it. PORT 0, or none,
- * is one of the system's choosing.
+ * examples/echo_like_c.py does exactly the same, which a test checks. With PORT 0, or without PORT,
+ * the system chooses the port.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -35,7 +35,7 @@ static void serve(int client)
         while (sent < length) {
             ssize_t n = write(client, message + sent, length - sent);
             if (n < 0)
-                return; /* It reads no more; that is its own affair. */
+                return; /* The client no longer reads. */
             sent += (size_t)n;
         }
     }
@@ -46,7 +46,7 @@ int main(int argc, char **argv)
 {
     int listener = listening(argc, argv, 5);
 
-    /* A client that leaves before it is answered must not end the server. */
+    /* A client that closes before the answer is sent must not end the server. */
     signal(SIGPIPE, SIG_IGN);
     for (;;) {
         int client = accept(listener, NULL, NULL);

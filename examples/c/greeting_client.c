@@ -2,8 +2,8 @@
  *
  *     greeting_client HOST PORT
  *
- * HOST is a number such as 127.0.0.1. Reads to the end, for a stream keeps no borders: the greeting
- * may come in parts.
+ * HOST is a numeric address such as 127.0.0.1. The client reads to the end of the stream: a stream
+ * has no message boundaries, so the greeting may arrive in parts.
  */
 #define _POSIX_C_SOURCE 200809L
 

@@ -2,8 +2,9 @@
  *
  *     greeting_server [PORT]
  *
- * What it sends is the array with the NUL that ends the string: 15 bytes, where the text has 14.
- * The client, in C or in Python, has to know. PORT 0, or none, is one of the system's choosing.
+ * It sends the whole array, including the NUL at the end of the string: 15 bytes for a text of 14.
+ * The client, in C or in Python, must expect this. With PORT 0, or without PORT, the system chooses
+ * the port.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -18,7 +19,7 @@ int main(int argc, char **argv)
         int client = accept(listener, NULL, NULL);
         if (client < 0)
             die("accept");
-        /* So few bytes always fit into the send buffer of a new connection. */
+        /* The message always fits into the send buffer of a new connection. */
         if (send(client, message, sizeof message, MSG_NOSIGNAL) < 0)
             perror("send");
         close(client);

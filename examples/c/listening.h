@@ -1,4 +1,4 @@
-/* What the two servers begin with: create a socket, bind it, listen. */
+/* The first steps of both servers: create a socket, bind it, listen. */
 #ifndef LISTENING_H
 #define LISTENING_H
 
@@ -16,24 +16,24 @@ static void die(const char *what)
     exit(1);
 }
 
-/* The listening socket, on the port of the first argument; says which port that is. */
+/* Return a socket that listens on the port of the first argument, and print the port. */
 static int listening(int argc, char **argv, int backlog)
 {
     int listener, on = 1;
     struct sockaddr_in address;
     socklen_t length = sizeof address;
 
-    /* Whoever reads this through a pipe wants each line when it is written. */
+    /* A program that reads this output through a pipe needs each line as soon as it is printed. */
     setvbuf(stdout, NULL, _IOLBF, 0);
     listener = socket(AF_INET, SOCK_STREAM, 0);
     if (listener < 0)
         die("socket");
-    /* The port can be taken again while old connections of it are in TIME-WAIT. */
+    /* The port can be bound again while old connections of it are in TIME-WAIT. */
     if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         die("setsockopt");
     memset(&address, 0, sizeof address);
     address.sin_family = AF_INET;
-    /* INADDR_ANY would be every address of the machine: this one is reached from here alone. */
+    /* INADDR_ANY would be every address of this machine; the loopback accepts local clients only. */
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(argc > 1 ? (unsigned short)atoi(argv[1]) : 0);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0)
