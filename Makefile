@@ -29,6 +29,7 @@ lint: $(VENV)/.built
 	cargo clippy --manifest-path benchmarks/peers/Cargo.toml --target-dir target/bench -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python tests/prose.py
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest rsock._rsock
 
