@@ -25,10 +25,11 @@ use crate::net::address::endpoint::{Address, Transport, host_text};
 use crate::net::address::target::Target;
 use crate::net::address::unix_name::UnixName;
 use crate::net::base::waiter::Waiter;
-use crate::net::datagram::start::MOST_DATAGRAM;
+use crate::net::datagram::socket::MOST_DATAGRAM;
 use crate::net::error::{Error, Result};
+use crate::net::stream::message::Message;
 use crate::net::stream::owner::DeferredClose;
-use crate::net::stream::stream::{Message, OptionValue};
+use crate::net::stream::stream::OptionValue;
 use crate::net::sys::{control_message, control_messages};
 
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than

@@ -6,9 +6,7 @@ use std::time::Duration;
 use crate::net::address::endpoint::Transport;
 use crate::net::address::target::Target;
 use crate::net::control::limits::Limits;
-pub use crate::net::handoff::job::Job;
 use crate::net::ledger::trace::TraceLimits;
-pub use crate::net::server::lifecycle::State;
 use crate::net::service::shape::Shape;
 use crate::net::socket::options::SocketOptions;
 

@@ -15,6 +15,13 @@ use crate::net::datagram::amplification::PortClaim;
 use crate::net::socket::listener::Listener;
 use crate::net::sys::{self, Name, PollFd};
 
+/// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).
+/// Over IPv4 the system takes 20 bytes less, and says so.
+pub const MOST_DATAGRAM: usize = 65_527;
+
+/// The least that a datagram takes of a receive buffer: the kernel's own description of it alone is larger.
+pub(super) const LEAST_IN_QUEUE: usize = 256;
+
 /// A socket that datagrams are received by.
 pub(crate) struct DatagramSocket {
     socket: Listener,

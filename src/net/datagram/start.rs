@@ -20,10 +20,6 @@ use crate::net::handoff::pool::ThreadPool;
 use crate::net::service::shape::Shape;
 use crate::net::socket::listener::Listener;
 
-/// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).
-/// Over IPv4 the system takes 20 bytes less, and says so.
-pub const MOST_DATAGRAM: usize = 65_527;
-
 /// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
 /// a socket of its own, or one for the threads of the caller's. The notifier wakes the latter.
 pub(crate) fn start(

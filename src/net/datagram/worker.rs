@@ -17,8 +17,9 @@ use crate::net::datagram::amplification::SenderPolicy;
 use crate::net::datagram::errors::{Failure, classify};
 use crate::net::datagram::peer_table::Peers;
 use crate::net::datagram::send::{Sent, send_all};
-use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
-use crate::net::datagram::start::MOST_DATAGRAM;
+use crate::net::datagram::socket::{
+    DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM,
+};
 use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::service::datagrams::{Datagrams, Reply};
 use crate::net::service::session::SessionError;
@@ -27,8 +28,6 @@ use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
 
 /// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
 const OUTBOX: usize = 128 * 1024;
-/// The least that a datagram takes of a receive buffer: the kernel's own description of it alone is larger.
-pub(super) const LEAST_IN_QUEUE: usize = 256;
 
 /// Opens and starts the worker of a port. Nothing is left open where it fails.
 pub(super) fn start(

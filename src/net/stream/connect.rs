@@ -18,7 +18,8 @@ use crate::net::error::{Error, Result};
 use crate::net::ledger::record::{Record, Role};
 use crate::net::socket::peer_credentials::peer_credentials;
 use crate::net::socket::socket::Socket;
-use crate::net::stream::stream::{Deadline, Stream, set_option};
+use crate::net::stream::deadline::Deadline;
+use crate::net::stream::stream::{Stream, set_option};
 use crate::net::sys::PollFd;
 
 /// How long a connect waits in the kernel before it looks around again.

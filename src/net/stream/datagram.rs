@@ -11,8 +11,9 @@ use crate::net::address::target::Target;
 use crate::net::base::waiter::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::socket::socket::Socket;
-use crate::net::stream::stream::{Deadline, Stream, seen};
-use crate::net::stream::transfer::Interest;
+use crate::net::stream::deadline::Deadline;
+use crate::net::stream::stream::{Stream, seen};
+use crate::net::stream::wait::Interest;
 use crate::net::sys::{self, Name};
 
 impl Stream {

@@ -1,8 +1,12 @@
 //! TODO
 
-pub mod connect;
-pub mod datagram;
+mod accepted;
+mod connect;
+mod datagram;
+pub mod deadline;
+pub mod message;
 pub mod owner;
-pub mod spin;
+mod spin;
 pub mod stream;
-pub mod transfer;
+mod transfer;
+mod wait;

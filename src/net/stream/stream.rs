@@ -14,10 +14,11 @@ use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
 };
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockRef};
 
+use super::deadline::Deadline;
 use super::owner::{DeferredClose, Owned};
 use crate::net::address::endpoint::{Address, Transport};
 use crate::net::base::fork::Origin;
@@ -29,29 +30,7 @@ use crate::net::socket::options::SocketOptions;
 use crate::net::socket::socket::Socket;
 use crate::net::socket::tcp_info::TcpInfo;
 use crate::net::stream::spin::Spin;
-pub use crate::net::stream::transfer::Message;
 use crate::net::sys;
-
-/// When a call gives up: its time-out, counted from when it first has to wait.
-#[derive(Clone, Copy)]
-pub struct Deadline {
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) at: Option<Instant>,
-}
-
-impl Deadline {
-    pub(crate) fn new(timeout: Option<Duration>) -> Self {
-        Self { timeout, at: None }
-    }
-
-    /// Reads the clock the first time it is asked.
-    pub(crate) fn at(&mut self) -> Option<Instant> {
-        if self.at.is_none() {
-            self.at = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        }
-        self.at
-    }
-}
 
 /// What was seen of a stream's end, as bits: it decides who ended it.
 pub(crate) mod seen {

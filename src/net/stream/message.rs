@@ -1,0 +1,182 @@
+//! recvmsg(2) and sendmsg(2) on a stream: several buffers a call, with control messages. Must never take
+//! bytes beyond descriptors that came with them.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use super::deadline::Deadline;
+use super::wait::{Given, Interest};
+use crate::net::address::target::Target;
+use crate::net::base::waiter::Waiter;
+use crate::net::error::Result;
+use crate::net::stream::stream::Stream;
+use crate::net::sys::{self, Name, PollFd};
+
+/// What recvmsg(2) gave.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Message {
+    /// Bytes of data.
+    pub bytes: usize,
+    /// Bytes of control messages.
+    pub control: usize,
+    /// MSG_EOR, MSG_TRUNC, MSG_CTRUNC, MSG_OOB, MSG_ERRQUEUE.
+    pub flags: i32,
+    /// Who sent it, of a datagram.
+    pub from: Option<SocketAddr>,
+}
+
+impl Message {
+    /// Behind bytes with descriptors a receive of all ends, as it does in the kernel: what comes next has
+    /// its own. So it does where there was no room for them.
+    pub(super) fn ends_receive(&self, control: &[u8], unix: bool) -> bool {
+        let cut = self.flags & libc::MSG_CTRUNC != 0;
+        unix && (cut || sys::has_descriptors(&control[..self.control]))
+    }
+}
+
+impl Given for Message {
+    fn is_nothing(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+impl Stream {
+    /// recvmsg(2): into several buffers, with control messages. Waits and ends as `recv`.
+    pub fn receive_message(
+        &self,
+        step: &'static str,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut [u8],
+        flags: i32,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Message> {
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let mut deadline = self.deadline(flags);
+        if !self.waits_for_all(flags) || asked == 0 {
+            return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
+        }
+        let _held = self.hold(step)?;
+        if flags & libc::MSG_PEEK != 0 {
+            self.wait_for_input(step, asked, &mut deadline, waiter)?;
+            return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
+        }
+        let mut message = Message::default();
+        let mut taken = 0;
+        while taken < asked {
+            let mut rest = behind(buffers, taken);
+            let part =
+                self.receive_part(step, &mut rest, control, flags, taken, &mut deadline, waiter);
+            taken += part.as_ref().map_or(0, |part| part.bytes);
+            match part.and_then(|part| waiter.breathe().map(|()| part)) {
+                Ok(part) if part.bytes == 0 => break,
+                Ok(part) => {
+                    message = part;
+                    if part.ends_receive(control, self.is_unix()) {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let mut partial =
+                        buffers.iter().map(|buffer| &**buffer).collect::<Vec<_>>().concat();
+                    partial.truncate(taken);
+                    return Err(error.after(partial));
+                }
+            }
+        }
+        message.bytes = taken;
+        Ok(message)
+    }
+
+    /// One recvmsg(2) of a call that has taken `taken` bytes before. Behind the first of them the end
+    /// of input, an error or the urgent mark gives nothing, and is left for the next call to meet.
+    #[allow(clippy::too_many_arguments, reason = "what recvmsg takes, and what a wait takes")]
+    pub(super) fn receive_part(
+        &self,
+        step: &'static str,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut [u8],
+        flags: i32,
+        taken: usize,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Message> {
+        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let interest = if taken > 0 { Interest::Input } else { Interest::Readable };
+        let mut over = None;
+        let message = self.attempt(step, interest, deadline, waiter, |fd, wait| {
+            if taken > 0 && sys::unread(fd) == 0 {
+                let mut input = [PollFd::input(fd)];
+                let announced = sys::poll(&mut input, Some(Instant::now()))? > 0;
+                // Asked again: input may have come between the two.
+                if announced && sys::unread(fd) == 0 {
+                    over = Some(input[0].ended());
+                    return Ok(Message::default());
+                }
+                if !announced {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
+            receive(fd, buffers, control, flags | wait)
+        })?;
+        match over {
+            Some(true) => self.saw_end(),
+            Some(false) => {}
+            None => {
+                let parts = buffers.iter().map(|buffer| &**buffer);
+                self.count_received(message.bytes, parts, asked, flags);
+            }
+        }
+        Ok(message)
+    }
+
+    /// sendmsg(2): from several buffers, with control messages. As much as there is room for. `target` is where
+    /// a datagram goes, if not to whom the socket is connected to; a stream has its peer.
+    pub fn send_message(
+        &self,
+        buffers: &[IoSlice<'_>],
+        control: &[u8],
+        flags: i32,
+        target: Option<&Target>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<usize> {
+        let step = "sendmsg";
+        let address = match target {
+            Some(target) if self.is_datagram() => Some(self.destination(step, target, waiter)?),
+            _ => None,
+        };
+        let to = address.map(Name::new);
+        let mut deadline = self.deadline(flags);
+        let sent = self.attempt(step, Interest::Writable, &mut deadline, waiter, |fd, wait| {
+            sys::sendmsg(fd, buffers, control, to.as_ref(), flags | wait)
+        });
+        let sent = sent.map_err(|error| match address {
+            Some(address) => super::datagram::at(error, address),
+            None => error,
+        })?;
+        self.count_sent(sent, buffers.iter().map(|buffer| &**buffer));
+        Ok(sent)
+    }
+}
+
+pub(crate) fn receive(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    control: &mut [u8],
+    flags: i32,
+) -> io::Result<Message> {
+    let mut from = Name::room();
+    let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, &mut from, flags)?;
+    Ok(Message { bytes, control, flags, from: from.address() })
+}
+
+/// What is left of buffers behind their first `taken` bytes.
+fn behind<'a>(buffers: &'a mut [IoSliceMut<'_>], mut taken: usize) -> Vec<IoSliceMut<'a>> {
+    let rest = buffers.iter_mut().map(|buffer| {
+        let cut = taken.min(buffer.len());
+        taken -= cut;
+        IoSliceMut::new(&mut buffer[cut..])
+    });
+    rest.filter(|buffer| !buffer.is_empty()).collect()
+}

@@ -1,0 +1,223 @@
+//! How a call of a stream waits: it tries first (MSG_DONTWAIT, so that the descriptor itself stays blocking),
+//! then waits for readiness, a time-out, a limit or a signal. Must never read or write a byte itself.
+
+use std::io::{self};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+
+use super::deadline::Deadline;
+use crate::net::base::fork::Listed;
+use crate::net::base::waiter::Waiter;
+use crate::net::error::{Error, Result};
+use crate::net::socket::socket::Socket;
+use crate::net::stream::stream::{Stream, seen};
+use crate::net::sys::{self, PollFd};
+
+/// How often a call tries that cannot wait for its socket, whose error queue nobody reads.
+const ERRORS_WAIT: Duration = Duration::from_millis(10);
+/// What to wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Readable,
+    /// The urgent mark as well, which is no input.
+    Input,
+    Writable,
+}
+
+/// When a limit of the server's is reached, and its name.
+type Until = (Instant, &'static str);
+
+fn earlier(deadline: &mut Deadline, limit: Option<Until>) -> Option<Instant> {
+    [deadline.at(), limit.map(|(at, _)| at)].into_iter().flatten().min()
+}
+
+/// What a call of the system gave, as far as it may stand for the end of a socket that was replaced.
+pub(super) trait Given: Send {
+    fn is_nothing(&self) -> bool;
+}
+
+impl Given for usize {
+    fn is_nothing(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Stream {
+    /// Tries, and waits where there is nothing to be had. The operation is given MSG_DONTWAIT, or 0
+    /// where it may wait itself.
+    pub(super) fn attempt<T: Given>(
+        &self,
+        step: &'static str,
+        interest: Interest,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+        mut operation: impl FnMut(BorrowedFd<'_>, i32) -> io::Result<T> + Send,
+    ) -> Result<T> {
+        let socket = self.hold(step)?;
+        let fd = socket.as_fd();
+        let mut with = |flag| {
+            let before = self.renewals.load(SeqCst);
+            let result = operation(fd, flag);
+            let is_nothing = result.as_ref().map_or(true, Given::is_nothing);
+            if is_nothing && self.renewals.load(SeqCst) != before {
+                // The end of the socket that was under this number; the one that is there now goes on.
+                return None;
+            }
+            match result {
+                Ok(done) => Some(Ok(done)),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => None,
+                    // Not the end of the call: PEP 475. The waiter looks for signals.
+                    io::ErrorKind::Interrupted => None,
+                    _ => {
+                        self.saw_error(&error);
+                        Some(Err(Error::os(step, self.peer_text(), &error)))
+                    }
+                },
+            }
+        };
+        // MSG_DONTWAIT would not heed SO_RCVLOWAT; poll(2) does.
+        let polled = interest == Interest::Readable
+            && self.has_seen(seen::LOWAT)
+            && deadline.timeout != Some(Duration::ZERO);
+        let ready = || sys::poll(&mut [PollFd::readable(fd)], Some(Instant::now()));
+        let first = !polled || ready().is_ok_and(|ready| ready > 0);
+        let mut result = if first { with(libc::MSG_DONTWAIT) } else { None };
+        let mut first_wait = None;
+        while result.is_none() {
+            if deadline.timeout == Some(Duration::ZERO) {
+                return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
+            }
+            if interest != Interest::Writable && self.end_reads_if_draining(&socket) {
+                // Nothing is there and the server drains: from here on that is the end.
+                result = with(libc::MSG_DONTWAIT);
+                continue;
+            }
+            // A call that need not wait does not look at the clock.
+            let limit = self.limit(interest, &mut first_wait);
+            let until = earlier(deadline, limit);
+            if interest == Interest::Readable && !polled && waiter.may_spin() {
+                result = self.spin.run(until, || with(libc::MSG_DONTWAIT));
+                if result.is_some() {
+                    break;
+                }
+            }
+            if interest == Interest::Readable && until.is_none() && waiter.may_block() {
+                // One system call in place of two. Whoever ends the connection wakes it by shutdown();
+                // a descriptor that somebody made non-blocking just comes back.
+                waiter.release(&mut || result = with(0));
+                if result.is_some() {
+                    break;
+                }
+            }
+            let mut poll = [match interest {
+                Interest::Readable if !self.is_datagram() => PollFd::readable(fd),
+                Interest::Readable | Interest::Input => PollFd::input(fd),
+                Interest::Writable => PollFd::writable(fd),
+            }];
+            let ready = waiter.wait(&mut poll, until)?;
+            if !ready {
+                self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+            }
+            result = with(libc::MSG_DONTWAIT);
+            if !ready || result.is_some() {
+                continue;
+            }
+            if self.is_datagram() && interest == Interest::Readable && poll[0].ended() {
+                // Shut down for reading: the kernel says so only to a receive that may wait, and at once.
+                waiter.release(&mut || result = with(0));
+            } else if until.is_some_and(|at| at <= Instant::now()) {
+                // What the poll found was nothing to be had, and it would find it again.
+                self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+            } else if poll[0].failed() {
+                // The error queue has something, of which this call does not tell and every poll does.
+                let soon = Instant::now() + ERRORS_WAIT;
+                waiter.wait(&mut [], Some(until.map_or(soon, |until| until.min(soon))))?;
+                result = with(libc::MSG_DONTWAIT);
+            }
+        }
+        // A close from another thread has shut the socket down to wake this one.
+        if self.is_closed() {
+            return Err(self.closed_error(step));
+        }
+        result.unwrap_or_else(|| Err(self.closed_error(step)))
+    }
+
+    /// A wait has come to its end by `limit` or by the time-out: the error, but where the limit has moved
+    /// on meanwhile, because bytes went the other way.
+    fn late(
+        &self,
+        step: &'static str,
+        socket: &Socket,
+        limit: Option<Until>,
+        now: Option<Until>,
+    ) -> Result<()> {
+        match limit.filter(|&(at, _)| at <= Instant::now()) {
+            Some(_) if now != limit => Ok(()),
+            Some((_, name)) => Err(self.over_limit(socket, step, name)),
+            None => Err(Error::TimedOut { step, target: self.peer_text() }),
+        }
+    }
+
+    /// Whether a receive is to be held up until all that it asks for is there. The kernel does it only
+    /// for a call that may block in it.
+    pub(super) fn waits_for_all(&self, flags: i32) -> bool {
+        let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
+        !self.is_datagram()
+            && flags & libc::MSG_WAITALL != 0
+            && flags & never == 0
+            && self.timeout() != Some(Duration::ZERO)
+    }
+
+    /// Waits until `count` bytes are there to be looked at, or no more will come before they are read:
+    /// behind an end, an error or urgent data.
+    pub(super) fn wait_for_input(
+        &self,
+        step: &'static str,
+        count: usize,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let socket = self.hold(step)?;
+        if sys::unread(socket.as_fd()) >= count {
+            return Ok(());
+        }
+        // poll(2) would say at once, and ever again, that something is there. Epoll's edges tell of more.
+        let failed = |error: io::Error| Error::os(step, self.peer_text(), &error);
+        let mut edges = mio::Poll::new().map_err(failed)?;
+        let _listed = Listed::new(&edges);
+        let number = socket.as_fd().as_raw_fd();
+        let interest = mio::Interest::READABLE | mio::Interest::PRIORITY;
+        edges
+            .registry()
+            .register(&mut SourceFd(&number), mio::Token(0), interest)
+            .map_err(failed)?;
+        let mut events = mio::Events::with_capacity(1);
+        loop {
+            if sys::unread(socket.as_fd()) >= count || self.is_closed() {
+                return Ok(());
+            }
+            self.end_reads_if_draining(&socket);
+            let limit = self.limit(Interest::Input, &mut None);
+            let fds = &mut [PollFd::readable(edges.registry().as_fd())];
+            if !waiter.wait(fds, earlier(deadline, limit))? {
+                self.late(step, &socket, limit, self.limit(Interest::Input, &mut None))?;
+            }
+            match edges.poll(&mut events, Some(Duration::ZERO)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(failed(error));
+                }
+                _ => {}
+            }
+            let last = |event: &mio::event::Event| {
+                event.is_read_closed() || event.is_error() || event.is_priority()
+            };
+            if events.iter().any(last) {
+                return Ok(());
+            }
+        }
+    }
+}
