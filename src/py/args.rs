@@ -13,7 +13,7 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 
 use super::buffer::Source;
 use super::error::exception;
-use super::written;
+use super::imports;
 use crate::net::address::endpoint::{Address, Transport, host_text};
 use crate::net::address::target::{Target, port_named};
 use crate::net::address::unix_name::UnixName;
@@ -358,7 +358,7 @@ pub(super) fn unbuilt<'py>(
 /// them.
 pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLimits>> {
     let Some(value) = value else { return Ok(None) };
-    let class = written::class(value.py(), "Trace")?;
+    let class = imports::class(value.py(), "Trace")?;
     let given = match value.cast::<PyBool>() {
         Ok(wanted) if !wanted.is_true() => return Ok(None),
         Ok(_) => class.call0()?,
@@ -384,10 +384,10 @@ pub(super) fn settings<'py>(
     let Some(value) = value else {
         // Frozen, so that all who say nothing can share one.
         let default = defaults
-            .get_or_try_init(py, || written::class(py, class)?.call0().map(Bound::unbind))?;
+            .get_or_try_init(py, || imports::class(py, class)?.call0().map(Bound::unbind))?;
         return Ok(default.bind(py).clone());
     };
-    let class = written::class(py, class)?;
+    let class = imports::class(py, class)?;
     if value.is_instance(&class)? {
         return Ok(value);
     }

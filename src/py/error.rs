@@ -6,12 +6,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
 
-use super::written;
+use super::imports;
 use crate::net::error::Error;
 
 /// An exception of a class of ours.
 fn own(py: Python<'_>, name: &str, args: impl OwnArgs) -> PyErr {
-    match written::class(py, name) {
+    match imports::class(py, name) {
         Ok(class) => args.raise(&class),
         Err(error) => error,
     }

@@ -3,40 +3,53 @@
 
 mod args;
 mod buffer;
+mod by_connection;
 mod client;
 mod connection;
+mod datagram;
 mod error;
 mod exit;
+mod forward;
+mod handler_error;
+mod imports;
 mod interpreter;
 mod ledger;
+mod pool;
 mod process;
 mod server;
 mod service;
+mod services;
 mod stream;
 mod tcp_info;
 mod wait;
-mod written;
 
 /// The compiled half of rsock; `python/rsock` is the other one, and the one to import.
 #[pyo3::pymodule]
 mod _rsock {
     #[pymodule_export]
+    use super::by_connection::ByConnection;
+    #[pymodule_export]
     use super::client::Client;
     #[pymodule_export]
-    use super::connection::{Connection, Datagram, Handed, Pool};
+    use super::connection::{Connection, Handed};
+    #[pymodule_export]
+    use super::datagram::Datagram;
+    #[pymodule_export]
+    use super::forward::Forward;
     #[pymodule_export]
     use super::interpreter::_end_thread;
     #[pymodule_export]
     use super::ledger::{Follower, Ledger, Record};
     #[pymodule_export]
+    use super::pool::Pool;
+    #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
     #[pymodule_export]
     use super::server::{Server, stop_all};
     #[pymodule_export]
-    use super::service::{
-        Accept, ByConnection, Chargen, Daytime, Discard, Echo, Forward, Greeting, Handler,
-        LineEcho, Quote, Service, Time,
-    };
+    use super::service::{Accept, Handler, Service};
+    #[pymodule_export]
+    use super::services::{Chargen, Daytime, Discard, Echo, Greeting, LineEcho, Quote, Time};
     #[pymodule_export]
     use super::stream::Stream;
 
@@ -44,7 +57,7 @@ mod _rsock {
     #[pymodule_init]
     fn init(py: pyo3::Python<'_>) -> pyo3::PyResult<()> {
         super::interpreter::check(py)?;
-        super::written::hold(py)
+        super::imports::hold(py)
     }
 
     #[pymodule_export]

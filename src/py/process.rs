@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::error::exception;
-use super::written;
+use super::imports;
 use crate::net::base::process;
 
 /// An object of a dataclass of ours, made by keyword.
@@ -13,7 +13,7 @@ pub(super) fn object<'py>(
     class: &str,
     fields: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    written::class(py, class)?.call((), Some(fields))
+    imports::class(py, class)?.call((), Some(fields))
 }
 
 /// The limits of this process, now: descriptors, client ports, accept queue. Does not block.

@@ -13,12 +13,14 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::args::{self, optional_text, settings, unbuilt, whole};
 use super::buffer::{Source, with_scratch};
-use super::connection::{Pool, accepted};
+use super::connection::accepted;
 use super::error::exception;
 use super::exit::stop_at_exit;
 use super::ledger::Ledger;
+use super::pool::Pool;
 use super::process::object;
-use super::service::{Echo, Handler, Service};
+use super::service::{Handler, Service};
+use super::services::Echo;
 use super::wait::Attached;
 use crate::net;
 use crate::net::address::endpoint::{Address, Transport, host_text};

@@ -22,6 +22,7 @@ use crate::net::socket::listener::Listener;
 
 /// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
 /// a socket of its own, or one for the threads of the caller's. The notifier wakes the latter.
+#[allow(clippy::too_many_arguments, reason = "what a server has, a part at a time")]
 pub(crate) fn start(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,

@@ -73,7 +73,7 @@ impl Socket {
         }
     }
 
-    /// Ends the connection with RST while others may hold its number or a double of it.
+    /// Ends the connection with RST while others may hold its number or a duplicate of it.
     pub(crate) fn reset(&self) {
         let _ = self.options().set_linger(Some(Duration::ZERO));
         // Wakes who waits; the end that this alone would be does not get out before the reset.

@@ -111,8 +111,8 @@ fn handle(path: &Path) -> io::Result<File> {
 /// Sets what a socket's file may have at most, before bind(2): fchmod(2). Linux makes the file with
 /// these bits, less those of the umask.
 pub(crate) fn set_mode(socket: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
-    let double = File::from(socket.try_clone_to_owned()?);
-    double.set_permissions(Permissions::from_mode(mode))
+    let duplicate = File::from(socket.try_clone_to_owned()?);
+    duplicate.set_permissions(Permissions::from_mode(mode))
 }
 
 /// What is in the way of a bind.

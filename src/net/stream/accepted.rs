@@ -47,7 +47,7 @@ impl Stream {
             return None;
         }
         let record = self.record.get()?;
-        // What went through a double is not counted.
+        // What went through a duplicate is not counted.
         let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
         Some((owned, Arc::clone(record), lingering::needed(socket, sent)?))
     }
@@ -145,7 +145,7 @@ impl Stream {
     fn end_reads_of(&self, socket: &Socket) -> bool {
         self.saw(seen::READS_ENDED);
         // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
-        // socket made of a double. ENOTCONN: it is over already.
+        // socket made of a duplicate. ENOTCONN: it is over already.
         let _ = socket.shutdown(Shutdown::Read);
         true
     }

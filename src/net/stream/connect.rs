@@ -246,7 +246,7 @@ impl Stream {
         let mut pending = self.pending.lock();
         let peer = match &*pending {
             Some(peer) if certain || self.peer_address().is_ok() => peer.clone(),
-            // Connected by its double, perhaps.
+            // Connected by its duplicate, perhaps.
             None if self.is_duplicated() && self.record.get().is_none() => {
                 let Ok(peer) = self.peer_address() else { return };
                 peer.canonical()

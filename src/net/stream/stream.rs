@@ -277,7 +277,7 @@ impl Stream {
             timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
         let socket = self.hold("settimeout")?;
         let was = self.timeout.swap(nanos, Relaxed);
-        // A double has the same flag, and sets it for a time-out of its own.
+        // A duplicate has the same flag, and sets it for a time-out of its own.
         if (was == 0) != (nanos == 0) || self.has_seen(seen::DUPLICATED) {
             socket
                 .options()
@@ -347,8 +347,8 @@ impl Stream {
             Ok(farewell) => return Some(farewell),
             Err(socket) => socket,
         };
-        let doubled = self.owned.is_some() && self.has_seen(seen::DUPLICATED);
-        let shared = doubled || Arc::strong_count(&socket) > 1;
+        let duplicated = self.owned.is_some() && self.has_seen(seen::DUPLICATED);
+        let shared = duplicated || Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -441,9 +441,9 @@ impl Stream {
     /// ends for both when it is closed here.
     pub fn duplicate(&self) -> Result<OwnedFd> {
         let socket = self.hold("to_socket")?;
-        let double = socket.as_fd().try_clone_to_owned();
+        let duplicate = socket.as_fd().try_clone_to_owned();
         self.saw(seen::DUPLICATED);
-        double.map_err(|error| Error::os("to_socket", self.peer_text(), &error))
+        duplicate.map_err(|error| Error::os("to_socket", self.peer_text(), &error))
     }
 
     pub(crate) fn address(

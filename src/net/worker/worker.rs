@@ -413,7 +413,7 @@ impl Worker {
             }
             match (reset, entry_id) {
                 (true, Some(_)) if !std::mem::take(&mut dead) => socket.abort(),
-                // A handler may have made a double of it, which ends with it.
+                // A handler may have made a duplicate of it, which ends with it.
                 (true, None) => socket.reset(),
                 (false, None) => drop(socket.shutdown(Shutdown::Both)),
                 (_, Some(_)) => {}

@@ -1,0 +1,100 @@
+//! The service ByConnection for Python: a choice of services in Rust. Must never make the choice.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::args::{self};
+use super::service::Service;
+use crate::net::base::lock::Mutex;
+use crate::net::service::shape::Shape;
+use crate::net::{self, services};
+
+/// Serves the first connection with the first of `services`, the second with the second, and so on; all
+/// later ones with `rest`, or where there is none, with the last of `services`. Which one a
+/// connection is, is its `id` in the ledger.
+///
+/// Takes services in Rust only. Raises TypeError for a Handler, a function or Accept(): these are
+/// handed connections in another way; a handler may look at `conn.id` itself.
+#[pyclass(frozen, extends = Service, module = "rsock")]
+pub(super) struct ByConnection {
+    /// (services, rest) as given, for equality; one of them may refer to a server.
+    given: Mutex<Option<Py<PyTuple>>>,
+}
+
+impl ByConnection {
+    fn given<'py>(&self, py: Python<'py>) -> Bound<'py, PyTuple> {
+        let given = self.given.lock().as_ref().map(|given| given.clone_ref(py));
+        given.map_or_else(|| PyTuple::empty(py), |given| given.into_bound(py))
+    }
+}
+
+#[pymethods]
+impl ByConnection {
+    #[new]
+    #[pyo3(signature = (*services, rest=None))]
+    fn make(
+        services: Bound<'_, PyTuple>,
+        rest: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let py = services.py();
+        let mut first = Vec::with_capacity(services.len());
+        for (index, service) in services.iter().enumerate() {
+            first.push(nested(&format!("service {}", index + 1), &service)?);
+        }
+        let later = rest.as_ref().map(|rest| nested("rest", rest)).transpose()?;
+        let service = services::ByConnection::new(first, later).ok_or_else(|| {
+            PyTypeError::new_err("ByConnection() needs a service, such as ByConnection(Echo())")
+        })?;
+        let service = Service { shape: Shape::Stream(Arc::new(service)) };
+        let given = Mutex::new(Some((services, rest).into_pyobject(py)?.unbind()));
+        Ok(PyClassInitializer::from(service).add_subclass(Self { given }))
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+        self.given(py).eq(other.given(py))
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.given(py).hash()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The collector must never wait: a lock that is held now protects an object in use.
+        match self.given.try_lock().as_deref() {
+            Some(Some(given)) => visit.call(given),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let given = self.given.try_lock().and_then(|mut given| given.take());
+        drop(given);
+    }
+}
+
+/// The engine's service of one that ByConnection is given.
+fn nested(
+    place: &str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Arc<dyn net::service::service::Service>> {
+    let why = match value.cast::<Service>() {
+        Ok(service) => match &service.get().shape {
+            Shape::Stream(service) => return Ok(Arc::clone(service)),
+            Shape::Datagram(_) | Shape::Handler | Shape::Accept => {
+                "is not one of those in Rust, such as Echo(); a \
+                handler may look at conn.id itself"
+            }
+        },
+        Err(_) if value.is_instance_of::<PyType>() => "is a class; give an object, such as Echo()",
+        Err(_) if value.is_callable() => {
+            "is a function; only services in Rust, such as Echo(), \
+            are chosen by connection, and a handler may look at conn.id itself"
+        }
+        Err(_) => "is no service; give one in Rust, such as Echo()",
+    };
+    Err(PyTypeError::new_err(format!("{place} of ByConnection {why}: {}", args::shown(value))))
+}

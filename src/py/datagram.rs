@@ -1,0 +1,86 @@
+//! A datagram in the hands of a handler, for Python. Must never answer by itself.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::args;
+use super::buffer::Source;
+use super::error::exception;
+use super::handler_error::error_text;
+use super::ledger::Record;
+use crate::net;
+use crate::net::base::fork::Origin;
+use crate::net::base::lock::Mutex;
+
+/// A datagram on its way through a handler. Never seen by its function, which is given what is in it.
+#[pyclass(frozen, module = "rsock._rsock")]
+pub(super) struct Datagram {
+    pub(super) inner: Mutex<Option<net::handoff::job::Datagram>>,
+    pub(super) record: Arc<net::ledger::record::Record>,
+    pub(super) origin: Origin,
+    pub(super) server: Py<PyAny>,
+}
+
+impl Datagram {
+    /// Runs a call with the datagram: only before its handler has returned.
+    pub(super) fn with<T>(
+        &self,
+        call: impl FnOnce(&net::handoff::job::Datagram) -> T,
+    ) -> PyResult<T> {
+        let inner = self.inner.lock();
+        inner.as_ref().map(call).ok_or_else(|| PyTypeError::new_err("its handler has returned"))
+    }
+}
+
+#[pymethods]
+impl Datagram {
+    /// What was received.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.with(|datagram| PyBytes::new(py, datagram.data()))
+    }
+
+    /// Who sent it, as a pair.
+    #[getter]
+    fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        args::user_address(py, &self.record.remote().address)
+    }
+
+    /// The account of whoever sent it.
+    #[getter]
+    fn record(&self) -> Record {
+        Record::of_peer(&self.record, self.origin)
+    }
+
+    /// The number of that account.
+    #[getter]
+    fn id(&self) -> u64 {
+        self.record.id()
+    }
+
+    /// The server; None once nobody holds that any more.
+    #[getter]
+    fn server<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.server.bind(py).call0()
+    }
+
+    /// Sends what its handler has returned.
+    fn _reply(&self, py: Python<'_>, answer: Bound<'_, PyAny>) -> PyResult<()> {
+        let wrong = |_| args::wrong_type("what the handler returned", "bytes, or None", &answer);
+        let source = Source::new(answer.clone()).map_err(wrong)?;
+        self.with(|datagram| datagram.reply(source.as_slice()))?
+            .map_err(|error| exception(py, error))
+    }
+
+    /// For the pool: its handler has returned, or raised `error`, which is to be reported.
+    fn _returned(&self, error: Option<Bound<'_, PyAny>>) -> bool {
+        let datagram = self.inner.lock().take();
+        if let (Some(datagram), Some(error)) = (datagram, &error) {
+            datagram.fail(error_text(error));
+        }
+        error.is_some()
+    }
+}
