@@ -14,12 +14,10 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
 use super::buffer::Source;
 use super::error::exception;
 use super::imports;
-use crate::net::address::endpoint::{Address, Transport, host_text};
-use crate::net::address::target::{Target, port_named};
-use crate::net::address::unix_name::UnixName;
-use crate::net::control::limits::{Limits, Overflow};
-use crate::net::ledger::trace::TraceLimits;
-use crate::net::socket::options::SocketOptions;
+use crate::net::address::{Address, Target, Transport, UnixName, host_text, port_named};
+use crate::net::control::{Limits, Overflow};
+use crate::net::ledger::TraceLimits;
+use crate::net::socket::SocketOptions;
 
 /// A value as a message shows it, cut where it is long.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {

@@ -7,10 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::args::{self};
+use super::args;
 use super::service::Service;
-use crate::net::base::lock::Mutex;
-use crate::net::service::shape::Shape;
+use crate::net::base::Mutex;
+use crate::net::service::Shape;
 use crate::net::{self, services};
 
 /// Serves the first connection with the first of `services`, the second with the second, and so on; all
@@ -77,10 +77,7 @@ impl ByConnection {
 }
 
 /// The engine's service of one that ByConnection is given.
-fn nested(
-    place: &str,
-    value: &Bound<'_, PyAny>,
-) -> PyResult<Arc<dyn net::service::service::Service>> {
+fn nested(place: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<dyn net::service::Service>> {
     let why = match value.cast::<Service>() {
         Ok(service) => match &service.get().shape {
             Shape::Stream(service) => return Ok(Arc::clone(service)),

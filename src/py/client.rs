@@ -12,8 +12,7 @@ use super::error::exception;
 use super::stream::Stream;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::endpoint::Transport;
-use crate::net::address::target::Target;
+use crate::net::address::{Target, Transport};
 
 /// How long a wait may spin, at most: beyond that it only burns a CPU.
 const MOST_SPIN: f64 = 0.01;
@@ -92,7 +91,7 @@ impl Client {
             Some(_) => Transport::Unix,
             None => transport.unwrap_or(Transport::Tcp),
         };
-        let inner = net::stream::stream::Stream::new(transport, timeout, options, source, spin)
+        let inner = net::stream::Stream::new(transport, timeout, options, source, spin)
             .map_err(|error| exception(py, error))?;
         if let Some(target) = target {
             Attached::run(py, |waiter| inner.connect(&target, waiter))?;

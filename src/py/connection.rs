@@ -12,12 +12,12 @@ use super::handler_error::{Fault, attribute_error, error_text};
 use super::ledger::Record;
 use super::stream::Stream;
 use crate::net;
-use crate::net::base::lock::Mutex;
+use crate::net::base::Mutex;
 
 /// An accepted stream on its way into a Connection.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Handed {
-    stream: Mutex<Option<Arc<net::stream::stream::Stream>>>,
+    stream: Mutex<Option<Arc<net::stream::Stream>>>,
     server: Py<PyAny>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Connection {
 /// Makes the Python object of an accepted stream; `server` is a weak reference to its server.
 pub(super) fn connection<'py>(
     py: Python<'py>,
-    stream: Arc<net::stream::stream::Stream>,
+    stream: Arc<net::stream::Stream>,
     server: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -96,7 +96,7 @@ impl Connection {
 /// A connection with the peer's address, a pair or a path: what `accept` returns.
 pub(super) fn accepted<'py>(
     py: Python<'py>,
-    stream: Arc<net::stream::stream::Stream>,
+    stream: Arc<net::stream::Stream>,
     server: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let remote = stream.record().map(|record| record.remote().address);

@@ -12,24 +12,20 @@ use super::error::exception;
 use super::handler_error::error_text;
 use super::ledger::Record;
 use crate::net;
-use crate::net::base::fork::Origin;
-use crate::net::base::lock::Mutex;
+use crate::net::base::{Mutex, Origin};
 
 /// A datagram on its way through a handler. Never seen by its function, which is given what is in it.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Datagram {
-    pub(super) inner: Mutex<Option<net::handoff::job::Datagram>>,
-    pub(super) record: Arc<net::ledger::record::Record>,
+    pub(super) inner: Mutex<Option<net::handoff::Datagram>>,
+    pub(super) record: Arc<net::ledger::Record>,
     pub(super) origin: Origin,
     pub(super) server: Py<PyAny>,
 }
 
 impl Datagram {
     /// Runs a call with the datagram: only before its handler has returned.
-    pub(super) fn with<T>(
-        &self,
-        call: impl FnOnce(&net::handoff::job::Datagram) -> T,
-    ) -> PyResult<T> {
+    pub(super) fn with<T>(&self, call: impl FnOnce(&net::handoff::Datagram) -> T) -> PyResult<T> {
         let inner = self.inner.lock();
         inner.as_ref().map(call).ok_or_else(|| PyTypeError::new_err("its handler has returned"))
     }

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::wait::Attached;
-use crate::net::control::shutdown::Cause;
-use crate::net::server::stop_all::stop_all;
+use crate::net::control::Cause;
+use crate::net::server::stop_all;
 
 /// However long a server would drain, the end of the program waits no longer for it.
 const LONGEST: Duration = Duration::from_millis(1500);

@@ -8,13 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::args::{self};
+use super::args;
 use super::error::exception;
 use super::server::Server;
 use super::service::Service;
-use crate::net::address::target::Target;
-use crate::net::base::lock::Mutex;
-use crate::net::service::shape::Shape;
+use crate::net::address::Target;
+use crate::net::base::Mutex;
+use crate::net::service::Shape;
 use crate::net::services::{self, To};
 
 /// Passes each connection on to a target, and what comes back to the client: to a host and port, to the

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::imports;
 use super::stream::Stream;
-use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::ClosedBy;
 
 /// The longest words of an exception that a record keeps.
 pub(super) const MOST_TEXT: usize = 500;

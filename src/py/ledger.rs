@@ -14,27 +14,25 @@ use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::endpoint::Endpoint;
-use crate::net::base::fork::Origin;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::record::Role;
-use crate::net::ledger::trace::Direction;
-use crate::net::socket::peer_credentials::Credentials;
+use crate::net::address::Endpoint;
+use crate::net::base::Origin;
+use crate::net::ledger::{ClosedBy, Direction, Role};
+use crate::net::socket::Credentials;
 
 /// A server's account of its connections: those that are open, the last ones that were, and totals
 /// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Ledger {
-    inner: Arc<net::ledger::ledger::Ledger>,
+    inner: Arc<net::ledger::Ledger>,
     origin: Origin,
 }
 
 impl Ledger {
-    pub(super) fn new(inner: Arc<net::ledger::ledger::Ledger>) -> Self {
+    pub(super) fn new(inner: Arc<net::ledger::Ledger>) -> Self {
         Self { inner, origin: Origin::here() }
     }
 
-    fn inner(&self, py: Python<'_>) -> PyResult<&net::ledger::ledger::Ledger> {
+    fn inner(&self, py: Python<'_>) -> PyResult<&net::ledger::Ledger> {
         self.origin.check().map_err(|error| exception(py, error))?;
         Ok(&self.inner)
     }
@@ -69,7 +67,7 @@ impl Ledger {
     fn records<'py>(
         &self,
         py: Python<'py>,
-        records: Vec<Arc<net::ledger::record::Record>>,
+        records: Vec<Arc<net::ledger::Record>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let origin = self.origin;
         let records: Vec<_> = records
@@ -216,7 +214,7 @@ impl Ledger {
 /// What `Ledger.follow` returns: gives the record of each connection that closes.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Follower {
-    inner: net::ledger::follower::Follower,
+    inner: net::ledger::Follower,
     timeout: Option<Duration>,
     origin: Origin,
 }
@@ -244,19 +242,19 @@ impl Follower {
 /// The account of one connection. Its numbers go on counting while the connection is open.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Record {
-    inner: Arc<net::ledger::record::Record>,
+    inner: Arc<net::ledger::Record>,
     origin: Origin,
 }
 
 impl Record {
     /// That of a stream; None before it is connected.
-    pub(super) fn of(stream: &net::stream::stream::Stream) -> Option<Self> {
+    pub(super) fn of(stream: &net::stream::Stream) -> Option<Self> {
         let origin = stream.origin();
         stream.record().map(|inner| Self { inner: Arc::clone(inner), origin })
     }
 
     /// That of a peer's datagram.
-    pub(super) fn of_peer(inner: &Arc<net::ledger::record::Record>, origin: Origin) -> Self {
+    pub(super) fn of_peer(inner: &Arc<net::ledger::Record>, origin: Origin) -> Self {
         Self { inner: Arc::clone(inner), origin }
     }
 }

@@ -8,19 +8,18 @@ use pyo3::prelude::*;
 use super::connection::connection;
 use super::datagram::Datagram;
 use crate::net;
-use crate::net::base::fork::Origin;
-use crate::net::base::lock::Mutex;
-use crate::net::handoff::job::Job;
+use crate::net::base::{Mutex, Origin};
+use crate::net::handoff::Job;
 
 /// What the threads of a pool take their connections from. Keeps no server alive.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Pool {
-    inner: net::handoff::pool::Pool,
+    inner: net::handoff::Pool,
     server: Py<PyAny>,
 }
 
 impl Pool {
-    pub(super) fn new(inner: net::handoff::pool::Pool, server: Py<PyAny>) -> Self {
+    pub(super) fn new(inner: net::handoff::Pool, server: Py<PyAny>) -> Self {
         Self { inner, server }
     }
 }

@@ -23,18 +23,13 @@ use super::service::{Handler, Service};
 use super::services::Echo;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::endpoint::{Address, Transport, host_text};
-use crate::net::address::target::Target;
-use crate::net::address::unix_name::UnixName;
-use crate::net::base::lock::Mutex;
-use crate::net::control::config::Config;
-use crate::net::control::limits::Limits;
-use crate::net::control::shutdown::{Cause, StopReport};
+use crate::net::address::{Address, Target, Transport, UnixName, host_text};
+use crate::net::base::Mutex;
+use crate::net::control::{Cause, Config, Limits, StopReport};
 use crate::net::error::Error;
-use crate::net::server::lifecycle::State;
-use crate::net::service::shape::Shape;
-use crate::net::socket::listener::bound_address;
-use crate::net::socket::options::SocketOptions;
+use crate::net::server::State;
+use crate::net::service::Shape;
+use crate::net::socket::{SocketOptions, bound_address};
 
 /// More workers than any machine has CPUs for would only be a mistyped number.
 const MOST_WORKERS: i64 = 1024;
@@ -44,7 +39,7 @@ const MOST_HISTORY: i64 = 100_000_000;
 /// The compiled half of rsock.Server.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Server {
-    inner: net::server::server::Server,
+    inner: net::server::Server,
     /// Given back as they were given; a service in Python may refer to the server again.
     service: Mutex<Option<Py<PyAny>>>,
     options: Py<PyAny>,
@@ -96,14 +91,14 @@ fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<
 
 impl Server {
     /// In a forked child nothing of it is usable.
-    fn here(&self, py: Python<'_>) -> PyResult<&net::server::server::Server> {
+    fn here(&self, py: Python<'_>) -> PyResult<&net::server::Server> {
         self.inner.check_origin().map_err(|error| exception(py, error))?;
         Ok(&self.inner)
     }
 
     /// How a service finds it.
-    pub(super) fn handle(&self, py: Python<'_>) -> PyResult<net::control::registry::ServerHandle> {
-        self.here(py).map(net::server::server::Server::handle)
+    pub(super) fn handle(&self, py: Python<'_>) -> PyResult<net::control::ServerHandle> {
+        self.here(py).map(net::server::Server::handle)
     }
 
     /// The address it is, or was, bound to; None before that.
@@ -296,7 +291,7 @@ impl Server {
             drain,
             name: name.unwrap_or_else(|| format!("server-{}", NUMBER.fetch_add(1, Relaxed))),
         };
-        let inner = net::server::server::Server::new(config);
+        let inner = net::server::Server::new(config);
         let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
         let handlers = if matches!(service.get().shape, Shape::Handler) {
             Some(py.import("rsock._handlers")?.getattr("Handlers")?.call1((on_error,))?.unbind())
@@ -666,8 +661,7 @@ pub(super) fn stop_all<'py>(
     drain: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let drain = drain.map(|drain| args::seconds("drain", &drain)).transpose()?;
-    let reports = Attached::run(py, |waiter| {
-        net::server::stop_all::stop_all(drain, None, Cause::Stop, waiter)
-    })?;
+    let reports =
+        Attached::run(py, |waiter| net::server::stop_all(drain, None, Cause::Stop, waiter))?;
     reports.iter().map(|stopped| report(py, stopped)).collect()
 }

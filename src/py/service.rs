@@ -7,9 +7,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::net::address::endpoint::Transport;
-use crate::net::base::lock::Mutex;
-use crate::net::service::shape::Shape;
+use crate::net::address::Transport;
+use crate::net::base::Mutex;
+use crate::net::service::Shape;
 
 /// What a server does with each connection. Made by its subclasses, such as Echo().
 #[pyclass(frozen, subclass, module = "rsock")]

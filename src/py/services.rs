@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::args::{self, whole};
 use super::error::exception;
 use super::service::Service;
-use crate::net::service::shape::Shape;
+use crate::net::service::Shape;
 use crate::net::{self, services};
 
 /// Makes the Python class of each service: its doc, its signature as Python shows it, its arguments, and
@@ -37,7 +37,7 @@ macro_rules! services {
                 $($argument: Argument<'_>),*
             ) -> PyResult<PyClassInitializer<Self>> {
                 let service = Arc::new($make);
-                let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::service::Service>);
+                let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
                 Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self { service }))
             }
 

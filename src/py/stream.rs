@@ -21,15 +21,11 @@ use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::{Attached, Detached};
 use crate::net;
-use crate::net::address::endpoint::{Address, Transport, host_text};
-use crate::net::address::target::Target;
-use crate::net::address::unix_name::UnixName;
-use crate::net::base::waiter::Waiter;
-use crate::net::datagram::socket::MOST_DATAGRAM;
+use crate::net::address::{Address, Target, Transport, UnixName, host_text};
+use crate::net::base::Waiter;
+use crate::net::datagram::MOST_DATAGRAM;
 use crate::net::error::{Error, Result};
-use crate::net::stream::message::Message;
-use crate::net::stream::owner::DeferredClose;
-use crate::net::stream::stream::OptionValue;
+use crate::net::stream::{DeferredClose, Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
 
 /// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
@@ -43,18 +39,18 @@ type Sender<'py> = Option<Bound<'py, PyAny>>;
 /// One end of a connection, as a socket: what Client and Connection share.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Stream {
-    inner: Arc<net::stream::stream::Stream>,
+    inner: Arc<net::stream::Stream>,
     /// Files of `makefile` that are open: the last one of them to be closed does what `close` put off.
     files: AtomicUsize,
     close_wanted: AtomicBool,
 }
 
 impl Stream {
-    pub(super) fn new(inner: Arc<net::stream::stream::Stream>) -> Self {
+    pub(super) fn new(inner: Arc<net::stream::Stream>) -> Self {
         Self { inner, files: AtomicUsize::new(0), close_wanted: AtomicBool::new(false) }
     }
 
-    pub(super) fn inner(&self) -> &net::stream::stream::Stream {
+    pub(super) fn inner(&self) -> &net::stream::Stream {
         &self.inner
     }
 
@@ -79,7 +75,7 @@ impl Stream {
     fn attached<T>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&net::stream::stream::Stream, &mut dyn Waiter) -> Result<T>,
+        call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T>,
     ) -> PyResult<T> {
         Attached::run(py, |waiter| call(&self.inner, waiter))
             .map_err(|error| self.marked(py, error))
@@ -89,7 +85,7 @@ impl Stream {
     fn detached<T: Send>(
         &self,
         py: Python<'_>,
-        call: impl FnOnce(&net::stream::stream::Stream, &mut dyn Waiter) -> Result<T> + Send,
+        call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T> + Send,
     ) -> PyResult<T> {
         Detached::run(py, |waiter| call(&self.inner, waiter))
             .map_err(|error| self.marked(py, error))
@@ -100,7 +96,7 @@ impl Stream {
     pub(super) fn end(
         &self,
         py: Python<'_>,
-        close: impl FnOnce(&net::stream::stream::Stream) -> Option<DeferredClose> + Send,
+        close: impl FnOnce(&net::stream::Stream) -> Option<DeferredClose> + Send,
     ) {
         if self.inner.may_linger() {
             py.detach(|| drop(close(&self.inner)));

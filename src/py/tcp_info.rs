@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::process::object;
-use crate::net::socket::tcp_info::TcpInfo;
+use crate::net::socket::TcpInfo;
 use crate::net::sys::RawTcpInfo;
 
 /// States of RFC 9293 by the kernel's numbers (include/net/tcp_states.h).

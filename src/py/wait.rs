@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 
 use super::error::{exception, with_partial};
-use crate::net::base::fork::Origin;
-use crate::net::base::waiter::Waiter;
+use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::sys::{PollFd, poll};
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, SockAddr};
 
-use crate::net::address::unix_name::UnixName;
+use super::unix_name::UnixName;
 use crate::net::sys;
 
 /// How bytes travel.

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::net::address::endpoint::Address;
-use crate::net::address::target::Target;
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
+use super::endpoint::Address;
+use super::target::Target;
+use crate::net::base::{EventFd, Mutex, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::sys::{self, PollFd, ResolverError};
 

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::net::address::endpoint::{Address, canonical, host_port};
-use crate::net::address::unix_name::UnixName;
+use super::endpoint::{Address, canonical, host_port};
+use super::unix_name::UnixName;
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 

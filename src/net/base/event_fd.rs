@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::net::base::fork::Listed;
+use super::fork::Listed;
 use crate::net::sys;
 
 /// An eventfd(2) as a flag that can be waited for like any other descriptor.

@@ -1,4 +1,5 @@
-//! TODO
+//! What every layer needs and no layer of the network means: locks, event flags, waiting, timers, forks.
+//! Must never know a socket.
 
 pub mod event_fd;
 pub mod fork;
@@ -7,3 +8,12 @@ pub mod panic;
 pub mod process;
 pub mod timers;
 pub mod waiter;
+
+pub use self::event_fd::EventFd;
+pub use self::fork::Origin;
+pub(crate) use self::fork::{HeldAcrossFork, Listed, watch};
+pub(crate) use self::lock::{Condvar, Held};
+pub use self::lock::{Mutex, MutexGuard};
+pub(crate) use self::panic::panic_text;
+pub(crate) use self::timers::Key;
+pub use self::waiter::Waiter;

@@ -7,9 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
-use crate::net::address::endpoint::{Endpoint, canonical};
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
+use crate::net::address::{Endpoint, canonical};
+use crate::net::base::{EventFd, Mutex};
 
 /// The connections, or records of peers, that one server has admitted.
 pub(crate) struct Admission {

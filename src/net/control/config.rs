@@ -3,12 +3,11 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::net::address::endpoint::Transport;
-use crate::net::address::target::Target;
-use crate::net::control::limits::Limits;
-use crate::net::ledger::trace::TraceLimits;
-use crate::net::service::shape::Shape;
-use crate::net::socket::options::SocketOptions;
+use super::limits::Limits;
+use crate::net::address::{Target, Transport};
+use crate::net::ledger::TraceLimits;
+use crate::net::service::Shape;
+use crate::net::socket::SocketOptions;
 
 /// All that a server is made of.
 pub struct Config {

@@ -7,21 +7,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::Transport;
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::fork::Origin;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::admission::Admission;
-use crate::net::control::config::Config;
-use crate::net::control::limits::Limits;
-use crate::net::control::shutdown::{Cause, Shutdown, StopReport};
+use super::admission::Admission;
+use super::config::Config;
+use super::limits::Limits;
+use super::shutdown::{Cause, Shutdown, StopReport};
+use crate::net::address::Transport;
+use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::error::Result;
-use crate::net::ledger::ledger::Ledger;
-use crate::net::ledger::trace::TraceLimits;
-use crate::net::socket::options::SocketOptions;
-use crate::net::socket::splice_pipe::PipeAllowance;
-use crate::net::socket::tcp_info::Algorithm;
+use crate::net::ledger::{Ledger, TraceLimits};
+use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::sys::{self, PollFd};
 
 /// What all parts of one server share.

@@ -10,14 +10,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, LazyLock, Once};
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::address::unix_name::UnixName;
-use crate::net::base::fork::{self, HeldAcrossFork};
-use crate::net::base::lock::{self, Held, Mutex, MutexGuard};
-use crate::net::control::registry::{self, Registered};
-use crate::net::service::forwarder_id::ForwarderId;
-use crate::net::service::site::Site;
-use crate::net::socket::unix_file::FileId;
+use super::registry::Registered;
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
+use crate::net::base::{Held, HeldAcrossFork, Mutex, MutexGuard, fork, lock};
+use crate::net::control::registry;
+use crate::net::service::{ForwarderId, Site};
+use crate::net::socket::FileId;
 
 /// A connection by its two ends: the side that connects first. With a Unix socket the other one may have
 /// several names, and that of the side which connects is enough.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::address::endpoint::Transport;
+use crate::net::address::Transport;
 use crate::net::base::process;
 
 /// One in so many of the free descriptors is for pipes, where nobody has said how many connections...

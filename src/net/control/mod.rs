@@ -1,4 +1,5 @@
-//! TODO
+//! What all threads of one server obey: its limits, admission and shutdown, and the registry of servers. Must
+//! never move a byte, nor know which threads there are.
 
 pub(crate) mod admission;
 pub mod config;
@@ -7,3 +8,12 @@ pub(crate) mod forward_loops;
 pub mod limits;
 pub mod registry;
 pub mod shutdown;
+
+pub use self::config::Config;
+pub(crate) use self::context::{Alive, ServerContext};
+pub(crate) use self::forward_loops::{Opened, Opening};
+pub use self::limits::{Limits, Overflow};
+pub(crate) use self::registry::Registered;
+pub use self::registry::ServerHandle;
+pub(crate) use self::shutdown::{Begun, FIRST_BYTE_GRACE, ShutdownListener};
+pub use self::shutdown::{Cause, StopReport};

@@ -6,15 +6,13 @@ use std::ptr;
 use std::sync::{Arc, Once, Weak};
 use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::{Address, Endpoint};
-use crate::net::base::fork::{self, HeldAcrossFork};
-use crate::net::base::lock::{self, Held, Mutex};
-use crate::net::base::waiter::Waiter;
-use crate::net::control::context::ServerContext;
-use crate::net::control::shutdown::{Cause, StopReport};
+use super::context::ServerContext;
+use super::shutdown::{Cause, StopReport};
+use crate::net::address::{Address, Endpoint};
+use crate::net::base::{Held, HeldAcrossFork, Mutex, Waiter, fork, lock};
 use crate::net::error::Result;
-use crate::net::service::site::Site;
-use crate::net::socket::unix_file::FileId;
+use crate::net::service::Site;
+use crate::net::socket::FileId;
 
 /// A server, as other servers of its process know it.
 pub(crate) trait Registered: Send + Sync {

@@ -6,9 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
+use crate::net::base::{EventFd, Mutex, Waiter};
 
 /// How long a draining server waits for the first byte of a connection not yet heard from.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);

@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::address::endpoint::canonical;
-use crate::net::control::context::ServerContext;
-use crate::net::control::limits::Overflow;
-use crate::net::datagram::amplification::{self, SenderPolicy, is_loopback};
-use crate::net::datagram::peer_table::{Key, Peers};
-use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
+use super::amplification::{SenderPolicy, is_loopback};
+use super::peer_table::{Key, Peers};
+use super::socket::{DatagramSocket, DatagramSockets};
+use crate::net::address::canonical;
+use crate::net::control::{Overflow, ServerContext};
+use crate::net::datagram::amplification;
 use crate::net::error::strerror;
-use crate::net::ledger::closed_by::ClosedBy;
+use crate::net::ledger::ClosedBy;
 use crate::net::sys;
 
 /// A peer is looked at anew after so many datagrams: another process's server may have got its port.

@@ -10,8 +10,8 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::net::address::endpoint::{Transport, canonical};
-use crate::net::base::fork::Listed;
+use crate::net::address::{Transport, canonical};
+use crate::net::base::Listed;
 use crate::net::control::registry;
 
 /// Ports below this are servers' (RFC 6335, "system ports"), and no client has them.

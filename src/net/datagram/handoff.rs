@@ -8,24 +8,19 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use crate::net::address::endpoint::{canonical, display};
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::context::ServerContext;
-use crate::net::control::shutdown::Cause;
-use crate::net::datagram::admission::Admission;
-use crate::net::datagram::amplification::is_loopback;
-use crate::net::datagram::errors::{Failure, classify};
-use crate::net::datagram::peer_table::Key;
-use crate::net::datagram::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
+use super::admission::Admission;
+use super::amplification::is_loopback;
+use super::errors::{Failure, classify};
+use super::peer_table::Key;
+use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
+use crate::net::address::{canonical, display};
+use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::control::{Cause, ServerContext};
 use crate::net::error::{Error, Result};
-use crate::net::handoff::job::{Answers, Datagram, Job};
-use crate::net::handoff::pool::ThreadPool;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::record::Record;
+use crate::net::handoff::{Answers, Datagram, Job, ThreadPool};
+use crate::net::ledger::{ClosedBy, Record};
 use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
-use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
+use crate::net::worker::ACCEPT_BACKOFF;
 
 /// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
 const QUEUE: usize = 64;

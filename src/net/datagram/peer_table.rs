@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::net::address::endpoint::Endpoint;
-use crate::net::control::context::ServerContext;
-use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::EntryId;
-use crate::net::ledger::record::{Record, Role};
-use crate::net::service::session::Peer;
+use super::socket::{DatagramSocket, DatagramSockets};
+use crate::net::address::Endpoint;
+use crate::net::control::ServerContext;
+use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
+use crate::net::service::Peer;
 use crate::net::sys;
 
 /// Who talks to which of our addresses.

@@ -11,23 +11,19 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::net::address::endpoint::{Endpoint, canonical};
-use crate::net::base::fork::{self, Listed};
-use crate::net::control::context::ServerContext;
-use crate::net::control::forward_loops::{self, Opened, Opening};
-use crate::net::control::shutdown::Cause;
-use crate::net::datagram::admission::Admission;
-use crate::net::datagram::errors::{Failure, classify};
-use crate::net::datagram::send::{Sent, send_all};
-use crate::net::datagram::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
+use super::admission::Admission;
+use super::errors::{Failure, classify};
+use super::send::{Sent, send_all};
+use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
+use crate::net::address::{Endpoint, canonical};
+use crate::net::base::{Listed, fork};
+use crate::net::control::{Cause, Opened, Opening, ServerContext, forward_loops};
 use crate::net::error::strerror;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::record::Far;
-use crate::net::service::datagrams::Onward;
-use crate::net::service::forwarder_id::ForwarderId;
-use crate::net::socket::socket::Socket;
+use crate::net::ledger::{ClosedBy, Far};
+use crate::net::service::{ForwarderId, Onward};
+use crate::net::socket::Socket;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
-use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
+use crate::net::worker::ACCEPT_BACKOFF;
 
 /// A session ends when nothing has gone its way for so long, where Limits.idle says nothing else: nobody
 /// says goodbye on UDP, and each session has a descriptor.

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use crate::net::datagram::errors::{Failure, classify};
-use crate::net::datagram::socket::DatagramSocket;
+use super::errors::{Failure, classify};
+use super::socket::DatagramSocket;
 use crate::net::sys::{self, BATCH, Outgoing};
 
 /// What came of several sends.

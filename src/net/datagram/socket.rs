@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Instant;
 
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::control::shutdown::ShutdownListener;
-use crate::net::datagram::amplification::PortClaim;
-use crate::net::socket::listener::Listener;
+use super::amplification::PortClaim;
+use crate::net::base::{EventFd, Mutex};
+use crate::net::control::ShutdownListener;
+use crate::net::socket::Listener;
 use crate::net::sys::{self, Name, PollFd};
 
 /// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).

@@ -9,16 +9,17 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::net::address::endpoint::{Address, Transport};
-use crate::net::base::event_fd::EventFd;
-use crate::net::control::context::ServerContext;
-use crate::net::datagram::handoff::{self, Handoff};
-use crate::net::datagram::socket::{DatagramSocket, DatagramSockets};
-use crate::net::datagram::{amplification, relay, worker};
+use super::handoff::Handoff;
+use super::socket::{DatagramSocket, DatagramSockets};
+use super::{amplification, relay, worker};
+use crate::net::address::{Address, Transport};
+use crate::net::base::EventFd;
+use crate::net::control::ServerContext;
+use crate::net::datagram::handoff;
 use crate::net::error::Error;
-use crate::net::handoff::pool::ThreadPool;
-use crate::net::service::shape::Shape;
-use crate::net::socket::listener::Listener;
+use crate::net::handoff::ThreadPool;
+use crate::net::service::Shape;
+use crate::net::socket::Listener;
 
 /// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
 /// a socket of its own, or one for the threads of the caller's. The notifier wakes the latter.

@@ -8,23 +8,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::net::address::endpoint::canonical;
-use crate::net::base::panic::panic_text;
-use crate::net::control::context::ServerContext;
-use crate::net::control::shutdown::Cause;
-use crate::net::datagram::admission::Admission;
-use crate::net::datagram::amplification::SenderPolicy;
-use crate::net::datagram::errors::{Failure, classify};
-use crate::net::datagram::peer_table::Peers;
-use crate::net::datagram::send::{Sent, send_all};
-use crate::net::datagram::socket::{
-    DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM,
-};
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::service::datagrams::{Datagrams, Reply};
-use crate::net::service::session::SessionError;
+use super::admission::Admission;
+use super::amplification::SenderPolicy;
+use super::errors::{Failure, classify};
+use super::peer_table::Peers;
+use super::send::{Sent, send_all};
+use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM};
+use crate::net::address::canonical;
+use crate::net::base::panic_text;
+use crate::net::control::{Cause, ServerContext};
+use crate::net::ledger::ClosedBy;
+use crate::net::service::{Datagrams, Reply, SessionError};
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
-use crate::net::worker::accept_errors::ACCEPT_BACKOFF;
+use crate::net::worker::ACCEPT_BACKOFF;
 
 /// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
 const OUTBOX: usize = 128 * 1024;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::pool::ThreadPool;
-use crate::net::base::event_fd::EventFd;
-use crate::net::control::shutdown::FIRST_BYTE_GRACE;
-use crate::net::stream::stream::Stream;
+use crate::net::base::EventFd;
+use crate::net::control::FIRST_BYTE_GRACE;
+use crate::net::stream::Stream;
 use crate::net::sys::{self, PollFd};
 
 /// How long `stop` waits, after resetting their connections, for handlers to return.

@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 
 use slab::Slab;
 
-use crate::net::base::lock::Mutex;
-use crate::net::control::context::ServerContext;
-use crate::net::stream::stream::Stream;
+use crate::net::base::Mutex;
+use crate::net::control::ServerContext;
+use crate::net::stream::Stream;
 
 thread_local! {
     /// The job that this thread is working on: the list it is on, and its number.

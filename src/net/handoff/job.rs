@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::handed_out::{HandedOut, JobId};
-use crate::net::control::context::ServerContext;
+use crate::net::control::ServerContext;
 use crate::net::error::Result;
-use crate::net::ledger::record::Record;
-use crate::net::stream::stream::Stream;
+use crate::net::ledger::Record;
+use crate::net::stream::Stream;
 
 /// What a thread of the pool is given to work on.
 pub enum Job {

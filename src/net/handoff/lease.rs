@@ -9,17 +9,13 @@ use socket2::Domain;
 
 use super::handed_out::{HandedOut, JobId};
 use super::linger::{LingerHost, PendingLinger};
-use crate::net::address::endpoint::Endpoint;
-use crate::net::connection::lingering_socket::LingeringSocket;
-use crate::net::control::context::ServerContext;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::EntryId;
-use crate::net::ledger::record::Record;
-use crate::net::socket::lingering::Until;
-use crate::net::socket::socket::Socket;
-use crate::net::stream::owner::{DeferredClose, Owned, Owner};
-use crate::net::stream::stream::Stream;
-use crate::net::worker::sink::Accepted;
+use crate::net::address::Endpoint;
+use crate::net::connection::LingeringSocket;
+use crate::net::control::ServerContext;
+use crate::net::ledger::{ClosedBy, EntryId, Record};
+use crate::net::socket::{Socket, Until};
+use crate::net::stream::{DeferredClose, Owned, Owner, Stream};
+use crate::net::worker::Accepted;
 
 /// Makes the leases of one server's connections.
 pub(super) struct Leases {

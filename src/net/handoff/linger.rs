@@ -13,13 +13,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::handed_out::{HandedOut, JobId};
-use crate::net::base::lock::Mutex;
-use crate::net::connection::lingering_socket::LingeringSocket;
-use crate::net::control::context::ServerContext;
-use crate::net::service::null::Null;
-use crate::net::service::service::Service;
-use crate::net::worker::inbox::{Inbox, Message};
-use crate::net::worker::pool::start_worker;
+use crate::net::base::Mutex;
+use crate::net::connection::LingeringSocket;
+use crate::net::control::ServerContext;
+use crate::net::service::{Null, Service};
+use crate::net::worker::{Inbox, Message, start_worker};
 
 /// The worker of a server's lingering closes.
 #[derive(Default)]

@@ -1,4 +1,5 @@
-//! TODO
+//! Connections and datagrams in the hands of the caller's threads: `pool` gives each to the next idle thread,
+//! `on_demand` accepts when a caller asks. Must never start a thread of the caller's, nor call one back.
 
 pub(crate) mod drain;
 pub(crate) mod handed_out;
@@ -8,3 +9,10 @@ pub(crate) mod linger;
 pub(crate) mod on_demand;
 pub(crate) mod parked_thread;
 pub mod pool;
+
+pub(crate) use self::handed_out::HandedOut;
+pub(crate) use self::job::Answers;
+pub use self::job::{Datagram, Job};
+pub(crate) use self::on_demand::OnDemand;
+pub use self::pool::Pool;
+pub(crate) use self::pool::{PoolSink, ThreadPool};

@@ -9,18 +9,14 @@ use std::time::Instant;
 use super::drain::FORCED_GRACE;
 use super::handed_out::HandedOut;
 use super::lease::Leases;
-use crate::net::address::endpoint::Address;
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::context::ServerContext;
-use crate::net::control::shutdown::Cause;
+use crate::net::address::Address;
+use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::control::{Cause, ServerContext};
 use crate::net::error::{Error, Result};
-use crate::net::socket::listener::Listener;
-use crate::net::stream::stream::Stream;
+use crate::net::socket::Listener;
+use crate::net::stream::Stream;
 use crate::net::sys::{self, PollFd};
-use crate::net::worker::accept_errors::{Failures, backoff};
-use crate::net::worker::admit::{Admitter, Attempt};
+use crate::net::worker::{Admitter, Attempt, Failures, backoff};
 
 /// What a caller of `accept` needs.
 #[derive(Clone)]

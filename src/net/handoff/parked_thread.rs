@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::handed_out::JobId;
 use super::job::Job;
-use crate::net::base::lock::{Condvar, Mutex};
+use crate::net::base::{Condvar, Mutex};
 
 /// Where one idle thread of the pool waits.
 #[derive(Default)]

@@ -14,11 +14,10 @@ use super::job::Job;
 use super::lease::Leases;
 use super::linger::LingerHost;
 use super::parked_thread::{Assignment, ParkedThread};
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::control::context::ServerContext;
+use crate::net::base::{EventFd, Mutex};
+use crate::net::control::ServerContext;
 use crate::net::sys;
-use crate::net::worker::sink::{Accepted, Sink};
+use crate::net::worker::{Accepted, Sink};
 
 /// A thread that has waited for this time while others wait as well is not needed.
 const IDLE: Duration = Duration::from_secs(5);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use crate::net::base::waiter::Waiter;
+use super::ledger::{Ledger, LedgerState, Wait};
+use super::record::Record;
+use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::ledger::ledger::{Ledger, LedgerState, Wait};
-use crate::net::ledger::record::Record;
 
 /// Hears of each connection of a server that closes, in the order of their ends. Keeps nothing but its
 /// place in the ledger: whoever falls behind by more than that remembers has missed some.

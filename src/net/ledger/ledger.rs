@@ -9,15 +9,13 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
+use super::closed_by::ClosedBy;
+use super::counters::DatagramCounters;
+use super::record::Record;
+use super::totals::Totals;
+use crate::net::base::{EventFd, Mutex, Waiter};
 use crate::net::error::{Error, Result};
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::counters::DatagramCounters;
-use crate::net::ledger::record::Record;
-use crate::net::ledger::totals::Totals;
-use crate::net::socket::tcp_info::Algorithm;
+use crate::net::socket::Algorithm;
 use crate::net::sys::PollFd;
 
 pub(crate) struct LedgerState {

@@ -1,4 +1,5 @@
-//! TODO
+//! The ledger: which connections are open, the last that were, and totals that balance. Must never be
+//! touched while bytes are moved, but for counters.
 
 pub mod closed_by;
 pub mod counters;
@@ -7,3 +8,10 @@ pub mod ledger;
 pub mod record;
 pub mod totals;
 pub mod trace;
+
+pub use self::closed_by::ClosedBy;
+pub use self::follower::Follower;
+pub(crate) use self::ledger::EntryId;
+pub use self::ledger::Ledger;
+pub use self::record::{Far, Record, Role};
+pub use self::trace::{Direction, TraceLimits};

@@ -7,13 +7,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use once_cell::race::OnceBox;
 
-use crate::net::address::endpoint::{Endpoint, Transport};
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::counters::{Counters, Flow};
-use crate::net::ledger::trace::{Direction, Event, Trace, TraceLimits};
-use crate::net::socket::peer_credentials::Credentials;
-use crate::net::socket::probe::Probe;
-use crate::net::socket::tcp_info::{Algorithm, TcpInfo};
+use super::closed_by::ClosedBy;
+use super::counters::{Counters, Flow};
+use super::trace::{Direction, Event, Trace, TraceLimits};
+use crate::net::address::{Endpoint, Transport};
+use crate::net::socket::{Algorithm, Credentials, Probe, TcpInfo};
 
 /// How and when a connection ended.
 #[derive(Debug)]

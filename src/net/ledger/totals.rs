@@ -1,7 +1,7 @@
 //! Sums over all connections of a server. Must never be updated but under the ledger's lock.
 
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::counters::Flow;
+use super::closed_by::ClosedBy;
+use super::counters::Flow;
 
 /// Sums over all connections of a server since its start. accepted = open + closed, always.
 #[derive(Clone, Debug, Default)]

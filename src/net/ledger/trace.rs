@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::net::base::lock::Mutex;
+use crate::net::base::Mutex;
 
 /// How much of one connection is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

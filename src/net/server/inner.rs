@@ -6,22 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lifecycle::State;
-use crate::net::address::endpoint::{Address, Endpoint};
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::context::ServerContext;
-use crate::net::control::registry::Registered;
-use crate::net::control::shutdown::{Begun, Cause, StopReport};
-use crate::net::datagram::handoff::Handoff;
-use crate::net::datagram::socket::DatagramSockets;
+use crate::net::address::{Address, Endpoint};
+use crate::net::base::{Mutex, Waiter};
+use crate::net::control::{Begun, Cause, Registered, ServerContext, StopReport};
+use crate::net::datagram::{DatagramSockets, Handoff};
 use crate::net::error::Result;
-use crate::net::handoff::handed_out::HandedOut;
-use crate::net::handoff::on_demand::OnDemand;
-use crate::net::handoff::pool::ThreadPool;
-use crate::net::service::shape::Shape;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::probe::Probe;
-use crate::net::socket::unix_file::FileId;
+use crate::net::handoff::{HandedOut, OnDemand, ThreadPool};
+use crate::net::service::Shape;
+use crate::net::socket::{FileId, Listener, Probe};
 
 /// The socket's steps before a thread owns it.
 pub(super) struct Steps {

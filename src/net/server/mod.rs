@@ -1,4 +1,4 @@
-//! TODO
+//! What callers hold: a server, its steps and states. Must never serve a byte itself.
 
 mod inner;
 pub mod lifecycle;
@@ -6,3 +6,7 @@ pub mod server;
 mod start;
 mod steps;
 pub mod stop_all;
+
+pub use self::lifecycle::State;
+pub use self::server::Server;
+pub use self::stop_all::stop_all;

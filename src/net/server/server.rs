@@ -18,21 +18,15 @@ use std::time::{Duration, Instant};
 
 use super::inner::{Inner, Steps};
 use super::lifecycle::{State, Step};
-use crate::net::address::endpoint::{Address, Transport};
-use crate::net::address::resolve;
-use crate::net::address::target::Target;
-use crate::net::base::fork;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::config::Config;
-use crate::net::control::context::ServerContext;
-use crate::net::control::registry::{Registered, ServerHandle};
-use crate::net::control::shutdown::{Cause, StopReport};
-use crate::net::datagram::handoff::Handoff;
+use crate::net::address::{Address, Target, Transport, resolve};
+use crate::net::base::{Waiter, fork};
+use crate::net::control::{Cause, Config, Registered, ServerContext, ServerHandle, StopReport};
+use crate::net::datagram::Handoff;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::pool::Pool;
-use crate::net::ledger::ledger::Ledger;
-use crate::net::service::shape::Shape;
-use crate::net::stream::stream::Stream;
+use crate::net::handoff::Pool;
+use crate::net::ledger::Ledger;
+use crate::net::service::Shape;
+use crate::net::stream::Stream;
 
 /// A service in Rust runs on no more workers than this unless told to.
 const MOST_WORKERS: usize = 8;

@@ -7,23 +7,16 @@ use std::sync::{Arc, Weak};
 use super::inner::Steps;
 use super::lifecycle::State;
 use super::server::Server;
-use crate::net::address::endpoint::{Address, Transport};
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::context::Alive;
-use crate::net::control::registry::Registered;
-use crate::net::control::shutdown::ShutdownListener;
+use crate::net::address::{Address, Transport};
+use crate::net::base::{EventFd, Waiter};
+use crate::net::control::{Alive, Registered, ShutdownListener};
 use crate::net::datagram;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::pool::PoolSink;
-use crate::net::service::shape::Shape;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::tcp_info::Algorithm;
+use crate::net::handoff::PoolSink;
+use crate::net::service::Shape;
+use crate::net::socket::{Algorithm, Listener};
 use crate::net::sys::PollFd;
-use crate::net::worker::acceptor::Acceptor;
-use crate::net::worker::inbox::{Inbox, Message};
-use crate::net::worker::pool::{WorkerPool, start_accepting_worker};
-use crate::net::worker::sink::Sink;
+use crate::net::worker::{Acceptor, Inbox, Message, Sink, WorkerPool, start_accepting_worker};
 
 impl Server {
     pub(super) fn do_start(&self, steps: &mut Steps, waiter: &mut dyn Waiter) -> Result<()> {

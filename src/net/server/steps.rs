@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 use super::inner::Steps;
 use super::lifecycle::State;
 use super::server::Server;
-use crate::net::address::endpoint::{Address, Transport};
-use crate::net::address::resolve;
-use crate::net::address::target::Target;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::registry::{self, Registered};
+use crate::net::address::{Address, Target, Transport, resolve};
+use crate::net::base::Waiter;
+use crate::net::control::{Registered, registry};
 use crate::net::datagram::amplification;
 use crate::net::error::{Error, Result};
-use crate::net::socket::listener::Listener;
-use crate::net::socket::unix_file::clear_way;
+use crate::net::socket::{Listener, clear_way};
 
 /// How long a bind waits for a server of this process that is just ending.
 const PREDECESSOR: Duration = Duration::from_secs(1);

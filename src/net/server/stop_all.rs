@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::net::base::waiter::Waiter;
-use crate::net::control::registry;
-use crate::net::control::shutdown::{Cause, StopReport};
+use crate::net::base::Waiter;
+use crate::net::control::{Cause, StopReport, registry};
 use crate::net::error::Result;
 
 /// Stops all servers of this process at once, each with its own drain time or the one given, none

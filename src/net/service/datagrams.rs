@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::net::address::endpoint::Endpoint;
-use crate::net::base::waiter::Waiter;
+use super::forwarder_id::ForwarderId;
+use super::session::{Peer, SessionResult};
+use super::site::Site;
+use crate::net::address::Endpoint;
+use crate::net::base::Waiter;
 use crate::net::error::Result;
-use crate::net::service::forwarder_id::ForwarderId;
-use crate::net::service::session::{Peer, SessionResult};
-use crate::net::service::site::Site;
 
 /// What a server does with each datagram. All of a server's workers share it; nothing in here may
 /// block.

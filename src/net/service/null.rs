@@ -1,7 +1,7 @@
 //! A service that does nothing: what a worker serves that only closes connections. Must never write.
 
-use crate::net::service::service::Service;
-use crate::net::service::session::{Peer, Session};
+use super::service::Service;
+use super::session::{Peer, Session};
 
 /// What a worker serves that only closes connections: input is discarded.
 pub(crate) struct Null;

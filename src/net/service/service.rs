@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use crate::net::address::endpoint::Endpoint;
-use crate::net::base::waiter::Waiter;
+use super::datagrams::Datagrams;
+use super::session::{Peer, Session};
+use super::site::Site;
+use crate::net::address::Endpoint;
+use crate::net::base::Waiter;
 use crate::net::error::Result;
-use crate::net::service::datagrams::Datagrams;
-use crate::net::service::session::{Peer, Session};
-use crate::net::service::site::Site;
 
 /// What a server does with each connection.
 pub trait Service: Send + Sync {

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::net::address::endpoint::Endpoint;
+use super::waker::Waker;
+use crate::net::address::Endpoint;
 use crate::net::error::strerror;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::service::waker::Waker;
+use crate::net::ledger::ClosedBy;
 
 /// One socket of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

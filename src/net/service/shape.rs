@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::net::service::datagrams::Datagrams;
-use crate::net::service::service::Service;
+use super::datagrams::Datagrams;
+use super::service::Service;
 
 /// What becomes of the connections of a server: the shapes that there are.
 #[derive(Clone)]

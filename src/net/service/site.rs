@@ -1,6 +1,6 @@
 //! Where a server listens, as its service sees it. Must never hold a socket.
 
-use crate::net::address::endpoint::Endpoint;
+use crate::net::address::Endpoint;
 
 /// Where a server listens.
 #[derive(Clone, Debug)]

@@ -4,12 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::net::address::endpoint::Endpoint;
-use crate::net::base::waiter::Waiter;
+use crate::net::address::Endpoint;
+use crate::net::base::Waiter;
 use crate::net::error::Result;
-use crate::net::service::service::Service;
-use crate::net::service::session::{Peer, Session};
-use crate::net::service::site::Site;
+use crate::net::service::{Peer, Service, Session, Site};
 
 /// The n-th connection gets the n-th service.
 pub struct ByConnection {

@@ -5,9 +5,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use crate::net::service::datagrams::{Datagrams, Reply};
-use crate::net::service::service::Service;
-use crate::net::service::session::{Drain, Io, Leg, Peer, Session, SessionResult};
+use crate::net::service::{
+    Datagrams, Drain, Io, Leg, Peer, Reply, Service, Session, SessionResult,
+};
 
 /// "There are 95 printing characters in the ASCII character set", from the space on.
 const CHARACTERS: usize = 95;

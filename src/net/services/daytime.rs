@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::net::service::datagrams::{Datagrams, Reply};
-use crate::net::service::service::Service;
-use crate::net::service::session::{Peer, Session, SessionResult};
+use crate::net::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
 use crate::net::services::send_and_close::SendAndClose;
 
 const WEEKDAYS: [&str; 7] =

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::datagrams::{Datagrams, Reply};
-use crate::net::service::service::Service;
-use crate::net::service::session::{Peer, Session, SessionResult};
+use crate::net::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
 
 /// Reads and forgets, until the peer has finished.
 #[derive(PartialEq, Eq, Hash)]

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::datagrams::{Datagrams, Reply};
-use crate::net::service::service::Service;
-use crate::net::service::session::{Io, Leg, Peer, Session, SessionResult};
+use crate::net::service::{Datagrams, Io, Leg, Peer, Reply, Service, Session, SessionResult};
 
 /// Sends back whatever is received.
 #[derive(PartialEq, Eq, Hash)]

@@ -10,21 +10,15 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::address::resolve;
-use crate::net::address::target::Target;
-use crate::net::base::lock::Mutex;
-use crate::net::base::waiter::Waiter;
-use crate::net::control::forward_loops::{self, Opened, Opening};
-use crate::net::control::registry::ServerHandle;
+use crate::net::address::{Address, Endpoint, Target, Transport, resolve};
+use crate::net::base::{Mutex, Waiter};
+use crate::net::control::{Opened, Opening, ServerHandle, forward_loops};
 use crate::net::error::{Error, Result, strerror};
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::service::datagrams::{Datagrams, Onward, Reply};
-use crate::net::service::forwarder_id::ForwarderId;
-use crate::net::service::service::Service;
-use crate::net::service::session::{Drain, Io, Leg, Peer, Session, SessionError, SessionResult};
-use crate::net::service::site::Site;
-use crate::net::service::waker::Waker;
+use crate::net::ledger::ClosedBy;
+use crate::net::service::{
+    Datagrams, Drain, ForwarderId, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError,
+    SessionResult, Site, Waker,
+};
 
 /// An answer of the resolver is good for all who fail within this time: a target that is down must
 /// not become a flood of questions.

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::datagrams::{Datagrams, Reply};
-use crate::net::service::service::Service;
-use crate::net::service::session::{Peer, Session, SessionResult};
+use crate::net::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
 use crate::net::services::bytes_repr::bytes_repr;
 use crate::net::services::send_and_close::SendAndClose;
 

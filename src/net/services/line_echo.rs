@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use crate::net::error::{Error, Result};
-use crate::net::service::service::Service;
-use crate::net::service::session::{Io, Leg, Peer, Session, SessionResult};
+use crate::net::service::{Io, Leg, Peer, Service, Session, SessionResult};
 use crate::net::services::bytes_repr::bytes_repr;
 
 /// Sends whole lines back.

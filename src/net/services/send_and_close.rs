@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::net::service::session::{Drain, Io, Leg, Session, SessionResult};
+use crate::net::service::{Drain, Io, Leg, Session, SessionResult};
 
 /// Sends its text, then closes lingeringly.
 pub(super) struct SendAndClose {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use crate::net::socket::socket::Socket;
+use super::socket::Socket;
 use crate::net::sys;
 
 /// What a connection has sent in all when there can be something unsent: the first flight goes at

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use crate::net::address::endpoint::{Address, Transport};
-use crate::net::address::unix_name::UnixName;
-use crate::net::base::fork::Listed;
-use crate::net::base::lock::Mutex;
+use super::options::MAX_BACKLOG;
+use super::options::SocketOptions;
+use super::probe::Probe;
+use super::unix_file::FileId;
+use super::unix_file::SocketFile;
+use crate::net::address::{Address, Transport, UnixName};
+use crate::net::base::{Listed, Mutex};
 use crate::net::error::{Error, Result};
-use crate::net::socket::options::{MAX_BACKLOG, SocketOptions};
-use crate::net::socket::probe::Probe;
-use crate::net::socket::unix_file::{self, FileId, SocketFile};
+use crate::net::socket::unix_file;
 use crate::net::sys;
 
 /// A listening socket, or one on its way there.

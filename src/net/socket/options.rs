@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::net::address::endpoint::Transport;
+use crate::net::address::Transport;
 use crate::net::error::{Error, Result};
 
 /// The deepest queue that makes sense: the kernel keeps it in 16 bits on some paths.

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::base::lock::Mutex;
-use crate::net::socket::tcp_info::{Algorithm, TcpInfo};
+use super::tcp_info::{Algorithm, TcpInfo};
+use crate::net::base::Mutex;
 use crate::net::sys;
 
 /// The number of a socket that others may ask, until its owner withdraws it, which must be before it is

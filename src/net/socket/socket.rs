@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use socket2::{Protocol, SockRef, Socket as Raw, Type};
 
-use crate::net::address::endpoint::{Endpoint, Transport};
+use super::options::SocketOptions;
+use crate::net::address::{Endpoint, Transport};
 use crate::net::base::fork;
-use crate::net::socket::options::SocketOptions;
 use crate::net::sys;
 
 /// One connected (or connecting) socket.

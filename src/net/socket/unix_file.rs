@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket as Raw, Type};
 
-use crate::net::address::unix_name::UnixName;
-use crate::net::base::fork::Origin;
-use crate::net::base::waiter::Waiter;
+use crate::net::address::UnixName;
+use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::sys;
 

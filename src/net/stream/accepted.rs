@@ -11,10 +11,8 @@ use super::owner::{DeferredClose, Owned};
 use super::stream::{Held, Stream, seen};
 use super::wait::Interest;
 use crate::net::error::Error;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::record::Record;
-use crate::net::socket::lingering::{self, Until};
-use crate::net::socket::socket::Socket;
+use crate::net::ledger::{ClosedBy, Record};
+use crate::net::socket::{Socket, Until, lingering};
 use crate::net::sys;
 
 impl Stream {

@@ -10,16 +10,13 @@ use std::time::{Duration, Instant};
 
 use socket2::Domain;
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::address::resolve;
-use crate::net::address::target::Target;
-use crate::net::base::waiter::Waiter;
+use super::deadline::Deadline;
+use super::stream::{Stream, set_option};
+use crate::net::address::{Address, Endpoint, Target, Transport, resolve};
+use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::ledger::record::{Record, Role};
-use crate::net::socket::peer_credentials::peer_credentials;
-use crate::net::socket::socket::Socket;
-use crate::net::stream::deadline::Deadline;
-use crate::net::stream::stream::{Stream, set_option};
+use crate::net::ledger::{Record, Role};
+use crate::net::socket::{Socket, peer_credentials};
 use crate::net::sys::PollFd;
 
 /// How long a connect waits in the kernel before it looks around again.

@@ -5,15 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::Domain;
 
-use crate::net::address::endpoint::{Address, Transport, display};
-use crate::net::address::resolve;
-use crate::net::address::target::Target;
-use crate::net::base::waiter::Waiter;
+use super::deadline::Deadline;
+use super::stream::{Stream, seen};
+use super::wait::Interest;
+use crate::net::address::{Address, Target, Transport, display, resolve};
+use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::socket::socket::Socket;
-use crate::net::stream::deadline::Deadline;
-use crate::net::stream::stream::{Stream, seen};
-use crate::net::stream::wait::Interest;
+use crate::net::socket::Socket;
 use crate::net::sys::{self, Name};
 
 impl Stream {

@@ -7,11 +7,11 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use super::deadline::Deadline;
+use super::stream::Stream;
 use super::wait::{Given, Interest};
-use crate::net::address::target::Target;
-use crate::net::base::waiter::Waiter;
+use crate::net::address::Target;
+use crate::net::base::Waiter;
 use crate::net::error::Result;
-use crate::net::stream::stream::Stream;
 use crate::net::sys::{self, Name, PollFd};
 
 /// What recvmsg(2) gave.

@@ -1,4 +1,5 @@
-//! TODO
+//! A blocking stream, in either role: a client's socket, or a connection that a server gave to a thread of its
+//! caller's. Must never read ahead of what a call returns.
 
 mod accepted;
 mod connect;
@@ -10,3 +11,8 @@ mod spin;
 pub mod stream;
 mod transfer;
 mod wait;
+
+pub use self::message::Message;
+pub use self::owner::DeferredClose;
+pub(crate) use self::owner::{Owned, Owner};
+pub use self::stream::{OptionValue, Stream};

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::net::address::endpoint::Endpoint;
-use crate::net::base::fork::Origin;
-use crate::net::control::limits::Limits;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::record::Record;
-use crate::net::socket::lingering::Until;
-use crate::net::socket::socket::Socket;
+use crate::net::address::Endpoint;
+use crate::net::base::Origin;
+use crate::net::control::Limits;
+use crate::net::ledger::{ClosedBy, Record};
+use crate::net::socket::{Socket, Until};
 
 /// The server of an accepted stream.
 pub(crate) trait Owner: Send + Sync + fmt::Debug {

@@ -20,16 +20,12 @@ use socket2::{Domain, SockRef};
 
 use super::deadline::Deadline;
 use super::owner::{DeferredClose, Owned};
-use crate::net::address::endpoint::{Address, Transport};
-use crate::net::base::fork::Origin;
-use crate::net::base::lock::Mutex;
+use super::spin::Spin;
+use crate::net::address::{Address, Transport};
+use crate::net::base::{Mutex, Origin};
 use crate::net::error::{Error, Result};
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::record::Record;
-use crate::net::socket::options::SocketOptions;
-use crate::net::socket::socket::Socket;
-use crate::net::socket::tcp_info::TcpInfo;
-use crate::net::stream::spin::Spin;
+use crate::net::ledger::{ClosedBy, Record};
+use crate::net::socket::{Socket, SocketOptions, TcpInfo};
 use crate::net::sys;
 
 /// What was seen of a stream's end, as bits: it decides who ended it.
@@ -121,7 +117,7 @@ impl Stream {
         source: Option<SocketAddr>,
         spin: Duration,
     ) -> Result<Self> {
-        crate::net::base::fork::watch();
+        crate::net::base::watch();
         let domain = if transport == Transport::Unix {
             options.check_unix()?;
             Domain::UNIX

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::deadline::Deadline;
 use super::message::{Message, receive};
+use super::stream::Stream;
 use super::wait::Interest;
-use crate::net::base::waiter::Waiter;
+use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::ledger::record::Record;
-use crate::net::stream::stream::Stream;
+use crate::net::ledger::Record;
 use crate::net::sys;
 
 /// How much `recv_until` looks at at a time.

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 
 use super::deadline::Deadline;
-use crate::net::base::fork::Listed;
-use crate::net::base::waiter::Waiter;
+use super::stream::Stream;
+use super::stream::seen;
+use crate::net::base::{Listed, Waiter};
 use crate::net::error::{Error, Result};
-use crate::net::socket::socket::Socket;
-use crate::net::stream::stream::{Stream, seen};
+use crate::net::socket::Socket;
 use crate::net::sys::{self, PollFd};
 
 /// How often a call tries that cannot wait for its socket, whose error queue nobody reads.

@@ -14,13 +14,10 @@ use std::time::{Duration, Instant};
 use super::accept_errors::{Failures, TURN, backoff};
 use super::admit::{Admitter, Attempt};
 use super::sink::{Accepted, Sink};
-use crate::net::address::endpoint::Address;
-use crate::net::base::event_fd::EventFd;
-use crate::net::control::context::ServerContext;
-use crate::net::control::limits::Overflow;
-use crate::net::control::shutdown::Cause;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::socket::Socket;
+use crate::net::address::Address;
+use crate::net::base::EventFd;
+use crate::net::control::{Cause, Overflow, ServerContext};
+use crate::net::socket::{Listener, Socket};
 use crate::net::sys::{self, PollFd};
 
 /// Connects in a flood come closer together than this...

@@ -8,11 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::accept_errors::{Failure, classify};
 use super::open_record::open_record;
 use super::sink::Accepted;
-use crate::net::address::endpoint::Address;
-use crate::net::control::context::ServerContext;
-use crate::net::control::limits::Overflow;
-use crate::net::socket::listener::Listener;
-use crate::net::socket::socket::Socket;
+use crate::net::address::Address;
+use crate::net::control::{Overflow, ServerContext};
+use crate::net::socket::{Listener, Socket};
 
 /// What came of an attempt.
 pub(crate) enum Attempt {

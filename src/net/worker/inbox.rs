@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::net::base::event_fd::EventFd;
-use crate::net::connection::lingering_socket::LingeringSocket;
-use crate::net::control::shutdown::ShutdownListener;
-use crate::net::service::waker::Notifier;
-use crate::net::worker::sink::Accepted;
+use super::sink::Accepted;
+use crate::net::base::EventFd;
+use crate::net::connection::LingeringSocket;
+use crate::net::control::ShutdownListener;
+use crate::net::service::Notifier;
 
 /// What a worker is asked to do.
 pub(crate) enum Message {

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::control::context::ServerContext;
-use crate::net::ledger::record::{Record, Role};
-use crate::net::socket::peer_credentials::peer_credentials;
-use crate::net::socket::socket::Socket;
+use crate::net::address::{Address, Endpoint, Transport};
+use crate::net::control::ServerContext;
+use crate::net::ledger::{Record, Role};
+use crate::net::socket::{Socket, peer_credentials};
 
 /// The record of a connection that was just accepted at `local`. Sets the options that a Unix socket does not
 /// inherit.

@@ -9,12 +9,11 @@ use super::acceptor::Acceptor;
 use super::inbox::{Inbox, Message};
 use super::sink::{Accepted, Sink};
 use super::worker::Worker;
-use crate::net::address::endpoint::Address;
-use crate::net::base::event_fd::EventFd;
-use crate::net::control::context::ServerContext;
-use crate::net::control::shutdown::ShutdownListener;
-use crate::net::service::service::Service;
-use crate::net::socket::listener::Listener;
+use crate::net::address::Address;
+use crate::net::base::EventFd;
+use crate::net::control::{ServerContext, ShutdownListener};
+use crate::net::service::Service;
+use crate::net::socket::Listener;
 
 /// A worker with this number of connections gets no more while another worker could be started.
 const FULL_WORKER: usize = 16;

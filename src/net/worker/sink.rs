@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::net::base::event_fd::EventFd;
-use crate::net::ledger::ledger::EntryId;
-use crate::net::ledger::record::Record;
-use crate::net::socket::socket::Socket;
+use crate::net::base::EventFd;
+use crate::net::ledger::{EntryId, Record};
+use crate::net::socket::Socket;
 
 /// An accepted connection.
 pub(crate) struct Accepted {

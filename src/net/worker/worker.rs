@@ -17,25 +17,18 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
-use crate::net::address::endpoint::Endpoint;
-use crate::net::base::event_fd::EventFd;
-use crate::net::base::fork::{self, Listed};
-use crate::net::base::panic::panic_text;
-use crate::net::base::timers::Key;
-use crate::net::connection::connection::{Connection, Gone, Served, Turn, WorkerResources};
-use crate::net::control::context::ServerContext;
-use crate::net::control::shutdown::FIRST_BYTE_GRACE;
-use crate::net::ledger::closed_by::ClosedBy;
-use crate::net::ledger::ledger::EntryId;
-use crate::net::service::null::Null;
-use crate::net::service::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Service};
-use crate::net::service::session::{Leg, Peer, Session};
-use crate::net::service::waker::Notifier;
-use crate::net::socket::socket::Socket;
-use crate::net::socket::splice_pipe::Pipes;
-use crate::net::worker::acceptor::Acceptor;
-use crate::net::worker::inbox::{Inbox, Message};
-use crate::net::worker::sink::Accepted;
+use super::acceptor::Acceptor;
+use super::inbox::{Inbox, Message};
+use super::sink::Accepted;
+use crate::net::address::Endpoint;
+use crate::net::base::{EventFd, Key, Listed, fork, panic_text};
+use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
+use crate::net::control::{FIRST_BYTE_GRACE, ServerContext};
+use crate::net::ledger::{ClosedBy, EntryId};
+use crate::net::service::{
+    BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Null, Peer, Service, Session,
+};
+use crate::net::socket::{Pipes, Socket};
 
 /// What one receive can take. More saves no calls that matter, and the cache would feel it.
 const SCRATCH: usize = 64 * 1024;
