@@ -1,7 +1,6 @@
 """A small HTTP/1.1 server as a handler. Run it, then try `curl http://127.0.0.1:8080/`.
 
-h11 implements the protocol without any socket; the handler transfers the bytes. It requires
-`pip install h11`.
+h11 implements the protocol, the handler transfers the bytes. Requires `pip install h11`.
 """
 
 import sys
