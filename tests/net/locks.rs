@@ -81,6 +81,6 @@ fn children_of_a_busy_parent_can_use_new_locks() {
     });
     let came_through = (0..CHILDREN).filter(|_| child_comes_through()).count();
     over.store(true, Relaxed);
-    threads.map(|thread| thread.join().unwrap());
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(came_through, CHILDREN);
 }
