@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
 
+use super::connection::{Connection, leg_token, register};
+use super::leg::Wire;
+use super::resources::WorkerResources;
+use super::serve::Turn;
 use crate::net::address::endpoint::{Address, Endpoint, Transport};
 use crate::net::address::unix_name::UnixName;
 use crate::net::base::fork;
-use crate::net::connection::connection::{
-    Connection, Turn, Wire, WorkerResources, leg_token, register,
-};
 use crate::net::ledger::record::Far;
 use crate::net::service::session::Leg;
 use crate::net::socket::socket::Socket;

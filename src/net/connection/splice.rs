@@ -9,7 +9,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::net::connection::connection::{Outbox, Turn};
+use super::outbox::Outbox;
+use super::serve::Turn;
 use crate::net::service::session::Leg;
 use crate::net::socket::splice_pipe::Pipe;
 

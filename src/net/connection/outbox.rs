@@ -1,0 +1,23 @@
+//! What waits to be sent on one leg of a connection. Must never be kept when it is empty: an idle leg
+//! has no outbox.
+
+use std::collections::VecDeque;
+
+use crate::net::socket::splice_pipe::Pipe;
+
+/// What is waiting to be sent on a leg: never empty.
+pub(super) enum Outbox {
+    /// Bytes that were copied.
+    Ring(VecDeque<u8>),
+    /// Bytes in the kernel's hands, on their way from another leg, or the same.
+    Pipe(Pipe),
+}
+
+impl Outbox {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Ring(ring) => ring.len(),
+            Self::Pipe(pipe) => pipe.held(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the connections of one worker share while they are served: its poller, timers, limits, pipes and
+//! spare buffers. Must never keep anything for one connection, whose timers excepted.
+
+#![allow(
+    clippy::box_collection,
+    clippy::vec_box,
+    reason = "an idle leg holds a null pointer, where an empty collection takes three words"
+)]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mio::Poll;
+
+use super::outbox::Outbox;
+use crate::net::base::timers::Timers;
+use crate::net::control::limits::Limits;
+use crate::net::service::waker::Notifier;
+use crate::net::socket::options::SocketOptions;
+use crate::net::socket::splice_pipe::Pipes;
+
+/// So many bytes of empty write buffers are kept by a worker for the next leg that needs one.
+pub(super) const POOLED: usize = 1024 * 1024;
+
+/// What the worker's connections share while they are served.
+pub(crate) struct WorkerResources {
+    pub(crate) poll: Poll,
+    pub(crate) timers: Timers,
+    pub(crate) notifier: Arc<dyn Notifier>,
+    /// High water of an outbox; low water is a quarter of it.
+    pub(crate) high_water: usize,
+    pub(super) limits: Limits,
+    /// Set on far legs; near ones have inherited them.
+    pub(super) options: SocketOptions,
+    /// Bytes that the connection being served may still move in this turn.
+    pub(crate) budget: usize,
+    pub(super) pipes: Pipes,
+    pub(super) pool: Vec<Box<Outbox>>,
+}
+
+impl WorkerResources {
+    pub(crate) fn new(
+        poll: Poll,
+        notifier: Arc<dyn Notifier>,
+        limits: Limits,
+        options: SocketOptions,
+        pipes: Pipes,
+    ) -> Self {
+        Self {
+            poll,
+            timers: Timers::default(),
+            notifier,
+            high_water: limits.write_buffer,
+            limits,
+            options,
+            budget: 0,
+            pipes,
+            pool: Vec::new(),
+        }
+    }
+
+    pub(super) fn low_water(&self) -> usize {
+        self.high_water / 4
+    }
+
+    pub(super) fn take_buffer(&mut self) -> Box<Outbox> {
+        // At its full size from the start, for it never grows beyond; a very large one as it is used.
+        let ring = || Outbox::Ring(VecDeque::with_capacity(self.high_water.min(POOLED)));
+        self.pool.pop().unwrap_or_else(|| Box::new(ring()))
+    }
+
+    /// Takes back what was an outbox, with or without something in it.
+    pub(super) fn give_buffer(&mut self, mut outbox: Box<Outbox>) {
+        if let Outbox::Ring(ring) = &mut *outbox {
+            ring.clear();
+            if (self.pool.len() + 1) * self.high_water <= POOLED {
+                self.pool.push(outbox);
+            }
+        } else if let Outbox::Pipe(pipe) = *outbox {
+            self.pipes.give(pipe);
+        }
+    }
+}
