@@ -18,7 +18,7 @@ use mio::{Interest, Token};
 
 use super::connect::UpstreamLeg;
 use super::deadlines::Watch;
-use super::leg::Wire;
+use super::leg::LegState;
 use super::lingering_socket::LingeringSocket;
 use super::resources::WorkerResources;
 use super::serve::Due;
@@ -32,44 +32,68 @@ use crate::net::socket::lingering::Until;
 use crate::net::socket::socket::Socket;
 use crate::net::sys;
 
+/// What began to end a connection that goes on to deliver what is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The client finished first.
+    Peer,
+    /// The session closed, or its upstream finished first.
+    Service,
+    /// A handler has closed it.
+    Local,
+    /// The server stops.
+    Stop,
+}
+
+impl Ending {
+    pub(super) fn closed_by(self) -> ClosedBy {
+        match self {
+            Self::Peer => ClosedBy::Peer,
+            Self::Service => ClosedBy::Service,
+            Self::Local => ClosedBy::Local,
+            Self::Stop => ClosedBy::Stop,
+        }
+    }
+}
+
 /// How a connection ends, once that is settled.
 pub(crate) struct Gone {
     pub(crate) by: ClosedBy,
     pub(crate) error: Option<String>,
-    /// With RST in place of FIN.
+    /// With RST instead of FIN.
     pub(crate) reset: bool,
 }
 
-/// One connection: its legs, its record, and what is to happen to it.
+/// One connection: its legs, its record, and what is due to it.
 pub(crate) struct Connection {
-    pub(super) near: Wire,
-    pub(super) far: Option<Box<UpstreamLeg>>,
+    pub(super) client: LegState,
+    pub(super) upstream: Option<Box<UpstreamLeg>>,
     pub(crate) record: Arc<Record>,
-    /// Its place in the books; None where those are closed already, and it only lingers.
+    /// Its entry in the ledger; None where the record is closed already, and the connection only lingers.
     pub(crate) place: Option<Place>,
     /// What ended it first, while it goes on to deliver what is owed.
-    pub(super) ending: Option<ClosedBy>,
+    pub(super) ending: Option<Ending>,
     pub(super) lingering: bool,
-    /// It lingers for a stop, and only until all that was sent has arrived.
+    /// It lingers only until the peer has acknowledged all that was sent.
     pub(super) until_acknowledged: bool,
-    /// The session closes by itself while the server drains.
+    /// The session has answered `Drain::Hold`: it closes by itself while the server drains.
     pub(super) hold: bool,
     /// The session has answered `Drain::Answered`.
     pub(super) until_answered: bool,
-    /// What was last moved went out on the far leg.
-    pub(super) asked: bool,
+    /// What was moved last went out on the upstream leg, which owes an answer.
+    pub(super) awaits_answer: bool,
     pub(super) gone: Option<Box<Gone>>,
     pub(super) watch: Option<Box<Watch>>,
     pub(super) timers: Option<Box<Vec<(Key, Instant)>>>,
-    pub(crate) due: Option<Box<Due>>,
+    pub(super) due: Option<Box<Due>>,
     pub(super) waker: Option<Box<Waker>>,
 }
 
 impl Connection {
     pub(crate) fn new(socket: Socket, record: Arc<Record>, place: Option<Place>) -> Self {
         Self {
-            near: Wire::new(socket, record.transport()),
-            far: None,
+            client: LegState::new(socket, record.transport()),
+            upstream: None,
             record,
             place,
             ending: None,
@@ -77,7 +101,7 @@ impl Connection {
             until_acknowledged: false,
             hold: false,
             until_answered: false,
-            asked: false,
+            awaits_answer: false,
             gone: None,
             watch: None,
             timers: None,
@@ -86,11 +110,11 @@ impl Connection {
         }
     }
 
-    /// One whose account is closed, and which has nothing left to do but to end.
+    /// A connection whose record is closed: it only lingers.
     pub(crate) fn leaving(leaving: LingeringSocket) -> Self {
         let LingeringSocket { socket, record, until } = leaving;
         let mut connection = Self {
-            ending: Some(ClosedBy::Local),
+            ending: Some(Ending::Local),
             until_acknowledged: until == Until::Acknowledged,
             due: None,
             ..Self::new(socket, record, None)
@@ -99,60 +123,60 @@ impl Connection {
         connection
     }
 
-    pub(super) fn wire(&self, leg: Leg) -> Option<&Wire> {
+    pub(super) fn leg(&self, leg: Leg) -> Option<&LegState> {
         match leg {
-            Leg::Client => Some(&self.near),
-            Leg::Upstream => self.far.as_deref().map(|far| &far.wire),
+            Leg::Client => Some(&self.client),
+            Leg::Upstream => self.upstream.as_deref().map(|upstream| &upstream.state),
         }
     }
 
-    pub(super) fn wire_mut(&mut self, leg: Leg) -> Option<&mut Wire> {
+    pub(super) fn leg_mut(&mut self, leg: Leg) -> Option<&mut LegState> {
         match leg {
-            Leg::Client => Some(&mut self.near),
-            Leg::Upstream => self.far.as_deref_mut().map(|far| &mut far.wire),
+            Leg::Client => Some(&mut self.client),
+            Leg::Upstream => self.upstream.as_deref_mut().map(|upstream| &mut upstream.state),
         }
     }
 
-    pub(super) fn wires(&self) -> impl Iterator<Item = &Wire> {
-        std::iter::once(&self.near).chain(self.wire(Leg::Upstream))
+    pub(super) fn legs(&self) -> impl Iterator<Item = &LegState> {
+        std::iter::once(&self.client).chain(self.leg(Leg::Upstream))
     }
 
-    pub(super) fn wires_mut(&mut self) -> impl Iterator<Item = &mut Wire> {
-        let far = self.far.as_deref_mut().map(|far| &mut far.wire);
-        std::iter::once(&mut self.near).chain(far)
+    pub(super) fn legs_mut(&mut self) -> impl Iterator<Item = &mut LegState> {
+        let upstream = self.upstream.as_deref_mut().map(|upstream| &mut upstream.state);
+        std::iter::once(&mut self.client).chain(upstream)
     }
 
-    /// Registers the near leg with the worker's poller.
+    /// Registers the client leg with the worker's poller.
     pub(crate) fn register(&self, resources: &WorkerResources, token: u64) -> io::Result<()> {
-        register(resources, &self.near.socket, leg_token(token, Leg::Client))
+        register(resources, &self.client.socket, leg_token(token, Leg::Client))
     }
 
-    /// Takes note of an event.
+    /// Records what an event says of a leg.
     pub(crate) fn notice(&mut self, leg: Leg, event: &mio::event::Event) {
-        let Some(wire) = self.wire_mut(leg) else { return };
+        let Some(state) = self.leg_mut(leg) else { return };
         let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
-        wire.readable |= (event.is_readable() || ended) && !wire.eof;
-        wire.writable |= event.is_writable() || ended;
-        wire.drain_to_eagain |= ended || event.is_priority();
-        wire.failed |= event.is_error();
+        state.readable |= (event.is_readable() || ended) && !state.has_ended();
+        state.writable |= event.is_writable() || ended;
+        state.drain_to_eagain |= ended || event.is_priority();
+        state.failed |= event.is_error();
     }
 
-    /// The events that are due to the session, made where there are none yet.
+    /// What is due to the session, to be added to.
     pub(crate) fn due(&mut self) -> &mut Due {
         self.due.get_or_insert_default()
     }
 
-    /// Has every receive queue looked into again, whatever the last event said.
+    /// Marks every leg readable, whatever the last event said.
     pub(crate) fn recheck(&mut self) {
-        for wire in self.wires_mut() {
-            wire.readable = !wire.eof && !wire.connecting;
+        for state in self.legs_mut() {
+            state.readable = !state.has_ended() && !state.connecting;
         }
     }
 
-    /// Has what is owed tried again, whatever the last event said.
+    /// Marks every leg with an outbox writable, whatever the last event said.
     pub(super) fn retry(&mut self) {
-        for wire in self.wires_mut() {
-            wire.writable |= wire.outbox.is_some() && !wire.connecting;
+        for state in self.legs_mut() {
+            state.writable |= state.outbox.is_some() && !state.connecting;
         }
     }
 
@@ -162,39 +186,43 @@ impl Connection {
             && !self.lingering
             && self.due.is_none()
             && (!self.until_answered || self.is_answered())
-            && self.wires().all(|wire| {
-                !wire.readable
-                    && !wire.connecting
-                    && wire.unsent() == 0
-                    && wire.send_error.is_none()
+            && self.legs().all(|state| {
+                !state.readable
+                    && !state.connecting
+                    && state.unsent() == 0
+                    && state.writing.error().is_none()
             })
     }
 
-    /// Whether something is to be sent that a peer does not take.
+    /// Whether a leg has something to send that its peer does not take.
     pub(super) fn owes(&self) -> bool {
-        self.wires().any(|wire| wire.outbox.is_some() && !wire.connecting)
+        self.legs().any(|state| state.outbox.is_some() && !state.connecting)
     }
 
-    /// Whether the kernel still holds bytes that it could not send yet. To be asked only where it
-    /// matters: it is a system call.
+    /// Whether the kernel still holds bytes that it could not send yet. A system call for each leg.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.wires().any(|wire| sys::unsent(wire.socket.as_fd()) > 0)
+        self.legs().any(|state| sys::unsent(state.socket.as_fd()) > 0)
     }
 
-    /// Settles how the connection ends, unless that is settled already.
+    /// How the connection ends unless a failure or a limit ends it first.
+    pub(super) fn closed_by(&self) -> ClosedBy {
+        self.ending.map_or(ClosedBy::Service, Ending::closed_by)
+    }
+
+    /// Settles how the connection ends; the first call counts.
     pub(crate) fn end(&mut self, by: ClosedBy, error: Option<String>, reset: bool) {
         if self.gone.is_none() {
             self.gone = Some(Box::new(Gone { by, error, reset }));
         }
     }
 
-    /// The same for a server that stops: what had begun to end it otherwise keeps its name.
+    /// The same for a server that stops. An end that had begun before keeps its name, unless it is cut short.
     pub(crate) fn end_by_stop(&mut self, reset: bool) {
-        let by = self.ending.unwrap_or(ClosedBy::Stop);
+        let by = self.ending.map_or(ClosedBy::Stop, Ending::closed_by);
         self.end(if reset { ClosedBy::Stop } else { by }, None, reset);
     }
 
-    /// Takes the connection apart: how it ended, and its sockets, to be closed by the caller.
+    /// Takes the connection apart: how it ended, and its sockets, which the caller closes.
     pub(crate) fn dismantle(
         mut self,
         resources: &mut WorkerResources,
@@ -208,11 +236,13 @@ impl Connection {
             .take()
             .map_or(Gone { by: ClosedBy::Error, error: None, reset: true }, |gone| *gone);
         let mut sockets = Vec::with_capacity(2);
-        for mut wire in std::iter::once(self.near).chain(self.far.map(|far| far.wire)) {
-            if let Some(outbox) = wire.outbox.take() {
+        for mut state in
+            std::iter::once(self.client).chain(self.upstream.map(|upstream| upstream.state))
+        {
+            if let Some(outbox) = state.outbox.take() {
                 resources.give_buffer(outbox);
             }
-            sockets.push(wire.socket);
+            sockets.push(state.socket);
         }
         (gone, sockets)
     }
@@ -230,6 +260,18 @@ pub(super) fn register(
 }
 
 /// Token of a leg: which slot, which leg, and a generation that tells a slot's owners apart.
-pub(crate) fn leg_token(token: u64, leg: Leg) -> Token {
+pub(super) fn leg_token(token: u64, leg: Leg) -> Token {
     Token(token as usize | usize::from(leg == Leg::Upstream))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the benchmark's row "bytes per idle connection" rests on.
+    #[test]
+    fn an_idle_connection_stays_small() {
+        assert!(size_of::<LegState>() <= 40, "{}", size_of::<LegState>());
+        assert!(size_of::<Connection>() <= 120, "{}", size_of::<Connection>());
+    }
 }

@@ -4,32 +4,32 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::leg::Fin;
+use super::leg::Input;
 use super::serve::Turn;
 use crate::net::base::timers::Key;
 use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::sys;
 
-/// A lingering close gives up when nothing has moved for so long.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// A lingering close gives up when nothing has moved for this long.
+const LINGER: Duration = Duration::from_secs(2);
 
-/// What a connection's clock is read for; None for all that need none.
+/// What the limits of a connection count from. A connection that no limit concerns has none.
 pub(super) struct Watch {
-    /// When half of it was closed.
-    pub(super) half_closed: Option<Instant>,
+    /// When one direction was closed.
+    half_closed: Option<Instant>,
     /// When something was last sent, or thrown away in a lingering close.
     pub(super) progress: Instant,
-    /// When a byte last went in either direction.
+    /// When a byte last moved in either direction.
     pub(super) moved: Instant,
-    /// Something is to be sent, as far as the timer knows.
-    pub(super) owing: bool,
-    /// The first byte has come, though it was not read yet.
-    pub(super) spoken: bool,
+    /// The timer counts the write limit: something waits to be sent.
+    owing: bool,
+    /// The first byte has arrived, although it was not read yet.
+    first_byte_arrived: bool,
 }
 
 impl Turn<'_> {
-    /// Sets the engine's timer where a limit asks for one: of what is not half closed, has nothing to
-    /// send and has no limit of its own, none is ever set.
+    /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has nothing
+    /// to send and no limit of its own never has one.
     pub(super) fn watch(&mut self) {
         let connection = &*self.connection;
         let half_closed = connection.is_half_closed();
@@ -39,39 +39,44 @@ impl Turn<'_> {
         let owing = limits.write.is_some() && connection.owes();
         match &self.connection.watch {
             None if !(half_closed || timed || owing) => return,
-            // The timer runs already, and when it runs out it sees for itself.
+            // The timer runs already; `overdue` computes the deadline again.
             Some(watch) if watch.half_closed.is_some() == half_closed && watch.owing == owing => {
                 return;
             }
             _ => {}
         }
         let now = Instant::now();
-        let fresh =
-            || Watch { half_closed: None, progress: now, moved: now, owing: false, spoken: false };
+        let fresh = || Watch {
+            half_closed: None,
+            progress: now,
+            moved: now,
+            owing: false,
+            first_byte_arrived: false,
+        };
         let watch = self.connection.watch.get_or_insert_with(|| Box::new(fresh()));
         let halves = half_closed && watch.half_closed.is_none();
         if halves {
             watch.half_closed = Some(now);
         }
         if halves || owing && !watch.owing {
-            // What was sent before is no progress of this.
+            // What was sent before does not count.
             watch.progress = now;
         }
         watch.owing = owing;
         self.rearm();
     }
 
-    /// When the next limit is reached, and its name; the linger's is empty, for that is no limit.
-    pub(super) fn due_at(&self) -> Option<(Instant, &'static str)> {
+    /// When the next limit is reached, and its name. That of a lingering close is empty: it is no limit.
+    fn due_at(&self) -> Option<(Instant, &'static str)> {
         let connection = &*self.connection;
         let watch = connection.watch.as_ref()?;
         let limits = &self.resources.limits;
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
-        let finished = connection.wires().all(|wire| wire.fin == Fin::Sent);
+        let finished = connection.legs().all(|state| state.writing.is_over());
         let half_closed = match watch.half_closed {
-            // Behind its FIN a lingering close waits for progress, and for the limit at most.
+            // After its FIN a lingering close waits for progress, but no longer than the limit.
             Some(since) if connection.lingering && finished => {
                 let quiet = after(watch.progress, Some(LINGER), "");
                 [quiet, after(since, limits.half_close, "")].into_iter().flatten().min()
@@ -83,7 +88,7 @@ impl Turn<'_> {
         let first_byte = limits
             .first_byte
             .filter(|_| !connection.lingering && !connection.record.has_received())
-            .filter(|_| !watch.spoken);
+            .filter(|_| !watch.first_byte_arrived);
         [
             half_closed,
             after(watch.progress, write, "write"),
@@ -104,36 +109,37 @@ impl Turn<'_> {
     pub(super) fn overdue(&mut self) {
         match self.due_at() {
             Some((at, "")) if at <= Instant::now() => {
-                // All is sent: what the kernel still holds of it is delivered behind a FIN, while a
-                // reset would destroy it.
-                let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+                // Everything is sent. The kernel delivers what it still holds after a close; a reset would
+                // destroy it.
+                let by = self.connection.closed_by();
                 self.connection.end(by, None, false);
             }
-            Some((at, "first_byte")) if at <= Instant::now() && self.has_spoken() => {
+            Some((at, "first_byte")) if at <= Instant::now() && self.has_unread_input() => {
                 if let Some(watch) = &mut self.connection.watch {
-                    watch.spoken = true;
+                    watch.first_byte_arrived = true;
                 }
                 self.rearm();
             }
             Some((at, name)) if at <= Instant::now() => {
-                // Who has nothing to lose hears an ordinary end.
+                // A peer that is owed nothing gets a FIN.
                 let reset = !matches!(name, "idle" | "first_byte") || self.connection.owes();
                 self.connection.end(ClosedBy::Limit(name), None, reset);
             }
-            // There was progress in the meantime: the timer is set anew only when it runs out, not
+            // There was progress in the meantime: the timer is set again only when it runs out, not
             // with each byte.
             Some(_) => self.rearm(),
             None => self.connection.watch = None,
         }
     }
 
-    /// Whether the peer's first bytes wait for a session that does not take input yet, as one that
-    /// still connects to its target.
-    pub(super) fn has_spoken(&self) -> bool {
-        self.connection.near.paused && sys::unread(self.connection.near.socket.as_fd()) > 0
+    /// Whether the peer's first bytes wait in the kernel for a session that does not take input yet, such as
+    /// one that still connects to its target.
+    fn has_unread_input(&self) -> bool {
+        self.connection.client.input == Input::Paused
+            && sys::unread(self.connection.client.socket.as_fd()) > 0
     }
 
-    /// Forgets a timer that has run out; false where it is not set, or set for later.
+    /// Forgets a timer that has run out. Returns false where it is not set, or set for later.
     pub(super) fn take_expired(&mut self, key: Key) -> bool {
         let Some(timers) = &mut self.connection.timers else { return false };
         let now = Instant::now();
@@ -163,7 +169,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Input came: of interest only to the idle limit.
+    /// Input came, which only the idle limit counts.
     pub(super) fn moved(&mut self) {
         if self.resources.limits.idle.is_some() {
             if let Some(watch) = &mut self.connection.watch {

@@ -4,28 +4,28 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::leg::Fin;
+use super::connection::Ending;
+use super::leg::{Delivery, Input, Writing};
 use super::outbox::Outbox;
 use super::serve::Turn;
 use crate::net::address::endpoint::Endpoint;
 use crate::net::base::timers::Key;
-use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::service::session::{Io, Leg};
 use crate::net::service::waker::Waker;
 
 impl Io for Turn<'_> {
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
-        let Some(wire) = self.connection.wire(leg) else { return 0 };
+        let Some(state) = self.connection.leg(leg) else { return 0 };
         if self.connection.gone.is_some() {
-            // Nothing is taken any more, or one that writes for as long as it may never stopped.
+            // Takes nothing, or a session that writes for as long as it can would never stop.
             return 0;
         }
-        if wire.fin != Fin::Open {
-            // Behind its own end a session's words go nowhere, and it need not care.
+        if state.writing != Writing::Open {
+            // What a session writes after its own end goes nowhere, and is no error.
             return data.len();
         }
         let mut taken = 0;
-        if wire.outbox.is_none() && wire.writable && !wire.connecting {
+        if state.outbox.is_none() && state.writable && !state.connecting {
             match self.send(leg, data) {
                 Some(count) => taken = count,
                 None => return 0,
@@ -35,7 +35,7 @@ impl Io for Turn<'_> {
             return taken;
         }
         let mut outbox =
-            self.wire_mut(leg).outbox.take().unwrap_or_else(|| self.resources.take_buffer());
+            self.leg_mut(leg).outbox.take().unwrap_or_else(|| self.resources.take_buffer());
         let full = match &mut *outbox {
             Outbox::Ring(ring) => {
                 let kept = (data.len() - taken).min(self.resources.high_water - ring.len());
@@ -48,47 +48,46 @@ impl Io for Turn<'_> {
                 taken += kept;
                 ring.len() == self.resources.high_water
             }
-            // Behind a pipe nothing can be kept: what is in there goes first.
+            // Nothing can be kept behind a pipe, whose bytes go first.
             Outbox::Pipe(_) => true,
         };
-        let wire = self.connection.wire_mut(leg).expect("seen above");
-        wire.blocked |= full;
-        wire.short |= taken < data.len();
-        wire.outbox = Some(outbox);
+        let state = self.connection.leg_mut(leg).expect("the leg is there");
+        state.blocked |= full;
+        state.owes_low_water |= taken < data.len();
+        state.outbox = Some(outbox);
         taken
     }
 
     fn pipe(&mut self, from: Leg, to: Leg) {
-        if let Some(wire) = self.connection.wire_mut(from) {
-            wire.pipe_to = Some(to);
+        if let Some(state) = self.connection.leg_mut(from) {
+            state.delivery = Delivery::Copy(to);
         }
     }
 
     fn pause(&mut self, leg: Leg) {
-        if let Some(wire) = self.connection.wire_mut(leg) {
-            wire.paused = true;
+        if let Some(state) = self.connection.leg_mut(leg) {
+            state.input = Input::Paused;
         }
     }
 
     fn resume(&mut self, leg: Leg) {
-        if let Some(wire) = self.connection.wire_mut(leg) {
-            wire.paused = false;
-            wire.offer = true;
+        if let Some(state) = self.connection.leg_mut(leg) {
+            state.input = Input::OfferAgain;
         }
     }
 
     fn shut_write(&mut self, leg: Leg) {
-        if let Some(wire) = self.connection.wire_mut(leg) {
-            if wire.fin == Fin::Open {
-                wire.fin = Fin::Wanted;
+        if let Some(state) = self.connection.leg_mut(leg) {
+            if state.writing == Writing::Open {
+                state.writing = Writing::FinWanted;
             }
         }
     }
 
     fn close(&mut self) {
-        self.connection.ending.get_or_insert(ClosedBy::Service);
+        self.connection.ending.get_or_insert(Ending::Service);
         self.connection.linger();
-        // A half-close may already be watched under the longer limit.
+        // The timer may already count a half-close, whose limit is longer.
         if self.connection.watch.is_some() {
             self.progress();
             self.rearm();
@@ -96,7 +95,7 @@ impl Io for Turn<'_> {
     }
 
     fn abort(&mut self) {
-        let by = self.connection.ending.unwrap_or(ClosedBy::Service);
+        let by = self.connection.closed_by();
         self.connection.end(by, None, true);
     }
 

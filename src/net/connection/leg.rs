@@ -14,74 +14,122 @@ use crate::net::address::endpoint::Transport;
 use crate::net::service::session::Leg;
 use crate::net::socket::socket::Socket;
 
-/// Where our FIN on a leg stands.
+/// How far the peer's side of a leg is: what it sends to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fin {
+pub(super) enum Reading {
     Open,
-    /// To be sent behind what is in the outbox.
-    Wanted,
-    Sent,
+    /// The peer's FIN was read, and the session does not know of it yet.
+    Ended,
+    /// The session, or the pipe, knows of the end.
+    EndDelivered,
 }
 
-/// One socket of a session, with what the engine knows of it.
-pub(super) struct Wire {
+/// How far our side of a leg is: what is sent to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    Open,
+    /// A FIN follows what is in the outbox.
+    FinWanted,
+    FinSent,
+    /// A send failed with this errno, while there may be something left to read and pass on.
+    Failed(NonZeroI32),
+}
+
+impl Writing {
+    /// Whether nothing more is sent, not even a FIN.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, Self::FinSent | Self::Failed(_))
+    }
+
+    /// The errno of a send that failed.
+    pub(super) fn error(self) -> Option<NonZeroI32> {
+        match self {
+            Self::Failed(errno) => Some(errno),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the session takes input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    Flowing,
+    /// The session may take what it left in the inbox: that is offered again.
+    OfferAgain,
+    /// The session does not want input.
+    Paused,
+}
+
+/// Where input goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Session,
+    /// To a leg's outbox, by copying.
+    Copy(Leg),
+    /// To a leg's outbox, through a pipe of the kernel's: too much comes for a copy to be worth it.
+    Splice(Leg),
+}
+
+impl Delivery {
+    /// The leg that input is passed on to, where the session has piped it.
+    pub(super) fn pipe_to(self) -> Option<Leg> {
+        match self {
+            Self::Session => None,
+            Self::Copy(to) | Self::Splice(to) => Some(to),
+        }
+    }
+}
+
+/// One leg of a connection, with what the engine knows of it.
+pub(super) struct LegState {
     pub(super) socket: Socket,
+    /// Readable and writable until the kernel says EAGAIN.
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// The event said RDHUP, HUP, ERR or PRI: read until EAGAIN.
+    /// The last event said RDHUP, HUP, ERR or PRI: read until EAGAIN.
     pub(super) drain_to_eagain: bool,
-    /// The event said ERR, and nobody has been told of it yet.
-    pub(super) failed: bool,
-    /// Always careful: a Unix socket ends a read behind each message with descriptors, which says
-    /// nothing of what comes after it.
+    /// A Unix socket ends a read behind each message with descriptors: a short read never means an empty
+    /// queue.
     pub(super) unix: bool,
+    /// The event said ERR, and the error has not been looked for yet.
+    pub(super) failed: bool,
     pub(super) connecting: bool,
-    /// The peer's FIN has been read.
-    pub(super) eof: bool,
-    /// The session, or the pipe, knows of it.
-    pub(super) eof_told: bool,
-    pub(super) fin: Fin,
-    /// The errno of a send that failed while there may be something left to read and pass on.
-    pub(super) send_error: Option<NonZeroI32>,
-    /// The session does not want input.
-    pub(super) paused: bool,
     /// The outbox has reached high water and not yet low water again.
     pub(super) blocked: bool,
     /// `write` fell short: the session is owed a `low_water`.
-    pub(super) short: bool,
-    /// The rest in the inbox is to be offered again.
-    pub(super) offer: bool,
-    /// So much comes in that a pipe is better moved without looking at it.
-    pub(super) bulk: bool,
-    pub(super) pipe_to: Option<Leg>,
+    pub(super) owes_low_water: bool,
+    pub(super) reading: Reading,
+    pub(super) input: Input,
+    pub(super) delivery: Delivery,
+    pub(super) writing: Writing,
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) inbox: Option<Box<Vec<u8>>>,
 }
 
-impl Wire {
+impl LegState {
     pub(super) fn new(socket: Socket, transport: Transport) -> Self {
         Self {
             socket,
-            unix: transport == Transport::Unix,
             // Tried at once: by the time a worker sees a connection its first bytes are often there.
             readable: true,
             writable: true,
             drain_to_eagain: false,
+            unix: transport == Transport::Unix,
             failed: false,
             connecting: false,
-            eof: false,
-            eof_told: false,
-            fin: Fin::Open,
-            send_error: None,
-            paused: false,
             blocked: false,
-            short: false,
-            offer: false,
-            bulk: false,
-            pipe_to: None,
+            owes_low_water: false,
+            reading: Reading::Open,
+            input: Input::Flowing,
+            delivery: Delivery::Session,
+            writing: Writing::Open,
             outbox: None,
             inbox: None,
         }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.reading != Reading::Open
     }
 
     pub(super) fn unsent(&self) -> usize {

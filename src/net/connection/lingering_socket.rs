@@ -1,5 +1,5 @@
-//! A socket whose record is closed and whose last bytes are still on their way: what a handler's lingering
-//! close gives to a worker. Must never be dropped before `never_wait` was called on it.
+//! A socket whose record is closed and whose last bytes are still on their way: a handler's lingering close
+//! gives it to a worker. Must never be dropped before `never_wait` was called on it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::net::ledger::record::Record;
 use crate::net::socket::lingering::Until;
 use crate::net::socket::socket::Socket;
 
-/// A socket whose account is closed, on its way to the worker.
+/// A socket whose record is closed, on its way to the worker.
 pub(crate) struct LingeringSocket {
     pub(crate) socket: Socket,
     pub(crate) record: Arc<Record>,

@@ -9,7 +9,7 @@ use crate::net::socket::splice_pipe::Pipe;
 pub(super) enum Outbox {
     /// Bytes that were copied.
     Ring(VecDeque<u8>),
-    /// Bytes in the kernel's hands, on their way from another leg, or the same.
+    /// Bytes in a pipe of the kernel's, on their way from the other leg or from the same one.
     Pipe(Pipe),
 }
 

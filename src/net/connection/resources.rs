@@ -1,5 +1,5 @@
 //! What the connections of one worker share while they are served: its poller, timers, limits, pipes and
-//! spare buffers. Must never keep anything for one connection, whose timers excepted.
+//! spare buffers. Must never keep anything for one connection, except its timers.
 
 #![allow(
     clippy::box_collection,
@@ -19,8 +19,8 @@ use crate::net::service::waker::Notifier;
 use crate::net::socket::options::SocketOptions;
 use crate::net::socket::splice_pipe::Pipes;
 
-/// So many bytes of empty write buffers are kept by a worker for the next leg that needs one.
-pub(super) const POOLED: usize = 1024 * 1024;
+/// Bytes of empty write buffers that a worker keeps for the next legs that need one.
+const POOLED: usize = 1024 * 1024;
 
 /// What the worker's connections share while they are served.
 pub(crate) struct WorkerResources {
@@ -28,14 +28,14 @@ pub(crate) struct WorkerResources {
     pub(crate) timers: Timers,
     pub(crate) notifier: Arc<dyn Notifier>,
     /// High water of an outbox; low water is a quarter of it.
-    pub(crate) high_water: usize,
+    pub(super) high_water: usize,
     pub(super) limits: Limits,
-    /// Set on far legs; near ones have inherited them.
+    /// Set on upstream legs. Accepted sockets have inherited them.
     pub(super) options: SocketOptions,
     /// Bytes that the connection being served may still move in this turn.
     pub(crate) budget: usize,
     pub(super) pipes: Pipes,
-    pub(super) pool: Vec<Box<Outbox>>,
+    pool: Vec<Box<Outbox>>,
 }
 
 impl WorkerResources {
@@ -64,12 +64,12 @@ impl WorkerResources {
     }
 
     pub(super) fn take_buffer(&mut self) -> Box<Outbox> {
-        // At its full size from the start, for it never grows beyond; a very large one as it is used.
+        // At its full size from the start, which it never exceeds; a very large one grows with use.
         let ring = || Outbox::Ring(VecDeque::with_capacity(self.high_water.min(POOLED)));
         self.pool.pop().unwrap_or_else(|| Box::new(ring()))
     }
 
-    /// Takes back what was an outbox, with or without something in it.
+    /// Takes back an outbox, with or without bytes in it.
     pub(super) fn give_buffer(&mut self, mut outbox: Box<Outbox>) {
         if let Outbox::Ring(ring) = &mut *outbox {
             ring.clear();

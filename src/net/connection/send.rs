@@ -11,13 +11,13 @@ use crate::net::service::session::Leg;
 use crate::net::sys;
 
 impl Turn<'_> {
-    /// The one place that sends: as much of `data` as the kernel and the budget take. None where the
-    /// leg turned out to be broken.
+    /// The one place that sends: as much of `data` as the kernel and the budget take. Returns None where
+    /// the leg turned out to be broken.
     pub(super) fn send(&mut self, leg: Leg, data: &[u8]) -> Option<usize> {
         let mut taken = 0;
         while taken < data.len() && self.resources.budget > 0 {
-            let wire = self.wire_mut(leg);
-            match sys::send(wire.socket.as_fd(), &data[taken..], 0) {
+            let state = self.leg_mut(leg);
+            match sys::send(state.socket.as_fd(), &data[taken..], 0) {
                 Ok(count) => {
                     taken += count;
                     self.sent(leg, count, Some(&data[taken - count..taken]));
@@ -25,7 +25,7 @@ impl Turn<'_> {
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => {
-                        wire.writable = false;
+                        state.writable = false;
                         break;
                     }
                     _ => {
@@ -38,9 +38,9 @@ impl Turn<'_> {
         Some(taken)
     }
 
-    /// Sends what is in an outbox, as far as the kernel and the budget go.
+    /// Sends what is in an outbox, as far as the kernel and the budget allow.
     pub(super) fn flush(&mut self, leg: Leg) {
-        let Some(mut outbox) = self.wire_mut(leg).outbox.take() else { return };
+        let Some(mut outbox) = self.leg_mut(leg).outbox.take() else { return };
         let whole = match &mut *outbox {
             Outbox::Ring(ring) => self.flush_ring(leg, ring),
             Outbox::Pipe(pipe) => self.drain_pipe(leg, pipe),
@@ -49,28 +49,28 @@ impl Turn<'_> {
             return;
         }
         let low = self.resources.low_water();
-        let wire = self.wire_mut(leg);
+        let state = self.leg_mut(leg);
         if outbox.len() <= low {
-            wire.blocked = false;
+            state.blocked = false;
         }
         if outbox.len() == 0 {
             self.resources.give_buffer(outbox);
         } else {
-            wire.outbox = Some(outbox);
+            state.outbox = Some(outbox);
         }
     }
 
-    /// False where the leg turned out to be broken.
-    pub(super) fn flush_ring(&mut self, leg: Leg, ring: &mut VecDeque<u8>) -> bool {
-        while !ring.is_empty() && self.wire(leg).writable && self.resources.budget > 0 {
-            // A ring has its bytes in two runs; the second is first in the next round.
+    /// Returns false where the leg turned out to be broken.
+    fn flush_ring(&mut self, leg: Leg, ring: &mut VecDeque<u8>) -> bool {
+        while !ring.is_empty() && self.leg(leg).writable && self.resources.budget > 0 {
+            // A ring has its bytes in two runs; the second comes first in the next round.
             let Some(count) = self.send(leg, ring.as_slices().0) else { return false };
             ring.drain(..count);
         }
         true
     }
 
-    /// Counts what was sent; None is the data of bytes that did not come to us.
+    /// Counts what was sent; `data` is None for bytes that went through a pipe of the kernel's.
     pub(super) fn sent(&mut self, leg: Leg, count: usize, data: Option<&[u8]>) {
         self.resources.budget = self.resources.budget.saturating_sub(count);
         match leg {
@@ -79,7 +79,7 @@ impl Turn<'_> {
                 None => self.connection.record.count_sent_unseen(count),
             },
             Leg::Upstream => {
-                self.connection.asked = true;
+                self.connection.awaits_answer = true;
                 if let Some(far) = self.connection.record.far() {
                     far.count_sent(count);
                 }

@@ -2,18 +2,17 @@
 //! the turn's budget is spent. Owns the order of the steps of a turn. Must never block, take a lock, or
 //! allocate on the way of data that can be sent at once.
 
-use super::connection::Connection;
-use super::leg::Wire;
+use super::connection::{Connection, Ending};
+use super::leg::{Delivery, Input, LegState, Reading};
 use super::resources::WorkerResources;
 use crate::net::base::timers::Key;
-use crate::net::ledger::closed_by::ClosedBy;
 use crate::net::service::service::BATCH_BYTES;
 use crate::net::service::session::{Drain, Leg, Session, SessionResult};
 
 /// What is due to a session apart from bytes.
 #[derive(Default)]
 pub(crate) struct Due {
-    pub(crate) open: bool,
+    pub(super) open: bool,
     pub(crate) wake: bool,
     pub(crate) drain: bool,
     pub(crate) engine_timer: bool,
@@ -42,24 +41,24 @@ pub(crate) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Serves one turn: what is due, then both legs until nothing more can be done or the budget is
-    /// spent. An error of the session is returned; all else is settled in the connection.
+    /// spent. Returns an error of the session; everything else is settled in the connection.
     pub(crate) fn serve(
         &mut self,
         session: &mut dyn Session,
         scratch: &mut [u8],
     ) -> SessionResult<Served> {
         self.resources.budget = BATCH_BYTES;
-        let (mut overdue, mut looked) = (false, false);
+        let (mut overdue, mut rechecked) = (false, false);
         if let Some(due) = self.connection.due.take() {
             overdue = due.engine_timer && self.take_expired(Key::Engine);
-            self.tell_due(session, *due)?;
+            self.deliver_due(session, *due)?;
             if self.connection.gone.is_some() {
                 return Ok(Served::Gone);
             }
         }
         loop {
             let mut acted = self.serve_leg(session, scratch, Leg::Client)?;
-            if self.connection.far.is_some() {
+            if self.connection.upstream.is_some() {
                 acted |= self.serve_leg(session, scratch, Leg::Upstream)?;
             }
             self.settle();
@@ -67,10 +66,10 @@ impl Turn<'_> {
                 return Ok(Served::Gone);
             }
             if !acted || self.resources.budget == 0 {
-                if overdue && !looked {
-                    // This thread may be late, as after a SIGSTOP: what had come in time counts, though no
-                    // event has told of it yet.
-                    looked = true;
+                if overdue && !rechecked {
+                    // This thread may be late, as after a SIGSTOP: what came in time counts, although the
+                    // poller has not reported it yet.
+                    rechecked = true;
                     self.connection.recheck();
                     self.connection.retry();
                     continue;
@@ -83,26 +82,26 @@ impl Turn<'_> {
                     continue;
                 }
                 self.watch();
-                // A spent budget may hide work that no event will announce again, as may what fell
-                // due during the turn.
+                // No event announces again what a spent budget left undone, or what fell due during the
+                // turn.
                 let more = self.resources.budget == 0 || self.connection.due.is_some();
                 return Ok(if more { Served::More } else { Served::Idle });
             }
         }
     }
 
-    pub(super) fn tell_due(&mut self, session: &mut dyn Session, due: Due) -> SessionResult {
+    fn deliver_due(&mut self, session: &mut dyn Session, due: Due) -> SessionResult {
         if due.open {
             session.open(self)?;
         }
         if self.connection.lingering {
-            // It has closed: there is nothing left for it to hear but the end. A server that stops waits
-            // for no peer that has all and only does not leave.
+            // The session has closed, and `closed` is the only event left for it. A server that stops does
+            // not wait for a peer that has everything and stays connected.
             self.connection.until_acknowledged |= due.drain;
             return Ok(());
         }
         if due.drain {
-            self.tell_drain(session)?;
+            self.deliver_drain(session)?;
         }
         if due.wake {
             if let Some(waker) = &self.connection.waker {
@@ -122,7 +121,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    pub(super) fn tell_drain(&mut self, session: &mut dyn Session) -> SessionResult {
+    fn deliver_drain(&mut self, session: &mut dyn Session) -> SessionResult {
         let ending = self.connection.ending;
         match session.drain(self)? {
             Drain::Finish => {}
@@ -131,21 +130,21 @@ impl Turn<'_> {
         }
         if self.connection.lingering {
             // It closes because the server does.
-            self.connection.ending = Some(ending.unwrap_or(ClosedBy::Stop));
+            self.connection.ending = Some(ending.unwrap_or(Ending::Stop));
             self.connection.until_acknowledged = true;
         }
         Ok(())
     }
 
-    /// Does what can be done on one leg; whether there was anything.
-    pub(super) fn serve_leg(
+    /// Does what can be done on one leg. Returns whether there was anything.
+    fn serve_leg(
         &mut self,
         session: &mut dyn Session,
         scratch: &mut [u8],
         leg: Leg,
     ) -> SessionResult<bool> {
         let mut acted = false;
-        if self.wire(leg).connecting && self.wire(leg).writable {
+        if self.leg(leg).connecting && self.leg(leg).writable {
             acted = true;
             let result = self.finish_connect();
             if !self.connection.lingering {
@@ -155,58 +154,60 @@ impl Turn<'_> {
                 return Ok(true);
             }
         }
-        if self.wire(leg).failed && self.find_failure(session, leg) {
+        if self.leg(leg).failed && self.find_failure(session, leg) {
             return Ok(true);
         }
         let ignores_input = session.ignores_input();
         if ignores_input && self.may_read(session, leg) {
-            // Not behind the writing, which may take up every turn.
+            // Before the writing, which may use up every turn.
             acted = true;
             self.read(session, scratch, leg)?;
             if self.connection.gone.is_some() {
                 return Ok(true);
             }
         }
-        if self.wire(leg).outbox.is_some() && self.wire(leg).writable && self.resources.budget > 0 {
+        if self.leg(leg).outbox.is_some() && self.leg(leg).writable && self.resources.budget > 0 {
             acted = true;
             self.flush(leg);
         }
-        if self.wire(leg).short
-            && !self.wire(leg).blocked
+        if self.leg(leg).owes_low_water
+            && !self.leg(leg).blocked
             && self.resources.budget > 0
             && !self.connection.lingering
         {
             acted = true;
-            self.wire_mut(leg).short = false;
-            for wire in self.connection.wires_mut() {
-                wire.offer = true;
+            self.leg_mut(leg).owes_low_water = false;
+            for state in self.connection.legs_mut() {
+                if state.input == Input::Flowing {
+                    state.input = Input::OfferAgain;
+                }
             }
             session.low_water(self, leg)?;
         }
-        if self.wire(leg).offer {
-            self.wire_mut(leg).offer = false;
-            if !self.connection.lingering && !self.wire(leg).paused {
+        if self.leg(leg).input == Input::OfferAgain {
+            self.leg_mut(leg).input = Input::Flowing;
+            if !self.connection.lingering {
                 acted |= self.offer(session, leg)?;
             }
         }
-        if self.wire(leg).pipe_to.is_some() && self.wire(leg).inbox.is_some() {
+        if self.leg(leg).delivery != Delivery::Session && self.leg(leg).inbox.is_some() {
             acted |= self.pipe_rest(leg);
         }
         if !ignores_input && self.may_read(session, leg) && self.connection.gone.is_none() {
             acted = true;
             self.read(session, scratch, leg)?;
         }
-        if self.wire(leg).eof && !self.wire(leg).eof_told {
-            acted |= self.tell_eof(session, leg)?;
+        if self.leg(leg).reading == Reading::Ended {
+            acted |= self.deliver_end(session, leg)?;
         }
         Ok(acted)
     }
 
-    pub(super) fn wire(&self, leg: Leg) -> &Wire {
-        self.connection.wire(leg).expect("only a leg that is there is served")
+    pub(super) fn leg(&self, leg: Leg) -> &LegState {
+        self.connection.leg(leg).expect("only a leg that is there is served")
     }
 
-    pub(super) fn wire_mut(&mut self, leg: Leg) -> &mut Wire {
-        self.connection.wire_mut(leg).expect("only a leg that is there is served")
+    pub(super) fn leg_mut(&mut self, leg: Leg) -> &mut LegState {
+        self.connection.leg_mut(leg).expect("only a leg that is there is served")
     }
 }
