@@ -15,6 +15,7 @@ pub mod server;
 pub mod service;
 pub mod services;
 pub mod socket;
+pub mod stage;
 pub mod stream;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -208,3 +208,7 @@ fn a_circle_that_no_start_has_seen_is_cut_in_its_first_round() {
         stop(server);
     }
 }
+
+crate::support::through_stages! {
+    a_circle_that_no_start_has_seen_is_cut_in_its_first_round,
+}

@@ -21,7 +21,7 @@ use _rsock::net::service::session::{Drain, Io, Leg, Peer, Session, SessionResult
 use _rsock::net::service::waker::Waker;
 use socket2::SockRef;
 
-use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};
+use crate::support::{PATIENCE, closed, config, dial, ip, noise, scaled, start, stop};
 
 /// Clients of one round.
 const CLIENTS: usize = 24;
@@ -187,7 +187,7 @@ impl Session for Mood {
 /// One client's life; true where it went on to the end, and got back all.
 fn live(address: SocketAddr, mut dice: Dice) -> bool {
     let mut stream = dial(address);
-    let data = noise(1 + dice.below(400_000));
+    let data = noise(1 + dice.below(scaled(400_000)));
     let (mut sent, mut got) = (0, 0);
     let mut buffer = vec![0; 40_000];
     let mut read = |stream: &mut TcpStream, got: &mut usize, most: usize| -> usize {
@@ -367,4 +367,9 @@ fn fuzz_addresses() {
         let again = Target::new(target.host(), port);
         assert!(again.is_ok_and(|again| again == target), "{host:?}");
     }
+}
+
+crate::support::through_stages! {
+    fuzz_sessions,
+    fuzz_stops,
 }

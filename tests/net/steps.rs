@@ -248,3 +248,12 @@ fn a_dropped_server_ends_by_itself() {
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     until("the port is free", || TcpStream::connect(address).is_err());
 }
+
+crate::support::through_stages! {
+    stop_drains_the_quiet_at_once_and_gives_the_unheard_a_quarter_second,
+    stop_with_no_drain_resets,
+    the_earlier_of_two_deadlines_holds,
+    the_queue_is_served_before_the_end,
+    a_limit_is_never_exceeded_and_refuses_where_it_is_told_to,
+    a_thousand_connections_on_several_workers_balance,
+}

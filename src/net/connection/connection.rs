@@ -43,17 +43,8 @@ pub(super) enum Ending {
     Local,
     /// The server stops.
     Stop,
-}
-
-impl Ending {
-    pub(super) fn closed_by(self) -> ClosedBy {
-        match self {
-            Self::Peer => ClosedBy::Peer,
-            Self::Service => ClosedBy::Service,
-            Self::Local => ClosedBy::Local,
-            Self::Stop => ClosedBy::Stop,
-        }
-    }
+    /// A stage has ended it, and says how.
+    Stage,
 }
 
 /// How a connection ends, once that is settled.
@@ -191,6 +182,7 @@ impl Connection {
                     && !state.connecting
                     && state.unsent() == 0
                     && state.writing.error().is_none()
+                    && state.stages.as_ref().is_none_or(|stages| stages.is_quiet())
             })
     }
 
@@ -199,26 +191,42 @@ impl Connection {
         self.legs().any(|state| state.outbox.is_some() && !state.connecting)
     }
 
-    /// Whether the kernel still holds bytes that it could not send yet. A system call for each leg.
-    pub(crate) fn has_unsent(&self) -> bool {
-        self.legs().any(|state| sys::unsent(state.socket.as_fd()) > 0)
+    /// Whether a server that stops closes it lingeringly: the kernel still holds bytes that it could not send
+    /// yet, or there are stages that the end has to go through. A system call for each leg.
+    pub(crate) fn must_linger(&self) -> bool {
+        self.legs().any(|state| state.stages.is_some() || sys::unsent(state.socket.as_fd()) > 0)
     }
 
     /// How the connection ends unless a failure or a limit ends it first.
     pub(super) fn closed_by(&self) -> ClosedBy {
-        self.ending.map_or(ClosedBy::Service, Ending::closed_by)
+        self.ended_by(Ending::Service)
+    }
+
+    /// What began to end it, or what ends it now.
+    fn ended_by(&self, now: Ending) -> ClosedBy {
+        match self.ending.unwrap_or(now) {
+            Ending::Peer => ClosedBy::Peer,
+            Ending::Service => ClosedBy::Service,
+            Ending::Local => ClosedBy::Local,
+            Ending::Stop => ClosedBy::Stop,
+            Ending::Stage => self.closed_by_stage(),
+        }
     }
 
     /// Settles how the connection ends; the first call counts.
     pub(crate) fn end(&mut self, by: ClosedBy, error: Option<String>, reset: bool) {
         if self.gone.is_none() {
+            let error = match self.ending {
+                Some(Ending::Stage) => error.or_else(|| self.stage_error()),
+                _ => error,
+            };
             self.gone = Some(Box::new(Gone { by, error, reset }));
         }
     }
 
     /// The same for a server that stops. An end that had begun before keeps its name, unless it is cut short.
     pub(crate) fn end_by_stop(&mut self, reset: bool) {
-        let by = self.ending.map_or(ClosedBy::Stop, Ending::closed_by);
+        let by = self.ended_by(Ending::Stop);
         self.end(if reset { ClosedBy::Stop } else { by }, None, reset);
     }
 
@@ -271,7 +279,7 @@ mod tests {
     /// What the benchmark's row "bytes per idle connection" rests on.
     #[test]
     fn an_idle_connection_stays_small() {
-        assert!(size_of::<LegState>() <= 40, "{}", size_of::<LegState>());
-        assert!(size_of::<Connection>() <= 120, "{}", size_of::<Connection>());
+        assert!(size_of::<LegState>() <= 48, "{}", size_of::<LegState>());
+        assert!(size_of::<Connection>() <= 128, "{}", size_of::<Connection>());
     }
 }

@@ -197,7 +197,11 @@ impl Turn<'_> {
         let mut complete = true;
         let mut finished = false;
         for state in self.connection.legs_mut() {
-            if state.writing == Writing::FinWanted && state.outbox.is_none() && !state.connecting {
+            if state.writing == Writing::FinWanted
+                && state.outbox.is_none()
+                && !state.connecting
+                && state.stages.as_ref().is_none_or(|stages| stages.end_has_passed())
+            {
                 state.writing = Writing::FinSent;
                 // Where both directions are done, the close that follows sends the FIN.
                 if !(alone && state.has_ended()) {

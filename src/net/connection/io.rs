@@ -22,7 +22,8 @@ impl Io for Turn<'_> {
         }
         if state.writing != Writing::Open {
             // What a session writes after its own end goes nowhere, and is no error.
-            return data.len();
+            let aborting = state.stages.as_ref().is_some_and(|stages| stages.is_aborting());
+            return if aborting { 0 } else { data.len() };
         }
         let mut taken = 0;
         if state.outbox.is_none() && state.writable && !state.connecting {
@@ -36,9 +37,10 @@ impl Io for Turn<'_> {
         }
         let mut outbox =
             self.leg_mut(leg).outbox.take().unwrap_or_else(|| self.resources.take_buffer());
+        let room = self.resources.high_water.saturating_sub(outbox.len());
         let full = match &mut *outbox {
-            Outbox::Ring(ring) => {
-                let kept = (data.len() - taken).min(self.resources.high_water - ring.len());
+            Outbox::Ring(ring) | Outbox::Staged { ring, .. } => {
+                let kept = (data.len() - taken).min(room);
                 if ring.try_reserve(kept).is_err() {
                     let error = io::Error::from_raw_os_error(libc::ENOMEM);
                     self.broken(leg, "keep", &error);
@@ -46,7 +48,7 @@ impl Io for Turn<'_> {
                 }
                 ring.extend(&data[taken..taken + kept]);
                 taken += kept;
-                ring.len() == self.resources.high_water
+                kept == room
             }
             // Nothing can be kept behind a pipe, whose bytes go first.
             Outbox::Pipe(_) => true,
@@ -95,6 +97,9 @@ impl Io for Turn<'_> {
     }
 
     fn abort(&mut self) {
+        if self.connection.abort_through_stages() {
+            return;
+        }
         let by = self.connection.closed_by();
         self.connection.end(by, None, true);
     }

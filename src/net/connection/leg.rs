@@ -10,6 +10,7 @@
 use std::num::NonZeroI32;
 
 use super::outbox::Outbox;
+use super::stages::LegStages;
 use crate::net::address::endpoint::Transport;
 use crate::net::service::session::Leg;
 use crate::net::socket::socket::Socket;
@@ -102,6 +103,8 @@ pub(super) struct LegState {
     pub(super) input: Input,
     pub(super) delivery: Delivery,
     pub(super) writing: Writing,
+    /// What is between the socket and the session; None almost always.
+    pub(super) stages: Option<Box<LegStages>>,
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) inbox: Option<Box<Vec<u8>>>,
 }
@@ -123,6 +126,7 @@ impl LegState {
             input: Input::Flowing,
             delivery: Delivery::Session,
             writing: Writing::Open,
+            stages: None,
             outbox: None,
             inbox: None,
         }

@@ -14,3 +14,4 @@ pub(crate) mod resources;
 mod send;
 pub(crate) mod serve;
 mod splice;
+mod stages;

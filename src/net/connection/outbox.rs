@@ -11,6 +11,8 @@ pub(super) enum Outbox {
     Ring(VecDeque<u8>),
     /// Bytes in a pipe of the kernel's, on their way from the other leg or from the same one.
     Pipe(Pipe),
+    /// Of a leg with stages: bytes that the chain has yet to take, and how many it holds.
+    Staged { ring: VecDeque<u8>, held: usize },
 }
 
 impl Outbox {
@@ -18,6 +20,15 @@ impl Outbox {
         match self {
             Self::Ring(ring) => ring.len(),
             Self::Pipe(pipe) => pipe.held(),
+            Self::Staged { ring, held } => ring.len() + held,
+        }
+    }
+
+    /// The bytes that were copied.
+    pub(super) fn ring_mut(&mut self) -> Option<&mut VecDeque<u8>> {
+        match self {
+            Self::Ring(ring) | Self::Staged { ring, .. } => Some(ring),
+            Self::Pipe(_) => None,
         }
     }
 }

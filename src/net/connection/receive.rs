@@ -27,9 +27,15 @@ impl Turn<'_> {
         if !state.readable || state.has_ended() || state.connecting || self.resources.budget == 0 {
             return false;
         }
+        self.takes_input(session, leg)
+    }
+
+    /// Whether there is room for input: where the session wants it, or in the outbox that it is piped to.
+    pub(super) fn takes_input(&self, session: &dyn Session, leg: Leg) -> bool {
         if self.connection.lingering {
             return true;
         }
+        let state = self.leg(leg);
         if state.input == Input::Paused {
             return false;
         }
@@ -44,6 +50,16 @@ impl Turn<'_> {
         }
     }
 
+    /// How much input there is room for, as far as `most`.
+    pub(super) fn room(&self, session: &dyn Session, leg: Leg, most: usize) -> usize {
+        let room = match self.leg(leg).delivery.pipe_to() {
+            _ if self.connection.lingering => most,
+            Some(to) => self.resources.high_water.saturating_sub(self.leg(to).unsent()),
+            None => session.input_limit() - self.leg(leg).unused(),
+        };
+        room.min(most)
+    }
+
     pub(super) fn read(
         &mut self,
         session: &mut dyn Session,
@@ -56,13 +72,8 @@ impl Turn<'_> {
                 return Ok(());
             }
         }
-        let room = match pipe_to {
-            _ if self.connection.lingering => scratch.len(),
-            Some(to) => self.resources.high_water - self.leg(to).unsent(),
-            None => session.input_limit() - self.leg(leg).unused(),
-        };
         let scratch_size = scratch.len();
-        let room = room.min(scratch_size);
+        let room = self.room(session, leg, scratch_size);
         let state = self.leg_mut(leg);
         // MSG_DONTWAIT, for the socket of a handler blocks.
         let count = match sys::recv(state.socket.as_fd(), &mut scratch[..room], libc::MSG_DONTWAIT)
@@ -92,11 +103,25 @@ impl Turn<'_> {
         }
         let data = &scratch[..count];
         self.received(leg, count, Some(data));
-        if let Some(to) = pipe_to {
-            // A trace needs to see the bytes.
-            if count == scratch_size && !self.connection.record.is_traced() {
+        if count == scratch_size && !self.connection.record.is_traced() {
+            // So much comes that it is better moved without being seen.
+            if let Some(to) = pipe_to.filter(|&to| self.leg(to).stages.is_none()) {
                 self.leg_mut(leg).delivery = Delivery::Splice(to);
             }
+        }
+        self.deliver(session, leg, data)
+    }
+
+    /// Hands input to the session, or to the leg that it has piped it to.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        session: &mut dyn Session,
+        leg: Leg,
+        data: &[u8],
+    ) -> SessionResult {
+        let count = data.len();
+        if let Some(to) = self.leg(leg).delivery.pipe_to().filter(|_| !self.connection.lingering) {
             let budget = self.resources.budget;
             let taken = self.write(to, data);
             debug_assert!(

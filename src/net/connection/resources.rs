@@ -71,6 +71,9 @@ impl WorkerResources {
 
     /// Takes back an outbox, with or without bytes in it.
     pub(super) fn give_buffer(&mut self, mut outbox: Box<Outbox>) {
+        if let Outbox::Staged { ring, .. } = &mut *outbox {
+            *outbox = Outbox::Ring(std::mem::take(ring));
+        }
         if let Outbox::Ring(ring) = &mut *outbox {
             ring.clear();
             if (self.pool.len() + 1) * self.high_water <= POOLED {

@@ -44,6 +44,7 @@ impl Turn<'_> {
         let whole = match &mut *outbox {
             Outbox::Ring(ring) => self.flush_ring(leg, ring),
             Outbox::Pipe(pipe) => self.drain_pipe(leg, pipe),
+            Outbox::Staged { .. } => unreachable!("a leg with stages is never writable"),
         };
         if !whole {
             return;

@@ -13,6 +13,8 @@ use crate::net::service::session::{Drain, Leg, Session, SessionResult};
 #[derive(Default)]
 pub(crate) struct Due {
     pub(super) open: bool,
+    /// The stages are ready for a session, which the worker has to make.
+    pub(super) make_session: bool,
     pub(crate) wake: bool,
     pub(crate) drain: bool,
     pub(crate) engine_timer: bool,
@@ -28,6 +30,8 @@ pub(crate) enum Served {
     Idle,
     /// Its turn was over before its work was.
     More,
+    /// Its session is to be made: its stages are ready.
+    Open,
     /// It has ended.
     Gone,
 }
@@ -49,7 +53,12 @@ impl Turn<'_> {
     ) -> SessionResult<Served> {
         self.resources.budget = BATCH_BYTES;
         let (mut overdue, mut rechecked) = (false, false);
-        if let Some(due) = self.connection.due.take() {
+        if let Some(mut due) = self.connection.due.take() {
+            self.connection.legs_mut().for_each(LegState::absorb_readiness);
+            if std::mem::take(&mut due.make_session) {
+                self.connection.due = Some(due);
+                return Ok(Served::Open);
+            }
             overdue = due.engine_timer && self.take_expired(Key::Engine);
             self.deliver_due(session, *due)?;
             if self.connection.gone.is_some() {
@@ -91,7 +100,13 @@ impl Turn<'_> {
     }
 
     fn deliver_due(&mut self, session: &mut dyn Session, due: Due) -> SessionResult {
-        if due.open {
+        if due.wake {
+            self.wake_stages();
+        }
+        if !self.connection.lingering && self.waits_for_stages(due.drain) {
+            return Ok(());
+        }
+        if due.open && !self.connection.lingering {
             session.open(self)?;
         }
         if self.connection.lingering {
@@ -103,10 +118,7 @@ impl Turn<'_> {
         if due.drain {
             self.deliver_drain(session)?;
         }
-        if due.wake {
-            if let Some(waker) = &self.connection.waker {
-                waker.heard();
-            }
+        if due.wake && self.connection.waker.as_ref().is_some_and(|waker| waker.heard()) {
             session.wake(self)?;
         }
         if let Some(errno) = due.refused {
@@ -144,6 +156,12 @@ impl Turn<'_> {
         leg: Leg,
     ) -> SessionResult<bool> {
         let mut acted = false;
+        if self.leg(leg).stages.is_some() {
+            acted = self.serve_stages(session, scratch, leg)?;
+            if self.connection.gone.is_some() {
+                return Ok(true);
+            }
+        }
         if self.leg(leg).connecting && self.leg(leg).writable {
             acted = true;
             let result = self.finish_connect();

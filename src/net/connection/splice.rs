@@ -68,7 +68,7 @@ impl Turn<'_> {
             None => self.resources.pipes.take(),
             Some(outbox) => match *outbox {
                 Outbox::Pipe(pipe) => Some(pipe),
-                Outbox::Ring(_) => {
+                Outbox::Ring(_) | Outbox::Staged { .. } => {
                     self.leg_mut(to).outbox = Some(outbox);
                     None
                 }

@@ -1,6 +1,7 @@
 //! All that a server is made of. Must never open anything.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::address::endpoint::Transport;
@@ -11,6 +12,7 @@ use crate::net::ledger::trace::TraceLimits;
 pub use crate::net::server::lifecycle::State;
 use crate::net::service::shape::Shape;
 use crate::net::socket::options::SocketOptions;
+use crate::net::stage::stage::StageFactory;
 
 /// All that a server is made of.
 pub struct Config {
@@ -24,6 +26,8 @@ pub struct Config {
     pub fd: Option<RawFd>,
     /// What is done with each connection.
     pub shape: Shape,
+    /// Makes the stages between each connection and its session; None for none. Only of workers.
+    pub stages: Option<Arc<dyn StageFactory>>,
     /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
     pub workers: Option<usize>,
     /// Socket options.

@@ -30,6 +30,7 @@ use crate::net::socket::options::SocketOptions;
 use crate::net::socket::splice_pipe::Allowance;
 use crate::net::socket::tcp_info::Algorithm;
 use crate::net::socket::unix_file::FileId;
+use crate::net::stage::stage::StageFactory;
 use crate::net::sys::{self, PollFd};
 use crate::net::worker::inbox::{Inbox, Message};
 
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
+    /// What is between each connection and its session.
+    pub(crate) stages: Option<Arc<dyn StageFactory>>,
     pub(crate) ledger: Arc<Ledger>,
     /// How much is remembered of what goes over a connection; None for nothing.
     pub(crate) trace: Option<TraceLimits>,
@@ -92,6 +95,7 @@ impl Shared {
             name: config.name.clone(),
             options: config.options.clone(),
             limits: config.limits.clone(),
+            stages: config.stages.clone(),
             ledger: Arc::new(Ledger::new(config.history)),
             trace: config.trace,
             algorithm: OnceLock::new(),
