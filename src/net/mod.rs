@@ -11,6 +11,7 @@
 //! worker                             the accept loop, and threads with a poller
 //! connection   stream   services     a worker's connection; a blocking stream; Echo and the others
 //! control                            limits, admission, shutdown, registry of servers
+//! stage                              what sits between a socket and its session: faults, TLS
 //! service                            what a service is written against
 //! ledger                             records, totals, traces
 //! socket   >   address   >   base    one socket; where it leads; locks, flags, timers, forks
@@ -31,6 +32,7 @@ pub mod server;
 pub mod service;
 pub mod services;
 pub mod socket;
+pub mod stage;
 pub mod stream;
 // The one folder with `unsafe` in it.
 #[allow(unsafe_code)]

@@ -283,6 +283,7 @@ impl Server {
             target,
             fd,
             shape,
+            stages: None,
             workers: workers.map(|workers| workers as usize),
             options: socket_options,
             limits: engine_limits,

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Drain, Leg, Peer};
+use _rsock::net::service::{Drain, Leg, Peer, Service};
 use _rsock::net::services::{
     ByConnection, Chargen, Daytime, Discard, Greeting, LineEcho, Quote, Time, chargen, daytime,
     time,

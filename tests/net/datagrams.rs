@@ -7,15 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::endpoint::Transport;
-use _rsock::net::control::config::Config;
-use _rsock::net::control::limits::Limits;
-use _rsock::net::ledger::closed_by::ClosedBy;
-use _rsock::net::server::server::Server;
-use _rsock::net::service::datagrams::{Datagrams, Reply};
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Peer, SessionError, SessionResult};
-use _rsock::net::service::shape::Shape;
+use _rsock::net::address::Transport;
+use _rsock::net::control::{Config, Limits};
+use _rsock::net::ledger::ClosedBy;
+use _rsock::net::server::Server;
+use _rsock::net::service::{Datagrams, Peer, Reply, Service, SessionError, SessionResult, Shape};
 use _rsock::net::services::Echo;
 
 use crate::support::{PATIENCE, config_of, noise, start, stop, until};
@@ -219,14 +215,14 @@ fn a_stop_under_a_flood_comes_to_its_end() {
 #[test]
 fn a_hard_stop_answers_nothing_more() {
     let server = Server::new(echo());
-    server.bind(None, &mut _rsock::net::base::waiter::Plain).unwrap();
+    server.bind(None, &mut _rsock::net::base::Plain).unwrap();
     let socket = dial(&server);
     socket.send(b"before the start").unwrap();
-    server.start(&mut _rsock::net::base::waiter::Plain).unwrap();
+    server.start(&mut _rsock::net::base::Plain).unwrap();
     assert_eq!(read(&socket), b"before the start");
     let zero = Some(Duration::ZERO);
-    let cause = _rsock::net::control::shutdown::Cause::Stop;
-    let report = server.stop(zero, cause, &mut _rsock::net::base::waiter::Plain).unwrap();
+    let cause = _rsock::net::control::Cause::Stop;
+    let report = server.stop(zero, cause, &mut _rsock::net::base::Plain).unwrap();
     assert_eq!((report.drained, report.forced), (0, 1));
     socket.send(b"after the end").unwrap();
     assert_eq!(socket.recv(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionRefused);

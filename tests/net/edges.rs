@@ -6,11 +6,13 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::control::limits::Limits;
-use _rsock::net::ledger::closed_by::ClosedBy;
+use _rsock::net::control::Limits;
+use _rsock::net::ledger::ClosedBy;
 use _rsock::net::services::Echo;
 
-use crate::support::{PATIENCE, closed, config, dial, echo, noise, open, start, stop, until};
+use crate::support::{
+    PATIENCE, closed, config, dial, echo, noise, open, scaled, start, stop, until,
+};
 
 /// Keeps a worker away from its poll for a while, so that the next events come in one edge: a bulk
 /// peer whose turns fill the time.
@@ -111,7 +113,7 @@ fn reading_is_resumed_when_a_blocked_peer_reads_again() {
         config
     });
     let mut client = dial(server.address().unwrap());
-    let data = noise(16 << 20);
+    let data = noise(scaled(16 << 20));
     let sent = data.clone();
     let mut sending = client.try_clone().unwrap();
     let sender = thread::spawn(move || {
@@ -176,4 +178,13 @@ fn a_peer_that_ends_and_never_reads_meets_the_half_close_limit() {
     let record = &closed(&ledger, 1)[0];
     assert!(matches!(record.closed_by(), Some(ClosedBy::Peer | ClosedBy::Limit("half_close"))));
     stop(&server);
+}
+
+crate::support::through_stages! {
+    data_and_fin_in_one_edge,
+    urgent_data_does_not_hide_what_is_behind_it,
+    a_spent_budget_neither_starves_others_nor_forgets_the_rest,
+    reading_is_resumed_when_a_blocked_peer_reads_again,
+    a_reset_in_the_middle_is_a_reset,
+    a_peer_that_ends_and_never_reads_meets_the_half_close_limit,
 }

@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::service::datagrams::Reply;
-use _rsock::net::service::session::{Io, Leg, Peer};
-use _rsock::net::service::waker::{Notifier, Waker};
+use _rsock::net::address::Endpoint;
+use _rsock::net::service::{Io, Leg, Notifier, Peer, Reply, Waker};
 
 /// Counts the calls of a session's waker.
 #[derive(Default)]

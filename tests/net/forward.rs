@@ -5,13 +5,10 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::address::target::Target;
-use _rsock::net::base::waiter::{Plain, Waiter};
+use _rsock::net::address::{Endpoint, Target};
+use _rsock::net::base::{Plain, Waiter};
 use _rsock::net::error::{Error, Result as NetResult};
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Drain, Leg, Peer, Session};
-use _rsock::net::service::site::Site;
+use _rsock::net::service::{Drain, Leg, Peer, Service, Session, Site};
 use _rsock::net::services::{Forward, To};
 
 use crate::fake_io::{FakeIo, peer};
@@ -207,4 +204,8 @@ fn a_circle_that_no_start_has_seen_is_cut_in_its_first_round() {
     for server in &servers {
         stop(server);
     }
+}
+
+crate::support::through_stages! {
+    a_circle_that_no_start_has_seen_is_cut_in_its_first_round,
 }

@@ -10,18 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::target::Target;
-use _rsock::net::base::lock::Mutex;
-use _rsock::net::base::waiter::Plain;
-use _rsock::net::control::limits::Limits;
-use _rsock::net::control::shutdown::Cause;
-use _rsock::net::ledger::closed_by::ClosedBy;
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Drain, Io, Leg, Peer, Session, SessionResult};
-use _rsock::net::service::waker::Waker;
+use _rsock::net::address::Target;
+use _rsock::net::base::{Mutex, Plain};
+use _rsock::net::control::{Cause, Limits};
+use _rsock::net::ledger::ClosedBy;
+use _rsock::net::service::{Drain, Io, Leg, Peer, Service, Session, SessionResult, Waker};
 use socket2::SockRef;
 
-use crate::support::{PATIENCE, closed, config, dial, ip, noise, start, stop};
+use crate::support::{PATIENCE, closed, config, dial, ip, noise, scaled, start, stop};
 
 /// Clients of one round.
 const CLIENTS: usize = 24;
@@ -187,7 +183,7 @@ impl Session for Mood {
 /// One client's life; true where it went on to the end, and got back all.
 fn live(address: SocketAddr, mut dice: Dice) -> bool {
     let mut stream = dial(address);
-    let data = noise(1 + dice.below(400_000));
+    let data = noise(1 + dice.below(scaled(400_000)));
     let (mut sent, mut got) = (0, 0);
     let mut buffer = vec![0; 40_000];
     let mut read = |stream: &mut TcpStream, got: &mut usize, most: usize| -> usize {
@@ -367,4 +363,9 @@ fn fuzz_addresses() {
         let again = Target::new(target.host(), port);
         assert!(again.is_ok_and(|again| again == target), "{host:?}");
     }
+}
+
+crate::support::through_stages! {
+    fuzz_sessions,
+    fuzz_stops,
 }

@@ -7,17 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use _rsock::net::base::waiter::Plain;
-use _rsock::net::control::config::Config;
-use _rsock::net::control::limits::{Limits, Overflow};
-use _rsock::net::control::shutdown::Cause;
+use _rsock::net::base::Plain;
+use _rsock::net::control::{Cause, Config, Limits, Overflow};
 use _rsock::net::error::Error;
-use _rsock::net::handoff::job::Job;
-use _rsock::net::handoff::pool::Pool;
-use _rsock::net::ledger::closed_by::ClosedBy;
-use _rsock::net::server::server::Server;
-use _rsock::net::service::shape::Shape;
-use _rsock::net::stream::stream::Stream;
+use _rsock::net::handoff::{Job, Pool};
+use _rsock::net::ledger::ClosedBy;
+use _rsock::net::server::Server;
+use _rsock::net::service::Shape;
+use _rsock::net::stream::Stream;
 
 use crate::support::{PATIENCE, closed, config_of, dial, ip, rejection, start, stop, until};
 
@@ -163,7 +160,7 @@ fn a_stop_gives_waiting_reads_the_end_and_waits_for_the_first_byte() {
     assert_eq!(records[0].closed_by(), Some(ClosedBy::Stop));
 }
 
-fn stopping(server: &Arc<Server>) -> JoinHandle<_rsock::net::control::shutdown::StopReport> {
+fn stopping(server: &Arc<Server>) -> JoinHandle<_rsock::net::control::StopReport> {
     let server = Arc::clone(server);
     thread::spawn(move || server.stop(None, Cause::Stop, &mut Plain).unwrap())
 }

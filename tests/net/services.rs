@@ -5,11 +5,12 @@ use std::net::{Shutdown, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::control::limits::Limits;
-use _rsock::net::ledger::closed_by::ClosedBy;
+use _rsock::net::control::Limits;
+use _rsock::net::ledger::ClosedBy;
 
 use crate::support::{
-    PATIENCE, closed, config, dial, echo, ip, noise, open, rejection, serve, start, stop, until,
+    PATIENCE, closed, config, dial, echo, ip, noise, open, rejection, scaled, serve, start, stop,
+    until,
 };
 use crate::test_services::{
     Board, Burst, Clock, Header, Late, Refuser, Relay, Shout, Speaker, speech,
@@ -23,16 +24,17 @@ fn read_all(stream: &mut impl Read) -> Vec<u8> {
 
 #[test]
 fn a_long_speech_arrives_whole_though_the_listener_is_slow() {
-    let server = serve(Speaker { length: 20_000_000 });
+    let length = scaled(20_000_000);
+    let server = serve(Speaker { length });
     let mut client = dial(server.address().unwrap());
     // The outbox reaches high water before the first byte is read.
     until("the kernel's buffers are full", || {
         let records = server.ledger().open_records();
         let before = records.first().map_or(0, |record| record.sent().bytes);
         thread::sleep(Duration::from_millis(20));
-        before > 100_000 && before == records[0].sent().bytes
+        before as usize > scaled(100_000) && before == records[0].sent().bytes
     });
-    assert!(read_all(&mut client) == speech(0..20_000_000));
+    assert!(read_all(&mut client) == speech(0..length));
     drop(client);
     assert_eq!(closed(&server.ledger(), 1)[0].closed_by(), Some(ClosedBy::Service));
     assert_eq!(stop(&server).errors, 0);
@@ -41,11 +43,12 @@ fn a_long_speech_arrives_whole_though_the_listener_is_slow() {
 #[test]
 fn a_last_word_survives_a_client_that_floods() {
     // Unread input at a close makes a reset, which would destroy what was sent: hence the linger.
-    let server = serve(Speaker { length: 400_000 });
+    let length = scaled(400_000);
+    let server = serve(Speaker { length });
     let mut client = dial(server.address().unwrap());
     let mut flood = client.try_clone().unwrap();
     let flooding = thread::spawn(move || while flood.write_all(&[0; 4096]).is_ok() {});
-    assert!(read_all(&mut client) == speech(0..400_000));
+    assert!(read_all(&mut client) == speech(0..length));
     client.shutdown(Shutdown::Both).unwrap();
     flooding.join().unwrap();
     assert_eq!(closed(&server.ledger(), 1)[0].closed_by(), Some(ClosedBy::Service));
@@ -81,7 +84,7 @@ fn a_relay_passes_on_bytes_and_ends_in_both_directions() {
     let target = echo();
     let relay = serve(Relay { target: ip(target.address().unwrap()) });
     let mut client = dial(relay.address().unwrap());
-    let data = noise(5_000_000);
+    let data = noise(scaled(5_000_000));
     let sent = data.clone();
     let mut sending = client.try_clone().unwrap();
     let sender = thread::spawn(move || {
@@ -92,7 +95,10 @@ fn a_relay_passes_on_bytes_and_ends_in_both_directions() {
     sender.join().unwrap();
     let record = &closed(&relay.ledger(), 1)[0];
     assert_eq!(record.closed_by(), Some(ClosedBy::Peer));
-    assert_eq!((record.received().bytes, record.sent().bytes), (5_000_000, 5_000_000));
+    assert_eq!(
+        (record.received().bytes, record.sent().bytes),
+        (data.len() as u64, data.len() as u64)
+    );
     assert_eq!(closed(&target.ledger(), 1)[0].closed_by(), Some(ClosedBy::Peer));
     stop(&relay);
     stop(&target);
@@ -176,7 +182,7 @@ fn lines_go_on_when_the_reader_does() {
         config
     });
     let mut client = dial(server.address().unwrap());
-    let lines = b"some line of a few bytes\n".repeat(100_000);
+    let lines = b"some line of a few bytes\n".repeat(scaled(100_000));
     let expected = lines.to_ascii_uppercase();
     let mut sending = client.try_clone().unwrap();
     let sender = thread::spawn(move || {
@@ -239,9 +245,10 @@ fn a_session_ends_in_peace_or_with_a_reset_as_it_likes() {
 #[test]
 fn what_a_timer_writes_beyond_its_turn_follows_by_itself() {
     // The budget of a turn ends before the socket is full: no event announces that there is room.
-    let server = serve(Burst { length: 1_000_000 });
+    let length = scaled(1_000_000);
+    let server = serve(Burst { length });
     let mut client = dial(server.address().unwrap());
-    assert!(read_all(&mut client) == speech(0..1_000_000));
+    assert!(read_all(&mut client) == speech(0..length));
     stop(&server);
 }
 
@@ -258,11 +265,12 @@ fn a_connect_that_fails_on_the_spot_is_told() {
 
 #[test]
 fn last_words_reach_one_who_reads_late() {
-    let server = serve(Speaker { length: 1_500_000 });
+    let length = scaled(1_500_000);
+    let server = serve(Speaker { length });
     let mut client = dial(server.address().unwrap());
     // Longer than a close lingers without progress.
     thread::sleep(Duration::from_millis(2500));
-    assert!(read_all(&mut client) == speech(0..1_500_000));
+    assert!(read_all(&mut client) == speech(0..length));
     stop(&server);
 }
 
@@ -294,8 +302,11 @@ fn a_pipe_begins_with_what_was_left_unused() {
 fn a_stop_does_not_take_back_what_was_sent() {
     let server = echo();
     let mut client = dial(server.address().unwrap());
-    client.write_all(&noise(400_000)).unwrap();
-    until("all is echoed into the kernel", || server.ledger().totals().sent.bytes == 400_000);
+    let data = noise(scaled(400_000));
+    client.write_all(&data).unwrap();
+    until("all is echoed into the kernel", || {
+        server.ledger().totals().sent.bytes == data.len() as u64
+    });
     let stopping = thread::spawn(move || stop(&server));
     // These come when the server has closed, and would reset what it left in the kernel's queue.
     let mut sending = client.try_clone().unwrap();
@@ -305,9 +316,9 @@ fn a_stop_does_not_take_back_what_was_sent() {
             client.peek(&mut peeked).is_ok_and(|count| count > 0)
         }
     });
-    let mut back = vec![0; 400_000];
+    let mut back = vec![0; data.len()];
     client.read_exact(&mut back).unwrap();
-    assert!(back == noise(400_000));
+    assert!(back == data);
     drop(client);
     drop(sending);
     stopping.join().unwrap();
@@ -330,7 +341,8 @@ fn a_half_closed_relay_does_not_hold_up_a_stop() {
 
 #[test]
 fn a_session_that_holds_may_finish_while_the_server_drains() {
-    let mut config = config(Speaker { length: 10_000_000 });
+    let length = scaled(10_000_000);
+    let mut config = config(Speaker { length });
     config.drain = PATIENCE;
     let server = start(config);
     let mut client = dial(server.address().unwrap());
@@ -338,6 +350,30 @@ fn a_session_that_holds_may_finish_while_the_server_drains() {
     until("it speaks", || server.ledger().totals().sent.bytes > 0);
     let reading = thread::spawn(move || read_all(&mut client));
     let report = stop(&server);
-    assert!(reading.join().unwrap() == speech(0..10_000_000));
+    assert!(reading.join().unwrap() == speech(0..length));
     assert_eq!((report.drained, report.forced), (1, 0));
+}
+
+crate::support::through_stages! {
+    a_long_speech_arrives_whole_though_the_listener_is_slow,
+    a_last_word_survives_a_client_that_floods,
+    a_lingering_close_ends_though_the_peer_never_does,
+    timers_run_out_in_their_time,
+    a_relay_passes_on_bytes_and_ends_in_both_directions,
+    a_relay_to_nobody_resets_its_client,
+    a_reset_of_the_target_reaches_the_client_as_a_reset,
+    a_message_of_another_thread_reaches_every_session,
+    the_rest_of_a_line_waits_for_its_end,
+    lines_go_on_when_the_reader_does,
+    a_line_that_never_ends_is_a_limit,
+    each_of_a_hundred_panics_and_an_error_ends_one_connection,
+    a_session_ends_in_peace_or_with_a_reset_as_it_likes,
+    what_a_timer_writes_beyond_its_turn_follows_by_itself,
+    a_connect_that_fails_on_the_spot_is_told,
+    last_words_reach_one_who_reads_late,
+    last_words_of_one_who_uses_nothing_more_arrive,
+    a_pipe_begins_with_what_was_left_unused,
+    a_stop_does_not_take_back_what_was_sent,
+    a_half_closed_relay_does_not_hold_up_a_stop,
+    a_session_that_holds_may_finish_while_the_server_drains,
 }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Drain, Leg};
+use _rsock::net::address::Endpoint;
+use _rsock::net::service::{Drain, Leg, Service};
 use _rsock::net::services::Echo;
 
 use crate::fake_io::{FakeIo, Replies, peer};
@@ -87,7 +86,7 @@ fn a_service_is_woken_by_another_threads_message() {
 #[test]
 fn a_waker_rings_once_until_it_is_heard() {
     let mut io = FakeIo::default();
-    let waker = _rsock::net::service::session::Io::waker(&mut io);
+    let waker = _rsock::net::service::Io::waker(&mut io);
     waker.wake();
     waker.clone().wake();
     assert_eq!(io.notifies.count(), 1);

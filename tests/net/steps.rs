@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::base::waiter::Plain;
-use _rsock::net::control::limits::{Limits, Overflow};
-use _rsock::net::control::shutdown::Cause;
+use _rsock::net::base::Plain;
+use _rsock::net::control::{Cause, Limits, Overflow};
 use _rsock::net::error::Error;
-use _rsock::net::server::lifecycle::State;
-use _rsock::net::server::server::Server;
+use _rsock::net::server::{Server, State};
 use _rsock::net::services::Echo;
 
 use crate::support::{closed, config, dial, echo, ip, open, rejection, start, stop, until};
@@ -54,8 +52,7 @@ fn a_taken_port_names_its_holder_and_leaves_nothing_open() {
     let address = ip(holder.address().unwrap());
     let server = Server::new({
         let mut config = config(Echo);
-        config.target =
-            _rsock::net::address::target::Target::new("127.0.0.1", address.port()).unwrap();
+        config.target = _rsock::net::address::Target::new("127.0.0.1", address.port()).unwrap();
         config
     });
     let error = server.start(&mut Plain).unwrap_err();
@@ -81,8 +78,7 @@ fn a_holder_that_is_just_ending_is_waited_for() {
     until("it drains", || holder.state() != State::Serving);
     let server = Server::new({
         let mut config = config(Echo);
-        config.target =
-            _rsock::net::address::target::Target::new("127.0.0.1", address.port()).unwrap();
+        config.target = _rsock::net::address::Target::new("127.0.0.1", address.port()).unwrap();
         config
     });
     server.start(&mut Plain).unwrap();
@@ -248,4 +244,13 @@ fn a_dropped_server_ends_by_itself() {
     drop(server);
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     until("the port is free", || TcpStream::connect(address).is_err());
+}
+
+crate::support::through_stages! {
+    stop_drains_the_quiet_at_once_and_gives_the_unheard_a_quarter_second,
+    stop_with_no_drain_resets,
+    the_earlier_of_two_deadlines_holds,
+    the_queue_is_served_before_the_end,
+    a_limit_is_never_exceeded_and_refuses_where_it_is_told_to,
+    a_thousand_connections_on_several_workers_balance,
 }

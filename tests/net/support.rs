@@ -1,27 +1,72 @@
 //! What several test modules need: a server of a service, clients with deadlines, a condition to
 //! wait for. Must never assert anything of its own about the engine.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::endpoint::{Address, Transport};
-use _rsock::net::address::target::Target;
-use _rsock::net::base::waiter::Plain;
-use _rsock::net::control::config::Config;
-use _rsock::net::control::limits::Limits;
-use _rsock::net::control::shutdown::{Cause, StopReport};
-use _rsock::net::ledger::ledger::Ledger;
-use _rsock::net::ledger::record::Record;
-use _rsock::net::server::server::Server;
-use _rsock::net::service::service::Service;
-use _rsock::net::service::shape::Shape;
+use _rsock::net::address::{Address, Target, Transport};
+use _rsock::net::base::Plain;
+use _rsock::net::control::{Cause, Config, Limits, StopReport};
+use _rsock::net::ledger::{Ledger, Record};
+use _rsock::net::server::Server;
+use _rsock::net::service::{Service, Shape};
 use _rsock::net::services::Echo;
-use _rsock::net::socket::options::SocketOptions;
+use _rsock::net::socket::SocketOptions;
+use _rsock::net::stage::{Bytewise, Delayed, StageFactory, each};
 
 /// No condition of these tests takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the servers of this thread have between their sockets and their sessions.
+#[derive(Default)]
+struct Through {
+    factory: Option<Arc<dyn StageFactory>>,
+    /// Divides lengths of tests that would take too long.
+    divisor: usize,
+}
+
+thread_local! {
+    static THROUGH: RefCell<Through> = const { RefCell::new(Through { factory: None, divisor: 1 }) };
+}
+
+/// How long the stage `Delayed` of these tests delays, in each direction.
+pub const DELAY: Duration = Duration::from_millis(3);
+
+/// Runs a test with a stage that passes on byte by byte. Lengths are smaller: each byte is a call.
+pub fn bytewise(test: impl FnOnce()) {
+    through(Through { factory: Some(each(|| Bytewise)), divisor: 50 }, test);
+}
+
+/// Runs a test with a stage that delays everything, ends included.
+pub fn delayed(test: impl FnOnce()) {
+    through(Through { factory: Some(each(|| Delayed::new(DELAY))), divisor: 10 }, test);
+}
+
+fn through(through: Through, test: impl FnOnce()) {
+    THROUGH.set(through);
+    test();
+}
+
+/// A length of a test, less of it through stages.
+pub fn scaled(length: usize) -> usize {
+    length / THROUGH.with_borrow(|through| through.divisor)
+}
+
+/// Runs tests of a module again through each of the two stages.
+macro_rules! through_stages {
+    ($($test:ident),* $(,)?) => {
+        mod bytewise {
+            $(#[test] fn $test() { crate::support::bytewise(super::$test) })*
+        }
+        mod delayed {
+            $(#[test] fn $test() { crate::support::delayed(super::$test) })*
+        }
+    };
+}
+pub(crate) use through_stages;
 
 /// A configuration on a free port of the loopback.
 pub fn config(service: impl Service + 'static) -> Config {
@@ -36,6 +81,7 @@ pub fn config_of(shape: Shape) -> Config {
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
         shape,
+        stages: THROUGH.with_borrow(|through| through.factory.clone()),
         workers: Some(1),
         options: SocketOptions::default(),
         limits: Limits::default(),

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::base::lock::Mutex;
-use _rsock::net::ledger::closed_by::ClosedBy;
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Drain, Io, Leg, Peer, Session, SessionError, SessionResult};
-use _rsock::net::service::waker::Waker;
+use _rsock::net::address::Endpoint;
+use _rsock::net::base::Mutex;
+use _rsock::net::ledger::ClosedBy;
+use _rsock::net::service::{
+    Drain, Io, Leg, Peer, Service, Session, SessionError, SessionResult, Waker,
+};
 
 /// Writes `length` counted bytes to whoever connects, then closes.
 pub struct Speaker {

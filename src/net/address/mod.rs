@@ -1,10 +1,10 @@
 //! Addresses: transports, hosts with ports, names of Unix sockets, and how a name is resolved.
 //! Must never open a socket but to ask whether an address is this machine's.
 
-pub mod endpoint;
-pub mod resolve;
-pub mod target;
-pub mod unix_name;
+mod endpoint;
+pub(crate) mod resolve;
+mod target;
+mod unix_name;
 
 pub(crate) use self::endpoint::canonical;
 pub use self::endpoint::{Address, Endpoint, Transport, display, host_text};

@@ -13,7 +13,7 @@ use socket2::SockAddr;
 use crate::net::error::{Error, Result};
 
 /// Room for a name in sockaddr_un, unix(7). A path needs one byte of it for the NUL behind it.
-pub const MAX_NAME: usize = 108;
+pub(super) const MAX_NAME: usize = 108;
 
 /// What a Unix socket is called. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,13 +1,13 @@
 //! What every layer needs and no layer of the network means: locks, event flags, waiting, timers, forks.
 //! Must never know a socket.
 
-pub mod event_fd;
-pub mod fork;
-pub mod lock;
-pub mod panic;
+mod event_fd;
+pub(crate) mod fork;
+pub(crate) mod lock;
+mod panic;
 pub mod process;
-pub mod timers;
-pub mod waiter;
+mod timers;
+mod waiter;
 
 pub use self::event_fd::EventFd;
 pub use self::fork::Origin;
@@ -16,4 +16,6 @@ pub(crate) use self::lock::{Condvar, Held};
 pub use self::lock::{Mutex, MutexGuard};
 pub(crate) use self::panic::panic_text;
 pub(crate) use self::timers::Key;
+pub(crate) use self::timers::Timers;
+pub use self::waiter::Plain;
 pub use self::waiter::Waiter;

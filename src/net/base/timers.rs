@@ -9,6 +9,8 @@ use std::time::Instant;
 pub(crate) enum Key {
     /// The engine's own: half-close, lingering close.
     Engine,
+    /// The stages' of a leg, by its number.
+    Stages(u8),
     /// A session's, by its key.
     Session(u32),
 }

@@ -1,39 +1,39 @@
-//! A connection's second leg: how it is opened, and given up. Must never block, nor decide where it
-//! leads to.
+//! The upstream leg of a connection. Owns how it is opened and given up. Must never block, nor decide where
+//! it leads.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
 
-use crate::net::address::endpoint::{Address, Endpoint, Transport};
-use crate::net::address::unix_name::UnixName;
+use super::connection::{Connection, leg_token, register};
+use super::leg::LegState;
+use super::resources::WorkerResources;
+use super::serve::Turn;
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
 use crate::net::base::fork;
-use crate::net::connection::connection::{
-    Connection, Turn, Wire, WorkerResources, leg_token, register,
-};
-use crate::net::ledger::record::Far;
-use crate::net::service::session::Leg;
-use crate::net::socket::socket::Socket;
+use crate::net::ledger::Far;
+use crate::net::service::Leg;
+use crate::net::socket::Socket;
 
 /// The leg that a session opened.
 pub(super) struct UpstreamLeg {
-    pub(super) wire: Wire,
+    pub(super) state: LegState,
     /// Its account, until it is connected and the record has it.
     account: Option<Box<Far>>,
 }
 
 impl UpstreamLeg {
-    /// Opens a socket and begins to connect it: the rest is an event.
+    /// Opens a socket and begins to connect it. An event reports the outcome.
     fn begin(resources: &WorkerResources, token: u64, target: Endpoint) -> io::Result<Self> {
         let socket = Socket::outward(&target, &resources.options)?;
         if target.transport == Transport::Unix {
-            // A name of the system's choosing, by which a connection is known that comes back to us. One
-            // without can be served all the same.
+            // A name that the system chooses, by which a connection that comes back to this process is
+            // recognised. One without a name can be served all the same.
             let _ = socket.options().bind(&UnixName::unnamed().to_raw()?);
         }
-        // A Unix socket is connected at once or, with EAGAIN, not at all: a queue is full, and nothing
-        // would announce that it is not any more.
+        // A Unix socket is connected at once or, with EAGAIN, not at all: the listener's queue is full, and
+        // no event would announce room in it.
         match socket.options().connect(&target.address.to_raw()?) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
@@ -41,26 +41,27 @@ impl UpstreamLeg {
         let local = socket.options().local_addr()?;
         let local = Address::from_raw(&local).map_or_else(|| target.clone(), Endpoint::stream);
         if local == target {
-            // Where nobody listens on a port that is the system's to give, it may give just that one,
-            // and the socket is connected with itself.
+            // Where no socket listens on a port of the ephemeral range, the system may choose that very port
+            // as the local one, and connect the socket to itself.
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
-        let mut wire = Wire::new(socket, target.transport);
-        wire.connecting = true;
-        wire.readable = false;
-        wire.writable = false;
-        register(resources, &wire.socket, leg_token(token, Leg::Upstream))?;
-        Ok(Self { wire, account: Some(Box::new(Far::new(local, target))) })
+        let mut state = LegState::new(socket, target.transport);
+        state.connecting = true;
+        state.readable = false;
+        state.writable = false;
+        register(resources, &state.socket, leg_token(token, Leg::Upstream))?;
+        Ok(Self { state, account: Some(Box::new(Far::new(local, target))) })
     }
 }
 
 impl Connection {
-    /// Closes a far leg that is not connected. What its events still say must not be taken for the next one's.
+    /// Closes an upstream leg that is not connected. Its events must not be taken for those of
+    /// the next one.
     fn give_up_upstream(&mut self, resources: &WorkerResources) {
-        let Some(far) = self.far.take() else { return };
+        let Some(upstream) = self.upstream.take() else { return };
         if fork::has_forked() {
-            // A child's copy would keep it in the poller.
-            let fd = far.wire.socket.as_fd().as_raw_fd();
+            // A forked child's copy would keep it in the poller.
+            let fd = upstream.state.socket.as_fd().as_raw_fd();
             let _ = resources.poll.registry().deregister(&mut SourceFd(&fd));
         }
     }
@@ -68,14 +69,14 @@ impl Connection {
 
 impl Turn<'_> {
     pub(super) fn begin_connect(&mut self, target: Endpoint) {
-        if self.connection.far.as_ref().is_some_and(|far| !far.wire.connecting) {
+        if self.connection.upstream.as_ref().is_some_and(|upstream| !upstream.state.connecting) {
             self.connection.due().refused = Some(libc::EISCONN);
             return;
         }
         self.connection.give_up_upstream(self.resources);
         match UpstreamLeg::begin(self.resources, self.token, target) {
-            Ok(far) => self.connection.far = Some(Box::new(far)),
-            // Told like any other failure, in the next turn: nothing calls back from here.
+            Ok(upstream) => self.connection.upstream = Some(Box::new(upstream)),
+            // Reported in the next turn, like any other failure: `Io` never calls back into the session.
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 self.connection.due().refused = Some(errno);
@@ -83,29 +84,29 @@ impl Turn<'_> {
         }
     }
 
-    /// What came of the far leg's connect, now that there is an event of it.
+    /// The outcome of the upstream leg's connect, after an event of it.
     pub(super) fn finish_connect(&mut self) -> Result<(), i32> {
-        let Some(far) = &mut self.connection.far else { return Err(libc::ENOTCONN) };
-        far.wire.connecting = false;
-        far.wire.failed = false;
-        let failed = match far.wire.socket.options().take_error() {
+        let Some(upstream) = &mut self.connection.upstream else { return Err(libc::ENOTCONN) };
+        upstream.state.connecting = false;
+        upstream.state.failed = false;
+        let failed = match upstream.state.socket.options().take_error() {
             Ok(None) => {
-                if let Some(account) = far.account.take() {
+                if let Some(account) = upstream.account.take() {
                     self.connection.record.open_far(account);
                 }
                 return Ok(());
             }
             Ok(Some(error)) | Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         };
-        // The session decides what becomes of the near leg; there is no far one.
+        // The session decides what becomes of the client leg; there is no other.
         self.connection.give_up_upstream(self.resources);
         Err(failed)
     }
 
-    /// Our own end of the far leg.
+    /// Our own end of the upstream leg.
     pub(super) fn upstream_local(&self) -> Option<Endpoint> {
-        let far = self.connection.far.as_ref()?;
-        let account = far.account.as_deref().or_else(|| self.connection.record.far());
+        let upstream = self.connection.upstream.as_ref()?;
+        let account = upstream.account.as_deref().or_else(|| self.connection.record.far());
         account.map(Far::local)
     }
 }

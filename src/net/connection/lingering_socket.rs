@@ -1,13 +1,12 @@
-//! A socket whose record is closed and whose last bytes are still on their way: what a handler's lingering
-//! close gives to a worker. Must never be dropped before `never_wait` was called on it.
+//! A socket whose record is closed and whose last bytes are still on their way: a handler's lingering close
+//! gives it to a worker. Must never be dropped before `never_wait` was called on it.
 
 use std::sync::Arc;
 
-use crate::net::ledger::record::Record;
-use crate::net::socket::lingering::Until;
-use crate::net::socket::socket::Socket;
+use crate::net::ledger::Record;
+use crate::net::socket::{Socket, Until};
 
-/// A socket whose account is closed, on its way to the worker.
+/// A socket whose record is closed, on its way to the worker.
 pub(crate) struct LingeringSocket {
     pub(crate) socket: Socket,
     pub(crate) record: Arc<Record>,

@@ -1,10 +1,22 @@
-//! One connection as its worker serves it: its legs, the bytes that wait on them, its timers. Must never
-//! block, nor know what a service does with the bytes.
+//! One connection as its worker sees it: its legs, its buffers, its ends and its deadlines. Owns the way of
+//! a byte between a socket and a session. Must never block, take a lock, or know a thread.
 
-pub(crate) mod connect;
-pub(crate) mod connection;
-pub(crate) mod lingering_socket;
-pub(crate) mod splice;
+mod connect;
+mod connection;
+mod deadlines;
+mod ends;
+mod io;
+mod leg;
+mod lingering_socket;
+mod outbox;
+mod receive;
+mod resources;
+mod send;
+mod serve;
+mod splice;
+mod stages;
 
-pub(crate) use self::connection::{Connection, Gone, Served, Turn, WorkerResources};
+pub(crate) use self::connection::{Connection, Gone};
 pub(crate) use self::lingering_socket::LingeringSocket;
+pub(crate) use self::resources::WorkerResources;
+pub(crate) use self::serve::{Served, Turn};

@@ -1,97 +1,96 @@
-//! A pipe of the engine in bulk: bytes go from socket to socket through the kernel alone. Owns when
-//! that begins and when it ends; must never be what finds out that a leg has ended, nor mix up the
-//! order of what is copied and what is spliced.
+//! Splicing: bytes that a session has piped go from socket to socket through the kernel alone. Owns when that
+//! begins and when it ends. Must never decide that a leg has ended, nor change the order of what is copied
+//! and what is spliced.
 //!
-//! It begins after a read that filled the whole buffer, and ends when little comes at a time: then two
-//! calls that move a few bytes cost more than copying them. What is in the pipe is the outbox of the
-//! leg that it goes out on, so all that holds for an outbox holds for it.
+//! Splicing begins after a read that filled the whole buffer, and ends when little comes at a time: two calls
+//! that move a few bytes cost more than a copy of them. What is in the pipe is the outbox of the leg that it
+//! goes out on, and everything that holds for an outbox holds for it.
 
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::net::connection::connection::{Outbox, Turn};
-use crate::net::service::service::BATCH_BYTES;
-use crate::net::service::session::Leg;
-use crate::net::socket::splice_pipe::{CAPACITY, Pipe};
+use super::leg::Delivery;
+use super::outbox::Outbox;
+use super::serve::Turn;
+use crate::net::service::Leg;
+use crate::net::socket::Pipe;
 
-// One pipe takes what a turn may move.
-const _: () = assert!(CAPACITY == BATCH_BYTES);
+/// Where less than this comes between two empty receive queues, bytes are copied from then on.
+const SPLICE_MINIMUM: usize = 16 * 1024;
 
-/// Less than this between two empty receive queues is copied from then on.
-const WORTH_IT: usize = 16 * 1024;
-
-/// What one look at a receive queue found.
-enum Came {
+/// What one splice from a receive queue found.
+enum Filled {
     Bytes,
     /// The queue is empty.
     Nothing,
-    /// Nothing for now, says splice, but not why: an end, urgent data, or a kind of socket it does not
-    /// know.
+    /// Nothing, for a reason that splice does not give: an end, urgent data, or a kind of socket that it does
+    /// not support.
     Unclear,
 }
 
 impl Turn<'_> {
-    /// Moves bytes from one leg to another by a pipe, as far as they, the budget and the other side
-    /// go. False where it could do nothing, and a read has to tell why.
+    /// Moves bytes from one leg to another through a pipe, as far as the budget and the other leg allow.
+    /// Returns false where a read has to find out more.
     pub(super) fn splice(&mut self, leg: Leg, to: Leg) -> bool {
         let Some(mut pipe) = self.take_pipe(to) else {
-            self.wire_mut(leg).bulk = false;
+            self.leg_mut(leg).delivery = Delivery::Copy(to);
             return false;
         };
         let mut moved = 0;
         let mut clear = true;
-        // The pipe is empty whenever it is filled: into a full one nothing goes either, and that would
-        // look like an empty queue.
+        // The pipe is filled only when it is empty: EAGAIN of a full pipe would look like an empty queue.
         while self.drain_pipe(to, &mut pipe) && pipe.held() == 0 && self.resources.budget > 0 {
-            let Some(came) = self.fill(leg, &mut pipe) else { return true };
+            let Some(filled) = self.fill(leg, &mut pipe) else { return true };
             moved += pipe.held();
-            if !matches!(came, Came::Bytes) {
-                let wire = self.wire_mut(leg);
-                wire.bulk = moved >= WORTH_IT;
-                clear = matches!(came, Came::Nothing) && !wire.drain_to_eagain;
-                wire.readable = !clear;
+            if !matches!(filled, Filled::Bytes) {
+                let state = self.leg_mut(leg);
+                if moved < SPLICE_MINIMUM {
+                    state.delivery = Delivery::Copy(to);
+                }
+                clear = matches!(filled, Filled::Nothing) && !state.drain_to_eagain;
+                state.readable = !clear;
                 break;
             }
         }
-        if pipe.held() > 0 && self.wire(to).send_error.is_none() {
-            let wire = self.wire_mut(to);
-            wire.blocked = true;
-            wire.outbox = Some(Box::new(Outbox::Pipe(pipe)));
+        if pipe.held() > 0 && self.leg(to).writing.error().is_none() {
+            let state = self.leg_mut(to);
+            state.blocked = true;
+            state.outbox = Some(Box::new(Outbox::Pipe(pipe)));
         } else {
             self.resources.pipes.give(pipe);
         }
         clear
     }
 
-    /// The pipe that is a leg's outbox already, or a fresh one; None behind bytes that are copied.
+    /// The pipe that is a leg's outbox already, or a new one; None behind bytes that are copied.
     fn take_pipe(&mut self, to: Leg) -> Option<Pipe> {
-        match self.wire_mut(to).outbox.take() {
+        match self.leg_mut(to).outbox.take() {
             None => self.resources.pipes.take(),
             Some(outbox) => match *outbox {
                 Outbox::Pipe(pipe) => Some(pipe),
-                Outbox::Ring(_) => {
-                    self.wire_mut(to).outbox = Some(outbox);
+                Outbox::Ring(_) | Outbox::Staged { .. } => {
+                    self.leg_mut(to).outbox = Some(outbox);
                     None
                 }
             },
         }
     }
 
-    /// None where the leg turned out to be broken.
-    fn fill(&mut self, leg: Leg, pipe: &mut Pipe) -> Option<Came> {
+    /// Returns None where the leg turned out to be broken.
+    fn fill(&mut self, leg: Leg, pipe: &mut Pipe) -> Option<Filled> {
         let most = self.resources.budget;
         loop {
-            match pipe.fill(self.wire(leg).socket.as_fd(), most) {
-                Ok(0) => return Some(Came::Unclear),
+            match pipe.fill(self.leg(leg).socket.as_fd(), most) {
+                Ok(0) => return Some(Filled::Unclear),
                 Ok(count) => {
                     self.resources.budget -= count;
                     self.received(leg, count, None);
-                    return Some(Came::Bytes);
+                    return Some(Filled::Bytes);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => return Some(Came::Nothing),
-                    io::ErrorKind::InvalidInput => return Some(Came::Unclear),
+                    io::ErrorKind::WouldBlock => return Some(Filled::Nothing),
+                    io::ErrorKind::InvalidInput => return Some(Filled::Unclear),
                     _ => {
                         self.broken(leg, "recv", &error);
                         return None;
@@ -101,24 +100,25 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends what is in a pipe, as far as the kernel takes it. False where the leg turned out to be broken.
+    /// Sends what is in a pipe, as far as the kernel takes it. Returns false where the leg turned out to be
+    /// broken.
     pub(super) fn drain_pipe(&mut self, to: Leg, pipe: &mut Pipe) -> bool {
-        while pipe.held() > 0 && self.wire(to).writable {
-            match pipe.drain(self.wire(to).socket.as_fd()) {
-                // It never says so of a pipe with bytes in it; if it did, it would for ever.
+        while pipe.held() > 0 && self.leg(to).writable {
+            match pipe.drain(self.leg(to).socket.as_fd()) {
+                // Never of a pipe with bytes in it; but if it were, the loop would not end.
                 Ok(0) => {
                     self.broken(to, "send", &io::ErrorKind::WriteZero.into());
                     return false;
                 }
                 Ok(count) => {
-                    // It counted when it came in.
+                    // The bytes were counted when they came in.
                     let budget = self.resources.budget;
                     self.sent(to, count, None);
                     self.resources.budget = budget;
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => self.wire_mut(to).writable = false,
+                    io::ErrorKind::WouldBlock => self.leg_mut(to).writable = false,
                     _ => {
                         self.broken(to, "send", &error);
                         return false;

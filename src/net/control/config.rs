@@ -1,6 +1,7 @@
 //! All that a server is made of. Must never open anything.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::Limits;
@@ -8,6 +9,7 @@ use crate::net::address::{Target, Transport};
 use crate::net::ledger::TraceLimits;
 use crate::net::service::Shape;
 use crate::net::socket::SocketOptions;
+use crate::net::stage::StageFactory;
 
 /// All that a server is made of.
 pub struct Config {
@@ -21,6 +23,8 @@ pub struct Config {
     pub fd: Option<RawFd>,
     /// What is done with each connection.
     pub shape: Shape,
+    /// Makes the stages between each connection and its session; None for none. Only of workers.
+    pub stages: Option<Arc<dyn StageFactory>>,
     /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
     pub workers: Option<usize>,
     /// Socket options.

@@ -16,6 +16,7 @@ use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::error::Result;
 use crate::net::ledger::{Ledger, TraceLimits};
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
+use crate::net::stage::StageFactory;
 use crate::net::sys::{self, PollFd};
 
 /// What all parts of one server share.
@@ -25,6 +26,8 @@ pub(crate) struct ServerContext {
     pub(crate) transport: Transport,
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
+    /// What is between each connection and its session.
+    pub(crate) stages: Option<Arc<dyn StageFactory>>,
     /// How long a stop drains when its caller does not say.
     pub(crate) drain: Duration,
     pub(crate) ledger: Arc<Ledger>,
@@ -49,6 +52,7 @@ impl ServerContext {
             transport: config.transport,
             options: config.options.clone(),
             limits: config.limits.clone(),
+            stages: config.stages.clone(),
             drain: config.drain,
             ledger: Arc::new(Ledger::new(config.history)),
             trace: config.trace,

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, LazyLock, Once};
 
+use super::registry;
 use super::registry::Registered;
 use crate::net::address::{Address, Endpoint, Transport, UnixName};
 use crate::net::base::{Held, HeldAcrossFork, Mutex, MutexGuard, fork, lock};
-use crate::net::control::registry;
 use crate::net::service::{ForwarderId, Site};
 use crate::net::socket::FileId;
 

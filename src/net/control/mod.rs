@@ -1,13 +1,13 @@
 //! What all threads of one server obey: its limits, admission and shutdown, and the registry of servers. Must
 //! never move a byte, nor know which threads there are.
 
-pub(crate) mod admission;
-pub mod config;
-pub(crate) mod context;
+mod admission;
+mod config;
+mod context;
 pub(crate) mod forward_loops;
-pub mod limits;
-pub mod registry;
-pub mod shutdown;
+mod limits;
+pub(crate) mod registry;
+mod shutdown;
 
 pub use self::config::Config;
 pub(crate) use self::context::{Alive, ServerContext};

@@ -6,12 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::amplification;
 use super::amplification::{SenderPolicy, is_loopback};
 use super::peer_table::{Key, Peers};
 use super::socket::{DatagramSocket, DatagramSockets};
 use crate::net::address::canonical;
 use crate::net::control::{Overflow, ServerContext};
-use crate::net::datagram::amplification;
 use crate::net::error::strerror;
 use crate::net::ledger::ClosedBy;
 use crate::net::sys;

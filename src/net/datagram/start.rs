@@ -9,13 +9,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::handoff;
 use super::handoff::Handoff;
 use super::socket::{DatagramSocket, DatagramSockets};
 use super::{amplification, relay, worker};
 use crate::net::address::{Address, Transport};
 use crate::net::base::EventFd;
 use crate::net::control::ServerContext;
-use crate::net::datagram::handoff;
 use crate::net::error::Error;
 use crate::net::handoff::ThreadPool;
 use crate::net::service::Shape;

@@ -1,14 +1,14 @@
 //! Connections and datagrams in the hands of the caller's threads: `pool` gives each to the next idle thread,
 //! `on_demand` accepts when a caller asks. Must never start a thread of the caller's, nor call one back.
 
-pub(crate) mod drain;
-pub(crate) mod handed_out;
-pub mod job;
-pub(crate) mod lease;
-pub(crate) mod linger;
-pub(crate) mod on_demand;
-pub(crate) mod parked_thread;
-pub mod pool;
+mod drain;
+mod handed_out;
+mod job;
+mod lease;
+mod linger;
+mod on_demand;
+mod parked_thread;
+mod pool;
 
 pub(crate) use self::handed_out::HandedOut;
 pub(crate) use self::job::Answers;

@@ -1,13 +1,13 @@
 //! The ledger: which connections are open, the last that were, and totals that balance. Must never be
 //! touched while bytes are moved, but for counters.
 
-pub mod closed_by;
-pub mod counters;
-pub mod follower;
-pub mod ledger;
-pub mod record;
-pub mod totals;
-pub mod trace;
+mod closed_by;
+mod counters;
+mod follower;
+mod ledger;
+mod record;
+mod totals;
+mod trace;
 
 pub use self::closed_by::ClosedBy;
 pub use self::follower::Follower;

@@ -1,11 +1,11 @@
 //! What callers hold: a server, its steps and states. Must never serve a byte itself.
 
 mod inner;
-pub mod lifecycle;
-pub mod server;
+mod lifecycle;
+mod server;
 mod start;
 mod steps;
-pub mod stop_all;
+pub(crate) mod stop_all;
 
 pub use self::lifecycle::State;
 pub use self::server::Server;

@@ -116,9 +116,8 @@ impl Server {
         if self.config.transport == Transport::Udp {
             let workers = self.config.workers.unwrap_or(1);
             let (sockets, pool) = (&self.inner.sockets, Some(&self.inner.pool));
-            let handoff = datagram::start::start(
-                context, sockets, pool, shape, workers, listener, bound, notifier,
-            )?;
+            let handoff =
+                datagram::start(context, sockets, pool, shape, workers, listener, bound, notifier)?;
             *self.inner.datagrams.lock() = handoff;
             return Ok(());
         }

@@ -1,14 +1,14 @@
 //! The contract a service is written against: what a session is told and through what it acts. Must never
 //! name a socket, a poller or a thread, so that a service is tested with bytes alone.
 
-pub mod datagrams;
-pub mod forwarder_id;
-pub mod null;
-pub mod service;
-pub mod session;
-pub mod shape;
-pub mod site;
-pub mod waker;
+mod datagrams;
+mod forwarder_id;
+mod null;
+mod service;
+mod session;
+mod shape;
+mod site;
+mod waker;
 
 pub use self::datagrams::{Datagrams, Onward, Reply};
 pub use self::forwarder_id::ForwarderId;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::sync::atomic::Ordering::AcqRel;
 
 /// Wakes a session from any thread. The message itself lies wherever the service keeps it.
 #[derive(Clone)]
@@ -27,9 +27,10 @@ impl Waker {
         }
     }
 
-    /// Called by the engine just before the session hears `wake`: from here on a new one notifies.
-    pub fn heard(&self) {
-        self.pending.store(false, Release);
+    /// Called by the engine just before the session hears `wake`: from here on a new one notifies. Returns
+    /// whether `wake` was called since the last time.
+    pub fn heard(&self) -> bool {
+        self.pending.swap(false, AcqRel)
     }
 }
 

@@ -11,12 +11,12 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use super::options::MAX_BACKLOG;
 use super::options::SocketOptions;
 use super::probe::Probe;
+use super::unix_file;
 use super::unix_file::FileId;
 use super::unix_file::SocketFile;
 use crate::net::address::{Address, Transport, UnixName};
 use crate::net::base::{Listed, Mutex};
 use crate::net::error::{Error, Result};
-use crate::net::socket::unix_file;
 use crate::net::sys;
 
 /// A listening socket, or one on its way there.

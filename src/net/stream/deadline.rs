@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// When a call gives up: its time-out, counted from when it first has to wait.
 #[derive(Clone, Copy)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     pub(crate) timeout: Option<Duration>,
     pub(crate) at: Option<Instant>,
 }

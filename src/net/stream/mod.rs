@@ -4,11 +4,11 @@
 mod accepted;
 mod connect;
 mod datagram;
-pub mod deadline;
-pub mod message;
-pub mod owner;
+mod deadline;
+mod message;
+mod owner;
 mod spin;
-pub mod stream;
+mod stream;
 mod transfer;
 mod wait;
 

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 
 use super::deadline::Deadline;
-use super::stream::Stream;
-use super::stream::seen;
+use super::stream::{Stream, seen};
 use crate::net::base::{Listed, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::socket::Socket;

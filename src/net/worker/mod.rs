@@ -1,14 +1,14 @@
 //! The threads that accept and serve: `acceptor` takes connections off the queue, `worker` runs a poller with
 //! its connections. Must never attach to an interpreter (a service may).
 
-pub(crate) mod accept_errors;
-pub(crate) mod acceptor;
-pub(crate) mod admit;
-pub(crate) mod inbox;
-pub(crate) mod open_record;
-pub(crate) mod pool;
-pub(crate) mod sink;
-pub(crate) mod worker;
+mod accept_errors;
+mod acceptor;
+mod admit;
+mod inbox;
+mod open_record;
+mod pool;
+mod sink;
+mod worker;
 
 pub(crate) use self::accept_errors::{ACCEPT_BACKOFF, Failures, backoff};
 pub(crate) use self::acceptor::Acceptor;

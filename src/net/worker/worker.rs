@@ -166,7 +166,8 @@ impl Worker {
     fn run_batches(&mut self, service: &dyn Service) {
         let mut ready = self.run.len();
         while ready > 0 {
-            let mut batch = Ready { left: ready.min(BATCH_CONNECTIONS), served: 0, worker: self };
+            let left = ready.min(BATCH_CONNECTIONS);
+            let mut batch = Ready { left, served: 0, worker: self, service };
             // Sessions are caught one by one; this is for a service's own `turn`.
             let turned = catch_unwind(AssertUnwindSafe(|| service.turn(&mut batch)));
             let served = batch.served;
@@ -236,7 +237,7 @@ impl Worker {
         match message {
             Message::Adopt(accepted) => self.adopt(accepted, service),
             Message::Linger(leaving) => {
-                let connection = Connection::leaving(leaving);
+                let connection = Connection::of_lingering(leaving);
                 self.insert(connection, Box::new(Null));
             }
             Message::Wake(token) => {
@@ -259,11 +260,44 @@ impl Worker {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
+        if let Some(factory) = &self.context.stages {
+            match catch_unwind(AssertUnwindSafe(|| factory.stages(&peer))) {
+                Ok(Some(chain)) => {
+                    let mut connection = Connection::new(socket, record, Some(entry_id));
+                    connection.put_stages(chain);
+                    return self.insert(connection, Box::new(Null));
+                }
+                Ok(None) => {}
+                Err(panic) => {
+                    return self.refuse(socket, peer.remote, entry_id, panic_text(&*panic));
+                }
+            }
+        }
         let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
             Ok(session) => session,
             Err(panic) => return self.refuse(socket, peer.remote, entry_id, panic_text(&*panic)),
         };
         self.insert(Connection::new(socket, record, Some(entry_id)), session);
+    }
+
+    /// Makes the session of a connection whose stages are ready for it.
+    fn make_session(&mut self, index: usize, service: &dyn Service) {
+        let line = self.context.limits.line;
+        let Entry { session, connection, .. } = &mut self.entries[index];
+        let record = &connection.record;
+        let remote = connection.staged_remote().unwrap_or_else(|| record.remote());
+        let peer = Peer { id: record.id(), local: record.local(), remote, line };
+        match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
+            Ok(made) => {
+                *session = made;
+                connection.session_made();
+                self.enqueue(index);
+            }
+            Err(panic) => {
+                connection.end(ClosedBy::Error, Some(panic_text(&*panic)), true);
+                self.close(index);
+            }
+        }
     }
 
     fn insert(&mut self, connection: Connection, session: Box<dyn Session>) {
@@ -317,6 +351,8 @@ impl Worker {
             let Some((index, entry)) = self.find(token) else { continue };
             match key {
                 Key::Engine => entry.connection.due().engine_timer = true,
+                // The turn asks them for the time by itself.
+                Key::Stages(_) => {}
                 Key::Session(key) => entry.connection.due().timers.push(key),
             }
             self.enqueue(index);
@@ -324,7 +360,7 @@ impl Worker {
     }
 
     /// Serves one connection's turn, whatever its session does.
-    fn serve(&mut self, index: usize) {
+    fn serve(&mut self, index: usize, service: &dyn Service) {
         let Some(entry) = self.entries.get_mut(index) else { return };
         entry.queued = false;
         let token = Self::token(index, entry.generation);
@@ -347,6 +383,7 @@ impl Worker {
         match served {
             Served::Gone => self.close(index),
             Served::More => self.enqueue(index),
+            Served::Open => self.make_session(index, service),
             Served::Idle => {
                 if self.draining.is_some() {
                     self.close_if_quiet(index);
@@ -362,7 +399,7 @@ impl Worker {
         if !connection.is_quiet() || !(graceful || connection.record.has_received()) {
             return;
         }
-        if connection.has_unsent() {
+        if connection.must_linger() {
             connection.linger_for_stop();
             self.enqueue(index);
         } else {
@@ -421,7 +458,7 @@ impl Worker {
         self.context.ledger.close(entry_id, by, error, inherited);
     }
 
-    /// Gives a connection's place back, once its descriptors are closed.
+    /// Gives a connection's entry_id back, once its descriptors are closed.
     fn left(&self, remote: &Endpoint) {
         self.inbox.load.fetch_sub(1, Relaxed);
         self.context.admission.leave(remote);
@@ -458,6 +495,7 @@ impl Worker {
 /// The head of the run queue, as one batch.
 struct Ready<'a> {
     worker: &'a mut Worker,
+    service: &'a dyn Service,
     left: usize,
     served: usize,
 }
@@ -469,7 +507,7 @@ impl Batch for Ready<'_> {
             self.left -= 1;
             self.served += 1;
             let Some(index) = self.worker.run.pop_front() else { return };
-            self.worker.serve(index as usize);
+            self.worker.serve(index as usize, self.service);
             bytes += BATCH_BYTES - self.worker.resources.budget;
         }
     }

@@ -1,0 +1,180 @@
+//! The deadlines of a connection: which limit runs out when, and the timers behind them. Must never set a
+//! timer for a connection that no limit concerns, nor set one anew with each byte.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::leg::Input;
+use super::serve::Turn;
+use crate::net::base::Key;
+use crate::net::ledger::ClosedBy;
+use crate::net::sys;
+
+/// A lingering close gives up when nothing has moved for this long.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What the limits of a connection count from. A connection that no limit concerns has none.
+pub(super) struct Watch {
+    /// When one direction was closed.
+    half_closed: Option<Instant>,
+    /// When something was last sent, or thrown away in a lingering close.
+    pub(super) progress: Instant,
+    /// When a byte last moved in either direction.
+    pub(super) moved: Instant,
+    /// The timer counts the write limit: something waits to be sent.
+    owing: bool,
+    /// The first byte has arrived, although it was not read yet.
+    first_byte_arrived: bool,
+}
+
+impl Turn<'_> {
+    /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has nothing
+    /// to send and no limit of its own never has one.
+    pub(super) fn watch(&mut self) {
+        let connection = &*self.connection;
+        let half_closed = connection.is_half_closed();
+        let limits = &self.resources.limits;
+        let timed = limits.idle.is_some()
+            || limits.first_byte.is_some() && !connection.record.has_received();
+        let owing = limits.write.is_some() && connection.owes();
+        match &self.connection.watch {
+            None if !(half_closed || timed || owing) => return,
+            // The timer runs already; `overdue` computes the deadline again.
+            Some(watch) if watch.half_closed.is_some() == half_closed && watch.owing == owing => {
+                return;
+            }
+            _ => {}
+        }
+        let now = Instant::now();
+        let fresh = || Watch {
+            half_closed: None,
+            progress: now,
+            moved: now,
+            owing: false,
+            first_byte_arrived: false,
+        };
+        let watch = self.connection.watch.get_or_insert_with(|| Box::new(fresh()));
+        let halves = half_closed && watch.half_closed.is_none();
+        if halves {
+            watch.half_closed = Some(now);
+        }
+        if halves || owing && !watch.owing {
+            // What was sent before does not count.
+            watch.progress = now;
+        }
+        watch.owing = owing;
+        self.rearm();
+    }
+
+    /// When the next limit is reached, and its name. That of a lingering close is empty: it is no limit.
+    fn due_at(&self) -> Option<(Instant, &'static str)> {
+        let connection = &*self.connection;
+        let watch = connection.watch.as_ref()?;
+        let limits = &self.resources.limits;
+        let after = |from: Instant, limit: Option<Duration>, name| {
+            limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
+        };
+        let finished = connection.legs().all(|state| state.writing.is_over());
+        let half_closed = match watch.half_closed {
+            // After its FIN a lingering close waits for progress, but no longer than the limit.
+            Some(since) if connection.lingering && finished => {
+                let quiet = after(watch.progress, Some(LINGER), "");
+                [quiet, after(since, limits.half_close, "")].into_iter().flatten().min()
+            }
+            Some(_) => after(watch.progress, limits.half_close, "half_close"),
+            None => None,
+        };
+        let write = limits.write.filter(|_| connection.owes());
+        let first_byte = limits
+            .first_byte
+            .filter(|_| !connection.lingering && !connection.record.has_received())
+            .filter(|_| !watch.first_byte_arrived);
+        [
+            half_closed,
+            after(watch.progress, write, "write"),
+            after(connection.record.opened(), first_byte, "first_byte"),
+            after(watch.moved, limits.idle.filter(|_| !connection.lingering), "idle"),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub(super) fn rearm(&mut self) {
+        if let Some((at, _)) = self.due_at() {
+            self.put_timer(Key::Engine, Some(at));
+        }
+    }
+
+    pub(super) fn overdue(&mut self) {
+        match self.due_at() {
+            Some((at, "")) if at <= Instant::now() => {
+                // Everything is sent. The kernel delivers what it still holds after a close; a reset would
+                // destroy it.
+                let by = self.connection.closed_by();
+                self.connection.end(by, None, false);
+            }
+            Some((at, "first_byte")) if at <= Instant::now() && self.has_unread_input() => {
+                if let Some(watch) = &mut self.connection.watch {
+                    watch.first_byte_arrived = true;
+                }
+                self.rearm();
+            }
+            Some((at, name)) if at <= Instant::now() => {
+                // A peer that is owed nothing gets a FIN.
+                let reset = !matches!(name, "idle" | "first_byte") || self.connection.owes();
+                self.connection.end(ClosedBy::Limit(name), None, reset);
+            }
+            // There was progress in the meantime: the timer is set again only when it runs out, not
+            // with each byte.
+            Some(_) => self.rearm(),
+            None => self.connection.watch = None,
+        }
+    }
+
+    /// Whether the peer's first bytes wait in the kernel for a session that does not take input yet, such as
+    /// one that still connects to its target.
+    fn has_unread_input(&self) -> bool {
+        self.connection.client.input == Input::Paused
+            && sys::unread(self.connection.client.socket.as_fd()) > 0
+    }
+
+    /// Forgets a timer that has run out. Returns false where it is not set, or set for later.
+    pub(super) fn take_expired(&mut self, key: Key) -> bool {
+        let Some(timers) = &mut self.connection.timers else { return false };
+        let now = Instant::now();
+        let expired = timers.iter().position(|&(set, at)| set == key && at <= now);
+        expired.map(|index| timers.swap_remove(index)).is_some()
+    }
+
+    pub(super) fn put_timer(&mut self, key: Key, at: Option<Instant>) {
+        if self.connection.timers.is_none() && at.is_none() {
+            return;
+        }
+        let timers = self.connection.timers.get_or_insert_default();
+        if let Some(index) = timers.iter().position(|&(set, _)| set == key) {
+            let (_, before) = timers.swap_remove(index);
+            self.resources.timers.remove(before, self.token, key);
+        }
+        if let Some(at) = at {
+            timers.push((key, at));
+            self.resources.timers.insert(at, self.token, key);
+        }
+    }
+
+    pub(super) fn progress(&mut self) {
+        if let Some(watch) = &mut self.connection.watch {
+            watch.progress = Instant::now();
+            watch.moved = watch.progress;
+        }
+    }
+
+    /// Input came, which only the idle limit counts.
+    pub(super) fn moved(&mut self) {
+        if self.resources.limits.idle.is_some() {
+            if let Some(watch) = &mut self.connection.watch {
+                watch.moved = Instant::now();
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What a session does through `Io`, carried out on its connection. Must never call back into the session.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::Ending;
+use super::leg::{Delivery, Input, Writing};
+use super::outbox::Outbox;
+use super::serve::Turn;
+use crate::net::address::Endpoint;
+use crate::net::base::Key;
+use crate::net::service::{Io, Leg, Waker};
+
+impl Io for Turn<'_> {
+    fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
+        let Some(state) = self.connection.leg(leg) else { return 0 };
+        if self.connection.gone.is_some() {
+            // Takes nothing, or a session that writes for as long as it can would never stop.
+            return 0;
+        }
+        if state.writing != Writing::Open {
+            // What a session writes after its own end goes nowhere, and is no error.
+            let aborting = state.stages.as_ref().is_some_and(|stages| stages.is_aborting());
+            return if aborting { 0 } else { data.len() };
+        }
+        let mut taken = 0;
+        if state.outbox.is_none() && state.writable && !state.connecting {
+            match self.send(leg, data) {
+                Some(count) => taken = count,
+                None => return 0,
+            }
+        }
+        if taken == data.len() {
+            return taken;
+        }
+        let mut outbox =
+            self.leg_mut(leg).outbox.take().unwrap_or_else(|| self.resources.take_buffer());
+        let room = self.resources.high_water.saturating_sub(outbox.len());
+        let full = match &mut *outbox {
+            Outbox::Ring(ring) | Outbox::Staged { ring, .. } => {
+                let kept = (data.len() - taken).min(room);
+                if ring.try_reserve(kept).is_err() {
+                    let error = io::Error::from_raw_os_error(libc::ENOMEM);
+                    self.broken(leg, "keep", &error);
+                    return 0;
+                }
+                ring.extend(&data[taken..taken + kept]);
+                taken += kept;
+                kept == room
+            }
+            // Nothing can be kept behind a pipe, whose bytes go first.
+            Outbox::Pipe(_) => true,
+        };
+        let state = self.connection.leg_mut(leg).expect("the leg is there");
+        state.blocked |= full;
+        state.owes_low_water |= taken < data.len();
+        state.outbox = Some(outbox);
+        taken
+    }
+
+    fn pipe(&mut self, from: Leg, to: Leg) {
+        if let Some(state) = self.connection.leg_mut(from) {
+            state.delivery = Delivery::Copy(to);
+        }
+    }
+
+    fn pause(&mut self, leg: Leg) {
+        if let Some(state) = self.connection.leg_mut(leg) {
+            state.input = Input::Paused;
+        }
+    }
+
+    fn resume(&mut self, leg: Leg) {
+        if let Some(state) = self.connection.leg_mut(leg) {
+            state.input = Input::OfferAgain;
+        }
+    }
+
+    fn shut_write(&mut self, leg: Leg) {
+        if let Some(state) = self.connection.leg_mut(leg) {
+            if state.writing == Writing::Open {
+                state.writing = Writing::FinWanted;
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.connection.ending.get_or_insert(Ending::Service);
+        self.connection.linger();
+        // The timer may already count a half-close, whose limit is longer.
+        if self.connection.watch.is_some() {
+            self.progress();
+            self.rearm();
+        }
+    }
+
+    fn abort(&mut self) {
+        if self.connection.abort_through_stages() {
+            return;
+        }
+        let by = self.connection.closed_by();
+        self.connection.end(by, None, true);
+    }
+
+    fn set_timer(&mut self, key: u32, after: Option<Duration>) {
+        let at = after.and_then(|after| Instant::now().checked_add(after));
+        self.put_timer(Key::Session(key), at);
+    }
+
+    fn connect(&mut self, target: Endpoint) {
+        self.begin_connect(target);
+    }
+
+    fn local(&self, leg: Leg) -> Option<Endpoint> {
+        match leg {
+            Leg::Client => Some(self.connection.record.local()),
+            Leg::Upstream => self.upstream_local(),
+        }
+    }
+
+    fn waker(&mut self) -> Waker {
+        let Self { connection, resources, token } = self;
+        let make = || Box::new(Waker::new(Arc::clone(&resources.notifier), *token));
+        (**connection.waker.get_or_insert_with(make)).clone()
+    }
+}

@@ -1,0 +1,651 @@
+//! The stages of a leg: how bytes and ends move between its socket, its chain and its session. Owns what the
+//! socket's side of the chain needs to know. Must never let a byte pass the chain, nor cost anything to a
+//! leg without stages but one test for null.
+//!
+//! To the rest of the engine a leg with stages is never readable and never writable: what those flags say is
+//! taken over here at the start of each turn. So input comes to the session only out of the chain, and what is
+//! written waits in the outbox until it is given to the chain. Bytes that stages hold count as part of the
+//! outbox and of the inbox, and bound what is taken in as those do.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::{Connection, Ending};
+use super::leg::{LegState, Reading, Writing};
+use super::outbox::Outbox;
+use super::serve::Turn;
+use crate::net::address::Endpoint;
+use crate::net::base::Key;
+use crate::net::ledger::ClosedBy;
+use crate::net::service::{Leg, Session, SessionResult, Waker};
+use crate::net::stage::{Chain, Direction, Inbound, Outbound, StageEnd};
+use crate::net::sys;
+
+/// What a chunk costs of a turn's budget at least: a chunk of one byte costs a call all the same.
+const CHUNK_COST: usize = 256;
+
+/// Whether there is a session above the stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// The stages are not ready for one.
+    Waiting,
+    /// The worker makes it next.
+    Asked,
+    Made,
+}
+
+/// The end of our side, on its way through the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OurEnd {
+    None,
+    EndGiven,
+    /// It has left the chain, and everything before it: the FIN may be sent.
+    EndPassed,
+    /// The session has aborted.
+    ResetWanted,
+    ResetGiven,
+}
+
+/// The end of the socket's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SocketEnd {
+    None,
+    /// A send failed with this errno; what the peer sent before is still read.
+    SendFailed(i32),
+    /// The chain was given the peer's end.
+    End,
+    /// The chain was given this error of this step, which has not left it yet.
+    Failed(&'static str, i32),
+    /// That error has left the chain.
+    FailureDelivered,
+}
+
+/// A chain, with what is known of the socket below it.
+pub(super) struct LegStages {
+    chain: Box<Chain>,
+    is_open: bool,
+    opening: Opening,
+    /// The server stops, which the session is told once it is open.
+    drains: bool,
+    our_end: OurEnd,
+    socket_end: SocketEnd,
+    readable: bool,
+    writable: bool,
+    drain_to_eagain: bool,
+    failed: bool,
+    /// When the timer of the chain runs out.
+    timer: Option<Instant>,
+    /// How a stage has ended the connection.
+    end: Option<StageEnd>,
+}
+
+impl LegStages {
+    pub(super) fn new(chain: Box<Chain>) -> Self {
+        Self {
+            chain,
+            is_open: false,
+            opening: Opening::Waiting,
+            drains: false,
+            our_end: OurEnd::None,
+            socket_end: SocketEnd::None,
+            readable: false,
+            writable: false,
+            drain_to_eagain: false,
+            failed: false,
+            timer: None,
+            end: None,
+        }
+    }
+
+    /// Whether nothing is unread or on its way through the chain.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.readable && !self.chain.is_owed()
+    }
+
+    /// Whether everything in front of our end, and that end, has left the chain.
+    pub(super) fn end_has_passed(&self) -> bool {
+        self.our_end == OurEnd::EndPassed
+    }
+
+    /// Whether the session has aborted.
+    pub(super) fn is_aborting(&self) -> bool {
+        matches!(self.our_end, OurEnd::ResetWanted | OurEnd::ResetGiven)
+    }
+
+    /// Bytes of a direction that count towards high water.
+    fn counted(&self, direction: Direction) -> usize {
+        self.chain.held(direction).saturating_sub(self.chain.capacity(direction))
+    }
+
+    /// Whether the socket's side is over, and nothing comes from it any more.
+    fn has_received_all(&self) -> bool {
+        !matches!(self.socket_end, SocketEnd::None | SocketEnd::SendFailed(_))
+    }
+
+    fn can_send(&self) -> bool {
+        matches!(self.socket_end, SocketEnd::None | SocketEnd::End)
+    }
+
+    /// Gives the chain the error that ends the socket's side.
+    fn fail(&mut self, now: Instant, step: &'static str, errno: i32) -> SessionResult {
+        let (step, errno) = match self.socket_end {
+            // The first failure is the reason.
+            SocketEnd::SendFailed(before) => ("send", before),
+            _ => (step, errno),
+        };
+        self.readable = false;
+        self.failed = false;
+        self.socket_end = SocketEnd::Failed(step, errno);
+        self.chain.inbound(now, Inbound::Error(errno))
+    }
+}
+
+impl LegState {
+    /// Takes over what events have said of the socket of a leg with stages.
+    pub(super) fn absorb_readiness(&mut self) {
+        if self.connecting {
+            return;
+        }
+        let Some(stages) = &mut self.stages else { return };
+        stages.readable |= std::mem::take(&mut self.readable);
+        stages.writable |= std::mem::take(&mut self.writable);
+        stages.drain_to_eagain |= std::mem::take(&mut self.drain_to_eagain);
+        stages.failed |= std::mem::take(&mut self.failed);
+    }
+}
+
+impl Connection {
+    /// Puts a chain between the client and its session, which is opened once the stages are ready: `serve`
+    /// then returns `Served::Open`.
+    pub(crate) fn put_stages(&mut self, chain: Box<Chain>) {
+        self.client.stages = Some(Box::new(LegStages::new(chain)));
+        self.due = None;
+    }
+
+    /// The session has been made, and is opened in the next turn.
+    pub(crate) fn session_made(&mut self) {
+        let Some(stages) = &mut self.client.stages else { return };
+        stages.opening = Opening::Made;
+        let drains = stages.drains;
+        let due = self.due();
+        due.open = true;
+        due.drain |= drains;
+    }
+
+    /// The remote endpoint that a stage has found, where one has.
+    pub(crate) fn staged_remote(&self) -> Option<Endpoint> {
+        self.client.stages.as_ref().and_then(|stages| stages.chain.remote())
+    }
+
+    /// How a stage has ended the connection.
+    fn stage_end(&self) -> Option<&StageEnd> {
+        self.legs().find_map(|state| state.stages.as_ref()?.end.as_ref())
+    }
+
+    /// Who a stage says has ended the connection.
+    pub(super) fn closed_by_stage(&self) -> ClosedBy {
+        self.stage_end().map_or(ClosedBy::Service, |end| end.by)
+    }
+
+    /// What a stage says of that end.
+    pub(super) fn stage_error(&self) -> Option<String> {
+        self.stage_end().and_then(|end| end.error.clone())
+    }
+
+    /// Has the reset of a session that aborts go through its stages. Returns false where there are none.
+    pub(super) fn abort_through_stages(&mut self) -> bool {
+        if self.legs().all(|state| state.stages.is_none()) {
+            return false;
+        }
+        self.ending.get_or_insert(Ending::Service);
+        self.lingering = true;
+        for state in self.legs_mut() {
+            state.inbox = None;
+            // Nothing more is written. No FIN is sent either: the connection ends when the reset has passed.
+            state.writing = Writing::FinSent;
+            if let Some(stages) = &mut state.stages {
+                state.writing = Writing::FinWanted;
+                if !stages.is_aborting() {
+                    stages.our_end = OurEnd::ResetWanted;
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Turn<'_> {
+    /// Whether what is due waits until the stages are ready for a session. Notes that the server stops.
+    pub(super) fn waits_for_stages(&mut self, drains: bool) -> bool {
+        let Some(stages) = &mut self.connection.client.stages else { return false };
+        stages.drains |= drains;
+        stages.opening != Opening::Made
+    }
+
+    /// Passes a wake on to the stages it was meant for.
+    pub(super) fn wake_stages(&mut self) {
+        for state in self.connection.legs_mut() {
+            if let Some(stages) = &mut state.stages {
+                if stages.chain.was_woken() {
+                    stages.chain.wake();
+                }
+            }
+        }
+    }
+
+    /// Does what can be done between the socket, the chain and the session of a leg. Returns whether there was
+    /// anything.
+    pub(super) fn serve_stages(
+        &mut self,
+        session: &mut dyn Session,
+        scratch: &mut [u8],
+        leg: Leg,
+    ) -> SessionResult<bool> {
+        self.leg_mut(leg).absorb_readiness();
+        if self.leg(leg).connecting {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        let mut acted = self.feed_chain(leg, now)?;
+        acted |= self.send_from_chain(leg, now)?;
+        if self.connection.gone.is_some() {
+            return Ok(true);
+        }
+        acted |= self.receive_into_chain(session, scratch, leg, now)?;
+        self.heed_stage_end(leg);
+        self.ask_for_session(leg);
+        acted |= self.deliver_from_chain(session, scratch, leg)?;
+        self.count_held(leg);
+        self.set_stage_timer(leg, now);
+        Ok(acted)
+    }
+
+    /// Gives the chain what the session has written, its end, and the time.
+    fn feed_chain(&mut self, leg: Leg, now: Instant) -> SessionResult<bool> {
+        let (notifier, token) = (&self.resources.notifier, self.token);
+        let Some(state) = self.connection.leg_mut(leg) else { return Ok(false) };
+        let Some(stages) = &mut state.stages else { return Ok(false) };
+        let mut acted = false;
+        if !stages.is_open {
+            stages.is_open = true;
+            stages.chain.open(now, Some(Waker::new(Arc::clone(notifier), token)))?;
+        }
+        if let Some(ring) = state.outbox.as_mut().and_then(|outbox| outbox.ring_mut()) {
+            acted |= !ring.is_empty();
+            if !stages.is_aborting() && stages.can_send() {
+                let (first, second) = ring.as_slices();
+                stages.chain.outbound(now, Outbound::Bytes(first))?;
+                stages.chain.outbound(now, Outbound::Bytes(second))?;
+            }
+            ring.clear();
+        }
+        match (stages.our_end, state.writing) {
+            (OurEnd::None, Writing::FinWanted) => {
+                acted = true;
+                stages.our_end = OurEnd::EndGiven;
+                stages.chain.outbound(now, Outbound::End)?;
+            }
+            (OurEnd::ResetWanted, _) => {
+                acted = true;
+                stages.our_end = OurEnd::ResetGiven;
+                stages.chain.outbound(now, Outbound::Reset)?;
+            }
+            _ => {}
+        }
+        stages.chain.turn(now)?;
+        Ok(acted)
+    }
+
+    /// Sends what leaves the chain, each chunk by a call of its own.
+    fn send_from_chain(&mut self, leg: Leg, now: Instant) -> SessionResult<bool> {
+        // Taken out, for the counting needs the rest of the connection; no session is called here.
+        let Some(mut stages) = self.leg_mut(leg).stages.take() else { return Ok(false) };
+        let sent = self.send_chunks(leg, &mut stages, now);
+        self.leg_mut(leg).stages = Some(stages);
+        let (acted, reset) = sent?;
+        if reset {
+            let by = self.connection.closed_by();
+            self.connection.end(by, None, true);
+        }
+        Ok(acted)
+    }
+
+    /// Returns whether it did anything, and whether a reset has left the chain.
+    fn send_chunks(
+        &mut self,
+        leg: Leg,
+        stages: &mut LegStages,
+        now: Instant,
+    ) -> SessionResult<(bool, bool)> {
+        let mut acted = false;
+        while let Some(event) = stages.chain.next_outbound() {
+            let chunk = match event {
+                Outbound::Bytes(chunk) => chunk,
+                Outbound::End => {
+                    acted = true;
+                    stages.chain.consume_outbound(0);
+                    if !stages.is_aborting() {
+                        stages.our_end = OurEnd::EndPassed;
+                    }
+                    let state = self.leg_mut(leg);
+                    if state.writing == Writing::Open {
+                        // A stage has ended our side by itself.
+                        state.writing = Writing::FinWanted;
+                    }
+                    continue;
+                }
+                Outbound::Reset => {
+                    stages.chain.consume_outbound(0);
+                    return Ok((true, true));
+                }
+            };
+            let length = chunk.len();
+            if !stages.can_send() || stages.end_has_passed() {
+                acted = true;
+                stages.chain.consume_outbound(length);
+                continue;
+            }
+            if !stages.writable || self.resources.budget == 0 {
+                break;
+            }
+            acted = true;
+            match sys::send(self.leg(leg).socket.as_fd(), chunk, 0) {
+                Ok(count) => {
+                    let budget = self.resources.budget;
+                    self.sent(leg, count, Some(&chunk[..count]));
+                    self.resources.budget = budget.saturating_sub(count.max(CHUNK_COST));
+                    stages.chain.consume_outbound(count);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => stages.writable = false,
+                    _ => {
+                        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                        stages.writable = false;
+                        if stages.socket_end == SocketEnd::None {
+                            // What the peer sent before comes first.
+                            stages.socket_end = SocketEnd::SendFailed(errno);
+                            stages.readable = true;
+                            stages.drain_to_eagain = true;
+                        } else {
+                            stages.fail(now, "send", errno)?;
+                        }
+                    }
+                },
+            }
+        }
+        Ok((acted, false))
+    }
+
+    /// How much may be received: what the session or the pipe has room for, less what stages hold already.
+    fn chain_room(&self, session: &dyn Session, leg: Leg, stages: &LegStages) -> usize {
+        let state = self.leg(leg);
+        if state.has_ended() {
+            return 0;
+        }
+        let room = match state.delivery.pipe_to() {
+            _ if self.connection.lingering => self.resources.high_water,
+            Some(to) => {
+                let unsent = self.connection.leg(to).map_or(0, LegState::unsent);
+                self.resources.high_water.saturating_sub(unsent)
+            }
+            None => session.input_limit().saturating_sub(state.unused()),
+        };
+        room.saturating_sub(stages.counted(Direction::Inbound))
+    }
+
+    /// Receives once, as far as there is room.
+    fn receive_into_chain(
+        &mut self,
+        session: &mut dyn Session,
+        scratch: &mut [u8],
+        leg: Leg,
+        now: Instant,
+    ) -> SessionResult<bool> {
+        let Some(mut stages) = self.leg_mut(leg).stages.take() else { return Ok(false) };
+        let room = self.chain_room(session, leg, &stages).min(scratch.len());
+        let acted = self.receive_chunk(&mut scratch[..room], leg, &mut stages, now);
+        self.leg_mut(leg).stages = Some(stages);
+        acted
+    }
+
+    fn receive_chunk(
+        &mut self,
+        buffer: &mut [u8],
+        leg: Leg,
+        stages: &mut LegStages,
+        now: Instant,
+    ) -> SessionResult<bool> {
+        if stages.has_received_all() || self.resources.budget == 0 {
+            return Ok(false);
+        }
+        if buffer.is_empty() || !stages.readable {
+            return self.find_failure_below(leg, stages, now);
+        }
+        let state = self.leg(leg);
+        match sys::recv(state.socket.as_fd(), buffer, libc::MSG_DONTWAIT) {
+            Ok(0) => {
+                if let SocketEnd::SendFailed(errno) = stages.socket_end {
+                    stages.fail(now, "send", errno)?;
+                } else {
+                    stages.readable = false;
+                    stages.socket_end = SocketEnd::End;
+                    stages.chain.inbound(now, Inbound::End)?;
+                }
+            }
+            Ok(count) => {
+                if count < buffer.len() && !stages.drain_to_eagain && !state.unix {
+                    stages.readable = false;
+                }
+                self.received(leg, count, Some(&buffer[..count]));
+                self.resources.budget = self.resources.budget.saturating_sub(count.max(CHUNK_COST));
+                stages.chain.inbound(now, Inbound::Bytes(&buffer[..count]))?;
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => {
+                    stages.readable = false;
+                    stages.drain_to_eagain = false;
+                }
+                _ => stages.fail(now, "recv", error.raw_os_error().unwrap_or(libc::EIO))?,
+            },
+        }
+        Ok(true)
+    }
+
+    /// Looks for the error of a socket that is not being read: no read would find it.
+    fn find_failure_below(
+        &mut self,
+        leg: Leg,
+        stages: &mut LegStages,
+        now: Instant,
+    ) -> SessionResult<bool> {
+        if let SocketEnd::SendFailed(errno) = stages.socket_end {
+            stages.fail(now, "send", errno)?;
+            return Ok(true);
+        }
+        if !std::mem::take(&mut stages.failed) {
+            return Ok(false);
+        }
+        match self.leg(leg).socket.options().take_error() {
+            Ok(Some(error)) | Err(error) => {
+                stages.fail(now, "recv", error.raw_os_error().unwrap_or(libc::EIO))?;
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+        }
+    }
+
+    /// Ends the connection as a stage has asked.
+    fn heed_stage_end(&mut self, leg: Leg) {
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
+        let Some(end) = stages.chain.take_end() else { return };
+        let reset = end.reset;
+        stages.end = Some(end);
+        // The chain has it already.
+        stages.our_end = match stages.our_end {
+            _ if reset => OurEnd::ResetGiven,
+            OurEnd::None => OurEnd::EndGiven,
+            before => before,
+        };
+        self.connection.ending = Some(Ending::Stage);
+        if reset {
+            self.connection.abort_through_stages();
+        } else {
+            self.connection.linger();
+        }
+    }
+
+    /// Has the worker make the session, once the stages are ready.
+    fn ask_for_session(&mut self, leg: Leg) {
+        let lingering = self.connection.lingering;
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
+        if stages.opening == Opening::Waiting && !lingering && stages.chain.is_ready() {
+            stages.opening = Opening::Asked;
+            self.connection.due().make_session = true;
+        }
+    }
+
+    /// Delivers what leaves the chain to the session, or to the leg that it has piped it to.
+    fn deliver_from_chain(
+        &mut self,
+        session: &mut dyn Session,
+        scratch: &mut [u8],
+        leg: Leg,
+    ) -> SessionResult<bool> {
+        let mut acted = false;
+        while self.connection.gone.is_none() && self.resources.budget > 0 {
+            let lingering = self.connection.lingering;
+            let state = self.leg(leg);
+            let Some(stages) = &state.stages else { break };
+            let made = stages.opening == Opening::Made
+                && self.connection.due.as_ref().is_none_or(|due| !due.open);
+            match stages.chain.next_inbound() {
+                None => break,
+                Some(Inbound::Bytes(chunk)) => {
+                    let taken = lingering || made && self.takes_input(session, leg);
+                    if !taken && !state.has_ended() {
+                        if stages.chain.ends_with_error() {
+                            // As a leg that is not read finds out.
+                            self.fail_above(leg);
+                            acted = true;
+                        }
+                        break;
+                    }
+                    let count = if state.has_ended() {
+                        chunk.len()
+                    } else {
+                        chunk.len().min(self.room(session, leg, scratch.len()))
+                    };
+                    let wanted = !state.has_ended();
+                    if wanted {
+                        scratch[..count].copy_from_slice(&chunk[..count]);
+                    }
+                    self.consume_inbound(leg, count);
+                    let budget = self.resources.budget;
+                    if wanted {
+                        self.deliver(session, leg, &scratch[..count])?;
+                    }
+                    let left = budget.saturating_sub(count.max(CHUNK_COST));
+                    self.resources.budget = self.resources.budget.min(left);
+                }
+                Some(Inbound::End) => {
+                    if !made && !lingering {
+                        if stages.opening != Opening::Waiting {
+                            break;
+                        }
+                        // The peer has finished before there was a session.
+                        self.connection.ending.get_or_insert(Ending::Peer);
+                        self.connection.linger();
+                    }
+                    self.consume_inbound(leg, 0);
+                    let state = self.leg_mut(leg);
+                    if state.reading == Reading::Open {
+                        state.reading = Reading::Ended;
+                    }
+                }
+                Some(Inbound::Error(_)) => self.fail_above(leg),
+            }
+            acted = true;
+        }
+        let swallowed = self.leg(leg).stages.as_ref().is_some_and(|stages| {
+            matches!(stages.socket_end, SocketEnd::Failed(..))
+                && !stages.chain.is_owed()
+                && stages.chain.next_call().is_none()
+        });
+        if swallowed && self.connection.gone.is_none() {
+            // Nothing can come of a connection whose socket has failed, whatever its stages make of that.
+            self.fail_above(leg);
+            acted = true;
+        }
+        Ok(acted)
+    }
+
+    fn consume_inbound(&mut self, leg: Leg, count: usize) {
+        if let Some(stages) = &mut self.leg_mut(leg).stages {
+            stages.chain.consume_inbound(count);
+        }
+    }
+
+    /// The failure of the socket has left the chain.
+    fn fail_above(&mut self, leg: Leg) {
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
+        while let Some(event) = stages.chain.next_inbound() {
+            // Everything before it had nobody to take it.
+            let count = if let Inbound::Bytes(chunk) = event { chunk.len() } else { 0 };
+            stages.chain.consume_inbound(count);
+        }
+        let SocketEnd::Failed(step, errno) = stages.socket_end else { return };
+        stages.socket_end = SocketEnd::FailureDelivered;
+        self.broken(leg, step, &io::Error::from_raw_os_error(errno));
+        let state = self.leg_mut(leg);
+        // Nothing is left to read, whether there is something left to pass on or not.
+        state.readable = false;
+        if state.writing.error().is_some() {
+            state.reading = Reading::EndDelivered;
+        }
+    }
+
+    /// Keeps the outbox of a leg at what waits in it and in the chain.
+    fn count_held(&mut self, leg: Leg) {
+        let (low, high) = (self.resources.low_water(), self.resources.high_water);
+        let state = self.leg_mut(leg);
+        let Some(stages) = &state.stages else { return };
+        let is_empty = stages.chain.held(Direction::Outbound) == 0;
+        let held = stages.counted(Direction::Outbound);
+        let outbox = match state.outbox.take() {
+            None if is_empty => None,
+            None => Some(self.resources.take_buffer()),
+            outbox => outbox,
+        };
+        let mut unsent = 0;
+        if let Some(mut outbox) = outbox {
+            let ring = outbox.ring_mut().map(std::mem::take).unwrap_or_default();
+            if ring.is_empty() && is_empty {
+                *outbox = Outbox::Ring(ring);
+                self.resources.give_buffer(outbox);
+            } else {
+                *outbox = Outbox::Staged { ring, held };
+                unsent = outbox.len();
+                self.leg_mut(leg).outbox = Some(outbox);
+            }
+        }
+        let state = self.leg_mut(leg);
+        if unsent >= high {
+            state.blocked = true;
+        } else if unsent <= low && state.writing.error().is_none() {
+            state.blocked = false;
+        }
+    }
+
+    fn set_stage_timer(&mut self, leg: Leg, now: Instant) {
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
+        let at = stages.chain.next_call();
+        if at != stages.timer || at.is_some_and(|at| at <= now) {
+            stages.timer = at;
+            self.put_timer(Key::Stages(leg as u8), at);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The stages of one connection, from the socket up. Owns the order in which they are called and what lies at
+//! both ends of them. Must never hold back what a stage has passed on, nor reorder it.
+
+use std::time::Instant;
+
+use super::queue::{Front, Mark, Queue};
+use super::stage::{Direction, Flow, Inbound, Outbound, Stage, StageError, StageResult};
+use crate::net::address::Endpoint;
+use crate::net::ledger::ClosedBy;
+use crate::net::service::Waker;
+
+/// What stages have asked of the engine.
+#[derive(Default)]
+pub(super) struct Requests {
+    ended: Option<StageEnd>,
+    /// The first stage that is called no more.
+    cut: Option<usize>,
+    pub(super) remote: Option<Endpoint>,
+    pub(super) waker: Option<Waker>,
+}
+
+impl Requests {
+    /// Notes that a stage ends the connection. The first one gives the reason.
+    pub(super) fn end(&mut self, index: usize, end: StageEnd) {
+        if self.cut.is_none() {
+            self.ended = Some(end);
+        }
+        self.cut = Some(self.cut.map_or(index, |cut| cut.min(index)));
+    }
+}
+
+/// How a stage ends its connection.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StageEnd {
+    /// By a reset, where otherwise by an end behind what was passed out.
+    pub reset: bool,
+    /// For the record.
+    pub by: ClosedBy,
+    /// For the record.
+    pub error: Option<String>,
+}
+
+/// The stages of one connection: the first one is next to the socket, the last one next to the session.
+///
+/// Whatever a stage passes on is given to its neighbour before a call of the chain returns; what leaves the
+/// chain waits at its ends until it is taken.
+pub struct Chain {
+    stages: Vec<Box<dyn Stage>>,
+    /// What goes into each stage from below, and behind the last one what is for the session.
+    inbound: Vec<Queue>,
+    /// What goes out of each stage below, the first of which is for the socket, and into the last one.
+    outbound: Vec<Queue>,
+    requests: Requests,
+    woken: bool,
+}
+
+impl Chain {
+    /// A chain of stages, from the socket up.
+    #[must_use]
+    pub fn new(stages: Vec<Box<dyn Stage>>) -> Self {
+        let queues = || (0..=stages.len()).map(|_| Queue::default()).collect();
+        Self {
+            inbound: queues(),
+            outbound: queues(),
+            requests: Requests::default(),
+            woken: false,
+            stages,
+        }
+    }
+
+    /// Opens every stage, those next to the socket first.
+    pub fn open(&mut self, now: Instant, waker: Option<Waker>) -> StageResult {
+        self.requests.waker = waker;
+        for index in 0..self.stages.len() {
+            self.call(now, index, |stage, flow| stage.open(flow))?;
+        }
+        self.settle(now)
+    }
+
+    /// Gives what came from the socket to the first stage.
+    pub fn inbound(&mut self, now: Instant, event: Inbound<'_>) -> StageResult {
+        let first = &mut self.inbound[0];
+        match event {
+            Inbound::Bytes(bytes) => first.push_bytes(bytes),
+            Inbound::End => first.push(Mark::End),
+            Inbound::Error(errno) => first.push(Mark::Failure(errno)),
+        }
+        self.settle(now)
+    }
+
+    /// Gives what came from the session to the last stage.
+    pub fn outbound(&mut self, now: Instant, event: Outbound<'_>) -> StageResult {
+        let last = &mut self.outbound[self.stages.len()];
+        match event {
+            Outbound::Bytes(bytes) => last.push_bytes(bytes),
+            Outbound::End => last.push(Mark::End),
+            Outbound::Reset => last.push(Mark::Failure(0)),
+        }
+        self.settle(now)
+    }
+
+    /// Calls the stages whose time has come; after `wake`, all of them.
+    pub fn turn(&mut self, now: Instant) -> StageResult {
+        let woken = std::mem::take(&mut self.woken);
+        for index in 0..self.stages.len() {
+            if woken || self.stages[index].next_call().is_some_and(|at| at <= now) {
+                self.call(now, index, |stage, flow| stage.turn(flow))?;
+            }
+        }
+        self.settle(now)
+    }
+
+    /// Has the next `turn` call every stage.
+    pub fn wake(&mut self) {
+        self.woken = true;
+    }
+
+    /// When `turn` is next due.
+    #[must_use]
+    pub fn next_call(&self) -> Option<Instant> {
+        let last = self.requests.cut.unwrap_or(self.stages.len());
+        self.stages[..last].iter().filter_map(|stage| stage.next_call()).min()
+    }
+
+    /// What leaves the chain next for the session.
+    #[must_use]
+    pub fn next_inbound(&self) -> Option<Inbound<'_>> {
+        Some(match self.inbound[self.stages.len()].front()? {
+            Front::Bytes(bytes) => Inbound::Bytes(bytes),
+            Front::End => Inbound::End,
+            Front::Failure(errno) => Inbound::Error(errno),
+        })
+    }
+
+    /// Takes what `next_inbound` has shown; of a chunk, that many bytes.
+    pub fn consume_inbound(&mut self, count: usize) {
+        self.inbound[self.stages.len()].consume(count);
+    }
+
+    /// What leaves the chain next for the socket.
+    #[must_use]
+    pub fn next_outbound(&self) -> Option<Outbound<'_>> {
+        Some(match self.outbound[0].front()? {
+            Front::Bytes(bytes) => Outbound::Bytes(bytes),
+            Front::End => Outbound::End,
+            Front::Failure(_) => Outbound::Reset,
+        })
+    }
+
+    /// Takes what `next_outbound` has shown; of a chunk, that many bytes.
+    pub fn consume_outbound(&mut self, count: usize) {
+        self.outbound[0].consume(count);
+    }
+
+    /// Whether the last that waits for the session is an error.
+    #[must_use]
+    pub fn ends_with_error(&self) -> bool {
+        self.inbound[self.stages.len()].ends_with_failure()
+    }
+
+    /// Bytes in the chain, its end included.
+    #[must_use]
+    pub fn held(&self, direction: Direction) -> usize {
+        let end = match direction {
+            Direction::Inbound => &self.inbound[self.stages.len()],
+            Direction::Outbound => &self.outbound[0],
+        };
+        end.len() + self.stages.iter().map(|stage| stage.held(direction)).sum::<usize>()
+    }
+
+    /// Bytes of `held` that do not count towards high water.
+    #[must_use]
+    pub fn capacity(&self, direction: Direction) -> usize {
+        self.stages.iter().map(|stage| stage.capacity(direction)).sum()
+    }
+
+    /// Whether something is on its way through the chain, or held in it.
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        !self.inbound[self.stages.len()].is_empty()
+            || !self.outbound[0].is_empty()
+            || self.stages.iter().any(|stage| stage.is_owed())
+    }
+
+    /// Whether the session may be opened.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.stages.iter().all(|stage| stage.is_ready())
+    }
+
+    /// The remote endpoint that a stage has found in place of the socket's.
+    #[must_use]
+    pub fn remote(&self) -> Option<Endpoint> {
+        self.requests.remote.clone()
+    }
+
+    /// How a stage has ended the connection, once.
+    pub fn take_end(&mut self) -> Option<StageEnd> {
+        self.requests.ended.take()
+    }
+
+    /// Whether `waker` was used since the last call.
+    pub(crate) fn was_woken(&self) -> bool {
+        self.requests.waker.as_ref().is_some_and(Waker::heard)
+    }
+
+    fn call(
+        &mut self,
+        now: Instant,
+        index: usize,
+        action: impl FnOnce(&mut dyn Stage, &mut Flow<'_>) -> StageResult,
+    ) -> StageResult {
+        if self.requests.cut.is_some_and(|cut| cut <= index) {
+            return Ok(());
+        }
+        let mut flow = Flow {
+            now,
+            inbound: &mut self.inbound[index + 1],
+            outbound: &mut self.outbound[index],
+            requests: &mut self.requests,
+            index,
+        };
+        action(&mut *self.stages[index], &mut flow)
+    }
+
+    /// Gives everything that stages have passed on to their neighbours, until it has left the chain or is held
+    /// by a stage.
+    fn settle(&mut self, now: Instant) -> StageResult {
+        loop {
+            let mut moved = false;
+            for index in 0..self.stages.len() {
+                moved |= self.give_inbound(now, index)?;
+            }
+            for index in (0..self.stages.len()).rev() {
+                moved |= self.give_outbound(now, index)?;
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+    }
+
+    fn give_inbound(&mut self, now: Instant, index: usize) -> Result<bool, StageError> {
+        if self.inbound[index].is_empty() {
+            return Ok(false);
+        }
+        let mut queue = std::mem::take(&mut self.inbound[index]);
+        while let Some(front) = queue.front() {
+            let (event, count) = match front {
+                Front::Bytes(bytes) => (Inbound::Bytes(bytes), bytes.len()),
+                Front::End => (Inbound::End, 0),
+                Front::Failure(errno) => (Inbound::Error(errno), 0),
+            };
+            self.call(now, index, |stage, flow| stage.inbound(flow, event))?;
+            queue.consume(count);
+        }
+        // A stage never passes anything back into the queue it is given from.
+        queue.clear();
+        self.inbound[index] = queue;
+        Ok(true)
+    }
+
+    fn give_outbound(&mut self, now: Instant, index: usize) -> Result<bool, StageError> {
+        if self.outbound[index + 1].is_empty() {
+            return Ok(false);
+        }
+        let mut queue = std::mem::take(&mut self.outbound[index + 1]);
+        while let Some(front) = queue.front() {
+            let (event, count) = match front {
+                Front::Bytes(bytes) => (Outbound::Bytes(bytes), bytes.len()),
+                Front::End => (Outbound::End, 0),
+                Front::Failure(_) => (Outbound::Reset, 0),
+            };
+            self.call(now, index, |stage, flow| stage.outbound(flow, event))?;
+            queue.consume(count);
+        }
+        queue.clear();
+        self.outbound[index + 1] = queue;
+        Ok(true)
+    }
+}

@@ -1,0 +1,130 @@
+//! What lies between two neighbours of a chain in one direction: bytes in chunks, and ends. Must never join
+//! or split a chunk by itself.
+
+use std::collections::VecDeque;
+
+/// Bytes already taken are removed once there are this many.
+const COMPACT: usize = 64 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// A chunk of so many bytes.
+    Bytes(usize),
+    End,
+    /// An errno inbound, a reset outbound.
+    Failure(i32),
+}
+
+/// What stands first in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Front<'a> {
+    Bytes(&'a [u8]),
+    End,
+    Failure(i32),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    bytes: Vec<u8>,
+    taken: usize,
+    marks: VecDeque<Mark>,
+}
+
+impl Queue {
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.bytes.extend_from_slice(bytes);
+            self.marks.push_back(Mark::Bytes(bytes.len()));
+        }
+    }
+
+    pub(super) fn push(&mut self, mark: Mark) {
+        self.marks.push_back(mark);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// Bytes in it.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    pub(super) fn front(&self) -> Option<Front<'_>> {
+        Some(match *self.marks.front()? {
+            Mark::Bytes(count) => Front::Bytes(&self.bytes[self.taken..self.taken + count]),
+            Mark::End => Front::End,
+            Mark::Failure(errno) => Front::Failure(errno),
+        })
+    }
+
+    /// Whether its last event is a failure.
+    pub(super) fn ends_with_failure(&self) -> bool {
+        matches!(self.marks.back(), Some(Mark::Failure(_)))
+    }
+
+    /// Takes the first event away; of a chunk, that many bytes.
+    pub(super) fn consume(&mut self, count: usize) {
+        match self.marks.front_mut() {
+            Some(Mark::Bytes(length)) if *length > count => *length -= count,
+            _ => drop(self.marks.pop_front()),
+        }
+        self.taken += count;
+        if self.taken == self.bytes.len() {
+            self.bytes.clear();
+            self.taken = 0;
+            if self.marks.is_empty() && self.bytes.capacity() > COMPACT {
+                // What a burst has needed is not kept.
+                self.bytes = Vec::new();
+                self.marks = VecDeque::new();
+            }
+        } else if self.taken >= COMPACT {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_stay_as_they_were_pushed_and_may_be_taken_in_parts() {
+        let mut queue = Queue::default();
+        queue.push_bytes(b"");
+        assert!(queue.is_empty(), "an empty chunk is none");
+        queue.push_bytes(b"abc");
+        queue.push_bytes(b"de");
+        queue.push(Mark::End);
+        queue.push(Mark::Failure(5));
+        assert!(queue.ends_with_failure());
+        assert_eq!((queue.front(), queue.len()), (Some(Front::Bytes(b"abc")), 5));
+        queue.consume(2);
+        assert_eq!((queue.front(), queue.len()), (Some(Front::Bytes(b"c")), 3));
+        queue.consume(1);
+        queue.consume(2);
+        assert_eq!((queue.front(), queue.len()), (Some(Front::End), 0));
+        queue.consume(0);
+        assert_eq!(queue.front(), Some(Front::Failure(5)));
+        queue.consume(0);
+        assert_eq!(queue.front(), None);
+    }
+
+    #[test]
+    fn a_queue_that_is_never_empty_does_not_grow() {
+        let mut queue = Queue::default();
+        queue.push_bytes(&[1; 1000]);
+        for _ in 0..1000 {
+            queue.push_bytes(&[2; 1000]);
+            queue.consume(1000);
+        }
+        assert!(queue.bytes.capacity() <= 4 * COMPACT);
+        assert_eq!(queue.len(), 1000);
+    }
+}
