@@ -1,4 +1,9 @@
-"""The compiled half of rsock, by hand; `mypy.stubtest` holds it to the module."""
+"""The compiled half of rsock, as type checkers and editors see it.
+
+Owns the signatures; `mypy.stubtest` compares them with the module. The docstrings are those of the
+module: `tests/stub_docs.py` writes them. Of the Python half it must import only the plain values of
+`_types` and `rfc147`, because everything else is typed against this file.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
@@ -7,23 +12,22 @@ from typing import Any, Literal, Self, SupportsIndex, final, overload
 
 from typing_extensions import Buffer, disjoint_base
 
-from ._connection import Connection as _Connection
-from ._connection import Function
-from ._handlers import Handlers
-from ._ledger import Cell, Row, TextFile
-from ._server import Server as _Server
 from ._types import (
+    Cell,
     Destination,
     Endpoint,
     FiveTuple,
+    Function,
     Leg,
     Limits,
     PeerCredentials,
     ProcessLimits,
+    Row,
     SocketOptions,
     SocketPath,
     StopReport,
     TcpInfo,
+    TextFile,
     Totals,
     Trace,
     TraceEvent,
@@ -75,7 +79,7 @@ class Echo(Service):
 class Forward(Service):
     def __new__(
         cls,
-        host: str | tuple[str, int | str] | _Server | None = None,
+        host: str | tuple[str, int | str] | Server | None = None,
         port: int | str | None = None,
         *,
         path: SocketPath | None = None,
@@ -164,8 +168,8 @@ class Server:
     def wait(self, timeout: float | None = None) -> StopReport: ...
     def sendto(self, data: Buffer, address: tuple[str, int | str]) -> int: ...
     def fileno(self) -> int: ...
-    # As typeshed has it: what it is depends on the transport, which the caller knows. So in all
-    # that is `| Any` or a plain `Any` below.
+    # As in typeshed: the type depends on the transport, which the caller knows. The same is true of
+    # every `| Any` and plain `Any` below.
     def getsockname(self) -> Any: ...
     @property
     def address(self) -> tuple[str, int] | Any: ...
@@ -191,15 +195,14 @@ class Server:
     def limits(self) -> Limits: ...
     @property
     def ledger(self) -> Ledger: ...
-    # For the Python half only: stop as `stop` does, with a cause of its own.
+    # The rest is for the Python half only.
     def _stop(self, drain: float | None, cause: str) -> StopReport: ...
-    # The rest is for the Python half, too.
     def _begin_stop(self, cause: str) -> None: ...
+    # An object of `_handlers.Handlers`, which is typed against this file.
     @property
-    def _handlers(self) -> Handlers | None: ...
+    def _handlers(self) -> Any: ...
     def _pool(self) -> Pool: ...
     def _accept(self, timeout: float | None = None) -> tuple[Any, tuple[str, int] | Any]: ...
-    # For its `__del__`: begins a stop and returns at once.
     def _abandon(self) -> None: ...
 
 @final
@@ -231,7 +234,6 @@ class Ledger:
     def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...
 
-# What `Ledger.follow` returns.
 @final
 class Follower:
     def __iter__(self) -> Self: ...
@@ -330,7 +332,7 @@ class Stream:
     def five_tuple(self) -> FiveTuple: ...
     @property
     def tcp_info(self) -> TcpInfo: ...
-    # As in `socket`, a sender's address is what its family has; None on a stream.
+    # As in `socket`, the form of a sender's address depends on the family; None on a stream.
     def recvfrom(self, bufsize: SupportsIndex, flags: int = 0) -> tuple[bytes, Any]: ...
     def recvfrom_into(
         self, buffer: Buffer, nbytes: SupportsIndex = 0, flags: int = 0
@@ -391,15 +393,13 @@ class Connection(Stream):
     @property
     def id(self) -> int: ...
     @property
-    def server(self) -> _Server | None: ...
-    # For the pool only: says whether the error is to be reported.
+    def server(self) -> Server | None: ...
+    # For handler threads only.
     def _returned(self, error: BaseException | None) -> bool: ...
 
-# An accepted stream on its way into a Connection.
 @final
 class Handed: ...
 
-# A datagram in the hands of a handler's thread.
 @final
 class Datagram:
     @property
@@ -411,14 +411,13 @@ class Datagram:
     @property
     def id(self) -> int: ...
     @property
-    def server(self) -> _Server | None: ...
+    def server(self) -> Server | None: ...
     def _reply(self, answer: object) -> None: ...
     def _returned(self, error: BaseException | None) -> bool: ...
 
-# What the threads of handlers take connections from.
 @final
 class Pool:
-    def next(self) -> _Connection | Datagram | None: ...
+    def next(self) -> Connection | Datagram | None: ...
     def wants_thread(self) -> bool: ...
     def left(self) -> None: ...
     def missing(self) -> None: ...
