@@ -1,7 +1,7 @@
 """Real sockets for Python, run by Rust threads.
 
 `with Server() as server:` listens and echoes; `server.client()` or `Client(host, port)` talks to
-it; `Server(service=function)` serves each connection with a function of yours; `server.ledger` has
+it; `Server(service=function)` serves each connection with your own function; `server.ledger` has
 the account of every connection.
 
 PYTEST_DONT_REWRITE

@@ -46,7 +46,7 @@ class Handlers:
         self._missing = False
 
     def start_thread(self, pool: _rsock.Pool, server: "weakref.ref[_rsock.Server]") -> None:
-        """Start the thread that the pool asked for.
+        """Start the thread that the pool needs.
 
         Raises RuntimeError if the system has none.
         """

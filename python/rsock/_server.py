@@ -67,7 +67,7 @@ class ServerOptions(TypedDict, total=False):
 
 
 class Server(_rsock.Server):
-    """A listening socket and what serves its connections: Rust threads, or functions of yours.
+    """A listening socket and what serves its connections: Rust threads, or your own functions.
 
     `Server(host, port, service)` checks its arguments and opens nothing; `host` may be a
     `(host, port)` pair. The steps are `create()`, `bind()`, `listen()` and `start()`, the calls of

@@ -108,7 +108,7 @@ def _kind(name: str) -> type[rsock.Service]:
         raise UsageError(
             f"no service {name!r}; there {'is' if len(kinds) == 1 else 'are'}"
             f" {', '.join(known())}{_meant(name, list(known()))};"
-            f" a function of yours is MODULE:FUNCTION"
+            f" your own function is MODULE:FUNCTION"
         )
     return kind
 
