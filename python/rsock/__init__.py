@@ -11,19 +11,24 @@ PYTEST_DONT_REWRITE
 # notice. The last word of the docstring is for pytest, which loads the plugin of this package:
 # otherwise it would rewrite the assertions of all of rsock, and warn if rsock was imported before.
 #
-# The layers of the package. A module imports only from the lines below its own; within a line, only
-# in the order shown by ">".
+# The layers of the package, which `tests/test_layers.py` checks. A module imports only from the
+# lines below its own.
 #
-#     __main__ > _cli
+#     __main__
+#     _cli
 #     pytest_plugin
 #     __init__
-#     _connection > _server > _signals, _started, _in_thread, _client > _stream
-#     _handlers > _handler_check, _handler_errors
-#     _ledger, _progress
+#     _connection
+#     _server
+#     _client, _signals, _started, _in_thread
+#     _stream
+#     _handlers
+#     _handler_check, _handler_errors, _progress, _ledger
 #     _display
 #     _rsock             the compiled module; its stub imports only _types and rfc147
-#     _types > _settings > _checks, _endpoint
-#     _exceptions, rfc147
+#     _types
+#     _endpoint, _settings
+#     _checks, _exceptions, rfc147
 
 # A public module, because its few names belong to one RFC.
 from . import rfc147 as rfc147

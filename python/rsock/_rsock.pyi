@@ -1,8 +1,9 @@
-"""The compiled half of rsock, as type checkers and editors see it.
+"""The compiled half of rsock, as it is typed.
 
-Owns the signatures; `mypy.stubtest` compares them with the module. The docstrings are those of the
-module: `tests/stub_docs.py` writes them. Of the Python half it must import only the plain values of
-`_types` and `rfc147`, because everything else is typed against this file.
+Owns the signatures that type checkers and editors show; `mypy.stubtest` compares them with the
+module. The docstrings are those of the module: `tests/stub_docs.py` writes them. Of the Python half
+it must import only the plain values of `_types` and `rfc147`, because everything else is typed
+against this file.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during `Server.run()`.
+"""The signals of `Server.run()`: SIGINT and SIGTERM.
 
 This file owns the two signal handlers from the start of a run to its end. It must put back the
 handlers that it found, however the run ends, and leave alone those that were not set from Python.

@@ -1,4 +1,4 @@
-"""The Python part of the methods that `Client` and `Connection` share.
+"""The Python part of the methods that both ends of a connection share.
 
 It adds context managers, files, displays and the enums of `socket.socket` to the compiled class.
 The methods that move bytes are those of the compiled class: nothing here may come between a caller

@@ -1,7 +1,7 @@
-"""The command line, `rsock` and `python -m rsock`: from arguments to an exit code.
+"""The command line: from arguments to an exit code.
 
-This file owns the exit codes and the error messages. `import rsock` must never load it, and it must
-load no command except the one to run.
+`rsock` and `python -m rsock` run it. This file owns the exit codes and the error messages. `import
+rsock` must never load it, and it must load no command except the one to run.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""The fields of `Limits` and `SocketOptions` as options: `--limit-idle 30`, `--socket-nodelay off`.
+"""Options for the fields of settings: `--limit-idle 30`, `--socket-nodelay off`.
 
-This file owns the syntax of a field on the command line. Every field has an option, which its
-class's docstring explains; nothing here may name a field.
+This file owns the syntax of a field on the command line. Every field of `Limits` and
+`SocketOptions` has an option, which its class's docstring explains; nothing here may name a field.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The views of servers, streams, ledgers and records: what each display says.
+"""The views of rsock's objects: what each display says.
 
 Everything here reads an object and returns a string. A view must never raise, whatever the state
 of its object: debuggers, logs and finalizers ask for displays of objects in any state.
