@@ -1,20 +1,40 @@
 """Real sockets for Python, run by Rust threads.
 
 `with Server() as server:` listens and echoes; `server.client()` or `Client(host, port)` talks to
-it; `Server(service=function)` serves each connection with a function of yours; `server.ledger` has
+it; `Server(service=function)` serves each connection with your own function; `server.ledger` has
 the account of every connection.
 
 PYTEST_DONT_REWRITE
 """
 
-# This file owns the list of public names and nothing else; whatever is not in `__all__` may change
-# without notice. The last word of the docstring is for pytest, which loads the plugin in here: it
-# would else go through all of rsock for assertions, and warn where rsock was imported before.
+# This file owns the list of public names and nothing else; every other name may change without
+# notice. The last word of the docstring is for pytest, which loads the plugin of this package:
+# otherwise it would rewrite the assertions of all of rsock, and warn if rsock was imported before.
+#
+# The layers of the package, which `tests/test_layers.py` checks. A module imports only from the
+# lines below its own.
+#
+#     __main__
+#     _cli
+#     pytest_plugin
+#     __init__
+#     _connection
+#     _server
+#     _client, _signals, _started, _in_thread
+#     _stream
+#     _handlers
+#     _handler_check, _handler_errors, _progress, _ledger
+#     _display
+#     _rsock             the compiled module; its stub imports only _types and rfc147
+#     _types
+#     _endpoint, _settings
+#     _checks, _exceptions, rfc147
 
-# A module of its own: its names are few, and of one RFC.
+# A public module, because its few names belong to one RFC.
 from . import rfc147 as rfc147
 from ._client import Client
 from ._connection import Connection
+from ._endpoint import Endpoint
 from ._exceptions import IncompleteRead, RsockError, StateError
 from ._rsock import (
     Accept,
@@ -38,18 +58,15 @@ from ._rsock import (
     stop_all,
 )
 from ._server import Server, run_server, servers
+from ._settings import Limits, SocketOptions, Trace
 from ._types import (
-    Endpoint,
     FiveTuple,
     Leg,
-    Limits,
     PeerCredentials,
     ProcessLimits,
-    SocketOptions,
     StopReport,
     TcpInfo,
     Totals,
-    Trace,
     TraceEvent,
 )
 

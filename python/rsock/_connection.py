@@ -1,26 +1,31 @@
-"""`Connection`: a server's side of one client. What it shares with `Client` is in `_stream.py`."""
+"""`Connection`: a server's end of one accepted socket.
 
-from collections.abc import Callable
-from typing import TypeAlias
+This file owns its class and its docstring. What it shares with `Client` is in `_stream.py`, and
+nothing here may add a method that moves bytes.
+"""
+
+from typing import TYPE_CHECKING
 
 from . import _rsock
 from ._stream import StreamMethods
+
+if TYPE_CHECKING:
+    from ._server import Server
 
 __all__ = ["Connection"]
 
 
 class Connection(StreamMethods, _rsock.Connection):
-    """One accepted connection: what a handler is given, and what `Server.accept()` returns.
+    """One accepted connection: the argument of a handler, and what `Server.accept()` returns.
 
-    It is a blocking socket in all that `Client` is one, methods, errors and return values alike.
-    It also knows its `server`, its `record` in that server's ledger and that record's `id`.
+    It is a blocking socket with the methods, errors and return values of `Client`. In addition it
+    has its `server`, its `record` in that server's ledger and that record's `id`.
 
     A handler's connection is closed when the handler returns. While the server drains, `draining`
-    is true and reads give what is there, then `b""`, as if the client had finished.
+    is true and reads return what has arrived, then `b""`, as if the client had finished.
     """
 
-
-# What a handler may be: it serves a connection or, on UDP, answers the data of an address.
-Function: TypeAlias = (
-    Callable[[Connection], None] | Callable[[bytes, tuple[str, int]], bytes | None]
-)
+    if TYPE_CHECKING:
+        # The stub knows only the compiled class of servers.
+        @property
+        def server(self) -> Server | None: ...

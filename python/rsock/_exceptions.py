@@ -1,7 +1,7 @@
-"""The exceptions rsock raises for what was done to it; the compiled module raises them from here.
+"""rsock's own exceptions; the compiled module imports them from here.
 
-What the system says stays an `OSError`, a bad argument a TypeError, ValueError or OverflowError:
-neither must ever get a class of its own here.
+An error of the system stays an `OSError`, a bad argument a TypeError, ValueError or OverflowError:
+neither must ever get a class here.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ __all__ = ["IncompleteRead", "RsockError", "StateError"]
 class RsockError(Exception):
     """The base of rsock's own exceptions."""
 
-    # So that a traceback shows the name to be written in `except`.
+    # So that a traceback shows the name that `except` needs.
     __module__ = "rsock"
 
 
 class StateError(RsockError, RuntimeError):
-    """A step that the present state does not allow, such as starting a server that has stopped."""
+    """A step that the current state does not allow, such as starting a server that has stopped."""
 
     __module__ = "rsock"
 
@@ -25,7 +25,7 @@ class StateError(RsockError, RuntimeError):
 class IncompleteRead(RsockError, EOFError):
     """The peer finished in the middle of a message.
 
-    `partial` holds what had arrived of it. Those bytes have been taken from the stream.
+    `partial` holds the bytes of it that had arrived. They have been taken from the stream.
     """
 
     __module__ = "rsock"
@@ -36,6 +36,6 @@ class IncompleteRead(RsockError, EOFError):
         super().__init__(message)
         self.partial = partial
 
-    # BaseException would rebuild it from the message alone.
+    # BaseException would unpickle it from the message alone.
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.partial), self.__dict__

@@ -1,7 +1,8 @@
-"""`Ledger` and `Record` as tables: dicts, CSV, lines of JSON, and the numbers of RFC 147.
+"""Tables of the records of a ledger: dicts, columns, CSV and JSON Lines.
 
 Everything here only reads. A table is a list of flat dicts with the same keys in the same order,
-and a column has one type, or None: that is what pandas and polars take as it is.
+and the values of a column have one type, or are None: pandas and polars take such a table without
+conversion.
 """
 
 import csv
@@ -11,20 +12,15 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 from . import rfc147
-from ._types import TcpInfo
-
-if TYPE_CHECKING:
-    from ._rsock import Ledger, Record
+from ._rsock import Ledger, Record
+from ._types import Cell, Row, TcpInfo, TextFile
 
 __all__ = [
     "COLUMNS",
-    "Cell",
-    "Row",
     "Target",
-    "TextFile",
     "json_line",
     "rfc147_pair",
     "to_columns",
@@ -34,17 +30,7 @@ __all__ = [
     "to_jsonl",
 ]
 
-Cell = str | int | float | datetime | None
-Row = dict[str, Cell]
-
-
-class TextFile(Protocol):
-    """What is written to: anything with a `write` that takes text."""
-
-    def write(self, text: str, /) -> object: ...
-
-
-# A path, an open file, or None for a str.
+# Where a table is written: a path, an open file, or None for a str.
 Target = str | os.PathLike[str] | TextFile | None
 
 _TCP: Final = tuple(field.name for field in fields(TcpInfo))
@@ -85,7 +71,8 @@ COLUMNS: Final = (
 )
 
 
-def rfc147_pair(record: "Record") -> rfc147.SocketPair | None:
+def rfc147_pair(record: Record) -> rfc147.SocketPair | None:
+    """Return the socket numbers of a record; None for one of a Unix socket."""
     host, port = record.local.host, record.local.port
     return None if host is None or port is None else rfc147.pair(host, port, record.id)
 
@@ -94,11 +81,12 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def to_dict(record: "Record") -> Row:
-    # Asked before all else, so that a row that says how it ended has what was so at its end.
+def to_dict(record: Record) -> Row:
+    """Return a record as one row of a table."""
+    # Read first, so that a row that says how the connection ended has the final values.
     closed_by = record.closed_by
     local, remote, pair, info = record.local, record.remote, record.rfc147, record.tcp_info
-    far, who = record.far, record.peer_credentials
+    far, process = record.far, record.peer_credentials
     values: tuple[Cell, ...] = (
         record.id,
         record.role,
@@ -109,9 +97,9 @@ def to_dict(record: "Record") -> Row:
         str(remote),
         remote.host,
         remote.port,
-        None if who is None else who.pid,
-        None if who is None else who.uid,
-        None if who is None else who.gid,
+        None if process is None else process.pid,
+        None if process is None else process.uid,
+        None if process is None else process.gid,
         _time(record.opened_at),
         _time(None if closed_by is None else record.closed_at),
         record.seconds,
@@ -134,17 +122,19 @@ def to_dict(record: "Record") -> Row:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def to_dicts(ledger: "Ledger") -> list[Row]:
+def to_dicts(ledger: Ledger) -> list[Row]:
+    """Return the records that a ledger holds as rows."""
     return [to_dict(record) for record in ledger]
 
 
-def to_columns(ledger: "Ledger") -> dict[str, list[Cell]]:
+def to_columns(ledger: Ledger) -> dict[str, list[Cell]]:
+    """Return the records that a ledger holds as columns."""
     rows = to_dicts(ledger)
     return {name: [row[name] for row in rows] for name in COLUMNS}
 
 
 def _text(value: Cell) -> Cell:
-    """A value as CSV and JSON have it: a time in the notation of ISO 8601."""
+    """A value as it is written to CSV and JSON: a time in the notation of ISO 8601."""
     return value.isoformat() if isinstance(value, datetime) else value
 
 
@@ -155,7 +145,7 @@ def _csv(rows: Iterable[Row], file: TextFile) -> None:
 
 
 def json_line(row: Row) -> str:
-    """A row as JSON Lines have it."""
+    """Return a row as a line of JSON Lines."""
     return json.dumps(row, default=_text) + "\n"
 
 
@@ -165,7 +155,7 @@ def _jsonl(rows: Iterable[Row], file: TextFile) -> None:
 
 
 def _write(
-    how: Callable[[Iterable[Row], TextFile], None], ledger: "Ledger", target: Target
+    form: Callable[[Iterable[Row], TextFile], None], ledger: Ledger, target: Target
 ) -> str | None:
     is_path = isinstance(target, str | os.PathLike)
     if not (target is None or is_path or callable(getattr(target, "write", None))):
@@ -175,20 +165,22 @@ def _write(
     rows = to_dicts(ledger)
     if target is None:
         text = io.StringIO(newline="")
-        how(rows, text)
+        form(rows, text)
         return text.getvalue()
     if isinstance(target, str | os.PathLike):
-        # No end of line is translated: the csv module writes its own.
+        # Line ends are not translated: the csv module writes its own.
         with open(target, "w", encoding="utf-8", newline="") as file:
-            how(rows, file)
+            form(rows, file)
     else:
-        how(rows, target)
+        form(rows, target)
     return None
 
 
-def to_csv(ledger: "Ledger", target: Target) -> str | None:
+def to_csv(ledger: Ledger, target: Target) -> str | None:
+    """Write the records that a ledger holds as CSV, with a header line."""
     return _write(_csv, ledger, target)
 
 
-def to_jsonl(ledger: "Ledger", target: Target) -> str | None:
+def to_jsonl(ledger: Ledger, target: Target) -> str | None:
+    """Write the records that a ledger holds as JSON Lines."""
     return _write(_jsonl, ledger, target)

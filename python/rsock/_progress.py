@@ -1,25 +1,24 @@
-"""Progress as log lines, for who asks for them: a client left, was reset, reached a limit.
+"""Progress lines: a line in the log for each connection that ended.
 
-Asked for by a level of the logger's own: `logging.getLogger("rsock.connections").setLevel("INFO")`
-before the server starts. What is merely inherited does not count, for strangers cause these lines,
-and a program that logs at INFO need not be flooded by them. Nothing here may print, hold a server,
-or stand in the way of traffic: the lines follow the ledger, and what that forgets is counted.
+They are enabled by a level set on their own logger before the server starts:
+`logging.getLogger("rsock.connections").setLevel("INFO")`. An inherited level does not count: peers
+cause these lines, and could flood the log of a program that logs at INFO. Nothing here may print,
+keep a server alive, or delay traffic: the lines follow the ledger, and records that it discards
+first are counted.
 """
 
 import contextlib
 import logging
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from ._rsock import Follower, Record
-    from ._server import Server
+from ._rsock import Follower, Record, Server
 
-__all__ = ["Progress", "asked"]
+__all__ = ["Progress", "follower"]
 
 logger: Final = logging.getLogger("rsock.connections")
 
-# How long a stop waits for the last lines.
+# How many seconds a stop waits for the last lines.
 _LAST_LINES: Final = 1.0
 
 _ENDS: Final = {
@@ -37,7 +36,7 @@ _ENDS: Final = {
 class Progress:
     """The thread that writes the lines of one server."""
 
-    def __init__(self, name: str, follower: "Follower") -> None:
+    def __init__(self, name: str, follower: Follower) -> None:
         self._name = name
         self._follower = follower
         self._thread = threading.Thread(target=self._run, name="rsock-log", daemon=True)
@@ -57,24 +56,24 @@ class Progress:
                 missed = self._follower.missed
 
     def _say(self, text: str) -> None:
-        # A filter that raises loses its own line, and not those behind it.
+        # If a filter raises, this line is lost, but not the following ones.
         with contextlib.suppress(Exception):
             logger.info("%s: %s", self._name, text)
 
 
-def asked(server: "Server") -> "Follower | None":
-    """What the lines of a server that is about to start are made of; None where nobody asked."""
+def follower(server: Server) -> Follower | None:
+    """Return a follower for a server that is about to start; None if the lines are disabled."""
     if logger.level == logging.NOTSET or not logger.isEnabledFor(logging.INFO):
         return None
     try:
         return server.ledger.follow()
     except ValueError:
-        # A ledger that remembers nothing.
+        # A ledger that keeps no closed records.
         return None
 
 
-def line(record: "Record") -> str:
-    """One connection's end: "connection 3 from 127.0.0.1:40000 left after 0.012 s, …"."""
+def line(record: Record) -> str:
+    """Return the line of a record: "connection 3 from 127.0.0.1:40000 left after 0.012 s, …"."""
     end = _ENDS[record.closed_by or "peer"].format(limit=record.limit, error=record.error)
     return (
         f"connection {record.id} from {record.remote} {end} after {record.seconds:.3f} s, "

@@ -1,8 +1,8 @@
-"""What `Client` and `Connection` have in common, as far as it is best said in Python.
+"""The Python part of the methods that both ends of a connection share.
 
-Context managers, files, displays and the enums that `socket.socket` gives. Whatever moves bytes
-stays the method of the compiled class: nothing here may stand between a caller and `send` or
-`recv`.
+It adds context managers, files, displays and the enums of `socket.socket` to the compiled class.
+The methods that move bytes are those of the compiled class: nothing here may come between a caller
+and `send` or `recv`.
 """
 
 import builtins
@@ -20,19 +20,19 @@ from . import _display, _rsock
 
 __all__ = ["StreamMethods"]
 
-# What is read at a time from a file that has no descriptor.
+# How much is read at a time from a file that has no descriptor.
 _PART: Final = 64 * 1024
-# No file has more bytes.
+# The largest count that the compiled method takes; no file has more bytes.
 _MOST: Final = (1 << 63) - 1
 
-# The modes of `makefile`, by what type checkers are told that it returns.
+# The modes of `makefile`, by the type that it returns.
 _Text = Literal["r", "w", "rw", "wr", ""]
 _Read = Literal["rb", "br", "b"]
 _Write = Literal["wb", "bw"]
 _Both = Literal["rwb", "rbw", "wrb", "wbr", "brw", "bwr"]
 
 
-# The compiled class is a base of those that mix this in; for the type checker it is one of this.
+# The classes that mix this in have the compiled class as a base; for the type checker this one has.
 if TYPE_CHECKING:
     _Base = _rsock.Stream
 else:
@@ -40,7 +40,7 @@ else:
 
 
 class StreamMethods(_Base):
-    """Mixed into both ends of a connection."""
+    """The methods that `Client` and `Connection` get from the Python half."""
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -130,8 +130,8 @@ class StreamMethods(_Base):
         `mode` is "r", "w" or "rw", with "b" for bytes; the other arguments are those of `open`.
         `buffering` 0 gives the raw file (binary only). A file of mode "r" may read ahead of what
         it returns, which no method of the stream ever does. Reads and writes of the file are those
-        of the stream, time-out included; after a time-out the file cannot be read any more.
-        Closing the stream waits for its files: the last one to be closed ends it.
+        of the stream, including the time-out; after a time-out the file can no longer be read.
+        A stream that was closed stays open until the last of its files is closed.
 
         Raises ValueError for another mode, or for unbuffered text.
         """
@@ -145,9 +145,9 @@ class StreamMethods(_Base):
         if buffering == 0 and not binary:
             raise ValueError("unbuffered streams must be binary")
         if not binary:
-            # Where an encoding is missed, the caller's line is to be warned of.
+            # So that an EncodingWarning names the caller's line.
             encoding = io.text_encoding(encoding)
-        # What the standard library wraps its sockets in asks only for the methods that are here.
+        # The standard library's wrapper for sockets needs only methods that this class has.
         raw = socket.SocketIO(cast(Any, self), cast(Literal["r", "w", "rw"], raw_mode))
         self._open_file()
         if buffering == 0:
@@ -163,18 +163,18 @@ class StreamMethods(_Base):
         if binary:
             return buffer
         text = io.TextIOWrapper(cast(Any, buffer), encoding, errors, newline)
-        # As the standard library does; the class itself has none.
+        # As the standard library does; TextIOWrapper itself has no `mode`.
         cast(Any, text).mode = mode
         return text
 
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
-        """Send a binary file from `offset` on to its end, or `count` bytes; return how many it was.
+        """Send a binary file from `offset` to its end, or `count` bytes; return how many were sent.
 
-        As `socket.socket.sendfile`, but that the file is read and sent in parts of 256 KiB: the
-        system's sendfile() would heed neither the time-out nor Ctrl-C on a descriptor that is
-        blocking. The time-out holds for the call as a whole; for each part of it where `file` is
-        no regular file of the system's. The file is left at the end of what was sent, also when the
-        call ends early; `.sent` of what ends it says how much that was.
+        As `socket.socket.sendfile`, except that the file is read and sent in parts of 256 KiB: on
+        a blocking descriptor, the system's sendfile() would ignore both the time-out and Ctrl-C.
+        The time-out applies to the call as a whole or, if `file` is not a regular file of the
+        system, to each part. The file position is left at the end of what was sent, even if the
+        call ends early; `.sent` of the exception is then the number of bytes.
 
         Blocks with the interpreter released. Raises ValueError for a text file, a count that is
         not positive, a time-out of 0 and a UDP client, OSError for an offset that the file cannot
@@ -194,10 +194,10 @@ class StreamMethods(_Base):
         number = _regular(file)
         if number is not None:
             try:
-                # For nothing yet: whether the system takes this file from this offset on.
+                # Sends 0 bytes: a check whether the system takes this file from this offset on.
                 os.sendfile(self.fileno(), number, offset, 0)
             except OSError:
-                # As a socket does: to read from it tells what is wrong with it.
+                # As a socket does: reading from the file then raises the error.
                 number = number if self.closed else None
         sent = 0
         try:
@@ -231,24 +231,24 @@ class StreamMethods(_Base):
     def to_socket(self) -> socket.socket:
         """Return a `socket.socket` of the same connection, with a descriptor of its own.
 
-        For code that insists on one, such as `ssl.SSLContext.wrap_socket`. The time-out goes along.
-        Both are to be closed. A client's peer sees the end when both are; a server's connection
-        ends for both when it is closed here, which its handler's return does. To give the
-        connection away for good, say `socket.socket(fileno=stream.detach())`.
+        For code that requires one, such as `ssl.SSLContext.wrap_socket`. It has the same time-out.
+        Close both. A client's peer sees the end when both are closed; a server's connection ends
+        for both when it is closed here, as it is when its handler returns. To hand the connection
+        over for good, use `socket.socket(fileno=stream.detach())`.
 
         Bytes that go through it are not counted. Does not block. Raises OSError EBADF on a closed
-        stream, EMFILE where no descriptor is to be had.
+        stream, EMFILE if there is no free descriptor.
         """
         number = self._duplicate()
         try:
-            double = socket.socket(self.family, self.type, self.proto, fileno=number)
+            duplicate = socket.socket(self.family, self.type, self.proto, fileno=number)
         except BaseException:
             os.close(number)
             raise
-        double.settimeout(self.gettimeout())
-        return double
+        duplicate.settimeout(self.gettimeout())
+        return duplicate
 
-    # Displays, and the end.
+    # Context managers, displays and finalization.
 
     def __enter__(self) -> Self:
         return self
@@ -270,8 +270,8 @@ class StreamMethods(_Base):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Closing does not wait for the peer, so it needs no thread (with SO_LINGER it may, which
-        # whoever set it has asked for).
+        # Closing does not wait for the peer, so it needs no thread. (With SO_LINGER it may wait,
+        # which is what that option asks for.)
         self.close()
 
     def __repr__(self) -> str:
@@ -287,9 +287,10 @@ class StreamMethods(_Base):
                 return
             text = f"unclosed {self!r}"
         except Exception:
-            # Not readable any more, or made in the parent of this process: not ours to close.
+            # Not readable any more, or made in the parent process, which has to close it.
             return
-        # A warning that is kept, or raised, keeps its source: the peer must not wait for that.
+        # A warning that is stored or raised keeps its source alive: the connection must not stay
+        # open because of that.
         try:
             _warn(text, ResourceWarning, source=self)
         finally:
@@ -297,7 +298,7 @@ class StreamMethods(_Base):
 
 
 def _regular(file: IO[bytes]) -> int | None:
-    """The descriptor of a regular file; None for what can only be read from."""
+    """The descriptor of a regular file; None for any other file."""
     try:
         number = file.fileno()
         return number if stat.S_ISREG(os.fstat(number).st_mode) else None

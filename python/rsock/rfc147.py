@@ -1,15 +1,14 @@
 """Socket numbers as RFC 147 (J. M. Winett, "The Definition of a Socket", 1971) defines them.
 
-Before there were addresses and ports, a socket was a number of 32 bits that is unique in the whole
-network: 8 bits of home (the host), 16 bits of user, and 8 bits of tag, of which 7 are the plug and
-the last one is the polarity. Even numbers receive, odd ones send, so that a connection of today,
-which does both, has a pair of them. Used again for the same purpose, a socket should have the same
-number.
+Before addresses and ports, a socket was a number of 32 bits, unique in the whole network: 8 bits of
+home (the host), 16 bits of user, and 8 bits of tag, of which 7 are the plug and the last one is the
+polarity. Even numbers receive, odd ones send, so that a connection of today, which does both, has a
+pair of them. A socket that is used again for the same purpose should have the same number.
 
     home: 8 bits | user: 16 bits | plug: 7 bits | polarity: 1 bit
 
 A `Record` has its pair: `record.rfc147`. Home is the last octet of the local address, user its
-port, plug the record's id modulo 128. Pure Python: nothing here knows a socket of today.
+port, plug the record's id modulo 128. This file owns the numbers, and must never open a socket.
 """
 
 from dataclasses import dataclass, replace
@@ -34,12 +33,12 @@ class SocketNumber:
     """One socket of RFC 147, in its four parts; `pack()` gives the number.
 
     home: the host, 0 to 255.
-    user: whom it belongs to there, 0 to 65 535.
+    user: its owner on that host, 0 to 65 535.
     plug: which of the user's sockets, 0 to 127.
     polarity: 0 receives, 1 sends.
 
-    Sorts as the numbers do. Raises TypeError for a part that is no int, ValueError for one out of
-    range, naming part and value.
+    Sorts as the numbers do. Raises TypeError for a part that is not an int, ValueError for one out
+    of range, naming part and value.
     """
 
     home: int
@@ -59,7 +58,8 @@ class SocketNumber:
     def unpack(cls, number: int) -> Self:
         """The parts of a number.
 
-        Raises TypeError for what is no int, ValueError for what has no 32 bits.
+        Raises TypeError for a value that is not an int, ValueError for one that does not fit in 32
+        bits.
         """
         _check("number", number, _MOST_NUMBER)
         return cls(number >> 24, number >> 8 & 0xFFFF, number >> 1 & 0x7F, number & 1)
@@ -84,12 +84,12 @@ class SocketNumber:
 
     @property
     def partner(self) -> Self:
-        """The socket of the other polarity: the same parts else."""
+        """The socket of the other polarity, with the same other parts."""
         return replace(self, polarity=1 - self.polarity)
 
 
 class SocketPair(NamedTuple):
-    """The two sockets that one end of a connection is: an ordinary tuple with names."""
+    """The two sockets of one end of a connection: an ordinary named tuple."""
 
     receives: SocketNumber
     sends: SocketNumber
@@ -99,11 +99,11 @@ def pair(host: str, port: int, number: int) -> SocketPair:
     """The two sockets of one end of a connection.
 
     `host` is the numeric address of that end, whose last octet is the home; `port` is the user;
-    `number` tells the connection from others of the port, and its last 7 bits are the plug. The
-    same arguments give the same pair. Raises ValueError for a host that is no number and a port out
-    of range.
+    `number` distinguishes the connection from others of the port, and its last 7 bits are the plug.
+    The same arguments give the same pair. Raises ValueError for a host that is not numeric and a
+    port out of range.
     """
-    import ipaddress  # Only here: `import rsock` need not wait for it.
+    import ipaddress  # Imported here, so that `import rsock` does not load it.
 
     home = ipaddress.ip_address(host).packed[-1]
     receives = SocketNumber(home, port, number % (_MOST["plug"] + 1), 0)

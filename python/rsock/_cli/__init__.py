@@ -1,7 +1,7 @@
-"""The command line, `rsock` and `python -m rsock`: from arguments to an exit code.
+"""The command line: from arguments to an exit code.
 
-This file owns the exit codes and what is said when something goes wrong. `import rsock` must never
-load it, and it must load no command but the one that was asked for.
+`rsock` and `python -m rsock` run it. This file owns the exit codes and the error messages. `import
+rsock` must never load it, and it must load no command except the one to run.
 """
 
 import sys
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from . import _streams
-from ._errors import Failure, OutputGone, UsageError, told
+from ._errors import Failure, OutputGone, UsageError, message
 
 __all__ = ["main"]
 
-# What a shell reports of a program that SIGINT or SIGPIPE ended.
+# The exit codes that a shell reports for a program that SIGINT or SIGPIPE ended.
 _INTERRUPTED: Final = 130
 _PIPE_CLOSED: Final = 141
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done, or drained after Ctrl-C or SIGTERM. 1: it failed, and a line on standard error says
     why. 2: the arguments are wrong. 130 and 143: ended by a second Ctrl-C or SIGTERM, or by the
-    first where there is nothing to drain. 141: whoever read the output has gone.
+    first if there is nothing to drain. 141: the reader of the output has closed it.
     """
     _streams.prepare()
     try:
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Failure as error:
         return _say(str(error), 1)
     except (OutputGone, BrokenPipeError):
-        # The second at the last flush; commands handle those of their sockets.
+        # BrokenPipeError from the last flush; commands handle those of their sockets.
         _streams.abandon_output()
         return _PIPE_CLOSED
     except OSError as error:
-        return _say(told(error), 1)
+        return _say(message(error), 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
 

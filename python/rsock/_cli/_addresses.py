@@ -1,4 +1,8 @@
-"""Addresses as they are typed. Must never ask a resolver: what is well written need not exist."""
+"""Addresses as they are typed.
+
+This file owns their syntax. It must never ask a resolver: an address that is well formed need not
+exist.
+"""
 
 from typing import NamedTuple
 
@@ -18,8 +22,8 @@ class Address(NamedTuple):
     def parse(cls, text: str) -> "Address":
         """Read `8080`, `localhost:http`, `[::1]:8080`, or the path of a Unix socket.
 
-        A port alone is one of 127.0.0.1. A path has a `/` in it, or `unix:` before it; `@name` is
-        an abstract name. Raises UsageError.
+        A port without a host is on 127.0.0.1. A path contains `/` or begins with `unix:`; `@name`
+        is an abstract name. Raises UsageError.
         """
         if text.startswith(("unix:", "@")) or "/" in text:
             return cls.of_path(text.removeprefix("unix:"))
@@ -41,12 +45,12 @@ class Address(NamedTuple):
 
     @classmethod
     def of_path(cls, text: str) -> "Address":
-        """The Unix socket of a path, or of an abstract name as ss(8) shows it: `@name`."""
+        """Return the Unix socket of a path, or of an abstract name as ss(8) shows it: `@name`."""
         return cls("", 0, "\0" + text[1:] if text.startswith("@") else text)
 
 
 def port_of(text: str) -> int | str:
-    """A number; else the name of a service, which the system has to know."""
-    # Also a negative number, which is then told to be out of range.
+    """Return a number or, if the text is not one, the name of a port, such as `http`."""
+    # A negative number is one, too: the error then says that it is out of range.
     digits = text.removeprefix("-")
     return int(text) if digits.isascii() and digits.isdigit() else text

@@ -1,7 +1,7 @@
-"""What can be typed: the commands, their options, and their help.
+"""The parser: the commands, their options, and their help.
 
-Each `--help` has to fit a screen of 80 columns and 24 lines. A command's own module is loaded only
-when the command is run.
+Each `--help` has to fit a screen of 80 columns and 24 lines. This file must not load a command's
+own module before the command runs.
 """
 
 import argparse
@@ -10,45 +10,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from .._types import Limits, SocketOptions
+from .._settings import Limits, SocketOptions
 from . import _fields
 from ._addresses import Address
 from ._errors import UsageError
+from ._namespace import Arguments
 
-__all__ = ["Arguments", "parse"]
-
-
-class Arguments(argparse.Namespace):
-    """What was typed. Each command sets those that it has options for."""
-
-    command: Callable[["Arguments"], int]
-    json: bool
-    # Of those that serve.
-    service: str
-    listen: Address
-    target: Address
-    workers: int | None
-    drain: float
-    name: str | None
-    ledger: str | None
-    plain: bool
-    udp: bool
-    allow_external: bool
-    # Of the others.
-    to: list[str]
-    path: str | None
-    timeout: float | None
-    connections: int
+__all__ = ["parse"]
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Read the arguments. On a mistake and after `--help` it raises SystemExit."""
+    """Read the arguments. Raises UsageError for wrong ones, and SystemExit after `--help`."""
     return _parser().parse_args(argv, Arguments())
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Leave it to `main` to say so, and to the user to ask for help."""
+        """Raise, where argparse would print the usage and exit: `main` owns the exit code."""
         raise UsageError(f"{message}\nTry '{self.prog} --help'.")
 
 
@@ -58,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="rsock",
         usage="rsock COMMAND [ARGUMENT ...]",
         description="Real sockets, run by Rust threads.",
-        epilog="rsock COMMAND --help tells about each. All of it is `python -m rsock`, too.",
+        epilog="rsock COMMAND --help explains a command. `python -m rsock` works the same.",
     )
     parser.add_argument("--version", action="version", version=f"rsock {__version__}")
     commands = parser.add_subparsers(
@@ -68,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     echo = _made(
         commands.add_parser,
         "echo",
-        help="send back what comes",
+        help="send back all data",
         usage="rsock echo [OPTION ...] [LISTEN]",
-        description="Send back whatever comes (RFC 862), until Ctrl-C.",
+        description="Send back all data that arrives (RFC 862), until Ctrl-C.",
     )
     _add_listen(echo)
     _add_serving(echo)
@@ -79,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = _made(
         commands.add_parser,
         "serve",
-        help="serve by a service, or by a function of yours",
+        help="serve with a service, or with your own function",
         usage="rsock serve [OPTION ...] SERVICE [LISTEN]",
-        description="Serve every connection by SERVICE, until Ctrl-C.",
+        description="Serve each connection with SERVICE, until Ctrl-C.",
     )
     serve.add_argument(
         "service",
@@ -89,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a name (--help-services lists them), a call such as 'Greeting(\"hello\")', or"
         " MODULE:FUNCTION, which is called with each connection",
     )
-    serve.add_argument("--help-services", action=_Tell, text=_services, help=argparse.SUPPRESS)
+    serve.add_argument("--help-services", action=_Print, text=_services, help=argparse.SUPPRESS)
     _add_listen(serve)
     _add_serving(serve)
     serve.set_defaults(command=_serve)
@@ -97,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     forward = _made(
         commands.add_parser,
         "forward",
-        help="pass connections on to another address",
+        help="forward connections to another address",
         usage="rsock forward [OPTION ...] LISTEN TARGET",
-        description="Pass every connection to LISTEN on to TARGET, until Ctrl-C.",
+        description="Forward each connection to LISTEN on to TARGET, until Ctrl-C.",
     )
     forward.add_argument(
         "listen",
@@ -125,15 +103,15 @@ def _parser() -> argparse.ArgumentParser:
         help="talk to a server, from a terminal or in a pipe",
         usage="rsock connect [OPTION ...] HOST PORT",
         description="Send standard input, and print what comes back.\n\n"
-        "At the end of the input (Ctrl-D) our side is finished, not the connection:\n"
-        "the command ends when the server has finished, too.",
+        "The end of the input (Ctrl-D) ends our side, not the connection: the command\n"
+        "ends when the server has finished, too.",
     )
     connect.add_argument(
         "to", nargs="*", metavar="HOST PORT", help="or one word: HOST:PORT, [::1]:PORT, a path"
     )
     connect.add_argument("--path", help="connect to a Unix socket instead")
     connect.add_argument(
-        "--udp", action="store_true", help="send a datagram for each line or piece of the input"
+        "--udp", action="store_true", help="send each line or piece of the input as a datagram"
     )
     connect.add_argument(
         "--timeout", type=_some_seconds, metavar="SECONDS", help="how long connecting may take"
@@ -144,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     limits = _made(
         commands.add_parser,
         "limits",
-        help="show what the system lets a process have",
+        help="show the system's limits on a process",
         usage="rsock limits [--json]",
-        description="Show how many descriptors, ports and waiting connections there can be.",
+        description="Show how many descriptors, ports and waiting connections are allowed.",
     )
     limits.add_argument("--json", action="store_true", help="print one JSON object")
     limits.set_defaults(command=_limits)
@@ -156,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="open a thousand connections and check every byte",
         usage="rsock demo [--connections N]",
-        description="Open many connections at once to a server of this process, echo through\n"
+        description="Open many connections at once to a server in this process, echo through\n"
         "each, compare every byte, and show the account.",
     )
     demo.add_argument(
@@ -178,9 +156,9 @@ def _add_listen(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that serves understands."""
+    """Add the options of every command that serves."""
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print one JSON object a line")
+    form.add_argument("--json", action="store_true", help="print one JSON object per line")
     form.add_argument(
         "--plain", action="store_true", help="print a line for each connection, as in a pipe"
     )
@@ -194,14 +172,16 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=1.0,
         metavar="SECONDS",
-        help="what Ctrl-C leaves open connections to finish in [1]",
+        help="time for open connections to finish after Ctrl-C [1]",
     )
     parser.add_argument("--udp", action="store_true", help="serve datagrams")
     parser.add_argument(
-        "--allow-external", action="store_true", help="let strangers reach a UDP server"
+        "--allow-external", action="store_true", help="allow a UDP server outside the loopback"
     )
-    parser.add_argument("--workers", type=_count, metavar="N", help="threads [as load asks]")
-    parser.add_argument("--name", help="what error messages call the server")
+    parser.add_argument(
+        "--workers", type=_count, metavar="N", help="threads [as the load requires]"
+    )
+    parser.add_argument("--name", help="the server's name in error messages")
     _add_fields(parser, Limits, SocketOptions)
 
 
@@ -214,7 +194,7 @@ def _add_fields(
         _fields.add(parser, kind)
         parser.add_argument(
             f"--help-{prefix}",
-            action=_Tell,
+            action=_Print,
             text=functools.partial(_fields.explanation, kind),
             help=f"list the options --{prefix}-…, those of rsock.{kind.__name__}",
         )
@@ -227,7 +207,7 @@ def _made(
         *args,
         **options,
         add_help=False,
-        # An option that is added later must not change what `--li` means.
+        # An option that is added later must not change the meaning of `--li`.
         allow_abbrev=False,
         formatter_class=functools.partial(
             argparse.RawDescriptionHelpFormatter, max_help_position=22
@@ -237,8 +217,8 @@ def _made(
     return parser
 
 
-class _Tell(argparse.Action):
-    """Print a text, which is made only now, and leave."""
+class _Print(argparse.Action):
+    """Print a text, which is made only now, and exit."""
 
     def __init__(
         self, option_strings: list[str], text: Callable[[], str], help: str | None, **_: object
@@ -271,7 +251,7 @@ def _seconds(text: str) -> float:
 def _some_seconds(text: str) -> float:
     seconds = _seconds(text)
     if seconds == 0:
-        # To a socket that would be a call that does not wait.
+        # To a socket a time-out of 0 means that calls do not wait.
         raise argparse.ArgumentTypeError("must be more than 0 seconds")
     return seconds
 

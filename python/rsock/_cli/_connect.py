@@ -1,7 +1,7 @@
 """`rsock connect`: a client between standard input and standard output.
 
-One loop and no thread: it reads from whichever side has something, and holds at most one piece of
-what the server has not taken yet. Must never change a byte.
+One loop and no thread: it reads from the side that has data, and holds at most one piece that the
+server has not taken yet. It must never change a byte.
 """
 
 import os
@@ -11,21 +11,20 @@ import sys
 from typing import Any, Final
 
 from .._client import Client
-from .._display import _bytes as size
-from .._display import _seconds as seconds
-from .._types import SocketOptions
+from .._display._units import seconds, size
+from .._settings import SocketOptions
 from . import _fields
 from ._addresses import Address, port_of
-from ._arguments import Arguments
-from ._errors import Failure, UsageError, told
+from ._errors import Failure, UsageError, message
+from ._namespace import Arguments
 from ._streams import write
 
 __all__ = ["connect"]
 
 _PIECE: Final = 65_536
-# What an Ethernet frame has room for behind the headers of IPv4 and UDP.
+# The payload that fits in an Ethernet frame after the headers of IPv4 and UDP.
 _DATAGRAM: Final = 1_472
-# Seconds without an answer after which a dialogue of datagrams is over, our side having finished.
+# Seconds without an answer after which an exchange of datagrams is over, once the input has ended.
 _SILENCE: Final = 1.0
 _INPUT: Final = 0
 _OUTPUT: Final = 1
@@ -34,9 +33,9 @@ _OUTPUT: Final = 1
 def connect(arguments: Arguments) -> int:
     """Talk to a server until it has finished."""
     client = _connected(arguments)
-    # To a person only: in a pipe nothing but the server's bytes is wanted.
-    chatty = os.isatty(_INPUT) and sys.stderr.isatty()
-    if chatty:
+    # Only in a terminal: in a pipe there is no output except the server's bytes.
+    verbose = os.isatty(_INPUT) and sys.stderr.isatty()
+    if verbose:
         record = client.record
         what = "sending to" if arguments.udp else "connected to"
         where = f" {record.remote}" if record is not None else ""
@@ -44,7 +43,7 @@ def connect(arguments: Arguments) -> int:
     with client:
         _converse(client, arguments.udp)
         record = client.record
-    if chatty and record is not None:
+    if verbose and record is not None:
         _tell(
             f"{size(record.bytes_out)} sent, {size(record.bytes_in)} received"
             f" in {seconds(record.seconds)}"
@@ -54,14 +53,14 @@ def connect(arguments: Arguments) -> int:
 
 def _connected(arguments: Arguments) -> Client:
     address = _address(arguments.to, arguments.path)
-    place: dict[str, Any] = {"host": address.host, "port": address.port}
+    target: dict[str, Any] = {"host": address.host, "port": address.port}
     if address.path is not None:
-        place = {"path": address.path}
+        target = {"path": address.path}
     if arguments.udp:
-        place["transport"] = "udp"
+        target["transport"] = "udp"
     try:
         return Client(
-            **place,
+            **target,
             timeout=arguments.timeout,
             options=_fields.given(arguments, SocketOptions),
         )
@@ -96,7 +95,7 @@ def _converse(client: Client, datagrams: bool) -> None:
         poller.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
         if reading and not unsent:
             poller.register(_INPUT, select.POLLIN)
-        # On UDP nobody says that it has finished.
+        # On UDP there is no sign that the server has finished.
         last = datagrams and not reading
         ready = dict(poller.poll(_SILENCE * 1_000 if last else None))
         if last and not ready:
@@ -117,20 +116,20 @@ def _converse(client: Client, datagrams: bool) -> None:
         except BlockingIOError:
             pass
         except OSError as error:
-            # Nobody takes what we say. What was said to us before may still be read.
+            # The server takes no more data. What it sent before can still be read.
             failed, reading, unsent = error, False, unsent[:0]
     if failed is not None:
-        raise Failure(told(failed))
+        raise Failure(message(failed))
 
 
 def _received(client: Client) -> bytes | None:
-    """What has come, b"" at the server's end, None if there is nothing after all."""
+    """What has arrived; b"" at the end of the stream, None if nothing has arrived after all."""
     try:
         return client.recv(_PIECE)
     except BlockingIOError:
         return None
     except OSError as error:
-        raise Failure(told(error)) from None
+        raise Failure(message(error)) from None
 
 
 def _tell(text: str) -> None:

@@ -1,4 +1,7 @@
-"""The console of rich that commands print to. Must never decide what is printed."""
+"""The console of rich that commands print to.
+
+This file owns its settings. It must never decide what is printed.
+"""
 
 from typing import NoReturn
 
@@ -11,10 +14,10 @@ __all__ = ["console"]
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Leave the exit code to whoever runs the command."""
+        """Raise, where rich would exit: `main` owns the exit code."""
         raise OutputGone from None
 
 
 def console() -> Console:
-    """Standard output; what is printed is taken as it is: [fe80::1]:80 is an address, no markup."""
+    """Return a console for standard output, without markup: [fe80::1]:80 is an address."""
     return _Console(highlight=False, markup=False, emoji=False)

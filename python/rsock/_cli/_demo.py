@@ -1,8 +1,8 @@
 """`rsock demo`: a thousand real sockets, open at the same time, served by Rust threads.
 
-Starts a server, connects the clients from a few threads, sends messages through each and compares
-every byte that comes back; then shows what the server's ledger saw. It succeeds only if no byte
-was wrong and the books balance.
+It starts a server, connects the clients from a few threads, sends messages through each and
+compares every byte that comes back; then it shows the server's ledger. It must not succeed unless
+every byte was right and the ledger balances.
 """
 
 import random
@@ -25,34 +25,35 @@ from .. import (
     raise_fd_limit,
 )
 from ._console import console
-from ._errors import Failure, told
+from ._errors import Failure, message
 from ._forms import account
 
 __all__ = ["demo"]
 
-# From a word to more than one segment holds, even on the loopback interface.
+# From one word to more than a segment holds, even on the loopback interface.
 MESSAGE_SIZES = (5, 64, 1_500, 100_000)
 THREADS = 4
 # Seconds that any single step may take; on an idle machine all of them together take about one.
 PATIENCE = 30.0
-# Descriptors left to everything else in this process.
+# Descriptors left for everything else in this process.
 SPARE_DESCRIPTORS = 64
 
 
 class Wrong(Exception):
-    """The demonstration has shown something that must not be."""
+    """A result of the demonstration is wrong."""
 
 
 def demo(wanted: int) -> int:
-    """Run it with as many connections, or as the system allows."""
+    """Run the demonstration with `wanted` connections, or as many as the system allows."""
     try:
         demonstrate(console(), wanted)
     except (Wrong, RsockError, OSError) as error:
-        raise Failure(f"demo: {told(error) if isinstance(error, OSError) else error}") from None
+        raise Failure(f"demo: {message(error) if isinstance(error, OSError) else error}") from None
     return 0
 
 
 def demonstrate(terminal: Console, wanted: int) -> None:
+    """Run the demonstration. Raises Wrong if a result is wrong."""
     count = affordable(terminal, wanted)
     began = time.perf_counter()
     with Server() as server, ThreadPoolExecutor(THREADS) as pool:
@@ -86,7 +87,7 @@ def demonstrate(terminal: Console, wanted: int) -> None:
                         advance()
 
                 step("connecting", count, connect)
-                # All of them are open now, also in the eyes of the server.
+                # Wait until the server has counted all of them as open, too.
                 server.ledger.wait(open=count, timeout=PATIENCE)
                 step("echoing", count, talk)
                 while_open = server.ledger.totals
@@ -108,7 +109,7 @@ def demonstrate(terminal: Console, wanted: int) -> None:
 
 
 def affordable(terminal: Console, wanted: int) -> int:
-    """Raise the descriptor limit, and return how many connections it has room for."""
+    """Raise the descriptor limit, and return how many connections it allows."""
     raise_fd_limit()
     limits = process_limits()
     # Both ends of each connection are in this process.
@@ -124,25 +125,25 @@ def converse(client: Client, number: int) -> None:
     """Send messages that no other connection sends, and compare what comes back."""
     source = random.Random(number)
     for size in MESSAGE_SIZES:
-        message = source.randbytes(size)
-        client.sendall(message)
-        if client.recv_exactly(size) != message:
+        sent = source.randbytes(size)
+        client.sendall(sent)
+        if client.recv_exactly(size) != sent:
             raise Wrong(f"connection {number} got other bytes back than the {size} it sent")
 
 
 def check(count: int, while_open: Totals, totals: Totals, report: StopReport) -> None:
-    """Compare the books with what was done."""
-    for moment, books in (("with all connections open", while_open), ("at the end", totals)):
-        if books.accepted != books.open + books.closed:
+    """Compare the totals of the ledger with what was done."""
+    for moment, found in (("with all connections open", while_open), ("at the end", totals)):
+        if found.accepted != found.open + found.closed:
             raise Wrong(
-                f"the books do not balance {moment}: {books.accepted} accepted,"
-                f" {books.open} open, {books.closed} closed"
+                f"the ledger does not balance {moment}: {found.accepted} accepted,"
+                f" {found.open} open, {found.closed} closed"
             )
-        if books.accepted != count:
-            raise Wrong(f"{books.accepted} connections in the books {moment}, {count} were made")
+        if found.accepted != count:
+            raise Wrong(f"{found.accepted} connections in the ledger {moment}, {count} were made")
     if while_open.open != count:
         raise Wrong(f"only {while_open.open} of {count} connections were open at the same time")
-    # Only now: a byte may reach its reader a moment before the server has counted it.
+    # Checked only at the end: a byte may reach its reader before the server has counted it.
     volume = count * sum(MESSAGE_SIZES)
     if (totals.bytes_in, totals.bytes_out) != (volume, volume):
         raise Wrong(f"{totals.bytes_in} bytes in, {totals.bytes_out} out; {volume} were sent")
@@ -151,7 +152,8 @@ def check(count: int, while_open: Totals, totals: Totals, report: StopReport) ->
 
 
 def show(terminal: Console, totals: Totals, records: Iterable[Record], report: StopReport) -> None:
-    terminal.print("\nWhat the ledger saw", style="italic")
+    """Print the totals, the stop and the newest records."""
+    terminal.print("\nThe server's ledger", style="italic")
     terminal.print(account(totals))
     terminal.print(f"Stopped in {report.seconds * 1_000:.1f} ms, {report.forced} by force.\n")
 
@@ -173,6 +175,7 @@ def show(terminal: Console, totals: Totals, records: Iterable[Record], report: S
 
 
 def progress_bar(terminal: Console) -> Progress:
+    """Return a progress bar that counts connections."""
     return Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(),

@@ -1,21 +1,21 @@
-"""How a command gives up, and in what words. Must load nothing."""
+"""The exceptions that end a command. This file owns their texts, and must import nothing."""
 
-__all__ = ["Failure", "OutputGone", "UsageError", "told"]
+__all__ = ["Failure", "OutputGone", "UsageError", "message"]
 
 
 class Failure(Exception):
-    """It could not be done; the text is the one line that says why."""
+    """The command failed; the text is the one line that says why."""
 
 
 class OutputGone(Exception):
-    """Whoever read standard output has gone, as `| head` does: no news to anybody."""
+    """The reader of standard output has closed it, as `| head` does: no message is printed."""
 
 
 class UsageError(Exception):
-    """What was asked for makes no sense; the text says what, and what would."""
+    """The arguments are wrong; the text says which, and what would be right."""
 
 
-def told(error: OSError) -> str:
-    """What an OSError says, without its number: `bind 127.0.0.1:80: Permission denied`."""
+def message(error: OSError) -> str:
+    """Return the text of an OSError without its number: `bind 127.0.0.1:80: Permission denied`."""
     text = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {text}" if error.filename else text

@@ -1,7 +1,7 @@
-"""The fields of `Limits` and `SocketOptions` as options: `--limit-idle 30`, `--socket-nodelay off`.
+"""Options for the fields of settings: `--limit-idle 30`, `--socket-nodelay off`.
 
-This is the one place that knows how a field is typed on a command line. Each field there is has its
-option, and is explained by the words of its class; nothing here may name one.
+This file owns the syntax of a field on the command line. Every field of `Limits` and
+`SocketOptions` has an option, which its class's docstring explains; nothing here may name a field.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final, Literal
 
-from .._types import Limits, SocketOptions
+from .._settings import Limits, SocketOptions
 
 __all__ = ["add", "explanation", "given", "prefix", "screen_width"]
 
@@ -25,17 +25,17 @@ _NONE: Final = "none"
 
 
 def screen_width() -> int:
-    """How wide an explanation is: as the terminal, within what can be read."""
+    """Return the width of an explanation: the terminal's, within bounds that can be read."""
     return max(20, min(shutil.get_terminal_size().columns, 100) - 2)
 
 
 def prefix(kind: type[Limits] | type[SocketOptions]) -> str:
-    """What its options begin with: `limit` or `socket`."""
+    """Return the first word of the options of a class: `limit` or `socket`."""
     return _PREFIXES[kind]
 
 
 def add(parser: argparse.ArgumentParser, kind: type[Limits] | type[SocketOptions]) -> None:
-    """Add an option for each field. They are not in `--help`, for which they are too many."""
+    """Add an option for each field. `--help` does not list them, because there are too many."""
     for name, hint in typing.get_type_hints(kind).items():
         parser.add_argument(
             _option(kind, name),
@@ -48,14 +48,14 @@ def add(parser: argparse.ArgumentParser, kind: type[Limits] | type[SocketOptions
 
 
 def given(arguments: argparse.Namespace, kind: type[Limits] | type[SocketOptions]) -> Any:
-    """An object of the class made of what was given; ValueError as the class raises it."""
+    """Return an object of the class with the given options. Raises what the class raises."""
     found = {each.name: _destination(kind, each.name) for each in fields(kind)}
     values = vars(arguments)
     return kind(**{name: values[key] for name, key in found.items() if key in values})
 
 
 def explanation(kind: type[Limits] | type[SocketOptions]) -> str:
-    """What each of the options means and what it is by default, for a screen."""
+    """Return a text for the screen with the meaning and the default of each option."""
     hints = typing.get_type_hints(kind)
     defaults = {each.name: each.default for each in fields(kind)}
     width = screen_width()
@@ -75,16 +75,16 @@ def _destination(kind: type, name: str) -> str:
     return f"{_PREFIXES[kind]}_{name}"
 
 
-# `name: what it means, over one line` or more, as the docstrings of the two classes have it.
+# `name: meaning`, over one line or more, as in the docstrings of the two classes.
 _ENTRY: Final = re.compile(r"^(?P<name>\w+): (?P<text>.*(?:\n {4}.*)*)", re.M)
 _START: Final = re.compile(r"\. ")
-# Python's words in it, as they are typed here.
+# Python's constants in these texts, which are replaced by the words of the command line.
 _VALUES: Final = {"None": None, "True": True, "False": False}
 _VALUE: Final = re.compile(r"\b(?:None|True|False)\b")
 
 
 def _documented(kind: type) -> dict[str, str]:
-    """The fields that the class explains, with the first sentence of it."""
+    """The fields that the class explains, with the first sentence of each explanation."""
     texts = {
         entry["name"]: _START.split(" ".join(entry["text"].split()))[0].removesuffix(".")
         for entry in _ENTRY.finditer(inspect.getdoc(kind) or "")
@@ -120,11 +120,11 @@ def _value(kind: Any, text: str) -> object:
     if kind is bool:
         return _SWITCH[text.lower()]
     if kind is int:
-        # 0o600 and 0x10 as well as 65536 and 65_536; and 0600 as chmod(1) has it.
+        # 0o600 and 0x10 as well as 65536 and 65_536; and 0600 as in chmod(1).
         return int(text, 8 if text.startswith("0") and text.isdigit() else 0)
     if kind is float:
         return float(text)
-    # One of several words: the class says which.
+    # One of several words, which the class checks.
     return text
 
 

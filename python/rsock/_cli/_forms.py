@@ -1,6 +1,6 @@
-"""What a serving command shows: a live table in a terminal, plain lines, or JSON Lines.
+"""The output of a serving command: a live table in a terminal, plain lines, or JSON Lines.
 
-Only reads, and prints.
+It reads and prints, and must never change what it shows.
 """
 
 import sys
@@ -16,38 +16,33 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .._display import _bytes as size
-from .._display import _cell as shown
-from .._display import _count as counted
-from .._display import _end as end
-from .._display import _peer as peer
-from .._display import _seconds as seconds
-from .._display import _server_address as address_of
-from .._display import _totals as sums
+from .._display._tables import cell
+from .._display._units import count, seconds, size
+from .._display._views import end, peer, server_address, sums
 from .._ledger import json_line
 from .._rsock import Record
 from .._server import Server
 from .._types import StopReport, Totals
-from ._arguments import Arguments
 from ._console import console
+from ._namespace import Arguments
 from ._streams import write
 from ._threads import signals_blocked
 
 __all__ = ["Form", "account", "chosen"]
 
-# Looking more often shows nothing more to a person.
+# A person sees no more at a higher rate.
 _PER_SECOND: Final = 4
-# The totals that every account has; the others count what went wrong.
+# The totals that are always shown; the others count what went wrong.
 _USUAL: Final = frozenset(
     {"accepted", "open", "closed", "closed_by"}
     | {"messages_in", "messages_out", "bytes_in", "bytes_out"}
 )
-# What of the screen is not for records: address, totals, headings, and lines between.
+# The lines of the screen that show no records: address, totals, headings, and empty lines.
 _OTHER_LINES: Final = 7
 
 
 def chosen(arguments: Arguments, server: Server, output: TextIO) -> "Form":
-    """What was asked for, and else what suits the output."""
+    """Return the form that the arguments name or, if they name none, one that suits the output."""
     if arguments.json:
         return Json(server, output)
     terminal = console()
@@ -59,7 +54,7 @@ def chosen(arguments: Arguments, server: Server, output: TextIO) -> "Form":
 class Form:
     """How one server is shown."""
 
-    # Whether it wants to be told of each end, on a thread of its own.
+    # Whether `closed` is called for each connection that ended, on a thread of its own.
     follows = True
 
     def __init__(self, server: Server, output: TextIO) -> None:
@@ -78,16 +73,16 @@ class Form:
         pass
 
     def listening(self) -> None:
-        """The server listens."""
+        """Show that the server listens."""
 
     def closed(self, record: Record) -> None:
-        """A connection has ended."""
+        """Show that a connection has ended."""
 
     def stopped(self, report: StopReport) -> None:
-        """The server has stopped, and each end has been told."""
+        """Show that the server has stopped; `closed` was called for each connection."""
 
     def _write(self, line: str) -> None:
-        # In one write: what handlers print must not get into a line of ours.
+        # In one write, so that what handlers print does not get into the line.
         encoding, errors = self._output.encoding, self._output.errors or "strict"
         write(self._output.fileno(), line.encode(encoding, errors))
 
@@ -96,11 +91,11 @@ class Plain(Form):
     """A line for the start, for each end of a connection, and two for the account."""
 
     def listening(self) -> None:
-        self._write(f"listening on {address_of(self.server)}: {self.server.service!r}\n")
+        self._write(f"listening on {server_address(self.server)}: {self.server.service!r}\n")
 
     def closed(self, record: Record) -> None:
         self._write(
-            f"closed {record.id} {shown(peer(record))} by {end(record)}"
+            f"closed {record.id} {cell(peer(record))} by {end(record)}"
             f" after {seconds(record.seconds)},"
             f" {size(record.bytes_in)} in, {size(record.bytes_out)} out\n"
         )
@@ -111,7 +106,7 @@ class Plain(Form):
 
 
 class Json(Form):
-    """The same, as one JSON object a line; `event` says which."""
+    """The same events, each as a JSON object on one line; `event` names it."""
 
     def listening(self) -> None:
         server = self.server
@@ -134,7 +129,7 @@ class Json(Form):
 
 
 class Screen(Form):
-    """A table that is drawn again and again, and in the end the account in its place."""
+    """A table that is redrawn while the server runs; the account replaces it at the end."""
 
     follows = False
 
@@ -147,7 +142,7 @@ class Screen(Form):
             get_renderable=self._frame,
             refresh_per_second=_PER_SECOND,
             transient=True,
-            # Errors of handlers go above the table, unless they go to a file anyhow.
+            # Errors of handlers go above the table, unless they go to a file anyway.
             redirect_stderr=sys.stderr.isatty(),
         )
 
@@ -162,40 +157,40 @@ class Screen(Form):
     def stopped(self, report: StopReport) -> None:
         self._live.stop()
         totals = self.server.ledger.totals
-        self._console.print(f"{address_of(self.server)} {_stopped(report)}")
+        self._console.print(f"{server_address(self.server)} {_stopped(report)}")
         self._console.print(account(totals))
 
     def _frame(self) -> RenderableType:
         server = self.server
         for_long = seconds(time.monotonic() - self._began)
         title = Text.assemble(
-            (address_of(server), "bold"),
+            (server_address(server), "bold"),
             f"  {server.service!r}  {server.state} for {for_long}, Ctrl-C ends it",
             no_wrap=True,
             overflow="ellipsis",
         )
         rows = max(1, self._console.size.height - _OTHER_LINES)
-        # Room for the ^C that the terminal shows: it must not make a line of its own.
+        # Leave room for the ^C that the terminal echoes, so that it needs no further line.
         return Constrain(
             Group(title, Text(sums(server.ledger)), "", self._records(rows)),
             self._console.size.width - len("^C^C"),
         )
 
-    def _records(self, count: int) -> Table:
-        """The newest that are open, and below them the newest that have ended."""
+    def _records(self, most: int) -> Table:
+        """The newest open connections, and below them the newest that have ended."""
         ledger = self.server.ledger
-        newest = ledger.open[::-1][:count]
-        newest += ledger.closed[::-1][: count - len(newest)]
+        newest = ledger.open[::-1][:most]
+        newest += ledger.closed[::-1][: most - len(newest)]
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
         for column in ("id", "peer", "lasted", "in", "out", "closed by"):
-            # Where there is not enough room, the last column is cut.
+            # If there is not enough room, the last column is cut.
             right = column in ("id", "lasted", "in", "out")
             last = column == "closed by"
             table.add_column(column, justify="right" if right else "left", no_wrap=not last)
         for record in newest:
             table.add_row(
                 str(record.id),
-                shown(peer(record)),
+                cell(peer(record)),
                 seconds(record.seconds),
                 size(record.bytes_in),
                 size(record.bytes_out),
@@ -207,25 +202,27 @@ class Screen(Form):
 
 def account(totals: Totals) -> Table:
     """The totals of a ledger as a table."""
-    ends = ", ".join(f"{count:,} by {who}" for who, count in totals.closed_by.items() if count)
+    ends = ", ".join(
+        f"{number:,} by {reason}" for reason, number in totals.closed_by.items() if number
+    )
     table = Table(box=box.SIMPLE, show_header=False, show_edge=False)
     table.add_row(
         "accepted", f"{totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
     )
     table.add_row("closed", ends or "none")
-    table.add_row("received", f"{totals.bytes_in:,} bytes in {counted(totals.messages_in, 'read')}")
-    table.add_row("sent", f"{totals.bytes_out:,} bytes in {counted(totals.messages_out, 'write')}")
-    for name, count in asdict(totals).items():
-        # What should not be: of interest only when there is something of it.
-        if count and name not in _USUAL:
-            table.add_row(name.replace("_", " "), f"{count:,}")
+    table.add_row("received", f"{totals.bytes_in:,} bytes in {count(totals.messages_in, 'read')}")
+    table.add_row("sent", f"{totals.bytes_out:,} bytes in {count(totals.messages_out, 'write')}")
+    for name, number in asdict(totals).items():
+        # Counts of what went wrong are shown only if they are not 0.
+        if number and name not in _USUAL:
+            table.add_row(name.replace("_", " "), f"{number:,}")
     return table
 
 
 def _stopped(report: StopReport) -> str:
     parts = [f"{report.drained:,} drained", f"{report.forced:,} forced"]
     if report.abandoned:
-        parts.append(f"{counted(report.abandoned, 'handler')} abandoned")
+        parts.append(f"{count(report.abandoned, 'handler')} abandoned")
     if report.errors:
-        parts.append(counted(report.errors, "error"))
+        parts.append(count(report.errors, "error"))
     return f"stopped by {report.cause} in {seconds(report.seconds)}: {', '.join(parts)}"

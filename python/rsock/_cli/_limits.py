@@ -1,4 +1,4 @@
-"""`rsock limits`: what the system lets a process have. Only reads."""
+"""`rsock limits`: the system's limits on a process. It must never change a limit."""
 
 import json
 from dataclasses import asdict
@@ -6,14 +6,14 @@ from dataclasses import asdict
 from rich.table import Table
 
 from .._rsock import process_limits
-from ._arguments import Arguments
 from ._console import console
+from ._namespace import Arguments
 
 __all__ = ["limits"]
 
 
 def limits(arguments: Arguments) -> int:
-    """Print the limits of this process: those of every program started from the same shell."""
+    """Print the limits of this process, which every program started from the same shell has."""
     found = process_limits()
     if arguments.json:
         print(json.dumps(asdict(found)))

@@ -1,7 +1,7 @@
 """`rsock echo`, `serve`, `forward`: one server, from its start to its account.
 
-Must never stand in the way of traffic: the account is followed on a thread of its own, and what is
-shown is read from the ledger.
+It must never delay traffic: a thread of its own follows the ledger, and the output shows what is in
+the ledger.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from .._exceptions import StateError
 from .._ledger import json_line
 from .._rsock import Forward, Record
 from .._server import Server
-from .._types import Limits, SocketOptions
+from .._settings import Limits, SocketOptions
 from . import _fields, _services
-from ._arguments import Arguments
-from ._errors import Failure, UsageError, told
+from ._errors import Failure, UsageError, message
 from ._forms import Form, chosen
+from ._namespace import Arguments
 from ._threads import signals_blocked
 
 __all__ = ["forward", "serve"]
 
-# The exit code of a server that was told twice to stop, and reset what was still open.
+# The exit code after a second signal, which reset the connections that were still open.
 _FORCED: Final = {"SIGINT": 130, "SIGTERM": 143}
 
-# How many ends may wait to be written down, in a burst of them.
+# How many closed connections may wait to be written, in a burst.
 _HISTORY: Final = 100_000
 
 
@@ -53,13 +53,13 @@ def _run(arguments: Arguments, service: Callable[[], Any]) -> int:
     with contextlib.ExitStack() as stack:
         output = sys.stdout
         if arguments.json:
-            # Modules and handlers print as they like; a program reads what is ours.
+            # Modules and handlers may print; standard output must have only the JSON lines.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         server = _made(arguments, service)
         ledger = None
         if arguments.ledger is not None:
-            # Appended to, for an account that is there is not ours to throw away; and each line in
-            # one write, so that several servers can share a file.
+            # In append mode, because the file may have an earlier account; and unbuffered, so that
+            # each line is one write and several servers can share a file.
             ledger = stack.enter_context(open(arguments.ledger, "ab", buffering=0))
         form = stack.enter_context(chosen(arguments, server, output))
         return _Run(server, form, ledger).run()
@@ -67,14 +67,14 @@ def _run(arguments: Arguments, service: Callable[[], Any]) -> int:
 
 def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
     listen = arguments.listen
-    place: dict[str, Any] = {"host": listen.host, "port": listen.port}
+    address: dict[str, Any] = {"host": listen.host, "port": listen.port}
     if listen.path is not None:
-        place = {"path": listen.path}
+        address = {"path": listen.path}
     if arguments.udp:
-        place["transport"] = "udp"
+        address["transport"] = "udp"
     try:
         return _Announced(
-            **place,
+            **address,
             service=service(),
             allow_external=arguments.allow_external,
             workers=arguments.workers,
@@ -89,7 +89,7 @@ def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
 
 
 class _Announced(Server):
-    """A server that says when it listens, at a moment when a signal already drains it."""
+    """A server that announces that it listens, at a time when a signal already drains it."""
 
     announce: Callable[[], None]
 
@@ -100,14 +100,14 @@ class _Announced(Server):
 
 
 class _Run:
-    """One run of a server: what is told of it, and in which order."""
+    """One run of a server, with the output about it in the right order."""
 
     def __init__(self, server: _Announced, form: Form, ledger: FileIO | None) -> None:
         self._server = server
         self._form = form
         self._ledger = ledger
         self._error: BaseException | None = None
-        # From before the first connection on.
+        # Made before the first connection, so that no record is missed.
         self._ends = server.ledger.follow()
         self._follower = threading.Thread(target=self._follow, name="rsock-account", daemon=True)
         server.announce = self._announce
@@ -117,12 +117,12 @@ class _Run:
         try:
             report = self._server.run()
         except (KeyboardInterrupt, SystemExit) as error:
-            # Told twice to stop, or told by a handler.
+            # A second signal, or raised by a handler.
             if self._server.state != "stopped":
                 raise
             ended, report = error, self._server.stop()
         except (StateError, ValueError) as error:
-            # Found out by the start: a forwarder to itself, for example.
+            # An error that only the start can detect, such as a forwarder to itself.
             text = str(error).replace("allow_external=True", "--allow-external")
             raise Failure(text) from None
         finally:
@@ -132,8 +132,8 @@ class _Run:
             raise self._error
         self._form.stopped(report)
         if self._ends.missed:
-            missed = f"rsock: {self._ends.missed:,} connections ended faster than they were told of"
-            sys.stderr.write(f"{missed}; the totals have them\n")
+            missed = f"rsock: {self._ends.missed:,} connections ended faster than they were written"
+            sys.stderr.write(f"{missed}; the totals include them\n")
         if isinstance(ended, SystemExit):
             raise ended
         if ended is not None:
@@ -156,7 +156,7 @@ class _Run:
                 if self._ledger is not None:
                     _append(self._ledger, record)
         except Exception as error:
-            # There is nowhere to write to any more. Raised where the run is waited for.
+            # The output cannot be written any more. `run` raises the error.
             self._error = error
             self._server.stop()
 
@@ -165,4 +165,4 @@ def _append(ledger: FileIO, record: Record) -> None:
     try:
         ledger.write(json_line(record.to_dict()).encode())
     except OSError as error:
-        raise Failure(f"{ledger.name}: {told(error)}") from None
+        raise Failure(f"{ledger.name}: {message(error)}") from None

@@ -1,7 +1,7 @@
-"""What `rsock serve` can serve: services by name, and functions out of modules.
+"""What `rsock serve` can serve: services by name, and functions from modules.
 
-Nothing is listed here: a service is known as soon as `rsock` exports it. What is typed must never
-be evaluated; of a service's arguments only literals and other services are read.
+There is no list here: a service is known as soon as `rsock` exports it. The text that was typed
+must never be evaluated; only literals and other services can be arguments of a service.
 """
 
 import ast
@@ -24,8 +24,8 @@ from ._fields import screen_width
 
 __all__ = ["explained", "find", "known"]
 
-# Those that are made of something else than literals: a function, a class; or need a program that
-# asks for each connection.
+# Services whose arguments are not literals, but functions or classes, and `Accept`, which needs a
+# program that takes each connection.
 _NEED_PYTHON: Final = frozenset({"Accept", "AsyncioProtocol", "Handler"})
 # `line-echo`, `LineEcho(quit=b"bye")`
 _CALL: Final = re.compile(r"(?P<name>[A-Za-z][\w-]*)\s*(?P<arguments>\(.*\))?", re.DOTALL)
@@ -34,7 +34,7 @@ _FUNCTION: Final = re.compile(r"(?P<module>[\w.]+):(?P<path>[\w.]+)")
 
 @functools.cache
 def known() -> dict[str, type[rsock.Service]]:
-    """The services that can be asked for by name, in alphabetical order."""
+    """Return the services that can be named, in alphabetical order."""
     exported = ((name, getattr(rsock, name)) for name in sorted(rsock.__all__))
     return {
         name: value
@@ -47,12 +47,11 @@ def known() -> dict[str, type[rsock.Service]]:
 
 
 def explained() -> str:
-    """The same as they are written, `Echo` or `Greeting(message)`, each with what it does."""
+    """Return a text that lists them as they are typed, each with the first sentence about it."""
     width = screen_width()
     lines = []
     for name, kind in known().items():
         lines.append(f"  {name}{_signature(kind)}")
-        # The first sentence.
         text = re.split(r"\.\s", f"{kind.__doc__ or ''} ", maxsplit=1)[0]
         lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
@@ -66,7 +65,8 @@ def _signature(kind: type[rsock.Service]) -> str:
 def find(text: str) -> Any:
     """Make the service that `text` names, or find the function.
 
-    Raises UsageError for what there is not, and Failure for a module that cannot be imported.
+    Raises UsageError if there is no such service or function, and Failure for a module that cannot
+    be imported.
     """
     function = _FUNCTION.fullmatch(text)
     if function is not None:
@@ -83,7 +83,7 @@ def find(text: str) -> Any:
     try:
         return _called(kind, _parsed(text, f"service{call['arguments']}"))
     except (MemoryError, RecursionError):
-        # Of a parser, or a reader of what it has parsed, that has enough of it.
+        # From the parser, or from the functions below, for deeply nested text.
         raise UsageError(f"service {text[:60]!r}…: too complicated") from None
 
 
@@ -108,7 +108,7 @@ def _kind(name: str) -> type[rsock.Service]:
         raise UsageError(
             f"no service {name!r}; there {'is' if len(kinds) == 1 else 'are'}"
             f" {', '.join(known())}{_meant(name, list(known()))};"
-            f" a function of yours is MODULE:FUNCTION"
+            f" your own function is MODULE:FUNCTION"
         )
     return kind
 
@@ -168,7 +168,7 @@ def _imported(module_name: str, path: str) -> Any:
 
 
 def _module(name: str) -> ModuleType:
-    # As with `python -m`: the script that started us stands elsewhere.
+    # As with `python -m`: the directory of the script that started us is another one.
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -185,7 +185,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> Failure:
-    """The error of a module, told with the frames that are its author's."""
+    """The error of a module, with only the frames of its author's code."""
     frames = error.__traceback__
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next

@@ -1,6 +1,7 @@
-"""The standard streams: that they are there, can be written to, and may be gone.
+"""The standard streams of a command.
 
-Must never decide what is written.
+This file owns their state: open, writable, or closed by the reader. It must never decide what is
+written.
 """
 
 import io
@@ -14,8 +15,8 @@ __all__ = ["abandon_output", "prepare", "write"]
 
 
 def prepare() -> None:
-    """See to it that there is something to read from and to write to, and that writing works."""
-    # Where one was closed (`>&-`), the first socket would get its number and with it what is said.
+    """Open those standard streams that are closed, and make every character writable."""
+    # If one was closed (`>&-`), the first socket would get its number, and receive the output.
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
@@ -23,18 +24,21 @@ def prepare() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Not every terminal has the letters of "µs".
+            # Not every terminal can show the "µ" of "µs".
             stream.reconfigure(errors="replace")
 
 
 def write(number: int, data: bytes) -> None:
-    """Write all of it to a descriptor; without a buffer, whose lock a blocked write would hold."""
+    """Write all of `data` to a descriptor.
+
+    It bypasses the buffer of the stream, whose lock a blocked write would hold.
+    """
     left = memoryview(data)
     while left:
         try:
             left = left[os.write(number, left) :]
         except BlockingIOError:
-            # Whoever shares the output with us has it so.
+            # Another process that shares the output has made it non-blocking.
             poller = select.poll()
             poller.register(number, select.POLLOUT)
             poller.poll()
@@ -43,7 +47,7 @@ def write(number: int, data: bytes) -> None:
 
 
 def abandon_output() -> None:
-    """Let the interpreter flush into nothing at its end, rather than complain."""
+    """Redirect standard output to /dev/null, so that the interpreter's last flush succeeds."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -1,4 +1,4 @@
-"""Threads beside the main one. Must start none itself."""
+"""The signal mask of threads other than the main one. It must start no thread itself."""
 
 import contextlib
 import signal
@@ -9,9 +9,10 @@ __all__ = ["signals_blocked"]
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """What is started meanwhile leaves the signals to the main thread, which waits for them.
+    """Block SIGINT and SIGTERM for the threads that are started in this context.
 
-    A signal that another thread takes would be noticed with a delay.
+    The main thread waits for these signals; if another thread took one, the main thread would
+    notice it late.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

@@ -1,0 +1,68 @@
+"""Checks of the fields of the settings classes.
+
+A check raises TypeError or ValueError; the message has class, field and value as the caller would
+write them. It must never change a value. What each field may hold is in `_settings.py`.
+"""
+
+__all__ = ["bad_value", "check_bool", "check_int", "check_mode", "check_seconds", "wrong_type"]
+
+
+def bad_value(owner: object, name: str, rule: str) -> ValueError:
+    """Return the error for a field whose value breaks `rule`."""
+    return ValueError(f"{_spelled(owner, name)}: {name} {rule}")
+
+
+def wrong_type(owner: object, name: str, expected: str) -> TypeError:
+    """Return the error for a field whose value is not of the `expected` type."""
+    got = type(getattr(owner, name)).__name__
+    return TypeError(f"{_spelled(owner, name)}: {name} must be {expected}, not {got}")
+
+
+def check_bool(owner: object, name: str, *, optional: bool = False) -> None:
+    """Check a bool; with `optional`, None is allowed too."""
+    value = getattr(owner, name)
+    if not isinstance(value, bool) and not (optional and value is None):
+        raise wrong_type(owner, name, "True, False or None" if optional else "True or False")
+
+
+def check_int(
+    owner: object, name: str, lowest: int, highest: int, *, optional: bool = True
+) -> None:
+    """Check an int between `lowest` and `highest`; with `optional`, None is allowed too."""
+    value = getattr(owner, name)
+    if optional and value is None:
+        return
+    # A bool is an int to Python, but a count that is True is a mistake.
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(owner, name, "an int or None" if optional else "an int")
+    if not lowest <= value <= highest:
+        raise bad_value(owner, name, f"must be between {lowest} and {highest}")
+
+
+def check_mode(owner: object, name: str) -> None:
+    """Check the permission bits of a file; None is allowed."""
+    mode = getattr(owner, name)
+    if mode is None:
+        return
+    if isinstance(mode, bool) or not isinstance(mode, int):
+        raise wrong_type(owner, name, "an int such as 0o600, or None")
+    if not 0 <= mode <= 0o777:
+        # Writing 600 for 0o600 is the usual mistake, so the message shows the value in octal.
+        raise bad_value(owner, name, f"must be between 0o0 and 0o777, which {oct(mode)} is not")
+
+
+def check_seconds(owner: object, name: str, lowest: int, highest: int) -> float | None:
+    """Check a number of seconds and return it; None is allowed."""
+    value = getattr(owner, name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(owner, name, "a number of seconds or None")
+    # Written this way because NaN compares as false with everything, and must be refused.
+    if not lowest <= value <= highest:
+        raise bad_value(owner, name, f"must be between {lowest} and {highest} seconds")
+    return value
+
+
+def _spelled(owner: object, name: str) -> str:
+    return f"{type(owner).__name__}({name}={getattr(owner, name)!r})"

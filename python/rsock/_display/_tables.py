@@ -1,0 +1,99 @@
+"""Tables, drawn as plain text or as HTML.
+
+A table knows only strings: what the rows mean is in `_views.py`. Every text is cut to a bounded
+width and escaped; nothing may get into a table in another way.
+"""
+
+import html
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from .._endpoint import printable
+
+__all__ = ["Rows", "cell", "html_table", "text_table"]
+
+Rows = list[tuple[str, ...]]
+
+# Long enough for any address and port; error texts and Unix paths are cut.
+_MAX_CELL: Final = 64
+
+
+def cell(text: str) -> str:
+    """Return `text` on one line and of bounded width."""
+    text = printable(text)
+    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+
+
+def text_table(
+    title: str, columns: Sequence[str], rows: Rows, note: str = "", right: Collection[str] = ()
+) -> str:
+    """Return a table as lines of text; the columns named in `right` are flush right."""
+    lines = [columns, *([cell(text) for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = (
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, text, width in zip(columns, cells, widths, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    # A table without rows is its title alone.
+    body = map(line, lines) if rows else ()
+    return "\n".join(filter(None, (title, *body, note)))
+
+
+# Styles are on the elements, where neither a notebook's style sheet nor a sanitizer that drops
+# <style> undoes them. Text keeps the page's own colour and lines are half-transparent grey, so
+# that the table suits a light page and a dark one.
+_TABLE: Final = "border-collapse:collapse;white-space:nowrap;font-variant-numeric:tabular-nums"
+_CAPTION: Final = "caption-side:top;text-align:left;color:inherit;font-weight:600;padding:.2em .8em"
+_CELL: Final = "padding:.2em .8em;border-bottom:1px solid #8886"
+
+
+def html_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[tuple[str, ...]],
+    note: str = "",
+    right: Collection[str] = (),
+) -> str:
+    """Return one <table>; without columns, the first cell of a row is its heading."""
+    head = "".join(_html_cell("th", column, column in right, scope="col") for column in columns)
+    body = "".join(f"<tr>{''.join(_html_row(columns, row, right))}</tr>" for row in rows)
+    foot = ""
+    if note:
+        wide = (
+            f'<td colspan="{len(columns)}" style="{_CELL};text-align:left">{html.escape(note)}</td>'
+        )
+        foot = f"<tfoot><tr>{wide}</tr></tfoot>"
+    return (
+        f'<table style="{_TABLE}"><caption style="{_CAPTION}">{html.escape(title)}</caption>'
+        + (f"<thead><tr>{head}</tr></thead>" if head else "")
+        + f"<tbody>{body}</tbody>{foot}</table>"
+    )
+
+
+def _html_row(
+    columns: Sequence[str], row: tuple[str, ...], right: Collection[str]
+) -> Iterable[str]:
+    if columns:
+        return (
+            _html_cell("td", text, column in right)
+            for column, text in zip(columns, row, strict=True)
+        )
+    heading, *cells = row
+    return (
+        _html_cell("th", heading, scope="row"),
+        *(_html_cell("td", text) for text in cells),
+    )
+
+
+def _html_cell(tag: str, text: str, right: bool = False, *, scope: str = "") -> str:
+    align = "right" if right else "left"
+    weight = ";font-weight:normal;opacity:.7" if tag == "th" else ""
+    attribute = f' scope="{scope}"' if scope else ""
+    return (
+        f'<{tag}{attribute} style="{_CELL};text-align:{align}{weight}">'
+        f"{html.escape(cell(text))}</{tag}>"
+    )

@@ -1,0 +1,271 @@
+"""The views of rsock's objects: what each display says.
+
+Everything here reads an object and returns a string. A view must never raise, whatever the state
+of its object: debuggers, logs and finalizers ask for displays of objects in any state.
+"""
+
+import functools
+import html
+import os
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from .._endpoint import Endpoint
+from .._exceptions import StateError
+from .._rsock import Ledger, Record, Server, Stream
+from .._types import TcpInfo
+from ._tables import Rows, cell, html_table, text_table
+from ._units import count, seconds, size
+
+__all__ = [
+    "end",
+    "ledger_html",
+    "ledger_repr",
+    "peer",
+    "record_html",
+    "record_repr",
+    "server_address",
+    "server_html",
+    "server_repr",
+    "stream_html",
+    "stream_repr",
+    "sums",
+]
+
+_T = TypeVar("_T")
+
+# As many records as fit a screen together with the code that shows them.
+_MAX_RECORDS: Final = 20
+
+# One line each, for repr().
+
+
+def _never_raises(show: Callable[[_T], str]) -> Callable[[_T], str]:
+    """Return the text of an exception as the display, such as of an object in a forked child."""
+
+    @functools.wraps(show)
+    def safe(thing: _T) -> str:
+        try:
+            return show(thing)
+        except Exception as error:
+            text = f"<{type(thing).__name__}: {error}>"
+            return html.escape(text) if show.__name__.endswith("_html") else text
+
+    return safe
+
+
+@_never_raises
+def server_repr(server: Server) -> str:
+    """`<Server 127.0.0.1:43211 serving Echo() 3 open>`."""
+    state = server.state
+    parts = [type(server).__name__, server_address(server), state, cell(repr(server.service))]
+    if state in ("serving", "draining"):
+        parts.append(f"{server.ledger.totals.open:,} open")
+    return f"<{' '.join(parts)}>"
+
+
+@_never_raises
+def stream_repr(stream: Stream) -> str:
+    """`<Client 127.0.0.1:50312 -> 127.0.0.1:8080 connected>`."""
+    local, remote, state = _stream_sides(stream)
+    record = stream.record
+    accepted = record is not None and record.role == "server"
+    sides = _arrow(record).join(str(side) for side in (local, remote) if side is not None)
+    words = (type(stream).__name__, str(stream.id) if accepted else "", sides, state)
+    return f"<{' '.join(filter(None, words))}>"
+
+
+@_never_raises
+def record_repr(record: Record) -> str:
+    """`<Record 7 tcp 127.0.0.1:80 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
+    state = "open" if record.closed_by is None else f"closed by {end(record)}"
+    ends = f"{record.local}{_arrow(record)}{peer(record)}"
+    if record.far is not None:
+        ends = f"{record.far.remote} <- {ends}"
+    return (
+        f"<Record {record.id} {record.transport} {ends} {state} {seconds(record.seconds)},"
+        f" in {record.messages_in:,} ({size(record.bytes_in)}),"
+        f" out {record.messages_out:,} ({size(record.bytes_out)})>"
+    )
+
+
+# Tables.
+
+
+@_never_raises
+def ledger_repr(ledger: Ledger) -> str:
+    """The totals on a line, and a table of the newest records below it."""
+    return text_table(f"<Ledger {sums(ledger)}>", *_ledger_rows(ledger), _RIGHT)
+
+
+@_never_raises
+def ledger_html(ledger: Ledger) -> str:
+    """The same totals and records as an HTML table."""
+    return html_table(f"Ledger: {sums(ledger)}", *_ledger_rows(ledger), _RIGHT)
+
+
+@_never_raises
+def record_html(record: Record) -> str:
+    """One record as an HTML table of names and values."""
+    return html_table(
+        f"Record {record.id}",
+        (),
+        [
+            ("transport", record.transport),
+            ("local", str(record.local)),
+            ("remote", str(record.remote)),
+            *([("forwarded to", str(record.far.remote))] if record.far else []),
+            ("lasted" if record.closed_by else "open for", seconds(record.seconds)),
+            ("in", f"{count(record.messages_in, 'message')}, {size(record.bytes_in)}"),
+            ("out", f"{count(record.messages_out, 'message')}, {size(record.bytes_out)}"),
+            *_tcp_rows(record.tcp_info),
+            ("closed by", end(record)),
+        ],
+    )
+
+
+@_never_raises
+def server_html(server: Server) -> str:
+    """One server as an HTML table of names and values."""
+    totals = server.ledger.totals
+    return html_table(
+        f"{type(server).__name__} {server_address(server)}",
+        (),
+        [
+            ("state", server.state),
+            ("transport", server.transport),
+            ("service", repr(server.service)),
+            ("connections", f"{totals.open:,} open, {totals.closed:,} closed"),
+            ("in", f"{count(totals.messages_in, 'message')}, {size(totals.bytes_in)}"),
+            ("out", f"{count(totals.messages_out, 'message')}, {size(totals.bytes_out)}"),
+        ],
+    )
+
+
+@_never_raises
+def stream_html(stream: Stream) -> str:
+    """One stream as an HTML table of names and values."""
+    local, remote, state = _stream_sides(stream)
+    rows = [("state", state)]
+    if local is not None:
+        rows.append(("local", str(local)))
+    if remote is not None:
+        rows.append(("remote", str(remote)))
+    if not stream.closed:
+        timeout = stream.gettimeout()
+        rows.append(("descriptor", str(stream.fileno())))
+        rows.append(("timeout", "none" if timeout is None else seconds(timeout)))
+    return html_table(type(stream).__name__, (), rows)
+
+
+# The parts of the views; the command line shows some of them, too.
+
+
+def _arrow(record: Record | None) -> str:
+    """An arrow from the connecting end to the listening end; our end is on the left."""
+    return " <- " if record is not None and record.role == "server" else " -> "
+
+
+def server_address(server: Server) -> str:
+    """The address that a server listens on or, before it is bound, the one it was given."""
+    try:
+        address = server.address
+    except StateError:
+        address = (server.host, server.port) if server.path is None else server.path
+    return str(Endpoint(server.transport, address))
+
+
+def _stream_sides(stream: Stream) -> tuple[Endpoint | None, Endpoint | None, str]:
+    """Local end, remote end and state, each as far as the kernel knows it."""
+    if stream.closed:
+        return None, None, "closed"
+    local = _stream_end(stream.getsockname())
+    named = bool(local.address if local.port is None else local.port)
+    try:
+        remote = _stream_end(stream.getpeername())
+    except OSError:
+        # A port without a peer: bound only, still connecting, or reset by the peer.
+        return local if named else None, None, "not connected" if named else "created"
+    return local, remote, "connected"
+
+
+def _stream_end(address: str | bytes | tuple[str, int]) -> Endpoint:
+    """One end as the kernel reports it: the name of a Unix socket, or host and port."""
+    if isinstance(address, tuple):
+        return Endpoint("tcp", address[:2])
+    return Endpoint("unix", os.fsdecode(address))
+
+
+def peer(record: Record) -> str:
+    """The peer's address or, for an unnamed client of a Unix socket, its process."""
+    credentials = record.peer_credentials
+    if credentials is None or record.remote.address:
+        return str(record.remote)
+    return f"pid {credentials.pid}, uid {credentials.uid}"
+
+
+_COLUMNS: Final = (
+    "id",
+    "peer",
+    "lasted",
+    "messages in",
+    "bytes in",
+    "messages out",
+    "bytes out",
+    "closed by",
+)
+# The columns that are flush right.
+_RIGHT: Final = frozenset(_COLUMNS) - {"peer", "closed by"}
+
+
+def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, str]:
+    """Columns, rows and closing note: the newest records first."""
+    records = list(ledger)
+    newest = sorted(records, key=lambda record: record.id, reverse=True)[:_MAX_RECORDS]
+    rows: Rows = [
+        (
+            str(record.id),
+            peer(record),
+            seconds(record.seconds),
+            f"{record.messages_in:,}",
+            size(record.bytes_in),
+            f"{record.messages_out:,}",
+            size(record.bytes_out),
+            end(record),
+        )
+        for record in newest
+    ]
+    more = len(records) - len(newest)
+    return (_COLUMNS if rows else ()), rows, (f"… and {more:,} more" if more else "")
+
+
+def sums(ledger: Ledger) -> str:
+    """The totals of a ledger on one line; counts of refusals, waits and errors if there are any."""
+    totals = ledger.totals
+    text = (
+        f"{totals.accepted:,} accepted = {totals.open:,} open + {totals.closed:,} closed;"
+        f" {size(totals.bytes_in)} in, {size(totals.bytes_out)} out"
+    )
+    if totals.refused:
+        text += f"; {totals.refused:,} refused"
+    if totals.waited:
+        text += f"; {totals.waited:,} waited for a handler"
+    if totals.accept_errors:
+        text += f"; {count(totals.accept_errors, 'accept error')}"
+    return text
+
+
+def end(record: Record) -> str:
+    """How a connection ended, with the limit or the error that ended it."""
+    if record.closed_by is None:
+        return "still open"
+    detail = record.limit or record.error
+    return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
+
+
+def _tcp_rows(info: TcpInfo | None) -> list[tuple[str, str]]:
+    if info is None:
+        return []
+    segments = f"{info.segments_in:,} in, {info.segments_out:,} out"
+    again = f" ({info.retransmits:,} of them again)" if info.retransmits else ""
+    return [("round trip", seconds(info.rtt)), ("segments", segments + again)]

@@ -1,0 +1,78 @@
+"""The signals of `Server.run()`: SIGINT and SIGTERM.
+
+This file owns the two signal handlers from the start of a run to its end. It must put back the
+handlers that it found, however the run ends, and leave alone those that were not set from Python.
+"""
+
+import contextlib
+import signal
+from types import FrameType
+
+from ._rsock import Server
+from ._types import StopReport
+
+__all__ = ["Signals", "StoppedStarting"]
+
+
+class StoppedStarting(BaseException):
+    """A signal arrived during `start()`. Only `Server.start` and `Signals.run` ever see it."""
+
+
+class Signals:
+    """What SIGINT and SIGTERM do during one `run()`.
+
+    The signal handler itself stops the server, inside the `wait()` that let it run. There is thus
+    no moment at which a signal has been noted but not acted upon, and a second signal, which
+    arrives during the drain of the first, is a handler call inside a handler call. Only `start()`
+    is left by an exception: stopping a server in the middle of its start, from the same thread,
+    would deadlock.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._found = contextlib.ExitStack()
+        self._starting = True
+        self._cause: str | None = None
+        self.forced = False
+
+    def run(self) -> StopReport:
+        """Start the server, and wait until it has stopped."""
+        try:
+            # Both before the port listens: a client that can connect may send a signal at once.
+            self._install(signal.SIGINT)
+            self._install(signal.SIGTERM)
+            self._server.start()
+            self._starting = False
+        except StoppedStarting:
+            # Until this line further signals do nothing, because one has been noted already.
+            self._starting = False
+        if self._cause is not None:
+            self._stop(self._cause)
+        return self._server.wait()
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        cause = signal.Signals(number).name
+        if self._cause is None:
+            self._cause = cause
+            if self._starting:
+                raise StoppedStarting
+        else:
+            self.forced = True
+        if not self._starting:
+            self._stop(cause)
+
+    def _stop(self, cause: str) -> None:
+        self._server._stop(0 if self.forced else None, cause)
+
+    def _install(self, number: signal.Signals) -> None:
+        found = signal.getsignal(number)
+        # None: the handler was not set from Python, so Python code could not put it back.
+        if found is not None and found is not signal.SIG_IGN:
+            # Noted first: a signal between these two lines must not lose the handler found.
+            self._found.callback(signal.signal, number, found)
+            signal.signal(number, self)
+
+    def restore(self) -> None:
+        """Put back the handlers that were found."""
+        # ExitStack runs all callbacks, even if the first handler put back raises before the next.
+        self._found.close()
