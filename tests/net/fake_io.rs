@@ -39,6 +39,8 @@ pub struct FakeIo {
     pub shut: Vec<Leg>,
     pub closed: bool,
     pub aborted: bool,
+    pub finished_input: bool,
+    pub undelivered: bool,
     pub timers: BTreeMap<u32, Duration>,
     pub connects: Vec<Endpoint>,
     pub notifies: Arc<Rings>,
@@ -77,6 +79,14 @@ impl Io for FakeIo {
 
     fn abort(&mut self) {
         self.aborted = true;
+    }
+
+    fn finish_input(&mut self) {
+        self.finished_input = true;
+    }
+
+    fn has_undelivered(&self) -> bool {
+        self.undelivered
     }
 
     fn set_timer(&mut self, key: u32, after: Option<Duration>) {

@@ -347,3 +347,18 @@ fn what_was_handed_out_is_closed_unless_a_call_is_under_way() {
     assert_eq!(peers[1].read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(server.ledger().totals().open, 0);
 }
+
+crate::support::through_stages! {
+    one_thread_serves_connections_that_come_one_after_the_other,
+    connections_beyond_the_threads_wait_and_are_counted,
+    idle_threads_end_but_for_one,
+    a_stop_gives_waiting_reads_the_end_and_waits_for_the_first_byte,
+    what_a_handler_was_sent_is_read_in_a_draining_server,
+    a_handler_that_does_not_return_is_reset_and_left_behind,
+    connections_that_wait_for_a_thread_are_served_before_the_end,
+    nothing_is_accepted_before_somebody_asks,
+    a_waiting_accept_times_out_and_ends_with_the_server,
+    the_limit_holds_for_several_who_ask,
+    who_asks_at_the_limit_refuses_the_excess_where_told_to,
+    what_was_handed_out_is_closed_unless_a_call_is_under_way,
+}

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use mio::unix::SourceFd;
 
 use super::connection::{Connection, leg_token, register};
-use super::leg::LegState;
+use super::leg::{Input, LegState};
 use super::resources::WorkerResources;
 use super::serve::Turn;
 use crate::net::address::{Address, Endpoint, Transport, UnixName};
@@ -21,6 +21,8 @@ pub(super) struct UpstreamLeg {
     pub(super) state: LegState,
     /// Its account, until it is connected and the record has it.
     account: Option<Box<Far>>,
+    /// Whether it is a worker's end of a socket pair, whose other end a handler has.
+    inner: bool,
 }
 
 impl UpstreamLeg {
@@ -50,11 +52,24 @@ impl UpstreamLeg {
         state.readable = false;
         state.writable = false;
         register(resources, &state.socket, leg_token(token, Leg::Upstream))?;
-        Ok(Self { state, account: Some(Box::new(Far::new(local, target))) })
+        let account = Some(Box::new(Far::new(local, target)));
+        Ok(Self { state, account, inner: false })
     }
 }
 
 impl Connection {
+    /// Makes one end of a socket pair the upstream leg. It is not read before the session resumes it.
+    pub(crate) fn put_inner(&mut self, socket: Socket) {
+        let mut state = LegState::new(socket, Transport::Unix);
+        state.input = Input::Paused;
+        self.upstream = Some(Box::new(UpstreamLeg { state, account: None, inner: true }));
+    }
+
+    /// Whether the upstream leg is one end of a socket pair.
+    pub(super) fn has_inner(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|upstream| upstream.inner)
+    }
+
     /// Closes an upstream leg that is not connected. Its events must not be taken for those of
     /// the next one.
     fn give_up_upstream(&mut self, resources: &WorkerResources) {

@@ -67,6 +67,10 @@ pub(crate) struct Connection {
     pub(super) hold: bool,
     /// The session has answered `Drain::Answered`.
     pub(super) until_answered: bool,
+    /// The session knows that the server stops.
+    pub(super) drains: bool,
+    /// The session has called `Io::finish_input`, and there was input left.
+    pub(super) finishing_input: bool,
     /// What was moved last went out on the upstream leg, which owes an answer.
     pub(super) awaits_answer: bool,
     pub(super) gone: Option<Box<Gone>>,
@@ -88,6 +92,8 @@ impl Connection {
             until_acknowledged: false,
             hold: false,
             until_answered: false,
+            drains: false,
+            finishing_input: false,
             awaits_answer: false,
             gone: None,
             watch: None,
@@ -133,9 +139,12 @@ impl Connection {
         std::iter::once(&mut self.client).chain(upstream)
     }
 
-    /// Registers the client leg with the worker's poller.
+    /// Registers the legs with the worker's poller.
     pub(crate) fn register(&self, resources: &WorkerResources, token: u64) -> io::Result<()> {
-        register(resources, &self.client.socket, leg_token(token, Leg::Client))
+        register(resources, &self.client.socket, leg_token(token, Leg::Client))?;
+        self.leg(Leg::Upstream).map_or(Ok(()), |upstream| {
+            register(resources, &upstream.socket, leg_token(token, Leg::Upstream))
+        })
     }
 
     /// Records what an event says of a leg.
@@ -182,9 +191,10 @@ impl Connection {
             })
     }
 
-    /// Whether a leg has something to send that its peer does not take.
+    /// Whether a leg has something to send that its peer does not take. A handler may take its time.
     pub(super) fn owes(&self) -> bool {
-        self.legs().any(|state| state.outbox.is_some() && !state.connecting)
+        let owes = |state: &LegState| state.outbox.is_some() && !state.connecting;
+        owes(&self.client) || !self.has_inner() && self.leg(Leg::Upstream).is_some_and(owes)
     }
 
     /// Whether a server that stops closes it lingeringly: the kernel still holds bytes that it could not send

@@ -81,6 +81,8 @@ impl Turn<'_> {
                 let quiet = after(watch.progress, Some(LINGER), "");
                 [quiet, after(since, limits.half_close, "")].into_iter().flatten().min()
             }
+            // A handler may answer late, after its peer has finished.
+            Some(_) if connection.has_inner() && !connection.lingering => None,
             Some(_) => after(watch.progress, limits.half_close, "half_close"),
             None => None,
         };

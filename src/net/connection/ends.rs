@@ -117,6 +117,9 @@ impl Turn<'_> {
 
     /// Handles the failure of a leg: a reset by the peer, or an error with its text.
     pub(super) fn broken(&mut self, leg: Leg, step: &str, error: &io::Error) {
+        if leg == Leg::Upstream && self.connection.has_inner() {
+            return self.inner_broken(step);
+        }
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         if step == "send" && self.keep_reading(leg, errno) {
             return;
@@ -130,6 +133,25 @@ impl Turn<'_> {
             return;
         }
         self.end_broken(leg, step, errno);
+    }
+
+    /// Handles the failure of one end of a socket pair: its handler reads no more, or has closed the other
+    /// end, which is an end like any other.
+    fn inner_broken(&mut self, step: &str) {
+        if step == "send" {
+            // What the client sends is given to the session, which throws it away.
+            self.connection.client.delivery = Delivery::Session;
+            let state = self.leg_mut(Leg::Upstream);
+            state.writing = Writing::FinSent;
+            state.writable = false;
+            state.blocked = false;
+        } else {
+            let state = self.leg_mut(Leg::Upstream);
+            state.readable = false;
+            if state.reading == Reading::Open {
+                state.reading = Reading::Ended;
+            }
+        }
     }
 
     /// Goes on to read a leg on which a send failed, where the other leg takes what it has sent: a server that
@@ -187,8 +209,21 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether everything that has come on the client leg was passed on.
+    fn input_is_delivered(&self) -> bool {
+        let client = &self.connection.client;
+        let stages = client.stages.as_ref();
+        !client.readable
+            && client.inbox.is_none()
+            && stages.is_none_or(|stages| !stages.is_readable() && !stages.has_inbound())
+    }
+
     /// Sends the FINs that are due, and ends the connection when it is complete.
     pub(super) fn settle(&mut self) {
+        if self.connection.finishing_input && self.input_is_delivered() {
+            self.connection.finishing_input = false;
+            self.shut_write(Leg::Upstream);
+        }
         self.settle_send_errors();
         if self.connection.gone.is_some() {
             return;

@@ -1,6 +1,7 @@
 //! What a session does through `Io`, carried out on its connection. Must never call back into the session.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::serve::Turn;
 use crate::net::address::Endpoint;
 use crate::net::base::Key;
 use crate::net::service::{Io, Leg, Waker};
+use crate::net::sys;
 
 impl Io for Turn<'_> {
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
@@ -87,6 +89,8 @@ impl Io for Turn<'_> {
 
     fn close(&mut self) {
         self.connection.ending.get_or_insert(Ending::Service);
+        // A server that stops does not wait for the peer of a handler that has closed.
+        self.connection.until_acknowledged |= self.connection.drains && self.connection.has_inner();
         self.connection.linger();
         // The timer may already count a half-close, whose limit is longer.
         if self.connection.watch.is_some() {
@@ -101,6 +105,28 @@ impl Io for Turn<'_> {
         }
         let by = self.connection.closed_by();
         self.connection.end(by, None, true);
+    }
+
+    fn finish_input(&mut self) {
+        self.connection.finishing_input = true;
+        // The last event may have said nothing of what is there.
+        let client = &mut self.connection.client;
+        match &mut client.stages {
+            Some(stages) => stages.recheck(),
+            None => {
+                client.readable = !client.has_ended();
+                client.drain_to_eagain = true;
+            }
+        }
+    }
+
+    fn has_undelivered(&self) -> bool {
+        let client = &self.connection.client;
+        let upstream = self.connection.leg(Leg::Upstream);
+        sys::unread(client.socket.as_fd()) > 0
+            || client.unused() > 0
+            || client.stages.as_ref().is_some_and(|stages| stages.has_inbound())
+            || upstream.is_some_and(|upstream| upstream.unsent() > 0)
     }
 
     fn set_timer(&mut self, key: u32, after: Option<Duration>) {

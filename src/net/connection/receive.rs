@@ -125,9 +125,7 @@ impl Turn<'_> {
             let budget = self.resources.budget;
             let taken = self.write(to, data);
             debug_assert!(
-                taken == count
-                    || self.connection.gone.is_some()
-                    || self.leg(to).writing.error().is_some(),
+                taken == count || self.connection.gone.is_some() || self.leg(to).writing.is_over(),
                 "no more was read than there was room for"
             );
             // Bytes that are passed on count once.

@@ -134,6 +134,7 @@ impl Turn<'_> {
 
     fn deliver_drain(&mut self, session: &mut dyn Session) -> SessionResult {
         let ending = self.connection.ending;
+        self.connection.drains = true;
         match session.drain(self)? {
             Drain::Finish => {}
             Drain::Answered => self.connection.until_answered = true,

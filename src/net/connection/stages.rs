@@ -104,6 +104,22 @@ impl LegStages {
         !self.readable && !self.chain.is_owed()
     }
 
+    /// Whether something is on its way to the session.
+    pub(super) fn has_inbound(&self) -> bool {
+        self.chain.held(Direction::Inbound) > 0
+    }
+
+    /// Whether the socket may have something to be read.
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Marks the socket readable, whatever the last event said.
+    pub(super) fn recheck(&mut self) {
+        self.readable = !self.has_received_all();
+        self.drain_to_eagain = true;
+    }
+
     /// Whether everything in front of our end, and that end, has left the chain.
     pub(super) fn end_has_passed(&self) -> bool {
         self.our_end == OurEnd::EndPassed

@@ -2,12 +2,13 @@
 //! descriptor open, nor end a connection by itself.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 
 use socket2::Domain;
 
 use super::handed_out::{HandedOut, JobId};
+use super::inner::{self, OuterWorkers};
 use super::linger::{LingerHost, PendingLinger};
 use crate::net::address::Endpoint;
 use crate::net::connection::LingeringSocket;
@@ -25,6 +26,8 @@ pub(super) struct Leases {
     host: Option<Arc<LingerHost>>,
     /// That of the listener: an IPv4 peer of a dual-stack port has an IPv6 socket.
     family: Domain,
+    /// With stages: the connections stay with workers, and callers get inner sockets.
+    outer: Option<Arc<OuterWorkers>>,
 }
 
 impl Leases {
@@ -33,16 +36,51 @@ impl Leases {
         handed_out: Arc<HandedOut>,
         host: Option<Arc<LingerHost>>,
         family: Domain,
+        outer: Option<Arc<OuterWorkers>>,
     ) -> Self {
-        Self { context, handed_out, host, family }
+        Self { context, handed_out, host, family, outer }
     }
 
-    /// The stream of an accepted connection, which is then one of the jobs that are handed out.
-    pub(super) fn lease(&self, accepted: Accepted) -> (JobId, Arc<Stream>) {
+    /// Whether connections stay with workers.
+    pub(super) fn has_workers(&self) -> bool {
+        self.outer.is_some()
+    }
+
+    /// No more connections come.
+    pub(super) fn close(&self) {
+        if let Some(outer) = &self.outer {
+            outer.close();
+        }
+    }
+
+    fn lease_inner(
+        &self,
+        workers: &OuterWorkers,
+        accepted: Accepted,
+    ) -> Option<(JobId, Arc<Stream>)> {
+        let (socket, link, record) = workers.take(accepted)?;
+        let mut job = None;
+        let stream = Arc::new_cyclic(|stream| {
+            let id = *job.insert(self.handed_out.add(Weak::clone(stream)));
+            let context = &self.context;
+            let owner = inner::lease(context, &self.handed_out, id, &link, stream);
+            let draining = self.handed_out.draining_flag();
+            let owned = Owned::inner(Box::new(owner), context.origin, draining, link);
+            Stream::accepted(socket, self.family, context.options.clone(), record, owned)
+        });
+        Some((job.expect("set when the stream was made"), stream))
+    }
+
+    /// The stream of an accepted connection, which is then one of the jobs that are handed out. None where the
+    /// process has no descriptors left for an inner socket: the connection is reset.
+    pub(super) fn lease(&self, accepted: Accepted) -> Option<(JobId, Arc<Stream>)> {
+        if let Some(workers) = &self.outer {
+            return self.lease_inner(workers, accepted);
+        }
         let Accepted { socket, record, entry_id } = accepted;
         let mut job = None;
         let stream = Arc::new_cyclic(|stream| {
-            let id = *job.insert(self.handed_out.add(std::sync::Weak::clone(stream)));
+            let id = *job.insert(self.handed_out.add(Weak::clone(stream)));
             let lease = Lease {
                 context: Arc::clone(&self.context),
                 handed_out: Arc::clone(&self.handed_out),
@@ -56,7 +94,7 @@ impl Leases {
             let owned = Owned::new(Box::new(lease), context.origin, draining, &context.limits);
             Stream::accepted(socket, self.family, context.options.clone(), record, owned)
         });
-        (job.expect("set when the stream was made"), stream)
+        Some((job.expect("set when the stream was made"), stream))
     }
 }
 

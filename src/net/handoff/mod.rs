@@ -3,6 +3,7 @@
 
 mod drain;
 mod handed_out;
+mod inner;
 mod job;
 mod lease;
 mod linger;
@@ -11,6 +12,7 @@ mod parked_thread;
 mod pool;
 
 pub(crate) use self::handed_out::HandedOut;
+pub(crate) use self::inner::OuterWorkers;
 pub(crate) use self::job::Answers;
 pub use self::job::{Datagram, Job};
 pub(crate) use self::on_demand::OnDemand;

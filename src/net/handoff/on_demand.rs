@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::drain::FORCED_GRACE;
 use super::handed_out::HandedOut;
+use super::inner::OuterWorkers;
 use super::lease::Leases;
 use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Waiter};
@@ -51,12 +52,17 @@ impl OnDemand {
     }
 
     /// Takes the listener, from which callers accept from here on.
-    pub(crate) fn open(&self, listener: Listener, local: &Address) -> std::io::Result<()> {
+    pub(crate) fn open(
+        &self,
+        listener: Listener,
+        local: &Address,
+        outer: Option<Arc<OuterWorkers>>,
+    ) -> std::io::Result<()> {
         let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
         self.context.admission.set_room_flag(Some(Arc::clone(&room)));
         let admitter = Arc::new(Admitter::new(Arc::clone(&self.context), local.clone()));
         let (context, handed_out) = (Arc::clone(&self.context), Arc::clone(&self.handed_out));
-        let leases = Arc::new(Leases::new(context, handed_out, None, local.domain()));
+        let leases = Arc::new(Leases::new(context, handed_out, None, local.domain(), outer));
         let listener = Arc::new(listener);
         *self.listener.lock() = Some(OnDemandListener { listener, over, room, admitter, leases });
         Ok(())
@@ -84,10 +90,14 @@ impl OnDemand {
             notifier.clear();
         }
         self.handed_out.begin_drain();
+        let leases = self.listener.lock().as_ref().map(|open| Arc::clone(&open.leases));
         for _ in 0..self.close() {
             shutdown.count(true);
         }
         self.drain(notifier);
+        if let Some(leases) = leases {
+            leases.close();
+        }
         self.context.clear_notifier();
     }
 
@@ -137,7 +147,7 @@ impl OnDemand {
                 return Ok(None);
             };
             let late = || Error::TimedOut { step: "accept", target: admitter.local().to_string() };
-            let attempt = admitter.attempt(&listener, false);
+            let attempt = admitter.attempt(&listener, leases.has_workers());
             if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full)
                 && self.short_of_room.load(SeqCst) > 0
             {
@@ -145,7 +155,10 @@ impl OnDemand {
                 room.set();
             }
             match attempt {
-                Attempt::Accepted(accepted) => return Ok(Some(leases.lease(accepted).1)),
+                Attempt::Accepted(accepted) => match leases.lease(accepted) {
+                    Some((_, stream)) => return Ok(Some(stream)),
+                    None => waiter.breathe()?,
+                },
                 Attempt::Full => {
                     if !self.wait_for_room(&room, &over, deadline, waiter)? {
                         return Err(late());

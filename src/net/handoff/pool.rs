@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::handed_out::{HandedOut, JobId};
+use super::inner::OuterWorkers;
 use super::job::Job;
 use super::lease::Leases;
 use super::linger::LingerHost;
@@ -250,22 +251,32 @@ pub(crate) struct PoolSink {
 }
 
 impl PoolSink {
-    /// `family` is that of the listener.
-    pub(crate) fn new(pool: &Arc<ThreadPool>, family: socket2::Domain) -> Self {
+    /// `family` is that of the listener; `outer` are the workers of a server with stages.
+    pub(crate) fn new(
+        pool: &Arc<ThreadPool>,
+        family: socket2::Domain,
+        outer: Option<Arc<OuterWorkers>>,
+    ) -> Self {
         let host = Some(Arc::clone(&pool.linger));
         let (context, handed_out) = (Arc::clone(&pool.context), Arc::clone(&pool.handed_out));
-        pool.linger.allow();
-        Self { pool: Arc::clone(pool), leases: Leases::new(context, handed_out, host, family) }
+        if outer.is_none() {
+            pool.linger.allow();
+        }
+        let leases = Leases::new(context, handed_out, host, family, outer);
+        Self { pool: Arc::clone(pool), leases }
     }
 }
 
 impl Sink for PoolSink {
-    /// A handler's descriptor is like any other.
-    const NONBLOCKING: bool = false;
+    /// A handler's descriptor is like any other; that of an outer connection is a worker's.
+    fn nonblocking(&self) -> bool {
+        self.leases.has_workers()
+    }
 
     fn take(&mut self, accepted: Accepted) {
-        let (job, stream) = self.leases.lease(accepted);
-        self.pool.push(job, Job::Stream(stream));
+        if let Some((job, stream)) = self.leases.lease(accepted) {
+            self.pool.push(job, Job::Stream(stream));
+        }
     }
 
     fn begin_drain(&mut self) {
@@ -275,6 +286,7 @@ impl Sink for PoolSink {
 
     fn close(self, notifier: &EventFd) {
         self.pool.drain(notifier);
+        self.leases.close();
     }
 }
 

@@ -12,7 +12,7 @@ use crate::net::base::{EventFd, Waiter};
 use crate::net::control::{Alive, Registered, ShutdownListener};
 use crate::net::datagram;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::PoolSink;
+use crate::net::handoff::{OuterWorkers, PoolSink};
 use crate::net::service::Shape;
 use crate::net::socket::{Algorithm, Listener};
 use crate::net::sys::PollFd;
@@ -41,7 +41,8 @@ impl Server {
         let (legs, pipes) = match &shape {
             Shape::Stream(service) => (service.legs(), service.pipes()),
             Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
-            Shape::Handler | Shape::Accept => (1, false),
+            // An inner socket has two ends.
+            Shape::Handler | Shape::Accept => (if context.stages.is_some() { 3 } else { 1 }, false),
         };
         let room = context.limits.room(self.config.transport, legs, pipes);
         context.admission.set_limit(room.connections);
@@ -124,12 +125,14 @@ impl Server {
         match shape {
             Shape::Datagram(_) => unreachable!("a stream has no such shape"),
             Shape::Accept => {
-                self.inner.on_demand.open(listener, bound)?;
+                let outer = self.outer_workers(workers)?;
+                self.inner.on_demand.open(listener, bound, outer)?;
                 let on_demand = Arc::clone(&self.inner.on_demand);
                 context.spawn(ACCEPT.to_owned(), move || on_demand.run(&notifier))
             }
             Shape::Handler => {
-                let sink = PoolSink::new(&self.inner.pool, bound.domain());
+                let outer = self.outer_workers(workers)?;
+                let sink = PoolSink::new(&self.inner.pool, bound.domain(), outer);
                 self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
             }
             // With one worker an accept thread of its own would have nothing else to do meanwhile.
@@ -144,6 +147,18 @@ impl Server {
                 self.start_accepting(Acceptor::new(context, listener, local, notifier, pool))
             }
         }
+    }
+
+    /// With stages: the workers of the connections whose inner sockets are handed out.
+    fn outer_workers(
+        &self,
+        started: &mut Vec<Arc<Inbox>>,
+    ) -> io::Result<Option<Arc<OuterWorkers>>> {
+        if self.inner.context.stages.is_none() {
+            return Ok(None);
+        }
+        let most = self.inner.most_workers;
+        OuterWorkers::start(&self.inner.context, most, started).map(|outer| Some(Arc::new(outer)))
     }
 
     fn start_accepting<S: Sink + 'static>(&self, acceptor: Acceptor<S>) -> io::Result<()> {

@@ -100,6 +100,12 @@ pub trait Session: Send {
         Ok(Drain::Finish)
     }
 
+    /// What the record says ended the connection, where the session knows better than the engine. Called once,
+    /// before `closed`.
+    fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
+        (by, error)
+    }
+
     /// The connection is over. Called once, last, with nothing to act through.
     fn closed(&mut self, _why: ClosedBy) {}
 
@@ -153,6 +159,13 @@ pub trait Io {
 
     /// Ends the session with RST on every leg. What is unsent is lost.
     fn abort(&mut self);
+
+    /// Ends the input of the client leg, which is piped: once nothing more is there of what has come, FIN goes
+    /// out on the upstream leg, although the peer may not have finished. What comes later is thrown away.
+    fn finish_input(&mut self);
+
+    /// Whether something of the client leg has come that was not sent on the upstream leg. System calls.
+    fn has_undelivered(&self) -> bool;
 
     /// Sets the timer of a key, replacing its earlier setting; None takes it away.
     fn set_timer(&mut self, key: u32, after: Option<Duration>);

@@ -38,6 +38,13 @@ impl Probe {
         TcpInfo::of(*number, algorithm).ok()
     }
 
+    /// Calls `call` with the number, which stays open meanwhile; None where it was withdrawn. `call` must not
+    /// block.
+    pub(crate) fn with_number<T>(&self, call: impl FnOnce(RawFd) -> T) -> Option<T> {
+        let number = self.0.lock();
+        (*number >= 0).then(|| call(*number))
+    }
+
     /// From here on nobody asks it any more.
     pub(crate) fn withdraw(&self) {
         *self.0.lock() = -1;

@@ -40,6 +40,18 @@ impl Socket {
         Ok(socket)
     }
 
+    /// socketpair(2) of Unix streams, close-on-exec: a non-blocking end and a blocking one. Each has room for
+    /// about `size` bytes on their way to the other.
+    pub(crate) fn pair(size: usize) -> io::Result<(Self, Self)> {
+        let (ours, theirs) = Raw::pair(socket2::Domain::UNIX, Type::STREAM, None)?;
+        ours.set_nonblocking(true)?;
+        for end in [&ours, &theirs] {
+            // What is sent counts against the sender's buffer; the kernel doubles the size.
+            end.set_send_buffer_size(size / 2)?;
+        }
+        Ok((Self::new(ours), Self::new(theirs)))
+    }
+
     pub(crate) fn options(&self) -> SockRef<'_> {
         SockRef::from(self)
     }

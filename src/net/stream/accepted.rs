@@ -142,6 +142,10 @@ impl Stream {
 
     fn end_reads_of(&self, socket: &Socket) -> bool {
         self.saw(seen::READS_ENDED);
+        if self.owned.as_ref().is_some_and(|owned| owned.owner.end_input()) {
+            // The end comes behind what is on its way.
+            return true;
+        }
         // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
         // socket made of a duplicate. ENOTCONN: it is over already.
         let _ = socket.shutdown(Shutdown::Read);
@@ -207,5 +211,14 @@ impl Stream {
         }
         self.leave();
         true
+    }
+
+    /// Sends a byte that is never read, so that the other end of the pair has unread data when it is closed.
+    pub(crate) fn leave_unread(&self) {
+        let socket = self.socket.lock().clone();
+        if let Some(socket) = socket {
+            // EPIPE, EAGAIN: it has finished, or there is unread data already.
+            let _ = sys::send(socket.as_fd(), &[0], libc::MSG_DONTWAIT);
+        }
     }
 }

@@ -14,5 +14,5 @@ mod wait;
 
 pub use self::message::Message;
 pub use self::owner::DeferredClose;
-pub(crate) use self::owner::{Owned, Owner};
+pub(crate) use self::owner::{Outer, OuterEnd, Owned, Owner};
 pub use self::stream::{OptionValue, Stream};

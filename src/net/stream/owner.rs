@@ -1,6 +1,8 @@
 //! What an accepted stream tells its server. Must never know which server it is.
 
 use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -22,6 +24,14 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Whether `settle` was called.
     fn is_settled(&self) -> bool;
 
+    /// Ends the input of an inner stream, behind what has come; false where that is up to the stream.
+    fn end_input(&self) -> bool {
+        false
+    }
+
+    /// The connection is to end with a reset.
+    fn reset(&self) {}
+
     /// Whether a close may linger, and nothing has settled yet how the connection ends.
     fn may_linger(&self) -> bool;
 
@@ -40,6 +50,24 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
 
     /// A call has ended while the server drains.
     fn call_ended(&self);
+}
+
+/// How the outer connection of an inner stream has ended, where that is more than an end of input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OuterEnd {
+    /// Reset, by the peer or by the server.
+    Reset,
+    /// By the limit of this name.
+    Limit(&'static str),
+}
+
+/// The outer connection of an inner stream, which is one end of a socket pair.
+pub(crate) trait Outer: Send + Sync + fmt::Debug {
+    /// Calls `call` with the outer socket's number; EBADF where that is closed. `call` must not block.
+    fn with_socket(&self, call: &mut dyn FnMut(RawFd) -> io::Result<()>) -> io::Result<()>;
+
+    /// How it has ended; None where it has not, or in peace.
+    fn end(&self) -> Option<OuterEnd>;
 }
 
 /// The lingering close of one connection. Dropped, it begins, which may start a thread.
@@ -65,9 +93,22 @@ pub(crate) struct Owned {
     /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
     /// idle limit asks for it.
     pub(super) moved: AtomicU64,
+    /// Of an inner stream.
+    pub(super) outer: Option<Arc<dyn Outer>>,
 }
 
 impl Owned {
+    /// The link of an inner stream: its outer connection holds the limits.
+    pub(crate) fn inner(
+        owner: Box<dyn Owner>,
+        origin: Origin,
+        draining: Arc<AtomicBool>,
+        outer: Arc<dyn Outer>,
+    ) -> Self {
+        let limits = Limits { idle: None, write: None, first_byte: None, ..Limits::default() };
+        Self { outer: Some(outer), ..Self::new(owner, origin, draining, &limits) }
+    }
+
     /// `draining` is set from when the server is ending.
     pub(crate) fn new(
         owner: Box<dyn Owner>,
@@ -76,7 +117,16 @@ impl Owned {
         limits: &Limits,
     ) -> Self {
         let &Limits { idle, write, first_byte, .. } = limits;
-        Self { owner, origin, draining, idle, write, first_byte, moved: AtomicU64::new(0) }
+        Self {
+            owner,
+            origin,
+            draining,
+            idle,
+            write,
+            first_byte,
+            moved: AtomicU64::new(0),
+            outer: None,
+        }
     }
 
     /// Whether the server is ending.

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
 };
@@ -19,7 +19,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef};
 
 use super::deadline::Deadline;
-use super::owner::{DeferredClose, Owned};
+use super::owner::{DeferredClose, Outer, Owned};
 use super::spin::Spin;
 use crate::net::address::{Address, Transport};
 use crate::net::base::{Mutex, Origin};
@@ -192,6 +192,11 @@ impl Stream {
             return Err(self.closed_error(step));
         }
         Ok(Held { socket, owned: self.owned.as_ref() })
+    }
+
+    /// The outer connection, where this is one end of a socket pair.
+    pub(super) fn outer(&self) -> Option<&dyn Outer> {
+        self.owned.as_ref()?.outer.as_deref()
     }
 
     /// EBADF, saying who closed it.
@@ -375,6 +380,9 @@ impl Stream {
     pub fn abort(&self) {
         if let Some(socket) = self.take() {
             self.settle(ClosedBy::Local, None, false);
+            if let Some(owned) = &self.owned {
+                owned.owner.reset();
+            }
             match Arc::try_unwrap(socket) {
                 Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.abort(),
                 Ok(socket) => socket.reset(),
@@ -454,11 +462,17 @@ impl Stream {
 
     /// getsockname(2).
     pub fn local_address(&self) -> Result<Address> {
+        if let (Some(_), Some(record)) = (self.outer(), self.record.get()) {
+            return self.hold("getsockname").map(|_| record.local().address);
+        }
         self.address("getsockname", |socket| socket.local_addr())
     }
 
     /// getpeername(2).
     pub fn peer_address(&self) -> Result<Address> {
+        if let (Some(_), Some(record)) = (self.outer(), self.record.get()) {
+            return self.hold("getpeername").map(|_| record.remote().address);
+        }
         self.address("getpeername", |socket| socket.peer_addr())
     }
 
@@ -495,15 +509,33 @@ impl Stream {
                 hint: "a Unix socket has no TCP".to_owned(),
             });
         }
-        TcpInfo::of(socket.as_fd(), None).map_err(|error| Error::os("tcp_info", "", &error))
+        let failed = |error: io::Error| Error::os("tcp_info", "", &error);
+        let Some(outer) = self.outer() else {
+            return TcpInfo::of(socket.as_fd(), None).map_err(failed);
+        };
+        let mut info = None;
+        let asked = outer.with_socket(&mut |number| {
+            info = Some(TcpInfo::of(number, None)?);
+            Ok(())
+        });
+        asked.map_err(failed)?;
+        Ok(info.expect("set where there was no error"))
     }
 
     /// getsockopt(2): up to `length` bytes.
     pub fn getsockopt(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>> {
         let socket = self.hold("getsockopt")?;
         let mut value = vec![0; length];
-        let length = sys::getsockopt(socket.as_fd(), level, name, &mut value)
-            .map_err(|error| Error::os("getsockopt", "", &error))?;
+        let mut length = 0;
+        let mut ask = |number| {
+            length = sys::getsockopt(number, level, name, &mut value)?;
+            Ok(())
+        };
+        match self.outer().filter(|_| is_of_outer(level, name)) {
+            Some(outer) => outer.with_socket(&mut ask),
+            None => ask(socket.as_fd().as_raw_fd()),
+        }
+        .map_err(|error| Error::os("getsockopt", "", &error))?;
         value.truncate(length);
         Ok(value)
     }
@@ -517,8 +549,11 @@ impl Stream {
     /// setsockopt(2).
     pub fn setsockopt(&self, level: i32, name: i32, value: OptionValue) -> Result<()> {
         let socket = self.hold("setsockopt")?;
-        set_option(socket.as_fd(), level, name, &value)
-            .map_err(|error| Error::os("setsockopt", "", &error))?;
+        match self.outer().filter(|_| is_of_outer(level, name)) {
+            Some(outer) => outer.with_socket(&mut |number| set_option(number, level, name, &value)),
+            None => set_option(socket.as_fd(), level, name, &value),
+        }
+        .map_err(|error| Error::os("setsockopt", "", &error))?;
         if (level, name) == (libc::SOL_SOCKET, libc::SO_LINGER) {
             self.saw(seen::LINGERS);
         }
@@ -548,8 +583,14 @@ impl Drop for Stream {
     }
 }
 
+/// Whether an option of an inner stream is one of the outer socket: those of IP and TCP are, and of the
+/// others keepalive.
+fn is_of_outer(level: i32, name: i32) -> bool {
+    level != libc::SOL_SOCKET || name == libc::SO_KEEPALIVE
+}
+
 pub(crate) fn set_option(
-    fd: BorrowedFd<'_>,
+    fd: impl AsRawFd,
     level: i32,
     name: i32,
     value: &OptionValue,

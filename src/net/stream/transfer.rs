@@ -302,6 +302,10 @@ impl Stream {
 
     /// The account, for what has just been moved: it shows that there is a connection.
     pub(super) fn record_of_traffic(&self) -> Option<&Arc<Record>> {
+        if self.outer().is_some() {
+            // The worker counts what the outer socket moves.
+            return None;
+        }
         if self.record.get().is_none() {
             self.note_connected(true);
         }

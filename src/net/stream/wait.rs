@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 
 use super::deadline::Deadline;
+use super::owner::OuterEnd;
 use super::stream::{Stream, seen};
 use crate::net::base::{Listed, Waiter};
 use crate::net::error::{Error, Result};
@@ -138,11 +139,35 @@ impl Stream {
                 result = with(libc::MSG_DONTWAIT);
             }
         }
+        if let Some(error) = self.outer_error(step, &socket, &result) {
+            return Err(error);
+        }
         // A close from another thread has shut the socket down to wake this one.
         if self.is_closed() {
             return Err(self.closed_error(step));
         }
         result.unwrap_or_else(|| Err(self.closed_error(step)))
+    }
+
+    /// The error of a call that found the end of an inner socket, where its outer connection has not ended in
+    /// peace.
+    fn outer_error<T: Given>(
+        &self,
+        step: &'static str,
+        socket: &Socket,
+        result: &Option<Result<T>>,
+    ) -> Option<Error> {
+        let outer = self.outer()?;
+        if result.as_ref()?.as_ref().is_ok_and(|given| !given.is_nothing()) {
+            return None;
+        }
+        match outer.end()? {
+            OuterEnd::Reset => {
+                self.saw(seen::RESET);
+                Some(Error::errno(step, self.peer_text(), libc::ECONNRESET))
+            }
+            OuterEnd::Limit(name) => Some(self.over_limit(socket, step, name)),
+        }
     }
 
     /// A wait has come to its end by `limit` or by the time-out: the error, but where the limit has moved

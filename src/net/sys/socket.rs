@@ -99,12 +99,7 @@ pub(crate) fn getsockopt(
 }
 
 /// setsockopt(2) of raw bytes.
-pub(crate) fn setsockopt(
-    fd: BorrowedFd<'_>,
-    level: i32,
-    name: i32,
-    value: &[u8],
-) -> io::Result<()> {
+pub(crate) fn setsockopt(fd: impl AsRawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     // SAFETY: the slice is valid for reads of its length.
     check(unsafe {
         libc::setsockopt(
@@ -120,7 +115,7 @@ pub(crate) fn setsockopt(
 
 /// setsockopt(2) with no value but a length (what `socket.setsockopt(level, name, None, n)` does).
 pub(crate) fn setsockopt_length(
-    fd: BorrowedFd<'_>,
+    fd: impl AsRawFd,
     level: i32,
     name: i32,
     length: u32,

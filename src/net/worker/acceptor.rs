@@ -161,7 +161,7 @@ impl<S: Sink> Acceptor<S> {
             if !self.has_room() {
                 return Ok(());
             }
-            let attempt = self.admitter.attempt(&self.listener, S::NONBLOCKING);
+            let attempt = self.admitter.attempt(&self.listener, self.sink.nonblocking());
             if matches!(attempt, Attempt::Accepted(_) | Attempt::Refused) {
                 self.last = Some(Instant::now());
                 taken += 1;

@@ -10,10 +10,13 @@ use crate::net::base::EventFd;
 use crate::net::connection::LingeringSocket;
 use crate::net::control::ShutdownListener;
 use crate::net::service::Notifier;
+use crate::net::socket::Socket;
 
 /// What a worker is asked to do.
 pub(crate) enum Message {
     Adopt(Accepted),
+    /// The same, with the worker's end of a socket pair for its upstream leg.
+    AdoptOuter(Accepted, Socket),
     /// One that a handler has closed, to be ended lingeringly.
     Linger(LingeringSocket),
     /// A session is woken, by its token.

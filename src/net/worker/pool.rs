@@ -47,7 +47,7 @@ impl WorkerPool {
     }
 
     /// The least loaded worker, or a new one where load asks for it and the number allows it.
-    fn pick(&mut self) -> Arc<Inbox> {
+    pub(crate) fn pick(&mut self) -> Arc<Inbox> {
         let least = self
             .workers
             .iter()
@@ -72,6 +72,13 @@ impl Sink for WorkerPool {
     }
 
     fn close(self, _notifier: &EventFd) {
+        self.drain();
+    }
+}
+
+impl WorkerPool {
+    /// No more connections come: tells every worker so.
+    pub(crate) fn drain(&self) {
         // Behind every connection in each channel; a worker started later would have none.
         self.workers.iter().for_each(|worker| worker.send(Message::Drain));
     }

@@ -17,7 +17,9 @@ pub(crate) struct Accepted {
 /// What takes accepted connections.
 pub(crate) trait Sink: Send {
     /// Whether the descriptors are non-blocking: a worker must never wait in a read.
-    const NONBLOCKING: bool = true;
+    fn nonblocking(&self) -> bool {
+        true
+    }
 
     /// Takes one. Must not block.
     fn take(&mut self, accepted: Accepted);

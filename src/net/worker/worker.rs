@@ -148,7 +148,7 @@ impl Worker {
         let open = acceptor.turn();
         for accepted in acceptor.arrived() {
             self.inbox.load.fetch_add(1, Relaxed);
-            self.adopt(accepted, service);
+            self.adopt(accepted, None, service);
         }
         if open {
             self.acceptor = Some(acceptor);
@@ -235,7 +235,8 @@ impl Worker {
 
     fn obey(&mut self, message: Message, service: &dyn Service) {
         match message {
-            Message::Adopt(accepted) => self.adopt(accepted, service),
+            Message::Adopt(accepted) => self.adopt(accepted, None, service),
+            Message::AdoptOuter(accepted, inner) => self.adopt(accepted, Some(inner), service),
             Message::Linger(leaving) => {
                 let connection = Connection::of_lingering(leaving);
                 self.insert(connection, Box::new(Null));
@@ -256,7 +257,8 @@ impl Worker {
         }
     }
 
-    fn adopt(&mut self, accepted: Accepted, service: &dyn Service) {
+    /// Takes over a connection, with the socket of its upstream leg where it has one from the start.
+    fn adopt(&mut self, accepted: Accepted, inner: Option<Socket>, service: &dyn Service) {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
@@ -265,6 +267,7 @@ impl Worker {
                 Ok(Some(chain)) => {
                     let mut connection = Connection::new(socket, record, Some(entry_id));
                     connection.put_stages(chain);
+                    inner.into_iter().for_each(|inner| connection.put_inner(inner));
                     return self.insert(connection, Box::new(Null));
                 }
                 Ok(None) => {}
@@ -277,7 +280,9 @@ impl Worker {
             Ok(session) => session,
             Err(panic) => return self.refuse(socket, peer.remote, entry_id, panic_text(&*panic)),
         };
-        self.insert(Connection::new(socket, record, Some(entry_id)), session);
+        let mut connection = Connection::new(socket, record, Some(entry_id));
+        inner.into_iter().for_each(|inner| connection.put_inner(inner));
+        self.insert(connection, session);
     }
 
     /// Makes the session of a connection whose stages are ready for it.
@@ -417,19 +422,21 @@ impl Worker {
         let (gone, sockets) =
             connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
-        // The session hears it whatever it does with it.
-        let heard = catch_unwind(AssertUnwindSafe(|| {
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let reason = session.explain(by, error.clone());
             session.closed(by);
             drop(session);
+            reason
         }));
-        if entry_id.is_some() && by == ClosedBy::Error || heard.is_err() {
+        if entry_id.is_some() && by == ClosedBy::Error || told.is_err() {
             self.context.count_error();
         }
-        if let Some(entry_id) = entry_id {
-            self.close_account(entry_id, by, error);
-        }
+        let reason = told.unwrap_or((by, error));
         // From the call of `stop` on, which is before this worker hears of it.
-        self.context.count_stopped(reset && by == ClosedBy::Stop);
+        self.context.count_stopped(reset && reason.0 == ClosedBy::Stop);
+        if let Some(entry_id) = entry_id {
+            self.close_account(entry_id, reason.0, reason.1);
+        }
         // The near leg, which is the first: what its peer has reset is gone, and need not be told so.
         let mut dead = by == ClosedBy::Reset;
         for socket in sockets {

@@ -1,0 +1,351 @@
+//! The inner socket: with stages, a handler's connection stays with a worker, and the handler has one end of
+//! a socket pair. Owns the session that moves bytes between the connection and the pair; must never move one
+//! around the stages.
+//!
+//! The worker counts the bytes and holds the limits, as for a service in Rust, and closes the record when the
+//! outer connection ends. What the handler's end decides (who closed, an error of the handler, a reset) goes
+//! to the session through `Link`; what happened to the outer connection comes back the same way, so that
+//! calls on the inner socket raise what they would raise without stages.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::handed_out::{HandedOut, JobId};
+use crate::net::address::Endpoint;
+use crate::net::base::Mutex;
+use crate::net::control::ServerContext;
+use crate::net::ledger::{ClosedBy, Record};
+use crate::net::service::{Io, Leg, Peer, Service, Session, SessionResult, Waker};
+use crate::net::socket::lingering::Until;
+use crate::net::socket::{Probe, Socket};
+use crate::net::stream::{DeferredClose, Outer, OuterEnd, Owner, Stream};
+use crate::net::worker::{Accepted, Inbox, Message, WorkerPool};
+
+/// What the handler's side has decided about its connection.
+#[derive(Clone, Debug)]
+struct Verdict {
+    by: ClosedBy,
+    error: Option<String>,
+    reset: bool,
+}
+
+/// What connects a handler's stream with the session of its outer connection.
+pub(super) struct Link {
+    /// The outer socket, until the worker closes it.
+    outer: Probe,
+    verdict: Mutex<Option<Verdict>>,
+    /// How the outer connection ended.
+    end: OnceLock<OuterEnd>,
+    /// The server ends: no more input is wanted than has come.
+    ending_input: AtomicBool,
+    /// Wakes the session, from when it is open.
+    waker: OnceLock<Waker>,
+    stream: OnceLock<Weak<Stream>>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Link({:?})", self.end.get())
+    }
+}
+
+impl Link {
+    fn new(outer: &Socket) -> Self {
+        Self {
+            outer: Probe::of(outer.as_fd()),
+            verdict: Mutex::new(None),
+            ending_input: AtomicBool::new(false),
+            end: OnceLock::new(),
+            waker: OnceLock::new(),
+            stream: OnceLock::new(),
+        }
+    }
+
+    /// Notes what the handler's side decides. The first reason is kept; a reset may be added to it.
+    fn decide(&self, by: ClosedBy, error: Option<String>, reset: bool) {
+        let mut verdict = self.verdict.lock();
+        match &mut *verdict {
+            Some(verdict) => verdict.reset |= reset,
+            None => *verdict = Some(Verdict { by, error, reset }),
+        }
+        drop(verdict);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        self.verdict.lock().clone()
+    }
+
+    /// The worker is about to close the outer connection, and with it its end of the pair.
+    fn outer_ends(&self, by: ClosedBy) {
+        self.outer.withdraw();
+        let end = match by {
+            ClosedBy::Limit(name) => OuterEnd::Limit(name),
+            ClosedBy::Reset | ClosedBy::Error | ClosedBy::Stop => OuterEnd::Reset,
+            _ => return,
+        };
+        // Once: a session is closed once.
+        let _ = self.end.set(end);
+        if end == OuterEnd::Reset {
+            // A close with unread data in the queue is a reset to the other end, also for os.read.
+            if let Some(stream) = self.stream.get().and_then(Weak::upgrade) {
+                stream.leave_unread();
+            }
+        }
+    }
+}
+
+impl Outer for Link {
+    fn with_socket(&self, call: &mut dyn FnMut(RawFd) -> io::Result<()>) -> io::Result<()> {
+        let closed = || Err(io::Error::from_raw_os_error(libc::EBADF));
+        self.outer.with_number(call).unwrap_or_else(closed)
+    }
+
+    fn end(&self) -> Option<OuterEnd> {
+        self.end.get().copied()
+    }
+}
+
+/// An inner stream's link to its server: what a `Lease` is to a stream without stages.
+struct InnerLease {
+    context: Arc<ServerContext>,
+    handed_out: Arc<HandedOut>,
+    job: JobId,
+    link: Arc<Link>,
+}
+
+impl std::fmt::Debug for InnerLease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "InnerLease({:?})", self.job)
+    }
+}
+
+impl Owner for InnerLease {
+    fn count_error(&self) {
+        self.context.count_error();
+    }
+
+    /// The worker closes the record, and counts the connection for a stop.
+    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+        self.link.decide(by, error, forced);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.link.verdict.lock().is_some() || self.link.end.get().is_some()
+    }
+
+    fn end_input(&self) -> bool {
+        self.link.ending_input.store(true, SeqCst);
+        self.link.wake();
+        true
+    }
+
+    fn reset(&self) {
+        self.link.decide(ClosedBy::Local, None, true);
+    }
+
+    /// The session lingers for every connection.
+    fn may_linger(&self) -> bool {
+        false
+    }
+
+    fn linger(
+        &self,
+        _socket: Socket,
+        _record: Arc<Record>,
+        _until: Until,
+        _by: ClosedBy,
+        _error: Option<String>,
+    ) -> DeferredClose {
+        unreachable!("may_linger is false")
+    }
+
+    /// The worker gives the admission slot back.
+    fn socket_closed(&self, _peer: &Endpoint) {
+        self.handed_out.remove_and_notify(self.job, &self.context);
+    }
+
+    fn call_ended(&self) {
+        if self.handed_out.is_draining() {
+            self.context.notifier.notify();
+        }
+    }
+}
+
+/// The session of an outer connection.
+struct InnerSession {
+    link: Arc<Link>,
+    /// The handler's end of the pair has finished.
+    finished: bool,
+}
+
+impl InnerSession {
+    /// Does what the handler's side has decided, once its bytes have come.
+    fn react(&self, io: &mut dyn Io) {
+        if self.link.ending_input.swap(false, SeqCst) {
+            io.finish_input();
+        }
+        match self.link.verdict() {
+            Some(verdict) if verdict.reset => io.abort(),
+            // As the kernel does at a close with unread input.
+            Some(Verdict { by: ClosedBy::Stop, .. }) if self.finished && io.has_undelivered() => {
+                io.abort();
+            }
+            Some(_) if self.finished => io.close(),
+            None if self.finished => io.shut_write(Leg::Client),
+            _ => {}
+        }
+    }
+}
+
+impl Session for InnerSession {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        let _ = self.link.waker.set(io.waker());
+        io.pipe(Leg::Client, Leg::Upstream);
+        // Not read until the stages were ready.
+        io.resume(Leg::Upstream);
+        self.react(io);
+        Ok(())
+    }
+
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
+        match leg {
+            Leg::Upstream => Ok(io.write(Leg::Client, input)),
+            // The handler reads no more.
+            Leg::Client => Ok(input.len()),
+        }
+    }
+
+    fn eof(&mut self, io: &mut dyn Io, leg: Leg, _rest: &[u8]) -> SessionResult {
+        if leg == Leg::Upstream {
+            self.finished = true;
+            self.react(io);
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.react(io);
+        Ok(())
+    }
+
+    fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
+        match (self.link.verdict(), by) {
+            (Some(verdict), _) => (verdict.by, verdict.error),
+            // The handler's end has finished, by a duplicate of it.
+            (None, ClosedBy::Service) => (ClosedBy::Local, error),
+            (None, by) => (by, error),
+        }
+    }
+
+    fn closed(&mut self, why: ClosedBy) {
+        self.link.outer_ends(why);
+    }
+}
+
+impl Drop for InnerSession {
+    fn drop(&mut self) {
+        // Where the worker has ended before it got the connection.
+        self.link.outer_ends(ClosedBy::Stop);
+    }
+}
+
+/// The service of the workers that serve outer connections: it finds each one's session by its id.
+#[derive(Default)]
+struct InnerService {
+    sessions: Mutex<HashMap<u64, InnerSession>>,
+}
+
+impl Service for InnerService {
+    fn name(&self) -> String {
+        "InnerService()".to_owned()
+    }
+
+    fn open(&self, peer: &Peer) -> Box<dyn Session> {
+        let session = self.sessions.lock().remove(&peer.id);
+        Box::new(session.expect("put there before the connection was given to the worker"))
+    }
+}
+
+/// The workers of a server's outer connections.
+pub(crate) struct OuterWorkers {
+    context: Arc<ServerContext>,
+    service: Arc<InnerService>,
+    pool: Mutex<WorkerPool>,
+}
+
+impl OuterWorkers {
+    /// Starts the first worker. Fails with EMFILE or EAGAIN.
+    pub(crate) fn start(
+        context: &Arc<ServerContext>,
+        most_workers: usize,
+        started: &mut Vec<Arc<Inbox>>,
+    ) -> io::Result<Self> {
+        let service = Arc::new(InnerService::default());
+        let dynamic = Arc::clone(&service) as Arc<dyn Service>;
+        let mut pool = WorkerPool::new(context, &dynamic, most_workers);
+        started.push(pool.add()?);
+        Ok(Self { context: Arc::clone(context), service, pool: Mutex::new(pool) })
+    }
+
+    /// Gives an accepted connection to a worker. Returns the handler's end of the pair, with what its stream
+    /// is linked by; None where there is no pair to be had: the connection is reset.
+    pub(super) fn take(&self, accepted: Accepted) -> Option<(Socket, Arc<Link>, Arc<Record>)> {
+        let size = self.context.limits.write_buffer;
+        let (ours, theirs) = match Socket::pair(size) {
+            Ok(pair) => pair,
+            Err(error) => {
+                self.refuse(accepted, &error);
+                return None;
+            }
+        };
+        let link = Arc::new(Link::new(&accepted.socket));
+        let record = Arc::clone(&accepted.record);
+        let session = InnerSession { link: Arc::clone(&link), finished: false };
+        self.service.sessions.lock().insert(record.id(), session);
+        let worker = self.pool.lock().pick();
+        worker.load.fetch_add(1, Relaxed);
+        worker.send(Message::AdoptOuter(accepted, ours));
+        Some((theirs, link, record))
+    }
+
+    fn refuse(&self, accepted: Accepted, error: &io::Error) {
+        let Accepted { socket, record, entry_id } = accepted;
+        let text = format!("socketpair: {error}");
+        self.context.ledger.close(entry_id, ClosedBy::Error, Some(text), None);
+        self.context.count_error();
+        socket.abort();
+        self.context.admission.leave(&record.remote());
+    }
+
+    /// No more connections come: those that are there end when their handlers have closed them.
+    pub(super) fn close(&self) {
+        self.pool.lock().drain();
+    }
+}
+
+/// The owner of an inner stream.
+pub(super) fn lease(
+    context: &Arc<ServerContext>,
+    handed_out: &Arc<HandedOut>,
+    job: JobId,
+    link: &Arc<Link>,
+    stream: &Weak<Stream>,
+) -> impl Owner + use<> {
+    let _ = link.stream.set(Weak::clone(stream));
+    InnerLease {
+        context: Arc::clone(context),
+        handed_out: Arc::clone(handed_out),
+        job,
+        link: Arc::clone(link),
+    }
+}
