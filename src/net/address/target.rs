@@ -31,7 +31,7 @@ impl Target {
         };
         if host.is_empty() {
             return bad(
-                "say \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine",
+                "use \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine",
             );
         }
         if host.len() > MAX_HOST {

@@ -1,4 +1,4 @@
-//! A socket whose close ends its connection, whatever path drops it. Owns one descriptor; must
+//! A socket whose close ends its connection, however it is dropped. Owns one descriptor; must
 //! never block in a close, nor leave a peer connected because a forked child holds a copy.
 
 use std::io;
