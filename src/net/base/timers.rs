@@ -1,4 +1,4 @@
-//! The timers of one worker, exact and removable. Must never be used while data is moved: an idle
+//! The timers of one worker: exact, removable. Must never be used while data is moved: an idle
 //! connection has no timer, and a busy one sets none.
 
 use std::collections::BTreeSet;

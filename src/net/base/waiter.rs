@@ -29,8 +29,8 @@ pub trait Waiter {
         block();
     }
 
-    /// Whether a call may wait in the kernel, inside the operation itself and of `release`: nothing
-    /// but the end of the connection has to wake it.
+    /// Whether a call may wait in the kernel, by a blocking operation inside `release`: nothing but
+    /// the end of the connection has to wake it.
     fn may_block(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! The contract between engine and services: events to a session, actions from it. Must never name
+//! The contract of a service with the engine: events to a session, actions from it. Must never name
 //! a socket, a poller or a thread, so that a service is tested with bytes alone.
 
 mod datagrams;
