@@ -1,5 +1,5 @@
-//! Endpoints: transport and address, how they are written, and what a valid host and port is.
-//! Must never ask a resolver; that is `resolve`.
+//! Endpoints: transport, address, their text, and the rules for valid hosts and ports. Must never
+//! use a resolver; that is `resolve`.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use socket2::{Domain, SockAddr};
 use super::unix_name::UnixName;
 use crate::net::sys;
 
-/// How bytes travel.
+/// The protocol that carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// TCP over IPv4 or IPv6 (RFC 9293).
@@ -22,7 +22,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The name users see and write.
+    /// The name in Python's API and in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,17 +33,18 @@ impl Transport {
     }
 }
 
-/// Where a socket is: a host's number and a port, or the name of a Unix socket. Cheap to clone.
+/// The address of a socket: an IP address with a port, or the name of a Unix socket. Cheap to
+/// clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
-    /// An address and a port of IPv4 or IPv6.
+    /// An IPv4 or IPv6 address with a port.
     Ip(SocketAddr),
-    /// A path, an abstract name, or none.
+    /// A path, an abstract name, or no name.
     Unix(UnixName),
 }
 
 impl Address {
-    /// The address of a host, where it is one.
+    /// The IP address and port; None for a Unix socket.
     #[must_use]
     pub fn as_ip(&self) -> Option<SocketAddr> {
         match self {
@@ -52,7 +53,7 @@ impl Address {
         }
     }
 
-    /// The name of a Unix socket, where it is one.
+    /// The name of a Unix socket; None for an IP address.
     #[must_use]
     pub fn as_unix(&self) -> Option<&UnixName> {
         match self {
@@ -61,7 +62,7 @@ impl Address {
         }
     }
 
-    /// The family of sockets that have such addresses.
+    /// The address family of sockets with this address.
     #[must_use]
     pub(crate) fn domain(&self) -> Domain {
         match self {
@@ -70,7 +71,7 @@ impl Address {
         }
     }
 
-    /// As the kernel takes it.
+    /// The kernel's form.
     pub(crate) fn to_raw(&self) -> io::Result<SockAddr> {
         match self {
             Self::Ip(address) => Ok((*address).into()),
@@ -78,13 +79,14 @@ impl Address {
         }
     }
 
-    /// As the kernel gives it; None for a family that is none of ours.
+    /// From the kernel's form; None for an unsupported family.
     pub(crate) fn from_raw(address: &SockAddr) -> Option<Self> {
         let ip = address.as_socket().map(Self::Ip);
         ip.or_else(|| UnixName::from_raw(address).map(Self::Unix))
     }
 
-    /// The same, an IPv4 peer of a dual-stack port as the IPv4 it is.
+    /// The same address, with an IPv4-mapped IPv6 address as plain IPv4: an IPv4 peer of a
+    /// dual-stack port.
     #[must_use]
     pub fn canonical(self) -> Self {
         match self {
@@ -124,9 +126,9 @@ impl fmt::Display for Address {
 /// Transport and address of one side. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// How bytes travel.
+    /// The protocol that carries the bytes.
     pub transport: Transport,
-    /// Where to; IPv4-mapped IPv6 addresses are shown as the IPv4 they are.
+    /// The address; IPv4-mapped IPv6 addresses are stored as IPv4.
     pub address: Address,
 }
 
@@ -137,7 +139,7 @@ impl Endpoint {
         Self::new(Transport::Tcp, address)
     }
 
-    /// An endpoint of a transport that has hosts and ports.
+    /// An endpoint of a transport that uses hosts and ports.
     #[must_use]
     pub fn new(transport: Transport, address: SocketAddr) -> Self {
         Self { transport, address: canonical(address).into() }
@@ -149,7 +151,7 @@ impl Endpoint {
         Self::new(Transport::Udp, address)
     }
 
-    /// An endpoint of a stream: TCP at a host, or a Unix socket.
+    /// An endpoint of a stream: TCP for an IP address, else a Unix socket.
     #[must_use]
     pub fn stream(address: Address) -> Self {
         match address {
@@ -165,7 +167,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// `::ffff:a.b.c.d` is an IPv4 peer on a dual-stack port, and is shown as one.
+/// Converts `::ffff:a.b.c.d`, an IPv4 peer of a dual-stack port, to plain IPv4.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
@@ -176,7 +178,7 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The host part as users write it.
+/// The host part as users write it, with the interface name of a scope.
 #[must_use]
 pub fn host_text(address: &SocketAddr) -> String {
     match address {
@@ -189,7 +191,7 @@ pub fn host_text(address: &SocketAddr) -> String {
     }
 }
 
-/// `127.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`.
+/// The text of an address: `127.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`.
 #[must_use]
 pub fn display(address: &SocketAddr) -> String {
     host_port(&host_text(address), address.port())

@@ -1,5 +1,5 @@
-//! Addresses: transports, hosts with ports, names of Unix sockets, and how a name is resolved.
-//! Must never open a socket but to ask whether an address is this machine's.
+//! Addresses: transports, hosts with ports, names of Unix sockets, and name resolution. Must never
+//! open a socket except to test whether an address is this machine's.
 
 mod endpoint;
 pub(crate) mod resolve;

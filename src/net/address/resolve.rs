@@ -1,5 +1,5 @@
-//! Names to addresses, by the system's resolver. Must never block a caller who can be interrupted:
-//! the resolver runs on a thread of its own that owns nothing but its result.
+//! Name resolution by the system's resolver. Must never block a caller who can be interrupted: the
+//! resolver runs on a thread of its own that owns nothing but its result.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,11 +18,11 @@ struct Question {
     done: EventFd,
 }
 
-/// All addresses of a target, in the resolver's order. A number is its own address and asks nobody, as
-/// is the name of a Unix socket.
+/// All addresses of a target, in the resolver's order. An IP address or the name of a Unix socket
+/// is returned without a query.
 ///
-/// Blocks until the resolver answers, the deadline passes (`TimedOut`) or the waiter is interrupted;
-/// a resolver that is given up on ends by itself.
+/// Blocks until the resolver answers, the deadline passes (`TimedOut`) or the waiter is
+/// interrupted. A query that is no longer waited for ends by itself.
 pub(crate) fn addresses(
     target: &Target,
     passive: bool,
@@ -45,11 +45,11 @@ pub(crate) fn addresses(
         return Err(Error::TimedOut { step: "resolve", target: target.host().to_owned() });
     }
     let answer = question.answer.lock().take();
-    answer.unwrap_or_else(|| Err(nothing(target.host())))
+    answer.unwrap_or_else(|| Err(no_address(target.host())))
 }
 
-/// Has `then` hear all addresses of a target, on a thread that owns nothing else and that nobody waits
-/// for. Never blocks.
+/// Queries all addresses of a target and calls `then` with the result, on a thread of its own that
+/// is never joined. Never blocks. Fails if the thread cannot be started.
 pub(crate) fn ask(
     target: &Target,
     passive: bool,
@@ -59,7 +59,7 @@ pub(crate) fn ask(
     let spawn = || {
         thread::Builder::new().name("rsock-resolve".to_owned()).spawn(move || {
             then(match sys::getaddrinfo(Some(&host), None, passive) {
-                Ok(found) if found.is_empty() => Err(nothing(&host)),
+                Ok(found) if found.is_empty() => Err(no_address(&host)),
                 Ok(found) => Ok(found
                     .into_iter()
                     .map(|mut address| {
@@ -74,7 +74,7 @@ pub(crate) fn ask(
     sys::with_signals_blocked(spawn).map(drop)
 }
 
-fn nothing(host: &str) -> Error {
+fn no_address(host: &str) -> Error {
     Error::Resolve {
         host: host.to_owned(),
         code: libc::EAI_NONAME,

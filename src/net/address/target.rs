@@ -1,5 +1,5 @@
-//! What a caller may ask for, well formed: a host with a port, or the name of a Unix socket. Must never
-//! ask a resolver; that is `resolve`.
+//! Targets: a host with a port, or the name of a Unix socket, checked for form. Must never use a
+//! resolver; that is `resolve`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -9,20 +9,20 @@ use super::unix_name::UnixName;
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 
-/// The longest name DNS can carry in text (RFC 1035, 2.3.4, less the root label).
+/// The longest domain name in text form (RFC 1035, 2.3.4, without the root label).
 pub(crate) const MAX_HOST: usize = 253;
 
-/// What may be asked for, well formed: a host and a port, not yet resolved, or a Unix socket's name.
+/// A well-formed destination: a host with a port, not yet resolved, or a Unix socket's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: String,
     port: u16,
-    /// In place of the two above, which are empty then.
+    /// Replaces the two fields above, which are then empty.
     unix: Option<UnixName>,
 }
 
 impl Target {
-    /// Checks a host. `Error::Value` names what is wrong with it.
+    /// Checks the form of a host. Raises `Error::Value`, which says what is wrong with it.
     pub fn new(host: &str, port: u16) -> Result<Self> {
         let bad = |why: &str| {
             let shown: String = host.chars().take(60).collect();
@@ -31,7 +31,7 @@ impl Target {
         };
         if host.is_empty() {
             return bad(
-                "say \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine",
+                "use \"0.0.0.0\" or \"::\" for every interface, \"127.0.0.1\" for this machine",
             );
         }
         if host.len() > MAX_HOST {
@@ -48,7 +48,7 @@ impl Target {
         if bare.contains(['[', ']']) || inner.is_some_and(|inner| !inner.contains(':')) {
             return bad("brackets are for an IPv6 address, around all of it");
         }
-        // Only IPv6 addresses have colons, with a scope perhaps.
+        // Only IPv6 addresses contain colons, perhaps followed by a scope.
         if bare.contains(':')
             && bare.split('%').next().is_none_or(|ip| ip.parse::<Ipv6Addr>().is_err())
         {
@@ -59,38 +59,39 @@ impl Target {
         Ok(Self { host: bare.to_owned(), port, unix: None })
     }
 
-    /// A Unix socket's name.
+    /// The target of a Unix socket's name.
     #[must_use]
     pub fn unix(name: UnixName) -> Self {
         Self { host: String::new(), port: 0, unix: Some(name) }
     }
 
-    /// The name, where it is a Unix socket's.
+    /// The name of a Unix socket; None for a host.
     #[must_use]
     pub fn as_unix(&self) -> Option<&UnixName> {
         self.unix.as_ref()
     }
 
-    /// The host as given; empty with a Unix socket's name.
+    /// The host as given; empty for a Unix socket.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// The port; 0 for a Unix socket.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address, where nobody need be asked: of a host that is a number, and of a Unix socket.
+    /// The address, if no resolver is needed: for an IP address or a Unix socket. None for a host
+    /// name.
     #[must_use]
     pub fn known(&self) -> Option<Address> {
         let unix = self.unix.clone().map(Address::Unix);
         unix.or_else(|| self.numeric().map(Address::Ip))
     }
 
-    /// The address of a host that is a number.
+    /// The address of a host that is an IP address; None for a host name.
     #[must_use]
     pub fn numeric(&self) -> Option<SocketAddr> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
@@ -112,7 +113,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Port number of a service name in the system's table, services(5). Asks no network.
+/// Port number of a service name in the system's table, services(5). Makes no network query.
+/// `Error::Value` for an unknown name.
 pub fn port_named(name: &str) -> Result<u16> {
     let unknown = || Error::Value(format!("port {name:?}: no such service name in /etc/services"));
     if name.is_empty()
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_that_no_resolver_need_see() {
+    fn malformed_hosts_are_rejected() {
         for bad in ["", "a b", "a\0b", "a\nb", &"x".repeat(254)] {
             assert!(matches!(Target::new(bad, 0), Err(Error::Value(_))), "{bad:?}");
         }

@@ -1,5 +1,5 @@
-//! Names of Unix sockets: a path, a name in Linux's abstract name space, or none; and who is at the
-//! other end. Must never touch the file system; that is `socket_file`.
+//! Names of Unix sockets: a path, a name in Linux's abstract name space, or none. Must never touch
+//! the file system; that is `unix_file`.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
@@ -12,16 +12,16 @@ use socket2::SockAddr;
 
 use crate::net::error::{Error, Result};
 
-/// Room for a name in sockaddr_un, unix(7). A path needs one byte of it for the NUL behind it.
+/// Size of a name in sockaddr_un, unix(7). A path needs one byte of it for the trailing NUL.
 pub(super) const MAX_NAME: usize = 108;
 
-/// What a Unix socket is called. Cheap to clone.
+/// The name of a Unix socket. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixName(Option<Arc<[u8]>>);
 
 impl UnixName {
-    /// A name to bind or to connect to: a path, or an abstract name, whose first byte is NUL. The error
-    /// names what is wrong with it.
+    /// A name to bind or connect to: a path, or an abstract name, whose first byte is NUL. Raises
+    /// `Error::Value`, which says what is wrong with it.
     pub fn new(name: &[u8]) -> Result<Self> {
         let bad = |why: &str| {
             let text = String::from_utf8_lossy(name);
@@ -45,36 +45,36 @@ impl UnixName {
         Ok(Self(Some(name.into())))
     }
 
-    /// No name: that of a socket which was never bound, as most clients' are.
+    /// No name: the socket was never bound, as with most clients.
     #[must_use]
     pub const fn unnamed() -> Self {
         Self(None)
     }
 
-    /// The name that the kernel gives.
+    /// The name in the kernel's form, where no bytes mean no name.
     pub(crate) fn of_kernel(name: &[u8]) -> Self {
         Self(if name.is_empty() { None } else { Some(name.into()) })
     }
 
-    /// Its bytes: none where it has no name, a NUL first where it is abstract.
+    /// The bytes of the name: empty for an unnamed socket, starting with NUL for an abstract name.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// Whether there is none.
+    /// Whether the socket has no name.
     #[must_use]
     pub fn is_unnamed(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether it is one of the abstract name space, which has no files.
+    /// Whether the name is in the abstract name space, which has no files.
     #[must_use]
     pub fn is_abstract(&self) -> bool {
         self.bytes().first() == Some(&0)
     }
 
-    /// The file it is the name of.
+    /// The path of the socket's file; None for an abstract name or no name.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self.bytes() {
@@ -99,7 +99,7 @@ impl UnixName {
     }
 }
 
-/// A path as it is; an abstract name with `@` in place of its NUL, as ss(8) and /proc/net/unix show it.
+/// A path unchanged; an abstract name with `@` for each NUL, as ss(8) and /proc/net/unix show it.
 impl fmt::Display for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.bytes() {
@@ -107,7 +107,8 @@ impl fmt::Display for UnixName {
             [0, name @ ..] => format!("@{}", String::from_utf8_lossy(name).replace('\0', "@")),
             path => String::from_utf8_lossy(path).into_owned(),
         };
-        // On one line, with nothing that a terminal would obey: a peer chooses its name.
+        // On one line and without control characters for terminals, because a peer chooses its
+        // name.
         for char in text.chars() {
             match char {
                 '\n' | '\r' | '\t' => write!(f, "{}", char.escape_default())?,
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_survives_the_way_through_the_kernels_form() {
+    fn names_round_trip_through_sockaddr_un() {
         for name in [&b"/tmp/x.sock"[..], b"\0abstract\0name", &[b'x'; 107], b"/tmp/\xff"] {
             let name = UnixName::new(name).unwrap();
             assert_eq!(UnixName::from_raw(&name.to_raw().unwrap()), Some(name));

@@ -1,5 +1,6 @@
-//! What a fork means for the engine: who created what, and which numbers a child must close.
-//! Must never lock or allocate in the child's handler, where only async-signal-safe calls are allowed.
+//! The process across forks: the creator of each object, the descriptors that a child closes, the
+//! locks held. Must never lock or allocate in the child's handler, where only async-signal-safe
+//! calls are allowed.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed};
@@ -8,38 +9,39 @@ use std::sync::{Once, OnceLock};
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 
-/// Bumped in every forked child, so that it differs from that of all it inherits.
+/// Incremented in every forked child, so that it differs from the generation of all inherited
+/// objects.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// Set in parent and child once a fork has happened.
 static FORKED: AtomicBool = AtomicBool::new(false);
-/// Room for the listeners, pollers and event flags of a few thousand servers. One that finds no
-/// room is leaked by a child, which costs the child a number and nothing else.
+/// Enough for the listeners, pollers and event flags of a few thousand servers. A child leaks a
+/// descriptor that finds no free slot, which costs the child a number and nothing else.
 const TABLE_SIZE: usize = 16_384;
-/// Numbers to be closed in a child, each as number + 1; 0 is a free slot.
+/// Numbers that a child closes, each stored as number + 1; 0 is a free slot.
 static TABLE: [AtomicI32; TABLE_SIZE] = [const { AtomicI32::new(0) }; TABLE_SIZE];
-/// One past the highest slot ever used, so that a child does not walk the whole table.
+/// One past the highest slot ever used, so that a child does not scan the whole table.
 static USED: AtomicU32 = AtomicU32::new(0);
 
-/// A lock that has to be held across a fork, so that the child does not inherit it locked by a thread
-/// that it does not have.
+/// A lock that must be held across a fork, so that the child does not inherit it locked by a thread
+/// that the child does not have.
 pub(crate) trait HeldAcrossFork: Sync {
-    /// Locks it, before the fork, on the thread that forks.
+    /// Locks it before the fork, on the thread that forks.
     fn hold(&self);
 
     /// Unlocks it on the same thread, in the parent and in the child.
     fn release(&self);
 }
 
-/// The locks to hold, in the order in which they are taken. As many as there are such locks.
+/// The locks to hold, in the order in which they are taken. One slot for each such lock.
 static HOOKS: [OnceLock<&'static dyn HeldAcrossFork>; 4] = [const { OnceLock::new() }; 4];
 
-/// Has a lock held across every fork from now on. Called at most once for each lock.
+/// Registers a lock that is held across every later fork. Called at most once for each lock.
 pub(crate) fn hold_across(hook: &'static dyn HeldAcrossFork) {
     let stored = HOOKS.iter().any(|slot| slot.set(hook).is_ok());
     debug_assert!(stored, "HOOKS has a slot for each lock");
 }
 
-/// Registers the handlers, once. Called before the first thread is started.
+/// Registers the fork handlers, once. Called before the first thread is started.
 pub(crate) fn watch() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| sys::at_fork(prepare, parent, child));
@@ -66,19 +68,19 @@ extern "C" fn child() {
     }
 }
 
-/// Whether this process or one that it descends from has forked. From then on a close alone may
-/// not end a connection: the other process keeps it open.
+/// Whether this process or an ancestor has forked. From then on, closing a descriptor may not end a
+/// connection, because the other process may hold it open.
 pub(crate) fn has_forked() -> bool {
     FORKED.load(Relaxed)
 }
 
-/// A descriptor's place in the table of numbers that a child closes.
+/// A descriptor's slot in the table of numbers that a child closes.
 pub(crate) struct Listed(Option<u32>);
 
 impl Listed {
     pub(crate) fn new(fd: &impl AsRawFd) -> Self {
         let number = fd.as_raw_fd() + 1;
-        // Start where this number most likely has a slot of its own: numbers are small and unique.
+        // Descriptor numbers are small and unique, so the slot of that index is most likely free.
         let start = fd.as_raw_fd() as usize % TABLE_SIZE;
         let slot = (start..TABLE_SIZE)
             .chain(0..start)
@@ -118,7 +120,7 @@ impl Origin {
         self.generation == GENERATION.load(Relaxed)
     }
 
-    /// `Error::Forked` in a child of the creator.
+    /// Returns `Error::Forked` in any process but the creator.
     pub fn check(self) -> Result<()> {
         if self.is_here() {
             Ok(())

@@ -1,12 +1,12 @@
-//! The locks of the engine. Owns that a panic poisons nothing, and that a fork breaks nothing; must never
-//! keep account of who waits.
+//! The locks of the engine. Owns their behaviour on a panic, which poisons nothing, and across a
+//! fork, which leaves no lock in doubt; must never record waiting threads outside of the lock.
 //!
-//! Which is why they are not `parking_lot`'s. It keeps those who wait in a table of the process, as pointers
-//! into their threads. A forked child inherits the table but not the threads, and its own threads are given
-//! the memory of those: a lock of the child's that looks into the table finds there what has long been
-//! overwritten. (14 of 40 children with a server of their own ended in a segmentation fault, on one CPU and
-//! as chance had laid out the memory.) The standard library's wait in the kernel, and leave no trace but in
-//! the lock itself.
+//! This rules out `parking_lot`. It keeps waiting threads in a table of the process, as pointers
+//! into those threads. A forked child inherits the table but not the threads, and its own threads
+//! reuse their memory: a lock of the child that reads the table finds overwritten entries. (14 of
+//! 40 children with a server of their own ended in a segmentation fault, on one CPU and depending
+//! on the memory layout.) The standard library's locks wait in the kernel, and keep all their state
+//! in the lock itself.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -14,25 +14,26 @@ use std::sync::{self, PoisonError, TryLockError};
 use std::thread::LocalKey;
 use std::time::Instant;
 
-/// What a `Mutex` gives out.
+/// The guard of a `Mutex`.
 pub type MutexGuard<'a, T> = sync::MutexGuard<'a, T>;
 
-/// `std::sync::Mutex`, for which a panic of who held it is nothing: what it guards is valid at each step.
+/// `std::sync::Mutex` without poisoning: the guarded value is valid at each step, so a panic of the
+/// holder does no harm.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(sync::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// A lock that nobody holds.
+    /// An unlocked mutex.
     pub const fn new(value: T) -> Self {
         Self(sync::Mutex::new(value))
     }
 
-    /// Waits until nobody else holds it.
+    /// Locks it. Blocks while another thread holds it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// None where somebody holds it. Never blocks.
+    /// Locks it; None if it is already locked. Never blocks.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(guard),
@@ -41,23 +42,24 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// What it guards: nobody else can hold it.
+    /// The guarded value, without locking: the exclusive borrow excludes other holders.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where a thread waits for another to change what a `Mutex` guards.
+/// Lets a thread wait until another thread changes what a `Mutex` guards.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(sync::Condvar);
 
 impl Condvar {
-    /// Wakes one who waits.
+    /// Wakes one waiting thread.
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Gives the lock up and waits, until the deadline if there is one; sometimes returns for no reason.
+    /// Unlocks the mutex and waits, until the deadline if there is one, then locks it again. May
+    /// return without a notification.
     pub(crate) fn wait<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -71,16 +73,17 @@ impl Condvar {
     }
 }
 
-/// The guard of a lock that is held across a fork by the thread that forks, so that no child inherits it
-/// locked by a thread that it does not have. Never dropped with the thread, for it is always taken before.
+/// The guard of a lock that the forking thread holds across a fork, so that no child inherits it
+/// locked by a thread that the child does not have. Thread exit never drops a guard, because
+/// `release` always takes it first.
 pub(crate) type Held<T> = Cell<Option<ManuallyDrop<MutexGuard<'static, T>>>>;
 
-/// Before the fork.
+/// Locks `mutex` before the fork.
 pub(crate) fn hold<T>(held: &'static LocalKey<Held<T>>, mutex: &'static Mutex<T>) {
     held.set(Some(ManuallyDrop::new(mutex.lock())));
 }
 
-/// After it, in the parent and in the child.
+/// Unlocks it after the fork, in the parent and in the child.
 pub(crate) fn release<T>(held: &'static LocalKey<Held<T>>) {
     drop(held.take().map(ManuallyDrop::into_inner));
 }

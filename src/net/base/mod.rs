@@ -1,5 +1,5 @@
-//! What every layer needs and no layer of the network means: locks, event flags, waiting, timers, forks.
-//! Must never know a socket.
+//! Base types without network meaning: locks, event flags, waiting, timers, forks. Must never know
+//! a socket.
 
 mod event_fd;
 pub(crate) mod fork;

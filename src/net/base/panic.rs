@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-/// The words of a panic.
+/// The message of a panic, prefixed with "panic: ".
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()

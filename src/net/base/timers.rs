@@ -1,21 +1,21 @@
-//! The timers of one worker, exact and removable. Must never be asked on the way of the data: an
-//! idle connection has none, and a busy one sets none.
+//! The timers of one worker: exact, removable. Must never be used while data is moved: an idle
+//! connection has no timer, and a busy one sets none.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
-    /// The engine's own: half-close, lingering close.
+    /// A timer of the engine: half-close, lingering close.
     Engine,
-    /// The stages' of a leg, by its number.
+    /// A timer of a leg's stages, by the number of the leg.
     Stages(u8),
-    /// A session's, by its key.
+    /// A timer of a session, by the session's key.
     Session(u32),
 }
 
-/// Set timers in the order in which they run out.
+/// The active timers, in the order in which they expire.
 #[derive(Default)]
 pub(crate) struct Timers(BTreeSet<(Instant, u64, Key)>);
 
@@ -32,7 +32,7 @@ impl Timers {
         self.0.first().map(|&(at, ..)| at)
     }
 
-    /// Takes the first one that has run out.
+    /// Removes the first timer that has expired.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(u64, Key)> {
         let &(at, token, key) = self.0.first()?;
         if at > now {

@@ -1,5 +1,5 @@
-//! How a blocking call waits. Must never know what it waits for, nor use a time-out where a
-//! descriptor can tell.
+//! The wait of a blocking call. Must never know what it waits for, nor use a time-out where a
+//! descriptor can report the event.
 
 use std::io;
 use std::time::Instant;
@@ -7,39 +7,41 @@ use std::time::Instant;
 use crate::net::error::{Error, Result};
 use crate::net::sys::{self, PollFd};
 
-/// How a blocking call of the engine waits. Python's calls wait with the interpreter released and
-/// look for signals; Rust's own just poll.
+/// The wait of the engine's blocking calls. Python's calls release the interpreter while they wait
+/// and check for signals; Rust's calls only poll.
 pub trait Waiter {
     /// Blocks until a descriptor is ready (true) or the deadline has passed (false).
     ///
-    /// `Error::Interrupted` means that the caller must give up and tell its own caller; the waiter
-    /// keeps the reason. A signal that asks for nothing is not an interruption.
+    /// `Error::Interrupted` means that the caller must stop and return that error to its own
+    /// caller; the waiter keeps the reason. A signal without a Python exception is not an
+    /// interruption.
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool>;
 
-    /// Called between the parts of a call that may go on for long without ever having to wait: looks
-    /// for signals, and lets others have the interpreter, now and then.
+    /// Called between the steps of a call that may run for long without waiting. Checks for signals
+    /// and lets other threads have the interpreter, both from time to time.
     fn breathe(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Runs what may block for a moment, though not for a descriptor, as joining a thread does.
+    /// Runs `block`, which may block for a short time on something other than a descriptor, such as
+    /// joining a thread.
     fn release(&mut self, block: &mut (dyn FnMut() + Send)) {
         block();
     }
 
-    /// Whether a call may wait in the kernel, by the operation itself inside of `release`: where nobody
-    /// has to be heard but whoever ends the connection.
+    /// Whether a call may wait in the kernel, by a blocking operation inside `release`: nothing but
+    /// the end of the connection has to wake it.
     fn may_block(&self) -> bool {
         false
     }
 
-    /// Whether it pays to retry for a moment before waiting (see `stream::Spin`).
+    /// Whether retrying for a short time before waiting saves time (see `stream::Spin`).
     fn may_spin(&self) -> bool {
         false
     }
 }
 
-/// Waits on plain Rust threads: polls, retries EINTR.
+/// Waits on plain Rust threads: polls, and retries on EINTR.
 pub struct Plain;
 
 impl Waiter for Plain {

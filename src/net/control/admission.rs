@@ -1,5 +1,5 @@
-//! Admission: how many connections a server has, in all and from each host. Must never know who
-//! waits for room, nor close a connection to make some.
+//! Admission: limits the connections of a server, in total and per host. Must never know which
+//! thread waits for room, nor close a connection to make room.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,16 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use crate::net::address::{Endpoint, canonical};
 use crate::net::base::{EventFd, Mutex};
 
-/// The connections, or records of peers, that one server has admitted.
+/// The admitted connections, or records of peers, of one server.
 pub(crate) struct Admission {
     limit: AtomicUsize,
     admitted: AtomicUsize,
     /// `Limits.per_host`.
     per_host: Option<usize>,
-    /// How many connections each address has; used only under `per_host`.
+    /// Number of connections of each address; used only with `per_host`.
     hosts: Mutex<HashMap<IpAddr, usize>>,
     room_wanted: AtomicBool,
-    /// Set by the next `leave` after `ask_for_room`; left there by the thread that waits for room.
+    /// The flag that the first `leave` after `ask_for_room` sets. Provided by the thread that waits
+    /// for room.
     room: Mutex<Option<Arc<EventFd>>>,
 }
 
@@ -35,7 +36,7 @@ impl Admission {
         }
     }
 
-    /// How many connections, or records of peers, there may be.
+    /// Maximum number of connections, or of records of peers.
     pub(crate) fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
@@ -45,7 +46,7 @@ impl Admission {
         self.limit.store(limit, Relaxed);
     }
 
-    /// Sets which flag `leave` sets; None where nothing waits for room any more.
+    /// Sets the flag that `leave` sets; None when no thread waits for room any more.
     pub(crate) fn set_room_flag(&self, flag: Option<Arc<EventFd>>) {
         *self.room.lock() = flag;
     }
@@ -57,8 +58,8 @@ impl Admission {
         self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
-    /// Takes one of the slots of a peer's host; false where the host has `per_host` already. Unix sockets
-    /// have no host.
+    /// Takes a slot of a peer's host; false if the host already has `per_host`. Unix sockets have
+    /// no host.
     pub(crate) fn enter_host(&self, peer: Option<SocketAddr>) -> bool {
         let (Some(most), Some(peer)) = (self.per_host, peer) else { return true };
         let mut hosts = self.hosts.lock();

@@ -1,4 +1,4 @@
-//! All that a server is made of. Must never open anything.
+//! The configuration of a server. Must never open anything.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -11,31 +11,33 @@ use crate::net::service::Shape;
 use crate::net::socket::SocketOptions;
 use crate::net::stage::StageFactory;
 
-/// All that a server is made of.
+/// The configuration of a server.
 pub struct Config {
-    /// How bytes travel. The shape must be one for it.
+    /// The protocol that carries the bytes. The shape must support it.
     pub transport: Transport,
-    /// Whether a UDP server may have an address that strangers can reach.
+    /// Whether a UDP server may use an address that other machines can reach.
     pub allow_external: bool,
-    /// Where to listen; with `fd`, only for display.
+    /// The address to listen on; with `fd`, only for display.
     pub target: Target,
-    /// A listening or unbound socket of the caller's, in place of an own one.
+    /// A listening or unbound socket of the caller, used instead of a new one.
     pub fd: Option<RawFd>,
-    /// What is done with each connection.
+    /// What handles the connections.
     pub shape: Shape,
-    /// Makes the stages between each connection and its session; None for none. Only of workers.
+    /// Creates the stages between each connection and its session; None for no stages. Used by
+    /// workers only.
     pub stages: Option<Arc<dyn StageFactory>>,
-    /// Worker threads: so many from the start, or None for as many as load asks and the CPUs allow.
+    /// Number of worker threads, all started at once; None starts more under load, as far as the
+    /// CPUs allow.
     pub workers: Option<usize>,
     /// Socket options.
     pub options: SocketOptions,
     /// Limits.
     pub limits: Limits,
-    /// Closed connections that the ledger remembers.
+    /// Number of closed connections that the ledger keeps.
     pub history: usize,
-    /// What is remembered of the bytes of each; None for nothing.
+    /// Limits of each connection's trace; None for no trace.
     pub trace: Option<TraceLimits>,
-    /// How long `stop` drains when it is not told otherwise.
+    /// How long `stop` drains by default.
     pub drain: Duration,
     /// The server's name in messages.
     pub name: String,

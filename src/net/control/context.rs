@@ -1,5 +1,5 @@
-//! What all parts of one server share: limits, options, ledger, admission and shutdown. Must never own a
-//! thread's work, nor know which parts there are.
+//! The state shared by all parts of one server: limits, options, ledger, admission, shutdown. Must
+//! never do a thread's work, nor know which parts exist.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,19 +19,19 @@ use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::StageFactory;
 use crate::net::sys::{self, PollFd};
 
-/// What all parts of one server share.
+/// The state shared by all parts of one server.
 pub(crate) struct ServerContext {
     pub(crate) origin: Origin,
     pub(crate) name: String,
     pub(crate) transport: Transport,
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
-    /// What is between each connection and its session.
+    /// Creates the stages between each connection and its session; None for no stages.
     pub(crate) stages: Option<Arc<dyn StageFactory>>,
-    /// How long a stop drains when its caller does not say.
+    /// How long a stop drains by default.
     pub(crate) drain: Duration,
     pub(crate) ledger: Arc<Ledger>,
-    /// How much of each connection's traffic is kept; None for nothing.
+    /// Limits of each connection's trace; None for no trace.
     pub(crate) trace: Option<TraceLimits>,
     /// The listener's congestion control, which accepted sockets inherit; set by the start.
     pub(crate) algorithm: OnceLock<Algorithm>,
@@ -70,8 +70,8 @@ impl ServerContext {
         self.shutdown.has_begun() && self.shutdown.is_done()
     }
 
-    /// Ends the iteration of those who follow the ledger, once the server has ended. Called when a stop begins
-    /// and when the last thread ends: whichever comes second finds the server ended.
+    /// Ends the iteration of the ledger's followers once the server has ended. Called when a stop
+    /// begins and when the last thread ends; the later call finds the server ended.
     pub(crate) fn finish_ledger(&self) {
         if self.has_ended() {
             self.ledger.finish();
@@ -87,14 +87,15 @@ impl ServerContext {
         self.shutdown.begin(cause, self.drain);
     }
 
-    /// Counts a connection that has ended, where a stop has begun.
+    /// Counts a connection that has ended, if a stop has begun.
     pub(crate) fn count_stopped(&self, forced: bool) {
         if self.shutdown.has_begun() {
             self.shutdown.count(forced);
         }
     }
 
-    /// Starts a thread that the stop joins. It blocks all signals: they belong to Python's threads.
+    /// Starts a thread that the stop joins. The thread blocks all signals, which are for Python's
+    /// threads.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         name: String,
@@ -103,7 +104,7 @@ impl ServerContext {
         let alive = Alive::new(self);
         let start = || {
             thread::Builder::new().name(name).spawn(move || {
-                // Dropped last, after all that the body owned: its descriptors are closed by then.
+                // Dropped last, so that the descriptors of the body are already closed.
                 let _alive = alive;
                 body();
             })
@@ -113,7 +114,7 @@ impl ServerContext {
         Ok(())
     }
 
-    /// The thread that accepts has ended: its flag is not set any more.
+    /// Detaches the flag of the accept thread, which has ended.
     pub(crate) fn clear_notifier(&self) {
         self.notifier.clear();
         self.admission.set_room_flag(None);
@@ -126,7 +127,7 @@ impl ServerContext {
         waiter: &mut dyn Waiter,
     ) -> Result<Option<StopReport>> {
         while !self.has_ended() {
-            // None where the last thread ends just now.
+            // None if the last thread has just ended.
             let Some(done) = self.shutdown.done() else { continue };
             if !waiter.wait(&mut [PollFd::readable(done.as_fd())], deadline)? {
                 return Ok(None);
@@ -152,7 +153,7 @@ impl Drop for Alive {
     }
 }
 
-/// The flag of the thread that accepts, while there is one.
+/// The flag of the accept thread, while that thread exists.
 #[derive(Default)]
 pub(crate) struct AcceptNotifier(Mutex<Option<Arc<EventFd>>>);
 
@@ -170,7 +171,7 @@ impl AcceptNotifier {
         }
     }
 
-    /// Forgets the flag: its thread has ended.
+    /// Removes the flag, because its thread has ended.
     pub(crate) fn clear(&self) {
         *self.0.lock() = None;
     }

@@ -1,10 +1,11 @@
-//! Forwarders that would lead back to themselves. Owns what is known of the connections that forwarders
-//! of this process have opened; must never open a connection, nor keep one alive.
+//! Detection of forwarders that lead back to themselves. Owns the table of connections that
+//! forwarders of this process have opened; must never open a connection, nor keep one alive.
 //!
-//! Two nets: before a server starts, where its target leads to is followed through the servers of
-//! this process. While it runs, each connection that a forwarder opens is written down together with
-//! the forwarders it has come through, so that one that comes back, by whatever way the first net does
-//! not see (a name that has moved, two that started at the same moment), is known by its addresses.
+//! There are two checks. Before a server starts, its target is followed through the servers of this
+//! process. While it runs, each connection that a forwarder opens is registered together with the
+//! forwarders that it has passed. A connection that comes back is then recognised by its addresses,
+//! including cases that the first check misses: a name that resolves differently now, two servers
+//! that started at the same moment.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -17,8 +18,8 @@ use crate::net::base::{Held, HeldAcrossFork, Mutex, MutexGuard, fork, lock};
 use crate::net::service::{ForwarderId, Site};
 use crate::net::socket::FileId;
 
-/// A connection by its two ends: the side that connects first. With a Unix socket the other one may have
-/// several names, and that of the side which connects is enough.
+/// A connection by its two ends, the connecting side first. For a Unix socket the name of the
+/// connecting side is enough; the other side may have several names.
 type FlowKey = (Endpoint, Address);
 
 fn flow(from: Endpoint, to: Address) -> FlowKey {
@@ -26,8 +27,8 @@ fn flow(from: Endpoint, to: Address) -> FlowKey {
     (from, to)
 }
 
-/// The connections that forwarders of this process have open, and through which forwarders each has
-/// come.
+/// The open connections that forwarders of this process have made, each with the forwarders that it
+/// has passed.
 static OPENED: LazyLock<Mutex<Flows>> = LazyLock::new(Mutex::default);
 type Flows = HashMap<FlowKey, Arc<[ForwarderId]>>;
 
@@ -47,29 +48,30 @@ impl HeldAcrossFork for ForkHook {
     }
 }
 
-/// The table; from its first use on it is held across forks.
+/// The table. From its first use on it is locked across forks.
 fn opened() -> &'static Mutex<Flows> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| fork::hold_across(&ForkHook));
     &OPENED
 }
 
-/// The forwarders of this process that a connection has come through on its way to us; none for one
-/// that comes from anywhere else.
+/// The forwarders of this process that a connection has passed on its way here; empty for a
+/// connection from elsewhere.
 pub(crate) fn trail(local: Endpoint, remote: Endpoint) -> Arc<[ForwarderId]> {
     opened().lock().get(&flow(remote, local.address)).cloned().unwrap_or_default()
 }
 
-/// The list while a connection is being opened: whoever accepts it meanwhile waits, to find it there.
+/// The locked table while a connection is being opened. The accepting side waits for the lock, and
+/// so finds the connection in the table.
 pub(crate) struct Opening(MutexGuard<'static, Flows>);
 
 impl Opening {
-    /// To be held over a connect that does not wait.
+    /// Locks the table. Held during a connect that does not wait.
     pub(crate) fn begin() -> Self {
         Self(opened().lock())
     }
 
-    /// Writes down the connection that was opened, with the forwarders before this one.
+    /// Registers the opened connection, with the forwarders before this one.
     pub(crate) fn done(
         mut self,
         local: Endpoint,
@@ -83,7 +85,7 @@ impl Opening {
     }
 }
 
-/// A connection that a forwarder has opened; forgotten when this is dropped.
+/// A connection that a forwarder has opened, removed from the table when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Opened(FlowKey);
 
@@ -93,7 +95,7 @@ impl Drop for Opened {
     }
 }
 
-/// What one connects with who asks for the unspecified address: this machine.
+/// The address that a connect to `address` reaches: this machine for an unspecified address.
 pub(crate) fn reached(address: Address) -> Address {
     match address.canonical() {
         Address::Ip(ip) => Address::Ip(reached_ip(ip)),
@@ -113,7 +115,8 @@ fn reached_ip(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether what goes to `target` comes to `site`, directly or through other servers of this process.
+/// Whether a connection to `target` arrives at `site`, directly or through other servers of this
+/// process.
 pub(crate) fn leads_back(target: &Address, site: &Site) -> bool {
     let datagrams = site.local.transport == Transport::Udp;
     let mut seen = Vec::new();
@@ -130,7 +133,7 @@ pub(crate) fn leads_back(target: &Address, site: &Site) -> bool {
     false
 }
 
-/// Where the server of this process that is reached at `address` forwards connections to.
+/// The targets of the server of this process that is reached at `address`.
 fn beyond(address: &Address, datagrams: bool) -> Vec<Endpoint> {
     let servers = registry::all();
     let reached = |server: &&Arc<dyn Registered>| {
@@ -140,7 +143,7 @@ fn beyond(address: &Address, datagrams: bool) -> Vec<Endpoint> {
     servers.iter().filter(reached).flat_map(|server| server.leads_to()).collect()
 }
 
-/// Whether what connects to `target` is accepted at `site`.
+/// Whether a connection to `target` is accepted at `site`.
 pub(crate) fn is_at(target: &Address, site: &Site) -> bool {
     match (&site.local.address, target) {
         (Address::Ip(own), Address::Ip(target)) => is_at_ip(*target, *own, site.dual_stack),
@@ -165,7 +168,7 @@ fn is_at_ip(target: SocketAddr, own: SocketAddr, dual_stack: bool) -> bool {
     }
 }
 
-/// Whether an address is one of this machine's: only such a one can be bound to.
+/// Whether an address belongs to this machine: only then can it be bound.
 pub(crate) fn is_ours(address: &Address) -> bool {
     address.as_ip().is_none_or(is_our_ip)
 }

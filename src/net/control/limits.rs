@@ -1,51 +1,53 @@
-//! Limits: how much a server takes on before it says no. Must never enforce anything itself.
+//! Limits: how much load a server accepts. Must never enforce a limit itself.
 
 use std::time::Duration;
 
 use crate::net::address::Transport;
 use crate::net::base::process;
 
-/// One in so many of the free descriptors is for pipes, where nobody has said how many connections...
+/// Without a limit of connections, one in this many free descriptors is for pipes...
 const PIPES_SHARE: usize = 8;
-/// ...but no more than this: each holds a connection's bytes for moments only.
+/// ...up to this number, because a pipe holds bytes only for a short time.
 const MOST_FOR_PIPES: usize = 512;
 
-/// What happens to a connection over the limit.
+/// The handling of a connection over the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// It waits in the kernel's queue until another one leaves.
+    /// It waits in the kernel's queue until another connection ends.
     Wait,
     /// It is accepted and reset at once.
     Refuse,
 }
 
-/// Peers of a UDP server that are remembered as open at a time.
+/// Default maximum number of open peer records of a UDP server.
 const UDP_PEERS: usize = 4096;
 
 /// The limits of one server.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at a time; None is what the process's descriptors allow when it starts.
+    /// Maximum number of connections; None is the number that the free descriptors allow at the
+    /// start.
     pub connections: Option<usize>,
-    /// Connections at a time from one address; more are always refused.
+    /// Maximum number of connections from one address; more are always refused.
     pub per_host: Option<usize>,
-    /// What happens above `connections`.
+    /// The handling of connections above `connections`.
     pub overflow: Overflow,
-    /// Without a byte in either direction.
+    /// Maximum time without a byte in either direction.
     pub idle: Option<Duration>,
-    /// From the accept to the peer's first byte.
+    /// Maximum time from the accept to the peer's first byte.
     pub first_byte: Option<Duration>,
-    /// Without progress though something is to be sent.
+    /// Maximum time without progress while data is unsent.
     pub write: Option<Duration>,
-    /// Our FIN to theirs, and what is owed after theirs; None waits for ever.
+    /// Maximum time from our FIN to the peer's, and for sending the rest after the peer's. None is
+    /// no limit.
     pub half_close: Option<Duration>,
-    /// How long a line may be, its ending included, for services that read lines.
+    /// Maximum length of a line in bytes, including its ending, for services that read lines.
     pub line: usize,
-    /// High water of the bytes waiting to be sent on one leg; low water is a quarter.
+    /// High water of the unsent bytes on one leg; low water is a quarter.
     pub write_buffer: usize,
-    /// Bytes of one datagram; what is longer is cut.
+    /// Maximum bytes of one datagram; a longer one is cut.
     pub datagram: usize,
-    /// Handlers at a time; connections beyond that wait for one to return.
+    /// Maximum number of handlers at a time; further connections wait for one to return.
     pub handler_threads: usize,
 }
 
@@ -67,23 +69,23 @@ impl Default for Limits {
     }
 }
 
-/// What there is room for in the descriptors of the process.
+/// Numbers that fit into the process's free descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     pub(crate) connections: usize,
-    /// Of two descriptors each, for bulk.
+    /// Pipes for splicing, of two descriptors each.
     pub(crate) pipes: usize,
 }
 
 impl Limits {
-    /// The number of connections to admit, as asked or what is left of the descriptors, and of the pipes
-    /// beside them where the service has a use for any.
+    /// The number of connections to admit: as configured, or what the free descriptors allow. Also
+    /// the number of pipes, if the service uses any.
     ///
-    /// The reserve (64, or a quarter where there are few) is for the rest of the process: a server
-    /// that took the last descriptor would break its host's next `open()`.
+    /// The reserve (64, or a quarter of a small limit) is for the rest of the process: a server
+    /// that took the last descriptor would make the next `open()` of its host program fail.
     pub(crate) fn room(&self, transport: Transport, legs: usize, pipes: bool) -> Room {
         if transport == Transport::Udp {
-            // They may share a descriptor: this bounds the memory that strangers can take.
+            // Peers may share a descriptor: this bounds the memory that any senders can use.
             let room = if legs == 0 { UDP_PEERS } else { self.room_of(legs, false).connections };
             let connections = self.connections.unwrap_or(room.min(UDP_PEERS));
             return Room { connections, pipes: 0 };
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_shared_out_between_legs_and_pipes() {
+    fn descriptors_are_split_between_legs_and_pipes() {
         let room = |connections, free, legs, pipes| {
             let room = Limits { connections, ..Limits::default() }.split(free, legs, pipes);
             (room.connections, room.pipes)
@@ -122,9 +124,13 @@ mod tests {
         assert_eq!(room(None, 800, 1, false), (800, 0));
         assert_eq!(room(None, 800, 1, true), (700, 50));
         assert_eq!(room(None, 800, 2, true), (350, 50));
-        assert_eq!(room(None, 1_000_000, 2, true), (499_744, 256), "no number of pipes is endless");
+        assert_eq!(
+            room(None, 1_000_000, 2, true),
+            (499_744, 256),
+            "the number of pipes is bounded"
+        );
         assert_eq!(room(None, 0, 2, true), (8, 0));
-        // Asked for, connections come first.
+        // With a configured limit, connections have priority.
         assert_eq!(room(Some(100), 250, 2, true), (100, 25));
         assert_eq!(room(Some(1000), 250, 2, true), (1000, 0));
     }

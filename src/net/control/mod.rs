@@ -1,5 +1,5 @@
-//! What all threads of one server obey: its limits, admission and shutdown, and the registry of servers. Must
-//! never move a byte, nor know which threads there are.
+//! The control of one server: its limits, admission, shutdown, and the registry of servers. Must
+//! never move a byte, nor know which threads exist.
 
 mod admission;
 mod config;

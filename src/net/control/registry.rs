@@ -1,5 +1,6 @@
-//! The servers of this process that have an address: who holds one, and all that can be stopped at once.
-//! Must never keep a server alive, nor hold its lock while a server is called.
+//! The servers of this process that have an address. Owns the list that finds the holder of an
+//! address, and the servers to stop at exit; must never keep a server alive, nor hold its lock
+//! while a server is called.
 
 use std::net::IpAddr;
 use std::ptr;
@@ -14,21 +15,22 @@ use crate::net::error::Result;
 use crate::net::service::Site;
 use crate::net::socket::FileId;
 
-/// A server, as other servers of its process know it.
+/// The interface of a server to other servers of its process.
 pub(crate) trait Registered: Send + Sync {
-    /// What its parts share.
+    /// The state shared by its parts.
     fn context(&self) -> &Arc<ServerContext>;
 
-    /// The address it is bound to; None before that and after its end.
+    /// The address it is bound to; None before the bind and after its end.
     fn address(&self) -> Option<Address>;
 
-    /// Which file that address is, of a Unix socket.
+    /// The file of that address, for a Unix socket.
     fn file(&self) -> Option<FileId>;
 
-    /// Where it forwards connections to.
+    /// The addresses that it forwards to.
     fn leads_to(&self) -> Vec<Endpoint>;
 
-    /// Exempts the handler of the calling thread, if it is one of this server, from the stop that follows.
+    /// Exempts the calling thread's handler, if it is one of this server, from the stop that
+    /// follows.
     fn exempt_caller(&self);
 
     /// Begins a stop, or moves its deadline closer. Never blocks.
@@ -41,7 +43,7 @@ pub(crate) trait Registered: Send + Sync {
         waiter: &mut dyn Waiter,
     ) -> Result<Option<StopReport>>;
 
-    /// Where it listens; None as with `address`.
+    /// The address of its listener; None as with `address`.
     fn site(&self) -> Option<Site> {
         let context = self.context();
         let local = Endpoint { transport: context.transport, address: self.address()?.canonical() };
@@ -75,17 +77,17 @@ pub(crate) fn add(server: Weak<dyn Registered>) {
     servers.push(server);
 }
 
-/// The servers of this process that have an address and are not stopped, oldest first.
+/// The servers of this process that have an address and have not ended, oldest first.
 pub(crate) fn all() -> Vec<Arc<dyn Registered>> {
     let servers: Vec<_> = SERVERS.lock().iter().filter_map(Weak::upgrade).collect();
-    // A server that a forked child inherited is only memory: it must not be dropped either.
+    // A server that a forked child inherited is only memory, and must not be dropped either.
     let (here, foreign): (Vec<_>, Vec<_>) =
         servers.into_iter().partition(|server| server.context().origin.is_here());
     foreign.into_iter().for_each(std::mem::forget);
     here.into_iter().filter(|server| !server.context().has_ended()).collect()
 }
 
-/// The server of this process, other than `asking`, that keeps `address` from being bound.
+/// The server of this process, other than `asking`, that holds `address` and prevents a bind to it.
 pub(crate) fn holder(address: &Address, asking: &dyn Registered) -> Option<Arc<dyn Registered>> {
     let file = address.as_unix().and_then(FileId::of);
     let others = all().into_iter().filter(|server| !ptr::addr_eq(Arc::as_ptr(server), asking));
@@ -109,7 +111,7 @@ fn overlap(held: IpAddr, asked: IpAddr) -> bool {
     held == asked || held.is_unspecified() || asked.is_unspecified()
 }
 
-/// A reference to a server of this process, by which its address can be found. Keeps nothing alive.
+/// A weak reference to a server of this process, used to find its address.
 #[derive(Clone)]
 pub struct ServerHandle {
     name: String,
@@ -133,7 +135,7 @@ impl ServerHandle {
         &self.name
     }
 
-    /// The address it is bound to; None before that and after its end.
+    /// The address it is bound to; None before the bind and after its end.
     #[must_use]
     pub fn address(&self) -> Option<Endpoint> {
         let server = self.server.upgrade()?;

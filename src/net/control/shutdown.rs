@@ -1,5 +1,5 @@
-//! The shutdown of one server: its cause, its deadline and its report. Must never close anything itself,
-//! call a server, or hold its lock while it waits.
+//! The shutdown of one server: its cause, its deadline, its report. Must never close anything
+//! itself, call a server, or hold its lock while it waits.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::net::base::{EventFd, Mutex, Waiter};
 
-/// How long a draining server waits for the first byte of a connection not yet heard from.
+/// How long a draining server waits for the first byte of a connection that has sent none.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
 
-/// Why a server stopped.
+/// The cause of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// `stop()` was called.
@@ -20,18 +20,18 @@ pub enum Cause {
     Sigint,
     /// SIGTERM in `run()`.
     Sigterm,
-    /// The body of its `with` raised.
+    /// The body of its `with` statement raised.
     Exception,
-    /// Its listener can never accept again.
+    /// Its listener failed permanently.
     AcceptError,
-    /// The interpreter ends.
+    /// The interpreter exits.
     Exit,
-    /// Nobody refers to it any more.
+    /// The last reference to it was dropped.
     Dropped,
 }
 
 impl Cause {
-    /// The name users see.
+    /// The name in Python's API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Cause {
         }
     }
 
-    /// The cause of a name, for callers that hold one as text.
+    /// The cause with a name, for callers that have it as text; None for an unknown name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [
@@ -62,33 +62,34 @@ impl Cause {
     }
 }
 
-/// What a stop came to.
+/// The result of a stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StopReport {
-    /// Connections that ended in peace after the stop began.
+    /// Connections that ended normally after the stop began.
     pub drained: u64,
     /// Connections that were reset at the deadline.
     pub forced: u64,
-    /// Handlers that did not return in time; their threads are left to themselves.
+    /// Handlers that did not return in time; their threads are not joined.
     pub abandoned: u64,
-    /// Errors of the service, since the server's start.
+    /// Errors of the service since the server's start.
     pub errors: u64,
-    /// Why.
+    /// The cause of the stop.
     pub cause: Cause,
-    /// From the first call to the end of the last thread.
+    /// Time from the first call to the end of the last thread.
     pub seconds: Duration,
 }
 
-/// What is told of a shutdown. Registered before the threads that it wakes are started.
+/// A part of the server that is notified of a shutdown. Registered before the threads that it wakes
+/// are started.
 pub(crate) trait ShutdownListener: Send + Sync {
     /// The shutdown has begun. Must not block.
     fn begun(&self) {}
 
-    /// Its deadline has moved closer. Must not block.
+    /// The deadline has moved closer. Must not block.
     fn deadline_moved(&self) {}
 }
 
-/// The thread that polls the flag looks at the shutdown whenever it wakes.
+/// The thread that polls the flag checks the shutdown each time it wakes.
 impl ShutdownListener for EventFd {
     fn begun(&self) {
         self.set();
@@ -100,7 +101,7 @@ impl ShutdownListener for EventFd {
 }
 
 struct State {
-    /// When it began and why; None while the server serves.
+    /// Time and cause of the begin; None before it.
     begun: Option<(Instant, Cause)>,
     deadline: Instant,
     /// When the last thread ended.
@@ -112,14 +113,14 @@ struct State {
 /// The shutdown of one server.
 pub(crate) struct Shutdown {
     state: Mutex<State>,
-    /// Told in the order in which they were registered.
+    /// Called in the order of registration.
     listeners: Mutex<Vec<Weak<dyn ShutdownListener>>>,
-    /// Threads that have not ended yet.
+    /// Number of threads that have not ended.
     alive: AtomicUsize,
     drained: AtomicU64,
     forced: AtomicU64,
     abandoned: AtomicU64,
-    /// Set, and dropped, when the last thread has ended. Present while a thread is alive.
+    /// Set and removed when the last thread has ended. Present while a thread is alive.
     done: Mutex<Option<Arc<EventFd>>>,
 }
 
@@ -143,21 +144,21 @@ impl Shutdown {
         }
     }
 
-    /// Tells a listener of the shutdown for as long as it exists.
+    /// Registers a listener, which is called for as long as it exists.
     pub(crate) fn register(&self, listener: Weak<dyn ShutdownListener>) {
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(listener);
     }
 
-    /// Opens the flag that `done` returns, before the first thread is started.
+    /// Creates the flag that `done` returns. Called before the first thread is started.
     pub(crate) fn open_flag(&self) -> std::io::Result<()> {
         *self.done.lock() = Some(Arc::new(EventFd::new()?));
         Ok(())
     }
 
-    /// Begins the shutdown, or moves its deadline closer, and tells the listeners. A deadline that is later
-    /// than the present one changes nothing. Never blocks.
+    /// Begins the shutdown, or moves its deadline closer, and calls the listeners. A later deadline
+    /// than the current one changes nothing. Never blocks.
     pub(crate) fn begin(&self, cause: Cause, drain: Duration) -> Begun {
         let begun = self.note(cause, drain);
         let tell: fn(&dyn ShutdownListener) = match begun {
@@ -174,7 +175,7 @@ impl Shutdown {
 
     fn note(&self, cause: Cause, drain: Duration) -> Begun {
         let now = Instant::now();
-        // A drain time that the clock cannot hold becomes a year.
+        // A drain time that an `Instant` cannot hold becomes a year.
         let deadline =
             now.checked_add(drain).unwrap_or_else(|| now + Duration::from_secs(86_400 * 365));
         let mut state = self.state.lock();
@@ -194,17 +195,17 @@ impl Shutdown {
         self.state.lock().begun.is_some()
     }
 
-    /// Whether it began because nobody held the server any more.
+    /// Whether it began because the last reference to the server was dropped.
     pub(crate) fn was_dropped(&self) -> bool {
         self.state.lock().begun.is_some_and(|(_, cause)| cause == Cause::Dropped)
     }
 
-    /// Until when connections may drain.
+    /// The time until which connections may drain.
     pub(crate) fn deadline(&self) -> Instant {
         self.state.lock().deadline
     }
 
-    /// Whether the stop is to reset everything at once (`drain=0`).
+    /// Whether the stop resets all connections at once (`drain=0`).
     pub(crate) fn is_hard(&self) -> bool {
         let state = self.state.lock();
         state.begun.is_some_and(|(begun, _)| state.deadline <= begun)
@@ -216,17 +217,18 @@ impl Shutdown {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// Counts handlers that were not waited for any longer.
+    /// Counts handlers that are no longer waited for.
     pub(crate) fn count_abandoned(&self, handlers: u64) {
         self.abandoned.fetch_add(handlers, Relaxed);
     }
 
-    /// Stores a thread, to be joined by `report`. Its `Alive` must have been made before it was spawned.
+    /// Stores a thread, which `report` joins. Its `Alive` must be created before the thread is
+    /// spawned.
     pub(crate) fn add_thread(&self, thread: JoinHandle<()>) {
         self.state.lock().threads.push(thread);
     }
 
-    /// A flag that is set once the last thread has ended; None where no thread is alive.
+    /// A flag that is set once the last thread has ended; None if no thread is alive.
     pub(crate) fn done(&self) -> Option<Arc<EventFd>> {
         self.done.lock().clone()
     }
@@ -235,13 +237,13 @@ impl Shutdown {
         self.alive.load(SeqCst) == 0
     }
 
-    /// The report; joins the threads, which have given up their `Alive` and with it all they do.
+    /// The report. Joins the threads, which have dropped their `Alive` and do no more work.
     ///
-    /// Only to be called once `is_done`.
+    /// Must only be called once `is_done` is true.
     pub(crate) fn report(&self, errors: u64, waiter: &mut dyn Waiter) -> StopReport {
         let mut threads = std::mem::take(&mut self.state.lock().threads);
         if !threads.is_empty() {
-            // A panic of a thread was caught and counted where it happened.
+            // A thread's panic was caught and counted where it happened.
             waiter.release(&mut || threads.drain(..).for_each(|thread| drop(thread.join())));
         }
         let mut state = self.state.lock();
@@ -267,12 +269,13 @@ impl Shutdown {
         self.alive.fetch_add(1, SeqCst);
     }
 
-    /// Counts a thread that has ended; `last` is called by the last one before those who wait are woken.
+    /// Counts a thread that has ended. The last thread calls `last` before it wakes waiting
+    /// callers.
     pub(crate) fn thread_ended(&self, last: impl FnOnce()) {
         if self.alive.fetch_sub(1, SeqCst) == 1 {
             last();
             self.state.lock().ended = Some(Instant::now());
-            // The callers that wait hold it as well.
+            // Waiting callers hold a reference as well.
             if let Some(done) = self.done.lock().take() {
                 done.set();
             }
@@ -280,7 +283,7 @@ impl Shutdown {
     }
 }
 
-/// What a call of `begin` changed.
+/// The effect of a call of `begin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begun {
     /// The shutdown begins with this call.

@@ -1,28 +1,28 @@
-//! What can end a connection. Must never decide it.
+//! The causes that end a connection. Must never decide which one applies.
 
-/// Who or what ended a connection.
+/// The cause that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClosedBy {
-    /// The peer finished first.
+    /// The peer sent its FIN first.
     Peer,
-    /// A Rust service ended it.
+    /// A Rust service closed it.
     Service,
     /// Python closed it, or its handler returned.
     Local,
-    /// Its descriptor was given away; what came of it is not known.
+    /// Its descriptor was given away; how it ended is not known.
     Detached,
-    /// The peer, or the network, reset it.
+    /// The peer or the network reset it.
     Reset,
-    /// A limit, by its name.
+    /// A limit was exceeded, given by name.
     Limit(&'static str),
-    /// An error of ours or of the service's; the record has the text.
+    /// An error of the engine or of the service; the record has the message.
     Error,
     /// The server stopped.
     Stop,
 }
 
 impl ClosedBy {
-    /// Every end there is, in the order of `index`; for tables of counts.
+    /// The names of all causes, in the order of `index`; for tables of counts.
     pub const NAMES: [&'static str; 8] =
         ["peer", "local", "service", "reset", "limit", "error", "stop", "detached"];
 
@@ -39,7 +39,7 @@ impl ClosedBy {
         }
     }
 
-    /// The name users see.
+    /// The name in Python's API.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES[self.index()]

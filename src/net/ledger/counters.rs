@@ -1,8 +1,9 @@
-//! Counters of messages, bytes and datagrams. Must never take a lock.
+//! Counters of messages, bytes, datagrams. Must never take a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts of what becomes of no connection; without a lock, for strangers may cause many.
+/// Counts of datagrams that belong to no connection. Without a lock, because any sender can cause
+/// many.
 #[derive(Default)]
 pub(crate) struct DatagramCounters {
     pub(super) suspects: AtomicU64,
@@ -18,7 +19,7 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// For several writers.
+    /// Adds to a counter with several writers.
     fn add_shared(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
     }
@@ -31,7 +32,7 @@ impl Counter {
 /// Traffic in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// Successful receives or sends that carried data.
+    /// Receives or sends that carried data.
     pub messages: u64,
     /// Bytes of payload.
     pub bytes: u64,

@@ -1,5 +1,5 @@
-//! Reads the records of a ledger one by one, as connections close. Must never keep a record alive that the
-//! ledger has dropped.
+//! An iterator over the records of a ledger, in the order in which connections close. Must never
+//! keep a record alive that the ledger has dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,18 +10,19 @@ use super::record::Record;
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
 
-/// Hears of each connection of a server that closes, in the order of their ends. Keeps nothing but its
-/// place in the ledger: whoever falls behind by more than that remembers has missed some.
+/// Returns each connection of a server after it closes, in the order of closing. Stores only its
+/// position: a follower that falls further behind than the ledger's history misses records.
 pub struct Follower {
     ledger: Arc<Ledger>,
-    /// Of the connections that have closed since the start, the number of the next one. Written only
-    /// under the lock of the state.
+    /// The number of the next connection to return, counted by closings since the start. Written
+    /// only under the lock of the state.
     next: AtomicU64,
     missed: AtomicU64,
 }
 
 impl Ledger {
-    /// Whoever wants to hear of each connection that closes from now on.
+    /// A follower of all connections that close from now on. `Error::Value` if the ledger keeps no
+    /// history.
     pub fn follow(self: &Arc<Self>) -> Result<Follower> {
         if self.history == 0 {
             let text = "follow: this ledger forgets each connection as it closes (history=0)";
@@ -33,8 +34,8 @@ impl Ledger {
 }
 
 impl Follower {
-    /// Blocks until the next connection has closed; None once the server has ended and all were told.
-    /// `TimedOut` after the deadline.
+    /// Blocks until the next connection has closed; None once the server has ended and all records
+    /// were returned. `TimedOut` after the deadline.
     pub fn next(
         &self,
         deadline: Option<Instant>,
@@ -50,7 +51,7 @@ impl Follower {
         found.ok_or_else(late)
     }
 
-    /// The next record, where it is there already; `Some(None)` at the end.
+    /// The next record, if it exists; `Some(None)` at the end.
     fn take(&self, state: &mut LedgerState) -> Option<Option<Arc<Record>>> {
         let next = self.next.load(Relaxed);
         let oldest = state.totals.closed - state.closed.len() as u64;
@@ -66,7 +67,7 @@ impl Follower {
         }
     }
 
-    /// How many it has missed, because the ledger had forgotten them before they were asked for.
+    /// Number of records missed, because the ledger dropped them before they were requested.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed.load(Relaxed)

@@ -1,5 +1,5 @@
-//! The state of a server: which connections are open, the last that were, and totals that balance.
-//! Must never be touched while bytes are moved: only an open, a close or a reader takes its lock.
+//! The ledger of a server: its open connections, its last closed ones, totals that balance. Must
+//! never be locked while bytes are moved: only an open, a close or a reader takes its lock.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -21,15 +21,15 @@ use crate::net::sys::PollFd;
 pub(crate) struct LedgerState {
     open: Slab<Arc<Record>>,
     pub(super) closed: VecDeque<Arc<Record>>,
-    /// Sums of all that are closed, and the counts; `open` is added when asked.
+    /// Sums over all closed connections, and the counts; `open` is filled in by `totals`.
     pub(super) totals: Totals,
-    /// What is waited for, and how to tell whoever does.
+    /// The conditions that callers wait for, each with the flag to set when it is met.
     waiting: Vec<(Wait, Arc<EventFd>)>,
-    /// The server has ended.
+    /// Whether the server has ended.
     pub(super) over: bool,
 }
 
-/// What somebody waits for.
+/// A condition on the counts; None matches any count.
 #[derive(Clone, Copy)]
 pub(crate) struct Wait {
     pub(super) open: Option<u64>,
@@ -42,7 +42,7 @@ impl LedgerState {
             && closed.is_none_or(|n| self.totals.closed >= n)
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         for (wait, flag) in &self.waiting {
             if self.satisfies(wait.open, wait.closed) {
                 flag.set();
@@ -58,11 +58,11 @@ impl LedgerState {
     }
 }
 
-/// An open record's place in the state; given back when it is closed.
+/// The key of an open record in the ledger; free for reuse after the close.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EntryId(u32);
 
-/// The state of one server.
+/// The ledger of one server.
 pub struct Ledger {
     pub(super) state: Mutex<LedgerState>,
     datagrams: DatagramCounters,
@@ -70,7 +70,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Empty state that remember the last `history` closed connections.
+    /// An empty ledger that keeps the last `history` closed connections.
     pub(crate) fn new(history: usize) -> Self {
         let state = LedgerState {
             open: Slab::new(),
@@ -86,11 +86,12 @@ impl Ledger {
         let mut state = self.state.lock();
         state.totals.accepted += 1;
         let entry_id = state.open.insert(Arc::clone(record));
-        state.tell();
+        state.notify();
         EntryId(entry_id as u32)
     }
 
-    /// Closes an account, before its socket is closed. `algorithm` as in `Record::last_tcp_info`.
+    /// Closes a record; called before the socket is closed. `algorithm` as in
+    /// `Record::last_tcp_info`.
     pub(crate) fn close(
         &self,
         entry_id: EntryId,
@@ -99,7 +100,7 @@ impl Ledger {
         algorithm: Option<Algorithm>,
     ) {
         let record = Arc::clone(&self.state.lock().open[entry_id.0 as usize]);
-        // Without the lock, for the kernel is asked.
+        // Without the lock, because this makes a system call.
         let tcp_info = record.last_tcp_info(algorithm);
         drop(record);
         let mut state = self.state.lock();
@@ -117,8 +118,8 @@ impl Ledger {
         } else {
             Some(record)
         };
-        state.tell();
-        // Freed outside of the lock.
+        state.notify();
+        // Frees the record after the lock is released.
         drop(state);
         drop(forgotten);
     }
@@ -149,7 +150,7 @@ impl Ledger {
         self.datagrams.truncated.fetch_add(1, Relaxed);
     }
 
-    /// The connections open now, oldest first.
+    /// The open connections, oldest first.
     #[must_use]
     pub fn open_records(&self) -> Vec<Arc<Record>> {
         let mut records: Vec<_> =
@@ -158,32 +159,32 @@ impl Ledger {
         records
     }
 
-    /// The last connections that were closed, in the order of their ends.
+    /// The last closed connections, in the order of closing.
     #[must_use]
     pub fn closed_records(&self) -> Vec<Arc<Record>> {
         self.state.lock().closed.iter().cloned().collect()
     }
 
-    /// All connections that are held, open and closed, oldest first.
+    /// All open connections, and the closed ones still kept, oldest first.
     #[must_use]
     pub fn records(&self) -> Vec<Arc<Record>> {
         self.state.lock().records()
     }
 
-    /// How many connections are held.
+    /// The number of connections in `records`.
     #[must_use]
     pub fn len(&self) -> usize {
         let state = self.state.lock();
         state.open.len() + state.closed.len()
     }
 
-    /// Whether no connection is held.
+    /// Whether `records` is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The sums now, those of open connections included.
+    /// The current sums, including those of open connections.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let state = self.state.lock();
@@ -199,8 +200,8 @@ impl Ledger {
         totals
     }
 
-    /// Blocks until exactly `open` connections are open and at least `closed` have been closed since
-    /// the start, and returns all records held at that moment; `TimedOut` after the deadline.
+    /// Blocks until exactly `open` connections are open and at least `closed` have closed since the
+    /// start. Returns all records at that moment; `TimedOut` after the deadline.
     pub fn wait(
         &self,
         open: Option<u64>,
@@ -214,8 +215,8 @@ impl Ledger {
         found.ok_or_else(|| self.late(open, closed))
     }
 
-    /// Blocks until `found` gives something; None after the deadline. It is asked again whenever `wait`
-    /// has come true, and at the server's end.
+    /// Blocks until `found` returns a value; None after the deadline. Calls `found` first, then
+    /// each time `wait` is met, and at the server's end.
     pub(super) fn wait_for<T>(
         &self,
         wait: Wait,
@@ -255,7 +256,7 @@ impl Ledger {
         result
     }
 
-    /// From here on nobody need wait for a connection to close: the server has ended.
+    /// Ends all waiting: the server has ended, and no connection will close any more.
     pub(crate) fn finish(&self) {
         let mut state = self.state.lock();
         state.over = true;

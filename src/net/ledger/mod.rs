@@ -1,5 +1,5 @@
-//! The ledger: which connections are open, the last that were, and totals that balance. Must never be
-//! touched while bytes are moved, but for counters.
+//! The ledger: records of connections, with totals that balance. Must never be locked while bytes
+//! are moved; only its counters are written then.
 
 mod closed_by;
 mod counters;

@@ -1,5 +1,5 @@
-//! What is remembered of one connection. Whoever moves its bytes writes the counters, anybody may read
-//! them; must never own a socket or keep a connection alive.
+//! The record of one connection: endpoints, counters, times, its end. Written by the owner of the
+//! connection, readable from any thread; must never own a socket or keep a connection alive.
 
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
@@ -13,26 +13,26 @@ use super::trace::{Direction, Event, Trace, TraceLimits};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::socket::{Algorithm, Credentials, Probe, TcpInfo};
 
-/// How and when a connection ended.
+/// The end of a connection: its time and its cause.
 #[derive(Debug)]
 struct End {
     seconds: Duration,
     by: ClosedBy,
     error: Option<Box<str>>,
-    /// The last that the kernel knew.
+    /// The last state known to the kernel.
     tcp_info: Option<TcpInfo>,
 }
 
-/// Which end of the connection ours is.
+/// The side of the connection that is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It was accepted.
+    /// The accepting side.
     Server,
-    /// It connected.
+    /// The connecting side.
     Client,
 }
 
-/// The account of a connection's far leg.
+/// The record of a connection's upstream leg.
 #[derive(Debug)]
 pub struct Far {
     local: Endpoint,
@@ -42,30 +42,30 @@ pub struct Far {
 }
 
 impl Far {
-    /// Opens the account of a leg that is being opened.
+    /// Opens the record of a leg that is being connected.
     pub(crate) fn new(local: Endpoint, remote: Endpoint) -> Self {
         Self { local, remote, received: Counters::default(), sent: Counters::default() }
     }
 
-    /// Our side.
+    /// The address of our side.
     #[must_use]
     pub fn local(&self) -> Endpoint {
         self.local.clone()
     }
 
-    /// Where it leads to.
+    /// The address of the target.
     #[must_use]
     pub fn remote(&self) -> Endpoint {
         self.remote.clone()
     }
 
-    /// What came in on it.
+    /// Data received on this leg.
     #[must_use]
     pub fn received(&self) -> Flow {
         self.received.get()
     }
 
-    /// What went out on it.
+    /// Data sent on this leg.
     #[must_use]
     pub fn sent(&self) -> Flow {
         self.sent.get()
@@ -82,13 +82,13 @@ impl Far {
     }
 }
 
-/// A moment before all records, to count from: an `Instant` takes twice the room of a number.
+/// Time origin shared by all records; a u64 offset is half the size of an `Instant`.
 fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(Instant::now)
 }
 
-/// Good for 584 years.
+/// Nanoseconds as u64, enough for 584 years.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -98,14 +98,15 @@ fn wall_clock() -> u64 {
     nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The account of one connection, live until it is closed.
+/// The record of one connection, updated until it is closed.
 #[derive(Debug)]
 pub struct Record {
     id: u64,
     role: Role,
     local: Endpoint,
     remote: Endpoint,
-    /// Wall clock, for people; `opened` is for durations, which a step of the clock must not bend.
+    /// Wall clock, for display. `opened` is used for durations, which a step of the clock must not
+    /// change.
     opened_at: u64,
     /// Nanoseconds since `epoch`.
     opened: u64,
@@ -116,17 +117,17 @@ pub struct Record {
     end: OnceBox<End>,
 }
 
-/// What few records have, so that the others are small.
+/// Fields that few records need, stored apart so that the others stay small.
 #[derive(Debug, Default)]
 struct Extra {
     trace: Option<Trace>,
     far: OnceLock<Box<Far>>,
-    /// Who the peer is; only Unix sockets know.
+    /// Credentials of the peer; only Unix sockets have them.
     credentials: OnceLock<Credentials>,
 }
 
 impl Record {
-    /// Opens the account of a connection that was just made.
+    /// Opens the record of a connection that was just made.
     pub(crate) fn new(id: u64, role: Role, local: Endpoint, remote: Endpoint) -> Self {
         Self {
             id,
@@ -143,56 +144,56 @@ impl Record {
         }
     }
 
-    /// The same, of a TCP socket that may be asked until `close`.
+    /// Adds the socket, which is queried for TCP's state until `close`.
     pub(crate) fn with_socket(self, socket: impl AsRawFd) -> Self {
         Self { probe: Probe::of(socket), ..self }
     }
 
-    /// The same, with what goes over it remembered within limits.
+    /// Adds a trace of the traffic within limits; None adds nothing.
     pub(crate) fn with_trace(self, limits: Option<TraceLimits>) -> Self {
         if let Some(limits) = limits {
             let extra = Extra { trace: Some(Trace::new(limits)), ..Extra::default() };
             let again = self.extra.set(Box::new(extra));
-            debug_assert!(again.is_ok(), "said when the record is made");
+            debug_assert!(again.is_ok(), "set once, when the record is made");
         }
         self
     }
 
-    /// The same, of a peer that the kernel vouches for.
+    /// Adds the credentials of a Unix socket's peer; None adds nothing.
     pub(crate) fn with_credentials(self, credentials: Option<Credentials>) -> Self {
         if let Some(credentials) = credentials {
             let extra = self.extra.get_or_init(Box::default);
             let again = extra.credentials.set(credentials);
-            debug_assert!(again.is_ok(), "said when the record is made");
+            debug_assert!(again.is_ok(), "set once, when the record is made");
         }
         self
     }
 
-    /// The connection's number in its server, from 1; a client's in its process.
+    /// The connection's number, from 1: in its server, or for a client in its process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Which end ours is.
+    /// The side that is ours.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Our side.
+    /// The address of our side.
     #[must_use]
     pub fn local(&self) -> Endpoint {
         self.local.clone()
     }
 
-    /// How its bytes travel.
+    /// The protocol that carries the bytes.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.local.transport
     }
 
-    /// The peer's side.
+    /// The peer's address.
     #[must_use]
     pub fn remote(&self) -> Endpoint {
         self.remote.clone()
@@ -204,63 +205,62 @@ impl Record {
         self.extra.get().and_then(|extra| extra.credentials.get()).copied()
     }
 
-    /// When it was accepted, for durations.
+    /// The time of the accept, for durations.
     pub(crate) fn opened(&self) -> Instant {
         epoch() + Duration::from_nanos(self.opened)
     }
 
-    /// When it was accepted, on the wall clock, since 1970.
+    /// The time of the accept on the wall clock, since 1970.
     #[must_use]
     pub fn opened_at(&self) -> Duration {
         Duration::from_nanos(self.opened_at)
     }
 
-    /// How long it was, or has been, open.
+    /// How long the connection was open, or has been open so far.
     #[must_use]
     pub fn seconds(&self) -> Duration {
         self.end.get().map_or_else(|| self.opened().elapsed(), |end| end.seconds)
     }
 
-    /// What the peer sent us.
+    /// Data received from the peer.
     #[must_use]
     pub fn received(&self) -> Flow {
         self.received.get()
     }
 
-    /// What we sent the peer.
+    /// Data sent to the peer.
     #[must_use]
     pub fn sent(&self) -> Flow {
         self.sent.get()
     }
 
-    /// The far leg; None where there is none, or not yet.
+    /// The record of the upstream leg; None if there is none, or not yet.
     #[must_use]
     pub fn far(&self) -> Option<&Far> {
         self.extra.get().and_then(|extra| extra.far.get()).map(|far| &**far)
     }
 
-    /// What ended it; None while it is open.
+    /// The cause of the close; None while the connection is open.
     #[must_use]
     pub fn closed_by(&self) -> Option<ClosedBy> {
         self.end.get().map(|end| end.by)
     }
 
-    /// The words of an error that ended it.
+    /// The message of the error that ended it, if any.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.end.get().and_then(|end| end.error.as_deref())
     }
 
-    /// What the kernel knows of it, or what it last knew, taken just before the close; None where it is
-    /// none of TCP's.
+    /// The current TCP state, or the last one, read just before the close; None if it is not TCP.
     #[must_use]
     pub fn tcp_info(&self) -> Option<TcpInfo> {
-        // Asked first: where it is closed in between, that has left the last one.
+        // The socket first: if it is closed meanwhile, `end` is already set.
         self.probe.ask(None).or_else(|| self.end.get().and_then(|end| end.tcp_info))
     }
 
-    /// What was received and sent, event by event, as far as it is remembered; None where it was not
-    /// to be.
+    /// The trace: receives and sends, event by event, as far as they are kept. None if the server
+    /// does not trace.
     #[must_use]
     pub fn trace(&self) -> Option<Vec<Event>> {
         self.extra.get().and_then(|extra| extra.trace.as_ref()).map(Trace::events)
@@ -278,17 +278,18 @@ impl Record {
         self.note(Direction::Out, data.len(), [data]);
     }
 
-    /// Counts a receive whose bytes have not come to us. Not where there is a trace.
+    /// Counts a receive whose bytes stayed in the kernel. Not for a record with a trace.
     pub(crate) fn count_received_unseen(&self, bytes: usize) {
         self.received.count(bytes);
     }
 
-    /// Counts a send likewise.
+    /// Counts such a send.
     pub(crate) fn count_sent_unseen(&self, bytes: usize) {
         self.sent.count(bytes);
     }
 
-    /// Counts a receive of `bytes`, the first ones of `parts`, where calls may come from several threads.
+    /// Counts a receive of `bytes`, the first ones of `parts`, where calls may come from several
+    /// threads.
     pub(crate) fn count_received_shared<'a>(
         &self,
         bytes: usize,
@@ -298,7 +299,7 @@ impl Record {
         self.note(Direction::In, bytes, parts);
     }
 
-    /// Counts a send likewise.
+    /// Counts a send, where calls may come from several threads.
     pub(crate) fn count_sent_shared<'a>(
         &self,
         bytes: usize,
@@ -308,7 +309,7 @@ impl Record {
         self.note(Direction::Out, bytes, parts);
     }
 
-    /// Whether what is moved has to be seen.
+    /// Whether the bytes must be read into memory for the trace.
     pub(crate) fn is_traced(&self) -> bool {
         self.extra.get().is_some_and(|extra| extra.trace.is_some())
     }
@@ -324,24 +325,24 @@ impl Record {
         }
     }
 
-    /// Adds the account of its far leg, which is there from now on.
+    /// Adds the record of the upstream leg, which exists from now on.
     pub(crate) fn open_far(&self, far: Box<Far>) {
         let extra = self.extra.get_or_init(Box::default);
         let again = extra.far.set(far);
-        debug_assert!(again.is_ok(), "a far leg is opened once");
+        debug_assert!(again.is_ok(), "an upstream leg is opened once");
     }
 
     pub(crate) fn has_received(&self) -> bool {
         self.received.bytes.get() > 0
     }
 
-    /// What the kernel knows just before the close. `algorithm` is how it avoided congestion, where that
-    /// is known: to ask costs half a microsecond.
+    /// The TCP state just before the close. `algorithm` is the congestion control if known;
+    /// querying it costs half a microsecond.
     pub(crate) fn last_tcp_info(&self, algorithm: Option<Algorithm>) -> Option<TcpInfo> {
         self.probe.ask(algorithm)
     }
 
-    /// Closes the account, while the socket is still open.
+    /// Closes the record, while the socket is still open.
     pub(crate) fn close(&self, by: ClosedBy, error: Option<String>, tcp_info: Option<TcpInfo>) {
         let end = End {
             seconds: self.opened().elapsed(),
@@ -351,7 +352,7 @@ impl Record {
         };
         let again = self.end.set(Box::new(end));
         debug_assert!(again.is_ok(), "a record is closed once");
-        // Only now: whoever asks finds either the socket or what was last known of it.
+        // Last, so that a reader finds either the socket or its last state.
         self.probe.withdraw();
     }
 }

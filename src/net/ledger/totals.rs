@@ -1,33 +1,34 @@
-//! Sums over all connections of a server. Must never be updated but under the ledger's lock.
+//! Sums over all connections of a server. Must never be updated without the ledger's lock.
 
 use super::closed_by::ClosedBy;
 use super::counters::Flow;
 
-/// Sums over all connections of a server since its start. accepted = open + closed, always.
+/// Sums over all connections of a server since its start. `accepted` always equals `open` +
+/// `closed`.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// Connections taken from the queue and served.
     pub accepted: u64,
-    /// Of these, open now.
+    /// Accepted connections that are open now.
     pub open: u64,
-    /// Of these, closed.
+    /// Accepted connections that are closed.
     pub closed: u64,
     /// Connections over a limit, reset at once; not in `accepted`.
     pub refused: u64,
-    /// Failed accepts, whatever the reason.
+    /// Failed accepts, for any reason.
     pub accept_errors: u64,
-    /// Connections that had to wait for a handler, all threads being busy.
+    /// Connections that waited for a handler because all threads were busy.
     pub waited: u64,
-    /// What peers sent.
+    /// Data received from peers.
     pub received: Flow,
-    /// What was sent to them.
+    /// Data sent to peers.
     pub sent: Flow,
-    /// Datagrams that got no answer because of whom they came from, or were sent to.
+    /// Datagrams that were not answered because of their source or destination address.
     pub suspects: u64,
-    /// Datagrams that were not sent: no room, or more than a stranger may get.
+    /// Datagrams that were not sent: no buffer space, or over the limit for unverified senders.
     pub dropped: u64,
-    /// Datagrams received that were longer than `Limits.datagram`.
+    /// Received datagrams that were longer than `Limits.datagram`.
     pub truncated: u64,
-    /// Closed connections by what ended them, in the order of `ClosedBy::NAMES`.
+    /// Closed connections by cause, in the order of `ClosedBy::NAMES`.
     pub closed_by: [u64; ClosedBy::NAMES.len()],
 }

@@ -1,21 +1,21 @@
-//! What went over a connection, event by event, where a server was asked to remember it. Must never
-//! outgrow its bounds: the oldest goes first, data before the fact that there was some.
+//! The trace of a connection's traffic, event by event. Must never exceed its limits: the oldest
+//! data is dropped first, then the oldest events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::net::base::Mutex;
 
-/// How much of one connection is remembered.
+/// Limits of one connection's trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceLimits {
     /// Bytes of data.
     pub bytes: usize,
-    /// Events, at least one.
+    /// Number of events, at least one.
     pub events: usize,
 }
 
-/// Which way bytes went.
+/// The direction of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Received from the peer.
@@ -27,24 +27,24 @@ pub enum Direction {
 /// One receive or send that carried data.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Its number in the connection, from 1.
+    /// The event's number in the connection, from 1.
     pub number: u64,
-    /// When, since the connection was opened.
+    /// Time since the connection was opened.
     pub after: Duration,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
-    /// How many bytes it carried.
+    /// Number of bytes it carried.
     pub size: usize,
-    /// What is left of them, from the first on.
+    /// The bytes that are kept, from the first on.
     pub data: Box<[u8]>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     events: VecDeque<Event>,
-    /// Of all events' data.
+    /// Total size of the events' data.
     bytes: usize,
-    /// So many events at the front have no data any more.
+    /// Number of events at the front whose data was dropped.
     bare: usize,
     seen: u64,
 }
@@ -61,7 +61,7 @@ impl Trace {
         Self { limits, kept: Mutex::default() }
     }
 
-    /// Remembers an event of `size` bytes, which are the first ones of `parts`.
+    /// Records an event of `size` bytes, which are the first ones of `parts`.
     pub(crate) fn note<'a>(
         &self,
         after: Duration,
@@ -93,7 +93,7 @@ impl Trace {
         kept.events.push_back(Event { number: kept.seen, after, direction, size, data });
     }
 
-    /// What is remembered, oldest first.
+    /// The events kept, oldest first.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.kept.lock().events.iter().cloned().collect()
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_data_goes_first_and_the_fact_stays() {
+    fn the_oldest_data_is_dropped_before_its_event() {
         let limits = TraceLimits { bytes: 10, events: 3 };
         assert_eq!(noted(limits, &[4, 4]), [(1, 4, 4), (2, 4, 4)]);
         assert_eq!(noted(limits, &[4, 4, 4]), [(1, 4, 0), (2, 4, 4), (3, 4, 4)]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_nothing_hold_too() {
+    fn a_limit_of_no_bytes_holds() {
         assert_eq!(noted(TraceLimits { bytes: 0, events: 1 }, &[5, 6]), [(2, 6, 0)]);
     }
 

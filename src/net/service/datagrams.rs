@@ -1,4 +1,4 @@
-//! How a service answers datagrams, or passes them on. Must never name a socket.
+//! The contract of a service that answers or forwards datagrams. Must never name a socket.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::net::address::Endpoint;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
 
-/// What a server does with each datagram. All of a server's workers share it; nothing in here may
+/// The handling of datagrams by a service. All workers of a server share it; its methods must not
 /// block.
 pub trait Datagrams: Send + Sync {
-    /// A datagram of a peer's, which may be empty. It is answered, if at all, through `reply`. An error
-    /// or a panic closes the account of this peer and of no other.
+    /// Handles one datagram of a peer, which may be empty, and may answer through `reply`. An error
+    /// or a panic closes the record of this peer only.
     fn on_datagram(&self, data: &[u8], from: &Peer, reply: &mut dyn Reply) -> SessionResult;
 
     /// As `Service::prepare`.
@@ -25,36 +25,37 @@ pub trait Datagrams: Send + Sync {
         Ok(None)
     }
 
-    /// Where datagrams are passed on to in place of `on_datagram`; None where they are answered.
+    /// The forwarding of datagrams, which replaces `on_datagram`; None if the service answers them.
     fn onward(&self) -> Option<Arc<dyn Onward>> {
         None
     }
 }
 
-/// The way of datagrams that are passed on. Nothing in here may block.
+/// Forwards datagrams. Its methods must not block.
 pub trait Onward: Send + Sync {
-    /// Whom the next peer's datagrams go to.
+    /// The address for the next peer's datagrams.
     fn target(&self) -> Endpoint;
 
-    /// Every address that `target` may say.
+    /// Every address that `target` may return.
     fn leads_to(&self) -> Vec<Endpoint>;
 
-    /// The forwarder that this is, so that it is known where its datagrams come back.
+    /// The forwarder's number, by which its own datagrams are recognised when they come back.
     fn hop(&self) -> ForwarderId;
 
-    /// Nobody is there. Another target may be better.
+    /// Reports that `target` refused a datagram, so that the next call of `target` may select
+    /// another.
     fn refused(self: Arc<Self>, target: Endpoint);
 }
 
-/// What a datagram is answered through. Nothing here blocks, and nothing calls back into the service.
+/// Sends the answers to one datagram. Never blocks, and never calls the service.
 pub trait Reply {
-    /// Sends a datagram to whom the present one came from, once it and a few others are dealt with. Part of
-    /// the datagram itself is not copied.
+    /// Sends a datagram to the sender of the current one, after the current batch of a few
+    /// datagrams is processed. A part of the received datagram is not copied.
     ///
-    /// It may come to nothing, and is then counted: where the system has no room for it, and where
-    /// the peer, not being on this machine, would get more than it has sent or than its share.
+    /// The answer may be dropped and counted: if the system has no buffer space, or if the peer is
+    /// on another machine and would get more bytes than it has sent or than its share.
     fn send(&mut self, data: &[u8]);
 
-    /// Whether the datagram was longer than `Limits.datagram`, and its end is lost.
+    /// Whether the datagram was longer than `Limits.datagram` and its end was discarded.
     fn is_cut(&self) -> bool;
 }

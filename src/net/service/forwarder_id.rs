@@ -1,8 +1,8 @@
-//! The number of one forwarder of this process. Must never be used again.
+//! The number that identifies a forwarder of this process. Must never be reused.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// One forwarder of this process.
+/// Identifies one forwarder of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwarderId(u64);
 

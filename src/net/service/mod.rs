@@ -1,5 +1,5 @@
-//! The contract a service is written against: what a session is told and through what it acts. Must never
-//! name a socket, a poller or a thread, so that a service is tested with bytes alone.
+//! The contract of a service with the engine: events to a session, actions from it. Must never name
+//! a socket, a poller or a thread, so that a service is tested with bytes alone.
 
 mod datagrams;
 mod forwarder_id;

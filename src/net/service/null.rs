@@ -1,9 +1,9 @@
-//! A service that does nothing: what a worker serves that only closes connections. Must never write.
+//! A service that discards its input, for workers that only close connections. Must never write.
 
 use super::service::Service;
 use super::session::{Peer, Session};
 
-/// What a worker serves that only closes connections: input is discarded.
+/// Discards all input.
 pub(crate) struct Null;
 
 impl Session for Null {}

@@ -1,6 +1,6 @@
-//! The shapes of a service: what a session hears and through what it acts, and how datagrams are
-//! answered. Owns the contract between engine and services; must never name a socket, a poller or a
-//! thread, so that a service is tested with bytes alone (`FakeIo` in tests/net).
+//! The contract of a service: its name, its sessions, its form for datagrams. Owns the default of
+//! each optional part; must never name a socket, a poller or a thread, so that a service is tested
+//! with bytes alone (`FakeIo` in tests/net).
 
 use std::sync::Arc;
 
@@ -11,54 +11,57 @@ use crate::net::address::Endpoint;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
 
-/// What a server does with each connection.
+/// The behaviour of a server on each connection.
 pub trait Service: Send + Sync {
-    /// The name users know it by: `Echo()`.
+    /// The name as users write it: `Echo()`.
     fn name(&self) -> String;
 
-    /// Opens the state for one connection. Runs on the worker that owns it; must not block.
+    /// Creates the session of one connection. Called on the worker that owns the connection; must
+    /// not block.
     fn open(&self, peer: &Peer) -> Box<dyn Session>;
 
-    /// The same service on datagrams; None where it has no such form.
+    /// The same service for datagrams; None if it has no such form.
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
         None
     }
 
-    /// Called on the thread that starts a server, before anything is served: may block, through
-    /// `waiter` alone, and may refuse. What is returned serves that server in its place.
+    /// Called on the thread that starts a server, before anything is served. May block, through
+    /// `waiter` only, and may refuse the start with an error. A returned service replaces this one
+    /// for that server.
     fn prepare(&self, _site: &Site, _waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
         Ok(None)
     }
 
-    /// Legs of a connection, which is to say descriptors, at the most.
+    /// Maximum number of legs of a connection, each of which uses one descriptor.
     fn legs(&self) -> usize {
         1
     }
 
-    /// Whether its sessions ever call `Io::pipe`, and bulk may need descriptors of its own.
+    /// Whether its sessions call `Io::pipe`, so that descriptors for splicing may be needed.
     fn pipes(&self) -> bool {
         false
     }
 
-    /// Where connections are passed on to, as far as that is known: what a server may not be part of.
+    /// Where connections are forwarded to, as far as known. Used to detect forwarding loops.
     fn leads_to(&self) -> Vec<Endpoint> {
         Vec::new()
     }
 
-    /// Lets the connections of a batch (at most `BATCH_CONNECTIONS`, about `BATCH_BYTES`) hear what
-    /// is due to them. A service in another language overrides this to enter it once a batch.
+    /// Delivers the pending events of a batch of connections (at most `BATCH_CONNECTIONS`, about
+    /// `BATCH_BYTES`). A service in another language overrides this to enter that language once per
+    /// batch.
     fn turn(&self, batch: &mut dyn Batch) {
         batch.run();
     }
 }
 
-/// Some connections of one worker that have something to do.
+/// Connections of one worker that have pending events.
 pub trait Batch {
-    /// Moves bytes and tells the sessions, one by one. Never blocks.
+    /// Moves bytes and calls the sessions, one by one. Never blocks.
     fn run(&mut self);
 }
 
-/// At most so many connections are in a batch.
+/// Maximum number of connections in a batch.
 pub const BATCH_CONNECTIONS: usize = 64;
-/// After so many bytes a batch takes no further connection, and a connection's turn is over.
+/// Bytes after which a batch takes no further connection, and after which a connection's turn ends.
 pub const BATCH_BYTES: usize = 256 * 1024;

@@ -1,5 +1,6 @@
-//! A session: a service's state for one connection, with the events it is given and the actions it may take. Must
-//! never name a socket, a poller or a thread, so that a session is tested with bytes alone.
+//! A session: a service's state for one connection, the events it receives, the actions it may
+//! take. Must never name a socket, a poller or a thread, so that a session is tested with bytes
+//! alone.
 
 use std::time::Duration;
 
@@ -11,27 +12,28 @@ use crate::net::ledger::ClosedBy;
 /// One socket of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Leg {
-    /// The connection that was accepted.
+    /// The accepted connection.
     Client,
-    /// The connection that the session opened by `Io::connect`.
+    /// The connection that the session opened with `Io::connect`.
     Upstream,
 }
 
-/// Who a session is opened for.
+/// The peer of a session.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The connection's number in its server, from 1.
     pub id: u64,
-    /// Our side.
+    /// The address of our side.
     pub local: Endpoint,
-    /// Theirs.
+    /// The peer's address.
     pub remote: Endpoint,
-    /// `Limits.line` of the server: how long a line may be, its ending included. A session that reads
-    /// lines takes it, or what is less, for its `input_limit`.
+    /// `Limits.line` of the server: maximum length of a line in bytes, including its ending. A
+    /// session that reads lines returns it, or a smaller value, from `input_limit`.
     pub line: usize,
 }
 
-/// What a session says when it cannot go on: the connection is reset, the record has the words.
+/// The error of a session that cannot continue: the connection is reset, and the record keeps the
+/// message.
 #[derive(Debug)]
 pub struct SessionError(pub String);
 
@@ -41,36 +43,34 @@ impl<E: std::error::Error> From<E> for SessionError {
     }
 }
 
-/// What every hearing of an event returns.
+/// The result of every event handler.
 pub type SessionResult<T = ()> = std::result::Result<T, SessionError>;
 
-/// A service's state for one connection. The engine calls, from one thread at a time; nothing in
-/// here may block. An error or a panic ends this connection and no other.
+/// A service's state for one connection. The engine calls it from one thread at a time. Its methods
+/// must not block. An error or a panic ends this connection only.
 pub trait Session: Send {
-    /// The connection is there. Where a session only pipes, this is all it ever does.
+    /// The connection is open. A session that only pipes needs no other event.
     fn open(&mut self, _io: &mut dyn Io) -> SessionResult {
         Ok(())
     }
 
-    /// Input of a leg. Returns how much of it was used; the rest stays, and is offered again with
-    /// what comes after it, after `low_water` of any leg, and after `resume`.
+    /// Handles the input of a leg. Returns the number of bytes used. The rest is kept and passed
+    /// again with the input that follows, after `low_water` of any leg, and after `resume`.
     ///
-    /// A rest of `input_limit` bytes of which nothing is used, though the session could write, ends
-    /// the connection (`closed_by` limit, "line"). Without an answer of its own the session throws
-    /// its input away.
+    /// If the rest reaches `input_limit` and the session uses none of it although it could write,
+    /// the connection ends (`closed_by` limit, "line"). By default all input is discarded.
     fn bytes(&mut self, _io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
         Ok(input.len())
     }
 
-    /// The peer of a leg has finished; `rest` is the input that was never used. Without an answer of
-    /// its own the session ends as soon as what it has written is delivered.
+    /// The peer of a leg has sent its FIN; `rest` is the unused input. By default the session
+    /// closes once its written data is delivered.
     fn eof(&mut self, io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> SessionResult {
         io.close();
         Ok(())
     }
 
-    /// How `Io::connect` ended; the error is an errno(3). Without an answer of its own the session
-    /// fails with it.
+    /// The result of `Io::connect`; the error is an errno(3). By default an error ends the session.
     fn connected(
         &mut self,
         _io: &mut dyn Io,
@@ -79,104 +79,110 @@ pub trait Session: Send {
         result.map_err(|errno| SessionError(format!("connect: {}", strerror(errno))))
     }
 
-    /// There is room again on a leg on which `write` fell short.
+    /// There is room again on a leg on which `write` took less than all.
     fn low_water(&mut self, _io: &mut dyn Io, _leg: Leg) -> SessionResult {
         Ok(())
     }
 
-    /// A timer of `Io::set_timer` has run out.
+    /// A timer of `Io::set_timer` has expired.
     fn timer(&mut self, _io: &mut dyn Io, _key: u32) -> SessionResult {
         Ok(())
     }
 
-    /// Another thread has called `Waker::wake`, once or several times since the last `wake`.
+    /// Another thread has called `Waker::wake` at least once since the last `wake` event.
     fn wake(&mut self, _io: &mut dyn Io) -> SessionResult {
         Ok(())
     }
 
-    /// The server is stopping. A session that still owes something returns `Drain::Hold` and closes
-    /// when it is done; the deadline holds either way.
+    /// The server is stopping. A session that still has to send or receive returns `Drain::Hold`
+    /// and closes when it is done; the deadline of the stop applies in any case.
     fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
         Ok(Drain::Finish)
     }
 
-    /// What the record says ended the connection, where the session knows better than the engine. Called once,
+    /// Returns what ended the connection according to the session, for the record. Called once,
     /// before `closed`.
     fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
         (by, error)
     }
 
-    /// The connection is over. Called once, last, with nothing to act through.
+    /// The connection has ended. The last event, called once, without an `Io`.
     fn closed(&mut self, _why: ClosedBy) {}
 
-    /// How much unused input is kept for `bytes` before the peer is no longer read.
+    /// Maximum unused input, in bytes, that is kept for `bytes` before reading from the peer
+    /// pauses.
     fn input_limit(&self) -> usize {
         64 * 1024
     }
 
-    /// Whether what comes in has no bearing on what is written, so that it is read, and its end seen,
-    /// even while the peer does not read, and before more is written. Only for who uses all of it.
+    /// Whether output does not depend on input. Input is then read, including its end, even while
+    /// the peer does not read, and before more is written. Only for a session that uses all of its
+    /// input.
     fn ignores_input(&self) -> bool {
         false
     }
 }
 
-/// A session's answer to `drain`.
+/// The result of `drain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
-    /// The engine closes as soon as nothing is unread and nothing unsent.
+    /// The engine closes as soon as no input is unread and no output is unsent.
     Finish,
-    /// As `Finish`, once the far leg has had the last word: where what went out on it has been answered,
-    /// as far as bytes can tell.
+    /// As `Finish`, but after the upstream leg has answered what was sent on it, as far as byte
+    /// counts show.
     Answered,
     /// The session closes by itself.
     Hold,
 }
 
-/// What a session acts through. Nothing here blocks, and nothing calls back into the session.
+/// The actions of a session. They never block, and never call the session.
 pub trait Io {
-    /// Sends, or keeps until it can be sent. Returns how much was taken: less than all of it above
-    /// high water or when the turn's budget is spent, and then `low_water` follows; nothing when the
-    /// connection is over, and then only `closed` does.
+    /// Sends data, or buffers it until it can be sent. Returns the number of bytes taken. Fewer
+    /// than all are taken above high water or when the turn's budget is spent, and `low_water`
+    /// follows. None are taken after the connection has ended, and only `closed` follows.
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize;
 
-    /// From now on the engine moves what comes in on `from` out on `to` by itself, and hands on its
-    /// end as well, whatever is in its inbox first. `bytes` and `eof` of `from` are not heard any more.
+    /// Makes the engine forward all input of `from` to `to`, starting with the unused input, and
+    /// then its end. `from` gets no further `bytes` or `eof`.
     fn pipe(&mut self, from: Leg, to: Leg);
 
-    /// Stops reading a leg.
+    /// Stops reading from a leg.
     fn pause(&mut self, leg: Leg);
 
-    /// Reads a leg again.
+    /// Reads from a leg again.
     fn resume(&mut self, leg: Leg);
 
-    /// Sends FIN behind what was written; the other direction stays open.
+    /// Sends FIN after the written data; the other direction stays open.
     fn shut_write(&mut self, leg: Leg);
 
-    /// Ends the session so that the peer gets all that was written: sends it, sends FIN, reads and
-    /// throws away until the peer's FIN.
+    /// Ends the session and delivers all written data: sends it, sends FIN, then reads and discards
+    /// input until the peer's FIN.
     fn close(&mut self);
 
-    /// Ends the session with RST on every leg. What is unsent is lost.
+    /// Ends the session with RST on every leg. Unsent data is lost.
     fn abort(&mut self);
 
-    /// Ends the input of the client leg, which is piped: once nothing more is there of what has come, FIN goes
-    /// out on the upstream leg, although the peer may not have finished. What comes later is thrown away.
+    /// Ends the input of the client leg, which is piped. Once everything that has arrived was
+    /// passed on, FIN is sent on the upstream leg, although the peer may not have finished. Later
+    /// input is discarded.
     fn finish_input(&mut self);
 
-    /// Whether something of the client leg has come that was not sent on the upstream leg. System calls.
+    /// Whether input of the client leg has arrived that was not sent on the upstream leg. Makes
+    /// system calls.
     fn has_undelivered(&self) -> bool;
 
-    /// Sets the timer of a key, replacing its earlier setting; None takes it away.
+    /// Sets the timer of a key, replacing its previous setting; None removes it.
     fn set_timer(&mut self, key: u32, after: Option<Duration>);
 
-    /// Opens the far leg; `connected` is heard when it is there, or not. One that is still being
-    /// opened is given up for it, unheard; one that is there stays (EISCONN).
+    /// Connects the upstream leg; `connected` reports the result. An attempt in progress is
+    /// abandoned without a report. If the leg is already connected it stays, and the result is
+    /// EISCONN.
     fn connect(&mut self, target: Endpoint);
 
-    /// Our own end of a leg, the far one's from `connect` on; None where there is no such leg.
+    /// The address of our side of a leg, for the upstream leg from `connect` on; None if there is
+    /// no such leg.
     fn local(&self, leg: Leg) -> Option<Endpoint>;
 
-    /// What another thread wakes this session with.
+    /// A handle by which other threads wake this session.
     fn waker(&mut self) -> Waker;
 }

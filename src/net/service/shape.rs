@@ -1,19 +1,20 @@
-//! The shapes of a service: what takes the connections or datagrams of a server. Must never do it.
+//! The shapes of a service: what handles the connections or datagrams of a server. Must never
+//! handle them itself.
 
 use std::sync::Arc;
 
 use super::datagrams::Datagrams;
 use super::service::Service;
 
-/// What becomes of the connections of a server: the shapes that there are.
+/// The ways in which a server handles its connections.
 #[derive(Clone)]
 pub enum Shape {
     /// Workers run a service.
     Stream(Arc<dyn Service>),
-    /// Workers have a service answer datagrams.
+    /// Workers call a service that answers datagrams.
     Datagram(Arc<dyn Datagrams>),
-    /// Threads of the caller's are handed one after the other, as they come free.
+    /// Threads of the caller get one connection after the other, as they become free.
     Handler,
-    /// Whoever asks is handed the next one; nothing is accepted before.
+    /// Each call of `accept` gets the next connection; none is accepted without a call.
     Accept,
 }

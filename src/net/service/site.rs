@@ -1,12 +1,12 @@
-//! Where a server listens, as its service sees it. Must never hold a socket.
+//! The address of a server's listener, as its service sees it. Must never hold a socket.
 
 use crate::net::address::Endpoint;
 
-/// Where a server listens.
+/// The address of a server's listener.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Its own address, an unspecified one where it takes connections to all of the machine's.
+    /// Its address; unspecified if it accepts connections to all addresses of the machine.
     pub local: Endpoint,
-    /// Whether "::" is for IPv4 too.
+    /// Whether "::" includes IPv4.
     pub dual_stack: bool,
 }

@@ -1,15 +1,16 @@
-//! Wakes a session from another thread. Must never block.
+//! The wake-up of a session from another thread. Must never block.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::AcqRel;
 
-/// Wakes a session from any thread. The message itself lies wherever the service keeps it.
+/// Wakes a session from any thread. Carries no message: the service stores it elsewhere.
 #[derive(Clone)]
 pub struct Waker {
     notifier: Arc<dyn Notifier>,
     token: u64,
-    /// Set from a `wake` until it is heard, so that a thousand of them are one message.
+    /// Set from `wake` until the session receives the event, so that a thousand calls send one
+    /// notification.
     pending: Arc<AtomicBool>,
 }
 
@@ -20,22 +21,23 @@ impl Waker {
         Self { notifier, token, pending: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Makes the session hear `wake` soon. Nothing happens where it has ended. Never blocks.
+    /// Makes the engine call `Session::wake` soon. Does nothing if the session has ended. Never
+    /// blocks.
     pub fn wake(&self) {
         if !self.pending.swap(true, AcqRel) {
             self.notifier.notify(self.token);
         }
     }
 
-    /// Called by the engine just before the session hears `wake`: from here on a new one notifies. Returns
-    /// whether `wake` was called since the last time.
+    /// Called by the engine just before `Session::wake`: a later call of `wake` notifies again.
+    /// Returns whether `wake` was called since the previous call.
     pub fn heard(&self) -> bool {
         self.pending.swap(false, AcqRel)
     }
 }
 
-/// The other end of a waker.
+/// The receiver of a waker's notifications.
 pub trait Notifier: Send + Sync {
-    /// Never blocks.
+    /// Schedules the session of `token`. Never blocks.
     fn notify(&self, token: u64);
 }

@@ -1,6 +1,6 @@
-//! ByConnection: another service for each connection by its number, so that a test says what happens
-//! at the first try and what at the second. Must never count by itself: the engine's number is the one
-//! in the ledger.
+//! ByConnection: selects a service for each connection by its number, so that a test defines what
+//! the first and later attempts get. Must never count by itself: it uses the engine's number, which
+//! is also in the ledger.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use crate::net::base::Waiter;
 use crate::net::error::Result;
 use crate::net::service::{Peer, Service, Session, Site};
 
-/// The n-th connection gets the n-th service.
+/// Serves the n-th connection with the n-th service.
 pub struct ByConnection {
     first: Vec<Arc<dyn Service>>,
-    /// What all later ones get; None is the last of those named.
+    /// The service of all later connections; None repeats the last of `first`.
     rest: Option<Arc<dyn Service>>,
 }
 
 impl ByConnection {
-    /// None where there is no service at all.
+    /// None if no service is given.
     #[must_use]
     pub fn new(first: Vec<Arc<dyn Service>>, rest: Option<Arc<dyn Service>>) -> Option<Self> {
         (!first.is_empty() || rest.is_some()).then_some(Self { first, rest })
@@ -38,7 +38,7 @@ impl Service for ByConnection {
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
         let index = usize::try_from(peer.id).unwrap_or(usize::MAX).saturating_sub(1);
         let service = self.first.get(index).or(self.rest.as_ref()).or(self.first.last());
-        service.expect("it was not made of nothing").open(peer)
+        service.expect("`new` requires a service").open(peer)
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {

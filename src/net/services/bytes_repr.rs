@@ -1,14 +1,14 @@
-//! Bytes as Python writes them, for the names of services. Must never show more than fits a line.
+//! Bytes in Python's notation, for the names of services. Must never return more than fits a line.
 
 use std::fmt::Write;
 
-/// So many bytes are shown; a message may have megabytes.
+/// Maximum number of bytes shown, because a message may have megabytes.
 const SHOWN: usize = 60;
 
-/// `b'bye'`; a long one is cut: `b'aaaa'… of 4000 bytes`.
+/// The `repr` of bytes: `b'bye'`. A long value is cut: `b'aaaa'… of 4000 bytes`.
 pub(super) fn bytes_repr(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(SHOWN)];
-    // As Python does: the other quote where that saves escapes.
+    // As in Python: the other quote if that avoids escapes.
     let quote = if shown.contains(&b'\'') && !shown.contains(&b'"') { '"' } else { '\'' };
     let mut text = format!("b{quote}");
     for &byte in shown {
@@ -19,12 +19,12 @@ pub(super) fn bytes_repr(bytes: &[u8]) -> String {
             b'\\' => text.push_str("\\\\"),
             _ if byte == quote as u8 => text.extend(['\\', quote]),
             b' '..=b'~' => text.push(byte as char),
-            _ => write!(text, "\\x{byte:02x}").expect("a String takes all"),
+            _ => write!(text, "\\x{byte:02x}").expect("writing to a String cannot fail"),
         }
     }
     text.push(quote);
     if bytes.len() > SHOWN {
-        write!(text, "… of {} bytes", bytes.len()).expect("a String takes all");
+        write!(text, "… of {} bytes", bytes.len()).expect("writing to a String cannot fail");
     }
     text
 }

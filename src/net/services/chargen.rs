@@ -1,5 +1,5 @@
-//! Character Generator, RFC 864: the printing characters, line after line, until the peer has had
-//! enough. Owns the pattern; must never hold more of it for a peer than the engine takes.
+//! Character Generator, RFC 864: sends the printing characters, line after line, until the peer
+//! closes. Owns the pattern; must never buffer more of it for a peer than the engine takes.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -11,23 +11,23 @@ use crate::net::service::{
 
 /// "There are 95 printing characters in the ASCII character set", from the space on.
 const CHARACTERS: usize = 95;
-/// What a line has of them.
+/// Characters in a line.
 const WIDTH: usize = 72;
-/// A line with its carriage return and line feed.
+/// Bytes in a line, with its carriage return and line feed.
 pub const LINE: usize = WIDTH + 2;
-/// After so many lines the first one comes again.
+/// Number of lines after which the pattern repeats.
 pub const LINES: usize = CHARACTERS;
 /// The whole pattern, once.
 static PATTERN: [u8; LINE * LINES] = pattern();
-/// Of how many characters an answering datagram has a random part.
+/// Maximum number of characters in an answering datagram.
 const MOST: usize = 512;
 
 /// Sends lines without end; answers each datagram with up to 512 characters of them.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Chargen;
 
-/// "On line N, put characters (0+N mod 95) through (71+N mod 95). End each line with carriage return
-/// and line feed."
+/// "On line N, put characters (0+N mod 95) through (71+N mod 95). End each line with carriage
+/// return and line feed."
 #[must_use]
 pub const fn line(number: usize) -> [u8; LINE] {
     let mut line = [b'\r'; LINE];
@@ -56,12 +56,12 @@ const fn pattern() -> [u8; LINE * LINES] {
 }
 
 struct Generator {
-    /// Where in the pattern it goes on.
+    /// Offset of the next byte in the pattern.
     at: usize,
 }
 
 impl Generator {
-    /// Writes until no more is taken: that is what bounds it.
+    /// Writes until the engine takes no more, which bounds the loop.
     fn generate(&mut self, io: &mut dyn Io) {
         loop {
             let rest = &PATTERN[self.at..];
@@ -105,18 +105,19 @@ impl Session for Generator {
         true
     }
 
-    /// It would never be done: the server's end is its own.
+    /// Closes at once, because the output never ends.
     fn drain(&mut self, io: &mut dyn Io) -> SessionResult<Drain> {
         io.close();
         Ok(Drain::Finish)
     }
 }
 
-/// "When a datagram is received, an answering datagram is sent containing a random number (between 0
-/// and 512) of characters (the data in the received datagram is ignored)."
+/// "When a datagram is received, an answering datagram is sent containing a random number (between
+/// 0 and 512) of characters (the data in the received datagram is ignored)."
 impl Datagrams for Chargen {
     fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
-        // Nothing hangs on how random it is, and this needs neither a lock nor a call of the system.
+        // The quality of this number does not matter, and it needs neither a lock nor a system
+        // call.
         let number = RandomState::new().hash_one(()) as usize % (MOST + 1);
         reply.send(&PATTERN[..number]);
         Ok(())

@@ -1,5 +1,5 @@
-//! Daytime, RFC 867: date and time as a line for people, and the end. Owns the calendar it takes;
-//! must never depend on the time zone of the process, which any thread may change.
+//! Daytime, RFC 867: sends the date with the time as readable text, then closes. Owns the calendar
+//! computation; must never depend on the time zone of the process, which any thread may change.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,15 +28,15 @@ const MONTHS: [(&str, u64); 12] = [
 #[derive(PartialEq, Eq, Hash)]
 pub struct Daytime;
 
-/// The first syntax of the RFC, "Weekday, Month Day, Year Time-Zone", in UTC and with the CR LF that
-/// makes it a line: `Monday, February 22, 1982 17:37:43-UTC`.
+/// The time as text, in the first syntax of the RFC, "Weekday, Month Day, Year Time-Zone", in UTC
+/// and with a final CR LF: `Monday, February 22, 1982 17:37:43-UTC`.
 #[must_use]
 pub fn text(since_1970: Duration) -> String {
     let seconds = since_1970.as_secs();
     let days = seconds / 86_400;
     let (year, day_of_year) = year_of(days);
     let (month, day) = month_of(day_of_year, is_leap(year));
-    // The first of January 1970 was a Thursday.
+    // 1 January 1970 was a Thursday.
     let weekday = WEEKDAYS[(days as usize + 3) % 7];
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{weekday}, {month} {day}, {year} {hour:02}:{minute:02}:{second:02}-UTC\r\n")
@@ -46,9 +46,9 @@ fn is_leap(year: u64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }
 
-/// The year of a day, and which of its days that is, from 0.
+/// The year of a day since 1970, and the day's index in that year, from 0.
 fn year_of(mut day: u64) -> (u64, u64) {
-    // The calendar repeats every 400 years, so that no clock keeps this going for long.
+    // The calendar repeats every 400 years; skipping whole cycles bounds the loop for any clock.
     const CYCLE: u64 = 146_097;
     let mut year = 1970 + 400 * (day / CYCLE);
     day %= CYCLE;
@@ -62,7 +62,7 @@ fn year_of(mut day: u64) -> (u64, u64) {
     }
 }
 
-/// The month of a day of a year, and which of its days that is, from 1.
+/// The month of a day of the year, and the day's number in that month, from 1.
 fn month_of(mut day: u64, leap: bool) -> (&'static str, u64) {
     for (index, (name, length)) in MONTHS.into_iter().enumerate() {
         let length = length + u64::from(leap && index == 1);
@@ -75,7 +75,7 @@ fn month_of(mut day: u64, leap: bool) -> (&'static str, u64) {
 }
 
 fn now() -> String {
-    // A clock before 1970 was never set.
+    // A clock before 1970 was never set: use 1970.
     text(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 

@@ -1,10 +1,10 @@
-//! Discard, RFC 863: what comes in is thrown away. Must never answer.
+//! Discard, RFC 863: throws away its input. Must never answer.
 
 use std::sync::Arc;
 
 use crate::net::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
 
-/// Reads and forgets, until the peer has finished.
+/// Reads and discards until the peer closes.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Discard;
 
@@ -22,7 +22,7 @@ impl Service for Discard {
     }
 }
 
-/// What a session does not answer is thrown away, and it ends when its peer does.
+/// By default a session discards its input and ends when its peer closes.
 impl Session for Discard {}
 
 /// "When a datagram is received, it is thrown away. No response is sent."

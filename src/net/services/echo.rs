@@ -1,10 +1,10 @@
-//! Echo, RFC 862: what comes in goes out, until the peer has finished. Must never look at the bytes.
+//! Echo, RFC 862: sends its input back until the peer closes. Must never look at the bytes.
 
 use std::sync::Arc;
 
 use crate::net::service::{Datagrams, Io, Leg, Peer, Reply, Service, Session, SessionResult};
 
-/// Sends back whatever is received.
+/// Sends back everything that is received.
 #[derive(PartialEq, Eq, Hash)]
 pub struct Echo;
 

@@ -1,11 +1,11 @@
-//! Forward: what a client sends goes on to one fixed target, and what comes back to the client. Owns
-//! the choice among a target's addresses and the time a connection may take; must never look at the
-//! bytes, which the engine moves, nor let a client have a say in where they go.
+//! Forward: relays each client to one fixed target, in both directions. Owns the choice among the
+//! target's addresses, and the connect time-out; must never look at the bytes, which the engine
+//! moves, nor let a client influence the target.
 //!
-//! Of datagrams it only says where they go: the engine opens a session for each peer.
+//! For datagrams it only returns the target: the engine opens a session for each peer.
 //!
-//! A name is resolved when the server starts, and again when none of its addresses could be
-//! connected to: by a thread of its own, for a worker must not wait.
+//! A name is resolved when the server starts, and again when no address could be connected to. The
+//! second time a separate thread does it, because a worker must not wait.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -20,25 +20,25 @@ use crate::net::service::{
     SessionResult, Site, Waker,
 };
 
-/// An answer of the resolver is good for all who fail within this time: a target that is down must
-/// not become a flood of questions.
+/// Time for which an answer of the resolver is reused by all sessions that fail, so that an
+/// unreachable target does not cause a flood of queries.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long one address, or the resolver, is waited for.
+/// The timer of one address, or of the resolver.
 const TIMER: u32 = 0;
-/// When a Unix socket whose queue is full is tried again: no event tells when it is not any more.
+/// The timer of a retry after EAGAIN: no event announces that a Unix socket's queue has room again.
 const RETRY: u32 = 1;
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
-/// Where a forwarder leads to.
+/// The destination of a forwarder.
 #[derive(Clone, Debug)]
 pub enum To {
-    /// A host, by name or number, and a port; or a Unix socket's name.
+    /// A host, by name or address, with a port; or a Unix socket's name.
     Host(Target),
-    /// A server of this process, wherever it is when the forwarder starts.
+    /// A server of this process, at its address when the forwarder starts.
     Server(ServerHandle),
 }
 
-/// Passes each connection on to a target.
+/// Forwards each connection to a target.
 #[derive(Clone, Debug)]
 pub struct Forward {
     to: To,
@@ -46,16 +46,16 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// A forwarder that gives up on a target after `connect_timeout`, all its addresses together.
-    /// `Error::Value` for a target that can never be connected to.
+    /// A forwarder that gives up after `connect_timeout` for all addresses of the target together.
+    /// `Error::Value` if the target can never be connected to.
     pub fn new(to: To, connect_timeout: Duration) -> Result<Self> {
         match &to {
             To::Host(target) if target.port() == 0 && target.as_unix().is_none() => {
                 Err(Error::Value(format!(
-                    "Forward to {target}: nobody can be reached on port 0; name the target's port"
+                    "Forward to {target}: port 0 cannot be connected to; give the target's port"
                 )))
             }
-            // Longer than a clock can count is for ever, or near enough.
+            // A year is longer than any server waits, and an `Instant` can hold it.
             _ => Ok(Self {
                 to,
                 connect_timeout: connect_timeout.min(Duration::from_secs(86_400 * 365)),
@@ -76,11 +76,11 @@ impl Service for Forward {
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        unreachable!("what `prepare` returns serves in its place")
+        unreachable!("`prepare` returns the service to use")
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
-        Ok(Some(Arc::new(Passing(self.route(site, waiter)?))))
+        Ok(Some(Arc::new(PreparedForward(self.upstream(site, waiter)?))))
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
@@ -90,17 +90,18 @@ impl Service for Forward {
 
 impl Datagrams for Forward {
     fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> SessionResult {
-        unreachable!("what `prepare` returns serves in its place")
+        unreachable!("`prepare` returns the service to use")
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Datagrams>>> {
-        Ok(Some(Arc::new(Passing(self.route(site, waiter)?))))
+        Ok(Some(Arc::new(PreparedForward(self.upstream(site, waiter)?))))
     }
 }
 
 impl Forward {
-    /// The way of a server at `site` to the target, where there is one.
-    fn route(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Arc<Route>> {
+    /// The target of a forwarder whose server listens at `site`. Blocks while a name is resolved.
+    /// An error if the target is not usable or leads back to the server.
+    fn upstream(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Arc<Upstream>> {
         let datagrams = site.local.transport == Transport::Udp;
         let (name, addresses) = match &self.to {
             To::Host(target) => {
@@ -142,7 +143,7 @@ impl Forward {
                 site.local
             )));
         }
-        Ok(Arc::new(Route {
+        Ok(Arc::new(Upstream {
             shown: self.name(),
             name,
             connect_timeout: self.connect_timeout,
@@ -159,10 +160,10 @@ impl Forward {
     }
 }
 
-/// One server's way to its target.
-struct Route {
+/// The target of one server's forwarder.
+struct Upstream {
     shown: String,
-    /// What can be resolved again; None for a number.
+    /// The name to resolve again; None for an address.
     name: Option<Target>,
     connect_timeout: Duration,
     site: Site,
@@ -170,18 +171,18 @@ struct Route {
     known: Mutex<Known>,
 }
 
-/// What the resolver has said.
+/// The last answer of the resolver.
 struct Known {
     addresses: Arc<[Address]>,
-    /// Whether one of them is this machine's, so that what is opened might come back.
+    /// Whether one of the addresses is this machine's, so that a connection may come back.
     ours: bool,
     answered: Instant,
     asking: bool,
-    /// Sessions that wait for the answer, by the numbers of their connections.
+    /// Sessions that wait for an answer, by the id of their connection.
     waiting: Vec<(u64, Waker)>,
 }
 
-impl Route {
+impl Upstream {
     fn addresses(&self) -> (Arc<[Address]>, bool) {
         let known = self.known.lock();
         (Arc::clone(&known.addresses), known.ours)
@@ -194,7 +195,8 @@ impl Route {
         }
     }
 
-    /// Has the resolver asked, and the one who waits, if any, woken when there is a fresh answer.
+    /// Starts a query to the resolver, and wakes the session `who`, if given, once there is a fresh
+    /// answer.
     fn ask(self: &Arc<Self>, who: Option<(u64, Waker)>) {
         let Some(name) = &self.name else { return };
         let mut known = self.known.lock();
@@ -210,17 +212,17 @@ impl Route {
             return;
         }
         drop(known);
-        let route = Arc::downgrade(self);
-        let asked = resolve::ask(name, false, move |answer| Self::answered(&route, answer.ok()));
+        let upstream = Arc::downgrade(self);
+        let asked = resolve::ask(name, false, move |answer| Self::answered(&upstream, answer.ok()));
         if asked.is_err() {
-            // No thread is to be had: what was known has to do.
+            // No thread could be started: keep the known addresses.
             self.learn(None);
         }
     }
 
-    fn answered(route: &Weak<Self>, answer: Option<Vec<Address>>) {
-        if let Some(route) = route.upgrade() {
-            route.learn(answer);
+    fn answered(upstream: &Weak<Self>, answer: Option<Vec<Address>>) {
+        if let Some(upstream) = upstream.upgrade() {
+            upstream.learn(answer);
         }
     }
 
@@ -242,23 +244,23 @@ impl Route {
         waiting.iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// A session that has ended waits for nothing.
+    /// Removes a session that has ended from those that wait.
     fn forget(&self, id: u64) {
         self.known.lock().waiting.retain(|&(waiting, _)| waiting != id);
     }
 }
 
-/// Serves by a route.
-struct Passing(Arc<Route>);
+/// The service of a server whose target is resolved.
+struct PreparedForward(Arc<Upstream>);
 
-impl Service for Passing {
+impl Service for PreparedForward {
     fn name(&self) -> String {
         self.0.shown.clone()
     }
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
         let (addresses, ours) = self.0.addresses();
-        let dial = Dial {
+        let attempts = Attempts {
             id: peer.id,
             trail: ours.then(|| forward_loops::trail(peer.local.clone(), peer.remote.clone())),
             left: addresses.iter().rev().cloned().collect(),
@@ -267,7 +269,11 @@ impl Service for Passing {
             asked: false,
             error: None,
         };
-        Box::new(Passage { route: Arc::clone(&self.0), opened: None, dial: Some(Box::new(dial)) })
+        Box::new(ForwardSession {
+            upstream: Arc::clone(&self.0),
+            opened: None,
+            attempts: Some(Box::new(attempts)),
+        })
     }
 
     fn legs(&self) -> usize {
@@ -283,9 +289,9 @@ impl Service for Passing {
     }
 }
 
-impl Datagrams for Passing {
+impl Datagrams for PreparedForward {
     fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> SessionResult {
-        unreachable!("the engine passes datagrams on by `onward`")
+        unreachable!("the engine forwards datagrams by `onward`")
     }
 
     fn onward(&self) -> Option<Arc<dyn Onward>> {
@@ -293,7 +299,7 @@ impl Datagrams for Passing {
     }
 }
 
-impl Onward for Route {
+impl Onward for Upstream {
     fn target(&self) -> Endpoint {
         self.endpoint(self.known.lock().addresses[0].clone())
     }
@@ -309,7 +315,7 @@ impl Onward for Route {
     fn refused(self: Arc<Self>, target: Endpoint) {
         let mut known = self.known.lock();
         if known.addresses[0] == target.address {
-            // It has its turn again after the others.
+            // It is tried again after the other addresses.
             let mut addresses = known.addresses.to_vec();
             addresses.rotate_left(1);
             known.addresses = addresses.into();
@@ -319,82 +325,82 @@ impl Onward for Route {
     }
 }
 
-/// One connection on its way through.
-struct Passage {
-    route: Arc<Route>,
-    /// So that it is known where it comes back.
+/// The session of one forwarded connection.
+struct ForwardSession {
+    upstream: Arc<Upstream>,
+    /// Registers the upstream connection, so that it is recognised if it comes back.
     opened: Option<Opened>,
-    /// Until the target is reached.
-    dial: Option<Box<Dial>>,
+    /// Present until the target is connected.
+    attempts: Option<Box<Attempts>>,
 }
 
-/// How far the search for the target has come.
-struct Dial {
+/// The progress of connecting to the target.
+struct Attempts {
     id: u64,
-    /// The forwarders of this process that it has come through; None where it does not matter.
+    /// The forwarders of this process that the connection has passed; None if it cannot come back.
     trail: Option<Arc<[ForwarderId]>>,
-    /// Addresses still to be tried, the next one last.
+    /// Addresses not yet tried, the next one last.
     left: Vec<Address>,
     tried: Vec<Address>,
     until: Instant,
-    /// The resolver has been asked again.
+    /// Whether the resolver was queried again.
     asked: bool,
-    /// The first failure: that of the address which the system put first.
+    /// The first error, which concerns the address that the system prefers.
     error: Option<String>,
 }
 
-impl Passage {
-    /// Tries the next address, or gives up.
-    fn dial(&mut self, io: &mut dyn Io) -> SessionResult {
-        let Some(dial) = &mut self.dial else { return Ok(()) };
-        // Forgotten first: the number of its socket's port may be given out again at once.
+impl ForwardSession {
+    /// Tries the next address, or queries the resolver again, or gives up.
+    fn connect_next(&mut self, io: &mut dyn Io) -> SessionResult {
+        let Some(attempts) = &mut self.attempts else { return Ok(()) };
+        // First, because the port of its socket may be reused at once.
         self.opened = None;
-        let rest = dial.until.saturating_duration_since(Instant::now());
-        if let Some(address) = dial.left.pop().filter(|_| !rest.is_zero()) {
-            // Of the time that is left, its share: an address that does not answer must not use up
-            // that of the others.
-            let share = rest / (dial.left.len() as u32 + 1);
-            dial.tried.push(address.clone());
+        let rest = attempts.until.saturating_duration_since(Instant::now());
+        if let Some(address) = attempts.left.pop().filter(|_| !rest.is_zero()) {
+            // An equal share of the time left, so that an address that does not answer leaves time
+            // for the others.
+            let share = rest / (attempts.left.len() as u32 + 1);
+            attempts.tried.push(address.clone());
             io.set_timer(TIMER, Some(share));
-            let target = self.route.endpoint(address);
-            let opening = dial.trail.as_ref().map(|trail| (trail, Opening::begin()));
+            let target = self.upstream.endpoint(address);
+            let opening = attempts.trail.as_ref().map(|trail| (trail, Opening::begin()));
             io.connect(target.clone());
             if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Upstream)) {
-                self.opened = Some(opening.done(local, target, trail, self.route.hop));
+                self.opened = Some(opening.done(local, target, trail, self.upstream.hop));
             }
             return Ok(());
         }
-        if self.route.name.is_some() && !dial.asked && !rest.is_zero() {
-            dial.asked = true;
+        if self.upstream.name.is_some() && !attempts.asked && !rest.is_zero() {
+            attempts.asked = true;
             io.set_timer(TIMER, Some(rest));
-            self.route.ask(Some((dial.id, io.waker())));
+            self.upstream.ask(Some((attempts.id, io.waker())));
             return Ok(());
         }
-        let error = dial.error.take();
-        Err(SessionError(error.unwrap_or_else(|| format!("{}: timed out", self.route.shown))))
+        let error = attempts.error.take();
+        Err(SessionError(error.unwrap_or_else(|| format!("{}: timed out", self.upstream.shown))))
     }
 
-    /// The address that was being tried is none.
+    /// Records the failure of the current address, and tries the next.
     fn failed(&mut self, io: &mut dyn Io, why: &str) -> SessionResult {
-        if let Some(dial) = &mut self.dial {
-            if let (None, Some(address)) = (&dial.error, dial.tried.last()) {
-                dial.error = Some(format!("connect {address}: {why}"));
+        if let Some(attempts) = &mut self.attempts {
+            if let (None, Some(address)) = (&attempts.error, attempts.tried.last()) {
+                attempts.error = Some(format!("connect {address}: {why}"));
             }
         }
-        self.dial(io)
+        self.connect_next(io)
     }
 }
 
-impl Session for Passage {
+impl Session for ForwardSession {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
-        let trail = self.dial.as_ref().and_then(|dial| dial.trail.as_ref());
-        if trail.is_some_and(|trail| trail.contains(&self.route.hop)) {
-            let text = format!("{}: a connection of its own came back to it", self.route.shown);
+        let trail = self.attempts.as_ref().and_then(|attempts| attempts.trail.as_ref());
+        if trail.is_some_and(|trail| trail.contains(&self.upstream.hop)) {
+            let text = format!("{}: a connection of its own came back to it", self.upstream.shown);
             return Err(SessionError(text));
         }
-        // Nothing is read before there is somewhere to send it.
+        // No input is read before it can be sent.
         io.pause(Leg::Client);
-        self.dial(io)
+        self.connect_next(io)
     }
 
     fn connected(
@@ -403,14 +409,14 @@ impl Session for Passage {
         result: std::result::Result<(), i32>,
     ) -> SessionResult {
         if let Err(errno) = result {
-            let tried = self.dial.as_mut().and_then(|dial| dial.tried.last());
+            let tried = self.attempts.as_mut().and_then(|attempts| attempts.tried.last());
             if errno == libc::EAGAIN && tried.is_some_and(|address| address.as_unix().is_some()) {
                 io.set_timer(RETRY, Some(RETRY_AFTER));
                 return Ok(());
             }
             return self.failed(io, &strerror(errno));
         }
-        self.dial = None;
+        self.attempts = None;
         io.set_timer(TIMER, None);
         io.pipe(Leg::Client, Leg::Upstream);
         io.pipe(Leg::Upstream, Leg::Client);
@@ -420,21 +426,25 @@ impl Session for Passage {
 
     fn timer(&mut self, io: &mut dyn Io, key: u32) -> SessionResult {
         if key == RETRY {
-            let Some(dial) = &mut self.dial else { return Ok(()) };
-            dial.left.extend(dial.tried.pop());
-            return self.dial(io);
+            let Some(attempts) = &mut self.attempts else { return Ok(()) };
+            attempts.left.extend(attempts.tried.pop());
+            return self.connect_next(io);
         }
         io.set_timer(RETRY, None);
-        // Of an address, or of the resolver, whose failure is not the first.
+        // The time-out of an address, or of the resolver, whose failure is never the first.
         self.failed(io, "timed out")
     }
 
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
-        let Some(dial) = &mut self.dial else { return Ok(()) };
-        let (fresh, _) = self.route.addresses();
-        dial.left =
-            fresh.iter().rev().filter(|address| !dial.tried.contains(address)).cloned().collect();
-        self.dial(io)
+        let Some(attempts) = &mut self.attempts else { return Ok(()) };
+        let (fresh, _) = self.upstream.addresses();
+        attempts.left = fresh
+            .iter()
+            .rev()
+            .filter(|address| !attempts.tried.contains(address))
+            .cloned()
+            .collect();
+        self.connect_next(io)
     }
 
     fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
@@ -442,8 +452,8 @@ impl Session for Passage {
     }
 
     fn closed(&mut self, _why: ClosedBy) {
-        if let Some(dial) = self.dial.as_ref().filter(|dial| dial.asked) {
-            self.route.forget(dial.id);
+        if let Some(attempts) = self.attempts.as_ref().filter(|attempts| attempts.asked) {
+            self.upstream.forget(attempts.id);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Greeting: a message to whoever comes, and the end. No RFC has it; it is the server of the notes
-//! that says "Hello, Client!". Must never wait for anything of the peer's.
+//! Greeting: sends a message, then closes. No RFC defines it; it is the server of the study notes
+//! that sends "Hello, Client!". Must never wait for input.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use crate::net::service::{Datagrams, Peer, Reply, Service, Session, SessionResul
 use crate::net::services::bytes_repr::bytes_repr;
 use crate::net::services::send_and_close::SendAndClose;
 
-/// The most that a datagram of IPv4 can hold, beside its header of 20 bytes and UDP's of 8.
+/// Largest payload of an IPv4 datagram: 65 535 bytes less 20 of the IPv4 header and 8 of the UDP
+/// header.
 const LARGEST: usize = 65_535 - 20 - 8;
 
 /// Sends a message and closes; answers each datagram with it.
@@ -17,7 +18,7 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// Greets with these very bytes.
+    /// Greets with exactly these bytes.
     #[must_use]
     pub fn new(message: &[u8]) -> Self {
         Self { message: message.into() }

@@ -1,5 +1,6 @@
-//! LineEcho: Echo (RFC 862) by the line, and a line that ends it, as the echo server of the notes has
-//! it. Owns what a line is; must never keep input of its own, which stays with the engine.
+//! LineEcho: Echo (RFC 862) by lines, with a line that closes the connection, as in the echo server
+//! of the study notes. Owns the definition of a line; must never buffer input, which stays with
+//! the engine.
 
 use std::sync::Arc;
 
@@ -20,16 +21,17 @@ struct Rules {
     limit: usize,
 }
 
-/// As much as the text of a line, its ending included, may have where nobody says anything else.
+/// Default maximum length of a line, including its ending.
 const LIMIT: usize = 65_536;
-/// What ends a connection where nobody says anything else.
+/// Default line that closes a connection.
 const QUIT: &[u8] = b"exit";
 
 impl LineEcho {
-    /// `quit` is the line, without its ending, that closes; None has no such line. `newline` sends a
-    /// line's ending back. `limit` is for the whole line, ending included.
+    /// `quit` is the line, without its ending, that closes the connection; None disables it.
+    /// `newline` is whether a line's ending is sent back. `limit` is the maximum length of a line
+    /// in bytes, including its ending.
     ///
-    /// `Value` where `quit` can never come.
+    /// `Error::Value` if `quit` can never be received.
     pub fn new(quit: Option<&[u8]>, newline: bool, limit: usize) -> Result<Self> {
         if let Some(quit) = quit {
             let never = |why: &str| {
@@ -48,7 +50,7 @@ impl LineEcho {
 }
 
 impl Service for LineEcho {
-    /// Only what differs from the default: `LineEcho(quit=b'bye')`.
+    /// Only arguments that differ from the default: `LineEcho(quit=b'bye')`.
     fn name(&self) -> String {
         let Rules { quit, newline, limit } = &*self.rules;
         let mut arguments = Vec::new();
@@ -78,23 +80,23 @@ impl Service for LineEcho {
     }
 }
 
-/// Where a session stands in its input, whose unused rest the engine offers again.
+/// The position of a session in its input, whose unused rest the engine passes again.
 struct Lines {
     rules: Arc<Rules>,
     limit: usize,
-    /// In so much of what is not being sent there is no end of a line: looked for once, however slowly
-    /// it comes.
+    /// Bytes after `sending` and `dropping` that contain no LF, so that each byte is searched once
+    /// even if a line arrives slowly.
     searched: usize,
-    /// So much of the rest is of lines that are being sent back,
+    /// Bytes at the start of the rest that belong to lines being sent back.
     sending: usize,
-    /// and so much behind that is an ending, which is not.
+    /// Bytes after these that are a line ending, which is skipped.
     dropping: usize,
-    /// What is owed to a peer that has finished.
+    /// Data still to send to a peer that has sent its FIN.
     tail: Option<Vec<u8>>,
 }
 
 impl Lines {
-    /// A line without its LF, or CR LF. A CR alone ends none.
+    /// A line without its LF or CR LF. A CR alone does not end a line.
     fn text(line: &[u8]) -> &[u8] {
         let Some(text) = line.strip_suffix(b"\n") else { return line };
         text.strip_suffix(b"\r").unwrap_or(text)
@@ -104,7 +106,7 @@ impl Lines {
         self.rules.quit.as_deref() == Some(text)
     }
 
-    /// The line that `rest` begins with, where its end has come.
+    /// The line at the start of `rest`, if its end has arrived.
     fn next_line<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
         let new = &rest[self.searched..];
         let Some(end) = new.iter().position(|&byte| byte == b'\n') else {
@@ -138,7 +140,7 @@ impl Session for Lines {
             }
             used += std::mem::take(&mut self.dropping);
             let rest = &input[used..];
-            // Whole lines that go back as they are go together.
+            // Consecutive lines that are sent back unchanged are sent together.
             let mut run = 0;
             while let Some(line) = self.next_line(&rest[run..]) {
                 let text = Self::text(line);
@@ -162,7 +164,7 @@ impl Session for Lines {
         }
     }
 
-    /// What has no ending is a line all the same when nothing can follow.
+    /// Input without an ending is a line too, because nothing can follow.
     fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> SessionResult {
         let owed = if self.is_quit(rest) { &[] } else { rest };
         self.tail = Some(owed.to_vec());

@@ -1,5 +1,5 @@
-//! The services that never need the interpreter: one file each, one line here each. Must never do
-//! anything but name them.
+//! The services that run without the interpreter, one file each. Must never do anything but name
+//! them.
 
 mod by_connection;
 mod bytes_repr;

@@ -1,4 +1,5 @@
-//! Quote of the Day, RFC 865: a short message, and the end. Owns how short; must never change the text.
+//! Quote of the Day, RFC 865: sends a short message, then closes. Owns the maximum length; must
+//! never change the text.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// Quotes these very bytes. `Value` where they are more than the RFC has room for.
+    /// Sends exactly these bytes. `Error::Value` if they are longer than the RFC allows.
     pub fn new(text: &[u8]) -> Result<Self> {
         if text.len() >= LESS_THAN {
             return Err(Error::Value(format!(

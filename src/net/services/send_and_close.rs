@@ -1,24 +1,24 @@
-//! The session of a service that says one thing and closes: Greeting, Quote, Daytime and Time. Owns
-//! that the peer gets all of it, whatever it sends meanwhile; must never look at what comes in.
+//! The session that sends one text, then closes: used by Greeting, Quote, Daytime, Time. Owns the
+//! delivery of the whole text, whatever the peer sends meanwhile; must never look at the input.
 
 use std::sync::Arc;
 
 use crate::net::service::{Drain, Io, Leg, Session, SessionResult};
 
-/// Sends its text, then closes lingeringly.
+/// Sends its text, then performs a lingering close.
 pub(super) struct SendAndClose {
     text: Arc<[u8]>,
-    said: usize,
+    sent: usize,
 }
 
 impl SendAndClose {
     pub(super) fn new(text: Arc<[u8]>) -> Self {
-        Self { text, said: 0 }
+        Self { text, sent: 0 }
     }
 
-    fn speak(&mut self, io: &mut dyn Io) {
-        self.said += io.write(Leg::Client, &self.text[self.said..]);
-        if self.said == self.text.len() {
+    fn send_rest(&mut self, io: &mut dyn Io) {
+        self.sent += io.write(Leg::Client, &self.text[self.sent..]);
+        if self.sent == self.text.len() {
             io.close();
         }
     }
@@ -26,17 +26,17 @@ impl SendAndClose {
 
 impl Session for SendAndClose {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
-        self.speak(io);
+        self.send_rest(io);
         Ok(())
     }
 
-    /// A peer that has nothing to say still hears the rest, and only then the end.
+    /// A peer that has closed its side still receives the rest of the text, then the FIN.
     fn eof(&mut self, _io: &mut dyn Io, _leg: Leg, _rest: &[u8]) -> SessionResult {
         Ok(())
     }
 
     fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
-        self.speak(io);
+        self.send_rest(io);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Time, RFC 868: the seconds since 1900 as 32 bits, and the end. Owns that number; must never send
-//! another length than four bytes.
+//! Time, RFC 868: sends the seconds since 1900 as 32 bits, then closes. Owns that number; must
+//! never send more or fewer than four bytes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,18 +14,18 @@ const SECONDS_TO_1970: u64 = 2_208_988_800;
 #[derive(PartialEq, Eq, Hash)]
 pub struct Time;
 
-/// "The number of seconds since 00:00 (midnight) 1 January 1900 GMT, such that the time 1 is 12:00:01
-/// am on 1 January 1900 GMT", most significant byte first.
+/// "The number of seconds since 00:00 (midnight) 1 January 1900 GMT, such that the time 1 is
+/// 12:00:01 am on 1 January 1900 GMT", most significant byte first.
 ///
-/// "This base will serve until the year 2036": on 7 February at 06:28:16 of that year the 32 bits are
-/// all used, and it begins at 0 again, as the seconds of NTP do (RFC 5905, section 6).
+/// "This base will serve until the year 2036": on 7 February of that year at 06:28:16 the 32 bits
+/// overflow to 0, as the seconds of NTP do (RFC 5905, section 6).
 #[must_use]
 pub fn word(since_1970: Duration) -> [u8; 4] {
     ((since_1970.as_secs() + SECONDS_TO_1970) as u32).to_be_bytes()
 }
 
 fn now() -> [u8; 4] {
-    // A clock before 1970 was never set.
+    // A clock before 1970 was never set: use 1970.
     word(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
@@ -43,7 +43,8 @@ impl Service for Time {
     }
 }
 
-/// "S: Receive the empty datagram. S: Send a datagram containing the time as a 32 bit binary number."
+/// "S: Receive the empty datagram. S: Send a datagram containing the time as a 32 bit binary
+/// number."
 impl Datagrams for Time {
     fn on_datagram(&self, _data: &[u8], _from: &Peer, reply: &mut dyn Reply) -> SessionResult {
         reply.send(&now());

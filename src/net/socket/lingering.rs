@@ -1,25 +1,25 @@
-//! Whether a plain close of a socket could destroy what was sent on it. Must never close one.
+//! The check whether a plain close of a socket could discard sent data. Must never close a socket.
 
 use std::os::fd::AsFd;
 
 use super::socket::Socket;
 use crate::net::sys;
 
-/// What a connection has sent in all when there can be something unsent: the first flight goes at
-/// once, RFC 6928.
+/// Bytes that a connection sends at once, before any acknowledgement (RFC 6928). Data can be unsent
+/// only if more than this was sent in total.
 pub(crate) const FIRST_FLIGHT: u64 = 14_600;
 
-/// Why a connection lingers, and so until when.
+/// The event that ends the lingering of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// The peer was sending: until it has finished.
+    /// The peer was still sending: linger until it has finished.
     Finished,
-    /// Not all is sent yet: until it has arrived.
+    /// Some data is unsent: linger until it is acknowledged.
     Acknowledged,
 }
 
-/// Whether a plain close of this socket might take back what was sent, and until when it has to linger
-/// therefore. Asks the kernel for no more than it must.
+/// Whether a plain close of this socket could discard sent data, and if so, until when it must
+/// linger. Makes no more system calls than needed.
 pub(crate) fn needed(socket: &Socket, sent: u64) -> Option<Until> {
     if sys::unread(socket.as_fd()) > 0 {
         Some(Until::Finished)

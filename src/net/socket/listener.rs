@@ -1,5 +1,5 @@
-//! The listening socket, through its steps: create, bind, listen. Owns its descriptor and how it is
-//! closed; must never accept, nor take up a thread.
+//! The listening socket with its steps: create, bind, listen. Owns its descriptor, and closes it;
+//! must never accept on its own, nor start a thread.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
@@ -19,21 +19,21 @@ use crate::net::base::{Listed, Mutex};
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 
-/// A listening socket, or one on its way there.
+/// A socket that listens or is about to.
 pub(crate) struct Listener {
     // Before the descriptor, so that the number leaves the fork table before it is closed.
     _listed: Listed,
     probe: Arc<Probe>,
-    /// What a bind to a path has made. Removed before the descriptor is closed.
+    /// The file that a bind to a path has created. Removed before the descriptor is closed.
     file: Mutex<Option<SocketFile>>,
     fd: OwnedFd,
     transport: Transport,
-    /// Given by `fd=`: others may own it too, so it is closed without a shutdown.
+    /// Passed as `fd=`: other processes may own it too, so it is closed without shutdown(2).
     adopted: bool,
 }
 
 impl Listener {
-    /// socket(2) for the family of `address`, with the options that come before bind.
+    /// socket(2) for the family of `address`, with the options that must be set before bind(2).
     pub(crate) fn create(
         transport: Transport,
         address: &Address,
@@ -46,17 +46,17 @@ impl Listener {
                 let kind = Type::STREAM.nonblocking();
                 socket2::Socket::new(domain, kind, Some(Protocol::TCP))
             }
-            // Blocking: a worker waits in the receive itself.
+            // Blocking: a worker waits inside the receive call.
             Transport::Udp => socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)),
             Transport::Unix => socket2::Socket::new(domain, Type::STREAM.nonblocking(), None),
         }
         .map_err(failed)?;
         if domain == Domain::IPV6 {
-            // Set either way: the system's default differs between machines.
+            // Always set, because the system's default differs between machines.
             socket.set_only_v6(!serves_both(address, options)).map_err(failed)?;
         }
         if transport == Transport::Tcp {
-            // On UDP it would let others take the port over while it is in use.
+            // On UDP it would let other sockets take over the port while it is in use.
             socket.set_reuse_address(options.reuse_address).map_err(failed)?;
         }
         if transport == Transport::Unix {
@@ -67,17 +67,17 @@ impl Listener {
         options.apply(&socket, transport).map_err(failed)?;
         let listener = Self::own(socket.into(), transport, false);
         if transport == Transport::Udp {
-            listener.hear_more(domain, is_loopback(address)).map_err(failed)?;
+            listener.enable_reports(domain, is_loopback(address)).map_err(failed)?;
         }
         Ok(listener)
     }
 
-    /// Has the kernel tell which peers refuse what is sent to them, and where each datagram was sent to. On
-    /// the loopback that is no question.
-    fn hear_more(&self, domain: Domain, is_loopback: bool) -> io::Result<()> {
+    /// Enables reports of peers that refuse datagrams (IP_RECVERR), and, unless the address is the
+    /// loopback, of each datagram's destination (IP_PKTINFO).
+    fn enable_reports(&self, domain: Domain, is_loopback: bool) -> io::Result<()> {
         let on = 1i32.to_ne_bytes();
         let set = |level, name| sys::setsockopt(self.as_fd(), level, name, &on);
-        // An IPv6 socket may have IPv4 peers: both are asked for.
+        // An IPv6 socket may have IPv4 peers, so both levels are set.
         set(libc::IPPROTO_IP, libc::IP_RECVERR)?;
         if domain == Domain::IPV6 {
             set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR)?;
@@ -91,8 +91,8 @@ impl Listener {
         Ok(())
     }
 
-    /// Takes over a descriptor that somebody else opened; it must be a socket of the transport. On an
-    /// error the descriptor stays the caller's.
+    /// Takes ownership of a descriptor that the caller opened, which must be a socket of the
+    /// transport. On an error the caller keeps the descriptor.
     pub(crate) fn adopt(
         number: RawFd,
         transport: Transport,
@@ -104,10 +104,11 @@ impl Listener {
             Ok(()) => {
                 let listener = Self::own(fd, transport, true);
                 if transport == Transport::Udp {
-                    // What it does not tell cannot be judged by; that is no reason not to serve.
+                    // Without these reports the server still works; datagrams are then accepted
+                    // without the checks that use them.
                     let domain = listener.socket().domain().unwrap_or(Domain::IPV4);
-                    let near = listener.address().is_ok_and(|address| is_loopback(&address));
-                    let _ = listener.hear_more(domain, near);
+                    let loopback = listener.address().is_ok_and(|address| is_loopback(&address));
+                    let _ = listener.enable_reports(domain, loopback);
                 }
                 Ok(listener)
             }
@@ -124,12 +125,12 @@ impl Listener {
         Self { _listed: Listed::new(&fd), probe, file, fd, transport, adopted }
     }
 
-    /// Whether others may own it too.
+    /// Whether other processes may own it too.
     pub(crate) fn is_adopted(&self) -> bool {
         self.adopted
     }
 
-    /// Whether it tells where each datagram was sent to.
+    /// Whether the kernel reports the destination of each datagram.
     pub(crate) fn tells_destination(&self) -> bool {
         let mut on = [0; 4];
         let asked = sys::getsockopt(self.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, &mut on);
@@ -140,7 +141,7 @@ impl Listener {
         SockRef::from(&self.fd)
     }
 
-    /// Whether it can be bound to `address`, by its family and by whether it serves both.
+    /// Whether it can be bound to `address`: same family, and same setting for dual stack.
     pub(crate) fn fits(&self, address: &Address, options: &SocketOptions) -> bool {
         let domain = address.domain();
         self.adopted
@@ -152,8 +153,8 @@ impl Listener {
                         .is_ok_and(|only| only != serves_both(address, options)))
     }
 
-    /// bind(2). A path's file is made by it, with the permission bits of the options, and is ours from
-    /// then on.
+    /// bind(2). For a path, the kernel creates the file with the permission bits of the options,
+    /// and the listener owns it from then on.
     pub(crate) fn bind(&self, address: &Address, options: &SocketOptions) -> Result<()> {
         let failed = |error: io::Error| Error::os("bind", address, &error);
         let path = address.as_unix().and_then(UnixName::path);
@@ -167,12 +168,13 @@ impl Listener {
         Ok(())
     }
 
-    /// listen(2). None is the system's maximum. A UDP socket takes datagrams from `bind` on.
+    /// listen(2). A backlog of None is the system's maximum. Does nothing for UDP, which receives
+    /// from bind(2) on.
     pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {
         if self.transport == Transport::Udp {
             return Ok(());
         }
-        // The kernel cuts it to its own maximum (net.core.somaxconn).
+        // The kernel limits it further, to net.core.somaxconn.
         let backlog = backlog.unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
         self.socket().listen(backlog as i32).map_err(|error| {
             let target = self.address().map_or_else(|_| String::new(), |at| at.to_string());
@@ -189,13 +191,13 @@ impl Listener {
         Ok(address.canonical())
     }
 
-    /// Which file it is bound to, of a Unix socket.
+    /// The file that a Unix socket is bound to; None without one.
     pub(crate) fn file(&self) -> Option<FileId> {
         let own = self.file.lock().as_ref().map(SocketFile::id);
         own.or_else(|| self.address().ok()?.as_unix().and_then(FileId::of))
     }
 
-    /// Whether it is bound to a port or a name already (only an adopted one can be before `bind`).
+    /// Whether it already has a port or a name. Before `bind`, only an adopted socket can.
     pub(crate) fn is_bound(&self) -> bool {
         self.address().is_ok_and(|address| match address {
             Address::Ip(address) => address.port() != 0,
@@ -203,12 +205,13 @@ impl Listener {
         })
     }
 
-    /// Whether it listens already.
+    /// Whether it already listens.
     pub(crate) fn is_listening(&self) -> bool {
         self.socket().is_listener().unwrap_or(false)
     }
 
-    /// accept4(2), which never waits: whoever else has the listener may have made it block since.
+    /// accept4(2) without waiting. Sets an adopted listener to non-blocking again, because another
+    /// owner may have changed that.
     pub(crate) fn accept(&self, nonblocking: bool) -> io::Result<(OwnedFd, Option<Address>)> {
         if self.adopted && !self.socket().nonblocking()? {
             self.socket().set_nonblocking(true)?;
@@ -217,19 +220,19 @@ impl Listener {
         Ok((fd, Address::from_raw(&peer)))
     }
 
-    /// Connections that have finished their handshake and wait to be accepted. 0 where the kernel does
-    /// not say.
+    /// Connections that have finished their handshake and wait to be accepted; 0 if the kernel does
+    /// not report it.
     pub(crate) fn waiting(&self) -> usize {
         self.probe.waiting()
     }
 
-    /// What others may ask it by, while it is there.
+    /// The probe that others use while the listener exists.
     pub(crate) fn probe(&self) -> Arc<Probe> {
         Arc::clone(&self.probe)
     }
 
-    /// At a stop: how many are to be accepted yet. They are those that wait now; a Unix listener of our
-    /// own is shut for all others, and then gives what it has.
+    /// The number of connections still to accept at a stop: those that wait now. A Unix listener of
+    /// our own is shut down first, which rejects new connections, and then emptied.
     pub(crate) fn last_call(&self) -> usize {
         if self.transport != Transport::Unix || self.adopted {
             return self.waiting();
@@ -238,18 +241,19 @@ impl Listener {
         MAX_BACKLOG as usize
     }
 
-    /// Ends it: peers that connect from here on are told so, even while a forked child holds a copy.
+    /// Closes it. Later connects are refused, even while a forked child holds a copy.
     pub(crate) fn close(self) {
         self.shut();
     }
 
-    /// The first half of it: nobody is let in any more, and a path is free for another server. Wakes who
-    /// waits for it, unless it was adopted.
+    /// Stops listening without closing the descriptor: later connects are refused, and the path is
+    /// free for another server. Wakes threads that wait for a connection, unless the listener is
+    /// adopted.
     pub(crate) fn shut(&self) {
         let file = self.file.lock().take();
         drop(file);
         if !self.adopted {
-            // A UDP server still answers what it has received.
+            // A UDP server still answers the datagrams it has received.
             let how = match self.transport {
                 Transport::Tcp | Transport::Unix => Shutdown::Both,
                 Transport::Udp => Shutdown::Read,
@@ -271,13 +275,13 @@ impl AsFd for Listener {
     }
 }
 
-/// getsockname(2) of a number that a caller gives; None where it is no socket of a known family.
+/// getsockname(2) of a caller's descriptor number; None unless it is a socket of a known family.
 #[must_use]
 pub fn bound_address(number: RawFd) -> Option<Address> {
     Address::from_raw(&sys::address_of(number)?)
 }
 
-/// Only "::" stands for both families, and only if it may.
+/// Whether to serve IPv4 as well: only for "::", and only with `dual_stack`.
 fn serves_both(address: &Address, options: &SocketOptions) -> bool {
     let all = |address: SocketAddr| address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     options.dual_stack && address.as_ip().is_some_and(all)

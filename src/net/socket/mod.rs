@@ -1,5 +1,5 @@
-//! One socket: its options, its steps, what the kernel knows of it. Must never wait, nor know what it is used
-//! for.
+//! One socket: its options, its steps, its state in the kernel. Must never wait, nor know what the
+//! socket is used for.
 
 pub(crate) mod lingering;
 mod listener;

@@ -1,4 +1,4 @@
-//! Socket options, and the step at which each has to be set. Must never hold a socket.
+//! Socket options, each with the step at which it is set. Must never hold a socket.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,19 +9,19 @@ use socket2::SockRef;
 use crate::net::address::Transport;
 use crate::net::error::{Error, Result};
 
-/// The deepest queue that makes sense: the kernel keeps it in 16 bits on some paths.
+/// The largest useful backlog: the kernel stores it in 16 bits on some paths.
 pub(crate) const MAX_BACKLOG: u32 = 65_535;
 
-/// What a socket is opened with. `None` leaves the system's default.
+/// The options of a new socket. `None` keeps the system's default.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
-    /// SO_REUSEADDR on the listener: take the port again while old connections are in TIME_WAIT.
+    /// SO_REUSEADDR on the listener: bind to the port while old connections are in TIME_WAIT.
     pub reuse_address: bool,
-    /// SO_REUSEPORT on the listener: share the port with others who set it.
+    /// SO_REUSEPORT on the listener: share the port with other sockets that set it.
     pub reuse_port: bool,
-    /// listen(2)'s backlog; None is the system's maximum.
+    /// The backlog of listen(2); None is the system's maximum.
     pub backlog: Option<u32>,
-    /// TCP_NODELAY: no Nagle delay (RFC 896).
+    /// TCP_NODELAY: disable Nagle's algorithm (RFC 896).
     pub nodelay: bool,
     /// SO_KEEPALIVE.
     pub keepalive: Option<bool>,
@@ -31,11 +31,11 @@ pub struct SocketOptions {
     pub send_buffer: Option<usize>,
     /// SO_RCVBUF, bytes; the kernel doubles it.
     pub receive_buffer: Option<usize>,
-    /// TCP_MAXSEG, bytes, the TCP options included.
+    /// TCP_MAXSEG, bytes, including the TCP options.
     pub max_segment: Option<u32>,
-    /// Whether "::" serves IPv4 too (IPV6_V6ONLY off).
+    /// Whether "::" accepts IPv4 too (IPV6_V6ONLY off).
     pub dual_stack: bool,
-    /// Permission bits of the file of a Unix listener; None leaves them to the umask.
+    /// Permission bits of a Unix listener's file; None uses the umask.
     pub mode: Option<u32>,
 }
 
@@ -58,10 +58,11 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets what is set before bind or connect. Linux lets accepted sockets inherit all of it, so a
-    /// listener is given its connections' options here, once, in place of one call a connection.
+    /// Sets the options that must be set before bind(2) or connect(2). On Linux, accepted TCP
+    /// sockets inherit all of them from the listener, which saves one call for each connection.
+    /// Accepted Unix sockets inherit none, so they are set on each.
     ///
-    /// What is TCP's alone is not asked of the others. Unix sockets inherit nothing: each is given its own.
+    /// Options of TCP are skipped for other transports.
     pub(crate) fn apply(&self, fd: &impl AsFd, transport: Transport) -> io::Result<()> {
         let socket = SockRef::from(fd);
         let tcp = transport == Transport::Tcp;
@@ -86,8 +87,8 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// Refuses what was asked for and has no meaning on a Unix socket: an option that does nothing
-    /// would be a lie. `nodelay`, which is on by default, is what a Unix socket is anyway.
+    /// `Error::Value` for an option that was set explicitly and has no effect on a Unix socket.
+    /// `nodelay`, on by default, is accepted: a Unix socket never delays.
     pub fn check_unix(&self) -> Result<()> {
         let refuse = |field: &str, why: &str| {
             Err(Error::Value(format!(

@@ -1,21 +1,21 @@
-//! The process at the other end of a Unix socket: unix(7), SO_PEERCRED. Must never hold a descriptor.
+//! The credentials of a Unix socket's peer: unix(7), SO_PEERCRED. Must never hold a descriptor.
 
 use std::os::fd::AsFd;
 
 use crate::net::sys;
 
-/// Who is at the other end of a Unix socket, as the kernel vouches for it: unix(7), SO_PEERCRED.
+/// The process at the other end of a Unix socket, as the kernel reports it: unix(7), SO_PEERCRED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Process that connected, or that listens; 0 where it is out of sight of this one's PID namespace.
+    /// The process that connected or listened; 0 if it is outside of this process's PID namespace.
     pub pid: i32,
-    /// Its effective user when it did so.
+    /// Its effective user at that time.
     pub uid: u32,
-    /// Its effective group when it did so.
+    /// Its effective group at that time.
     pub gid: u32,
 }
 
-/// getsockopt(SO_PEERCRED); None where the kernel does not say.
+/// getsockopt(SO_PEERCRED); None if the kernel does not report it.
 pub(crate) fn peer_credentials(socket: &impl AsFd) -> Option<Credentials> {
     let mut raw = [0; 12];
     let length =

@@ -1,5 +1,6 @@
-//! What the kernel tells of a socket to those who do not own it: to a record what TCP knows of it, and
-//! to whoever asks how many wait for a listener. Must never use a number that its owner has closed, nor keep it open.
+//! Queries to the kernel about a socket, for code that does not own the socket. Owns the descriptor
+//! number until it is withdrawn; must never use the number after the socket is closed, nor keep the
+//! socket open.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,26 +12,27 @@ use super::tcp_info::{Algorithm, TcpInfo};
 use crate::net::base::Mutex;
 use crate::net::sys;
 
-/// The number of a socket that others may ask, until its owner withdraws it, which must be before it is
-/// closed.
+/// The descriptor number of a socket, for queries. The owner withdraws it before it closes the
+/// socket.
 #[derive(Debug)]
 pub(crate) struct Probe(Mutex<RawFd>);
 
 impl Probe {
-    /// Of a socket.
+    /// A probe of a socket.
     pub(crate) fn of(fd: impl AsRawFd) -> Self {
         Self(Mutex::new(fd.as_raw_fd()))
     }
 
-    /// Of none.
+    /// A probe of no socket, whose queries return nothing.
     pub(crate) fn none() -> Self {
         Self(Mutex::new(-1))
     }
 
-    /// What the kernel knows of it now; None where it is none of TCP's, or was withdrawn. `algorithm`
-    /// as in `TcpInfo::of`.
+    /// The kernel's state of the connection; None if it is not TCP, or after `withdraw`.
+    /// `algorithm` as in `TcpInfo::of`.
     pub(crate) fn ask(&self, algorithm: Option<Algorithm>) -> Option<TcpInfo> {
-        // Held until the kernel has answered: who closes the socket waits for it in `withdraw`.
+        // Held until the kernel has answered, so that `withdraw`, and with it the close, waits for
+        // the query.
         let number = self.0.lock();
         if *number < 0 {
             return None;
@@ -45,13 +47,13 @@ impl Probe {
         (*number >= 0).then(|| call(*number))
     }
 
-    /// From here on nobody asks it any more.
+    /// Ends all queries. Blocks until a query that is running has ended.
     pub(crate) fn withdraw(&self) {
         *self.0.lock() = -1;
     }
 
-    /// Of a listener: connections that have finished their handshake and wait to be accepted. 0 where
-    /// it listens no more.
+    /// The number of connections that have finished their handshake and wait for this listener to
+    /// accept them; 0 if it no longer listens.
     pub(crate) fn waiting(&self) -> usize {
         let number = self.0.lock();
         if *number < 0 {
@@ -65,17 +67,18 @@ impl Probe {
     }
 }
 
-/// The state of a listener (include/net/tcp_states.h), in which `unacked` is the length of its queue.
+/// The state of a listener (include/net/tcp_states.h), for which `unacked` is the length of its
+/// queue.
 const LISTEN: u8 = 10;
 
-/// How many wait for a listener on a Unix path: sock_diag(7), which anybody may ask. An error where it is
-/// no such thing, or where the kernel was built without.
+/// The queue length of a Unix listener: sock_diag(7), which needs no privilege. An error if it is
+/// not a Unix socket, or if the kernel lacks this feature.
 fn unix_waiting(number: RawFd) -> io::Result<usize> {
     // linux/sock_diag.h, linux/unix_diag.h; not in the `libc` crate.
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     const UDIAG_SHOW_RQLEN: u32 = 0x10;
     const UNIX_DIAG_RQLEN: u16 = 4;
-    /// Of the header, and of what comes before the attributes of an answer.
+    /// Sizes of the netlink header, and of the fixed part of an answer before its attributes.
     const HEADER: usize = 16;
     const MESSAGE: usize = 16;
 
@@ -85,7 +88,7 @@ fn unix_waiting(number: RawFd) -> io::Result<usize> {
     request.extend(40_u32.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    // Sequence and sender, of which nothing is made.
+    // Sequence number and sender, which are not used.
     request.extend([0; 8]);
     request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
     for word in [any, inode, UDIAG_SHOW_RQLEN, any, any] {
@@ -97,7 +100,7 @@ fn unix_waiting(number: RawFd) -> io::Result<usize> {
         Some(Protocol::from(libc::NETLINK_SOCK_DIAG)),
     )?;
     kernel.send(&request)?;
-    // The answer is there when `send` returns.
+    // The answer is available when `send` returns.
     let mut answer = [0; 256];
     let length = (&kernel).read(&mut answer)?;
     let answer = &answer[..length];
@@ -128,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_for_a_path_is_counted() {
+    fn connections_waiting_on_a_path_are_counted() {
         let path = std::env::temp_dir().join(format!("rsock-probe-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let probe = Probe::of(listener.as_fd());
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_what_is_no_listener() {
+    fn other_sockets_have_no_waiting_connections() {
         let (one, mut other) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut other, b"unread").unwrap();
         assert_eq!(Probe::of(one.as_fd()).waiting(), 0);

@@ -1,5 +1,5 @@
-//! A socket that ends properly however it is dropped. Owns one descriptor; must never block in a
-//! close, nor leave a peer hanging because a forked child holds a copy.
+//! A socket whose close ends its connection, however it is dropped. Owns one descriptor; must
+//! never block in a close, nor leave a peer connected because a forked child holds a copy.
 
 use std::io;
 use std::net::Shutdown;
@@ -13,7 +13,7 @@ use crate::net::address::{Endpoint, Transport};
 use crate::net::base::fork;
 use crate::net::sys;
 
-/// One connected (or connecting) socket.
+/// A socket that is connected or connecting.
 #[derive(Debug)]
 pub(crate) struct Socket(Option<OwnedFd>);
 
@@ -32,7 +32,8 @@ impl Socket {
         Ok(Self::new(Raw::new(domain, kind, protocol)?))
     }
 
-    /// Opens one that is to lead to a forwarder's target: it never blocks, and has the server's options.
+    /// Opens a socket for connecting to a forwarder's target: non-blocking, with the server's
+    /// options.
     pub(crate) fn outward(target: &Endpoint, options: &SocketOptions) -> io::Result<Self> {
         let socket = Self::open(target.transport, target.address.domain())?;
         socket.options().set_nonblocking(true)?;
@@ -61,41 +62,41 @@ impl Socket {
         self.options().shutdown(how)
     }
 
-    /// Makes the coming drop send RST in place of FIN and throw away what is unsent.
+    /// Drops the socket so that it sends RST instead of FIN and discards unsent data.
     pub(crate) fn abort(self) {
         let _ = self.options().set_linger(Some(Duration::ZERO));
         if fork::has_forked() {
-            // A child's copy would keep the connection open; this ends it whatever copies exist.
+            // A child's copy would keep the connection open; disconnect ends it despite any copies.
             let _ = sys::disconnect(self.as_fd());
         }
     }
 
-    /// Makes another socket's number one of this: dup3(2). This one's own number is closed, and nothing but
-    /// that, for the connection goes on.
+    /// dup3(2): makes the number of `other` refer to this socket. Closes this socket's own number
+    /// without a shutdown, because the connection continues.
     pub(crate) fn replace(mut self, other: &Self) -> io::Result<()> {
         let own = self.0.take().expect("only into_number and drop empty it, and both consume");
         sys::replace(own.as_fd(), other.as_fd())
     }
 
-    /// A close will not wait for what is unsent, whatever SO_LINGER its owner has set: the kernel delivers it
-    /// all the same.
+    /// Makes a close return without waiting for unsent data, even if the owner has set SO_LINGER.
+    /// The kernel still delivers that data.
     pub(crate) fn never_wait(&self) {
         if self.options().linger().is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero())) {
             let _ = self.options().set_linger(None);
         }
     }
 
-    /// Ends the connection with RST while others may hold its number or a duplicate of it.
+    /// Ends the connection with RST, even while other code holds its number or a duplicate of it.
     pub(crate) fn reset(&self) {
         let _ = self.options().set_linger(Some(Duration::ZERO));
-        // Wakes who waits; the end that this alone would be does not get out before the reset.
+        // Wakes waiting threads. The FIN that this alone could cause is not sent before the reset.
         let _ = self.shutdown(Shutdown::Read);
         if sys::disconnect(self.as_fd()).is_err() {
             let _ = self.shutdown(Shutdown::Both);
         }
     }
 
-    /// Gives the number away; nothing is sent.
+    /// Releases the descriptor number without sending anything.
     pub(crate) fn into_number(mut self) -> RawFd {
         self.0.take().map_or(-1, IntoRawFd::into_raw_fd)
     }
@@ -111,7 +112,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(fd) = self.0.take() {
             if fork::has_forked() {
-                // ENOTCONN where there is nothing to end.
+                // ENOTCONN if there is no connection to end.
                 let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
             }
         }

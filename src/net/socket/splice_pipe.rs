@@ -1,5 +1,5 @@
-//! Pipes that bytes go through on their way from one socket to another without coming to us: pipe(2),
-//! splice(2). Owns their number and size; must never decide when one is worth its cost.
+//! Pipes that carry bytes between two sockets inside the kernel: pipe(2), splice(2). Owns their
+//! number and size; must never decide when a pipe is worth its cost.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::net::sys;
 
-/// Bytes that a pipe is asked to hold: what a connection moves in a turn. Measured for 1 MiB messages: with the
-/// system's 64 KiB a third more time, with 1 MiB none less.
+/// Requested capacity of a pipe, in bytes: what a connection moves in one turn. Measured with
+/// messages of 1 MiB: the system's 64 KiB takes a third longer, 1 MiB is no faster.
 pub(crate) const CAPACITY: usize = 256 * 1024;
-/// Idle pipes that a worker keeps.
+/// Maximum number of idle pipes per worker.
 const KEPT: usize = 8;
-/// So many askers go without one after a pipe could not be made, before the next one tries.
+/// Requests that return None after a pipe could not be opened, before the next attempt.
 const SKIPPED: u32 = 256;
 
-/// How many pipes a server may have, and has.
+/// The number of pipes of a server, with its limit.
 #[derive(Debug, Default)]
 pub(crate) struct PipeAllowance {
     most: AtomicUsize,
@@ -24,7 +24,7 @@ pub(crate) struct PipeAllowance {
 }
 
 impl PipeAllowance {
-    /// Set before there is a worker.
+    /// Sets the limit. Called before the first worker is started.
     pub(crate) fn set(&self, most: usize) {
         self.most.store(most, Relaxed);
     }
@@ -40,7 +40,7 @@ impl PipeAllowance {
     }
 }
 
-/// A pipe with what is in it.
+/// A pipe with its contents.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     read: OwnedFd,
@@ -50,20 +50,20 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// Bytes in it.
+    /// Bytes in the pipe.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Moves up to `most` bytes of a socket's receive queue in. EAGAIN says that there
-    /// are none, or that there is no room.
+    /// Moves up to `most` bytes from a socket's receive queue into the pipe. EAGAIN if the queue is
+    /// empty or the pipe is full.
     pub(crate) fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let count = sys::splice(from, self.write.as_fd(), most)?;
         self.held += count;
         Ok(count)
     }
 
-    /// Moves what is in it into a socket's send queue. EAGAIN says that there is no room.
+    /// Moves the contents of the pipe into a socket's send queue. EAGAIN if the queue is full.
     pub(crate) fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
         let count = sys::splice(self.read.as_fd(), to, self.held)?;
         self.held -= count;
@@ -77,7 +77,7 @@ impl Drop for Pipe {
     }
 }
 
-/// One worker's idle pipes.
+/// The idle pipes of one worker.
 pub(crate) struct Pipes {
     idle: Vec<Pipe>,
     allowance: Arc<PipeAllowance>,
@@ -89,7 +89,8 @@ impl Pipes {
         Self { idle: Vec::new(), allowance, skip: 0 }
     }
 
-    /// An empty pipe; None where there may be no more, and bytes are better copied.
+    /// An empty pipe; None if the limit is reached or no descriptor is free, and the bytes must be
+    /// copied.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.pop() {
             return Some(pipe);
@@ -103,17 +104,17 @@ impl Pipes {
             return None;
         }
         let Ok((read, write)) = sys::pipe() else {
-            // EMFILE and ENFILE: descriptors are for connections first.
+            // EMFILE or ENFILE: connections have priority for descriptors.
             self.allowance.give_back();
             self.skip = SKIPPED;
             return None;
         };
-        // EPERM where the user's pipes have taken up what they may: it works with what it has.
+        // EPERM if the user's pipes have reached their limit: the pipe keeps its default size.
         let _ = sys::set_pipe_size(write.as_fd(), CAPACITY);
         Some(Pipe { read, write, held: 0, allowance: Arc::clone(&self.allowance) })
     }
 
-    /// Takes a pipe back; one with bytes in it is closed.
+    /// Returns a pipe. A pipe with bytes in it is closed.
     pub(crate) fn give(&mut self, pipe: Pipe) {
         if pipe.held == 0 && self.idle.len() < KEPT {
             self.idle.push(pipe);

@@ -1,4 +1,4 @@
-//! What the kernel knew of a TCP connection at one moment: tcp(7), TCP_INFO. Must never hold a
+//! A snapshot of the kernel's state of a TCP connection: tcp(7), TCP_INFO. Must never hold a
 //! descriptor.
 
 use std::io::{self};
@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use crate::net::sys::{self, RawTcpInfo};
 
-/// The name of a congestion control: "cubic", "bbr".
+/// The name of a congestion control algorithm: "cubic", "bbr".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Algorithm([u8; Self::MOST]);
 
@@ -14,14 +14,15 @@ impl Algorithm {
     /// TCP_CA_NAME_MAX (include/net/tcp.h).
     const MOST: usize = 16;
 
-    /// That of a socket: getsockopt(TCP_CONGESTION), tcp(7). What is accepted inherits its listener's.
+    /// The algorithm of a socket: getsockopt(TCP_CONGESTION), tcp(7). Accepted sockets inherit
+    /// their listener's.
     pub(crate) fn of(fd: impl AsRawFd) -> io::Result<Self> {
         let mut name = [0; Self::MOST];
         sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut name)?;
         Ok(Self(name))
     }
 
-    /// The name.
+    /// The name; empty if it is not UTF-8.
     #[must_use]
     pub fn name(&self) -> &str {
         let end = self.0.iter().position(|&byte| byte == 0).unwrap_or(Self::MOST);
@@ -29,19 +30,19 @@ impl Algorithm {
     }
 }
 
-/// What the kernel knew of a connection at one moment.
+/// The kernel's state of a connection at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpInfo {
-    /// TCP_INFO; what is behind `length` is all zero.
+    /// TCP_INFO; all bytes after `length` are zero.
     pub raw: RawTcpInfo,
-    /// How many bytes of it this kernel fills.
+    /// Number of bytes that this kernel fills.
     pub length: usize,
-    /// How it avoids congestion.
+    /// The congestion control algorithm.
     pub algorithm: Algorithm,
 }
 
 impl TcpInfo {
-    /// Asks a socket: getsockopt(TCP_INFO) and, where the answer is not known, TCP_CONGESTION.
+    /// Queries a socket: getsockopt(TCP_INFO) and, unless `algorithm` is given, TCP_CONGESTION.
     pub(crate) fn of(fd: impl AsRawFd + Copy, algorithm: Option<Algorithm>) -> io::Result<Self> {
         let (raw, length) = sys::tcp_info(fd)?;
         let algorithm = algorithm.map_or_else(|| Algorithm::of(fd), Ok)?;

@@ -1,13 +1,14 @@
-//! The file of a Unix socket: which one it is, how a stale one is cleared away, and that ours goes when
-//! its listener does. Must never remove a file that a live socket has, one of another kind, or one that
-//! this process did not make.
+//! The file of a Unix socket: its identity, the removal of a stale one, its removal with the
+//! listener. Must never remove the file of a live socket, a file of another kind, or one that this
+//! process did not create.
 //!
-//! A stale file is what a process leaves that was killed: its name cannot be bound, though nobody
-//! listens. Whether somebody does is asked by connect(2) of a *datagram* socket: the kernel says
-//! EPROTOTYPE for a stream that is there, even one that does not listen yet, and ECONNREFUSED for none;
-//! and no listener ever sees a connection of it. Between that answer and the removal another server may
-//! have bound the name, so both happen under a lock: flock(2) on the path with ".lock" behind it. A bind
-//! that meets nothing needs no lock, for the kernel makes the file at once or not at all.
+//! A process that is killed leaves a stale file: its name cannot be bound, though no socket listens
+//! on it. Whether one does is tested by connect(2) of a *datagram* socket. The kernel returns
+//! EPROTOTYPE if a stream socket is bound there, even one that does not listen yet, and
+//! ECONNREFUSED if none is. No listener ever sees such a connection. Between that test and the
+//! removal another server may bind the name, so both happen under a lock: flock(2) on the path with
+//! ".lock" appended. A bind that finds no file needs no lock, because the kernel creates the file
+//! atomically.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -23,12 +24,12 @@ use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::sys;
 
-/// How often a lock that another process holds is tried again: nothing announces its release.
+/// Interval between attempts to lock, because the release by another process causes no event.
 const RETRY: Duration = Duration::from_millis(5);
-/// Lock files are for us alone; by this, and by being empty, one is known for ours.
+/// Mode of our lock files. A lock file is recognised as ours by this mode and by being empty.
 const LOCK_MODE: u32 = 0o600;
 
-/// Which file it is, whatever its names.
+/// The identity of a file, independent of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -36,7 +37,7 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
-    /// The socket file of a name; None where it has none.
+    /// The identity of a name's socket file; None if there is none.
     pub(crate) fn of(name: &UnixName) -> Option<Self> {
         let metadata = fs::symlink_metadata(name.path()?).ok()?;
         metadata.file_type().is_socket().then(|| Self::from(&metadata))
@@ -49,27 +50,27 @@ impl From<&Metadata> for FileId {
     }
 }
 
-/// The file that a bind of ours has made; removed when this is dropped, which must be before its socket
-/// is closed: as long as that lives, no other server takes the file for stale.
+/// The file that our bind created, removed when this is dropped. It must be dropped before the
+/// socket is closed: while the socket is open, no other server treats the file as stale.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    /// Absolute, for the working directory may change.
+    /// Absolute, because the working directory may change.
     path: PathBuf,
     id: FileId,
     origin: Origin,
 }
 
 impl SocketFile {
-    /// The file at `path`, which was just bound, with the permission bits that were asked for.
+    /// The file at `path`, which was just bound, with the requested permission bits.
     ///
-    /// The socket had them before the bind, so that the file never had more; the umask may have taken
-    /// some away, and these are given back here.
+    /// The socket had these bits before the bind, so the file never had more. The umask may have
+    /// removed some, which are restored here.
     pub(crate) fn new(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let metadata = fs::symlink_metadata(&path)?;
         let made = Self { path, id: FileId::from(&metadata), origin: Origin::here() };
         if let Some(mode) = mode.filter(|mode| *mode != metadata.permissions().mode() & 0o7777) {
-            // By a handle, so that it is this file and no other.
+            // Through a descriptor, so that no other file at this path is changed.
             let file = handle(&made.path)?;
             if FileId::from(&file.metadata()?) != made.id {
                 return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -92,39 +93,39 @@ impl Drop for SocketFile {
         }
         let now = fs::symlink_metadata(&self.path);
         if now.is_ok_and(|metadata| FileId::from(&metadata) == self.id) {
-            // EACCES where the directory was closed to us meanwhile: it is stale from now on, and
-            // cleared away by the next who may.
+            // EACCES if the directory is no longer writable: the file is then stale, and the next
+            // server with permission removes it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// O_PATH: the file itself, which is neither opened nor followed. While it is held, its number is nobody
-/// else's.
+/// O_PATH: a reference to the file itself, without opening it or following a link. While it is
+/// held, no other file gets its inode number.
 fn handle(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
     options.open(path)
 }
 
-/// Sets what a socket's file may have at most, before bind(2): fchmod(2). Linux makes the file with
-/// these bits, less those of the umask.
+/// fchmod(2) before bind(2): sets the maximum permissions of a socket's file. Linux creates the
+/// file with these bits, less those of the umask.
 pub(crate) fn set_mode(socket: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     let duplicate = File::from(socket.try_clone_to_owned()?);
     duplicate.set_permissions(Permissions::from_mode(mode))
 }
 
-/// What is in the way of a bind.
+/// The obstacle to a bind.
 enum Found {
-    /// A socket's file, and the socket is there.
+    /// The file of an existing socket.
     Live,
-    /// A socket's file, and the socket is not there any more.
+    /// The file of a socket that no longer exists.
     Stale(File),
-    /// Anything else.
+    /// Any other kind of file.
     Other(&'static str),
 }
 
-/// Looks at what has a path; None where nothing has it.
+/// Examines the file at a path; None if there is none.
 fn survey(path: &Path) -> io::Result<Option<Found>> {
     let file = match handle(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -148,13 +149,14 @@ fn survey(path: &Path) -> io::Result<Option<Found>> {
         Err(Some(errno @ (libc::EACCES | libc::ELOOP | libc::ENOMEM))) => {
             Err(io::Error::from_raw_os_error(errno))
         }
-        // EPROTOTYPE: a stream is there. Success: a datagram socket. Whatever else: not for us to judge.
+        // EPROTOTYPE: a stream socket. Success: a datagram socket. Any other error: assume a live
+        // socket.
         _ => Ok(Some(Found::Live)),
     }
 }
 
-/// Makes way for a bind that met EADDRINUSE: removes a stale file, or says what is in the way. Waits
-/// until the deadline for a process that is at the same.
+/// Prepares a new attempt after a bind failed with EADDRINUSE: removes a stale file, or returns an
+/// error that names the obstacle. Waits until the deadline for another process that does the same.
 pub(crate) fn clear_way(name: &UnixName, deadline: Instant, waiter: &mut dyn Waiter) -> Result<()> {
     let taken = |hint: String| Error::Os {
         step: "bind",
@@ -178,7 +180,7 @@ pub(crate) fn clear_way(name: &UnixName, deadline: Instant, waiter: &mut dyn Wai
         Ok(None) => Ok(None),
         Err(error) => Err(in_doubt("it cannot be asked", &error)),
     };
-    // First without the lock, which need not be made for what is never replaced.
+    // First without the lock, whose file is not needed if the obstacle is never replaced.
     if stale()?.is_none() {
         return Ok(());
     }
@@ -189,7 +191,7 @@ pub(crate) fn clear_way(name: &UnixName, deadline: Instant, waiter: &mut dyn Wai
             return Err(in_doubt(&format!("its lock {} cannot be had", lock.display()), &error));
         }
     };
-    // Another server may have been faster.
+    // Another server may have removed or replaced the file meanwhile.
     if let Some(file) = stale()? {
         let id = FileId::from(&file.metadata().map_err(|error| in_doubt("it is gone", &error))?);
         let same = |now: Metadata| FileId::from(&now) == id;
@@ -207,21 +209,21 @@ fn lock_path(path: &Path) -> PathBuf {
     lock.into()
 }
 
-/// The right to remove a stale file. The lock's own file is there only as long as the lock is held.
+/// The right to remove a stale file. The lock's own file exists only while the lock is held.
 struct Lock {
     path: PathBuf,
-    // Closed, and with it unlocked, after the file was removed.
+    // Closed after the file is removed, which releases the lock.
     file: File,
 }
 
 impl Lock {
-    /// flock(2), tried until the deadline. What the system says is the inner error.
+    /// flock(2), retried until the deadline. The inner error is that of a system call.
     fn take(path: &Path, deadline: Instant, waiter: &mut dyn Waiter) -> Result<io::Result<Self>> {
         let path = lock_path(path);
         loop {
             let file = match Self::open(&path) {
                 Ok(file) => file,
-                // Removed between two calls.
+                // Removed by another process between two calls.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Ok(Err(error)),
             };
@@ -236,8 +238,8 @@ impl Lock {
                 }
                 waiter.wait(&mut [], Some(deadline.min(Instant::now() + RETRY)))?;
             }
-            // Whoever held it before has removed the file, and another may have been made since: a lock
-            // on what no name leads to keeps nobody out.
+            // The previous holder has removed the file, and another process may have created a new
+            // one. A lock on a file without a name excludes no other process.
             let held = file.metadata().map(|held| FileId::from(&held));
             match (fs::symlink_metadata(&path), held) {
                 (Ok(now), Ok(held)) if FileId::from(&now) == held => {
@@ -249,7 +251,7 @@ impl Lock {
         }
     }
 
-    /// The lock's file, made where there is none. One of another kind is left alone.
+    /// Opens the lock's file, creating it if needed. A file of another kind is an error.
     fn open(path: &Path) -> io::Result<File> {
         let mut made = OpenOptions::new();
         made.write(true).create_new(true).mode(LOCK_MODE).custom_flags(libc::O_NOFOLLOW);
@@ -258,7 +260,7 @@ impl Lock {
             file => return file,
         }
         let mut found = OpenOptions::new();
-        // Not waiting for a writer, should it be a pipe.
+        // O_NONBLOCK, so that opening a pipe does not wait for a writer.
         found.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = found.open(path)?;
         if file.metadata()?.is_file() {
@@ -270,7 +272,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // One that somebody else keeps there for a use of his own is his to remove.
+        // A lock file that a user keeps there for another purpose is not removed.
         let ours = |metadata: Metadata| {
             metadata.len() == 0 && metadata.permissions().mode() & 0o7777 == LOCK_MODE
         };

@@ -1,5 +1,5 @@
-//! Several datagrams a call: recvmmsg(2), sendmmsg(2).
-//! Must never hold state, decide anything, or know what a server is.
+//! recvmmsg(2), sendmmsg(2): several datagrams per system call. Must never hold state, decide
+//! anything, or know what a server is.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::io;
@@ -9,13 +9,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::net::sys::check;
 use crate::net::sys::name::Name;
 
-/// How many messages one recvmmsg(2) or sendmmsg(2) takes here. More saves nothing that can be measured.
+/// Datagrams per recvmmsg(2) or sendmmsg(2) call. A larger batch saves nothing measurable.
 pub(crate) const BATCH: usize = 64;
-/// Room for the control messages of one datagram: its destination (IP_PKTINFO and IPV6_PKTINFO).
+/// Bytes of control messages per datagram: its destination (IP_PKTINFO and IPV6_PKTINFO).
 pub(crate) const CONTROL: usize = 128;
 
-/// Memory that the kernel is given the address of: it has one for as long as it lives, whoever moves its
-/// owner.
+/// Memory at a fixed address. The kernel keeps pointers to it, so it must not move when its owner
+/// does.
 pub(crate) struct Pinned<T>(std::ptr::NonNull<[T]>);
 
 impl<T> Pinned<T> {
@@ -37,38 +37,39 @@ impl<T> Drop for Pinned<T> {
     }
 }
 
-/// Memory of which only pages that were ever written to are taken; ENOMEM where not even that is to be had,
-/// which for so much is no reason to end the process.
+/// Zeroed memory, of which only written pages count as used. Returns ENOMEM if there is not enough,
+/// because the allocation is large and its failure must not abort the process.
 pub(crate) fn zeroed_bytes(count: usize) -> io::Result<Vec<u8>> {
     let no_memory = || io::Error::from_raw_os_error(libc::ENOMEM);
     let layout = Layout::array::<u8>(count).map_err(|_| no_memory())?;
-    assert!(layout.size() > 0, "of nothing there is no memory");
+    assert!(layout.size() > 0, "zero bytes requested");
     // SAFETY: not of size zero.
     let start = unsafe { alloc_zeroed(layout) };
     if start.is_null() {
         return Err(no_memory());
     }
-    // SAFETY: `count` bytes, all zero, from the allocator that a Vec gives them back to, and as one would ask.
+    // SAFETY: `count` bytes, all zero, from the allocator and with the layout that a Vec frees them
+    // with.
     Ok(unsafe { Vec::from_raw_parts(start, count, count) })
 }
 
-/// Room for a batch of datagrams, each with its sender and, where that is asked for, its control
-/// messages. Only pages that were ever written to take memory.
+/// A receive buffer for a batch of datagrams, each with its sender and, if requested, its control
+/// messages. Only written pages use memory.
 pub(crate) struct Inbound {
     headers: Pinned<libc::mmsghdr>,
     _vectors: Pinned<libc::iovec>,
     names: Pinned<Name>,
     controls: Pinned<[u64; CONTROL / 8]>,
     data: Pinned<u8>,
-    /// Bytes of one datagram, and from one to the next.
+    /// Largest size of one datagram; `stride` is the distance from one datagram to the next.
     size: usize,
     stride: usize,
     control: usize,
-    /// Headers that the last call has written to.
+    /// Number of headers that the last call wrote to.
     used: usize,
 }
 
-// SAFETY: it owns all that its pointers lead to, and shares none of it.
+// SAFETY: it owns all memory that its pointers refer to, and shares none of it.
 unsafe impl Send for Inbound {}
 
 /// One datagram of a batch.
@@ -76,14 +77,15 @@ pub(crate) struct Received<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) from: &'a Name,
     pub(crate) control: &'a [u8],
-    /// It was longer than there was room for.
+    /// Whether the datagram was longer than `size` and its end was discarded.
     pub(crate) cut: bool,
 }
 
 impl Inbound {
-    /// Room for datagrams of up to `size` bytes, and for their destinations.
+    /// Allocates a batch of datagrams of up to `size` bytes each. `with_destination` adds space for
+    /// their destinations. Fails with ENOMEM.
     pub(crate) fn new(size: usize, with_destination: bool) -> io::Result<Self> {
-        // Not a power of two: the datagrams of a batch would all fall into the same few lines of the cache.
+        // Not a power of two, because the datagrams of a batch would then share a few cache lines.
         let stride = size.next_multiple_of(64) + 64;
         // SAFETY: plain old data for which all zeroes is a valid value.
         let zeroed = || unsafe { mem::zeroed::<libc::mmsghdr>() };
@@ -121,7 +123,8 @@ impl Inbound {
         Ok(inbound)
     }
 
-    /// recvmmsg(2) of up to `most` datagrams; how many came. They take the place of those before.
+    /// recvmmsg(2) of up to `most` datagrams, which replace those of the last call. Returns their
+    /// number.
     pub(crate) fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -148,15 +151,15 @@ impl Inbound {
                 std::ptr::null_mut(),
             )
         });
-        // An error may have left one written to as well.
+        // A failed call may have written to one header as well.
         self.used = received.as_ref().map_or(1, |&count| (count as usize + 1).min(BATCH));
         Ok(received? as usize)
     }
 
-    /// One of those that the last call has received.
+    /// The datagram at `index` among those that the last call received.
     pub(crate) fn get(&self, index: usize) -> Received<'_> {
-        // SAFETY: within memory that is owned; it is written to by `receive` alone, which borrows `self`
-        // mutably. The kernel has written no more than there was room for.
+        // SAFETY: within memory that is owned and that only `receive` writes to, which borrows
+        // `self` mutably. The kernel has written no more than the sizes it was given.
         unsafe {
             let header = &*self.headers.at(index);
             let length = (header.msg_len as usize).min(self.size);
@@ -176,15 +179,15 @@ impl Inbound {
     }
 }
 
-/// One datagram on its way out.
+/// One datagram to send.
 pub(crate) struct Outgoing<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) to: &'a Name,
     pub(crate) control: &'a [u8],
 }
 
-/// sendmmsg(2) of up to `BATCH` of `count` datagrams, which `message` tells one by one. Returns how many
-/// were sent; the error is that of the first one.
+/// sendmmsg(2) of up to `BATCH` of `count` datagrams, which `message` returns by index. Returns the
+/// number sent; an error refers to the first datagram.
 pub(crate) fn send_many<'a>(
     fd: BorrowedFd<'_>,
     count: usize,
@@ -200,7 +203,7 @@ pub(crate) fn send_many<'a>(
             .write(libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() });
         // SAFETY: plain old data for which all zeroes is a valid value.
         let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-        // sendmmsg only reads what these point at.
+        // sendmmsg only reads what these point to.
         header.msg_hdr.msg_name = (&raw const to.raw).cast_mut().cast();
         header.msg_hdr.msg_namelen = to.length;
         header.msg_hdr.msg_iov = vector;
@@ -211,8 +214,8 @@ pub(crate) fn send_many<'a>(
         }
         headers[index].write(header);
     }
-    // SAFETY: `count` headers were written; what they lead to lives as long as 'a, and the vectors as
-    // long as this function.
+    // SAFETY: `count` headers were written. What they point to lives for 'a, and the vectors live
+    // until the end of this function.
     let sent = check(unsafe {
         libc::sendmmsg(
             fd.as_raw_fd(),

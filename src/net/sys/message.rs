@@ -1,5 +1,5 @@
-//! recv(2), send(2), recvmsg(2), sendmsg(2) and their control messages, cmsg(3).
-//! Must never hold state, decide anything, or know what a server is.
+//! recv(2), send(2), recvmsg(2), sendmsg(2) with their control messages, cmsg(3). Must never hold
+//! state, decide anything, or know what a server is.
 
 use std::io;
 use std::mem;
@@ -9,34 +9,34 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::net::sys::check_len;
 use crate::net::sys::name::Name;
 
-/// recv(2). The caller's flags are taken as they are.
+/// recv(2). Passes the caller's flags on unchanged.
 ///
-/// Like `send` by its number: the library's function is one in which a thread may be cancelled, and in a
-/// process with threads it prepares for that by locked operations, which cost a hundredth of an echo.
-/// Nobody cancels threads here.
+/// Uses the system call number, as `send` does. The C library's function is a cancellation point:
+/// in a process with threads it performs locked operations that cost 1 % of an echo. No thread is
+/// ever cancelled here.
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
-    let nobody = std::ptr::null_mut::<libc::sockaddr>();
+    let no_address = std::ptr::null_mut::<libc::sockaddr>();
     let (data, no_length) = (buffer.as_mut_ptr(), std::ptr::null_mut::<libc::socklen_t>());
-    // SAFETY: recvfrom(2) with the slice, which is valid for writes of its length; null for both address
-    // and length means that no address is wanted.
+    // SAFETY: recvfrom(2) with the slice, which is valid for writes of its length. Null for both
+    // address and length means that no address is requested.
     check_len(unsafe {
         let (fd, length) = (fd.as_raw_fd(), buffer.len());
-        libc::syscall(libc::SYS_recvfrom, fd, data, length, flags, nobody, no_length)
+        libc::syscall(libc::SYS_recvfrom, fd, data, length, flags, no_address, no_length)
     } as isize)
 }
 
 /// send(2), never raising SIGPIPE.
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<usize> {
-    let nobody = std::ptr::null::<libc::sockaddr>();
+    let no_address = std::ptr::null::<libc::sockaddr>();
     // SAFETY: sendto(2) with the slice, which is valid for reads of its length, and no address.
     check_len(unsafe {
         let (fd, flags) = (fd.as_raw_fd(), flags | libc::MSG_NOSIGNAL);
-        libc::syscall(libc::SYS_sendto, fd, data.as_ptr(), data.len(), flags, nobody, 0usize)
+        libc::syscall(libc::SYS_sendto, fd, data.as_ptr(), data.len(), flags, no_address, 0usize)
     } as isize)
 }
 
-/// recvmsg(2) into several buffers: bytes received, bytes of control messages, and the flags that the
-/// kernel sets. `from` takes the sender's address, where there is one.
+/// recvmsg(2) into several buffers. Returns the bytes received, the bytes of control messages, and
+/// the flags that the kernel sets. `from` receives the sender's address, if there is one.
 pub(crate) fn recvmsg(
     fd: BorrowedFd<'_>,
     buffers: &mut [io::IoSliceMut<'_>],
@@ -55,14 +55,16 @@ pub(crate) fn recvmsg(
     }
     header.msg_name = (&raw mut from.raw).cast();
     header.msg_namelen = Name::ROOM;
-    // SAFETY: the header points at slices, and at an address, that are valid for writes of their lengths.
+    // SAFETY: the header points to slices and an address that are valid for writes of their
+    // lengths.
     let bytes = check_len(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) })?;
     from.length = header.msg_namelen.min(Name::ROOM);
     let control = if control.is_empty() { 0 } else { header.msg_controllen as usize };
     Ok((bytes, control, header.msg_flags))
 }
 
-/// sendmsg(2) from several buffers, never raising SIGPIPE; `to` of None is the socket's own peer.
+/// sendmsg(2) from several buffers, never raising SIGPIPE. `to` of None sends to the connected
+/// peer.
 pub(crate) fn sendmsg(
     fd: BorrowedFd<'_>,
     buffers: &[io::IoSlice<'_>],
@@ -72,7 +74,7 @@ pub(crate) fn sendmsg(
 ) -> io::Result<usize> {
     // SAFETY: msghdr is plain old data for which all zeroes is a valid value.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
-    // An IoSlice is an iovec by its documented layout; sendmsg only reads what it points at.
+    // An IoSlice is an iovec by its documented layout; sendmsg only reads what it points to.
     header.msg_iov = buffers.as_ptr().cast_mut().cast();
     header.msg_iovlen = buffers.len() as _;
     if !control.is_empty() {
@@ -83,14 +85,14 @@ pub(crate) fn sendmsg(
         header.msg_name = (&raw const to.raw).cast_mut().cast();
         header.msg_namelen = to.length;
     }
-    // SAFETY: the header points at slices, and at an address, that are valid for reads of their lengths.
+    // SAFETY: the header points to slices and an address that are valid for reads of their lengths.
     check_len(unsafe {
         libc::sendmsg(fd.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL)
     })
 }
 
-/// Where a datagram was sent to, from its control messages: the address in its header, and the one of this
-/// machine that it came in by. The two differ for broadcast and multicast.
+/// The destination of a datagram, from its control messages: the address in its header, then the
+/// address of this machine that received it. The two differ for broadcast and multicast.
 pub(crate) fn destination(control: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let mut found = None;
     for (level, kind, data) in control_messages(control) {
@@ -99,7 +101,7 @@ pub(crate) fn destination(control: &[u8]) -> Option<(IpAddr, IpAddr)> {
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 let own: [u8; 4] = data.get(4..8)?.try_into().ok()?;
                 let to: [u8; 4] = data.get(8..12)?.try_into().ok()?;
-                // Says more than what an IPv6 socket says of the same IPv4 datagram.
+                // More precise than what an IPv6 socket reports for the same IPv4 datagram.
                 return Some((Ipv4Addr::from(to).into(), Ipv4Addr::from(own).into()));
             }
             // struct in6_pktinfo: address in the header, interface.
@@ -114,14 +116,15 @@ pub(crate) fn destination(control: &[u8]) -> Option<(IpAddr, IpAddr)> {
     found
 }
 
-/// Whether control messages bring descriptors, unix(7).
+/// Whether control messages contain descriptors, unix(7).
 pub(crate) fn has_descriptors(control: &[u8]) -> bool {
     let rights = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
     control_messages(control).any(|(level, kind, _)| (level, kind) == rights)
 }
 
-/// The control message that has a datagram leave from the address `own`, by whatever interface the route
-/// takes; `v6` is the family of the socket, which may send to IPv4 all the same.
+/// The control message that sets the source address of a datagram to `own`, on the interface that
+/// the route selects. `v6` is whether the socket is an IPv6 socket, which may send to IPv4
+/// addresses too.
 pub(crate) fn leave_from(own: IpAddr, v6: bool) -> Vec<u8> {
     if v6 {
         let own = match own {
@@ -173,8 +176,8 @@ pub fn control_message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The control messages in what recvmsg(2) left, cmsg(3): level, type, data. One that the kernel had to
-/// cut is given as far as it goes.
+/// The control messages that recvmsg(2) returned, cmsg(3): level, type, data. A message that the
+/// kernel truncated is returned truncated.
 pub fn control_messages(mut bytes: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8])> {
     // SAFETY: CMSG_LEN and CMSG_SPACE only calculate.
     let (start, align) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_SPACE(1) as usize) };

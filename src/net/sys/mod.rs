@@ -1,6 +1,6 @@
-//! The system calls that `socket2` and `mio` do not offer safely: all `unsafe` of the engine, a file for
-//! each group of manual pages. Each function is a checked wrapper named after its call; it must never
-//! hold state, decide anything, or know what a server is.
+//! The system calls that `socket2` or `mio` do not offer safely. Owns all `unsafe` of the engine,
+//! one file for each group of manual pages; each function is a checked wrapper named after its
+//! call. Must never hold state, decide anything, or know what a server is.
 
 use std::io;
 

@@ -1,11 +1,11 @@
-//! Names of sockets as the kernel reads and writes them, ip(7), ipv6(7); names of interfaces, netdevice(7).
-//! Must never hold state, decide anything, or know what a server is.
+//! Socket addresses as the kernel represents them, ip(7), ipv6(7). Also maps interface names to
+//! numbers, netdevice(7). Must never hold state, decide anything, or know what a server is.
 
 use std::ffi::{CStr, CString};
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// An IPv4 or IPv6 address as the kernel reads and writes it.
+/// An IPv4 or IPv6 address as the kernel reads or writes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
@@ -15,10 +15,10 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// As much as there is room for.
+    /// Size of the largest address.
     pub(super) const ROOM: libc::socklen_t = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
 
-    /// Room for an address.
+    /// A buffer for an address.
     pub(crate) fn room() -> Self {
         // SAFETY: sockaddr_in6 is plain old data for which all zeroes is a valid value.
         Self { raw: unsafe { mem::zeroed() }, length: Self::ROOM }
@@ -28,7 +28,7 @@ impl Name {
         let address = socket2::SockAddr::from(address);
         let mut name = Self::room();
         name.length = address.len().min(Self::ROOM);
-        // SAFETY: the source is valid for its length, the target for at least as much.
+        // SAFETY: the source is valid for its length, the destination for at least as much.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 address.as_ptr().cast::<u8>(),
@@ -39,7 +39,7 @@ impl Name {
         name
     }
 
-    /// The address; None where the kernel has left it out.
+    /// The address; None if the kernel omitted it.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match (i32::from(self.raw.sin6_family), self.length) {
             (libc::AF_INET, 1..) => {

@@ -1,12 +1,11 @@
-//! pipe2(2), splice(2), pread(2).
-//! Must never hold state, decide anything, or know what a server is.
+//! pipe2(2), splice(2), pread(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::net::sys::{check, check_len};
 
-/// pread(2) of a number of the caller's.
+/// pread(2) of a descriptor number that the caller owns.
 pub(crate) fn pread(number: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let offset =
         libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
@@ -14,16 +13,16 @@ pub(crate) fn pread(number: RawFd, buffer: &mut [u8], offset: u64) -> io::Result
     check_len(unsafe { libc::pread(number, buffer.as_mut_ptr().cast(), buffer.len(), offset) })
 }
 
-/// pipe2(2), non-blocking and close-on-exec: the end to read from, the end to write to.
+/// pipe2(2), non-blocking and close-on-exec. Returns the read end and the write end.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [-1; 2];
     // SAFETY: the array has room for the two numbers.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-    // SAFETY: the kernel just handed out these numbers; nobody else owns them.
+    // SAFETY: the kernel has just returned these numbers; they have no other owner.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// fcntl(F_SETPIPE_SZ): what a pipe can hold, rounded up by the kernel.
+/// fcntl(F_SETPIPE_SZ): sets the capacity of a pipe, which the kernel rounds up.
 pub(crate) fn set_pipe_size(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: no pointers are involved.
@@ -33,7 +32,7 @@ pub(crate) fn set_pipe_size(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<()
 
 /// splice(2), never waiting: moves up to `most` bytes between a pipe and another descriptor.
 ///
-/// SIGPIPE, for which there is no flag here, is blocked on all threads that call this.
+/// splice(2) has no flag against SIGPIPE, so all threads that call this block that signal.
 pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     // SAFETY: no offsets are given; the numbers are open for the length of the call.
     check_len(unsafe {

@@ -1,5 +1,4 @@
-//! ppoll(2), eventfd(2).
-//! Must never hold state, decide anything, or know what a server is.
+//! ppoll(2), eventfd(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,19 +12,19 @@ use crate::net::sys::check;
 pub struct PollFd(libc::pollfd);
 
 impl PollFd {
-    /// Waits for input (or the end of it, or an error).
+    /// Waits for input, its end, or an error.
     #[must_use]
     pub fn readable(fd: BorrowedFd<'_>) -> Self {
         Self::new(fd, libc::POLLIN)
     }
 
-    /// Waits for input, urgent data or the peer's end (or an error).
+    /// Waits for input, urgent data, the peer's end, or an error.
     #[must_use]
     pub fn input(fd: BorrowedFd<'_>) -> Self {
         Self::new(fd, libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP)
     }
 
-    /// Waits for room to write (or an error).
+    /// Waits until writing is possible, or for an error.
     #[must_use]
     pub fn writable(fd: BorrowedFd<'_>) -> Self {
         Self::new(fd, libc::POLLOUT)
@@ -35,37 +34,38 @@ impl PollFd {
         Self(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 })
     }
 
-    /// A place in the list that is not looked at this time.
+    /// An entry that `poll` ignores.
     #[must_use]
     pub fn unused() -> Self {
         Self(libc::pollfd { fd: -1, events: 0, revents: 0 })
     }
 
-    /// Whether the last `poll` for `input` found the end of it, and no error.
+    /// Whether the last `poll` for `input` found the end of the input and no error.
     #[must_use]
     pub fn ended(&self) -> bool {
         self.0.revents & (libc::POLLRDHUP | libc::POLLERR) == libc::POLLRDHUP
     }
 
-    /// Whether the last `poll` found an error, of which reading need not tell.
+    /// Whether the last `poll` found an error, which a read need not report.
     #[must_use]
     pub fn failed(&self) -> bool {
         self.0.revents & libc::POLLERR != 0
     }
 
-    /// Whether the last `poll` had anything to say about it.
+    /// Whether the last `poll` reported any event.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.0.revents != 0
     }
 }
 
-/// ppoll(2) until `deadline`; `Ok(0)` means that it has passed. EINTR is returned, not retried.
+/// ppoll(2) until `deadline`. Returns the number of ready descriptors, 0 after the deadline. EINTR
+/// is returned, not retried.
 pub fn poll(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<usize> {
     let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
     let pointer = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: PollFd is a transparent pollfd; the slice is valid for its length, and the timespec,
-    // where there is one, outlives the call.
+    // if present, outlives the call.
     let ready = check(unsafe {
         libc::ppoll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, pointer, std::ptr::null())
     })?;
@@ -83,6 +83,6 @@ pub(crate) fn timespec(duration: Duration) -> libc::timespec {
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are involved.
     let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    // SAFETY: the kernel just handed out this number; nobody else owns it.
+    // SAFETY: the kernel has just returned this number; it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,5 +1,5 @@
-//! The process and its threads: getrlimit(2), prctl(2), pthread_sigmask(3), pthread_atfork(3), flock(2).
-//! Must never hold state, decide anything, or know what a server is.
+//! The process with its threads: getrlimit(2), prctl(2), pthread_sigmask(3), pthread_atfork(3),
+//! flock(2). Must never hold state, decide anything, or know what a server is.
 
 use std::ffi::CString;
 use std::io;
@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use crate::net::sys::check;
 
-/// flock(2) for us alone, without waiting: EWOULDBLOCK where somebody has it. Held until the last copy
-/// of the descriptor is closed.
+/// An exclusive flock(2), without waiting: EWOULDBLOCK if another process holds the lock. Held
+/// until the last copy of the descriptor is closed.
 pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers are involved.
     check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
     Ok(())
 }
 
-/// prctl(PR_SET_NAME): what the calling thread is called by debuggers and in /proc, at most 15 bytes.
+/// prctl(PR_SET_NAME): the calling thread's name in debuggers and /proc, at most 15 bytes.
 pub(crate) fn name_thread(name: &str) {
     if let Ok(name) = CString::new(name) {
         // SAFETY: a valid C string; the kernel takes its first 15 bytes.
@@ -25,8 +25,8 @@ pub(crate) fn name_thread(name: &str) {
     }
 }
 
-/// prctl(PR_SET_TIMERSLACK): how late this thread's naps may end. By default 50 µs, which is as long
-/// as the only nap there is.
+/// prctl(PR_SET_TIMERSLACK): how much longer than requested a sleep of the calling thread may take.
+/// The default of 50 µs is as long as the engine's only sleep.
 pub(crate) fn set_timer_slack(slack: Duration) {
     let nanos = libc::c_ulong::try_from(slack.as_nanos()).unwrap_or(libc::c_ulong::MAX);
     // SAFETY: sets a number of the calling thread.
@@ -49,15 +49,15 @@ pub(crate) fn set_fd_soft_limit(soft: u64, hard: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `f` with every asynchronous signal and SIGPIPE blocked, so that a thread it spawns is born
-/// with them blocked: signals of the process belong to Python's threads.
+/// Runs `f` with SIGPIPE and every asynchronous signal blocked. A thread that `f` spawns inherits
+/// the mask: signals of the process are for Python's threads.
 pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: sigset_t is plain old data; sigfillset sets every bit of it before use.
     let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: as above, for the mask that was in force.
     let mut before: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: both sets are valid; the synchronous signals stay deliverable, or a fault would
-    // kill the process without a word.
+    // SAFETY: both sets are valid. The synchronous signals stay deliverable, because a fault would
+    // otherwise kill the process without a report.
     unsafe {
         libc::sigfillset(&raw mut mask);
         for signal in [
@@ -79,7 +79,8 @@ pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// pthread_atfork(3).
+/// pthread_atfork(3). Ignores ENOMEM, its only error: the library then works as long as the process
+/// does not fork.
 pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
     unsafe extern "C" {
         // Not in the `libc` crate for this target.
@@ -89,7 +90,6 @@ pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: 
             child: Option<extern "C" fn()>,
         ) -> libc::c_int;
     }
-    // SAFETY: three functions that live as long as the process. ENOMEM is the only failure; the
-    // library then works as long as nobody forks.
+    // SAFETY: three functions that live as long as the process.
     unsafe { pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }

@@ -1,5 +1,5 @@
-//! What waits in a socket's queues: ioctl(2), tcp(7), the error queue of ip(7).
-//! Must never hold state, decide anything, or know what a server is.
+//! The contents of a socket's queues: ioctl(2), tcp(7), the error queue of ip(7). Must never hold
+//! state, decide anything, or know what a server is.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -8,8 +8,8 @@ use crate::net::sys::message::{control_messages, recvmsg};
 use crate::net::sys::name::Name;
 use crate::net::sys::socket::getsockopt;
 
-/// ioctl(SIOCOUTQNSD): bytes written that the kernel has not sent even once; 0 where it has no such
-/// queue. What was sent is in the peer's hands, or will be: a close does not take it back.
+/// ioctl(SIOCOUTQNSD): bytes written that the kernel has never sent; 0 if the socket has no such
+/// queue. Bytes sent at least once are delivered even if the socket is closed.
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> usize {
     /// linux/sockios.h; not in the `libc` crate.
     const SIOCOUTQNSD: libc::Ioctl = 0x894B;
@@ -19,8 +19,8 @@ pub(crate) fn unsent(fd: BorrowedFd<'_>) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// ioctl(SIOCOUTQ), tcp(7): bytes sent that the peer has not acknowledged, its FIN's place included;
-/// 0 where the socket has no such queue.
+/// ioctl(SIOCOUTQ), tcp(7): bytes sent that the peer has not acknowledged, including one for a FIN;
+/// 0 if the socket has no such queue.
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int.
@@ -28,8 +28,8 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Bytes of the receive buffer that are taken by what nobody has read, the kernel's own included:
-/// getsockopt(SO_MEMINFO).
+/// getsockopt(SO_MEMINFO): bytes of the receive buffer used by unread data, including the kernel's
+/// overhead.
 pub(crate) fn queued(fd: BorrowedFd<'_>) -> usize {
     let mut info = [0; 9 * size_of::<u32>()];
     // SK_MEMINFO_RMEM_ALLOC comes first.
@@ -37,19 +37,19 @@ pub(crate) fn queued(fd: BorrowedFd<'_>) -> usize {
         Ok(length) if length >= 4 => {
             u32::from_ne_bytes([info[0], info[1], info[2], info[3]]) as usize
         }
-        // Not known: as much as there could be.
+        // Unknown: assume the maximum.
         _ => usize::MAX,
     }
 }
 
-/// The next entry of a UDP socket's error queue, ip(7): whom the datagram was sent to that came to nothing,
-/// and why; None where the queue is empty. recvmsg(2) with MSG_ERRQUEUE.
+/// recvmsg(2) with MSG_ERRQUEUE: the next entry of a UDP socket's error queue, ip(7). Returns the
+/// destination of the datagram that failed, and the errno; None if the queue is empty.
 pub(crate) fn take_refusal(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
     let mut control = [0; 512];
     let mut to = Name::room();
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
     loop {
-        // Of the datagram itself nothing is wanted.
+        // The datagram itself is not needed.
         let (_, length, _) = recvmsg(fd, &mut [], &mut control, &mut to, flags).ok()?;
         let refusal = control_messages(&control[..length]).find(|&(level, kind, _)| {
             matches!(
@@ -65,7 +65,7 @@ pub(crate) fn take_refusal(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
     }
 }
 
-/// ioctl(FIONREAD): bytes received that nobody has read.
+/// ioctl(FIONREAD): bytes received that have not been read.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.

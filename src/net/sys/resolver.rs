@@ -1,5 +1,4 @@
-//! getaddrinfo(3).
-//! Must never hold state, decide anything, or know what a server is.
+//! getaddrinfo(3). Must never hold state, decide anything, or know what a server is.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -8,14 +7,15 @@ use std::net::SocketAddr;
 
 use crate::net::sys::name::Name;
 
-/// What getaddrinfo(3) said instead of an answer: its EAI code and text.
+/// The error of getaddrinfo(3): its EAI code and text.
 pub(crate) struct ResolverError {
     pub(crate) code: i32,
     pub(crate) text: String,
 }
 
-/// getaddrinfo(3) for stream sockets; of a service alone also for others, streams first: some names, as
-/// tftp's, are there for UDP only. Blocks for as long as the system's resolver likes.
+/// getaddrinfo(3) for stream sockets. A service without a host is looked up for every socket type,
+/// streams first: some names, such as tftp, exist for UDP only. Blocks until the system's resolver
+/// answers.
 pub(crate) fn getaddrinfo(
     host: Option<&str>,
     service: Option<&str>,
@@ -25,7 +25,7 @@ pub(crate) fn getaddrinfo(
         |_| ResolverError { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
     let host = host.map(CString::new).transpose().map_err(nul)?;
     let service = service.map(CString::new).transpose().map_err(nul)?;
-    // SAFETY: addrinfo is plain old data; all zeroes is the documented start.
+    // SAFETY: addrinfo is plain old data; all zeroes is the documented initial value.
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
     hints.ai_socktype = if host.is_some() { libc::SOCK_STREAM } else { 0 };
     hints.ai_flags = if passive { libc::AI_PASSIVE } else { 0 };
@@ -55,7 +55,7 @@ pub(crate) fn getaddrinfo(
         let info = unsafe { &*node };
         let mut name = Name::room();
         name.length = info.ai_addrlen.min(Name::ROOM);
-        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and the name has room for as many.
+        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and at most ROOM bytes are copied.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 info.ai_addr.cast::<u8>(),

@@ -1,5 +1,5 @@
-//! Calls on one socket: accept4(2), connect(2), getsockopt(2), setsockopt(2), getsockname(2), dup3(2), close(2).
-//! Must never hold state, decide anything, or know what a server is.
+//! Calls on one socket: accept4(2), connect(2), getsockopt(2), setsockopt(2), getsockname(2),
+//! dup3(2), close(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
 use std::mem;
@@ -9,10 +9,11 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use crate::net::sys::check;
 
-/// accept4(2): one connection off the queue, close-on-exec, with its peer's address as the kernel gives it.
+/// accept4(2): takes one connection off the queue, close-on-exec. Returns it with its peer's
+/// address in the kernel's form.
 ///
-/// The address comes from the call itself: `getpeername` fails on a connection that was reset
-/// while it waited.
+/// The address comes from the call itself, because `getpeername` fails on a connection that was
+/// reset while it waited.
 pub(crate) fn accept(
     listener: BorrowedFd<'_>,
     nonblocking: bool,
@@ -25,54 +26,53 @@ pub(crate) fn accept(
         // SAFETY: both pointers are valid for the call, and `length` holds the storage's size.
         check(unsafe { libc::accept4(listener.as_raw_fd(), storage.cast(), length, flags) })
     };
-    // SAFETY: accept4 writes an address and its length, of which zero is a valid one.
+    // SAFETY: accept4 writes an address with its length, for which zero is valid.
     let (fd, peer) = unsafe { SockAddr::try_init(accept4) }?;
     // SAFETY: the kernel has just returned this number; it has no other owner.
     Ok((unsafe { OwnedFd::from_raw_fd(fd) }, peer))
 }
 
-/// dup3(2): makes `number` mean what `source` means; what it meant before is closed.
+/// dup3(2): makes `number` refer to what `source` refers to; closes what it referred to before.
 pub(crate) fn replace(source: BorrowedFd<'_>, number: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both numbers are open for the length of the call; `number` keeps its owner.
     check(unsafe { libc::dup3(source.as_raw_fd(), number.as_raw_fd(), libc::O_CLOEXEC) })?;
     Ok(())
 }
 
-/// Takes ownership of a number that somebody else opened (a caller's `fd=`).
-///
-/// Fails with EBADF where the number is not open.
+/// Takes ownership of a descriptor number that other code opened (a caller's `fd=`). EBADF if the
+/// number is not open.
 pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD only asks.
+    // SAFETY: F_GETFD only reads a flag.
     check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
     // SAFETY: the number is open, and by the contract of `fd=` the caller gives it away.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// getsockname(2) of a number that is the caller's: only to look at it. None where it is no socket of a
-/// family that we know.
+/// getsockname(2) of a descriptor number that the caller keeps. None unless it is a socket of a
+/// known family.
 #[must_use]
 pub(crate) fn address_of(number: RawFd) -> Option<SockAddr> {
-    // SAFETY: F_GETFD only asks.
+    // SAFETY: F_GETFD only reads a flag.
     check(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()?;
-    // SAFETY: the number is open, and is used for one call; should another thread close it meanwhile,
-    // that call fails or tells of another socket.
+    // SAFETY: the number is open and is used for one call. If another thread closes it meanwhile,
+    // that call fails or returns the address of another socket.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     socket2::SockRef::from(&fd).local_addr().ok()
 }
 
-/// close(2) of a bare number, for the child of a fork, where its owner is never dropped.
+/// close(2) of a bare number, for a forked child, where the number's owner is never dropped.
 /// Async-signal-safe.
 pub(crate) fn close_number(number: RawFd) {
-    // SAFETY: close takes any number; the table it comes from lists only our own.
+    // SAFETY: close accepts any number; the fork table lists only numbers that the engine opened.
     unsafe { libc::close(number) };
 }
 
-/// Ends an established TCP connection with RST at once, even while a forked child still holds
-/// a copy of the descriptor (connect(2) to AF_UNSPEC).
+/// connect(2) to AF_UNSPEC: ends an established TCP connection with RST at once, even while a
+/// forked child holds a copy of the descriptor.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: sockaddr is plain old data for which all zeroes is a valid value (AF_UNSPEC is 0).
     let unspecified: libc::sockaddr = unsafe { mem::zeroed() };
-    // SAFETY: the address outlives the call and its size is true.
+    // SAFETY: the address outlives the call, and its size is correct.
     check(unsafe {
         libc::connect(
             fd.as_raw_fd(),
@@ -83,7 +83,7 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// getsockopt(2) of raw bytes; returns how many the kernel wrote.
+/// getsockopt(2) of raw bytes. Returns the number of bytes that the kernel wrote.
 pub(crate) fn getsockopt(
     fd: impl AsRawFd,
     level: i32,
@@ -113,7 +113,7 @@ pub(crate) fn setsockopt(fd: impl AsRawFd, level: i32, name: i32, value: &[u8]) 
     Ok(())
 }
 
-/// setsockopt(2) with no value but a length (what `socket.setsockopt(level, name, None, n)` does).
+/// setsockopt(2) with a length and no value, as `socket.setsockopt(level, name, None, n)` does.
 pub(crate) fn setsockopt_length(
     fd: impl AsRawFd,
     level: i32,
@@ -125,7 +125,8 @@ pub(crate) fn setsockopt_length(
     Ok(())
 }
 
-/// The start of the kernel's `struct tcp_info` (linux/tcp.h), as far as Linux 6.2 fills it.
+/// The start of the kernel's `struct tcp_info` (linux/tcp.h), up to the last field that Linux 6.2
+/// fills.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the kernel's own names; linux/tcp.h documents them")]
@@ -188,9 +189,11 @@ pub struct RawTcpInfo {
     pub rehash: u32,
 }
 
-/// getsockopt(TCP_INFO), tcp(7), and how many bytes of it this kernel fills.
+/// getsockopt(TCP_INFO), tcp(7). Returns the struct, and the number of bytes that this kernel
+/// fills.
 pub(crate) fn tcp_info(fd: impl AsRawFd) -> io::Result<(RawTcpInfo, usize)> {
-    // SAFETY: integers only; all zeroes is a valid value, and what an older kernel leaves unset.
+    // SAFETY: integers only; all zeroes is valid, including for fields that an older kernel leaves
+    // unset.
     let mut info: RawTcpInfo = unsafe { mem::zeroed() };
     let mut length = size_of::<RawTcpInfo>() as libc::socklen_t;
     // SAFETY: the struct is valid for writes of its size; the kernel writes no more than that.
