@@ -279,7 +279,7 @@ impl Server {
         let over = || self.wrong("sendto", "it sends while it serves");
         let handoff = self.datagrams().ok_or_else(over)?;
         let found = resolve::addresses(target, false, None, waiter)?;
-        let port = handoff.port().ok_or_else(over)?;
+        let port = handoff.socket().ok_or_else(over)?;
         let hosts = || found.iter().filter_map(Address::as_ip);
         let fitting = hosts().find(|address| address.is_ipv4() == port.is_ipv4());
         let Some(address) = fitting.or_else(|| hosts().next()) else {
