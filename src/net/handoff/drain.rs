@@ -19,8 +19,8 @@ const WAKE_BATCH: usize = 8;
 /// ...or after this time, because some handlers return late or never.
 const NEXT_BATCH: Duration = Duration::from_millis(1);
 
-/// Wakes blocked handlers in batches of eight. Waking all at once makes them contend for the GIL (one
-/// 5 ms switch interval each) and takes longer overall.
+/// Wakes blocked handlers in batches of eight. Waking all at once makes them contend for the GIL
+/// (one 5 ms switch interval each) and takes longer overall.
 struct WakeBatches {
     // Weak, so that a connection closes as soon as its handler returns.
     left: Vec<Weak<Stream>>,

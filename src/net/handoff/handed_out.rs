@@ -118,8 +118,8 @@ impl HandedOut {
         ours
     }
 
-    /// Exempts the job of the calling thread, which waits for the stop of its own server: the stop waits
-    /// neither for that handler nor for the end of its connection.
+    /// Exempts the job of the calling thread, which waits for the stop of its own server. The stop
+    /// then waits neither for that handler nor for the end of its connection.
     pub(crate) fn exempt_caller(&self, context: &ServerContext) {
         let (list, number) = CURRENT_JOB.get();
         if !ptr::eq(list, self) {
