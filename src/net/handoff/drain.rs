@@ -37,12 +37,13 @@ impl WakeBatches {
     }
 
     /// Wakes the next batch if it is due. Returns when the one after it is due.
-    fn wake(&mut self, heard_only: bool, now: Instant, jobs: usize) -> Option<Instant> {
+    fn wake(&mut self, received_only: bool, now: Instant, jobs: usize) -> Option<Instant> {
         if !self.left.is_empty() && (self.next_at <= now || jobs <= self.next_at_count) {
             let mut woken = 0;
             while woken < WAKE_BATCH {
                 let Some(stream) = self.left.pop() else { break };
-                woken += usize::from(stream.upgrade().is_some_and(|it| it.end_reads(heard_only)));
+                woken +=
+                    usize::from(stream.upgrade().is_some_and(|it| it.end_reads(received_only)));
             }
             self.next_at_count = jobs.saturating_sub(WAKE_BATCH / 2);
             self.next_at = now + NEXT_BATCH;

@@ -1,4 +1,5 @@
-//! What an accepted stream tells its server. Must never know which server it is.
+//! What an accepted stream reports to its server. Owns the interface, with the limits that each
+//! call reads; must never depend on the server's type.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +12,21 @@ use crate::net::control::Limits;
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, Until};
 
-/// The server of an accepted stream.
+/// The server of an accepted stream, as the stream sees it.
 pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Counts an error of the service.
     fn count_error(&self);
 
-    /// Closes the record, once; the first caller's reason is kept.
+    /// Closes the record. Only the first call has an effect; its reason is kept.
     fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool);
 
-    /// Whether `settle` was called.
+    /// Whether the record is closed.
     fn is_settled(&self) -> bool;
 
-    /// Whether a close may linger, and nothing has settled yet how the connection ends.
+    /// Whether a close may linger, and the record is still open.
     fn may_linger(&self) -> bool;
 
-    /// Closes the record of a connection whose socket has to linger.
+    /// Closes the record of a connection whose socket must linger.
     fn linger(
         &self,
         socket: Socket,
@@ -35,14 +36,14 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
         error: Option<String>,
     ) -> DeferredClose;
 
-    /// The descriptor of the connection with `peer` is closed.
+    /// Called when the descriptor of the connection with `peer` has been closed.
     fn socket_closed(&self, peer: &Endpoint);
 
-    /// A call has ended while the server drains.
+    /// Called when a call of the stream ends while the server drains.
     fn call_ended(&self);
 }
 
-/// The lingering close of one connection. Dropped, it begins, which may start a thread.
+/// The lingering close of one connection. Its drop begins the close, which may start a thread.
 pub struct DeferredClose {
     _pending: Box<dyn Send + Sync>,
 }
@@ -53,7 +54,8 @@ impl DeferredClose {
     }
 }
 
-/// A stream's link to its server. What each call reads is here, so that only a close needs the server.
+/// A stream's link to its server. Holds what each call reads, so that only a close calls the
+/// server.
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(super) owner: Box<dyn Owner>,
@@ -62,13 +64,13 @@ pub(crate) struct Owned {
     pub(super) idle: Option<Duration>,
     pub(super) write: Option<Duration>,
     pub(super) first_byte: Option<Duration>,
-    /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
-    /// idle limit asks for it.
-    pub(super) moved: AtomicU64,
+    /// When a byte was last sent or received, in nanoseconds since the accept. Updated only with an
+    /// idle limit.
+    pub(super) last_traffic: AtomicU64,
 }
 
 impl Owned {
-    /// `draining` is set from when the server is ending.
+    /// `draining` becomes true when the server begins to end.
     pub(crate) fn new(
         owner: Box<dyn Owner>,
         origin: Origin,
@@ -76,15 +78,15 @@ impl Owned {
         limits: &Limits,
     ) -> Self {
         let &Limits { idle, write, first_byte, .. } = limits;
-        Self { owner, origin, draining, idle, write, first_byte, moved: AtomicU64::new(0) }
+        Self { owner, origin, draining, idle, write, first_byte, last_traffic: AtomicU64::new(0) }
     }
 
-    /// Whether the server is ending.
+    /// Whether the server is draining or has ended.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
     }
 
-    /// Whether it was the server's end that ended the connection.
+    /// Whether the stop of the server closed the connection.
     pub(super) fn ended_by_stop(&self) -> bool {
         self.owner.is_settled() && self.is_draining()
     }
