@@ -1,6 +1,5 @@
-//! The protocol between the benchmarks and the load generators `load` and `churn`. Owns the words
-//! of their command line and of their standard streams; must never know what a window measures, nor
-//! touch a socket.
+//! The protocol of the load generators `load`, `churn`. Owns the words of their command line and of
+//! their standard streams; must never know what a window measures, nor touch a socket.
 
 use std::io;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
-//! The limits on answers to senders whose address may be forged. Two servers tricked into answering
-//! each other stop after a few datagrams, and a victim receives no more from this server than the
-//! attacker has sent with the victim's address. Must never delay a datagram, nor remember more than
-//! a fixed number of sources.
+//! The limits on answers to senders whose address may be forged. With them, two servers tricked
+//! into answering each other stop after a few datagrams, and a victim receives no more from this
+//! server than the attacker has sent with the victim's address. Owns these limits; must never delay
+//! a datagram, nor remember more than a fixed number of sources.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;

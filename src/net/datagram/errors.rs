@@ -1,4 +1,4 @@
-//! The classes of errors of a UDP socket. Must never act on one.
+//! The classes of errors of a UDP socket. Owns the class of each errno; must never act on one.
 
 /// The meaning of an errno from a receive or a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

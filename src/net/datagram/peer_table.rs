@@ -1,5 +1,6 @@
-//! The records of the peers of one UDP socket. Finds them by address, keeps them in the order of
-//! their last datagram. Must never hold more than the server admits, nor send or receive a byte.
+//! The records of the peers of one UDP socket. Owns the table that finds them by address, with the
+//! order of their last datagrams; must never hold more than the server admits, nor send or receive
+//! a byte.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,6 +1,6 @@
 //! A worker of a UDP server that forwards datagrams. It is a thread with one socket for all peers,
-//! and one socket to the target for each peer, which tells whose an answer is. Owns the loop and
-//! those sockets; must never block outside its poll, nor wait for a send.
+//! and for each peer one socket to the target, so that an answer can be matched to its peer. Owns
+//! the loop and those sockets; must never block outside its poll, nor wait for a send.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,4 +1,5 @@
-//! Sends several datagrams by one system call. Must never block.
+//! The sending of several datagrams by one system call. Owns the handling of errors in the middle
+//! of a batch; must never block.
 
 use std::os::fd::AsFd;
 

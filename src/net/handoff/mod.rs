@@ -1,4 +1,4 @@
-//! Connections whose sockets the caller's threads use. `pool` gives each connection or datagram to
+//! Work for the caller's threads: accepted connections, received datagrams. `pool` gives each to
 //! the next idle thread; `on_demand` accepts when a caller asks. Owns what is handed out until it
 //! closes; must never start a thread of the caller's, nor call into one.
 

@@ -1,5 +1,5 @@
-//! The calls that receive from a stream, with those that send. Owns how much each takes and counts;
-//! must never read ahead of what a call returns.
+//! The transfer of bytes on a stream: receive, send. Owns how much each call takes, with what it
+//! counts; must never read ahead of what a call returns.
 
 use std::io::IoSliceMut;
 use std::os::fd::RawFd;

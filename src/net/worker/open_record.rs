@@ -1,5 +1,5 @@
-//! The record of a connection that was just accepted. Owns what it says of the addresses; must
-//! never fail because the peer has left.
+//! The record of a connection that was just accepted. Owns which addresses it contains; must never
+//! fail because the peer has left.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;

@@ -437,7 +437,7 @@ impl Worker {
         }
         // Counted from the call of `stop`, even if this worker has not read its message yet.
         self.context.count_stopped(reset && by == ClosedBy::Stop);
-        // The client's socket comes first. If its peer has reset it, it needs no reset.
+        // The client's socket comes first. A connection that its peer has reset is not reset again.
         let mut already_reset = by == ClosedBy::Reset;
         for socket in sockets {
             if fork::has_forked() {
