@@ -356,7 +356,7 @@ impl Worker {
             let Some((index, entry)) = self.find(token) else { continue };
             match key {
                 Key::Engine => entry.connection.due().engine_timer = true,
-                // The turn asks them for the time by itself.
+                // The turn itself runs the stages that are due.
                 Key::Stages(_) => {}
                 Key::Session(key) => entry.connection.due().timers.push(key),
             }
