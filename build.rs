@@ -1,5 +1,5 @@
-//! Lets `cargo test` find libpython at run time. Must never be needed by the wheel: maturin
-//! drives that build and links it by its own rules.
+//! Lets `cargo test` find libpython at run time. Owns that linker argument only; must never be
+//! needed by the wheel, which maturin links by its own rules.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

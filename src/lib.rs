@@ -1,8 +1,10 @@
-//! rsock: real sockets for Python, run by Rust threads.
+//! rsock: network sockets for Python, run by Rust threads. Owns the split into engine and border;
+//! must never contain code.
 //!
-//! - `net`: the engine, plain Rust. Builds and tests without Python (`--no-default-features`). Its
-//!   `mod.rs` shows the layers.
-//! - `py`: the engine shown to Python, a few lines a method. Only there, and here, is pyo3 named.
+//! - `net`: the engine in plain Rust. Builds and tests without Python (`--no-default-features`).
+//!   Its `mod.rs` shows the layers.
+//! - `py`: the engine presented to Python, a few lines per method. Only `py` and this file name
+//!   pyo3.
 //!
 //! The Python half (displays, context managers, signals of `run`) is in `python/rsock`.
 

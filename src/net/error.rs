@@ -1,5 +1,5 @@
-//! The one error type of the engine. Owns the wording of what users read; must never be turned into
-//! an exception anywhere but in `src/py/error.rs`.
+//! The one error type of the engine. Owns the wording that users read; must never be turned into an
+//! exception anywhere but in `src/py/error.rs`.
 
 use std::fmt;
 use std::io;
@@ -7,103 +7,105 @@ use std::io;
 /// A result of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong for a caller.
+/// The errors that a caller of the engine can get.
 #[derive(Debug)]
 pub enum Error {
-    /// A system call failed. The caller reads `errno`, or the step and the address it failed at.
+    /// A system call failed. The caller can read `errno`, and the step and address at which it
+    /// failed.
     Os {
-        /// What was being done, by its name in the socket API: bind, connect, recv.
+        /// The step, by its name in the socket API: bind, connect, recv.
         step: &'static str,
-        /// The address it was done to; empty where there is none.
+        /// The address of the step. Empty if there is none.
         target: String,
         /// errno(3).
         errno: i32,
-        /// What else helps: who holds the port, for example. Empty where nothing does.
+        /// Further help, such as which server holds the port. Empty if there is none.
         hint: String,
     },
-    /// The system's resolver has no address for a name. Correct the name, or wait for the network.
+    /// The system's resolver found no address for a name. Correct the name, or wait for the
+    /// network.
     Resolve {
-        /// The name asked for.
+        /// The name that was looked up.
         host: String,
         /// The EAI code of getaddrinfo(3).
         code: i32,
-        /// The resolver's own words.
+        /// The resolver's error text.
         text: String,
     },
-    /// A deadline passed. The object is usable; call again.
+    /// A deadline passed. The object can still be used; call again.
     TimedOut {
-        /// What was being waited for.
+        /// The step that was waiting.
         step: &'static str,
-        /// Where; empty where there is no address.
+        /// The address of the step. Empty if there is none.
         target: String,
     },
-    /// The waiter was told to stop waiting; it keeps the reason.
+    /// The waiter stopped the wait, and keeps the reason.
     Interrupted,
-    /// The peer finished in the middle of a message.
+    /// The peer ended the stream in the middle of a message.
     Incomplete {
-        /// What was being read, in words: "10 bytes", "a line".
+        /// What was being read: "10 bytes", "a line".
         wanted: String,
-        /// How many bytes came before the end.
+        /// The number of bytes before the end.
         got: usize,
     },
-    /// The delimiter did not come within the limit.
+    /// The delimiter was not found within the limit.
     OverLimit {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// Any of these, after bytes had been taken from the stream: nothing is lost.
+    /// Any of these, raised after bytes had been taken from the stream. Nothing is lost.
     Cut {
-        /// What ended the call.
+        /// The error that ended the call.
         cause: Box<Error>,
-        /// What had been taken.
+        /// The bytes that had been taken.
         partial: Vec<u8>,
     },
-    /// A step that does not fit the state.
+    /// A step that does not fit the server's state.
     State {
-        /// What was asked.
+        /// The step.
         asked: &'static str,
-        /// The state it was asked in.
+        /// The state at the time of the call.
         state: String,
-        /// What to do instead; empty where nothing is to be said.
+        /// What to do instead. Empty if there is nothing.
         hint: &'static str,
     },
-    /// A value that can never be right. Names it.
+    /// A value that is never valid. The text names it.
     Value(String),
-    /// A number out of its range. Names it.
+    /// A number outside its range. The text names it.
     Overflow(String),
-    /// Use in a forked child of an object that its parent created.
+    /// An object used in a forked child of the process that created it.
     Forked {
-        /// Process that created it.
+        /// The process that created it.
         creator: u32,
-        /// Process that uses it.
+        /// The process that uses it.
         here: u32,
     },
 }
 
 impl Error {
-    /// A failed system call.
+    /// An error of a failed system call.
     pub fn os(step: &'static str, target: impl fmt::Display, error: &io::Error) -> Self {
         Self::errno(step, target, error.raw_os_error().unwrap_or(libc::EIO))
     }
 
-    /// The same from a bare number.
+    /// The same, from an errno.
     pub fn errno(step: &'static str, target: impl fmt::Display, errno: i32) -> Self {
         Self::Os { step, target: target.to_string(), errno, hint: String::new() }
     }
 
-    /// Use of a closed stream: EBADF, as with any socket.
+    /// An error for a closed stream: EBADF, as with any socket.
     #[must_use]
     pub fn closed(step: &'static str, hint: &str) -> Self {
         Self::Os { step, target: String::new(), errno: libc::EBADF, hint: hint.to_owned() }
     }
 
-    /// This error, with what had been taken when it came.
+    /// This error, with the bytes that had been taken before it.
     #[must_use]
     pub fn after(self, partial: Vec<u8>) -> Self {
         if partial.is_empty() { self } else { Self::Cut { cause: Box::new(self), partial } }
     }
 
-    /// errno(3) where a system call failed.
+    /// errno(3), if a system call failed.
     #[must_use]
     pub fn raw(&self) -> Option<i32> {
         match self {
@@ -152,7 +154,8 @@ impl fmt::Display for Error {
             Self::Value(text) | Self::Overflow(text) => f.write_str(text),
             Self::Forked { creator, here } => write!(
                 f,
-                "made in process {creator} and not usable in its forked child {here}; make a new one there"
+                "made in process {creator} and not usable in its forked child {here}; \
+                 make a new one there"
             ),
         }
     }

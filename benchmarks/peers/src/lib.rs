@@ -1,7 +1,6 @@
-//! The system calls of `floor`, `splice`, `udp`, `load` and `churn` that the standard library does not offer.
-//!
-//! Owns every `unsafe` block of this crate. Must never add work of its own to a call: no
-//! buffering, no retrying, nothing allocated; what is measured through these is the kernel.
+//! The system calls of the benchmark peers that the standard library does not offer. Owns every
+//! `unsafe` block of this crate; must never add work of its own to a call, such as buffering,
+//! retrying or allocating, because what is measured through these calls is the kernel.
 
 pub mod windows;
 
@@ -11,13 +10,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 pub use libc::epoll_event as Event;
 
-/// Reported once per arrival; a peer's end comes with a flag of its own.
+/// Reported once per arrival. The end of the peer has a flag of its own.
 pub const READABLE_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-/// The same, and once whenever there is room again to send.
+/// The same, and once whenever there is room to send again.
 pub const BOTH_EDGE: u32 = READABLE_EDGE | libc::EPOLLOUT as u32;
-/// Reported as long as it holds.
+/// Reported as long as there is input.
 pub const READABLE_LEVEL: u32 = libc::EPOLLIN as u32;
-/// Any of these in an event: the peer has ended its side, or the connection is gone.
+/// In an event, any of these means that the peer has shut down its side, or that the connection is
+/// gone.
 pub const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub const NO_EVENT: Event = Event { events: 0, u64: 0 };
@@ -27,14 +27,15 @@ pub struct Epoll(OwnedFd);
 
 impl Epoll {
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the descriptor returned is owned by nobody else.
+        // SAFETY: no pointers; the new descriptor has no other owner.
         unsafe {
             let fd = checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
             Ok(Self(OwnedFd::from_raw_fd(fd)))
         }
     }
 
-    /// Reports `fd` from now on, by `token`. Closing the last descriptor of a socket removes it.
+    /// Reports events of `fd` from now on, with `token`. Closing the last descriptor of a socket
+    /// removes it.
     pub fn add(&self, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
         let mut event = Event { events, u64: token };
         // SAFETY: the event lives through the call, which copies it.
@@ -43,7 +44,7 @@ impl Epoll {
         checked(result).map(drop)
     }
 
-    /// Waits until something has happened; blocks without limit.
+    /// Waits for an event. Blocks without limit.
     #[inline]
     pub fn wait<'a>(&self, events: &'a mut [Event]) -> io::Result<&'a [Event]> {
         let room = i32::try_from(events.len()).unwrap_or(i32::MAX);
@@ -53,7 +54,7 @@ impl Epoll {
     }
 }
 
-/// accept4(2); the peer's address is not asked for. The socket is a blocking one.
+/// Calls accept4(2) without asking for the peer's address. The new socket is blocking.
 #[inline]
 pub fn accept(listener: RawFd) -> io::Result<RawFd> {
     use std::ptr::null_mut;
@@ -63,12 +64,12 @@ pub fn accept(listener: RawFd) -> io::Result<RawFd> {
 
 /// close(2).
 pub fn close(fd: RawFd) {
-    // SAFETY: callers pass a descriptor they got from `accept` and forget it here. The result is
-    // of no use: Linux frees the number whatever it says.
+    // SAFETY: callers pass a descriptor that `accept` returned, and do not use it again. The result
+    // is ignored, because Linux frees the number in any case.
     unsafe { libc::close(fd) };
 }
 
-/// recv(2), which never waits.
+/// Calls recv(2) without blocking.
 #[inline]
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `len` bytes into a slice of that length.
@@ -77,18 +78,18 @@ pub fn recv(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     checked_size(count)
 }
 
-/// send(2); on a blocking socket it waits until all of `data` is taken.
+/// Calls send(2). On a blocking socket it waits until all of `data` is accepted.
 #[inline]
 pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads at most `len` bytes of a slice of that length.
     checked_size(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) })
 }
 
-/// recvfrom(2), which waits.
+/// Calls recvfrom(2), which blocks.
 #[inline]
 pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, libc::sockaddr_in)> {
     let (mut from, mut length) = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-    // SAFETY: buffer and address are valid for writes of the lengths they are given with.
+    // SAFETY: buffer and address are valid for writes of the lengths passed.
     let count = unsafe {
         libc::recvfrom(
             fd,
@@ -106,7 +107,7 @@ pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, libc::socka
 #[inline]
 pub fn send_to(fd: RawFd, data: &[u8], to: &libc::sockaddr_in) -> io::Result<usize> {
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: data and address are valid for reads of the lengths they are given with.
+    // SAFETY: data and address are valid for reads of the lengths passed.
     checked_size(unsafe {
         libc::sendto(
             fd,
@@ -119,10 +120,10 @@ pub fn send_to(fd: RawFd, data: &[u8], to: &libc::sockaddr_in) -> io::Result<usi
     })
 }
 
-/// Room for datagrams that are received together, and sent back together.
+/// Memory for datagrams that are received together and sent back together.
 pub struct Batch {
     headers: Vec<libc::mmsghdr>,
-    // Pointed to by the headers; never moved, nor touched but by the kernel.
+    // The headers point to these. They never move, and only the kernel accesses them.
     vectors: Vec<libc::iovec>,
     _names: Vec<libc::sockaddr_in>,
     _data: Vec<u8>,
@@ -131,7 +132,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(count: usize, size: usize) -> Self {
-        // Datagrams whose places differ by a power of two would share a few lines of the cache.
+        // Buffers at distances of a power of two would share a few cache lines.
         let stride = size.next_multiple_of(64) + 64;
         let (unspecified, _) = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut names = vec![unspecified; count];
@@ -155,7 +156,7 @@ impl Batch {
         Self { headers, vectors, _names: names, _data: data, size }
     }
 
-    /// recvmmsg(2): waits for the first, and takes what is there of the others.
+    /// Calls recvmmsg(2). Waits for the first datagram, and takes the others that are there.
     #[inline]
     pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
         let room = self.headers.len() as libc::c_uint;
@@ -163,12 +164,12 @@ impl Batch {
             if header.msg_hdr.msg_namelen == size_of::<libc::sockaddr_in>() as libc::socklen_t
                 && vector.iov_len == self.size
             {
-                break; // this one and those behind it were not used
+                break; // this one and the following ones were not used
             }
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
             vector.iov_len = self.size;
         }
-        // SAFETY: the headers lead to memory that is owned, and of the lengths they give.
+        // SAFETY: the headers point to memory that this object owns, with its true lengths.
         let count = unsafe {
             libc::recvmmsg(
                 fd,
@@ -181,7 +182,7 @@ impl Batch {
         checked_size(count as isize)
     }
 
-    /// sendmmsg(2) of the first `count`, each to whom it came from.
+    /// Calls sendmmsg(2) for the first `count` datagrams, each to its sender.
     #[inline]
     pub fn send_back(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
         for (header, vector) in self.headers[..count].iter().zip(&mut self.vectors) {
@@ -195,13 +196,14 @@ impl Batch {
     }
 }
 
-/// fcntl(O_NONBLOCK): from now on nothing waits on it, splice(2) included.
+/// Sets O_NONBLOCK with fcntl(2): no call on the descriptor blocks from now on, including
+/// splice(2).
 pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     checked(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// pipe2(2) of that size: where to read, where to write. Never waits.
+/// Calls pipe2(2) for a non-blocking pipe of that size. Returns the read end and the write end.
 pub fn pipe(size: libc::c_int) -> io::Result<(RawFd, RawFd)> {
     let mut ends = [-1; 2];
     // SAFETY: the array has room for two numbers.
@@ -211,63 +213,63 @@ pub fn pipe(size: libc::c_int) -> io::Result<(RawFd, RawFd)> {
     Ok((ends[0], ends[1]))
 }
 
-/// splice(2) between a pipe and a socket, neither of which waits.
+/// Calls splice(2) between a pipe and a socket, both non-blocking.
 #[inline]
 pub fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
     use std::ptr::null_mut;
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
-    // SAFETY: null for both offsets: neither end has one.
+    // SAFETY: null for both offsets, because neither end has one.
     checked_size(unsafe { libc::splice(from, null_mut(), to, null_mut(), most, flags) })
 }
 
-/// listen(2) once more, for a longer backlog than the standard library's 128.
+/// Calls listen(2) again, for a longer backlog than the standard library's 128.
 pub fn set_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
     // SAFETY: no pointers.
     checked(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
 }
 
-/// Sets TCP_NODELAY; accepted sockets inherit a listener's.
+/// Sets TCP_NODELAY. Accepted sockets inherit it from the listener.
 pub fn set_nodelay(socket: &impl AsRawFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)
 }
 
-/// Sets IP_BIND_ADDRESS_NO_PORT: bind(2) takes an address, and connect(2) chooses the port.
+/// Sets IP_BIND_ADDRESS_NO_PORT: bind(2) sets the address, and connect(2) chooses the port.
 pub fn set_bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
 }
 
-/// SO_LINGER of zero: the coming close sends RST.
+/// Sets SO_LINGER to zero: the next close sends RST.
 pub fn set_reset_on_close(socket: RawFd) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of::<libc::linger>() as libc::socklen_t;
     let value = (&raw const linger).cast();
-    // SAFETY: the value lives through the call, and its length is said truly.
+    // SAFETY: the value lives through the call, and its length is correct.
     let result =
         unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) };
     checked(result).map(drop)
 }
 
-/// socket(2): TCP over IPv4, blocking.
+/// Calls socket(2) for a blocking TCP socket over IPv4.
 pub fn tcp_socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the descriptor returned is owned by nobody else.
+    // SAFETY: no pointers; the new descriptor has no other owner.
     unsafe {
         let fd = checked(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 
-/// bind(2) to an address, without a port.
+/// Calls bind(2) with an address, without a port.
 pub fn bind(socket: &impl AsRawFd, source: Ipv4Addr) -> io::Result<()> {
     let (address, length) = sockaddr(SocketAddrV4::new(source, 0));
-    // SAFETY: the address lives through the call, and its length is said truly.
+    // SAFETY: the address lives through the call, and its length is correct.
     checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })
         .map(drop)
 }
 
-/// connect(2), which waits until the connection is there.
+/// Calls connect(2), which blocks until the connection is established.
 pub fn connect(socket: &impl AsRawFd, to: SocketAddrV4) -> io::Result<()> {
     let (address, length) = sockaddr(to);
-    // SAFETY: the address lives through the call, and its length is said truly.
+    // SAFETY: the address lives through the call, and its length is correct.
     checked(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })
         .map(drop)
 }
@@ -282,10 +284,10 @@ fn sockaddr(address: SocketAddrV4) -> (libc::sockaddr_in, libc::socklen_t) {
     (sockaddr, size_of_val(&sockaddr) as libc::socklen_t)
 }
 
-/// Turns an option on.
+/// Enables an option.
 fn set(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: the value is an int that lives through the call, and its length is said truly.
+    // SAFETY: the value is an int that lives through the call, and its length is correct.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -1,21 +1,19 @@
-//! What `load` and `churn` have in common: how they are told what to do, and how they answer.
-//!
-//! Owns the words of their command line and of their standard streams. Must never know what a
-//! window is full of, nor touch a socket.
+//! The protocol of the load generators `load`, `churn`. Owns the words of their command line and of
+//! their standard streams; must never know what a window measures, nor touch a socket.
 
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What was done between two moments at which nothing was under way.
+/// The work done between two moments at which nothing was in flight.
 pub struct Window {
     pub count: u64,
     pub seconds: f64,
 }
 
-/// Prints `ready`. Then each line of standard input, a number of seconds, is one window; its
-/// answer is one line of JSON, in which `what` names the things counted. Ends with its standard
-/// input.
+/// Prints `ready`, then runs one window for each line of standard input, which is a number of
+/// seconds. Answers each with one line of JSON, in which `what` names the things counted. Returns
+/// when standard input ends.
 pub fn answer(what: &str, mut run: impl FnMut(Duration) -> io::Result<Window>) -> io::Result<()> {
     println!("ready");
     for line in io::stdin().lines() {
@@ -26,7 +24,7 @@ pub fn answer(what: &str, mut run: impl FnMut(Duration) -> io::Result<Window>) -
     Ok(())
 }
 
-/// A message of so many bytes. No two next to each other are alike, so an echo that slips shows.
+/// A message of `size` bytes. Adjacent bytes differ, so that an echo shifted by a byte is detected.
 pub fn message(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at % 251) as u8).collect()
 }
@@ -38,7 +36,7 @@ pub fn option<T: FromStr>(name: &str, default: Option<T>) -> io::Result<T> {
         (None, _) => default.ok_or_else(|| other(&format!("--{name} is missing"))),
         (_, value) => value
             .and_then(|text| text.parse().ok())
-            .ok_or_else(|| other(&format!("--{name} wants a number"))),
+            .ok_or_else(|| other(&format!("--{name} takes a number"))),
     }
 }
 

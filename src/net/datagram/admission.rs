@@ -1,5 +1,5 @@
-//! Who has been let in by one port: the peers with accounts, and the rules that let nobody else in. Must never
-//! send anything, nor wait.
+//! The peers that one UDP socket has admitted, under the limits of its server. Owns the rules by
+//! which a record of a peer opens or closes; must never send a datagram, nor wait.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -16,49 +16,51 @@ use crate::net::error::strerror;
 use crate::net::ledger::ClosedBy;
 use crate::net::sys;
 
-/// A peer is looked at anew after so many datagrams: another process's server may have got its port.
-const LOOK_AGAIN: u64 = 1024;
+/// After this many datagrams from a peer, its address is checked again: the server of another
+/// process may have bound the port since.
+const RECHECK_AFTER: u64 = 1024;
 
-/// The peers of a port.
+/// The admitted peers of a socket.
 pub(super) struct Admission {
     pub(super) context: Arc<ServerContext>,
-    pub(super) port: Arc<DatagramSocket>,
+    pub(super) socket: Arc<DatagramSocket>,
     pub(super) peers: Peers,
     pub(super) policy: SenderPolicy,
-    /// The accounts it may have, of those of the server: only its own can it close for a new one.
+    /// The most records that this socket may have open, a share of the server's limit. Only its own
+    /// records can be closed for a new one.
     share: usize,
 }
 
 impl Admission {
-    /// `idle` is after which silence an account is closed.
+    /// A record closes after `idle` without a datagram.
     pub(super) fn new(
         context: Arc<ServerContext>,
         sockets: Arc<DatagramSockets>,
-        port: Arc<DatagramSocket>,
+        socket: Arc<DatagramSocket>,
         idle: Option<Duration>,
         share: usize,
     ) -> Self {
         let peers = Peers::new(Arc::clone(&context), sockets, idle);
-        Self { context, port, peers, policy: SenderPolicy::new(), share }
+        Self { context, socket, peers, policy: SenderPolicy::new(), share }
     }
 
-    /// The account of whoever sent a datagram; None where it gets no answer, which is counted. `to` is
-    /// where it was sent to, as `sys::destination` tells it. Before an account is closed `settle` is
-    /// called, for what is owed.
-    pub(super) fn meet(
+    /// The index of the sender's record, opened if there is none. None if the sender gets no
+    /// answer, which is counted. `to` is the destination, as `sys::destination` returns it.
+    /// `settle` is called before a record closes, to send the replies that wait for that peer.
+    pub(super) fn find_or_admit(
         &mut self,
         remote: SocketAddr,
         to: Option<(IpAddr, IpAddr)>,
         settle: &mut dyn FnMut(&Peers),
     ) -> Option<u32> {
-        if to.is_some_and(|to| !amplification::was_for_us(to)) {
+        if to.is_some_and(|to| !amplification::was_unicast(to)) {
             self.context.ledger.count_suspect();
             return None;
         }
         let key = Key { remote, local: to.map(|(_, own)| own) };
-        if let Some(index) = self.peers.find(&key) {
-            let heard = self.peers.get(index).record.received().messages;
-            if heard % LOOK_AGAIN != 0 || !self.policy.is_server(remote) {
+        if let Some(index) = self.peers.find_and_touch(&key) {
+            let received = self.peers.get(index).record.received().messages;
+            if received % RECHECK_AFTER != 0 || !self.policy.is_server(remote) {
                 return Some(index);
             }
             settle(&self.peers);
@@ -73,7 +75,7 @@ impl Admission {
         self.admit(key, settle)
     }
 
-    /// Opens an account; None where the limits have no place for one, which is counted.
+    /// Opens a record. None if the limits do not allow another one, which is counted.
     pub(super) fn admit(&mut self, key: Key, settle: &mut dyn FnMut(&Peers)) -> Option<u32> {
         if !self.context.admission.enter_host(Some(key.remote)) {
             self.context.ledger.count_refused();
@@ -89,10 +91,10 @@ impl Admission {
             settle(&self.peers);
             self.peers.close(oldest, ClosedBy::Limit("connections"), None, false);
         }
-        Some(self.peers.open(key, &self.port, is_loopback(key.remote)))
+        Some(self.peers.open(key, &self.socket, is_loopback(key.remote)))
     }
 
-    /// If a server has come to the address of a peer, that is no client any more.
+    /// Closes the records of peers at whose address a UDP server has started since.
     pub(super) fn close_servers(&mut self) {
         if !self.policy.has_changed() {
             return;
@@ -104,12 +106,12 @@ impl Admission {
         }
     }
 
-    /// Reads what ICMP said of datagrams that were sent before, and closes the accounts of those that
-    /// nobody is there for.
-    pub(super) fn hear_refusals(&mut self) {
-        while let Some((address, errno)) = sys::take_refusal(self.port.as_fd()) {
+    /// Reads the ICMP errors for datagrams sent before, and closes the records of the peers whose
+    /// port is closed.
+    pub(super) fn read_error_queue(&mut self) {
+        while let Some((address, errno)) = sys::take_refusal(self.socket.as_fd()) {
             if errno == libc::ECONNREFUSED {
-                if let Some(index) = self.peers.of(canonical(address)) {
+                if let Some(index) = self.peers.find_by_remote(canonical(address)) {
                     self.peers.close(index, ClosedBy::Reset, Some(strerror(errno)), false);
                 }
             }

@@ -1,6 +1,7 @@
-//! Who gets no answer. A datagram's sender is whoever it says it is: these rules see to it that two
-//! servers set on each other fall silent, and that nobody gets more from us than a stranger has spent in
-//! his name. Must never hold a datagram up, nor keep more than a fixed number of sources in mind.
+//! The limits on answers to senders whose address may be forged. With them, two servers tricked
+//! into answering each other stop after a few datagrams, and a victim receives no more from this
+//! server than the attacker has sent with the victim's address. Owns these limits; must never delay
+//! a datagram, nor remember more than a fixed number of sources.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -14,35 +15,36 @@ use crate::net::address::{Transport, canonical};
 use crate::net::base::Listed;
 use crate::net::control::registry;
 
-/// Ports below this are servers' (RFC 6335, "system ports"), and no client has them.
+/// Ports below this belong to servers (RFC 6335, "system ports"); clients do not use them.
 const FIRST_CLIENT_PORT: u16 = 1024;
-/// Replies a second to one source that is not on this machine...
+/// Replies per second to one source outside the loopback.
 const RATE: f64 = 1000.0;
-/// ...and so many at once.
+/// Replies that a source may get at once after a pause.
 const BURST: f64 = 1000.0;
-/// Sources are told apart as far as they fall into different buckets of so many.
+/// The number of buckets. Sources whose hashes select the same bucket share its rate.
 const BUCKETS: usize = 4096;
 
-/// Counts the UDP servers of this process that ever had an address, so that a change is seen.
+/// Counts the UDP servers that this process has bound, so that a policy notices a new one.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// A UDP server of this process has been given its address.
+/// Counts a UDP server that this process has bound.
 pub(crate) fn note_server() {
     CHANGES.fetch_add(1, Relaxed);
 }
 
-/// Whether an address is this machine's for certain. Others may be, too; they are treated as strangers'.
+/// Whether an address certainly belongs to this machine. Other addresses of this machine are
+/// treated as remote.
 pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     canonical(address).ip().is_loopback()
 }
 
-/// Whether nobody can be a client from there.
+/// Whether no client can send from this address.
 pub(super) fn is_suspect(from: SocketAddr) -> bool {
     from.port() < FIRST_CLIENT_PORT || !is_one_host(canonical(from).ip())
 }
 
-/// Whether it was sent to one address, and not to all that listen.
-pub(super) fn was_for_us((to, own): (IpAddr, IpAddr)) -> bool {
+/// Whether a datagram was sent to one address, not to a broadcast or multicast address.
+pub(super) fn was_unicast((to, own): (IpAddr, IpAddr)) -> bool {
     to == own && is_one_host(to)
 }
 
@@ -50,9 +52,9 @@ fn is_one_host(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// What decides for one port who is let in and who is answered.
+/// Decides, for one socket, which senders are admitted and answered.
 pub(super) struct SenderPolicy {
-    /// The addresses of the UDP servers of this process, when there were so many changes.
+    /// The addresses of this process's UDP servers when `CHANGES` was `changes`.
     servers: Vec<SocketAddr>,
     changes: u64,
     buckets: Option<Box<Buckets>>,
@@ -63,21 +65,21 @@ impl SenderPolicy {
         Self { servers: Vec::new(), changes: 0, buckets: None }
     }
 
-    /// Whether there are servers that were not known when the peers of now were let in.
+    /// Whether a UDP server has started in this process since the addresses were last read.
     pub(super) fn has_changed(&self) -> bool {
         self.changes != CHANGES.load(Relaxed)
     }
 
-    /// Whether a UDP server answers at this address: one of this process, or of another one that runs
-    /// rsock.
+    /// Whether a UDP server answers at this address: one of this process, or of another process
+    /// that uses rsock.
     pub(super) fn is_server(&mut self, address: SocketAddr) -> bool {
         let address = canonical(address);
         if self.has_changed() {
-            self.look_around();
+            self.refresh_servers();
         }
         if self.servers.iter().any(|&server| answers_at(server, address)) {
-            // One that has ended is not a server any more, and its port may be a client's now.
-            self.look_around();
+            // A server that has ended no longer counts: a client may use its port now.
+            self.refresh_servers();
             if self.servers.iter().any(|&server| answers_at(server, address)) {
                 return true;
             }
@@ -85,14 +87,15 @@ impl SenderPolicy {
         PortClaim::is_claimed(address)
     }
 
-    fn look_around(&mut self) {
+    fn refresh_servers(&mut self) {
         self.changes = CHANGES.load(Relaxed);
         let servers = registry::all();
         let udp = servers.iter().filter(|server| server.context().transport == Transport::Udp);
         self.servers = udp.filter_map(|server| server.address()?.as_ip()).collect();
     }
 
-    /// Takes one reply to a source that is not on this machine out of what it has left.
+    /// Takes one reply from the budget of a source outside the loopback. False if the budget is
+    /// used up.
     pub(super) fn may_answer(&mut self, source: IpAddr) -> bool {
         self.buckets
             .get_or_insert_with(|| Box::new(Buckets::new(Instant::now())))
@@ -100,37 +103,37 @@ impl SenderPolicy {
     }
 }
 
-/// Whether what answers at `server` answers at `address`.
+/// Whether the server bound to `server` answers at `address`.
 fn answers_at(server: SocketAddr, address: SocketAddr) -> bool {
     server.port() == address.port()
-        && (server.ip() == address.ip() || server.ip().is_unspecified() && is_own(address.ip()))
+        && (server.ip() == address.ip() || server.ip().is_unspecified() && is_local(address.ip()))
 }
 
-/// Whether an address is this machine's: only those can be bound to.
-fn is_own(ip: IpAddr) -> bool {
+/// Whether an address belongs to this machine: only those can be bound.
+fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// A server's word to other processes on this machine that it answers at an address: a name in the abstract
-/// namespace of Unix sockets, which is as wide as the network that they share.
+/// Tells other processes on this machine that a server answers at an address. It is a name in the
+/// abstract namespace of Unix sockets (unix(7)), which has the scope of a network namespace.
 ///
-/// The name ends with the process. Anybody may take one; all that comes of it is that whoever sends
-/// from that port gets no answer.
+/// The name disappears with the process. Any process can take a name; the only effect is that
+/// senders from that port get no answer.
 pub(super) struct PortClaim {
-    // Before the socket, so that the number leaves the fork table before it is closed.
+    // Before the socket, so that the number leaves the fork table before the socket closes.
     _listed: Listed,
     _socket: UnixDatagram,
 }
 
 impl PortClaim {
-    /// Without one, where the system has no descriptor left or somebody has the name: other processes
-    /// then do not know.
+    /// None if the process has no descriptor left or the name is taken: other processes do not
+    /// learn of the server then.
     pub(super) fn new(address: SocketAddr) -> Option<Self> {
         let socket = UnixDatagram::bind_addr(&name(canonical(address)).ok()?).ok()?;
         Some(Self { _listed: Listed::new(&socket), _socket: socket })
     }
 
-    /// Whether some process says that it answers at an address.
+    /// Whether some process claims an address.
     fn is_claimed(address: SocketAddr) -> bool {
         let Ok(probe) = UnixDatagram::unbound() else { return false };
         let taken = |address| {
@@ -142,12 +145,12 @@ impl PortClaim {
         taken(address)
             || [v4, v6].into_iter().any(|ip| {
                 any.set_ip(ip);
-                taken(any) && is_own(address.ip())
+                taken(any) && is_local(address.ip())
             })
     }
 }
 
-/// Whether a server, of this process or of another, says that it answers at an address.
+/// Whether a server of this process or of another one claims an address.
 pub(super) fn is_served(address: SocketAddr) -> bool {
     PortClaim::is_claimed(canonical(address))
 }
@@ -156,12 +159,12 @@ fn name(address: SocketAddr) -> io::Result<UnixAddr> {
     UnixAddr::from_abstract_name(format!("rsock/udp/{}/{}", address.ip(), address.port()))
 }
 
-/// How many replies each source may still get: token buckets, in a table that never grows. Sources that fall
-/// into the same one share it.
+/// Token buckets in a table of fixed size: how many replies each source may still get. Sources in
+/// the same bucket share it.
 struct Buckets {
     key: RandomState,
     start: Instant,
-    /// Tokens, and when they were counted, in seconds since `start`.
+    /// Tokens, and the time at which they were counted, in seconds since `start`.
     buckets: Vec<(f64, f64)>,
 }
 
@@ -171,7 +174,7 @@ impl Buckets {
     }
 
     fn take(&mut self, source: IpAddr, now: Instant) -> bool {
-        // One who has an IPv6 address mostly has 2^64 of them.
+        // A host with an IPv6 address usually has a whole /64 of them.
         let source = match canonical((source, 0).into()).ip() {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_a_client_from_a_servers_port_or_from_everywhere() {
+    fn a_system_port_or_an_address_of_many_hosts_is_suspect() {
         for from in ["192.0.2.1:0", "192.0.2.1:1023", "[::1]:53", "0.0.0.0:4000", "224.0.0.1:4000"]
         {
             assert!(is_suspect(from.parse().unwrap()), "{from}");
@@ -220,7 +223,7 @@ mod tests {
         assert_eq!(got(&mut buckets, start), BURST as usize);
         assert_eq!(got(&mut buckets, start + Duration::from_millis(100)), RATE as usize / 10);
         assert_eq!(got(&mut buckets, start + Duration::from_secs(3600)), BURST as usize);
-        // Another one is not held to it, but for the one in thousands that shares its bucket.
+        // Other sources are not affected, apart from those in the same bucket.
         let others = (0..100).map(|n| IpAddr::from([198, 51, 100, n]));
         assert!(others.filter(|&other| buckets.take(other, start)).count() > 90);
     }

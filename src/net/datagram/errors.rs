@@ -1,19 +1,19 @@
-//! The classes of errors of a UDP socket. Must never act on one.
+//! The classes of errors of a UDP socket. Owns the class of each errno; must never act on one.
 
-/// What an error of a receive or a send means, errno by errno.
+/// The meaning of an errno from a receive or a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// There is nothing to be received, or no room to send.
+    /// Nothing to receive, or no room to send.
     Blocked,
-    /// A signal came between; nothing has happened.
+    /// A signal interrupted the call before it did anything.
     Interrupted,
-    /// Something that was sent before did not arrive. The socket is as good as before.
+    /// A datagram sent earlier did not arrive. The socket can still be used.
     Earlier,
-    /// This one datagram cannot be sent.
+    /// This datagram cannot be sent.
     ThisOne,
-    /// The system is out of something; it has to be waited for.
+    /// The system is out of a resource: retry after a pause.
     Exhausted,
-    /// The socket is none, and never will be again.
+    /// The descriptor is not a usable socket, and never will be.
     Fatal,
 }
 
@@ -21,7 +21,7 @@ pub(super) fn classify(errno: i32) -> Failure {
     match errno {
         libc::EAGAIN => Failure::Blocked,
         libc::EINTR => Failure::Interrupted,
-        // What ICMP says of a datagram sent before, ip(7).
+        // Reported through ICMP for a datagram sent earlier, ip(7).
         libc::ECONNREFUSED
         | libc::ECONNRESET
         | libc::ECONNABORTED
@@ -34,7 +34,7 @@ pub(super) fn classify(errno: i32) -> Failure {
         | libc::EPROTO
         | libc::EOPNOTSUPP
         | libc::ETIMEDOUT => Failure::Earlier,
-        // Too large, forbidden by a filter, an address that none can be sent to.
+        // Too large, rejected by a filter, or an address that cannot be sent to.
         libc::EMSGSIZE
         | libc::EPERM
         | libc::EACCES
@@ -44,7 +44,7 @@ pub(super) fn classify(errno: i32) -> Failure {
         | libc::EDESTADDRREQ
         | libc::EPIPE => Failure::ThisOne,
         libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
-        // ENOBUFS, ENOMEM, and whatever else a kernel may invent.
+        // ENOBUFS, ENOMEM, and errors that a later kernel may add.
         _ => Failure::Exhausted,
     }
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_error_of_one_datagram_ends_a_port() {
+    fn no_error_of_one_datagram_closes_a_socket() {
         for errno in 1..=133 {
             let fatal = matches!(errno, libc::EBADF | libc::ENOTSOCK);
             assert_eq!(classify(errno) == Failure::Fatal, fatal, "errno {errno}");

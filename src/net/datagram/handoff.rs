@@ -1,6 +1,6 @@
-//! Datagrams that are answered by threads of the caller's: handed to a pool, or to whoever asks for the next
-//! one. Owns the accounts they share, and the thread that fills the pool's queue; must never call one of them
-//! back, nor keep its lock while it waits.
+//! Datagrams that the caller's threads answer. A pool of threads takes them, or calls of `accept`
+//! do. Owns the records that these threads share, and the thread that fills the pool's queue; must
+//! never call into one of them, nor hold its lock while it waits.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -22,19 +22,20 @@ use crate::net::ledger::{ClosedBy, Record};
 use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
 use crate::net::worker::ACCEPT_BACKOFF;
 
-/// So many datagrams wait for a thread of the pool; others wait in the kernel's buffer.
+/// How many datagrams wait for a thread of the pool. Others wait in the kernel's buffer.
 const QUEUE: usize = 64;
-/// Why a peer that is not on this machine got nothing.
-const STRANGER: &str =
+/// Why a peer outside the loopback was sent nothing.
+const NO_CREDIT: &str =
     "a peer outside the loopback gets no more than it has sent: its address may be forged";
 /// Room for the control messages of one datagram.
 const CONTROL: usize = 128;
 
-/// What threads of the caller's answer datagrams through.
+/// Receives and sends datagrams for the caller's threads.
 pub(crate) struct Handoff {
     context: Arc<ServerContext>,
     sockets: Arc<DatagramSockets>,
-    /// None from the end on: whoever is late keeps no descriptor open.
+    /// None once the server has ended, so that a thread that still holds the `Handoff` keeps no
+    /// descriptor open.
     admission: Mutex<Option<Admission>>,
 }
 
@@ -42,38 +43,38 @@ impl Handoff {
     fn new(
         context: &Arc<ServerContext>,
         sockets: &Arc<DatagramSockets>,
-        port: Arc<DatagramSocket>,
+        socket: Arc<DatagramSocket>,
     ) -> Self {
         let (context, sockets) = (Arc::clone(context), Arc::clone(sockets));
         let admission = Mutex::new(Some(Admission::new(
             Arc::clone(&context),
             Arc::clone(&sockets),
-            port,
+            socket,
             context.limits.idle,
             context.admission.limit(),
         )));
         Self { context, sockets, admission }
     }
 
-    /// Runs something with the accounts; None from the end on.
+    /// Calls a function with the admitted peers. None once the server has ended.
     fn with<T>(&self, call: impl FnOnce(&mut Admission) -> T) -> Option<T> {
         self.admission.lock().as_mut().map(call)
     }
 
-    /// Its socket; None from the end on.
-    pub(crate) fn port(&self) -> Option<Arc<DatagramSocket>> {
-        self.with(|admission| Arc::clone(&admission.port))
+    /// The socket. None once the server has ended.
+    pub(crate) fn socket(&self) -> Option<Arc<DatagramSocket>> {
+        self.with(|admission| Arc::clone(&admission.socket))
     }
 
-    /// Writes down a datagram that has come; None where it is not to be answered.
-    fn arrive(
+    /// Counts a received datagram in its peer's record. None if the datagram must not be answered.
+    fn record_received(
         &self,
         from: &Name,
         data: &[u8],
         control: &[u8],
         cut: bool,
     ) -> Option<(Key, Arc<Record>)> {
-        // Without a sender it is none, but the end.
+        // A datagram without a sender marks the end: the socket was shut down.
         let remote = canonical(from.address()?);
         if cut {
             self.context.ledger.count_cut();
@@ -82,22 +83,22 @@ impl Handoff {
         let mut admission = self.admission.lock();
         let admission = admission.as_mut()?;
         admission.close_servers();
-        let index = admission.meet(remote, to, &mut |_| {})?;
-        let known = admission.peers.get_mut(index);
-        known.record.count_received(data);
-        known.earn(data.len());
-        let record = Arc::clone(&known.record);
+        let index = admission.find_or_admit(remote, to, &mut |_| {})?;
+        let entry = admission.peers.get_mut(index);
+        entry.record.count_received(data);
+        entry.add_credit(data.len());
+        let record = Arc::clone(&entry.record);
         if record.received().messages == 1 && self.context.limits.idle.is_some() {
-            // Whoever closes the accounts of the silent has to look when that will be.
+            // The thread that closes idle records has to compute its next deadline.
             self.context.notifier.notify();
         }
         Some((Key { remote, local: to.map(|(_, own)| own) }, record))
     }
 
-    /// Sends a datagram to a peer: to the one of `key`, or to the one that `remote` is. Never waits.
+    /// Sends a datagram to the peer with this key, or to the peer at `remote`. Never waits.
     ///
-    /// One that is not on this machine gets no more than it has sent, at most `most` bytes, and no more
-    /// than its share: EPERM.
+    /// A peer outside the loopback gets no more bytes than it has sent, at most `most`, within the
+    /// rate of its source. Otherwise raises EPERM.
     fn send(
         &self,
         remote: SocketAddr,
@@ -115,76 +116,78 @@ impl Handoff {
         let Some(admission) = admission.as_mut() else {
             return Err(Error::closed(step, "the server has stopped"));
         };
-        let known =
-            key.map_or_else(|| admission.peers.of(remote), |key| admission.peers.index_of(&key));
-        let index = match known {
+        let known_index = key.map_or_else(
+            || admission.peers.find_by_remote(remote),
+            |key| admission.peers.index_of(&key),
+        );
+        let index = match known_index {
             Some(index) => index,
             None => {
                 if !is_loopback(remote) && !data.is_empty() {
-                    // It has sent nothing, or is forgotten: no account is opened for it, nor closed for
-                    // want of room.
-                    return failed(libc::EPERM, STRANGER);
+                    // The peer has sent nothing, or its record has closed. No record opens for it,
+                    // nor does one close to make room.
+                    return failed(libc::EPERM, NO_CREDIT);
                 }
                 let key = key.unwrap_or(Key { remote, local: None });
                 match admission.admit(key, &mut |_| {}) {
                     Some(index) => index,
                     None => {
-                        return failed(libc::EPERM, "Limits.connections has no entry_id for it");
+                        return failed(libc::EPERM, "Limits.connections has no room for this peer");
                     }
                 }
             }
         };
-        let known = admission.peers.get(index);
-        if !known.is_near {
-            if data.len() > most.min(known.credit) {
-                return failed(libc::EPERM, STRANGER);
+        let entry = admission.peers.get(index);
+        if !entry.is_loopback {
+            if data.len() > most.min(entry.credit) {
+                return failed(libc::EPERM, NO_CREDIT);
             }
             if !admission.policy.may_answer(remote.ip()) {
                 return failed(
                     libc::EPERM,
-                    "a peer outside the loopback gets so many datagrams a second, and no more",
+                    "a source outside the loopback gets a limited number of datagrams per second",
                 );
             }
         }
-        let known = admission.peers.get(index);
-        let (name, mut again, mut told) = (admission.port.name(remote), true, false);
+        let entry = admission.peers.get(index);
+        let (name, mut may_retry, mut error_queued) = (admission.socket.name(remote), true, false);
         let result = loop {
             let flags = libc::MSG_DONTWAIT;
             let data = [IoSlice::new(data)];
             let sent =
-                sys::sendmsg(admission.port.as_fd(), &data, &known.route, Some(&name), flags);
+                sys::sendmsg(admission.socket.as_fd(), &data, &entry.route, Some(&name), flags);
             let errno = match sent {
                 Ok(sent) => {
-                    known.record.count_sent(&data[0]);
-                    admission.peers.get_mut(index).pay(sent);
+                    entry.record.count_sent(&data[0]);
+                    admission.peers.get_mut(index).take_credit(sent);
                     break Ok(sent);
                 }
                 Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             };
             let failure = classify(errno);
-            told |= matches!(failure, Failure::Earlier | Failure::ThisOne);
+            error_queued |= matches!(failure, Failure::Earlier | Failure::ThisOne);
             match failure {
                 Failure::Interrupted => {}
-                // Said of another datagram, mostly.
-                Failure::Earlier if again => again = false,
+                // The error is usually that of an earlier datagram.
+                Failure::Earlier if may_retry => may_retry = false,
                 _ => break failed(errno, ""),
             }
         };
-        if told {
-            // No receive will be told of it again; and what stays in the error queue, an answer too
-            // large for any datagram too, takes its room from what is received.
-            admission.hear_refusals();
+        if error_queued {
+            // No receive will report these errors. What stays in the error queue, such as EMSGSIZE
+            // for an oversized answer, takes space from the receive buffer.
+            admission.read_error_queue();
         }
         result
     }
 
-    /// Sends a datagram to anybody: for the caller's own calls.
+    /// Sends a datagram to any address, for the caller's own calls.
     pub(crate) fn send_to(&self, remote: SocketAddr, data: &[u8]) -> Result<usize> {
         self.send(canonical(remote), None, data, usize::MAX)
     }
 
-    /// The next datagram for the caller, who waits for it; as much of it as `buffer` has room for. None once
-    /// the server ends.
+    /// Waits for the next datagram and copies as much of it as fits into `buffer`. None once the
+    /// server ends.
     pub(crate) fn receive(
         &self,
         buffer: &mut [u8],
@@ -192,16 +195,16 @@ impl Handoff {
         waiter: &mut dyn Waiter,
     ) -> Result<Option<(usize, SocketAddr)>> {
         let step = "accept";
-        let Some(port) = self.port() else { return Ok(None) };
-        let target = || display(&port.local);
+        let Some(socket) = self.socket() else { return Ok(None) };
+        let target = || display(&socket.local);
         let mut control = [0; CONTROL];
         loop {
-            if port.has_ended() {
+            if socket.has_ended() {
                 return Ok(None);
             }
             let mut from = Name::room();
             let received = sys::recvmsg(
-                port.as_fd(),
+                socket.as_fd(),
                 &mut [IoSliceMut::new(buffer)],
                 &mut control,
                 &mut from,
@@ -210,7 +213,8 @@ impl Handoff {
             let error = match received {
                 Ok((bytes, length, flags)) => {
                     let cut = flags & libc::MSG_TRUNC != 0;
-                    let arrived = self.arrive(&from, &buffer[..bytes], &control[..length], cut);
+                    let arrived =
+                        self.record_received(&from, &buffer[..bytes], &control[..length], cut);
                     match arrived {
                         Some((key, _)) => return Ok(Some((bytes, key.remote))),
                         None => {
@@ -221,12 +225,12 @@ impl Handoff {
                 }
                 Err(error) => error,
             };
-            let notifier = PollFd::readable(port.notifier.as_fd());
-            let mut fds = [PollFd::readable(port.as_fd()), notifier];
+            let notifier = PollFd::readable(socket.notifier.as_fd());
+            let mut fds = [PollFd::readable(socket.as_fd()), notifier];
             let until = match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
                 Failure::Fatal => return Err(Error::os(step, target(), &error)),
                 Failure::Earlier => {
-                    self.with(Admission::hear_refusals);
+                    self.with(Admission::read_error_queue);
                     continue;
                 }
                 Failure::Blocked | Failure::Interrupted => deadline,
@@ -239,8 +243,8 @@ impl Handoff {
             };
             let ready = waiter.wait(&mut fds, until)?;
             if fds[0].failed() {
-                // A receive need not be told of it, and the next wait would end at once.
-                self.with(Admission::hear_refusals);
+                // A receive may not report the error, and the next wait would return at once.
+                self.with(Admission::read_error_queue);
             }
             if !ready && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(Error::TimedOut { step, target: target() });
@@ -256,12 +260,12 @@ impl Handoff {
         self.with(|admission| admission.peers.close_idle());
     }
 
-    /// Closes all accounts, and tells nobody of it any more.
+    /// Closes all records and the socket.
     fn close(&self, forced: bool) {
         let admission = self.admission.lock().take();
         if let Some(mut admission) = admission {
             admission.peers.close_all(forced);
-            self.sockets.remove(&admission.port);
+            self.sockets.remove(&admission.socket);
         }
         self.context.clear_notifier();
     }
@@ -272,7 +276,7 @@ impl Answers for Handoff {
         self.send(to, Some(Key { remote: to, local: own }), data, most).map(drop)
     }
 
-    /// The record of the peer is closed, which another datagram opens anew.
+    /// Closes the peer's record. The next datagram of that peer opens a new one.
     fn fail(&self, to: SocketAddr, own: Option<IpAddr>, error: String) {
         self.context.count_error();
         self.with(|admission| {
@@ -287,29 +291,30 @@ impl Answers for Handoff {
 pub(super) fn start_pool(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
-    port: DatagramSocket,
+    socket: DatagramSocket,
     notifier: Arc<EventFd>,
     pool: &Arc<ThreadPool>,
 ) -> io::Result<Arc<Handoff>> {
-    let inbound = Inbound::new(context.limits.datagram, port.tells_destination())?;
-    let (handoff, port) = open(context, sockets, port);
+    let inbound = Inbound::new(context.limits.datagram, socket.tells_destination())?;
+    let (handoff, socket) = open(context, sockets, socket);
     let pool = Arc::clone(pool);
-    let filler = Filler { handoff: Arc::clone(&handoff), pool, port, inbound };
+    let filler = Filler { handoff: Arc::clone(&handoff), pool, socket, inbound };
     let started = context.spawn("rsock-worker-0".to_owned(), move || filler.run(&notifier));
     started.inspect_err(|_| handoff.close(false))?;
     Ok(handoff)
 }
 
-/// Starts the thread that closes a port at the end, from which callers receive until then.
+/// Starts the thread that closes the socket when the server ends. Until then callers receive from
+/// it.
 pub(super) fn start_on_demand(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
-    port: DatagramSocket,
+    socket: DatagramSocket,
     notifier: Arc<EventFd>,
 ) -> io::Result<Arc<Handoff>> {
-    let (handoff, port) = open(context, sockets, port);
+    let (handoff, socket) = open(context, sockets, socket);
     let body = Arc::clone(&handoff);
-    let wait = move || wait_for_end(&body, &port, &notifier);
+    let wait = move || wait_for_end(&body, &socket, &notifier);
     let started = context.spawn("rsock-accept".to_owned(), wait);
     started.inspect_err(|_| handoff.close(false))?;
     Ok(handoff)
@@ -318,16 +323,17 @@ pub(super) fn start_on_demand(
 fn open(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
-    port: DatagramSocket,
+    socket: DatagramSocket,
 ) -> (Arc<Handoff>, Arc<DatagramSocket>) {
-    let port = Arc::new(port);
-    sockets.add(&port);
-    (Arc::new(Handoff::new(context, sockets, Arc::clone(&port))), port)
+    let socket = Arc::new(socket);
+    sockets.add(&socket);
+    (Arc::new(Handoff::new(context, sockets, Arc::clone(&socket))), socket)
 }
 
-/// Waits for the end. Those who wait for a datagram have been told of it.
-fn wait_for_end(handoff: &Handoff, port: &DatagramSocket, notifier: &EventFd) {
-    while !port.has_ended() {
+/// Waits for the end of the server. `DatagramSocket::end` wakes the callers that wait for a
+/// datagram.
+fn wait_for_end(handoff: &Handoff, socket: &DatagramSocket, notifier: &EventFd) {
+    while !socket.has_ended() {
         let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], handoff.idle_at());
         notifier.clear();
         handoff.close_idle();
@@ -335,11 +341,11 @@ fn wait_for_end(handoff: &Handoff, port: &DatagramSocket, notifier: &EventFd) {
     handoff.close(handoff.context.shutdown.is_hard());
 }
 
-/// Fills the pool's queue until the end, then waits for the handlers.
+/// Fills the pool's queue until the server ends, then waits for the handlers.
 struct Filler {
     handoff: Arc<Handoff>,
     pool: Arc<ThreadPool>,
-    port: Arc<DatagramSocket>,
+    socket: Arc<DatagramSocket>,
     inbound: Inbound,
 }
 
@@ -351,9 +357,9 @@ impl Filler {
         }
         self.pool.handed_out.begin_drain();
         if !context.shutdown.is_hard() {
-            // What is in the kernel's queue now is handed out like all before it, and is no more than
-            // there was room for; what comes later need not be.
-            let mut left = sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE;
+            // What is in the kernel's queue now is still handed out, and is no more than the
+            // receive buffer holds. Later datagrams are not.
+            let mut left = sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE;
             while left > 0 {
                 let Ok(Some(count)) = self.hand_out(left, libc::MSG_DONTWAIT) else { break };
                 left -= count.min(left);
@@ -365,38 +371,39 @@ impl Filler {
 
     fn fill_until_end(&mut self) -> io::Result<()> {
         let context = Arc::clone(&self.handoff.context);
-        let may_block = self.port.may_block() && context.limits.idle.is_none();
+        let may_block = self.socket.may_block() && context.limits.idle.is_none();
         let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
-        while !self.port.has_ended() {
+        while !self.socket.has_ended() {
             let room = QUEUE.saturating_sub(self.pool.queued());
             if room == 0 {
-                self.pool.ask_for_room(&self.port.notifier);
-                // A thread that took a job just before that has set no flag.
+                self.pool.ask_for_room(&self.socket.notifier);
+                // A thread that took a job before this request did not set the flag.
                 if self.pool.queued() >= QUEUE {
-                    self.port.wait_for_notifier(self.handoff.idle_at());
+                    self.socket.wait_for_notifier(self.handoff.idle_at());
                 } else {
                     self.pool.forget_room();
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
                 && !may_block
-                && self.port.wait(self.handoff.idle_at())
+                && self.socket.wait(self.handoff.idle_at())
             {
-                self.handoff.with(Admission::hear_refusals);
+                self.handoff.with(Admission::read_error_queue);
             }
             self.handoff.close_idle();
         }
         Ok(())
     }
 
-    /// Receives a batch and hands it out; None where nothing came.
+    /// Receives a batch and hands it out. None if nothing was received.
     fn hand_out(&mut self, most: usize, flags: i32) -> io::Result<Option<usize>> {
-        let Self { handoff, pool, port, inbound } = self;
-        let error = match inbound.receive(port.as_fd(), most, flags) {
+        let Self { handoff, pool, socket, inbound } = self;
+        let error = match inbound.receive(socket.as_fd(), most, flags) {
             Ok(count) => {
                 for slot in 0..count {
                     let received = inbound.get(slot);
                     let (data, control) = (received.data, received.control);
-                    let arrived = handoff.arrive(received.from, data, control, received.cut);
+                    let arrived =
+                        handoff.record_received(received.from, data, control, received.cut);
                     let Some((peer, record)) = arrived else { continue };
                     let data = data.to_vec();
                     let job = pool.handed_out.add(Weak::new());
@@ -420,10 +427,10 @@ impl Filler {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
                 handoff.context.ledger.count_accept_error();
-                port.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
+                socket.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
             }
             Failure::Earlier => {
-                handoff.with(Admission::hear_refusals);
+                handoff.with(Admission::read_error_queue);
             }
             Failure::Blocked | Failure::Interrupted => {}
         }

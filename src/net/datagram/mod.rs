@@ -1,5 +1,11 @@
-//! The datagram side of a server: its sockets, the threads that serve them, the records of peers. Must never
-//! block on a send, nor send a peer off the loopback more than it may have.
+//! The datagram side of a server. Owns its sockets, the threads that serve them, and the records of
+//! peers; must never block on a send, nor send a peer outside the loopback more than the limits of
+//! `amplification` allow.
+//!
+//! `start` starts the threads. `socket` is one UDP socket; `worker` serves it with a service in
+//! Rust, `relay` forwards its datagrams, `handoff` serves it with the caller's threads.
+//! `peer_table` holds the records of peers, `admission` opens and closes them, `amplification`
+//! decides which senders get an answer. `send` sends batches, `errors` classifies errno values.
 
 mod admission;
 pub(crate) mod amplification;

@@ -1,5 +1,6 @@
-//! The peers of a UDP port that have been heard from, with their accounts: found by address, in the order in
-//! which they were last heard. Must never hold more of them than the server admits, nor move a byte.
+//! The records of the peers of one UDP socket. Owns the table that finds them by address, with the
+//! order of their last datagrams; must never hold more than the server admits, nor send or receive
+//! a byte.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,57 +16,58 @@ use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
 use crate::net::service::Peer;
 use crate::net::sys;
 
-/// Who talks to which of our addresses.
+/// Identifies a peer: its address, together with the local address that it writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) remote: SocketAddr,
-    /// The address of ours that was written to, where there are several.
+    /// The local address that was written to, where the socket has several.
     pub(super) local: Option<IpAddr>,
 }
 
-/// The most credit that a peer is given, so that years of asking buy no flood.
+/// The most credit that a peer can collect, so that a long exchange does not add up to a flood.
 const MOST_CREDIT: usize = 1 << 20;
-/// Nobody: the end of a list.
+/// No index: the end of a list.
 const NONE: u32 = u32::MAX;
 
-/// A peer that has been heard from.
-pub(super) struct Known {
+/// A peer with an open record.
+pub(super) struct PeerEntry {
     pub(super) peer: Peer,
     pub(super) record: Arc<Record>,
-    /// The control message that has a reply leave from where the peer has written to.
+    /// The control message that makes a reply leave from the address that the peer wrote to.
     pub(super) route: Vec<u8>,
-    /// Whether it is on this machine, as far as its address says.
-    pub(super) is_near: bool,
-    /// Bytes that it has sent and not been sent: what Python may send it, where it is not near.
+    /// Whether its address is a loopback address.
+    pub(super) is_loopback: bool,
+    /// Bytes received from it, less bytes sent to it: what it may still be sent from Python or from
+    /// a target, if it is outside the loopback.
     pub(super) credit: usize,
-    /// When it was last heard; kept up only where the idle limit asks for it.
-    heard: Instant,
+    /// When it last sent or was sent something. Updated only with an idle limit.
+    last_active: Instant,
     entry_id: EntryId,
     pub(super) key: Key,
     newer: u32,
     older: u32,
 }
 
-impl Known {
-    /// Adds what it has sent to what it may be sent.
-    pub(super) fn earn(&mut self, bytes: usize) {
+impl PeerEntry {
+    /// Adds received bytes to the credit.
+    pub(super) fn add_credit(&mut self, bytes: usize) {
         self.credit = (self.credit + bytes).min(MOST_CREDIT);
     }
 
-    /// Takes what it was sent from what it may be sent.
-    pub(super) fn pay(&mut self, bytes: usize) {
+    /// Takes sent bytes from the credit.
+    pub(super) fn take_credit(&mut self, bytes: usize) {
         self.credit = self.credit.saturating_sub(bytes);
     }
 }
 
-/// Those that one port has heard from.
+/// The peers of one socket.
 pub(super) struct Peers {
     context: Arc<ServerContext>,
     sockets: Arc<DatagramSockets>,
     idle: Option<Duration>,
-    /// Keyed by secret numbers, so that nobody can choose addresses that fall together.
+    /// Hashed with a random key, so that senders cannot choose addresses that collide.
     table: HashMap<Key, u32>,
-    known: Slab<Known>,
+    entries: Slab<PeerEntry>,
     newest: u32,
     oldest: u32,
 }
@@ -76,15 +78,15 @@ impl Peers {
         sockets: Arc<DatagramSockets>,
         idle: Option<Duration>,
     ) -> Self {
-        let (table, known) = (HashMap::new(), Slab::new());
-        Self { context, sockets, idle, table, known, newest: NONE, oldest: NONE }
+        let (table, entries) = (HashMap::new(), Slab::new());
+        Self { context, sockets, idle, table, entries, newest: NONE, oldest: NONE }
     }
 
-    /// The index of a peer, if it was heard from before; it is the newest then.
-    pub(super) fn find(&mut self, key: &Key) -> Option<u32> {
-        // Mostly it is the one that was heard last.
-        let newest = self.known.get(self.newest as usize);
-        let index = match newest.filter(|known| known.key == *key) {
+    /// The index of a peer that has a record. It becomes the newest.
+    pub(super) fn find_and_touch(&mut self, key: &Key) -> Option<u32> {
+        // Most datagrams come from the same peer as the one before.
+        let newest = self.entries.get(self.newest as usize);
+        let index = match newest.filter(|entry| entry.key == *key) {
             Some(_) => self.newest,
             None => *self.table.get(key)?,
         };
@@ -92,86 +94,87 @@ impl Peers {
         Some(index)
     }
 
-    /// Something went its way: it is the newest then.
+    /// Makes a peer the newest.
     pub(super) fn touch(&mut self, index: u32) {
         if index != self.newest {
             self.unlink(index);
             self.link(index);
         }
         if self.idle.is_some() {
-            self.known[index as usize].heard = Instant::now();
+            self.entries[index as usize].last_active = Instant::now();
         }
     }
 
-    /// When the next one has been silent for too long; None where there is no such limit, or nobody.
+    /// When the oldest peer reaches the idle limit. None without such a limit, or without peers.
     pub(super) fn idle_at(&self) -> Option<Instant> {
-        let oldest = self.known.get(self.oldest as usize)?;
-        oldest.heard.checked_add(self.idle?)
+        let oldest = self.entries.get(self.oldest as usize)?;
+        oldest.last_active.checked_add(self.idle?)
     }
 
-    /// One that has been silent for too long.
+    /// The index of a peer that has reached the idle limit.
     pub(super) fn next_idle(&self) -> Option<u32> {
-        // The clock is not read where there is no such limit.
+        // The clock is not read without such a limit.
         self.idle_at().filter(|&at| at <= Instant::now()).map(|_| self.oldest)
     }
 
-    /// Closes the accounts of those that have been silent for too long.
+    /// Closes the records of the peers that have reached the idle limit.
     pub(super) fn close_idle(&mut self) {
         while let Some(index) = self.next_idle() {
             self.close(index, ClosedBy::Limit("idle"), None, false);
         }
     }
 
-    /// The one of an address, whichever of ours it writes to; of several the one last heard.
-    pub(super) fn of(&self, remote: SocketAddr) -> Option<u32> {
+    /// The index of the peer at an address, for any local address. The newest one if there are
+    /// several.
+    pub(super) fn find_by_remote(&self, remote: SocketAddr) -> Option<u32> {
         let mut index = self.newest;
-        while let Some(known) = self.known.get(index as usize) {
-            if known.key.remote == remote {
+        while let Some(entry) = self.entries.get(index as usize) {
+            if entry.key.remote == remote {
                 return Some(index);
             }
-            index = known.older;
+            index = entry.older;
         }
         None
     }
 
-    /// The index of a peer, if it was heard from; that is no news of it.
+    /// The index of a peer that has a record. The order does not change.
     pub(super) fn index_of(&self, key: &Key) -> Option<u32> {
         self.table.get(key).copied()
     }
 
-    pub(super) fn get_mut(&mut self, index: u32) -> &mut Known {
-        &mut self.known[index as usize]
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut PeerEntry {
+        &mut self.entries[index as usize]
     }
 
     pub(super) fn count(&self) -> usize {
-        self.known.len()
+        self.entries.len()
     }
 
     pub(super) fn has(&self, index: u32) -> bool {
-        self.known.contains(index as usize)
+        self.entries.contains(index as usize)
     }
 
-    pub(super) fn get(&self, index: u32) -> &Known {
-        &self.known[index as usize]
+    pub(super) fn get(&self, index: u32) -> &PeerEntry {
+        &self.entries[index as usize]
     }
 
-    /// All of them.
+    /// The indices of all peers.
     pub(super) fn indices(&self) -> Vec<u32> {
-        self.known.iter().map(|(index, _)| index as u32).collect()
+        self.entries.iter().map(|(index, _)| index as u32).collect()
     }
 
-    /// The one that has been silent for longest.
+    /// The index of the peer that was silent for longest.
     pub(super) fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
-    /// Opens the account of a peer that was never heard from. Its place must have been entered.
-    pub(super) fn open(&mut self, key: Key, port: &DatagramSocket, is_near: bool) -> u32 {
-        let mut own = port.local;
+    /// Opens the record of a new peer. The caller has entered its slot with the admission.
+    pub(super) fn open(&mut self, key: Key, socket: &DatagramSocket, is_loopback: bool) -> u32 {
+        let mut own = socket.local;
         let mut route = Vec::new();
-        if let Some(local) = key.local.filter(|_| port.is_wildcard()) {
+        if let Some(local) = key.local.filter(|_| socket.is_wildcard()) {
             own.set_ip(local);
-            route = sys::leave_from(local, port.local.is_ipv6());
+            route = sys::leave_from(local, socket.local.is_ipv6());
         }
         let (local, remote) = (Endpoint::udp(own), Endpoint::udp(key.remote));
         let id = self.sockets.next_id();
@@ -179,36 +182,36 @@ impl Peers {
         let record = Arc::new(record.with_trace(self.context.trace));
         let entry_id = self.context.ledger.open(&record);
         let peer = Peer { id, local, remote, line: self.context.limits.line };
-        let heard = Instant::now();
-        let known = Known {
+        let last_active = Instant::now();
+        let entry = PeerEntry {
             peer,
             record,
             route,
-            is_near,
+            is_loopback,
             credit: 0,
-            heard,
+            last_active,
             entry_id,
             key,
             newer: NONE,
             older: NONE,
         };
-        let index = self.known.insert(known) as u32;
+        let index = self.entries.insert(entry) as u32;
         self.table.insert(key, index);
         self.link(index);
         index
     }
 
-    /// Closes an account, and gives its place back.
+    /// Closes a record, and frees its slot.
     pub(super) fn close(&mut self, index: u32, by: ClosedBy, error: Option<String>, forced: bool) {
         self.unlink(index);
-        let known = self.known.remove(index as usize);
-        self.table.remove(&known.key);
-        self.context.ledger.close(known.entry_id, by, error, None);
+        let entry = self.entries.remove(index as usize);
+        self.table.remove(&entry.key);
+        self.context.ledger.close(entry.entry_id, by, error, None);
         self.context.count_stopped(forced);
-        self.context.admission.leave(&known.peer.remote);
+        self.context.admission.leave(&entry.peer.remote);
     }
 
-    /// Closes them all, since the server stops.
+    /// Closes all records, because the server stops.
     pub(super) fn close_all(&mut self, forced: bool) {
         while let Some(oldest) = self.oldest() {
             self.close(oldest, ClosedBy::Stop, None, forced);
@@ -217,9 +220,9 @@ impl Peers {
 
     fn link(&mut self, index: u32) {
         let before = self.newest;
-        let known = &mut self.known[index as usize];
-        (known.newer, known.older) = (NONE, before);
-        match self.known.get_mut(before as usize) {
+        let entry = &mut self.entries[index as usize];
+        (entry.newer, entry.older) = (NONE, before);
+        match self.entries.get_mut(before as usize) {
             Some(before) => before.newer = index,
             None => self.oldest = index,
         }
@@ -227,12 +230,12 @@ impl Peers {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Known { newer, older, .. } = self.known[index as usize];
-        match self.known.get_mut(newer as usize) {
+        let PeerEntry { newer, older, .. } = self.entries[index as usize];
+        match self.entries.get_mut(newer as usize) {
             Some(newer) => newer.older = older,
             None => self.newest = older,
         }
-        match self.known.get_mut(older as usize) {
+        match self.entries.get_mut(older as usize) {
             Some(older) => older.newer = newer,
             None => self.oldest = newer,
         }

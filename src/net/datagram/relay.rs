@@ -1,6 +1,6 @@
-//! A worker of a UDP server that passes datagrams on: a thread with one socket for its peers, and for each
-//! of them one to the target, so that it is known whose an answer is. Owns the loop and those sockets; must
-//! never block but in its poll, nor wait for a send.
+//! A worker of a UDP server that forwards datagrams. It is a thread with one socket for all peers,
+//! and for each peer one socket to the target, so that an answer can be matched to its peer. Owns
+//! the loop and those sockets; must never block outside its poll, nor wait for a send.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -25,74 +25,75 @@ use crate::net::socket::Socket;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
 use crate::net::worker::ACCEPT_BACKOFF;
 
-/// A session ends when nothing has gone its way for so long, where Limits.idle says nothing else: nobody
-/// says goodbye on UDP, and each session has a descriptor.
+/// How long a session without datagrams stays open if `Limits.idle` is not set. UDP has no end of a
+/// connection, and each session holds a descriptor.
 const IDLE: Duration = Duration::from_secs(60);
-/// Events of one poll.
+/// The most events that one poll returns.
 const EVENTS: usize = 256;
-const PORT: Token = Token(usize::MAX);
+const SOCKET: Token = Token(usize::MAX);
 const NOTIFIER: Token = Token(usize::MAX - 1);
 
-/// Opens and starts the worker of a port. Nothing is left open where it fails.
+/// Opens and starts the worker of a socket. On failure everything is closed again.
 pub(super) fn start(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
     onward: Arc<dyn Onward>,
-    port: DatagramSocket,
+    socket: DatagramSocket,
     number: usize,
     share: usize,
 ) -> io::Result<()> {
-    let port = Arc::new(port);
+    let socket = Arc::new(socket);
     let size = context.limits.datagram;
-    let near = Inbound::new(size, port.tells_destination())?;
-    let far = Inbound::new(size, false)?;
-    let relay = Relay::new(context, sockets, Arc::clone(&port), onward, share)?;
-    let (open, kept) = (Arc::clone(sockets), Arc::clone(&port));
-    sockets.add(&port);
+    let from_clients = Inbound::new(size, socket.tells_destination())?;
+    let from_upstream = Inbound::new(size, false)?;
+    let relay = Relay::new(context, sockets, Arc::clone(&socket), onward, share)?;
+    let (open, served) = (Arc::clone(sockets), Arc::clone(&socket));
+    sockets.add(&socket);
     let started = context.spawn(format!("rsock-worker-{number}"), move || {
-        relay.run(near, far);
-        open.remove(&kept);
+        relay.run(from_clients, from_upstream);
+        open.remove(&served);
     });
     if started.is_err() {
-        sockets.remove(&port);
+        sockets.remove(&socket);
     }
     started
 }
 
-/// What a peer has beyond its account.
+/// The state of a peer beside its record.
 struct Session {
-    /// The peer's number. Accounts are closed without asking us, and their places given to others.
+    /// The peer's number. `Admission` closes records without a call of the relay, and their indices
+    /// are used again.
     id: u64,
     socket: Socket,
     target: Endpoint,
-    /// The peer, as a send wants it.
+    /// The peer's address in the form that a send takes.
     name: Name,
-    /// The last datagram was the peer's: it may be owed an answer.
-    asked: bool,
-    /// It is in the run queue.
+    /// The last datagram came from the peer, so that an answer may follow.
+    awaits_answer: bool,
+    /// The session is in the run queue.
     queued: bool,
     _opened: Option<Opened>,
 }
 
-/// A worker before and while it runs.
+/// The state of the worker's thread.
 struct Relay {
     // First, so that the poller's number leaves the fork table before it is closed.
     _listed: Listed,
     poll: Poll,
     context: Arc<ServerContext>,
-    port: Arc<DatagramSocket>,
+    socket: Arc<DatagramSocket>,
     onward: Arc<dyn Onward>,
     admission: Admission,
     /// By the index of the peer.
     sessions: Vec<Option<Box<Session>>>,
-    /// How many there are.
+    /// The number of open sessions.
     open: usize,
     run: Vec<u32>,
-    /// The port may have something to be received.
+    /// The socket may have something to receive.
     readable: bool,
-    /// Until when the port is left alone: the system is out of something.
-    rest: Option<Instant>,
-    /// Where it ends: how many datagrams may still be taken from the port.
+    /// Until when the socket is not read, because the system is out of a resource.
+    paused_until: Option<Instant>,
+    /// While the server drains: how many datagrams may still be received.
     left: Option<usize>,
 }
 
@@ -100,7 +101,7 @@ impl Relay {
     fn new(
         context: &Arc<ServerContext>,
         sockets: &Arc<DatagramSockets>,
-        port: Arc<DatagramSocket>,
+        socket: Arc<DatagramSocket>,
         onward: Arc<dyn Onward>,
         share: usize,
     ) -> io::Result<Self> {
@@ -109,8 +110,8 @@ impl Relay {
         let watch = |number, token| {
             poll.registry().register(&mut SourceFd(&number), token, Interest::READABLE)
         };
-        watch(port.as_fd().as_raw_fd(), PORT)?;
-        watch(port.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
+        watch(socket.as_fd().as_raw_fd(), SOCKET)?;
+        watch(socket.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
         let idle = context.limits.idle.unwrap_or(IDLE);
         Ok(Self {
             _listed: listed,
@@ -118,25 +119,25 @@ impl Relay {
             admission: Admission::new(
                 Arc::clone(context),
                 Arc::clone(sockets),
-                Arc::clone(&port),
+                Arc::clone(&socket),
                 Some(idle),
                 share,
             ),
             context: Arc::clone(context),
-            port,
+            socket,
             onward,
             sessions: Vec::new(),
             open: 0,
             run: Vec::new(),
             readable: true,
-            rest: None,
+            paused_until: None,
             left: None,
         })
     }
 
-    /// The thread's body: returns when the server is drained.
-    fn run(mut self, mut near: Inbound, mut far: Inbound) {
-        let serve = || self.serve_until_end(&mut near, &mut far);
+    /// The thread's body. Returns when the server is drained.
+    fn run(mut self, mut from_clients: Inbound, mut from_upstream: Inbound) {
+        let serve = || self.serve_until_end(&mut from_clients, &mut from_upstream);
         let served = catch_unwind(AssertUnwindSafe(serve));
         if !matches!(served, Ok(Ok(()))) {
             if served.is_err() {
@@ -146,28 +147,32 @@ impl Relay {
         }
         let hard = self.context.shutdown.is_hard();
         for index in self.admission.peers.indices() {
-            let owed = self.session(index).is_some_and(|session| session.asked);
-            self.close(index, ClosedBy::Stop, None, hard || owed);
+            let awaits_answer = self.session(index).is_some_and(|session| session.awaits_answer);
+            self.close(index, ClosedBy::Stop, None, hard || awaits_answer);
         }
     }
 
-    fn serve_until_end(&mut self, near: &mut Inbound, far: &mut Inbound) -> io::Result<()> {
+    fn serve_until_end(
+        &mut self,
+        from_clients: &mut Inbound,
+        from_upstream: &mut Inbound,
+    ) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.poll(&mut events);
-            if self.port.has_ended() && self.left.is_none() {
+            if self.socket.has_ended() && self.left.is_none() {
                 if self.context.shutdown.is_hard() {
                     return Ok(());
                 }
-                // What is in the queue now is passed on like all before it; what comes later need not be.
-                self.left = Some(sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE);
+                // What is in the queue now is still forwarded. Later datagrams are not.
+                self.left = Some(sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE);
                 self.readable = true;
             }
-            if self.readable && self.rest.is_none() {
-                self.readable = self.take(near)?;
+            if self.readable && self.paused_until.is_none() {
+                self.readable = self.receive_from_clients(from_clients)?;
             }
             for index in std::mem::take(&mut self.run) {
-                self.answer(index, far);
+                self.forward_down(index, from_upstream);
             }
             while let Some(index) = self.admission.peers.next_idle() {
                 self.close(index, ClosedBy::Limit("idle"), None, false);
@@ -179,25 +184,25 @@ impl Relay {
     }
 
     fn poll(&mut self, events: &mut Events) {
-        if self.rest.is_some_and(|until| until <= Instant::now()) {
-            self.rest = None;
+        if self.paused_until.is_some_and(|until| until <= Instant::now()) {
+            self.paused_until = None;
         }
-        let busy = !self.run.is_empty() || self.readable && self.rest.is_none();
+        let busy = !self.run.is_empty() || self.readable && self.paused_until.is_none();
         let until = [
             self.admission.peers.idle_at(),
-            self.rest,
+            self.paused_until,
             self.left.map(|_| self.context.shutdown.deadline()),
         ];
         let next = until.into_iter().flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
-        // EINTR: as good as a wake-up, for all is checked anew after it.
+        // EINTR is treated as a wake-up: everything is checked again after it.
         let _ = self.poll.poll(events, if busy { Some(Duration::ZERO) } else { timeout });
         for event in &*events {
             match event.token() {
-                PORT => self.readable = true,
+                SOCKET => self.readable = true,
                 NOTIFIER => {
-                    if !self.port.has_ended() {
-                        self.port.notifier.clear();
+                    if !self.socket.has_ended() {
+                        self.socket.notifier.clear();
                     }
                 }
                 Token(index) => self.enqueue(index as u32),
@@ -213,36 +218,36 @@ impl Relay {
         }
     }
 
-    /// Whether nobody is owed an answer that may still come.
+    /// Whether no answer is outstanding, or the deadline has passed.
     fn is_done(&self) -> bool {
-        let owed = self.sessions.iter().flatten().any(|session| session.asked);
-        !owed || self.context.shutdown.deadline() <= Instant::now()
+        let awaits_answer = self.sessions.iter().flatten().any(|session| session.awaits_answer);
+        !awaits_answer || self.context.shutdown.deadline() <= Instant::now()
     }
 
     fn session(&self, index: u32) -> Option<&Session> {
         self.sessions.get(index as usize)?.as_deref()
     }
 
-    /// Receives a batch from the peers and passes it on; whether there may be more.
-    fn take(&mut self, near: &mut Inbound) -> io::Result<bool> {
+    /// Receives a batch from the peers and forwards it. Returns whether there may be more.
+    fn receive_from_clients(&mut self, from_clients: &mut Inbound) -> io::Result<bool> {
         let most = self.left.map_or(BATCH, |left| left.min(BATCH));
         if most == 0 {
             return Ok(false);
         }
-        let error = match near.receive(self.port.as_fd(), most, libc::MSG_DONTWAIT) {
+        let error = match from_clients.receive(self.socket.as_fd(), most, libc::MSG_DONTWAIT) {
             Ok(count) => {
                 if let Some(left) = &mut self.left {
                     *left -= count;
                 }
                 self.admission.close_servers();
                 for slot in 0..count {
-                    // Without a sender it is none, but the end.
-                    if near.get(slot).from.address().is_none() {
+                    // A datagram without a sender marks the end: the socket was shut down.
+                    if from_clients.get(slot).from.address().is_none() {
                         return Ok(false);
                     }
-                    self.pass_on(near, slot);
+                    self.forward_up(from_clients, slot);
                 }
-                self.sweep();
+                self.drop_closed_sessions();
                 return Ok(count > 0);
             }
             Err(error) => error,
@@ -251,23 +256,23 @@ impl Relay {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
                 self.context.ledger.count_accept_error();
-                self.rest = Some(Instant::now() + ACCEPT_BACKOFF);
+                self.paused_until = Some(Instant::now() + ACCEPT_BACKOFF);
             }
-            Failure::Earlier => self.hear_refusals(),
+            Failure::Earlier => self.read_error_queue(),
             Failure::Interrupted => {}
             Failure::Blocked => return Ok(false),
         }
         Ok(true)
     }
 
-    fn pass_on(&mut self, near: &Inbound, slot: usize) {
-        let received = near.get(slot);
+    fn forward_up(&mut self, from_clients: &Inbound, slot: usize) {
+        let received = from_clients.get(slot);
         let Some(from) = received.from.address().map(canonical) else { return };
         if received.cut {
             self.context.ledger.count_cut();
         }
         let to = sys::destination(received.control);
-        let Some(index) = self.admission.meet(from, to, &mut |_| ()) else { return };
+        let Some(index) = self.admission.find_or_admit(from, to, &mut |_| ()) else { return };
         let id = self.admission.peers.get(index).peer.id;
         if self.session(index).is_some_and(|session| session.id != id) {
             self.drop_session(index);
@@ -277,7 +282,7 @@ impl Relay {
             let trail = forward_loops::trail(peer.local.clone(), peer.remote.clone());
             if trail.contains(&self.onward.hop()) {
                 self.context.ledger.count_suspect();
-                let error = "a datagram of its own came back to it".to_owned();
+                let error = "a datagram that this server forwarded came back to it".to_owned();
                 return self.close(index, ClosedBy::Service, Some(error), false);
             }
             if let Err(error) = self.open(index, received.from, &trail) {
@@ -285,21 +290,21 @@ impl Relay {
             }
         }
         let Some(session) = self.sessions[index as usize].as_deref_mut() else { return };
-        let known = self.admission.peers.get_mut(index);
-        known.record.count_received(received.data);
-        known.earn(received.data.len());
-        session.asked = true;
+        let entry = self.admission.peers.get_mut(index);
+        entry.record.count_received(received.data);
+        entry.add_credit(received.data.len());
+        session.awaits_answer = true;
         match sys::send(session.socket.as_fd(), received.data, libc::MSG_DONTWAIT) {
             Ok(count) => {
-                if let Some(far) = known.record.far() {
+                if let Some(far) = entry.record.far() {
                     far.count_sent(count);
                 }
             }
-            Err(error) => self.far_failed(index, "send", &error, true),
+            Err(error) => self.handle_upstream_error(index, "send", &error, true),
         }
     }
 
-    /// Opens the socket of a peer that is new. The text of an error is for its record.
+    /// Opens the socket of a new peer. The text of an error is for its record.
     fn open(&mut self, index: u32, name: &Name, trail: &[ForwarderId]) -> Result<(), String> {
         let hop = self.onward.hop();
         let target = self.onward.target();
@@ -307,7 +312,7 @@ impl Relay {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             format!("connect {target}: {}", strerror(errno))
         };
-        let mut again = true;
+        let mut may_retry = true;
         let (socket, local, opened) = loop {
             let opening = Opening::begin();
             let error = match self.connect(&target) {
@@ -319,12 +324,12 @@ impl Relay {
             };
             drop(opening);
             let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-            // Who was silent for longest gives up a descriptor.
-            match self.oldest_but(index).filter(|_| exhausted && again) {
+            // The session that was silent for longest gives up its descriptor.
+            match self.oldest_except(index).filter(|_| exhausted && may_retry) {
                 Some(oldest) => self.close(oldest, ClosedBy::Limit("connections"), None, false),
                 None => return Err(failed(&error)),
             }
-            again = false;
+            may_retry = false;
         };
         let number = socket.as_fd().as_raw_fd();
         let token = Token(index as usize);
@@ -338,7 +343,7 @@ impl Relay {
             socket,
             target,
             name: *name,
-            asked: false,
+            awaits_answer: false,
             queued: false,
             _opened: Some(opened),
         };
@@ -349,7 +354,7 @@ impl Relay {
         Ok(())
     }
 
-    fn oldest_but(&self, index: u32) -> Option<u32> {
+    fn oldest_except(&self, index: u32) -> Option<u32> {
         self.admission.peers.oldest().filter(|&oldest| oldest != index)
     }
 
@@ -362,58 +367,58 @@ impl Relay {
     }
 
     /// Receives a batch from the target and sends it to the peer.
-    fn answer(&mut self, index: u32, far: &mut Inbound) {
+    fn forward_down(&mut self, index: u32, from_upstream: &mut Inbound) {
         let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_deref_mut)
         else {
             return;
         };
         session.queued = false;
-        let count = match far.receive(session.socket.as_fd(), BATCH, libc::MSG_DONTWAIT) {
+        let count = match from_upstream.receive(session.socket.as_fd(), BATCH, libc::MSG_DONTWAIT) {
             Ok(count) => count,
-            Err(error) => return self.far_failed(index, "recv", &error, false),
+            Err(error) => return self.handle_upstream_error(index, "recv", &error, false),
         };
-        session.asked = false;
+        session.awaits_answer = false;
         self.admission.peers.touch(index);
-        let known = self.admission.peers.get(index);
-        let source = known.key.remote.ip();
-        let mut good = Vec::with_capacity(count);
-        let mut credit = known.credit;
+        let entry = self.admission.peers.get(index);
+        let source = entry.key.remote.ip();
+        let mut allowed = Vec::with_capacity(count);
+        let mut credit = entry.credit;
         for slot in 0..count {
-            let received = far.get(slot);
-            if let Some(account) = known.record.far() {
-                account.count_received(received.data.len());
+            let received = from_upstream.get(slot);
+            if let Some(upstream) = entry.record.far() {
+                upstream.count_received(received.data.len());
             }
             if received.cut {
                 self.context.ledger.count_cut();
             }
-            // To somebody who is not on this machine no more goes than came in his name.
+            // A peer outside the loopback is sent no more bytes than came from its address.
             let length = received.data.len();
-            let harmless =
-                known.is_near || length <= credit && self.admission.policy.may_answer(source);
-            if harmless {
+            let is_allowed =
+                entry.is_loopback || length <= credit && self.admission.policy.may_answer(source);
+            if is_allowed {
                 credit = credit.saturating_sub(length);
-                good.push(slot);
+                allowed.push(slot);
             }
         }
         let message = |at: usize| Outgoing {
-            data: far.get(good[at]).data,
+            data: from_upstream.get(allowed[at]).data,
             to: &session.name,
-            control: &known.route,
+            control: &entry.route,
         };
-        let sent = |at: usize| known.record.count_sent(far.get(good[at]).data);
-        let Sent { dropped, told } = send_all(&self.port, good.len(), message, sent);
-        self.context.ledger.count_dropped((count - good.len() + dropped) as u64);
+        let sent = |at: usize| entry.record.count_sent(from_upstream.get(allowed[at]).data);
+        let Sent { dropped, error_queued } = send_all(&self.socket, allowed.len(), message, sent);
+        self.context.ledger.count_dropped((count - allowed.len() + dropped) as u64);
         self.admission.peers.get_mut(index).credit = credit;
-        if told {
-            self.hear_refusals();
+        if error_queued {
+            self.read_error_queue();
         }
         if count == BATCH {
             self.enqueue(index);
         }
     }
 
-    /// What an error of a socket to the target means.
-    fn far_failed(&mut self, index: u32, step: &str, error: &io::Error, sending: bool) {
+    /// Handles an error of a socket to the target.
+    fn handle_upstream_error(&mut self, index: u32, step: &str, error: &io::Error, sending: bool) {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         match classify(errno) {
             Failure::Earlier => {
@@ -428,14 +433,14 @@ impl Relay {
                 let text = format!("{step} {target}: {}", strerror(errno));
                 self.close(index, ClosedBy::Error, Some(text), false);
             }
-            // No room, or one that cannot be sent: nothing waits for a send.
+            // There is no room, or the datagram cannot be sent. No send is retried.
             _ if sending => self.context.ledger.count_dropped(1),
             Failure::Interrupted | Failure::Exhausted => self.enqueue(index),
             _ => {}
         }
     }
 
-    /// Closes a session with its account.
+    /// Closes a session together with its record.
     fn close(&mut self, index: u32, by: ClosedBy, error: Option<String>, forced: bool) {
         self.drop_session(index);
         if by == ClosedBy::Error {
@@ -450,28 +455,29 @@ impl Relay {
         };
         self.open -= 1;
         if fork::has_forked() {
-            // A child's copy would keep it in the poller, and its events coming.
+            // A forked child's copy of the descriptor keeps it in the poller, which would go on
+            // reporting it.
             let number = session.socket.as_fd().as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&number));
         }
     }
 
-    /// Of peers that are not there any more: their sessions are closed with their accounts.
-    fn hear_refusals(&mut self) {
-        self.admission.hear_refusals();
-        self.sweep();
+    /// Reads the error queue, and closes the sessions of the peers that it closed.
+    fn read_error_queue(&mut self) {
+        self.admission.read_error_queue();
+        self.drop_closed_sessions();
     }
 
-    /// Closes the sessions whose accounts are closed.
-    fn sweep(&mut self) {
+    /// Drops the sessions whose records are closed.
+    fn drop_closed_sessions(&mut self) {
         if self.open <= self.admission.peers.count() {
             return;
         }
         for index in 0..self.sessions.len() as u32 {
             let peers = &self.admission.peers;
-            let lives =
+            let is_open =
                 |session: &Session| peers.has(index) && peers.get(index).peer.id == session.id;
-            if self.session(index).is_some_and(|session| !lives(session)) {
+            if self.session(index).is_some_and(|session| !is_open(session)) {
                 self.drop_session(index);
             }
         }

@@ -1,5 +1,5 @@
-//! One UDP socket of a server, from its start to its end. Owns how its thread waits for datagrams and is told
-//! to stop; must never read or send one.
+//! One UDP socket of a server. Owns how its thread waits for datagrams and learns of the end; must
+//! never receive or send one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,19 +14,20 @@ use crate::net::control::ShutdownListener;
 use crate::net::socket::Listener;
 use crate::net::sys::{self, Name, PollFd};
 
-/// The largest UDP payload there can be, over IPv6 (RFC 768: the length has 16 bits, 8 bytes are the header's).
-/// Over IPv4 the system takes 20 bytes less, and says so.
+/// The largest UDP payload, reached over IPv6 (RFC 768: the length field has 16 bits and counts the
+/// 8 bytes of the header). Over IPv4 the limit is 20 bytes less, and the system enforces it.
 pub const MOST_DATAGRAM: usize = 65_527;
 
-/// The least that a datagram takes of a receive buffer: the kernel's own description of it alone is larger.
+/// The least space that a datagram takes in a receive buffer: the kernel's own structure for it
+/// alone is larger.
 pub(super) const LEAST_IN_QUEUE: usize = 256;
 
-/// A socket that datagrams are received by.
+/// A socket that receives datagrams.
 pub(crate) struct DatagramSocket {
     socket: Listener,
     pub(super) local: SocketAddr,
     ended: AtomicBool,
-    /// Set from the end on, and when there is room again for whoever waits for that.
+    /// Set when the server ends, and when a thread that waits for room can continue.
     pub(crate) notifier: Arc<EventFd>,
     /// Tells other processes that a server answers here.
     _claim: Option<PortClaim>,
@@ -39,12 +40,12 @@ impl DatagramSocket {
         Ok(Self { socket, local, ended: AtomicBool::new(false), notifier, _claim: claim })
     }
 
-    /// Whether the server ends.
+    /// Whether the server has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Relaxed)
     }
 
-    /// Whether it tells where each datagram was sent to.
+    /// Whether the socket reports the destination of each datagram.
     pub(super) fn tells_destination(&self) -> bool {
         self.socket.tells_destination()
     }
@@ -53,25 +54,27 @@ impl DatagramSocket {
         self.local.is_ipv4()
     }
 
-    /// Whether every address of this machine is its own.
+    /// Whether the socket is bound to all addresses of this machine.
     pub(super) fn is_wildcard(&self) -> bool {
         self.local.ip().is_unspecified()
     }
 
-    /// Has whoever waits for a datagram come back; what was received before can still be read.
+    /// Marks the end and wakes the threads that wait for a datagram. What was received before can
+    /// still be read.
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.notifier.set();
-        // On Linux this wakes a receive that has no peer as well, though it says ENOTCONN.
+        // On Linux this also wakes a receive on a socket without a peer, although it returns
+        // ENOTCONN.
         self.socket.shut();
     }
 
-    /// Whether a receive may wait by itself: only where `end` wakes it.
+    /// Whether a receive may block: only on a socket that `end` can wake.
     pub(super) fn may_block(&self) -> bool {
         !self.socket.is_adopted()
     }
 
-    /// An address as the socket's family has it.
+    /// An address in the form of the socket's family.
     pub(super) fn name(&self, remote: SocketAddr) -> Name {
         match remote {
             SocketAddr::V4(v4) if self.local.is_ipv6() => {
@@ -82,21 +85,23 @@ impl DatagramSocket {
         }
     }
 
-    /// Waits for a datagram, for the notifier, or for the deadline. True if the error queue has something,
-    /// which no receive may tell of: it has to be read before another wait, which would end at once.
+    /// Waits for a datagram, the notifier, or the deadline. True if the error queue is not empty: a
+    /// receive may not report that, and the next wait would return at once, so the caller reads the
+    /// queue first.
     #[must_use]
     pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut fds = [PollFd::readable(self.notifier.as_fd()), PollFd::readable(self.as_fd())];
-        // An interrupted or failed poll is as good as a wake-up, for all is checked anew after it.
+        // An interrupted or failed poll is treated as a wake-up: everything is checked again after
+        // it.
         let polled = sys::poll(&mut fds, deadline).is_ok();
         if polled && fds[0].ready() && !self.has_ended() {
-            // Rung for room, which nobody waits for here.
+            // Set for room in the pool, which this wait does not need.
             self.notifier.clear();
         }
         polled && fds[1].failed()
     }
 
-    /// Waits for the notifier or the deadline alone.
+    /// Waits for the notifier or the deadline only.
     pub(super) fn wait_for_notifier(&self, deadline: Option<Instant>) {
         let _ = sys::poll(&mut [PollFd::readable(self.notifier.as_fd())], deadline);
         if !self.has_ended() {
@@ -111,32 +116,32 @@ impl AsFd for DatagramSocket {
     }
 }
 
-/// The open ports of one server, for whoever ends it.
+/// The open sockets of one server, so that the end reaches all of them.
 #[derive(Default)]
 pub(crate) struct DatagramSockets {
     open: Mutex<Vec<Arc<DatagramSocket>>>,
-    /// The number of the last peer that was met.
-    met: AtomicU64,
+    /// The number of the newest peer.
+    last_id: AtomicU64,
 }
 
 impl DatagramSockets {
-    pub(crate) fn add(&self, port: &Arc<DatagramSocket>) {
-        self.open.lock().push(Arc::clone(port));
+    pub(crate) fn add(&self, socket: &Arc<DatagramSocket>) {
+        self.open.lock().push(Arc::clone(socket));
     }
 
-    pub(crate) fn remove(&self, port: &Arc<DatagramSocket>) {
-        self.open.lock().retain(|open| !Arc::ptr_eq(open, port));
+    pub(crate) fn remove(&self, socket: &Arc<DatagramSocket>) {
+        self.open.lock().retain(|open| !Arc::ptr_eq(open, socket));
     }
 
-    /// Has all of them end.
+    /// Ends all of them.
     pub(crate) fn end(&self) {
         let open = self.open.lock().clone();
-        open.iter().for_each(|port| port.end());
+        open.iter().for_each(|socket| socket.end());
     }
 
-    /// The number of a peer that is met now, from 1.
+    /// The number of a new peer, from 1.
     pub(super) fn next_id(&self) -> u64 {
-        self.met.fetch_add(1, Relaxed) + 1
+        self.last_id.fetch_add(1, Relaxed) + 1
     }
 }
 

@@ -1,10 +1,5 @@
-//! The datagram side of a server: its sockets, the workers that serve them, and who is answered at all.
-//! Owns what UDP servers do not share with others; must never block on a send, nor let one stranger have more
-//! of it than his share.
-//!
-//! `port` is a socket and its end; `worker` serves one by a service in Rust, `relay` passes its datagrams on,
-//! `handoff` serves it by threads of the caller's; `peers` are the accounts of those heard from, `admission` how
-//! they are opened and closed; `strangers` says who gets no answer.
+//! The start of a server's datagram side. Owns the choice between a Rust service, a relay, and the
+//! caller's threads; must never receive or send a datagram.
 
 use std::io;
 use std::sync::Arc;
@@ -21,9 +16,9 @@ use crate::net::handoff::ThreadPool;
 use crate::net::service::Shape;
 use crate::net::socket::Listener;
 
-/// Starts what serves the datagrams of a server that is bound: `workers` threads of a service in Rust, each with
-/// a socket of its own, or one for the threads of the caller's. The notifier wakes the latter.
-#[allow(clippy::too_many_arguments, reason = "what a server has, a part at a time")]
+/// Starts the threads of a server that is bound: `workers` threads for a service in Rust, each with
+/// a socket of its own, or one thread that feeds the caller's threads, which `notifier` wakes.
+#[allow(clippy::too_many_arguments, reason = "the parts of a server")]
 pub(crate) fn start(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
@@ -36,22 +31,24 @@ pub(crate) fn start(
 ) -> io::Result<Option<Arc<Handoff>>> {
     let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
     if context.options.reuse_port && amplification::is_served(local) {
-        // SO_REUSEPORT lets two servers of one user have the same port, each with a share of the peers
-        // that nobody meant.
+        // SO_REUSEPORT lets two servers of one user bind the same port. The kernel would split the
+        // peers between them.
         return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
     }
     let service = match shape {
         Shape::Handler => {
             let pool = pool.expect("a server with handlers has a pool");
-            let port = DatagramSocket::new(listener, local)?;
-            return handoff::start_pool(context, sockets, port, notifier, pool).map(Some);
+            let socket = DatagramSocket::new(listener, local)?;
+            return handoff::start_pool(context, sockets, socket, notifier, pool).map(Some);
         }
         Shape::Accept => {
-            let port = DatagramSocket::new(listener, local)?;
-            return handoff::start_on_demand(context, sockets, port, notifier).map(Some);
+            let socket = DatagramSocket::new(listener, local)?;
+            return handoff::start_on_demand(context, sockets, socket, notifier).map(Some);
         }
         Shape::Datagram(service) => service,
-        Shape::Stream(_) => unreachable!("a service is asked for its datagram form before"),
+        Shape::Stream(_) => {
+            unreachable!("a UDP server gets the datagram form of its service")
+        }
     };
     let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
     let mut listeners = vec![listener];
@@ -63,11 +60,11 @@ pub(crate) fn start(
         listeners.push(another);
     }
     for (number, listener) in listeners.into_iter().enumerate() {
-        let port = DatagramSocket::new(listener, local)?;
+        let socket = DatagramSocket::new(listener, local)?;
         let share = most / workers + usize::from(number < most % workers);
         match service.onward() {
-            Some(onward) => relay::start(context, sockets, onward, port, number, share)?,
-            None => worker::start(context, sockets, service, port, number, share)?,
+            Some(onward) => relay::start(context, sockets, onward, socket, number, share)?,
+            None => worker::start(context, sockets, service, socket, number, share)?,
         }
     }
     Ok(None)

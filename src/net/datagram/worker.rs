@@ -1,6 +1,7 @@
-//! A worker of a UDP server: a thread with one socket, which takes datagrams in batches, has a service
-//! answer them, and sends the answers in batches. Owns the loop and what a reply may be; must never block but
-//! for the next datagram, allocate for one, or let one peer's panic reach another.
+//! A worker of a UDP server. It is a thread with one socket that receives datagrams in batches,
+//! calls a service for each, and sends the replies in batches. Owns the loop and the limits on
+//! replies; must never block except to wait for the next datagram, allocate for one, or let a panic
+//! for one peer reach another.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -22,37 +23,38 @@ use crate::net::service::{Datagrams, Reply, SessionError};
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
 use crate::net::worker::ACCEPT_BACKOFF;
 
-/// What replies are kept in that are not the datagram itself. A batch of larger ones leaves in parts.
+/// The buffer for replies that do not lie within the received datagram. A larger batch is sent in
+/// parts.
 const OUTBOX: usize = 128 * 1024;
 
-/// Opens and starts the worker of a port. Nothing is left open where it fails.
+/// Opens and starts the worker of a socket. On failure everything is closed again.
 pub(super) fn start(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
     service: &Arc<dyn Datagrams>,
-    port: DatagramSocket,
+    socket: DatagramSocket,
     number: usize,
     share: usize,
 ) -> io::Result<()> {
-    let port = Arc::new(port);
-    let worker = Worker::new(context, sockets, Arc::clone(&port), share)?;
+    let socket = Arc::new(socket);
+    let worker = Worker::new(context, sockets, Arc::clone(&socket), share)?;
     let (service, open) = (Arc::clone(service), Arc::clone(sockets));
-    sockets.add(&port);
-    let kept = Arc::clone(&port);
+    sockets.add(&socket);
+    let served = Arc::clone(&socket);
     let started = context.spawn(format!("rsock-worker-{number}"), move || {
         worker.run(&*service);
-        open.remove(&kept);
+        open.remove(&served);
     });
     if started.is_err() {
-        sockets.remove(&port);
+        sockets.remove(&socket);
     }
     started
 }
 
-/// A worker before and while it runs.
+/// The state of the worker's thread.
 struct Worker {
     context: Arc<ServerContext>,
-    port: Arc<DatagramSocket>,
+    socket: Arc<DatagramSocket>,
     admission: Admission,
     inbound: Inbound,
     outbox: Outbox,
@@ -62,26 +64,26 @@ impl Worker {
     fn new(
         context: &Arc<ServerContext>,
         sockets: &Arc<DatagramSockets>,
-        port: Arc<DatagramSocket>,
+        socket: Arc<DatagramSocket>,
         share: usize,
     ) -> io::Result<Self> {
         let idle = context.limits.idle;
         Ok(Self {
-            inbound: Inbound::new(context.limits.datagram, port.tells_destination())?,
+            inbound: Inbound::new(context.limits.datagram, socket.tells_destination())?,
             outbox: Outbox::default(),
             admission: Admission::new(
                 Arc::clone(context),
                 Arc::clone(sockets),
-                Arc::clone(&port),
+                Arc::clone(&socket),
                 idle,
                 share,
             ),
             context: Arc::clone(context),
-            port,
+            socket,
         })
     }
 
-    /// The thread's body: returns when the server is drained.
+    /// The thread's body. Returns when the server is drained.
     fn run(mut self, service: &dyn Datagrams) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_end(service)));
         match served {
@@ -97,16 +99,17 @@ impl Worker {
     }
 
     fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
-        // A receive that waits saves the poll before it, and the try after the last one.
-        let may_block = self.port.may_block() && self.context.limits.idle.is_none();
+        // A blocking receive saves the poll before it and the failed receive after the last
+        // datagram.
+        let may_block = self.socket.may_block() && self.context.limits.idle.is_none();
         let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
-        while !self.port.has_ended() {
+        while !self.socket.has_ended() {
             match self.receive(BATCH, flags)? {
                 Some(count) => self.serve(count, service),
                 None if may_block => {}
                 None => {
-                    if self.port.wait(self.admission.peers.idle_at()) {
-                        self.admission.hear_refusals();
+                    if self.socket.wait(self.admission.peers.idle_at()) {
+                        self.admission.read_error_queue();
                     }
                 }
             }
@@ -115,8 +118,8 @@ impl Worker {
         if self.context.shutdown.is_hard() {
             return Ok(());
         }
-        // What is in the queue now is served like all before it; what comes later need not be.
-        let mut left = sys::queued(self.port.as_fd()) / LEAST_IN_QUEUE;
+        // What is in the queue now is still served. Later datagrams are not.
+        let mut left = sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE;
         while left > 0 && Instant::now() < self.context.shutdown.deadline() {
             let Some(count) = self.receive(left, libc::MSG_DONTWAIT)? else { break };
             self.serve(count, service);
@@ -125,9 +128,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Receives a batch; None where there is nothing, or where something else was to be heard.
+    /// Receives a batch. None if nothing was received or an error was handled.
     fn receive(&mut self, most: usize, flags: i32) -> io::Result<Option<usize>> {
-        let error = match self.inbound.receive(self.port.as_fd(), most, flags) {
+        let error = match self.inbound.receive(self.socket.as_fd(), most, flags) {
             Ok(count) => return Ok(Some(count)),
             Err(error) => error,
         };
@@ -135,50 +138,50 @@ impl Worker {
             Failure::Fatal => return Err(error),
             Failure::Exhausted | Failure::ThisOne => {
                 self.context.ledger.count_accept_error();
-                self.port.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
+                self.socket.wait_for_notifier(Some(Instant::now() + ACCEPT_BACKOFF));
             }
-            Failure::Earlier => self.admission.hear_refusals(),
+            Failure::Earlier => self.admission.read_error_queue(),
             Failure::Blocked | Failure::Interrupted => {}
         }
         Ok(None)
     }
 
-    /// Has the service answer what was received, and sends what it answers.
+    /// Calls the service for each received datagram, and sends the replies.
     fn serve(&mut self, count: usize, service: &dyn Datagrams) {
         self.admission.close_servers();
         for slot in 0..count {
-            let Self { admission, inbound, outbox, context, port } = self;
+            let Self { admission, inbound, outbox, context, socket } = self;
             let received = inbound.get(slot);
-            // Without a sender it is none, but the end.
+            // A datagram without a sender marks the end: the socket was shut down.
             let Some(from) = received.from.address() else { continue };
             if received.cut {
                 context.ledger.count_cut();
             }
             let to = sys::destination(received.control);
-            let met = admission.meet(canonical(from), to, &mut |peers| {
-                outbox.flush(inbound, port, peers, context);
+            let found = admission.find_or_admit(canonical(from), to, &mut |peers| {
+                outbox.flush(inbound, socket, peers, context);
             });
-            let Some(index) = met else { continue };
-            let known = admission.peers.get(index);
-            known.record.count_received(received.data);
+            let Some(index) = found else { continue };
+            let entry = admission.peers.get(index);
+            entry.record.count_received(received.data);
             let mut answer = Answer {
                 outbox,
                 inbound,
-                port,
+                socket,
                 peers: &admission.peers,
                 policy: &mut admission.policy,
                 context,
                 slot,
                 index,
-                near: known.is_near,
+                is_loopback: entry.is_loopback,
                 cut: received.cut,
-                // Nobody gets more for a datagram than one of its own size.
-                left: if known.is_near { usize::MAX } else { 1 },
+                // Outside the loopback a datagram gets one reply, no longer than itself.
+                left: if entry.is_loopback { usize::MAX } else { 1 },
             };
-            let heard = catch_unwind(AssertUnwindSafe(|| {
-                service.on_datagram(received.data, &known.peer, &mut answer)
+            let served = catch_unwind(AssertUnwindSafe(|| {
+                service.on_datagram(received.data, &entry.peer, &mut answer)
             }));
-            let error = match heard {
+            let error = match served {
                 Ok(Ok(())) => continue,
                 Ok(Err(SessionError(error))) => error,
                 Err(panic) => panic_text(&*panic),
@@ -188,25 +191,25 @@ impl Worker {
             self.admission.peers.close(index, ClosedBy::Error, Some(error), false);
         }
         self.flush();
-        if std::mem::take(&mut self.outbox.told) {
-            self.admission.hear_refusals();
+        if std::mem::take(&mut self.outbox.error_queued) {
+            self.admission.read_error_queue();
         }
     }
 
     fn flush(&mut self) {
-        let Admission { context, port, peers, .. } = &self.admission;
-        self.outbox.flush(&self.inbound, port, peers, context);
+        let Admission { context, socket, peers, .. } = &self.admission;
+        self.outbox.flush(&self.inbound, socket, peers, context);
     }
 }
 
 /// A reply that waits for the end of its batch.
 #[derive(Clone, Copy)]
-struct Waiting {
-    /// The datagram it answers.
+struct PendingReply {
+    /// The received datagram that it answers.
     slot: u32,
-    /// Whom it goes to.
+    /// The peer that it is sent to.
     index: u32,
-    /// Where its bytes are: in the datagram it answers, or among the outbox's own.
+    /// Whether its bytes are in the outbox's own buffer, or else in the received datagram.
     is_own: bool,
     start: u32,
     length: u32,
@@ -215,68 +218,70 @@ struct Waiting {
 /// The replies of a batch.
 #[derive(Default)]
 struct Outbox {
-    waiting: Vec<Waiting>,
+    pending: Vec<PendingReply>,
     own: Vec<u8>,
-    /// The error queue has the story of some send.
-    told: bool,
+    /// A send has put something into the error queue.
+    error_queued: bool,
 }
 
 impl Outbox {
-    /// sendmmsg(2) of all that waits. What cannot be sent at once is dropped, and counted.
+    /// Sends all pending replies with sendmmsg(2). What cannot be sent at once is dropped, and
+    /// counted.
     fn flush(
         &mut self,
         inbound: &Inbound,
-        port: &DatagramSocket,
+        socket: &DatagramSocket,
         peers: &Peers,
         context: &ServerContext,
     ) {
-        let (waiting, own) = (&self.waiting, &self.own);
-        let message = |waiting: &Waiting| {
-            let received = inbound.get(waiting.slot as usize);
-            let bytes = if waiting.is_own { own } else { received.data };
-            let start = waiting.start as usize;
+        let (pending, own) = (&self.pending, &self.own);
+        let message = |pending: &PendingReply| {
+            let received = inbound.get(pending.slot as usize);
+            let bytes = if pending.is_own { own } else { received.data };
+            let start = pending.start as usize;
             Outgoing {
-                data: &bytes[start..start + waiting.length as usize],
+                data: &bytes[start..start + pending.length as usize],
                 to: received.from,
-                control: &peers.get(waiting.index).route,
+                control: &peers.get(pending.index).route,
             }
         };
         let sent = |at: usize| {
-            let waiting = &waiting[at];
-            peers.get(waiting.index).record.count_sent(message(waiting).data);
+            let pending = &pending[at];
+            peers.get(pending.index).record.count_sent(message(pending).data);
         };
-        let Sent { dropped, told } =
-            send_all(port, waiting.len(), |at| message(&waiting[at]), sent);
-        self.told |= told;
+        let Sent { dropped, error_queued } =
+            send_all(socket, pending.len(), |at| message(&pending[at]), sent);
+        self.error_queued |= error_queued;
         context.ledger.count_dropped(dropped as u64);
-        self.waiting.clear();
+        self.pending.clear();
         self.own.clear();
     }
 }
 
-/// What the service answers one datagram through.
+/// The service's interface for answering one datagram.
 struct Answer<'a> {
     outbox: &'a mut Outbox,
     inbound: &'a Inbound,
-    port: &'a DatagramSocket,
+    socket: &'a DatagramSocket,
     peers: &'a Peers,
     policy: &'a mut SenderPolicy,
     context: &'a ServerContext,
     slot: usize,
     index: u32,
-    near: bool,
+    is_loopback: bool,
     cut: bool,
-    /// Replies that it may still get.
+    /// How many replies the datagram may still get.
     left: usize,
 }
 
 impl Answer<'_> {
-    /// Whether a reply to somebody who is not on this machine is one that nobody could be hurt by.
-    fn is_harmless(&mut self, length: usize, asked: usize) -> bool {
-        if self.near {
+    /// Whether a reply may be sent. Outside the loopback the sender's address may be forged, so the
+    /// number, size and rate of replies are limited.
+    fn may_send(&mut self, length: usize, request_length: usize) -> bool {
+        if self.is_loopback {
             return true;
         }
-        let enough = self.left > 0 && length <= asked;
+        let enough = self.left > 0 && length <= request_length;
         self.left = self.left.saturating_sub(1);
         let source = self.peers.get(self.index).key.remote.ip();
         enough && self.policy.may_answer(source)
@@ -286,21 +291,21 @@ impl Answer<'_> {
 impl Reply for Answer<'_> {
     fn send(&mut self, data: &[u8]) {
         let input = self.inbound.get(self.slot).data;
-        if data.len() > MOST_DATAGRAM || !self.is_harmless(data.len(), input.len()) {
+        if data.len() > MOST_DATAGRAM || !self.may_send(data.len(), input.len()) {
             return self.context.ledger.count_dropped(1);
         }
         let outbox = &mut *self.outbox;
-        if outbox.waiting.len() == BATCH || outbox.own.len() + data.len() > OUTBOX {
-            outbox.flush(self.inbound, self.port, self.peers, self.context);
+        if outbox.pending.len() == BATCH || outbox.own.len() + data.len() > OUTBOX {
+            outbox.flush(self.inbound, self.socket, self.peers, self.context);
         }
-        // Echoed bytes stay where they are.
+        // Echoed bytes are not copied.
         let within = (data.as_ptr() as usize).wrapping_sub(input.as_ptr() as usize);
         let is_own = within.checked_add(data.len()).is_none_or(|end| end > input.len());
         let start = if is_own { outbox.own.len() } else { within };
         if is_own {
             outbox.own.extend_from_slice(data);
         }
-        outbox.waiting.push(Waiting {
+        outbox.pending.push(PendingReply {
             slot: self.slot as u32,
             index: self.index,
             is_own,

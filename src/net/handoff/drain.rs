@@ -1,5 +1,6 @@
-//! Waits at a stop for the handlers of a pool: wakes those that are blocked in a read, and resets what is
-//! left at the deadline. Must never close a connection before it.
+//! The wait for a pool's handlers at a stop. Owns the batches in which blocked handlers are woken,
+//! and the reset of what is left at the deadline; must never close a connection before the
+//! deadline.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
@@ -13,45 +14,46 @@ use crate::net::sys::{self, PollFd};
 
 /// How long `stop` waits, after resetting their connections, for handlers to return.
 pub(super) const FORCED_GRACE: Duration = Duration::from_millis(30);
-/// Handlers woken at once; the next batch follows when half of them have returned...
+/// The number of handlers woken at once. The next batch follows when half of them have returned...
 const WAKE_BATCH: usize = 8;
-/// ...or after this time, because some return late or never.
+/// ...or after this time, because some handlers return late or never.
 const NEXT_BATCH: Duration = Duration::from_millis(1);
 
-/// Wakes blocked handlers in batches of eight. Waking all at once makes them contend for the GIL (one
-/// 5 ms switch interval each) and takes longer overall.
+/// Wakes blocked handlers in batches of eight. Waking all at once makes them contend for the GIL
+/// (one 5 ms switch interval each) and takes longer overall.
 struct WakeBatches {
-    // Weak, so that a connection whose handler returns meanwhile is closed at once.
+    // Weak, so that a connection closes as soon as its handler returns.
     left: Vec<Weak<Stream>>,
     /// The next batch is due when no more than this number of jobs is left...
-    few: usize,
+    next_at_count: usize,
     /// ...or at this time.
-    late: Instant,
+    next_at: Instant,
 }
 
 impl WakeBatches {
     fn new(streams: Vec<Arc<Stream>>) -> Self {
         let left = streams.iter().map(Arc::downgrade).collect();
-        Self { left, few: usize::MAX, late: Instant::now() }
+        Self { left, next_at_count: usize::MAX, next_at: Instant::now() }
     }
 
-    /// Wakes the next batch where it is due, and returns when the one after it is.
-    fn wake(&mut self, heard_only: bool, now: Instant, jobs: usize) -> Option<Instant> {
-        if !self.left.is_empty() && (self.late <= now || jobs <= self.few) {
+    /// Wakes the next batch if it is due. Returns when the one after it is due.
+    fn wake(&mut self, received_only: bool, now: Instant, jobs: usize) -> Option<Instant> {
+        if !self.left.is_empty() && (self.next_at <= now || jobs <= self.next_at_count) {
             let mut woken = 0;
             while woken < WAKE_BATCH {
                 let Some(stream) = self.left.pop() else { break };
-                woken += usize::from(stream.upgrade().is_some_and(|it| it.end_reads(heard_only)));
+                woken +=
+                    usize::from(stream.upgrade().is_some_and(|it| it.end_reads(received_only)));
             }
-            self.few = jobs.saturating_sub(WAKE_BATCH / 2);
-            self.late = now + NEXT_BATCH;
+            self.next_at_count = jobs.saturating_sub(WAKE_BATCH / 2);
+            self.next_at = now + NEXT_BATCH;
         }
-        (!self.left.is_empty()).then_some(self.late)
+        (!self.left.is_empty()).then_some(self.next_at)
     }
 }
 
 impl ThreadPool {
-    /// Waits for the handlers, until the deadline: the last work of the thread that accepts.
+    /// Waits for the handlers until the deadline. The accept thread ends with this call.
     pub(crate) fn drain(&self, notifier: &EventFd) {
         let shutdown = &self.context.shutdown;
         let poll = |until| sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));

@@ -1,5 +1,5 @@
-//! The list of what one server has given to threads of its caller: connections and datagrams. Must never
-//! keep one alive, nor close one.
+//! The jobs that one server has given to its caller's threads: connections, datagrams. Owns their
+//! list and which threads a stop does not wait for; must never keep a job alive, nor close one.
 
 use std::cell::Cell;
 use std::ptr;
@@ -13,12 +13,12 @@ use crate::net::control::ServerContext;
 use crate::net::stream::Stream;
 
 thread_local! {
-    /// The job that this thread is working on: the list it is on, and its number.
+    /// The job that this thread is working on: the address of its list, and its number.
     static CURRENT_JOB: Cell<(*const HandedOut, u64)> = const { Cell::new((ptr::null(), 0)) };
 }
 
-/// A job's slot in the list, and its number: slots are used again while a handler still works on
-/// the job that had them before.
+/// A job's slot in the list, and its number. A slot is used again while a handler may still work on
+/// the job that had it before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JobId {
     slot: usize,
@@ -27,33 +27,34 @@ pub(crate) struct JobId {
 
 #[derive(Default)]
 struct List {
-    /// All that is handed out or queued, by number; of a datagram only the number.
+    /// All jobs that are queued or handed out, by slot. A datagram has only a number.
     jobs: Slab<(u64, Weak<Stream>)>,
     last_number: u64,
-    /// Numbers of the jobs whose threads wait for the stop themselves, whether or not the job is closed.
+    /// Numbers of the jobs whose threads are themselves waiting for the stop, whether or not the
+    /// job is closed.
     exempt: Vec<u64>,
 }
 
-/// What one server has handed out.
+/// The jobs that one server has handed out.
 #[derive(Default)]
 pub(crate) struct HandedOut {
     list: Mutex<List>,
-    /// The server is ending: reads return the end of input once nothing more is there.
+    /// The server is draining: reads return the end of input once the receive buffer is empty.
     draining: Arc<AtomicBool>,
 }
 
 impl HandedOut {
-    /// Whether the server is ending.
+    /// Whether the server is draining.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
     }
 
-    /// The flag behind `is_draining`, for those who read it at each call.
+    /// The flag behind `is_draining`, for code that reads it at each call.
     pub(crate) fn draining_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.draining)
     }
 
-    /// From here on reads return the end of input once nothing more is there.
+    /// Makes reads return the end of input once the receive buffer is empty.
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, SeqCst);
     }
@@ -66,7 +67,7 @@ impl HandedOut {
         JobId { slot: list.jobs.insert((number, stream)), number }
     }
 
-    /// Removes a job: its descriptor is closed.
+    /// Removes a job whose descriptor is closed.
     pub(crate) fn remove(&self, job: JobId) {
         let (number, _) = self.list.lock().jobs.remove(job.slot);
         debug_assert_eq!(number, job.number, "removed once");
@@ -90,12 +91,12 @@ impl HandedOut {
         let jobs = list.jobs.iter().map(|(_, job)| job);
         let waited_for = jobs.filter(|(number, _)| !list.exempt.contains(number));
         let streams = waited_for.filter_map(|(_, stream)| stream.upgrade()).collect();
-        // A stream dropped here would take the lock.
+        // Unlocked first, because the drop of a stream takes the lock.
         drop(list);
         streams
     }
 
-    /// How many threads are exempt, and whether all jobs are.
+    /// The number of exempt threads, and whether all jobs are exempt.
     pub(crate) fn exempt(&self) -> (usize, bool) {
         let list = self.list.lock();
         let all = list.jobs.iter().all(|(_, (number, _))| list.exempt.contains(number));
@@ -107,7 +108,7 @@ impl HandedOut {
         CURRENT_JOB.set((ptr::from_ref(self), job.number));
     }
 
-    /// Notes that the calling thread has finished its job; whether it had one of this list.
+    /// Notes that the calling thread has finished its job. True if the job was in this list.
     pub(crate) fn finish_job(&self) -> bool {
         let (list, number) = CURRENT_JOB.replace((ptr::null(), 0));
         let ours = ptr::eq(list, self);
@@ -117,8 +118,8 @@ impl HandedOut {
         ours
     }
 
-    /// Exempts the job of the calling thread, which waits for the stop of its own server: the stop waits
-    /// neither for that handler nor for the end of its connection.
+    /// Exempts the job of the calling thread, which waits for the stop of its own server. The stop
+    /// then waits neither for that handler nor for the end of its connection.
     pub(crate) fn exempt_caller(&self, context: &ServerContext) {
         let (list, number) = CURRENT_JOB.get();
         if !ptr::eq(list, self) {
@@ -129,7 +130,7 @@ impl HandedOut {
             list.exempt.push(number);
         }
         drop(list);
-        // A stop that is under way may wait for this job only.
+        // A stop may be waiting for this job only.
         if self.is_draining() {
             context.notifier.notify();
         }

@@ -1,4 +1,5 @@
-//! What a thread of the pool is given to work on. Must never start a thread.
+//! One piece of work for a thread of the pool. Owns what a handler can do with a datagram; must
+//! never start a thread.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,24 +10,25 @@ use crate::net::error::Result;
 use crate::net::ledger::Record;
 use crate::net::stream::Stream;
 
-/// What a thread of the pool is given to work on.
+/// One piece of work for a thread of the pool.
 pub enum Job {
-    /// A connection, to be served to its end.
+    /// A connection to serve until it ends.
     Stream(Arc<Stream>),
-    /// A datagram, which may be answered.
+    /// A datagram that the handler may answer.
     Datagram(Datagram),
 }
 
-/// Through what a datagram is answered.
+/// The way by which a datagram is answered.
 pub(crate) trait Answers: Send + Sync {
-    /// Sends `data` to the peer that `to` wrote to `own`, at most `most` bytes of it off the loopback.
+    /// Sends `data` to the peer at `to`, which wrote to the local address `own`. A peer outside the
+    /// loopback gets at most `most` bytes.
     fn reply(&self, to: SocketAddr, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()>;
 
-    /// Closes the record of a peer whose handler has failed.
+    /// Closes the record of a peer whose handler failed.
     fn fail(&self, to: SocketAddr, own: Option<IpAddr>, error: String);
 }
 
-/// A datagram in the hands of a thread of the pool.
+/// A received datagram, while a thread of the pool works on it.
 pub struct Datagram {
     pub(crate) answers: Arc<dyn Answers>,
     pub(crate) context: Arc<ServerContext>,
@@ -34,19 +36,19 @@ pub struct Datagram {
     pub(crate) job: JobId,
     pub(crate) data: Vec<u8>,
     pub(crate) from: SocketAddr,
-    /// The address of ours that it was sent to, where there are several.
+    /// The local address that it was sent to, where the socket has several.
     pub(crate) own: Option<IpAddr>,
     pub(crate) record: Arc<Record>,
 }
 
 impl Datagram {
-    /// What was received.
+    /// The payload.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// The sender.
+    /// The sender's address.
     #[must_use]
     pub fn from(&self) -> SocketAddr {
         self.from
@@ -58,8 +60,8 @@ impl Datagram {
         &self.record
     }
 
-    /// Answers it. What cannot be sent is dropped and counted; only an answer that is too large for
-    /// any datagram is an error.
+    /// Sends an answer. What cannot be sent is dropped and counted; only an answer that is too
+    /// large for any datagram is an error. Does not block.
     pub fn reply(&self, data: &[u8]) -> Result<()> {
         match self.answers.reply(self.from, self.own, data, self.data.len()) {
             Err(error) if error.raw() == Some(libc::EMSGSIZE) => Err(error),
@@ -67,7 +69,7 @@ impl Datagram {
         }
     }
 
-    /// Closes the sender's record because the handler has failed; another datagram opens a new one.
+    /// Closes the sender's record after its handler failed. The next datagram opens a new one.
     pub fn fail(&self, error: String) {
         self.answers.fail(self.from, self.own, error);
     }
@@ -76,7 +78,7 @@ impl Datagram {
 impl Drop for Datagram {
     fn drop(&mut self) {
         if !self.context.origin.is_here() {
-            // In a forked child all of this is a copy, and its locks may be held by threads that do not
+            // In a forked child all of this is a copy. Its locks may be held by threads that do not
             // exist there.
             std::mem::forget(Arc::clone(&self.answers));
             std::mem::forget(Arc::clone(&self.context));

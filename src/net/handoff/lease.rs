@@ -1,5 +1,5 @@
-//! An accepted stream's link to its server: its ledger entry and its admission slot. Must never keep a
-//! descriptor open, nor end a connection by itself.
+//! An accepted stream's link to its server: its ledger entry, its admission slot. Owns the end of
+//! that entry; must never keep a descriptor open, nor end a connection by itself.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -22,9 +22,9 @@ use crate::net::worker::Accepted;
 pub(super) struct Leases {
     context: Arc<ServerContext>,
     handed_out: Arc<HandedOut>,
-    /// None where a close is that of any socket, and never lingers.
+    /// None if a close never lingers, as for an ordinary socket.
     host: Option<Arc<LingerHost>>,
-    /// That of the listener: an IPv4 peer of a dual-stack port has an IPv6 socket.
+    /// The listener's family: an IPv4 peer of a dual-stack port has an IPv6 socket.
     family: Domain,
     /// With stages: the connections stay with workers, and callers get inner sockets.
     outer: Option<Arc<OuterWorkers>>,
@@ -152,12 +152,12 @@ impl Owner for Lease {
         error: Option<String>,
     ) -> DeferredClose {
         self.close_record(by, error);
-        // A stop counts it when it has ended.
+        // The stop counts the connection when it has lingered.
         DeferredClose::new(PendingLinger {
             lingering: Some(LingeringSocket { socket, record, until }),
             context: Arc::clone(&self.context),
             handed_out: Arc::clone(&self.handed_out),
-            host: Arc::clone(self.host.as_ref().expect("asked by may_linger")),
+            host: Arc::clone(self.host.as_ref().expect("`may_linger` was true")),
             job: self.job,
         })
     }

@@ -1,11 +1,11 @@
-//! The lingering close of a connection that a handler has closed: what was sent is delivered although the
-//! peer goes on sending. Owns which worker does it, one for each server, started by the first connection
-//! that needs it; must never start one after the end of the server.
+//! The lingering close of a connection that a handler has closed. It delivers what was sent
+//! although the peer goes on sending. Owns the worker that does this, one for each server, started
+//! by the first connection that needs it; must never start one after the end of the server.
 //!
-//! A close with unread input sends RST, and so does the peer's next byte after a close; either destroys
-//! what the kernel had not sent yet, or what the peer had not read. So the socket goes to a worker, which sends
-//! FIN, reads, and discards. The record is closed by then; the admission slot is kept until the socket is
-//! closed as well.
+//! A close with unread input sends RST, and after a close so does the peer's next byte. Either
+//! destroys data that the kernel has not sent yet, or that the peer has not read. So the socket
+//! moves to a worker, which sends FIN, then reads and discards the input. The record closes first;
+//! the admission slot is kept until the socket closes as well.
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::net::control::ServerContext;
 use crate::net::service::{Null, Service};
 use crate::net::worker::{Inbox, Message, start_worker};
 
-/// The worker of a server's lingering closes.
+/// The state of the worker for a server's lingering closes.
 #[derive(Default)]
 enum LingerWorker {
     /// The server has not started, or has ended.
@@ -29,7 +29,7 @@ enum LingerWorker {
     Running(Arc<Inbox>),
 }
 
-/// The place of that worker.
+/// Starts that worker, and passes sockets to it.
 pub(crate) struct LingerHost(Mutex<LingerWorker>);
 
 impl LingerHost {
@@ -37,7 +37,7 @@ impl LingerHost {
         Self(Mutex::default())
     }
 
-    /// From here on a worker may be started.
+    /// Allows the start of a worker.
     pub(super) fn allow(&self) {
         *self.0.lock() = LingerWorker::NotStarted;
     }
@@ -47,7 +47,7 @@ impl LingerHost {
         !matches!(*self.0.lock(), LingerWorker::None)
     }
 
-    /// Gives a socket to the worker, or back where there is none.
+    /// Sends a socket to the worker. Returns it if there is no worker.
     fn send(
         &self,
         context: &Arc<ServerContext>,
@@ -56,7 +56,7 @@ impl LingerHost {
         let mut worker = self.0.lock();
         if matches!(*worker, LingerWorker::NotStarted) {
             let service: Arc<dyn Service> = Arc::new(Null);
-            // EAGAIN of clone or EMFILE of the poller: this socket is closed as any socket is.
+            // EAGAIN from clone(2) or EMFILE for the poller: the socket closes without lingering.
             let Ok(inbox) = start_worker(context, &service, 0) else { return Some(lingering) };
             *worker = LingerWorker::Running(inbox);
         }
@@ -66,7 +66,8 @@ impl LingerHost {
         None
     }
 
-    /// No more sockets come. Those that linger do so until all that was sent has arrived, or the deadline.
+    /// Accepts no more sockets. Those that linger do so until all data has arrived, or until the
+    /// deadline.
     pub(super) fn end(&self) {
         let worker = std::mem::take(&mut *self.0.lock());
         if let LingerWorker::Running(inbox) = worker {
@@ -75,7 +76,7 @@ impl LingerHost {
     }
 }
 
-/// A lingering close that has not begun. Dropped, it begins, which may start a thread.
+/// A lingering close that has not begun. Its drop begins it, which may start a thread.
 pub(super) struct PendingLinger {
     pub(super) lingering: Option<LingeringSocket>,
     pub(super) context: Arc<ServerContext>,
@@ -96,14 +97,14 @@ impl Drop for PendingLinger {
             if forced {
                 socket.reset();
             } else {
-                // Ends a duplicate of it as well.
+                // Ends a duplicate of the socket as well.
                 let _ = socket.shutdown(Shutdown::Both);
             }
             drop(socket);
             self.context.count_stopped(forced);
             self.context.admission.leave(&record.remote());
         }
-        // After the message: a stop sends the worker `Drain` once all jobs are removed.
+        // After the message, because a stop sends the worker `Drain` once all jobs are removed.
         self.handed_out.remove_and_notify(self.job, &self.context);
     }
 }

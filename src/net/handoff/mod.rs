@@ -1,5 +1,6 @@
-//! Connections and datagrams in the hands of the caller's threads: `pool` gives each to the next idle thread,
-//! `on_demand` accepts when a caller asks. Must never start a thread of the caller's, nor call one back.
+//! Work for the caller's threads: accepted connections, received datagrams. `pool` gives each to
+//! the next idle thread; `on_demand` accepts when a caller asks. Owns what is handed out until it
+//! closes; must never start a thread of the caller's, nor call into one.
 
 mod drain;
 mod handed_out;

@@ -1,5 +1,5 @@
-//! Accepts when a caller asks for the next connection, on the caller's thread. Owns the listener while the
-//! server serves; must never take a connection off the queue that no caller waits for.
+//! Accepts the next connection on the caller's thread, when the caller asks. Owns the listener
+//! while the server serves; must never accept a connection that no caller waits for.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use crate::net::stream::Stream;
 use crate::net::sys::{self, PollFd};
 use crate::net::worker::{Admitter, Attempt, Failures, backoff};
 
-/// What a caller of `accept` needs.
+/// What a call of `accept` uses.
 #[derive(Clone)]
 struct OnDemandListener {
     listener: Arc<Listener>,
     /// Set when the server ends, and never cleared.
     over: Arc<EventFd>,
-    /// Set when a connection ends while room was asked for.
+    /// Set when a connection ends while a caller waits for room.
     room: Arc<EventFd>,
     admitter: Arc<Admitter>,
     leases: Arc<Leases>,
 }
 
-/// Accepting on demand, for one server.
+/// On-demand accept for one server.
 pub(crate) struct OnDemand {
     context: Arc<ServerContext>,
     pub(crate) handed_out: Arc<HandedOut>,
-    /// While the server serves.
+    /// None before the start and after the end.
     listener: Mutex<Option<OnDemandListener>>,
-    /// Callers that wait because the limit of connections is reached.
+    /// The number of callers that wait because the limit of connections is reached.
     short_of_room: AtomicUsize,
 }
 
@@ -68,8 +68,8 @@ impl OnDemand {
         Ok(())
     }
 
-    /// Closes the listener. Callers that wait return; the kernel resets what is still in the queue. Returns
-    /// how many connections that was.
+    /// Closes the listener. Waiting callers return; the kernel resets the connections that are
+    /// still in the queue. Returns their number.
     pub(crate) fn close(&self) -> usize {
         let open = self.listener.lock().take();
         self.context.admission.set_room_flag(None);
@@ -81,11 +81,11 @@ impl OnDemand {
         })
     }
 
-    /// The body of the server's one thread: waits for the stop, then for the connections.
+    /// The body of the server's only thread. Waits for the stop, then for the connections.
     pub(crate) fn run(&self, notifier: &EventFd) {
         let shutdown = &self.context.shutdown;
         while !shutdown.has_begun() {
-            // A poll that fails counts as a wake-up.
+            // A failed poll counts as a wake-up.
             let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], None);
             notifier.clear();
         }
@@ -101,7 +101,8 @@ impl OnDemand {
         self.context.clear_notifier();
     }
 
-    /// Waits for calls of other threads that are under way, until the deadline; closes all else.
+    /// Waits until the deadline for calls that other threads are making; closes every other
+    /// connection.
     fn drain(&self, notifier: &EventFd) {
         let shutdown = &self.context.shutdown;
         let mut reads_ended = false;
@@ -129,10 +130,10 @@ impl OnDemand {
         }
     }
 
-    /// accept4(2) for the caller. None once the server ends.
+    /// Calls accept4(2) for the caller. None once the server ends.
     ///
-    /// Waits while the limit of connections is reached, and while the process is out of descriptors:
-    /// then the error is raised only at the deadline.
+    /// Blocks while the limit of connections is reached, and while the process is out of
+    /// descriptors. Raises that error only at the deadline.
     pub(crate) fn accept(
         &self,
         deadline: Option<Instant>,
@@ -151,7 +152,8 @@ impl OnDemand {
             if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full)
                 && self.short_of_room.load(SeqCst) > 0
             {
-                // Another caller may have found the slot taken that this attempt gave back.
+                // Another caller may have found the limit reached because of the slot that this
+                // attempt has just freed.
                 room.set();
             }
             match attempt {
@@ -193,7 +195,7 @@ impl OnDemand {
                         return Err(Error::os("accept", admitter.local(), &error));
                     }
                     failures = Failures::default();
-                    // Until a descriptor of ours is given back, or for a while.
+                    // Waits until this server frees a descriptor, at most for the back-off time.
                     self.context.admission.ask_for_room();
                     let pause = backoff();
                     let until = deadline.map_or(pause, |deadline| deadline.min(pause));
@@ -205,7 +207,7 @@ impl OnDemand {
         }
     }
 
-    /// Waits until a slot may be free; false at the deadline.
+    /// Waits until a slot may be free. False at the deadline.
     fn wait_for_room(
         &self,
         room: &EventFd,
@@ -213,7 +215,8 @@ impl OnDemand {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<bool> {
-        // Counted first, so that a thread that clears the flag meanwhile knows of this caller.
+        // Counted first, so that a thread that clears the flag meanwhile takes this caller into
+        // account.
         self.short_of_room.fetch_add(1, SeqCst);
         if self.context.admission.has_room() {
             self.short_of_room.fetch_sub(1, SeqCst);
@@ -223,7 +226,7 @@ impl OnDemand {
         let result = waiter.wait(&mut fds, deadline);
         self.short_of_room.fetch_sub(1, SeqCst);
         room.clear();
-        // The flag is set once for several slots.
+        // One set of the flag may stand for several slots.
         if self.short_of_room.load(SeqCst) > 0 && self.context.admission.has_room() {
             room.set();
         }

@@ -1,4 +1,5 @@
-//! Where one idle thread of the pool waits for a job. Must never hold its lock while a job runs.
+//! One idle thread of the pool. Owns the place where it waits for a job; must never hold its lock
+//! while a job runs.
 
 use std::time::Instant;
 
@@ -6,14 +7,14 @@ use super::handed_out::JobId;
 use super::job::Job;
 use crate::net::base::{Condvar, Mutex};
 
-/// Where one idle thread of the pool waits.
+/// One idle thread of the pool.
 #[derive(Default)]
 pub(super) struct ParkedThread {
     slot: Mutex<Option<Assignment>>,
     assigned: Condvar,
 }
 
-/// What a thread of the pool is to do next.
+/// What a thread of the pool does next.
 pub(super) enum Assignment {
     Work(JobId, Job),
     Exit,
@@ -25,7 +26,7 @@ impl ParkedThread {
         self.assigned.notify_one();
     }
 
-    /// Waits for an assignment; None after the deadline.
+    /// Blocks until an assignment arrives. None after the deadline.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Option<Assignment> {
         let mut slot = self.slot.lock();
         loop {

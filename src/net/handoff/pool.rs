@@ -1,8 +1,10 @@
-//! Gives accepted connections and datagrams to threads of the caller's, one after the other. Owns the queue
-//! between the thread that accepts and those threads; must never start a thread, nor call one back.
+//! The pool of the caller's threads, which take accepted connections or datagrams one after the
+//! other. Owns the queue between the accept thread and those threads; must never start a thread,
+//! nor call into one.
 //!
-//! What is handed out never enters a poller. Its descriptor is blocking, and the thread that has it closes
-//! it. At a stop the thread that accepts waits until all of it is closed, or the deadline has passed.
+//! A connection that is handed out never enters a poller. Its descriptor is blocking, and the
+//! thread that works on it closes it. At a stop the accept thread waits until all of them are
+//! closed, or the deadline has passed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,36 +22,38 @@ use crate::net::control::ServerContext;
 use crate::net::sys;
 use crate::net::worker::{Accepted, Sink};
 
-/// A thread that has waited for this time while others wait as well is not needed.
+/// How long a thread waits for a job while other threads wait as well. Then it ends.
 const IDLE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
-    /// Accepted, and not taken by a thread yet. Bounded by the limit of connections.
+    /// Jobs that no thread has taken yet. Bounded by the limit of connections.
     queue: VecDeque<(JobId, Job)>,
-    /// Threads that wait, the last one to come first: its stack is the warmest.
+    /// Waiting threads. The one that has waited least is used first, because its stack is still in
+    /// the cache.
     idle: Vec<Arc<ParkedThread>>,
-    /// Threads of the pool, announced ones included.
+    /// The number of threads in the pool, including announced ones.
     threads: usize,
-    /// Threads that work on a job.
+    /// The number of threads that work on a job.
     busy: usize,
     /// The last thread that was wanted could not be started.
     missing: bool,
-    /// The pool has no more jobs: threads end.
+    /// No more jobs follow: threads end.
     over: bool,
 }
 
-/// The threads of the caller's that serve one server's connections or datagrams.
+/// The caller's threads that serve one server's connections or datagrams.
 pub(crate) struct ThreadPool {
     pub(super) context: Arc<ServerContext>,
     pub(crate) handed_out: Arc<HandedOut>,
     pub(super) linger: Arc<LingerHost>,
     state: Mutex<State>,
     most_threads: usize,
-    /// Connections had to wait because every thread was busy; and whether that was said, once.
+    /// Whether a connection has had to wait because every thread was busy, and whether the warning
+    /// was given.
     crowded: AtomicBool,
     warned: AtomicBool,
-    /// Set by the next `next` where a thread waits for room in the queue.
+    /// Set when the next job is taken, because a thread waits for room in the queue.
     room: Mutex<Option<Arc<EventFd>>>,
     room_wanted: AtomicBool,
 }
@@ -69,7 +73,7 @@ impl ThreadPool {
         }
     }
 
-    /// Gives a job to an idle thread, or queues it for the next one that becomes idle.
+    /// Gives a job to an idle thread, or queues it for the next thread that becomes idle.
     pub(crate) fn push(&self, id: JobId, job: Job) {
         let mut state = self.state.lock();
         if let Some(parked) = state.idle.pop() {
@@ -78,7 +82,7 @@ impl ThreadPool {
             parked.assign(Assignment::Work(id, job));
             return;
         }
-        // Not where a thread is about to take it, having just started or just finished a job.
+        // Not counted if a thread is about to take it, having just started or just finished a job.
         let full = state.busy >= self.most_threads;
         let short = state.missing && state.busy >= state.threads;
         state.queue.push_back((id, job));
@@ -91,24 +95,24 @@ impl ThreadPool {
         }
     }
 
-    /// How many jobs wait for a thread.
+    /// The number of jobs that wait for a thread.
     pub(crate) fn queued(&self) -> usize {
         self.state.lock().queue.len()
     }
 
-    /// Makes the next job that is taken set `flag`: its thread waits for room in the queue.
+    /// Sets `flag` when the next job is taken: the caller waits for room in the queue.
     pub(crate) fn ask_for_room(&self, flag: &Arc<EventFd>) {
         *self.room.lock() = Some(Arc::clone(flag));
         self.room_wanted.store(true, SeqCst);
     }
 
-    /// Takes that back.
+    /// Cancels `ask_for_room`.
     pub(crate) fn forget_room(&self) {
         self.room_wanted.store(false, SeqCst);
         *self.room.lock() = None;
     }
 
-    fn tell_room(&self) {
+    fn notify_room(&self) {
         if self.room_wanted.load(SeqCst) && self.room_wanted.swap(false, SeqCst) {
             let flag = self.room.lock().take();
             if let Some(flag) = flag {
@@ -117,7 +121,7 @@ impl ThreadPool {
         }
     }
 
-    /// Announces a thread that will call `next`; false where there are enough of them.
+    /// Announces a thread that will call `next`. False if no further thread is needed.
     fn wants_thread(&self) -> bool {
         let mut state = self.state.lock();
         let wanted = state.idle.is_empty() && state.threads < self.most_threads && !state.over;
@@ -126,19 +130,19 @@ impl ThreadPool {
         wanted
     }
 
-    /// The calling thread ends.
+    /// The calling thread leaves the pool.
     fn thread_left(&self) {
         self.finish_job(&mut self.state.lock());
         self.retract();
     }
 
-    /// A thread that was announced could not be started.
+    /// The announced thread could not be started.
     fn thread_missing(&self) {
         self.state.lock().missing = true;
         self.retract();
     }
 
-    /// There is one thread less than was announced.
+    /// Takes one announced thread off the count.
     fn retract(&self) {
         self.state.lock().threads -= 1;
         if self.handed_out.is_draining() {
@@ -150,15 +154,15 @@ impl ThreadPool {
         self.crowded.load(Relaxed) && !self.warned.swap(true, Relaxed)
     }
 
-    /// The next job for the calling thread; None where the thread is to end. Blocks.
+    /// Blocks until there is a job for the calling thread. None if the thread must end.
     fn next(&self) -> Option<Job> {
         let (id, job) = self.wait_for_next()?;
         self.handed_out.begin_job(id);
-        self.tell_room();
+        self.notify_room();
         Some(job)
     }
 
-    /// The next job, where one waits already.
+    /// A job that waits already, if any.
     fn try_next(&self) -> Option<Job> {
         let mut state = self.state.lock();
         self.finish_job(&mut state);
@@ -166,11 +170,11 @@ impl ThreadPool {
         state.busy += 1;
         drop(state);
         self.handed_out.begin_job(id);
-        self.tell_room();
+        self.notify_room();
         Some(job)
     }
 
-    /// The calling thread has finished its job, if it had one.
+    /// Counts the calling thread as idle, if it had a job.
     fn finish_job(&self, state: &mut State) {
         if self.handed_out.finish_job() {
             state.busy -= 1;
@@ -190,7 +194,7 @@ impl ThreadPool {
             if state.over {
                 return None;
             }
-            // The thread that has waited longest stays, for the next job.
+            // The thread that has waited longest stays for the next job.
             deadline = (!state.idle.is_empty()).then(|| Instant::now() + IDLE);
             parked = Arc::new(ParkedThread::default());
             state.idle.push(Arc::clone(&parked));
@@ -204,7 +208,7 @@ impl ThreadPool {
             let mut state = self.state.lock();
             let found = state.idle.iter().position(|other| Arc::ptr_eq(other, &parked));
             deadline = None;
-            // Not found where it was given an assignment just now.
+            // If it is not found, it was given an assignment meanwhile.
             if let Some(index) = found.filter(|_| state.idle.len() > 1) {
                 state.idle.remove(index);
                 return None;
@@ -212,7 +216,7 @@ impl ThreadPool {
         }
     }
 
-    /// No more jobs come: threads that wait end.
+    /// Ends the threads that wait. No more jobs follow.
     pub(super) fn dismiss(&self) {
         let mut state = self.state.lock();
         state.over = true;
@@ -229,22 +233,22 @@ impl ThreadPool {
         drop(queue);
     }
 
-    /// Threads that have not ended, the exempt ones apart.
+    /// The number of threads that have not ended, without the exempt ones.
     pub(super) fn unfinished(&self) -> usize {
         let threads = self.state.lock().threads;
         threads.saturating_sub(self.handed_out.exempt().0)
     }
 
-    /// Whether all threads have ended and all connections are closed, the exempt ones apart.
+    /// Whether all threads have ended and all connections are closed, apart from the exempt ones.
     pub(super) fn is_finished(&self) -> bool {
-        // First the threads: their number only falls, once `dismiss` was called.
+        // The threads first: after `dismiss` their number only falls.
         let threads = self.state.lock().threads;
         let (exempt, all) = self.handed_out.exempt();
         threads <= exempt && all
     }
 }
 
-/// The threads of a pool as a sink for accepted connections.
+/// The sink that gives accepted connections to a pool.
 pub(crate) struct PoolSink {
     pool: Arc<ThreadPool>,
     leases: Leases,
@@ -280,7 +284,7 @@ impl Sink for PoolSink {
     }
 
     fn begin_drain(&mut self) {
-        // For reads that begin from here on; those that wait are woken by `drain`.
+        // For reads that begin from now on. `drain` wakes the blocked ones.
         self.pool.handed_out.begin_drain();
     }
 
@@ -290,7 +294,7 @@ impl Sink for PoolSink {
     }
 }
 
-/// A server's pool as the caller's threads see it. Does not keep the server alive.
+/// A server's pool, as the caller's threads use it. Does not keep the server alive.
 pub struct Pool(Arc<ThreadPool>);
 
 impl Pool {
@@ -298,49 +302,50 @@ impl Pool {
         Self(Arc::clone(pool))
     }
 
-    /// The next connection or datagram for the calling thread; None where the thread is to end. Blocks.
+    /// Blocks until there is a connection or a datagram for the calling thread. None if the thread
+    /// must end.
     #[must_use]
     pub fn next(&self) -> Option<Job> {
         self.0.next()
     }
 
-    /// The next job, where one waits already; None does not mean that the thread is to end.
+    /// A job that waits already. None does not mean that the thread must end.
     #[must_use]
     pub fn try_next(&self) -> Option<Job> {
         self.0.try_next()
     }
 
-    /// Whether another thread is to be started, which is then announced: it must call `next`, or
-    /// `thread_missing` where it cannot be started. To be called before the first thread, and by each thread
-    /// that takes a job, so that the next job finds one.
+    /// Whether the caller should start another thread. True announces it: the thread must call
+    /// `next`, or the caller `thread_missing` if it cannot be started. Call it before the first
+    /// thread, and in each thread that takes a job, so that a thread waits for the next job.
     #[must_use]
     pub fn wants_thread(&self) -> bool {
         self.0.wants_thread()
     }
 
-    /// The calling thread ends.
+    /// The calling thread leaves the pool.
     pub fn thread_left(&self) {
         self.0.thread_left();
     }
 
-    /// A thread that was announced could not be started.
+    /// The announced thread could not be started.
     pub fn thread_missing(&self) {
         self.0.thread_missing();
     }
 
-    /// Whether connections had to wait because every thread was busy; true once.
+    /// Whether a connection has had to wait because every thread was busy. True once only.
     #[must_use]
     pub fn should_warn(&self) -> bool {
         self.0.should_warn()
     }
 
-    /// Whether this is the process that made it.
+    /// Whether the calling process made the pool, rather than inherited it by a fork.
     #[must_use]
     pub fn is_here(&self) -> bool {
         self.0.context.origin.is_here()
     }
 
-    /// Sets the calling thread's name in the system: prctl(PR_SET_NAME).
+    /// Sets the calling thread's name in the system: prctl(2), PR_SET_NAME.
     pub fn name_thread(&self, name: &str) {
         sys::name_thread(name);
     }

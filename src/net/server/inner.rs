@@ -1,5 +1,6 @@
-//! A server without its configuration: what its steps have opened, and what serves. Shared with the registry;
-//! must never be shared with a thread of the server, or a server that is dropped would not end.
+//! The state of a server apart from its configuration. Owns what its steps have opened and what
+//! serves its connections. The registry shares it; must never be shared with a thread of the
+//! server, or a dropped server would not end.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -15,17 +16,17 @@ use crate::net::handoff::{HandedOut, OnDemand, ThreadPool};
 use crate::net::service::Shape;
 use crate::net::socket::{FileId, Listener, Probe};
 
-/// The socket's steps before a thread owns it.
+/// The state of the listening socket before a thread owns it.
 pub(super) struct Steps {
     pub(super) state: State,
     pub(super) listener: Option<Listener>,
-    /// Addresses of the name that were not tried yet.
+    /// The resolved addresses that have not been tried yet.
     pub(super) candidates: Vec<Address>,
-    /// A step is under way, without the lock: it may have to wait.
+    /// A step is running without the lock, because it may block.
     pub(super) busy: bool,
-    /// The descriptor's number, for `fileno`, while a thread owns the listener.
+    /// The number of the descriptor for `fileno`, kept while a thread owns the listener.
     pub(super) number: RawFd,
-    /// The same for `waiting`.
+    /// The probe for `waiting`, kept likewise.
     pub(super) probe: Option<Arc<Probe>>,
     pub(super) bound: Option<Address>,
 }
@@ -44,22 +45,22 @@ impl Steps {
     }
 }
 
-/// What a server consists of.
+/// The parts of a server.
 pub(super) struct Inner {
     pub(super) context: Arc<ServerContext>,
-    /// With `Shape::Handler`.
+    /// Used with `Shape::Handler`.
     pub(super) pool: Arc<ThreadPool>,
-    /// With `Shape::Accept`.
+    /// Used with `Shape::Accept`.
     pub(super) on_demand: Arc<OnDemand>,
-    /// Of a UDP server, while it serves.
+    /// The open sockets of a UDP server.
     pub(super) sockets: Arc<DatagramSockets>,
-    /// Of a UDP server that is served by threads of the caller's, from its start on.
+    /// For a UDP server that the caller's threads serve, from its start on.
     pub(super) datagrams: Mutex<Option<Arc<Handoff>>>,
     pub(super) most_workers: usize,
-    /// The address while it is bound, and which file that is, of a Unix socket.
+    /// The address while the server is bound, with the identity of a Unix socket's file.
     pub(super) address: Mutex<Option<Address>>,
     pub(super) file: Mutex<Option<FileId>>,
-    /// What it serves with, while it does.
+    /// What serves the connections, after `prepare`. None unless the server serves.
     pub(super) shape: Mutex<Option<Shape>>,
     pub(super) steps: Mutex<Steps>,
 }
@@ -91,12 +92,12 @@ impl Inner {
         }
     }
 
-    /// The lists of what is handed out.
+    /// The two lists of connections and datagrams that are handed out.
     fn handed_out(&self) -> [&HandedOut; 2] {
         [&self.pool.handed_out, &self.on_demand.handed_out]
     }
 
-    /// Closes the listener of a server that does not serve yet: it has no thread that would.
+    /// Closes the listener of a server that does not serve yet, and so has no thread to close it.
     fn close_unserved(&self) {
         let mut steps = self.steps.lock();
         let listener = if steps.busy { None } else { steps.listener.take() };
@@ -106,7 +107,7 @@ impl Inner {
         }
     }
 
-    /// Forgets its address, which is not its own any more.
+    /// Forgets the address, which the server no longer holds.
     pub(super) fn forget_address(&self) {
         *self.address.lock() = None;
         *self.file.lock() = None;

@@ -1,11 +1,11 @@
-//! The states of a server, and the steps between them. Must never take a step itself.
+//! The states of a server. Owns the table of the steps between them; must never take a step itself.
 
 /// The state of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Nothing is open yet.
     New,
-    /// Its socket is open.
+    /// The socket is open.
     Created,
     /// The socket has an address.
     Bound,
@@ -13,13 +13,14 @@ pub enum State {
     Listening,
     /// Connections are accepted and served.
     Serving,
-    /// No more connections are accepted; those that are open get what they are owed.
+    /// No more connections are accepted. Open ones are served until they end or the deadline
+    /// passes.
     Draining,
-    /// All threads and descriptors are gone. Final.
+    /// All threads have ended and all descriptors are closed. Final.
     Stopped,
 }
 
-/// What a caller may do to a server that does not serve yet.
+/// A step that a caller can take with a server that does not serve yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Create,
@@ -28,8 +29,8 @@ pub(super) enum Step {
     Start,
 }
 
-/// From which state each step is taken, and to which it leads. An adopted socket that listens already goes
-/// from `Created` to `Listening` at once.
+/// The state before each step, and the state after it. An adopted socket that is listening already
+/// goes from `Created` to `Listening` at once.
 const TABLE: [(State, Step, State); 4] = [
     (State::New, Step::Create, State::Created),
     (State::Created, Step::Bind, State::Bound),
@@ -38,7 +39,7 @@ const TABLE: [(State, Step, State); 4] = [
 ];
 
 impl State {
-    /// The name users see.
+    /// The name that users see.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -52,16 +53,16 @@ impl State {
         }
     }
 
-    /// The step that is taken from this state; None where there is none any more.
+    /// The next step from this state. None if there is none.
     pub(super) fn step(self) -> Option<Step> {
         TABLE.iter().find(|(from, ..)| *from == self).map(|&(_, step, _)| step)
     }
 
-    /// What a caller who asked for the wrong step is advised to do.
+    /// Advice for a caller who asked for a step that does not fit this state.
     pub(super) fn hint(self) -> &'static str {
         match self {
             Self::Draining | Self::Stopped => "a stopped server is final; make a new one",
-            Self::Serving => "it is started already",
+            Self::Serving => "it has already started",
             _ => "the steps go create, bind, listen, start",
         }
     }
@@ -74,12 +75,12 @@ impl Step {
         (from, to)
     }
 
-    /// The state that it is taken from.
+    /// The state before the step.
     pub(super) fn from(self) -> State {
         self.row().0
     }
 
-    /// The state that it leads to.
+    /// The state after the step.
     pub(super) fn to(self) -> State {
         self.row().1
     }

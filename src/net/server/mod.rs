@@ -1,4 +1,5 @@
-//! What callers hold: a server, its steps and states. Must never serve a byte itself.
+//! Servers as callers hold them. Owns their steps and states, and the start of their threads; must
+//! never serve a byte itself.
 
 mod inner;
 mod lifecycle;

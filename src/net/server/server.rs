@@ -1,14 +1,15 @@
-//! A server: its steps and states, the threads it starts, and how they are told to end. Owns one
-//! listening endpoint; must never serve a byte itself, nor keep a lock while it waits.
+//! A server. Owns one listening endpoint, the steps that open it, the order in which its threads
+//! start and end; must never serve a byte itself, nor hold a lock while it waits.
 //!
-//! Threads: `rsock-accept` (accept.rs) and `rsock-worker-N` (worker.rs), or one worker alone, started by
-//! `Server::start` and later by the accept thread as load asks (with handlers: one, by linger.rs); all
-//! end by `Server::stop`, by the listener's death, or when the `Server` is dropped. Each holds an
-//! `Alive` (stop.rs); the last one out makes `stop` and `wait` return.
+//! Threads: `rsock-accept` (acceptor.rs) and `rsock-worker-N` (worker.rs), or one worker alone.
+//! `Server::start` starts them; the accept thread adds workers as the load asks for them (with
+//! handlers one, in linger.rs). All end by `Server::stop`, by a failure of the listener, or when
+//! the `Server` is dropped. Each holds an `Alive` (context.rs); when the last one is dropped,
+//! `stop` and `wait` return.
 //!
-//! Order of locks: the registry's, then those of one server's `Shared` in the order of its fields,
-//! then its `stop`, then the ledger's. In fact two are held at once only where a handler's first
-//! lingering close starts its worker, and none across a system call that can wait.
+//! Order of locks: the registry's, then those of one server's `Inner` in the order of its fields,
+//! then the one of its `Shutdown`, then the ledger's. Two are held at once only where a handler's
+//! first lingering close starts its worker, and none during a system call that can block.
 
 use std::os::fd::RawFd;
 use std::panic;
@@ -28,9 +29,9 @@ use crate::net::ledger::Ledger;
 use crate::net::service::Shape;
 use crate::net::stream::Stream;
 
-/// A service in Rust runs on no more workers than this unless told to.
+/// The most workers that a service in Rust gets by default.
 const MOST_WORKERS: usize = 8;
-/// How long a server that was dropped unstopped drains.
+/// How long a server drains that is dropped without a stop.
 const DROPPED: Duration = Duration::from_millis(250);
 
 /// One server.
@@ -40,15 +41,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server in state new. Opens nothing.
+    /// Creates a server in the state `New`. Opens nothing.
     #[must_use]
     pub fn new(mut config: Config) -> Self {
         if config.transport == Transport::Udp {
-            // Only our own workers share a port: others could take the datagrams of our peers.
+            // The port is shared among this server's own workers only. Others could take datagrams
+            // of its peers.
             config.options.reuse_port = matches!(config.shape, Shape::Datagram(_))
                 && config.workers.is_some_and(|workers| workers > 1);
         }
-        silence_our_panics();
+        suppress_panic_messages();
         fork::watch();
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let most_workers = config.workers.unwrap_or(cpus.min(MOST_WORKERS));
@@ -56,70 +58,70 @@ impl Server {
         Self { config, inner: Arc::new(Inner::new(context, most_workers)) }
     }
 
-    /// What it was made with.
+    /// The configuration that the server was made with.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// `Error::Forked` in a child of the process that made it.
+    /// Returns `Error::Forked` in a child of the process that made the server.
     pub fn check_origin(&self) -> Result<()> {
         self.inner.context.origin.check()
     }
 
-    /// How others of this process find it, for as long as it is there.
+    /// A reference by which other code of this process finds the server while it exists.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle::new(self.config.name.clone(), self.registered())
     }
 
-    /// Its books.
+    /// The ledger of its connections.
     #[must_use]
     pub fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.inner.context.ledger)
     }
 
-    /// Where it stands.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> State {
         self.inner.state()
     }
 
-    /// The address it is, or was, bound to; `Error::State` before that.
+    /// The address that the server is bound to, or was. `Error::State` before `bind`.
     pub fn address(&self) -> Result<Address> {
         self.check_origin()?;
         let bound = self.inner.steps.lock().bound.clone();
-        bound.ok_or_else(|| self.wrong("address", "it has none before bind()"))
+        bound.ok_or_else(|| self.wrong("address", "there is no address before bind()"))
     }
 
-    /// Number of the listening descriptor; -1 when there is none, as with a closed socket.
+    /// The number of the listening descriptor. -1 if there is none, as with a closed socket.
     pub fn fileno(&self) -> Result<RawFd> {
         self.check_origin()?;
         let live = !matches!(self.state(), State::Draining | State::Stopped);
         Ok(if live { self.inner.steps.lock().number } else { -1 })
     }
 
-    /// How many connections have finished their handshake and wait in the kernel's queue to be
-    /// accepted. 0 before `listen` and after the end.
+    /// The number of connections that have finished their handshake and wait in the kernel's queue.
+    /// 0 before `listen` and after the end.
     pub fn waiting(&self) -> Result<usize> {
         self.check_origin()?;
         let probe = self.inner.steps.lock().probe.clone();
         Ok(probe.map_or(0, |probe| probe.waiting()))
     }
 
-    /// The server's own drain time.
+    /// The drain time of the configuration.
     #[must_use]
     pub fn drain(&self) -> Duration {
         self.config.drain
     }
 
-    /// The server as the registry refers to it.
+    /// The server as the registry stores it.
     pub(super) fn registered(&self) -> Weak<dyn Registered> {
         let server: Arc<dyn Registered> = Arc::clone(&self.inner) as Arc<dyn Registered>;
         Arc::downgrade(&server)
     }
 
-    /// Where threads of the caller's receive and answer datagrams, from the start on.
+    /// The datagram handoff for the caller's threads, from the start on.
     fn datagrams(&self) -> Option<Arc<Handoff>> {
         self.inner.datagrams.lock().clone()
     }
@@ -128,27 +130,29 @@ impl Server {
         Error::State { asked, state: self.state().name().to_owned(), hint }
     }
 
-    /// Opens the socket. `to` replaces the target that the server was made with.
+    /// Opens the socket. `to` replaces the target of the configuration. Name resolution may block.
     pub fn create(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
         self.step("create", Step::Create, |steps| self.do_create(steps, to, waiter))
     }
 
-    /// Gives the socket its address, creating it first where that was not done.
+    /// Binds the socket to its address: bind(2). Creates it first if necessary. Name resolution may
+    /// block.
     pub fn bind(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
         self.reach("bind", Step::Bind.to(), to, None, waiter)
     }
 
-    /// Has the kernel take connections, doing first what was not done.
+    /// Makes the kernel queue connections: listen(2). Takes the steps before it first if necessary.
     pub fn listen(&self, backlog: Option<u32>, waiter: &mut dyn Waiter) -> Result<()> {
         self.reach("listen", Step::Listen.to(), None, backlog, waiter)
     }
 
-    /// Starts the threads, doing first what was not done. Returns with the port open.
+    /// Starts the threads. Takes the steps before it first if necessary. Returns once the port is
+    /// open.
     pub fn start(&self, waiter: &mut dyn Waiter) -> Result<()> {
         self.reach("start", Step::Start.to(), None, None, waiter)
     }
 
-    /// Runs one step with the lock given up meanwhile; what it fails to do stays undone.
+    /// Runs one step without holding the lock. What the step fails to do stays undone.
     fn step(
         &self,
         asked: &'static str,
@@ -160,7 +164,7 @@ impl Server {
             let mut steps = self.inner.steps.lock();
             if steps.busy {
                 drop(steps);
-                return Err(self.wrong(asked, "another thread is at one of its steps"));
+                return Err(self.wrong(asked, "another thread is running one of its steps"));
             }
             if steps.state != step.from() || self.inner.context.shutdown.has_begun() {
                 drop(steps);
@@ -180,12 +184,12 @@ impl Server {
         let result = work(&mut taken);
         taken.busy = false;
         if result.is_err() && taken.listener.is_none() {
-            // The step has lost it: there is nothing to go on with.
+            // The step has lost the listener: the steps start again from the first.
             taken = Steps::new();
         }
         let mut steps = self.inner.steps.lock();
         *steps = taken;
-        // A stop that came meanwhile had no listener to close.
+        // A stop during the step had no listener to close.
         let orphan =
             if self.inner.context.shutdown.has_begun() { steps.listener.take() } else { None };
         drop(steps);
@@ -209,7 +213,8 @@ impl Server {
         if state >= goal {
             return Err(self.wrong(asked, state.hint()));
         }
-        // A failure closes all that was opened: the caller starts again from nothing.
+        // A failure closes everything that was opened, and the caller starts again from the first
+        // step.
         let outcome = loop {
             let state = self.state();
             let Some(step) = state.step().filter(|_| state < goal) else { return Ok(()) };
@@ -229,7 +234,7 @@ impl Server {
         outcome
     }
 
-    /// Back to new after a failed step, with nothing open.
+    /// Returns to the state `New` after a failed step, with nothing open.
     fn undo(&self) {
         let mut steps = self.inner.steps.lock();
         if !steps.busy && steps.state < State::Serving {
@@ -243,7 +248,7 @@ impl Server {
         }
     }
 
-    /// The next connection, for the caller who waits for it: only of a server with `Shape::Accept`.
+    /// Blocks until there is a connection for the caller. Only with `Shape::Accept`.
     pub fn accept(
         &self,
         deadline: Option<Instant>,
@@ -257,8 +262,8 @@ impl Server {
         self.inner.on_demand.accept(deadline, waiter)?.ok_or_else(over)
     }
 
-    /// The next datagram, for the caller who waits for it: only of a UDP server with `Shape::Accept`. As
-    /// much as `buffer` has room for, and who sent it.
+    /// Blocks until there is a datagram for the caller. Copies as much as fits into `buffer`, and
+    /// returns the length and the sender. Only for a UDP server with `Shape::Accept`.
     pub fn receive(
         &self,
         buffer: &mut [u8],
@@ -272,38 +277,38 @@ impl Server {
         Ok((bytes, from.into()))
     }
 
-    /// Sends a datagram from the server's port, and never waits: only of a UDP server with `Shape::Accept`
-    /// or `Shape::Handler`.
+    /// Sends a datagram from the server's port. The send does not block; the resolution of a name
+    /// may. Only for a UDP server with `Shape::Accept` or `Shape::Handler`.
     pub fn send_to(&self, target: &Target, data: &[u8], waiter: &mut dyn Waiter) -> Result<usize> {
         self.check_origin()?;
-        let over = || self.wrong("sendto", "it sends while it serves");
+        let over = || self.wrong("sendto", "it can send only while it serves");
         let handoff = self.datagrams().ok_or_else(over)?;
         let found = resolve::addresses(target, false, None, waiter)?;
-        let port = handoff.port().ok_or_else(over)?;
+        let socket = handoff.socket().ok_or_else(over)?;
         let hosts = || found.iter().filter_map(Address::as_ip);
-        let fitting = hosts().find(|address| address.is_ipv4() == port.is_ipv4());
+        let fitting = hosts().find(|address| address.is_ipv4() == socket.is_ipv4());
         let Some(address) = fitting.or_else(|| hosts().next()) else {
             return Err(Error::Value(format!("sendto {target}: not a host and a port")));
         };
         handoff.send_to(address, data)
     }
 
-    /// What the threads of the caller's take their connections from: only with `Shape::Handler`.
+    /// The pool from which the caller's threads take their connections. Only with `Shape::Handler`.
     #[must_use]
     pub fn pool(&self) -> Pool {
         Pool::new(&self.inner.pool)
     }
 
-    /// Begins a stop, with the server's own drain time, and returns at once.
+    /// Begins a stop with the server's own drain time. Returns at once.
     pub fn begin_stop(&self, cause: Cause) {
         if self.inner.context.origin.is_here() {
             self.inner.signal_stop(cause, self.config.drain);
         }
     }
 
-    /// Stops: see `signal_stop`, then waits for the end. `drain` of None is the server's own.
+    /// Begins a stop and waits for its end. `drain` replaces the server's own drain time.
     ///
-    /// An interrupted wait leaves the stop under way.
+    /// If the wait is interrupted, the stop continues.
     pub fn stop(
         &self,
         drain: Option<Duration>,
@@ -319,12 +324,13 @@ impl Server {
         }
     }
 
-    /// Waits for the end of the server, whoever stops it; `TimedOut` after the deadline.
+    /// Blocks until the server has ended, by this call's thread or by another. `TimedOut` after the
+    /// deadline.
     pub fn wait(&self, deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<StopReport> {
         self.check_origin()?;
         let state = self.state();
         if state < State::Serving {
-            return Err(self.wrong("wait", "start() it first"));
+            return Err(self.wrong("wait", "call start() first"));
         }
         let late = || Error::TimedOut { step: "wait", target: "for the server to stop".to_owned() };
         self.inner.wait(deadline, waiter)?.ok_or_else(late)
@@ -332,31 +338,32 @@ impl Server {
 }
 
 impl Server {
-    /// Begins a stop, unless there is one, and returns at once: for an owner that nobody holds any
-    /// more.
+    /// Begins a stop if none has begun, and returns at once. For a server whose owner is gone.
     pub fn abandon(&self) {
         if self.inner.context.origin.is_here() && !self.inner.context.shutdown.has_begun() {
-            // Short: whoever drops a server unstopped wants its port and descriptors back.
+            // Short, because a program that drops a running server wants its port and descriptors
+            // back.
             self.inner.signal_stop(Cause::Dropped, self.config.drain.min(DROPPED));
         }
     }
 }
 
 impl Drop for Server {
-    /// Only signals: the threads end by themselves, nobody is waited for.
+    /// Only begins the stop. The threads end by themselves; nothing waits for them.
     fn drop(&mut self) {
         if self.inner.context.origin.is_here() {
             self.abandon();
         } else {
-            // In a forked child all of this is a copy whose threads do not exist and whose numbers
-            // are closed: taking it apart could only do harm.
+            // In a forked child all of this is a copy. Its threads do not exist and its descriptors
+            // are closed, so that dropping the parts could only do harm.
             std::mem::forget(Arc::clone(&self.inner));
         }
     }
 }
 
-/// A panic ends one connection and is counted; nobody wants it printed into a notebook as well.
-fn silence_our_panics() {
+/// Suppresses the panic message of rsock's threads. Such a panic ends one connection and is
+/// counted; its text would end up in a notebook.
+fn suppress_panic_messages() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();

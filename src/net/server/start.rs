@@ -1,4 +1,5 @@
-//! The step that starts a server's threads, by the shape of its service. Must never serve a byte itself.
+//! The start of a server's threads, by the shape of its service. Owns what is undone if a thread
+//! cannot start; must never serve a byte itself.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,14 +25,14 @@ impl Server {
         let bound = steps.bound.clone().expect("listening");
         let failed = |error: io::Error| Error::os("start", &bound, &error);
         let shape = self.prepare(waiter).inspect_err(|_| {
-            // Whatever the error, the caller starts again from nothing.
+            // Whatever the error, the caller starts again from the first step.
             self.inner.forget_address();
             if let Some(listener) = steps.listener.take() {
                 listener.close();
             }
         })?;
         context.shutdown.open_flag().map_err(failed)?;
-        // From here to the end of this step a stop waits for it.
+        // From here to the end of this step a stop waits for the step.
         let alive = Alive::new(context);
         if context.shutdown.has_begun() {
             return Err(self.wrong("start", State::Stopped.hint()));
@@ -49,13 +50,13 @@ impl Server {
         context.pipes.set(room.pipes);
         let listener = steps.listener.take().expect("listening");
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
-            // Set already where an earlier start failed.
+            // Already set if an earlier start failed.
             let _ = context.algorithm.set(algorithm);
         }
         let mut workers = Vec::new();
         let result = self.start_threads(&shape, listener, &bound, notifier, &mut workers);
         if let Err(error) = result {
-            // The listener is closed by now. The workers that did start are ended, so that the caller
+            // The listener is closed by now. The workers that have started end, so that the caller
             // may start again.
             self.inner.on_demand.close();
             self.inner.sockets.end();
@@ -74,7 +75,8 @@ impl Server {
         Ok(())
     }
 
-    /// Has the threads told of a stop: first those that wait for datagrams, then the one that accepts.
+    /// Registers the threads to wake at a stop: those that wait for datagrams, then the accept
+    /// thread.
     fn set_notifier(&self, shape: &Shape, notifier: &Arc<EventFd>) {
         let context = &self.inner.context;
         let sockets: Weak<dyn ShutdownListener> = {
@@ -90,8 +92,8 @@ impl Server {
         }
     }
 
-    /// What serves each connection: the service itself, or what it prepares for the address that the server
-    /// listens on.
+    /// What serves each connection: the service itself, or the one that it prepares for the address
+    /// of the listener. May block.
     fn prepare(&self, waiter: &mut dyn Waiter) -> Result<Shape> {
         let site = self.inner.site().expect("listening");
         let own = match &self.config.shape {
@@ -104,7 +106,7 @@ impl Server {
         Ok(shape)
     }
 
-    /// Starts the workers and the accept thread, or one of them alone.
+    /// Starts the workers, the accept thread, or both.
     fn start_threads(
         &self,
         shape: &Shape,
@@ -123,7 +125,7 @@ impl Server {
             return Ok(());
         }
         match shape {
-            Shape::Datagram(_) => unreachable!("a stream has no such shape"),
+            Shape::Datagram(_) => unreachable!("a server of streams has no datagram shape"),
             Shape::Accept => {
                 let outer = self.outer_workers(workers)?;
                 self.inner.on_demand.open(listener, bound, outer)?;
@@ -135,7 +137,7 @@ impl Server {
                 let sink = PoolSink::new(&self.inner.pool, bound.domain(), outer);
                 self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
             }
-            // With one worker an accept thread of its own would have nothing else to do meanwhile.
+            // With one worker, a separate accept thread would only add a handover.
             Shape::Stream(service) if self.inner.most_workers == 1 => {
                 start_accepting_worker(context, service, listener, local, notifier)
             }
@@ -166,5 +168,5 @@ impl Server {
     }
 }
 
-/// The name of the thread that accepts.
+/// The name of the accept thread.
 const ACCEPT: &str = "rsock-accept";

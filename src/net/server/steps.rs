@@ -1,4 +1,5 @@
-//! The steps of a server's socket: create, bind, listen. Must never start a thread.
+//! The steps of a server's socket: create, bind, listen. Owns what each does and undoes; must never
+//! start a thread.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::net::datagram::amplification;
 use crate::net::error::{Error, Result};
 use crate::net::socket::{Listener, clear_way};
 
-/// How long a bind waits for a server of this process that is just ending.
+/// How long `bind` waits for a server of this process that is just ending.
 const PREDECESSOR: Duration = Duration::from_secs(1);
 
 impl Server {
@@ -80,7 +81,8 @@ impl Server {
                     return Err(first.unwrap_or_else(unbound));
                 };
                 let options = &self.config.options;
-                // A name may have addresses of both families, and a caller another one in mind.
+                // A name may resolve to addresses of both families, and the socket may have been
+                // created for another address than this one.
                 let result = if first.is_none() && listener.fits(&address, options) {
                     Ok(())
                 } else {
@@ -109,8 +111,8 @@ impl Server {
         Ok(())
     }
 
-    /// Binds; where a server of this process holds the address, waits for one that is just ending and
-    /// names one that is not. A Unix socket's stale file is replaced.
+    /// Binds the socket. If a server of this process holds the address, waits for one that is
+    /// ending, and names one that is not in the error. Replaces a Unix socket's stale file.
     fn bind_to(
         &self,
         listener: &Listener,
@@ -118,7 +120,7 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let deadline = Instant::now() + PREDECESSOR;
-        let mut again = true;
+        let mut may_retry = true;
         loop {
             let error = match listener.bind(address, &self.config.options) {
                 Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
@@ -131,11 +133,11 @@ impl Server {
                     holder.wait(Some(deadline), waiter)?;
                 }
                 None if Instant::now() < deadline && address.as_unix().is_some() => {
-                    let name = address.as_unix().expect("seen above");
+                    let name = address.as_unix().expect("the guard has checked it");
                     clear_way(name, deadline, waiter)?;
                 }
-                // One that held it may have ended between the two calls.
-                None if again => again = false,
+                // The server that held the address may have ended between the two calls.
+                None if may_retry => may_retry = false,
                 holder => return Err(name_holder(error, holder.as_deref())),
             }
         }
@@ -153,25 +155,28 @@ impl Server {
         Ok(())
     }
 
-    /// Strangers may be lied about by their addresses: a UDP server has to be told to answer them.
+    /// The senders of datagrams from outside the loopback may be forged, so a UDP server answers
+    /// them only with `allow_external`.
     fn check_external(&self, address: &Address) -> Result<()> {
-        let far = |address| !amplification::is_loopback(address);
-        let reachable = self.config.transport == Transport::Udp && address.as_ip().is_some_and(far);
+        let is_external = |address| !amplification::is_loopback(address);
+        let reachable =
+            self.config.transport == Transport::Udp && address.as_ip().is_some_and(is_external);
         if reachable && !self.config.allow_external {
             return Err(Error::Value(format!(
-                "bind {address}: a UDP server outside the loopback can be made to answer forged senders; \
-                 allow_external=True says that it may"
+                "bind {address}: a UDP server outside the loopback may answer forged senders; \
+                 pass allow_external=True to allow that"
             )));
         }
         Ok(())
     }
 }
 
-/// An error of a taken address, with the server of this process that has it.
+/// Adds to an error for a taken address the server of this process that holds it.
 fn name_holder(mut error: Error, holder: Option<&dyn Registered>) -> Error {
     if let (Error::Os { hint, .. }, Some(holder)) = (&mut error, holder) {
         *hint = format!(
-            "held by the Server {:?} of this process; its stop(), or rsock.stop_all(), frees the address",
+            "held by the Server {:?} of this process; its stop(), \
+             or rsock.stop_all(), frees the address",
             holder.context().name
         );
     }

@@ -1,4 +1,5 @@
-//! Stops all servers of this process at once. Must never stop those of another process.
+//! A stop of all servers of this process at once. Owns the order of signals and waits; must never
+//! stop those of another process.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +7,16 @@ use crate::net::base::Waiter;
 use crate::net::control::{Cause, StopReport, registry};
 use crate::net::error::Result;
 
-/// Stops all servers of this process at once, each with its own drain time or the one given, none
-/// longer than `most`, and returns their reports.
+/// Stops all servers of this process at once, and returns their reports. Each drains for `drain`,
+/// or for its own drain time if that is None, but no longer than `most`. Blocks until they have
+/// ended.
 pub fn stop_all(
     drain: Option<Duration>,
     most: Option<Duration>,
     cause: Cause,
     waiter: &mut dyn Waiter,
 ) -> Result<Vec<StopReport>> {
-    // A server that was dropped ends by itself, and its report is not asked for.
+    // A server that was dropped ends by itself. Its report is not wanted.
     let mut servers = registry::all();
     servers.retain(|server| !server.context().shutdown.was_dropped() || cause == Cause::Exit);
     for server in &servers {

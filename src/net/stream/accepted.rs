@@ -1,5 +1,5 @@
-//! What only a stream that a server accepted has: the server's limits on its calls, its part in the server's
-//! stop. Must never be reached by a client.
+//! What only an accepted stream has. Owns the server's limits on its calls, with its part in the
+//! server's stop; must never be reached by a client.
 
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -16,18 +16,19 @@ use crate::net::socket::{Socket, Until, lingering};
 use crate::net::sys;
 
 impl Stream {
-    /// Whether its server is ending: reads give `b""` once nothing is there.
+    /// Whether its server is draining: reads return `b""` once the receive buffer is empty.
     #[must_use]
     pub fn draining(&self) -> bool {
         self.owned.as_ref().is_some_and(Owned::is_draining)
     }
 
-    /// Ends it for a reason that its handler gives.
+    /// Closes the connection for a reason that its handler gives.
     pub fn close_for(&self, by: ClosedBy, error: Option<String>) -> Option<DeferredClose> {
         self.end(by, error)
     }
 
-    /// Ends it because its handler failed, which counts whatever the connection's end was.
+    /// Closes the connection because its handler failed. The error is counted however the
+    /// connection ended.
     pub fn fail(&self, error: String) -> Option<DeferredClose> {
         if let Some(owned) = &self.owned {
             owned.owner.count_error();
@@ -35,56 +36,60 @@ impl Stream {
         self.end(ClosedBy::Error, Some(error))
     }
 
-    /// Until when it has to linger, if it does: a handler's connection that a peer may still be sending
-    /// to, and that no other call has in its hands.
-    pub(super) fn lingers(&self, socket: &Arc<Socket>) -> Option<(&Owned, Arc<Record>, Until)> {
-        // Whose peer has finished sends nothing more, and who has set SO_LINGER wants that.
+    /// Whether a close must linger, and until when. It does on a handler's connection whose peer
+    /// may still be sending, if no other call uses the socket.
+    pub(super) fn linger_until(
+        &self,
+        socket: &Arc<Socket>,
+    ) -> Option<(&Owned, Arc<Record>, Until)> {
+        // A peer that has finished sends nothing more. With SO_LINGER set, the caller has chosen
+        // the close.
         let settled = seen::END | seen::RESET | seen::FORCED | seen::LINGERS;
         let owned = self.owned.as_ref().filter(|owned| owned.owner.may_linger())?;
         if self.has_seen(settled) || Arc::strong_count(socket) > 1 {
             return None;
         }
         let record = self.record.get()?;
-        // What went through a duplicate is not counted.
+        // Bytes sent through a duplicate are not counted.
         let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
         Some((owned, Arc::clone(record), lingering::needed(socket, sent)?))
     }
 
-    /// Whether it was accepted by a server of this process.
+    /// Whether a server of this process accepted the stream.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         self.owned.is_some()
     }
 
-    /// Whether there is, or was, a second number of it.
+    /// Whether the descriptor was duplicated.
     #[must_use]
     pub fn is_duplicated(&self) -> bool {
         self.has_seen(seen::DUPLICATED)
     }
 
-    /// Whether a call has met the peer's end.
+    /// Whether a call has received the peer's end.
     #[must_use]
     pub fn was_ended(&self) -> bool {
         self.has_seen(seen::END)
     }
 
-    /// Whether a call has met the peer's reset.
+    /// Whether a call has received the peer's reset.
     #[must_use]
     pub fn was_reset(&self) -> bool {
         self.has_seen(seen::RESET)
     }
 
-    /// A byte went either way.
-    pub(super) fn moved(&self) {
+    /// Notes that bytes were sent or received, for the idle limit.
+    pub(super) fn note_traffic(&self) {
         let (Some(owned), Some(record)) = (&self.owned, self.record.get()) else { return };
         if owned.idle.is_some() {
             let since = record.opened().elapsed().as_nanos();
-            owned.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+            owned.last_traffic.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
         }
     }
 
-    /// Until when a call that has to wait may do so, by the server's limits, and by which of them.
-    /// `since` is when it first had to, once that was asked for.
+    /// When the server's limits end a waiting call, and the name of the limit. `since` is the start
+    /// of the wait, set on the first call that needs it.
     pub(super) fn limit(
         &self,
         interest: Interest,
@@ -94,8 +99,9 @@ impl Stream {
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
-        let moved = || record.opened() + Duration::from_nanos(owned.moved.load(Relaxed));
-        let of_the_call = match interest {
+        let last_traffic =
+            || record.opened() + Duration::from_nanos(owned.last_traffic.load(Relaxed));
+        let call_limit = match interest {
             Interest::Writable => {
                 after(*since.get_or_insert_with(Instant::now), owned.write, "write")
             }
@@ -104,11 +110,12 @@ impl Stream {
                 after(record.opened(), owned.first_byte, "first_byte")
             }
         };
-        let idle = owned.idle.and_then(|_| after(moved(), owned.idle, "idle"));
-        [of_the_call, idle].into_iter().flatten().min()
+        let idle = owned.idle.and_then(|_| after(last_traffic(), owned.idle, "idle"));
+        [call_limit, idle].into_iter().flatten().min()
     }
 
-    /// Ends it because of a limit, under the call that waited for it; the error for that call.
+    /// Closes the connection because a waiting call has reached a limit. Returns the error for that
+    /// call.
     pub(super) fn over_limit(
         &self,
         socket: &Socket,
@@ -129,12 +136,12 @@ impl Stream {
         Error::Os { step, target: self.peer_text(), errno: libc::ETIMEDOUT, hint }
     }
 
-    /// In a draining server a connection that has been heard from is not waited for any longer: what
-    /// is there is read, then the end. True where this is the first to say so.
+    /// Ends reads of a connection that has received something, if the server drains: calls read
+    /// what is in the buffer, then the end. True for the first call only.
     pub(super) fn end_reads_if_draining(&self, socket: &Held<'_>) -> bool {
         let Some(owned) = &self.owned else { return false };
-        let heard = || self.record.get().is_some_and(|record| record.has_received());
-        if !owned.is_draining() || self.has_seen(seen::READS_ENDED) || !heard() {
+        let received = || self.record.get().is_some_and(|record| record.has_received());
+        if !owned.is_draining() || self.has_seen(seen::READS_ENDED) || !received() {
             return false;
         }
         self.end_reads_of(socket)
@@ -152,24 +159,28 @@ impl Stream {
         true
     }
 
-    /// From the thread that ends the server: has its reads see the end, where it has been heard from
-    /// or need not be any more; whether they now do.
-    pub(crate) fn end_reads(&self, heard_only: bool) -> bool {
-        // Under the lock: a close that found the socket in use would not linger.
+    /// Makes reads return the end, as the server drains. With `received_only`, only on a connection
+    /// that has received something. Returns whether it did.
+    pub(crate) fn end_reads(&self, received_only: bool) -> bool {
+        // Under the lock, because a close that finds the socket in use does not linger.
         let slot = self.socket.lock();
         let Some(socket) = slot.as_ref() else { return false };
-        // Also what was read by other means than our methods; a Unix socket does not tell.
-        let heard = || match sys::tcp_info(socket.as_fd()) {
+        // Includes bytes that were read by other means than the stream's methods. A Unix socket
+        // does not report those.
+        let received = || match sys::tcp_info(socket.as_fd()) {
             Ok((info, _)) => info.bytes_received > 0,
             Err(_) => {
                 sys::unread(socket.as_fd()) > 0
                     || self.record.get().is_some_and(|record| record.has_received())
             }
         };
-        !self.has_seen(seen::READS_ENDED) && (!heard_only || heard()) && self.end_reads_of(socket)
+        !self.has_seen(seen::READS_ENDED)
+            && (!received_only || received())
+            && self.end_reads_of(socket)
     }
 
-    /// Ends it with RST, though a handler may be at it still: its number stays until that has let go.
+    /// Resets the connection, although a handler may still use it: the descriptor stays open until
+    /// then.
     pub(crate) fn force(&self) {
         let socket = self.socket.lock().clone();
         if let Some(socket) = socket {
@@ -181,8 +192,8 @@ impl Stream {
         }
     }
 
-    /// Closes it where no thread is in one of its calls; false where one is. With FIN behind what was
-    /// sent, unless there is input that nobody will read: then with RST, as the kernel would.
+    /// Closes the connection if no thread is in one of its calls. False otherwise. Sends FIN after
+    /// the data, unless there is unread input: then RST, as the kernel does.
     pub(crate) fn close_if_idle(&self) -> bool {
         let mut slot = self.socket.lock();
         let Some(socket) = slot.take() else { return true };
@@ -195,9 +206,9 @@ impl Stream {
         };
         self.closed.store(true, SeqCst);
         drop(slot);
-        let quiet = sys::unread(socket.as_fd()) == 0;
-        self.settle(ClosedBy::Stop, None, !quiet);
-        match (quiet, self.has_seen(seen::DUPLICATED)) {
+        let all_read = sys::unread(socket.as_fd()) == 0;
+        self.settle(ClosedBy::Stop, None, !all_read);
+        match (all_read, self.has_seen(seen::DUPLICATED)) {
             (true, false) => {
                 socket.never_wait();
                 drop(socket);
@@ -205,11 +216,12 @@ impl Stream {
             (true, true) => {
                 let _ = socket.shutdown(Shutdown::Both);
             }
-            // By the close alone: a shutdown before it would look like an end to the peer of a Unix socket.
+            // With a close only: the peer of a Unix socket would take a shutdown before it for an
+            // orderly end.
             (false, false) => socket.abort(),
             (false, true) => socket.reset(),
         }
-        self.leave();
+        self.notify_closed();
         true
     }
 

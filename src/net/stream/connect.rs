@@ -1,5 +1,6 @@
-//! How a stream connects: every address of a target in turn, the time-out for all of them together.
-//! Must never leave half a handshake behind, nor ask a resolver on the caller's thread.
+//! The connect of a stream. Owns the order in which a target's addresses are tried, under one
+//! time-out for all of them; must never leave half a handshake behind, nor call a resolver on the
+//! caller's thread.
 
 use std::io;
 use std::net::Shutdown;
@@ -19,17 +20,17 @@ use crate::net::ledger::{Record, Role};
 use crate::net::socket::{Socket, peer_credentials};
 use crate::net::sys::PollFd;
 
-/// How long a connect waits in the kernel before it looks around again.
+/// How long one connect(2) blocks in the kernel before the call looks for signals and a close.
 const PART: Duration = Duration::from_millis(100);
 
 impl Stream {
-    /// Connects to the first address of `target` that answers: connect(2), time-out for all of them
-    /// together.
+    /// Connects to the first address of `target` that answers: connect(2). The time-out covers all
+    /// addresses together.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
         let mut deadline = self.deadline(0);
         let until = deadline.at();
-        // A resolver is asked even by a call that may not wait: a number needs none, a name has no
-        // other way.
+        // Even a call that may not wait resolves its target: a numeric address needs no resolver,
+        // and for a name there is no other way.
         let until = if deadline.timeout == Some(Duration::ZERO) { None } else { until };
         let addresses = resolve::addresses(target, false, until, waiter)?;
         let mut first: Option<Error> = None;
@@ -42,7 +43,7 @@ impl Stream {
                 *at = at.replace(&address.to_string(), &target_text(target, &address));
             }
             match result {
-                // A socket that is in use says the same whatever the address.
+                // The error of a socket that is in use does not depend on the address.
                 Err(Error::Os { errno, .. })
                     if number < last
                         && !matches!(
@@ -62,7 +63,7 @@ impl Stream {
     fn connect_to(
         &self,
         address: &Address,
-        anew: bool,
+        after_failure: bool,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
@@ -72,22 +73,22 @@ impl Stream {
         let domain = socket.options().domain().map_err(|error| failed(&error))?;
         let another = domain != address.domain();
         let bound = socket.options().local_addr().ok().and_then(|at| at.as_socket());
-        // Peers may have heard of its port already: it stays what it is, and the kernel says what it
-        // can be connected to. An IPv6 socket takes IPv4 as well.
+        // A bound socket keeps its port, which peers may know already. The kernel decides what it
+        // can connect to; an IPv6 socket also reaches IPv4.
         let is_known = self.is_datagram() && bound.is_some_and(|at| at.port() != 0);
         if another && !is_known && socket.options().peer_addr().is_ok() {
-            // Another family takes another socket, and this one is in use.
+            // Another family requires another socket, and this one is in use.
             return Err(Error::errno(step, address, libc::EISCONN));
         }
         if address.as_unix().is_some() {
             self.options.check_unix()?;
             if self.source.is_some() {
                 return Err(Error::Value(format!(
-                    "source_address: a host and a port, which a Unix socket such as {address} has not"
+                    "source_address: a Unix socket such as {address} has no host and port"
                 )));
             }
         }
-        if (anew || another) && !is_known {
+        if (after_failure || another) && !is_known {
             self.renew(&socket, address.domain()).map_err(|error| failed(&error))?;
         }
         if let Some(source) = self.source {
@@ -99,10 +100,10 @@ impl Stream {
                     .map_err(|error| Error::os("bind", Address::Ip(source), &error))?;
             }
         }
-        // Non-blocking for as long as the handshake takes, so that it can be waited for.
+        // Non-blocking during the handshake, so that the wait can be interrupted.
         let blocking = deadline.timeout != Some(Duration::ZERO);
         socket.options().set_nonblocking(true).map_err(|error| failed(&error))?;
-        let result = self.shake_hands(&socket, address, deadline, waiter);
+        let result = self.handshake(&socket, address, deadline, waiter);
         if blocking {
             socket.options().set_nonblocking(false).map_err(|error| failed(&error))?;
         }
@@ -119,13 +120,13 @@ impl Stream {
             Err(_) => {}
         }
         if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
-            // Half a handshake is no socket to go on with; a fresh one is.
+            // A socket with half a handshake cannot be used again, so a new one replaces it.
             let _ = self.renew(&socket, address.domain());
         }
         result
     }
 
-    fn shake_hands(
+    fn handshake(
         &self,
         socket: &Socket,
         address: &Address,
@@ -138,29 +139,30 @@ impl Stream {
         match socket.options().connect(&raw) {
             Ok(()) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && self.is_unix() => {
-                return self.queue_up(socket, address, deadline, waiter);
+                return self.wait_for_queue(socket, address, deadline, waiter);
             }
             Err(error)
                 if error.raw_os_error() == Some(libc::EINPROGRESS)
                     && deadline.timeout != Some(Duration::ZERO) => {}
-            // Begun by an earlier call that did not wait; a blocking one waits for it.
+            // An earlier non-blocking call began the handshake. A blocking call waits for it.
             Err(error)
                 if error.raw_os_error() == Some(libc::EALREADY) && deadline.timeout.is_none() => {}
-            // EINTR, and the handshake goes on: as EINPROGRESS.
+            // After EINTR the handshake continues, as with EINPROGRESS.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(&error)),
         }
         if !waiter.wait(&mut [PollFd::writable(socket.as_fd())], deadline.at())? {
             return Err(Error::TimedOut { step, target: address.to_string() });
         }
-        // Asked again, the kernel says how it went, and takes note that it has said so: with SO_ERROR
-        // in its place, the next connect of this socket would be answered with this one's end.
+        // A second connect(2) returns the outcome and clears it. If SO_ERROR were read instead, the
+        // next connect on this socket would return the outcome of this one.
         socket.options().connect(&raw).map_err(|error| failed(&error))
     }
 
-    /// Connects to a Unix listener whose queue is full. No descriptor announces a place in it, so the call
-    /// itself waits, in parts, to hear of signals and of a close between them.
-    fn queue_up(
+    /// Connects to a Unix listener whose queue is full. No descriptor reports free space in the
+    /// queue, so connect(2) itself blocks, in short parts, with a check for signals and a close
+    /// between them.
+    fn wait_for_queue(
         &self,
         socket: &Socket,
         address: &Address,
@@ -181,11 +183,11 @@ impl Stream {
             if until.is_some_and(|until| until <= now) {
                 break Err(Error::TimedOut { step, target: address.to_string() });
             }
-            // In whole microseconds, of which none would be for ever.
+            // The system rounds to microseconds, and zero would mean no time-out.
             let part =
                 until.map_or(PART, |until| PART.min(until - now)).max(Duration::from_millis(1));
             let mut connected = Err(io::Error::from_raw_os_error(libc::EAGAIN));
-            // SO_SNDTIMEO is what bounds a connect(2) that waits.
+            // SO_SNDTIMEO limits a blocking connect(2), socket(7).
             options.set_write_timeout(Some(part)).map_err(|error| failed(&error))?;
             options.set_nonblocking(false).map_err(|error| failed(&error))?;
             waiter.release(&mut || connected = socket.options().connect(&raw));
@@ -208,9 +210,10 @@ impl Stream {
         result
     }
 
-    /// Puts a fresh socket under the same number, with all options that this one was given.
+    /// Puts a new socket under the same descriptor number, with all options that were set on this
+    /// one.
     pub(super) fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
-        // A stream of TCP becomes one of AF_UNIX and back again, as its address asks.
+        // A TCP stream becomes a Unix one, and the reverse, to fit the address.
         let transport = match (domain, self.transport) {
             (Domain::UNIX, _) => Transport::Unix,
             (_, Transport::Unix) => Transport::Tcp,
@@ -219,8 +222,8 @@ impl Stream {
         let fresh = Socket::open(transport, domain)?;
         self.family.store(domain.into(), Relaxed);
         self.options.apply(&fresh, transport)?;
-        for (level, name, value) in &*self.told.lock() {
-            // One that fits only the other family is not worth failing for.
+        for (level, name, value) in &*self.set_options.lock() {
+            // An option that fits only the other family must not fail the call.
             let _ = set_option(fresh.as_fd(), *level, *name, value);
         }
         if self.timeout() == Some(Duration::ZERO) {
@@ -230,20 +233,22 @@ impl Stream {
         fresh.replace(socket)?;
         self.renewals.fetch_add(1, SeqCst);
         if let Ok(old) = old {
-            // Whoever waits in it is woken, and tries the new one; and a handshake under way is over.
+            // Wakes threads that wait on the old socket, so that they try the new one. Ends a
+            // handshake in progress.
             let _ = old.shutdown(Shutdown::Both);
         }
         Ok(())
     }
 
-    /// Opens the account of a client, once it is connected: of one that did not wait for it, when
-    /// that is first asked for. `certain` where it is known to be.
+    /// Opens the record of a client once it is connected. After a non-blocking connect that happens
+    /// when the record is first read. `certain` means that the connection is known to be
+    /// established.
     pub(super) fn note_connected(&self, certain: bool) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let mut pending = self.pending.lock();
         let peer = match &*pending {
             Some(peer) if certain || self.peer_address().is_ok() => peer.clone(),
-            // Connected by its duplicate, perhaps.
+            // A duplicate of the descriptor may have been connected.
             None if self.is_duplicated() && self.record.get().is_none() => {
                 let Ok(peer) = self.peer_address() else { return };
                 peer.canonical()
@@ -251,9 +256,9 @@ impl Stream {
             _ => return,
         };
         *pending = None;
-        // Whoever connects to every address reaches one.
+        // A connect to the unspecified address reaches a specific one.
         let peer = match peer.as_ip() {
-            Some(asked) if asked.ip().is_unspecified() => {
+            Some(ip) if ip.ip().is_unspecified() => {
                 self.peer_address().map_or(peer, Address::canonical)
             }
             _ => peer,
@@ -262,7 +267,7 @@ impl Stream {
         if self.record.get().is_some() {
             return;
         }
-        // Fails where the peer has reset already; what there was to account for is over then.
+        // Fails if the peer has already reset. There is nothing left to record then.
         if let (Ok(local), Ok(socket)) = (self.local_address(), self.hold("connect")) {
             let transport = self.transport();
             let ends = [local, peer].map(|at| Endpoint { transport, address: at.canonical() });
@@ -278,7 +283,7 @@ impl Stream {
     }
 }
 
-/// A name is shown with the address that was tried.
+/// The text for a target in errors: a name is followed by the address that was tried.
 fn target_text(target: &Target, address: &Address) -> String {
     if target.known().is_some() { address.to_string() } else { format!("{target} ({address})") }
 }

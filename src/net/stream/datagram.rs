@@ -1,5 +1,5 @@
-//! What a UDP client does that no stream can: it sends to whom it likes, and hears from whom. Must never
-//! join or split a datagram.
+//! The calls that only a UDP client has. It sends to any address, and receives from any. Owns the
+//! choice of the destination address; must never join or split a datagram.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,10 +15,10 @@ use crate::net::socket::Socket;
 use crate::net::sys::{self, Name};
 
 impl Stream {
-    /// How its bytes travel.
+    /// The transport of the socket.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        // A stream's address decides, not what it was opened as.
+        // A stream's current family decides, not the one that it was opened with.
         if self.is_unix() { Transport::Unix } else { self.transport }
     }
 
@@ -27,17 +27,18 @@ impl Stream {
         self.transport == Transport::Udp
     }
 
-    /// EOPNOTSUPP for what looks for the end of a message in a stream of bytes.
+    /// EOPNOTSUPP for a call that looks for the end of a message in a stream of bytes.
     pub(super) fn needs_stream(&self, step: &'static str) -> Result<()> {
         if !self.is_datagram() {
             return Ok(());
         }
-        let hint = "datagrams have borders of their own: recv and recvfrom give one at a time";
+        let hint = "a datagram is a message of its own: recv and recvfrom return one per call";
         let (target, errno) = (self.peer_text(), libc::EOPNOTSUPP);
         Err(Error::Os { step, target, errno, hint: hint.to_owned() })
     }
 
-    /// sendto(2): one datagram. A stream has its peer, and sends to that as `send` does.
+    /// Calls sendto(2) for one datagram. A stream sends to its peer, as `send` does. Name
+    /// resolution may block.
     pub fn send_to(
         &self,
         data: &[u8],
@@ -60,15 +61,15 @@ impl Stream {
         Ok(sent)
     }
 
-    /// The address that a datagram for `target` is sent to by this socket, which takes the family that it
-    /// needs as long as it was not used.
+    /// Resolves the address for a datagram to `target`. A socket that has not been used yet changes
+    /// to the family of that address.
     pub(super) fn destination(
         &self,
         step: &'static str,
         target: &Target,
         waiter: &mut dyn Waiter,
     ) -> Result<SocketAddr> {
-        // Looking up a name waits even where nothing else does, as in any `sendto`.
+        // Name resolution blocks even on a non-blocking socket, as in any `sendto`.
         let timeout = self.timeout().filter(|timeout| !timeout.is_zero());
         let found = resolve::addresses(target, false, Deadline::new(timeout).at(), waiter)?;
         let found: Vec<_> = found.iter().filter_map(Address::as_ip).collect();
@@ -89,7 +90,7 @@ impl Stream {
             return Ok(address);
         }
         match address {
-            // An IPv6 socket reaches IPv4, unless it was told not to.
+            // An IPv6 socket also reaches IPv4, unless IPV6_V6ONLY is set.
             SocketAddr::V4(v4) if domain == Domain::IPV6 => {
                 Ok(SocketAddr::new(IpAddr::V6(v4.ip().to_ipv6_mapped()), v4.port()))
             }
@@ -97,13 +98,14 @@ impl Stream {
         }
     }
 
-    /// Binds a fresh UDP socket to where its client wants to be heard: bind(2).
+    /// Binds a new UDP socket to the client's source address: bind(2).
     pub(super) fn bind_source(socket: &Socket, source: SocketAddr) -> Result<()> {
         let bound = socket.options().bind(&source.into());
         bound.map_err(|error| Error::os("bind", display(&source), &error))
     }
 
-    /// Counts a datagram, which may be empty; nothing, where it stands for the end of our own making.
+    /// Counts a datagram, which may be empty. An empty result after `shutdown` is the end, and is
+    /// not counted.
     pub(super) fn count_datagram<'a>(
         &self,
         bytes: usize,
@@ -117,14 +119,14 @@ impl Stream {
         if let Some(record) = self.record_of_traffic() {
             record.count_received_shared(bytes, parts);
         }
-        // Whoever refused has come back.
+        // The peer that refused earlier datagrams answers again.
         if self.has_seen(seen::RESET) {
             self.unsee(seen::RESET);
         }
     }
 }
 
-/// An error of the system, naming where the datagram was to go.
+/// Names the destination of the datagram in an error.
 pub(super) fn at(mut error: Error, address: SocketAddr) -> Error {
     if let Error::Os { target, .. } | Error::TimedOut { target, .. } = &mut error {
         *target = display(&address);

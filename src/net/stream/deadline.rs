@@ -1,8 +1,9 @@
-//! When a call gives up. Must never read the clock before a call has to wait.
+//! The time at which a call gives up. Owns its time-out; must never read the clock before the call
+//! has to wait.
 
 use std::time::{Duration, Instant};
 
-/// When a call gives up: its time-out, counted from when it first has to wait.
+/// The time at which a call gives up: its time-out, counted from the first wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline {
     pub(crate) timeout: Option<Duration>,
@@ -14,7 +15,7 @@ impl Deadline {
         Self { timeout, at: None }
     }
 
-    /// Reads the clock the first time it is asked.
+    /// The deadline. The first call of this method reads the clock.
     pub(crate) fn at(&mut self) -> Option<Instant> {
         if self.at.is_none() {
             self.at = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));

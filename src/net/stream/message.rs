@@ -1,5 +1,6 @@
-//! recvmsg(2) and sendmsg(2) on a stream: several buffers a call, with control messages. Must never take
-//! bytes beyond descriptors that came with them.
+//! The message calls of a stream: recvmsg(2), sendmsg(2), with several buffers and with control
+//! messages. Owns where a receive of several parts ends; must never take bytes that follow received
+//! descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -8,42 +9,43 @@ use std::time::Instant;
 
 use super::deadline::Deadline;
 use super::stream::Stream;
-use super::wait::{Given, Interest};
+use super::wait::{Interest, Transferred};
 use crate::net::address::Target;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
 use crate::net::sys::{self, Name, PollFd};
 
-/// What recvmsg(2) gave.
+/// The result of recvmsg(2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Message {
-    /// Bytes of data.
+    /// The number of bytes of data.
     pub bytes: usize,
-    /// Bytes of control messages.
+    /// The number of bytes of control messages.
     pub control: usize,
     /// MSG_EOR, MSG_TRUNC, MSG_CTRUNC, MSG_OOB, MSG_ERRQUEUE.
     pub flags: i32,
-    /// Who sent it, of a datagram.
+    /// The sender of a datagram.
     pub from: Option<SocketAddr>,
 }
 
 impl Message {
-    /// Behind bytes with descriptors a receive of all ends, as it does in the kernel: what comes next has
-    /// its own. So it does where there was no room for them.
+    /// Whether a receive with MSG_WAITALL ends after this part. It ends after bytes that came with
+    /// descriptors, as in the kernel: the bytes that follow have descriptors of their own. It also
+    /// ends where there was no room for the descriptors.
     pub(super) fn ends_receive(&self, control: &[u8], unix: bool) -> bool {
         let cut = self.flags & libc::MSG_CTRUNC != 0;
         unix && (cut || sys::has_descriptors(&control[..self.control]))
     }
 }
 
-impl Given for Message {
+impl Transferred for Message {
     fn is_nothing(&self) -> bool {
         self.bytes == 0
     }
 }
 
 impl Stream {
-    /// recvmsg(2): into several buffers, with control messages. Waits and ends as `recv`.
+    /// Calls recvmsg(2) with several buffers and control messages. Waits and ends like `recv`.
     pub fn receive_message(
         &self,
         step: &'static str,
@@ -52,20 +54,20 @@ impl Stream {
         flags: i32,
         waiter: &mut dyn Waiter,
     ) -> Result<Message> {
-        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let requested: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut deadline = self.deadline(flags);
-        if !self.waits_for_all(flags) || asked == 0 {
+        if !self.waits_for_all(flags) || requested == 0 {
             return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
         }
         let _held = self.hold(step)?;
         if flags & libc::MSG_PEEK != 0 {
-            self.wait_for_input(step, asked, &mut deadline, waiter)?;
+            self.wait_for_input(step, requested, &mut deadline, waiter)?;
             return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
         }
         let mut message = Message::default();
         let mut taken = 0;
-        while taken < asked {
-            let mut rest = behind(buffers, taken);
+        while taken < requested {
+            let mut rest = after_first(buffers, taken);
             let part =
                 self.receive_part(step, &mut rest, control, flags, taken, &mut deadline, waiter);
             taken += part.as_ref().map_or(0, |part| part.bytes);
@@ -89,9 +91,9 @@ impl Stream {
         Ok(message)
     }
 
-    /// One recvmsg(2) of a call that has taken `taken` bytes before. Behind the first of them the end
-    /// of input, an error or the urgent mark gives nothing, and is left for the next call to meet.
-    #[allow(clippy::too_many_arguments, reason = "what recvmsg takes, and what a wait takes")]
+    /// One recvmsg(2) of a call that has already taken `taken` bytes. After the first byte, the end
+    /// of input, an error or the urgent mark returns nothing, and stays for the next call.
+    #[allow(clippy::too_many_arguments, reason = "the arguments of recvmsg, with those of a wait")]
     pub(super) fn receive_part(
         &self,
         step: &'static str,
@@ -102,16 +104,16 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<Message> {
-        let asked: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let requested: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         let interest = if taken > 0 { Interest::Input } else { Interest::Readable };
-        let mut over = None;
+        let mut ended = None;
         let message = self.attempt(step, interest, deadline, waiter, |fd, wait| {
             if taken > 0 && sys::unread(fd) == 0 {
                 let mut input = [PollFd::input(fd)];
                 let announced = sys::poll(&mut input, Some(Instant::now()))? > 0;
-                // Asked again: input may have come between the two.
+                // Checked again, because input may have arrived between the two calls.
                 if announced && sys::unread(fd) == 0 {
-                    over = Some(input[0].ended());
+                    ended = Some(input[0].ended());
                     return Ok(Message::default());
                 }
                 if !announced {
@@ -120,19 +122,20 @@ impl Stream {
             }
             receive(fd, buffers, control, flags | wait)
         })?;
-        match over {
+        match ended {
             Some(true) => self.saw_end(),
             Some(false) => {}
             None => {
                 let parts = buffers.iter().map(|buffer| &**buffer);
-                self.count_received(message.bytes, parts, asked, flags);
+                self.count_received(message.bytes, parts, requested, flags);
             }
         }
         Ok(message)
     }
 
-    /// sendmsg(2): from several buffers, with control messages. As much as there is room for. `target` is where
-    /// a datagram goes, if not to whom the socket is connected to; a stream has its peer.
+    /// Calls sendmsg(2) with several buffers and control messages. Sends as much as there is room
+    /// for. `target` is the destination of a datagram on an unconnected socket; a stream ignores
+    /// it.
     pub fn send_message(
         &self,
         buffers: &[IoSlice<'_>],
@@ -171,8 +174,8 @@ pub(crate) fn receive(
     Ok(Message { bytes, control, flags, from: from.address() })
 }
 
-/// What is left of buffers behind their first `taken` bytes.
-fn behind<'a>(buffers: &'a mut [IoSliceMut<'_>], mut taken: usize) -> Vec<IoSliceMut<'a>> {
+/// The rest of the buffers after their first `taken` bytes.
+fn after_first<'a>(buffers: &'a mut [IoSliceMut<'_>], mut taken: usize) -> Vec<IoSliceMut<'a>> {
     let rest = buffers.iter_mut().map(|buffer| {
         let cut = taken.min(buffer.len());
         taken -= cut;

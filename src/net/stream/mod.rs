@@ -1,5 +1,5 @@
-//! A blocking stream, in either role: a client's socket, or a connection that a server gave to a thread of its
-//! caller's. Must never read ahead of what a call returns.
+//! Blocking streams. A stream is a client's socket, or a connection that a server gave to a thread
+//! of its caller. Owns the calls on it; must never read ahead of what a call returns.
 
 mod accepted;
 mod connect;

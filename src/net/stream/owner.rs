@@ -1,4 +1,5 @@
-//! What an accepted stream tells its server. Must never know which server it is.
+//! What an accepted stream reports to its server. Owns the interface, with the limits that each
+//! call reads; must never depend on the server's type.
 
 use std::fmt;
 use std::io;
@@ -13,15 +14,15 @@ use crate::net::control::Limits;
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, Until};
 
-/// The server of an accepted stream.
+/// The server of an accepted stream, as the stream sees it.
 pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Counts an error of the service.
     fn count_error(&self);
 
-    /// Closes the record, once; the first caller's reason is kept.
+    /// Closes the record. Only the first call has an effect; its reason is kept.
     fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool);
 
-    /// Whether `settle` was called.
+    /// Whether the record is closed.
     fn is_settled(&self) -> bool;
 
     /// Ends the input of an inner stream, behind what has come; false where that is up to the stream.
@@ -35,7 +36,7 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Whether a close may linger, and nothing has settled yet how the connection ends.
     fn may_linger(&self) -> bool;
 
-    /// Closes the record of a connection whose socket has to linger.
+    /// Closes the record of a connection whose socket must linger.
     fn linger(
         &self,
         socket: Socket,
@@ -45,10 +46,10 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
         error: Option<String>,
     ) -> DeferredClose;
 
-    /// The descriptor of the connection with `peer` is closed.
+    /// Called when the descriptor of the connection with `peer` has been closed.
     fn socket_closed(&self, peer: &Endpoint);
 
-    /// A call has ended while the server drains.
+    /// Called when a call of the stream ends while the server drains.
     fn call_ended(&self);
 }
 
@@ -81,7 +82,8 @@ impl DeferredClose {
     }
 }
 
-/// A stream's link to its server. What each call reads is here, so that only a close needs the server.
+/// A stream's link to its server. Holds what each call reads, so that only a close calls the
+/// server.
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(super) owner: Box<dyn Owner>,
@@ -92,7 +94,7 @@ pub(crate) struct Owned {
     pub(super) first_byte: Option<Duration>,
     /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
     /// idle limit asks for it.
-    pub(super) moved: AtomicU64,
+    pub(super) last_traffic: AtomicU64,
     /// Of an inner stream.
     pub(super) outer: Option<Arc<dyn Outer>>,
 }
@@ -124,17 +126,17 @@ impl Owned {
             idle,
             write,
             first_byte,
-            moved: AtomicU64::new(0),
+            last_traffic: AtomicU64::new(0),
             outer: None,
         }
     }
 
-    /// Whether the server is ending.
+    /// Whether the server is draining or has ended.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
     }
 
-    /// Whether it was the server's end that ended the connection.
+    /// Whether the stop of the server closed the connection.
     pub(super) fn ended_by_stop(&self) -> bool {
         self.owner.is_settled() && self.is_draining()
     }

@@ -1,21 +1,22 @@
-//! Trying again for a moment before giving the thread up. Must never go on when it does not pay.
+//! The short busy wait before a call blocks. Owns the estimate of whether it pays; must never go on
+//! spinning when it does not.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{hint, thread};
 
-/// After so many waits in a row that came to nothing, spinning is off...
+/// After this many failed spins in a row, spinning is off...
 const SPIN_FAILURES: u32 = 4;
-/// ...but for one wait in so many, to see whether the peer has become quick again.
+/// ...apart from one wait in this many, to notice when the peer has become fast again.
 const SPIN_RETRY: u32 = 64;
-/// A spinning call keeps its CPU for so long, which is a little more than a peer that runs on another
-/// one takes to answer; then it lets others have it between its tries.
+/// For this long a spinning call keeps its CPU. It is slightly more than a peer on another CPU
+/// takes to answer. After that the call yields between its tries.
 const SPIN_ALONE: Duration = Duration::from_micros(40);
 
-/// Whether it pays to retry for a moment in place of giving the thread up.
+/// Retries for a short time before the thread blocks, as long as that pays.
 ///
-/// Giving it up costs a Python thread up to a switch interval (5 ms) to come back beside a busy one;
-/// a peer on the same machine answers in a fraction of that.
+/// After blocking, a Python thread may need a switch interval (5 ms) to get the GIL back from a
+/// busy one. A peer on the same machine answers in a fraction of that.
 #[derive(Debug)]
 pub(crate) struct Spin {
     limit: Duration,
@@ -24,12 +25,12 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// Spins for at most `limit` a wait; zero never does.
+    /// Spins for at most `limit` per wait. Zero disables spinning.
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, failures: AtomicU32::new(0), waits: AtomicU32::new(0) }
     }
 
-    /// Tries until `attempt` has something, or it does not pay any more.
+    /// Tries until `attempt` returns a result, or until spinning no longer pays. None in that case.
     pub(super) fn run<T>(
         &self,
         deadline: Option<Instant>,
@@ -52,7 +53,7 @@ impl Spin {
             }
             let now = Instant::now();
             if now >= yield_from {
-                // Not answered at once: whoever is to answer may be waiting for this very CPU.
+                // The peer has not answered at once. It may be waiting for this very CPU.
                 thread::yield_now();
             } else {
                 hint::spin_loop();

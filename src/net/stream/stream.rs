@@ -1,10 +1,10 @@
-//! A blocking stream, in either role: a client's socket, or a connection that a server gave to a
-//! thread of its caller's. Owns one descriptor that calls of several threads may use at once; must
-//! never read ahead of what a call returns, nor change the descriptor to non-blocking unless asked.
+//! A blocking stream, in either role. It is a client's socket, or a connection that a server gave
+//! to a thread of its caller. Owns one descriptor, which several threads may use at once; must
+//! never read ahead of what a call returns, nor make the descriptor non-blocking unless asked.
 //!
-//! A client may be one of UDP, whose messages have borders: `datagram` is what only that can do.
-//! `connect` is how a client connects, `transfer` how bytes are moved, `spin` how a wait begins, and
-//! `owner` what a connection tells its server.
+//! A client may use UDP, which preserves message boundaries: `datagram` has the calls for that.
+//! `connect` connects, `transfer` receives and sends, `wait` waits, `spin` is the start of a wait,
+//! and `owner` is the link to a server.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -28,55 +28,55 @@ use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, SocketOptions, TcpInfo};
 use crate::net::sys;
 
-/// What was seen of a stream's end, as bits: it decides who ended it.
+/// What calls have seen of a stream's end, as bits. They decide who ended it.
 pub(crate) mod seen {
     /// The peer has finished.
     pub(crate) const END: u8 = 1;
-    /// The peer has reset it.
+    /// The peer has reset the connection.
     pub(crate) const RESET: u8 = 2;
-    /// Our side does not read any more, so that an end says nothing of the peer.
+    /// This side has shut down reading, so that an end says nothing about the peer.
     pub(crate) const READS_ENDED: u8 = 4;
-    /// Its number was duplicated: closing ours alone would not end the connection.
+    /// The descriptor was duplicated: closing one number does not end the connection.
     pub(crate) const DUPLICATED: u8 = 8;
-    /// SO_LINGER was set: a close may wait for the peer.
+    /// SO_LINGER was set: a close may block.
     pub(crate) const LINGERS: u8 = 16;
-    /// The server resets it: no FIN may get out before.
+    /// The server resets the connection: no FIN may be sent before.
     pub(crate) const FORCED: u8 = 32;
-    /// SO_RCVLOWAT was set: a receive that may wait waits for so much.
+    /// SO_RCVLOWAT was set: a blocking receive waits for that many bytes.
     pub(crate) const LOWAT: u8 = 64;
 }
 
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Stream {
-    /// Taken by `close`; calls that are under way hold a clone, and the last one frees the number.
+    /// Taken by `close`. Running calls hold a clone; the last of them frees the descriptor.
     pub(crate) socket: Mutex<Option<Arc<Socket>>>,
     pub(crate) closed: AtomicBool,
-    /// Nanoseconds; negative is no time-out.
+    /// In nanoseconds. Negative means no time-out.
     pub(crate) timeout: AtomicI64,
     pub(crate) transport: Transport,
     pub(crate) options: SocketOptions,
-    /// What `setsockopt` was told, for the socket that takes this one's place in `connect`.
-    pub(crate) told: Mutex<Vec<(i32, i32, OptionValue)>>,
+    /// The options set with `setsockopt`, for a socket that replaces this one in `connect`.
+    pub(crate) set_options: Mutex<Vec<(i32, i32, OptionValue)>>,
     pub(crate) source: Option<SocketAddr>,
     pub(crate) peer: Mutex<Option<Address>>,
-    /// Where a `connect` leads that was not waited for, until it is known to have got there.
+    /// The address of a `connect` whose outcome is not known yet.
     pub(crate) pending: Mutex<Option<Address>>,
     pub(crate) spin: Spin,
-    /// How often another socket was put under its number.
+    /// How often another socket has replaced this one.
     pub(crate) renewals: AtomicU32,
-    /// Kept for after the close, as `socket` does.
+    /// Kept so that it is known after the close.
     pub(crate) family: AtomicI32,
     pub(crate) origin: Origin,
     /// Bits of `seen`.
     pub(crate) seen: AtomicU8,
-    /// Its account, from when it is connected.
+    /// Its record, set once the stream is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
-    /// What it owes to the server that accepted it; None for a client.
+    /// The link to the server that accepted the stream. None for a client.
     pub(crate) owned: Option<Owned>,
 }
 
-/// The socket for the length of a call.
+/// The socket during one call.
 pub(crate) struct Held<'a> {
     pub(crate) socket: Option<Arc<Socket>>,
     pub(crate) owned: Option<&'a Owned>,
@@ -99,17 +99,17 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What setsockopt(2) is given.
+/// The value for setsockopt(2).
 #[derive(Clone, Debug)]
 pub enum OptionValue {
-    /// Bytes, as the kernel reads them.
+    /// Bytes in the kernel's format.
     Bytes(Vec<u8>),
     /// No value, only a length.
     Length(u32),
 }
 
 impl Stream {
-    /// Opens a socket and connects it to nothing: socket(2). `spin` of zero never spins.
+    /// Opens an unconnected socket: socket(2). A `spin` of zero disables spinning.
     pub fn new(
         transport: Transport,
         timeout: Option<Duration>,
@@ -128,7 +128,7 @@ impl Stream {
         let socket = Socket::open(transport, domain).map_err(failed)?;
         options.apply(&socket, transport).map_err(failed)?;
         if let Some(source) = source.filter(|_| transport == Transport::Udp) {
-            // It may be heard from without ever connecting.
+            // A UDP socket can receive without a connect.
             Self::bind_source(&socket, source)?;
         }
         let stream = Self {
@@ -137,7 +137,7 @@ impl Stream {
             timeout: AtomicI64::new(-1),
             transport,
             options,
-            told: Mutex::new(Vec::new()),
+            set_options: Mutex::new(Vec::new()),
             source,
             peer: Mutex::new(None),
             pending: Mutex::new(None),
@@ -153,8 +153,8 @@ impl Stream {
         Ok(stream)
     }
 
-    /// A connection that a server accepted. It never spins: its peer is a client that owes nothing,
-    /// and other handlers want the CPU.
+    /// Makes the stream of an accepted connection. It does not spin: a client may take any time,
+    /// and other handlers need the CPU.
     pub(crate) fn accepted(
         socket: Socket,
         family: Domain,
@@ -170,7 +170,7 @@ impl Stream {
             timeout: AtomicI64::new(-1),
             transport: record.transport(),
             options,
-            told: Mutex::new(Vec::new()),
+            set_options: Mutex::new(Vec::new()),
             source: None,
             peer: Mutex::new(Some(remote)),
             pending: Mutex::new(None),
@@ -184,7 +184,7 @@ impl Stream {
         }
     }
 
-    /// The socket for the length of a call: EBADF once it is closed.
+    /// The socket during one call. EBADF once the stream is closed.
     pub(crate) fn hold(&self, step: &'static str) -> Result<Held<'_>> {
         self.origin.check()?;
         let socket = self.socket.lock().clone();
@@ -224,9 +224,9 @@ impl Stream {
         self.seen.load(SeqCst) & bit != 0
     }
 
-    /// A receive found the end.
+    /// Notes that a receive returned the end.
     pub(crate) fn saw_end(&self) {
-        // One that our own side made says nothing of the peer.
+        // An end after this side's own shutdown says nothing about the peer.
         if !self.has_seen(seen::READS_ENDED) {
             self.saw(seen::END);
         }
@@ -239,7 +239,7 @@ impl Stream {
         }
     }
 
-    /// Its account: a connection's from the start, a client's from when it is connected.
+    /// Its record: from the start for an accepted stream, from the connection on for a client.
     #[must_use]
     pub fn record(&self) -> Option<&Arc<Record>> {
         if self.record.get().is_none() && self.origin.is_here() {
@@ -254,31 +254,31 @@ impl Stream {
         self.closed.load(SeqCst)
     }
 
-    /// The process that made it.
+    /// The process that made the stream.
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// Whether this is the process that made it.
+    /// Whether the calling process made the stream.
     #[must_use]
     pub fn is_here(&self) -> bool {
         self.origin.is_here()
     }
 
-    /// The time-out of every call; None waits for ever, zero never.
+    /// The time-out of every call. None waits without limit, zero does not wait.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         u64::try_from(self.timeout.load(Relaxed)).ok().map(Duration::from_nanos)
     }
 
-    /// Sets it. The descriptor becomes non-blocking at zero, and blocking at anything else.
+    /// Sets the time-out. Zero makes the descriptor non-blocking, any other value blocking.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> Result<()> {
         let nanos =
             timeout.map_or(-1, |timeout| i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
         let socket = self.hold("settimeout")?;
         let was = self.timeout.swap(nanos, Relaxed);
-        // A duplicate has the same flag, and sets it for a time-out of its own.
+        // A duplicate shares the flag, and changes it for a time-out of its own.
         if (was == 0) != (nanos == 0) || self.has_seen(seen::DUPLICATED) {
             socket
                 .options()
@@ -288,23 +288,23 @@ impl Stream {
         Ok(())
     }
 
-    /// The time-out of a call: none at all where its flags forbid to wait.
+    /// The deadline of a call. Flags that forbid waiting make it zero.
     pub(crate) fn deadline(&self, flags: i32) -> Deadline {
-        // The error queue is no input: nothing announces it, and recv(2) never waits for it.
+        // The error queue is not input: poll does not wait for it, and neither does recv(2).
         let waits = flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0;
         Deadline::new(if waits { self.timeout() } else { Some(Duration::ZERO) })
     }
 
-    /// Number of the descriptor, -1 once closed.
+    /// The number of the descriptor. -1 once closed.
     pub fn fileno(&self) -> Result<RawFd> {
         self.origin.check()?;
         Ok(self.socket.lock().as_ref().map_or(-1, |socket| socket.as_fd().as_raw_fd()))
     }
 
-    /// Whom it was last connected to, for messages; a socket that was reset no longer knows.
+    /// The last connected peer, for messages. A socket that was reset no longer knows its peer.
     pub(crate) fn peer_text(&self) -> String {
         match &*self.peer.lock() {
-            // Most clients of a Unix socket have no name; the server's says where it was.
+            // Most clients of a Unix socket have no name. The address of the server helps more.
             Some(Address::Unix(name)) if name.is_unnamed() => {
                 self.record.get().map_or_else(String::new, |record| record.local().to_string())
             }
@@ -312,7 +312,7 @@ impl Stream {
         }
     }
 
-    /// shutdown(2).
+    /// Calls shutdown(2).
     pub fn shutdown(&self, how: Shutdown) -> Result<()> {
         let socket = self.hold("shutdown")?;
         if how != Shutdown::Write {
@@ -321,17 +321,17 @@ impl Stream {
         socket.shutdown(how).map_err(|error| Error::os("shutdown", self.peer_text(), &error))
     }
 
-    /// Ends it with FIN behind what was sent. Calls of other threads end with EBADF; the number is
-    /// free when the last of them has left. Twice is once.
+    /// Closes the stream, with FIN after the data. Calls of other threads end with EBADF; the
+    /// descriptor is freed when the last of them returns. A second close has no effect.
     ///
-    /// A handler's connection whose peer may still be sending is ended by a worker: by what this
-    /// returns, which is to be dropped where a thread may be started.
+    /// The connection of a handler whose peer may still be sending lingers on a worker. That begins
+    /// with the drop of the value returned, which may start a thread.
     pub fn close(&self) -> Option<DeferredClose> {
-        self.end(self.verdict(), None)
+        self.end(self.closed_by(), None)
     }
 
-    /// Who ended it, where nobody says so.
-    pub(crate) fn verdict(&self) -> ClosedBy {
+    /// What ended the stream, if no caller has given a reason.
+    pub(crate) fn closed_by(&self) -> ClosedBy {
         if self.has_seen(seen::RESET) {
             ClosedBy::Reset
         } else if self.has_seen(seen::END) {
@@ -344,8 +344,8 @@ impl Stream {
     }
 
     pub(crate) fn end(&self, by: ClosedBy, error: Option<String>) -> Option<DeferredClose> {
-        let socket = match self.part(self.take()?, by, error) {
-            Ok(farewell) => return Some(farewell),
+        let socket = match self.settle_or_linger(self.take()?, by, error) {
+            Ok(deferred) => return Some(deferred),
             Err(socket) => socket,
         };
         let duplicated = self.owned.is_some() && self.has_seen(seen::DUPLICATED);
@@ -354,29 +354,30 @@ impl Stream {
             let _ = socket.shutdown(Shutdown::Both);
         }
         drop(socket);
-        self.leave();
+        self.notify_closed();
         None
     }
 
-    /// Closes the account of a socket that nobody can come by any more. Where its last words might be
-    /// lost by a close, it goes into a farewell.
-    pub(crate) fn part(
+    /// Closes the record of a socket that no call can reach any more. If a close might lose unsent
+    /// data, returns the lingering close.
+    pub(crate) fn settle_or_linger(
         &self,
         socket: Arc<Socket>,
         by: ClosedBy,
         error: Option<String>,
     ) -> std::result::Result<DeferredClose, Arc<Socket>> {
-        // The books first, so that whoever sees the end finds it written.
-        let Some((owned, record, until)) = self.lingers(&socket) else {
+        // The record is closed before the socket, so that a peer that sees the end finds the record
+        // complete.
+        let Some((owned, record, until)) = self.linger_until(&socket) else {
             self.settle(by, error, false);
             return Err(socket);
         };
-        // Nobody else has it, or it would not linger.
+        // A lingering socket has no other user.
         let socket = Arc::try_unwrap(socket)?;
         Ok(owned.owner.linger(socket, record, until, by, error))
     }
 
-    /// Ends it with RST; what is unsent is lost.
+    /// Resets the connection. Unsent data is lost.
     pub fn abort(&self) {
         if let Some(socket) = self.take() {
             self.settle(ClosedBy::Local, None, false);
@@ -386,14 +387,14 @@ impl Stream {
             match Arc::try_unwrap(socket) {
                 Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.abort(),
                 Ok(socket) => socket.reset(),
-                // Others still hold the number: the connection ends now all the same.
+                // Other calls still hold the socket. The connection ends at once all the same.
                 Err(shared) => shared.reset(),
             }
-            self.leave();
+            self.notify_closed();
         }
     }
 
-    /// Closes the account, once.
+    /// Closes the record. Only the first call has an effect.
     pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
         if let Some(owned) = &self.owned {
             owned.owner.settle(by, error, forced);
@@ -402,8 +403,8 @@ impl Stream {
         }
     }
 
-    /// Tells the server that the descriptor is gone.
-    pub(crate) fn leave(&self) {
+    /// Notifies the server that the descriptor is closed.
+    pub(crate) fn notify_closed(&self) {
         if let (Some(owned), Some(record)) = (&self.owned, self.record.get()) {
             owned.owner.socket_closed(&record.remote());
         }
@@ -411,16 +412,17 @@ impl Stream {
 
     pub(crate) fn take(&self) -> Option<Arc<Socket>> {
         if !self.origin.is_here() {
-            // A forked child's copy of the number is left alone, like all that it inherits.
+            // A forked child does not touch its copy of the descriptor.
             return None;
         }
-        // Its last chance to have been connected.
+        // Opens the record of a client whose connect has completed by now.
         let _ = self.record();
         self.closed.store(true, SeqCst);
         self.socket.lock().take()
     }
 
-    /// Gives the number away, open; -1 where it is closed. EBUSY while another thread's call uses it.
+    /// Gives up the descriptor without closing it. -1 if it is closed. EBUSY while another thread's
+    /// call uses it.
     pub fn detach(&self) -> Result<RawFd> {
         self.origin.check()?;
         let _ = self.record();
@@ -431,7 +433,7 @@ impl Stream {
                 self.closed.store(true, SeqCst);
                 drop(slot);
                 self.settle(ClosedBy::Detached, None, false);
-                self.leave();
+                self.notify_closed();
                 Ok(socket.into_number())
             }
             Err(shared) => {
@@ -441,8 +443,8 @@ impl Stream {
         }
     }
 
-    /// A second number for the same connection: fcntl(F_DUPFD_CLOEXEC). A server's connection still
-    /// ends for both when it is closed here.
+    /// Duplicates the descriptor: fcntl(2), F_DUPFD_CLOEXEC. Closing a server's connection here
+    /// ends it for the duplicate as well.
     pub fn duplicate(&self) -> Result<OwnedFd> {
         let socket = self.hold("to_socket")?;
         let duplicate = socket.as_fd().try_clone_to_owned();
@@ -460,7 +462,7 @@ impl Stream {
         Address::from_raw(&address).ok_or_else(|| Error::errno(step, "", libc::EAFNOSUPPORT))
     }
 
-    /// getsockname(2).
+    /// Calls getsockname(2).
     pub fn local_address(&self) -> Result<Address> {
         if let (Some(_), Some(record)) = (self.outer(), self.record.get()) {
             return self.hold("getsockname").map(|_| record.local().address);
@@ -468,7 +470,7 @@ impl Stream {
         self.address("getsockname", |socket| socket.local_addr())
     }
 
-    /// getpeername(2).
+    /// Calls getpeername(2).
     pub fn peer_address(&self) -> Result<Address> {
         if let (Some(_), Some(record)) = (self.outer(), self.record.get()) {
             return self.hold("getpeername").map(|_| record.remote().address);
@@ -476,13 +478,13 @@ impl Stream {
         self.address("getpeername", |socket| socket.peer_addr())
     }
 
-    /// Address family: AF_INET, AF_INET6 or AF_UNIX, also after the close.
+    /// The address family: AF_INET, AF_INET6 or AF_UNIX. Also known after the close.
     #[must_use]
     pub fn family(&self) -> i32 {
         self.family.load(Relaxed)
     }
 
-    /// Protocol: that of TCP or UDP, or 0 of a Unix socket, which has but one.
+    /// The protocol number of TCP or UDP. 0 for a Unix socket.
     #[must_use]
     pub fn protocol(&self) -> i32 {
         match self.transport() {
@@ -492,13 +494,13 @@ impl Stream {
         }
     }
 
-    /// Whether it is a Unix socket.
+    /// Whether this is a Unix socket.
     #[must_use]
     pub fn is_unix(&self) -> bool {
         self.family() == libc::AF_UNIX
     }
 
-    /// What the kernel knows of it: TCP_INFO and TCP_CONGESTION, tcp(7). EOPNOTSUPP of a Unix socket.
+    /// TCP_INFO and TCP_CONGESTION of the socket, tcp(7). EOPNOTSUPP on a Unix socket.
     pub fn tcp_info(&self) -> Result<TcpInfo> {
         let socket = self.hold("tcp_info")?;
         if self.is_unix() {
@@ -522,7 +524,7 @@ impl Stream {
         Ok(info.expect("set where there was no error"))
     }
 
-    /// getsockopt(2): up to `length` bytes.
+    /// Calls getsockopt(2). Returns up to `length` bytes.
     pub fn getsockopt(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>> {
         let socket = self.hold("getsockopt")?;
         let mut value = vec![0; length];
@@ -540,13 +542,13 @@ impl Stream {
         Ok(value)
     }
 
-    /// Whether a close may block: only where SO_LINGER was set.
+    /// Whether a close may block, which requires SO_LINGER.
     #[must_use]
     pub fn may_linger(&self) -> bool {
         self.has_seen(seen::LINGERS) || self.options.linger.is_some()
     }
 
-    /// setsockopt(2).
+    /// Calls setsockopt(2).
     pub fn setsockopt(&self, level: i32, name: i32, value: OptionValue) -> Result<()> {
         let socket = self.hold("setsockopt")?;
         match self.outer().filter(|_| is_of_outer(level, name)) {
@@ -561,10 +563,10 @@ impl Stream {
             self.saw(seen::LOWAT);
         }
         if socket.options().peer_addr().is_err() {
-            // Not connected yet: `connect` may have to open another socket in this one's place.
-            let mut told = self.told.lock();
-            told.retain(|&(other, of, _)| (other, of) != (level, name));
-            told.push((level, name, value));
+            // Not connected yet. `connect` may have to replace the socket.
+            let mut options = self.set_options.lock();
+            options.retain(|&(other, of, _)| (other, of) != (level, name));
+            options.push((level, name, value));
         }
         Ok(())
     }
@@ -575,8 +577,8 @@ impl Drop for Stream {
         if self.origin.is_here() {
             self.close();
         } else {
-            // In a forked child all of this is a copy: the number is the parent's to end, and so are
-            // the books.
+            // In a forked child all of this is a copy. The descriptor and the record belong to the
+            // parent.
             std::mem::forget(self.socket.get_mut().take());
             std::mem::forget(self.owned.take());
         }

@@ -1,6 +1,5 @@
-//! How a stream receives and sends. Every call tries first (MSG_DONTWAIT, so that the descriptor itself
-//! stays blocking) and waits only where there is nothing to be had; must never read ahead of what a
-//! call returns.
+//! The transfer of bytes on a stream: receive, send. Owns how much each call takes, with what it
+//! counts; must never read ahead of what a call returns.
 
 use std::io::IoSliceMut;
 use std::os::fd::RawFd;
@@ -15,19 +14,19 @@ use crate::net::error::{Error, Result};
 use crate::net::ledger::Record;
 use crate::net::sys;
 
-/// How much `recv_until` looks at at a time.
+/// How many bytes `recv_until` peeks at per call.
 const PEEK: usize = 4096;
-/// How much a receive of known length reserves before anything has come, however much is asked.
+/// How many bytes a receive of known length reserves before anything has arrived.
 const FIRST_RESERVE: usize = 64 * 1024;
-/// How much of a file is read at a time.
+/// How many bytes of a file are read per call.
 const FILE_PART: usize = 256 * 1024;
 
-/// The end of the longest file there can be.
+/// The largest file offset.
 const LAST_BYTE: u64 = i64::MAX as u64;
 
 impl Stream {
-    /// recv(2). Zero means that the peer has finished (or that nothing was asked).
-    /// `step` is the name of the call in errors.
+    /// Calls recv(2). Returns zero if the peer has finished, or if `buffer` is empty. `step` is the
+    /// name of the call in errors.
     pub fn recv(
         &self,
         step: &'static str,
@@ -42,8 +41,8 @@ impl Stream {
         self.recv_some(step, buffer, flags, &mut self.deadline(flags), waiter)
     }
 
-    /// recvmsg(2) of up to `count` bytes into a vector that grows with what has come, so that a
-    /// mistaken length does not take the memory at once. Waits and ends as `recv`.
+    /// Calls recvmsg(2) for up to `count` bytes. The vector grows with the data, so that a wrong
+    /// length does not allocate everything at once. Waits and ends like `recv`.
     pub fn receive_vec(
         &self,
         step: &'static str,
@@ -98,26 +97,27 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        let asked = buffer.len();
+        let requested = buffer.len();
         let got = self.attempt(step, Interest::Readable, deadline, waiter, |fd, wait| {
             sys::recv(fd, buffer, flags | wait)
         })?;
-        self.count_received(got, [&*buffer], asked, flags);
+        self.count_received(got, [&*buffer], requested, flags);
         Ok(got)
     }
 
-    /// Exactly `count` bytes; none where the peer has finished before the first of them, and
-    /// `Incomplete` where it does so after it. What ends the call early carries what was taken.
+    /// Receives exactly `count` bytes. Returns none if the peer finishes before the first byte, and
+    /// `Incomplete` if it finishes later. An error carries the bytes that were taken.
     pub fn recv_exactly(&self, count: usize, waiter: &mut dyn Waiter) -> Result<Vec<u8>> {
         let step = "recv_exactly";
         self.needs_stream(step)?;
-        // One call, from the first byte to the last: a server that ends does not cut it in between.
+        // Held from the first byte to the last, so that a draining server does not end it in
+        // between.
         let _held = self.hold(step)?;
         let mut deadline = self.deadline(0);
         let mut taken = Vec::new();
         while taken.len() < count {
             let start = taken.len();
-            // Grows with what has come, as in `receive_vec`.
+            // Grows with the data, as in `receive_vec`.
             let room = (count - start).min(start.max(FIRST_RESERVE));
             taken.resize(start + room, 0);
             let result = self.recv_some(step, &mut taken[start..], 0, &mut deadline, waiter);
@@ -135,10 +135,10 @@ impl Stream {
         Ok(taken)
     }
 
-    /// All up to and with `delimiter`, looking before taking, so that nothing behind it is taken.
-    /// None where the peer has finished before the first byte; otherwise as `recv_exactly`, and
-    /// `OverLimit` when the delimiter does not end within `limit` bytes.
-    /// `step` is the name of the call in errors.
+    /// Receives up to and including `delimiter`. Peeks before it takes, so that nothing after the
+    /// delimiter is taken. Returns none if the peer finishes before the first byte; other errors
+    /// are those of `recv_exactly`, and `OverLimit` if the delimiter does not end within `limit`
+    /// bytes. `step` is the name of the call in errors.
     pub fn recv_until(
         &self,
         step: &'static str,
@@ -173,12 +173,12 @@ impl Stream {
                 let wanted = "a message that ends with its delimiter".to_owned();
                 return Err(Error::Incomplete { wanted, got: start }.after(taken));
             }
-            // The delimiter may have begun in what was taken before.
+            // The delimiter may begin in the bytes taken before.
             let from = start.saturating_sub(delimiter.len() - 1);
             let found = find(&taken[from..], delimiter).map(|at| from + at + delimiter.len());
             let end = found.unwrap_or(taken.len());
             taken.truncate(end);
-            // What was seen is there: this takes it, and waits for nothing.
+            // Takes the bytes that were peeked at, which does not block.
             let mut at = start;
             while at < end {
                 match self.recv_some(step, &mut taken[at..], 0, &mut deadline, waiter) {
@@ -199,7 +199,7 @@ impl Stream {
         }
     }
 
-    /// send(2): as much as there is room for, at least one byte.
+    /// Calls send(2). Sends as much as there is room for, at least one byte.
     pub fn send(&self, data: &[u8], flags: i32, waiter: &mut dyn Waiter) -> Result<usize> {
         self.send_some("send", data, flags, &mut self.deadline(flags), waiter)
     }
@@ -219,7 +219,7 @@ impl Stream {
         Ok(sent)
     }
 
-    /// All of it. `sent` tells how much was, whatever ends the call.
+    /// Sends all of `data`. `sent` is the number of bytes sent, also after an error.
     pub fn sendall(
         &self,
         data: &[u8],
@@ -229,7 +229,7 @@ impl Stream {
     ) -> Result<()> {
         let _held = self.hold("sendall")?;
         let mut deadline = self.deadline(flags);
-        // Once even for nothing, so that a closed or broken stream is told apart.
+        // Calls send once even for empty data, so that a closed or broken stream raises its error.
         loop {
             *sent += self.send_some("sendall", &data[*sent..], flags, &mut deadline, waiter)?;
             if *sent == data.len() {
@@ -239,11 +239,11 @@ impl Stream {
         }
     }
 
-    /// `count` bytes of a file from `offset` on, to its end where that comes before. `sent` tells how
-    /// much was, whatever ends the call.
+    /// Sends `count` bytes of a file from `offset`, or up to its end. `sent` is the number of bytes
+    /// sent, also after an error.
     ///
-    /// By pread(2) and send(2): sendfile(2) has no MSG_DONTWAIT, so that on a blocking descriptor it
-    /// would heed neither a time-out nor a signal.
+    /// Uses pread(2) and send(2). sendfile(2) has no MSG_DONTWAIT, so that on a blocking descriptor
+    /// it would ignore both the time-out and signals.
     pub fn send_file(
         &self,
         file: RawFd,
@@ -257,7 +257,7 @@ impl Stream {
         let mut buffer = vec![0; FILE_PART];
         loop {
             let at = offset.saturating_add(*sent);
-            // pread(2) refuses what would end beyond the last byte a file can have.
+            // pread(2) refuses ranges that end after the largest file offset.
             let left =
                 count.map_or(u64::MAX, |count| count - *sent).min(LAST_BYTE - at.min(LAST_BYTE));
             let part = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_PART);
@@ -277,12 +277,13 @@ impl Stream {
         }
     }
 
-    /// Counts what a receive gave, which is at the start of `parts`; `asked` of zero says nothing about an end.
+    /// Counts the bytes of a receive, which are at the start of `parts`. If `requested` is zero, no
+    /// bytes do not mean the end.
     pub(super) fn count_received<'a>(
         &self,
         bytes: usize,
         parts: impl IntoIterator<Item = &'a [u8]>,
-        asked: usize,
+        requested: usize,
         flags: i32,
     ) {
         if self.is_datagram() {
@@ -293,14 +294,14 @@ impl Stream {
                 if let Some(record) = self.record_of_traffic() {
                     record.count_received_shared(bytes, parts);
                 }
-                self.moved();
+                self.note_traffic();
             }
-        } else if asked > 0 && flags & libc::MSG_ERRQUEUE == 0 {
+        } else if requested > 0 && flags & libc::MSG_ERRQUEUE == 0 {
             self.saw_end();
         }
     }
 
-    /// The account, for what has just been moved: it shows that there is a connection.
+    /// The record of traffic just sent or received, which proves that the stream is connected.
     pub(super) fn record_of_traffic(&self) -> Option<&Arc<Record>> {
         if self.outer().is_some() {
             // The worker counts what the outer socket moves.
@@ -317,7 +318,7 @@ impl Stream {
             if let Some(record) = self.record_of_traffic() {
                 record.count_sent_shared(bytes, parts);
             }
-            self.moved();
+            self.note_traffic();
         }
     }
 }

@@ -1,5 +1,6 @@
-//! How a call of a stream waits: it tries first (MSG_DONTWAIT, so that the descriptor itself stays blocking),
-//! then waits for readiness, a time-out, a limit or a signal. Must never read or write a byte itself.
+//! The waits of a stream's calls. A call tries first (MSG_DONTWAIT, so that the descriptor itself
+//! stays blocking), then waits for readiness, a time-out, a limit or a signal. Owns that loop; must
+//! never read or write a byte itself.
 
 use std::io::{self};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,39 +17,40 @@ use crate::net::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::net::sys::{self, PollFd};
 
-/// How often a call tries that cannot wait for its socket, whose error queue nobody reads.
+/// How often a call retries that cannot poll its socket, because an unread error queue makes each
+/// poll return.
 const ERRORS_WAIT: Duration = Duration::from_millis(10);
-/// What to wait for.
+/// The event that a call waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     Readable,
-    /// The urgent mark as well, which is no input.
+    /// Also the urgent mark, which is not input.
     Input,
     Writable,
 }
 
-/// When a limit of the server's is reached, and its name.
+/// When a limit of the server is reached, and the name of the limit.
 type Until = (Instant, &'static str);
 
 fn earlier(deadline: &mut Deadline, limit: Option<Until>) -> Option<Instant> {
     [deadline.at(), limit.map(|(at, _)| at)].into_iter().flatten().min()
 }
 
-/// What a call of the system gave, as far as it may stand for the end of a socket that was replaced.
-pub(super) trait Given: Send {
+/// The result of a system call that may have been made on a socket that was replaced meanwhile.
+pub(super) trait Transferred: Send {
     fn is_nothing(&self) -> bool;
 }
 
-impl Given for usize {
+impl Transferred for usize {
     fn is_nothing(&self) -> bool {
         *self == 0
     }
 }
 
 impl Stream {
-    /// Tries, and waits where there is nothing to be had. The operation is given MSG_DONTWAIT, or 0
-    /// where it may wait itself.
-    pub(super) fn attempt<T: Given>(
+    /// Tries the operation, and waits while it would block. The operation is passed MSG_DONTWAIT,
+    /// or 0 if it may block.
+    pub(super) fn attempt<T: Transferred>(
         &self,
         step: &'static str,
         interest: Interest,
@@ -61,16 +63,16 @@ impl Stream {
         let mut with = |flag| {
             let before = self.renewals.load(SeqCst);
             let result = operation(fd, flag);
-            let is_nothing = result.as_ref().map_or(true, Given::is_nothing);
+            let is_nothing = result.as_ref().map_or(true, Transferred::is_nothing);
             if is_nothing && self.renewals.load(SeqCst) != before {
-                // The end of the socket that was under this number; the one that is there now goes on.
+                // The end of the socket that was replaced. The call continues with the new one.
                 return None;
             }
             match result {
                 Ok(done) => Some(Ok(done)),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => None,
-                    // Not the end of the call: PEP 475. The waiter looks for signals.
+                    // The call continues after a signal (PEP 475). The waiter looks for signals.
                     io::ErrorKind::Interrupted => None,
                     _ => {
                         self.saw_error(&error);
@@ -79,7 +81,7 @@ impl Stream {
                 },
             }
         };
-        // MSG_DONTWAIT would not heed SO_RCVLOWAT; poll(2) does.
+        // MSG_DONTWAIT ignores SO_RCVLOWAT; poll(2) respects it.
         let polled = interest == Interest::Readable
             && self.has_seen(seen::LOWAT)
             && deadline.timeout != Some(Duration::ZERO);
@@ -92,11 +94,11 @@ impl Stream {
                 return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
             }
             if interest != Interest::Writable && self.end_reads_if_draining(&socket) {
-                // Nothing is there and the server drains: from here on that is the end.
+                // There is no input and the server drains: the next read returns the end.
                 result = with(libc::MSG_DONTWAIT);
                 continue;
             }
-            // A call that need not wait does not look at the clock.
+            // A call that does not have to wait does not read the clock.
             let limit = self.limit(interest, &mut first_wait);
             let until = earlier(deadline, limit);
             if interest == Interest::Readable && !polled && waiter.may_spin() {
@@ -106,8 +108,8 @@ impl Stream {
                 }
             }
             if interest == Interest::Readable && until.is_none() && waiter.may_block() {
-                // One system call in place of two. Whoever ends the connection wakes it by shutdown();
-                // a descriptor that somebody made non-blocking just comes back.
+                // One system call instead of two. A close or stop wakes it with shutdown(2). On a
+                // descriptor that was made non-blocking elsewhere it returns at once.
                 waiter.release(&mut || result = with(0));
                 if result.is_some() {
                     break;
@@ -120,20 +122,22 @@ impl Stream {
             }];
             let ready = waiter.wait(&mut poll, until)?;
             if !ready {
-                self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+                self.check_expired(step, &socket, limit, self.limit(interest, &mut first_wait))?;
             }
             result = with(libc::MSG_DONTWAIT);
             if !ready || result.is_some() {
                 continue;
             }
             if self.is_datagram() && interest == Interest::Readable && poll[0].ended() {
-                // Shut down for reading: the kernel says so only to a receive that may wait, and at once.
+                // After a shutdown for reading, the kernel returns the end only to a blocking
+                // receive.
                 waiter.release(&mut || result = with(0));
             } else if until.is_some_and(|at| at <= Instant::now()) {
-                // What the poll found was nothing to be had, and it would find it again.
-                self.late(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+                // The poll reported an event without anything to receive, and would do so again.
+                self.check_expired(step, &socket, limit, self.limit(interest, &mut first_wait))?;
             } else if poll[0].failed() {
-                // The error queue has something, of which this call does not tell and every poll does.
+                // The error queue is not empty. This call does not read it, and every poll would
+                // return.
                 let soon = Instant::now() + ERRORS_WAIT;
                 waiter.wait(&mut [], Some(until.map_or(soon, |until| until.min(soon))))?;
                 result = with(libc::MSG_DONTWAIT);
@@ -151,14 +155,14 @@ impl Stream {
 
     /// The error of a call that found the end of an inner socket, where its outer connection has not ended in
     /// peace.
-    fn outer_error<T: Given>(
+    fn outer_error<T: Transferred>(
         &self,
         step: &'static str,
         socket: &Socket,
         result: &Option<Result<T>>,
     ) -> Option<Error> {
         let outer = self.outer()?;
-        if result.as_ref()?.as_ref().is_ok_and(|given| !given.is_nothing()) {
+        if result.as_ref()?.as_ref().is_ok_and(|transferred| !transferred.is_nothing()) {
             return None;
         }
         match outer.end()? {
@@ -172,7 +176,7 @@ impl Stream {
 
     /// A wait has come to its end by `limit` or by the time-out: the error, but where the limit has moved
     /// on meanwhile, because bytes went the other way.
-    fn late(
+    fn check_expired(
         &self,
         step: &'static str,
         socket: &Socket,
@@ -186,8 +190,8 @@ impl Stream {
         }
     }
 
-    /// Whether a receive is to be held up until all that it asks for is there. The kernel does it only
-    /// for a call that may block in it.
+    /// Whether a receive waits for all bytes that it asks for. The kernel does this only for a
+    /// blocking call.
     pub(super) fn waits_for_all(&self, flags: i32) -> bool {
         let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
         !self.is_datagram()
@@ -196,8 +200,8 @@ impl Stream {
             && self.timeout() != Some(Duration::ZERO)
     }
 
-    /// Waits until `count` bytes are there to be looked at, or no more will come before they are read:
-    /// behind an end, an error or urgent data.
+    /// Waits until `count` bytes can be peeked at, or until no more will arrive: after an end, an
+    /// error or urgent data.
     pub(super) fn wait_for_input(
         &self,
         step: &'static str,
@@ -209,7 +213,8 @@ impl Stream {
         if sys::unread(socket.as_fd()) >= count {
             return Ok(());
         }
-        // poll(2) would say at once, and ever again, that something is there. Epoll's edges tell of more.
+        // poll(2) would return at once as long as there is any input. The edges of epoll(7) report
+        // new input only.
         let failed = |error: io::Error| Error::os(step, self.peer_text(), &error);
         let mut edges = mio::Poll::new().map_err(failed)?;
         let _listed = Listed::new(&edges);
@@ -228,7 +233,7 @@ impl Stream {
             let limit = self.limit(Interest::Input, &mut None);
             let fds = &mut [PollFd::readable(edges.registry().as_fd())];
             if !waiter.wait(fds, earlier(deadline, limit))? {
-                self.late(step, &socket, limit, self.limit(Interest::Input, &mut None))?;
+                self.check_expired(step, &socket, limit, self.limit(Interest::Input, &mut None))?;
             }
             match edges.poll(&mut events, Some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {

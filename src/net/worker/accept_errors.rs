@@ -1,36 +1,38 @@
-//! The classes of accept's errors, with how long accepting pauses after them. Must never act on one.
+//! The classes of errors of accept4(2). Owns how long the accept loop pauses after each; must never
+//! act on one.
 
 use std::time::{Duration, Instant};
 
-/// Connections taken at each wake-up, so that a stop is noticed even in a flood; and failures in a row before
-/// accepting pauses.
+/// The most connections accepted at each wake-up, so that a stop is noticed even in a flood. Also
+/// the number of failures in a row after which the loop pauses.
 pub(crate) const TURN: usize = 64;
-/// How long accepting pauses after it ran out of descriptors or memory, if no connection ends.
+/// How long the loop pauses after running out of descriptors or memory, if no connection ends.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// When accepting that pauses now goes on.
+/// When a pause that starts now ends.
 pub(crate) fn backoff() -> Instant {
     Instant::now() + ACCEPT_BACKOFF
 }
 
-/// Counts errors in a row that each concern one connection.
+/// Counts consecutive errors that each concern one connection.
 #[derive(Default)]
 pub(crate) struct Failures(usize);
 
 impl Failures {
-    /// Counts one; true where there were so many that the error may concern every connection.
+    /// Counts one error. True once there are `TURN` in a row: the cause may then affect every
+    /// connection.
     pub(crate) fn one_more(&mut self) -> bool {
         self.0 += 1;
         self.0 >= TURN
     }
 }
 
-/// What an error of accept4 means, errno by errno.
+/// The meaning of an errno from accept4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The queue is empty.
     Empty,
-    /// The one connection was lost; the next may be fine.
+    /// One connection was lost; the next may succeed.
     Connection,
     /// The process or the system is out of descriptors or memory.
     Exhausted,
@@ -55,7 +57,7 @@ pub(crate) fn classify(errno: i32) -> Failure {
         | libc::ETIMEDOUT
         | libc::ECONNRESET => Failure::Connection,
         libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else a kernel may invent: back off.
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and errors that a later kernel may add: back off.
         _ => Failure::Exhausted,
     }
 }

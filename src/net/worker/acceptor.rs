@@ -1,8 +1,8 @@
-//! The accept loop: takes connections off the queue, and gives those that are admitted to a sink. Owns the
-//! listener while the server serves; must never spin, nor touch an established connection.
+//! The accept loop, which gives the connections that are admitted to a sink. Owns the listener
+//! while the server serves; must never spin, nor touch an established connection.
 //!
-//! It runs on a thread of its own, or on the thread of a server's only worker: there, handing each connection
-//! to another thread would cost a fifth of a short connection.
+//! The loop runs on a thread of its own, or on the thread of a server's only worker. With one
+//! worker, passing each connection to another thread would cost a fifth of a short connection.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -20,9 +20,9 @@ use crate::net::control::{Cause, Overflow, ServerContext};
 use crate::net::socket::{Listener, Socket};
 use crate::net::sys::{self, PollFd};
 
-/// Connects in a flood come closer together than this...
+/// In a flood, connections arrive closer together than this...
 const FLOOD: Duration = Duration::from_micros(300);
-/// ...and are then waited for this long, so that one wake-up takes several.
+/// ...and the loop then sleeps this long, so that one wake-up takes several.
 const COALESCE: Duration = Duration::from_micros(50);
 
 /// The accept loop of one server.
@@ -32,14 +32,16 @@ pub(crate) struct Acceptor<S: Sink> {
     notifier: Arc<EventFd>,
     admitter: Admitter,
     sink: S,
-    /// Until when accepting pauses; None while it does not.
+    /// Until when accepting pauses. None if it does not.
     paused_until: Option<Instant>,
     last: Option<Instant>,
-    /// The last wake-up took more than one: connects come faster than they are taken.
+    /// The last wake-up took more than one connection: they arrive faster than the loop takes them.
     crowded: bool,
-    /// The queue may hold a connection. Used only on a worker's thread, whose poller reports it once.
+    /// The queue may hold a connection. Used only on a worker's thread, whose poller is
+    /// edge-triggered.
     ready: bool,
-    /// A descriptor to give up, so that an excess connection can be refused even without a free one.
+    /// A descriptor to close, so that an excess connection can be refused even when no other is
+    /// free.
     reserve: Option<std::fs::File>,
 }
 
@@ -60,7 +62,7 @@ impl<S: Sink> Acceptor<S> {
             paused_until: None,
             last: None,
             crowded: false,
-            // For connections that came before the poller knew the listener.
+            // For connections that arrived before the listener was registered with the poller.
             ready: true,
             reserve: None,
         };
@@ -74,7 +76,8 @@ impl<S: Sink> Acceptor<S> {
         }
     }
 
-    /// The body of the accept thread: accepts until the server stops, then closes the listener and the sink.
+    /// The body of the accept thread. Accepts until the server stops, then closes the listener and
+    /// the sink.
     pub(crate) fn run(mut self) {
         sys::set_timer_slack(Duration::from_nanos(1));
         self.guarded(Self::accept_until_stop);
@@ -90,7 +93,7 @@ impl<S: Sink> Acceptor<S> {
         context.clear_notifier();
     }
 
-    /// Runs a part of the loop. Where it fails for good, or panics, the server stops.
+    /// Runs a part of the loop. The server stops if the part returns an error or panics.
     fn guarded<T>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| part(self))) {
             Ok(Ok(done)) => return Some(done),
@@ -123,7 +126,7 @@ impl<S: Sink> Acceptor<S> {
                     self.accept_some(TURN)?;
                 }
             } else {
-                // Full, or out of descriptors: the next connection that ends sets the flag.
+                // At the limit, or out of descriptors: the next connection that ends sets the flag.
                 let mut fds = [PollFd::readable(self.notifier.as_fd())];
                 let freed = wait(&mut fds, self.paused_until);
                 self.notifier.clear();
@@ -135,20 +138,21 @@ impl<S: Sink> Acceptor<S> {
         }
     }
 
-    /// In a flood, lets a few connections gather: one wake-up for several costs a third less.
+    /// Sleeps briefly in a flood. One wake-up for several connections costs a third less.
     fn coalesce(&self) {
         if self.crowded && self.last.is_some_and(|last| last.elapsed() < FLOOD) {
             thread::sleep(COALESCE);
         }
     }
 
-    /// Accepts what was in the queue when the stop began.
+    /// Accepts the connections that were in the queue when the stop began.
     fn accept_queue(&mut self) -> io::Result<()> {
         let waiting = self.listener.last_call();
         if self.has_room() { self.accept_some(waiting) } else { Ok(()) }
     }
 
-    /// Whether the limit admits one more. If not, the next connection to end sets the flag.
+    /// Whether the limit admits another connection. If not, the next connection that ends sets the
+    /// flag.
     fn has_room(&self) -> bool {
         self.context.limits.overflow == Overflow::Refuse || self.context.admission.has_room()
     }
@@ -191,7 +195,8 @@ impl<S: Sink> Acceptor<S> {
         Ok(())
     }
 
-    /// Out of descriptors: refuses, where the server refuses, those that wait, by the reserve.
+    /// Refuses waiting connections with the reserve descriptor, if the server refuses excess ones.
+    /// Called when the process is out of descriptors.
     fn refuse_by_reserve(&mut self) {
         for _ in 0..TURN {
             if self.reserve.take().is_none() {
@@ -209,26 +214,26 @@ impl<S: Sink> Acceptor<S> {
         }
     }
 
-    /// Stops accepting for a while, unless a connection ends before.
+    /// Pauses accepting until a connection ends, at most for the back-off time.
     fn pause(&mut self) {
         self.context.admission.ask_for_room();
         self.paused_until = Some(backoff());
     }
 }
 
-/// Accepting on the thread of a worker.
+/// The accept loop on the thread of a worker.
 impl Acceptor<Vec<Accepted>> {
-    /// What the worker's poller has to watch.
+    /// The descriptor for the worker's poller.
     pub(crate) fn descriptor(&self) -> RawFd {
         self.listener.as_fd().as_raw_fd()
     }
 
-    /// The poller reports that the queue holds a connection.
+    /// Notes that the poller has reported the listener as readable.
     pub(crate) fn notice(&mut self) {
         self.ready = true;
     }
 
-    /// When the next turn is due; None where only the poller can tell.
+    /// When the next turn is due. None if only an event of the poller can make one due.
     pub(crate) fn next_turn(&self) -> Option<Instant> {
         match self.paused_until {
             None if self.ready && self.has_room() => Some(Instant::now()),
@@ -236,7 +241,7 @@ impl Acceptor<Vec<Accepted>> {
         }
     }
 
-    /// Accepts what there is; false where that was the last turn. Never blocks.
+    /// Accepts what is in the queue. False if this was the last turn. Never blocks.
     pub(crate) fn turn(&mut self) -> bool {
         self.guarded(Self::try_turn).unwrap_or(false)
     }
@@ -259,13 +264,14 @@ impl Acceptor<Vec<Accepted>> {
         Ok(true)
     }
 
-    /// What the last turn has accepted.
+    /// The connections that the last turn accepted.
     pub(crate) fn arrived(&mut self) -> Vec<Accepted> {
         std::mem::take(&mut self.sink)
     }
 }
 
-/// Polls. A poll that is interrupted or fails counts as a wake-up, because all is checked anew after it.
+/// Calls poll(2). An interrupted or failed poll counts as a wake-up: everything is checked again
+/// after it.
 fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
     sys::poll(fds, deadline).is_ok_and(|ready| ready > 0)
 }

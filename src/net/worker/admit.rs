@@ -1,5 +1,5 @@
-//! One attempt to accept a connection: takes it off the queue, admits it, opens its record. Must never wait,
-//! nor decide what follows an error.
+//! One attempt to accept a connection: accept4, admission, record. Owns the order of these steps;
+//! must never wait, nor decide what follows an error.
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::net::address::Address;
 use crate::net::control::{Overflow, ServerContext};
 use crate::net::socket::{Listener, Socket};
 
-/// What came of an attempt.
+/// The result of an attempt.
 pub(crate) enum Attempt {
     Accepted(Accepted),
-    /// The connection was over a limit, and was reset.
+    /// The connection exceeded a limit, and was reset.
     Refused,
-    /// The limit of connections is reached, and the next one waits in the queue.
+    /// The limit of connections is reached. The next connection stays in the queue.
     Full,
     /// The queue is empty.
     Empty,
@@ -41,15 +41,15 @@ impl Admitter {
         Self { context, local, next_id: AtomicU64::new(1) }
     }
 
-    /// The address that it accepts at.
+    /// The address of the listener.
     pub(crate) fn local(&self) -> &Address {
         &self.local
     }
 
-    /// accept4(2), within the limits. Never blocks.
+    /// Calls accept4(2) if the limits allow it. Never blocks.
     pub(crate) fn attempt(&self, listener: &Listener, nonblocking: bool) -> Attempt {
         let admission = &self.context.admission;
-        // A slot first, so that no connection is taken that could not be kept.
+        // The slot is taken first, so that no connection is accepted without one.
         let admitted = admission.enter();
         if !admitted && self.context.limits.overflow == Overflow::Wait {
             return Attempt::Full;
@@ -88,7 +88,7 @@ impl Admitter {
         }
     }
 
-    /// Resets a connection that is over a limit.
+    /// Resets a connection that exceeds a limit.
     pub(crate) fn refuse(&self, socket: Socket) {
         self.context.ledger.count_refused();
         socket.abort();

@@ -1,4 +1,5 @@
-//! How other threads reach a worker: a channel with a flag that wakes its poller. Must never block.
+//! The channel by which other threads reach a worker. Owns the flag that wakes the worker's poller;
+//! must never block.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -12,38 +13,39 @@ use crate::net::control::ShutdownListener;
 use crate::net::service::Notifier;
 use crate::net::socket::Socket;
 
-/// What a worker is asked to do.
+/// A request to a worker.
 pub(crate) enum Message {
     Adopt(Accepted),
     /// The same, with the worker's end of a socket pair for its upstream leg.
     AdoptOuter(Accepted, Socket),
     /// One that a handler has closed, to be ended lingeringly.
     Linger(LingeringSocket),
-    /// A session is woken, by its token.
+    /// Wakes the session with this token.
     Wake(u64),
-    /// No more connections come; end the ones there are, until the deadline of the shutdown.
+    /// No more connections follow. The worker ends those that it has, until the deadline of the
+    /// shutdown.
     Drain,
-    /// That deadline has come nearer.
+    /// The deadline of the shutdown is earlier now.
     Deadline,
-    /// The server did not come to serve after all.
+    /// The start of the server failed: the worker ends at once.
     Quit,
 }
 
-/// How others reach a worker.
+/// The sending end of a worker's channel.
 ///
-/// The channel has no bound of its own: it holds at most one `Adopt` for each connection that the
-/// limit admits, one `Wake` for each session, and one message for each call of `stop`.
+/// The channel itself is unbounded. It holds at most one `Adopt` for each connection that the limit
+/// admits, one `Wake` for each session, and one message for each call of `stop`.
 pub(crate) struct Inbox {
     sender: Sender<Message>,
     pub(super) flag: Arc<EventFd>,
-    /// The worker is about to poll, or polls: whoever sends must ring.
+    /// The worker polls or is about to, so that a sender must set the flag.
     pub(super) asleep: AtomicBool,
-    /// Connections that this worker owns or is about to.
+    /// The number of connections that this worker owns or is about to own.
     pub(crate) load: AtomicUsize,
 }
 
 impl Inbox {
-    /// A channel to a worker whose poller `flag` wakes, and the end that the worker reads.
+    /// Creates the channel of a worker whose poller watches `flag`, and returns both ends.
     pub(super) fn new(flag: Arc<EventFd>) -> (Arc<Self>, Receiver<Message>) {
         let (sender, messages) = crossbeam_channel::unbounded();
         let (asleep, load) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -51,14 +53,14 @@ impl Inbox {
     }
 
     pub(crate) fn send(&self, message: Message) {
-        // Fails only where the worker has ended; the message is dropped and with it its socket.
+        // Fails only if the worker has ended. The message is dropped, which closes its socket.
         let _ = self.sender.send(message);
         if self.asleep.swap(false, SeqCst) {
             self.flag.set();
         }
     }
 
-    /// Whether the worker waits for something to do.
+    /// Whether the worker waits in its poll.
     pub(crate) fn is_asleep(&self) -> bool {
         self.asleep.load(Relaxed)
     }

@@ -1,5 +1,6 @@
-//! The threads that accept and serve: `acceptor` takes connections off the queue, `worker` runs a poller with
-//! its connections. Must never attach to an interpreter (a service may).
+//! The threads that accept connections. `acceptor` is the accept loop, `worker` a thread with a
+//! poller that serves connections. Owns both kinds of thread; must never attach to an interpreter
+//! (a service may).
 
 mod accept_errors;
 mod acceptor;

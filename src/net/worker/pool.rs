@@ -1,5 +1,5 @@
-//! The workers of one server: how they are started, and which of them gets a connection. Must never serve
-//! one.
+//! The workers of one server. Owns when another one starts, and which of them gets a connection;
+//! must never serve one.
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,9 +15,10 @@ use crate::net::control::{ServerContext, ShutdownListener};
 use crate::net::service::Service;
 use crate::net::socket::Listener;
 
-/// A worker with this number of connections gets no more while another worker could be started.
+/// A worker with this many connections gets no more while another worker can be started.
 const FULL_WORKER: usize = 16;
-/// A worker with this number of connections that is never found asleep is busy enough to get help.
+/// A worker with this many connections that does not wait in its poll is busy enough for another
+/// one to start.
 const BUSY_WORKER: usize = 4;
 
 /// The workers of one server as a sink.
@@ -29,7 +30,7 @@ pub(crate) struct WorkerPool {
 }
 
 impl WorkerPool {
-    /// A pool without workers, which may have up to `most_workers`.
+    /// Creates a pool without workers, which may have up to `most_workers`.
     pub(crate) fn new(
         context: &Arc<ServerContext>,
         service: &Arc<dyn Service>,
@@ -57,7 +58,7 @@ impl WorkerPool {
         let asks = load >= FULL_WORKER || (load >= BUSY_WORKER && !least.is_asleep());
         let least = Arc::clone(least);
         if asks && self.workers.len() < self.most_workers {
-            // EAGAIN of clone or EMFILE of the poller: the connection goes to a worker that exists.
+            // EAGAIN from clone(2) or EMFILE for the poller: a running worker takes the connection.
             return self.add().unwrap_or(least);
         }
         least
@@ -84,7 +85,7 @@ impl WorkerPool {
     }
 }
 
-/// Opens and starts a worker. Nothing is left open where it fails.
+/// Opens and starts a worker. On failure everything is closed again.
 pub(crate) fn start_worker(
     context: &Arc<ServerContext>,
     service: &Arc<dyn Service>,
@@ -94,7 +95,7 @@ pub(crate) fn start_worker(
     run_worker(context, service, number, Worker::new(Arc::clone(context), flag)?)
 }
 
-/// The same, for the one worker of a server, which accepts by itself.
+/// Starts the only worker of a server, which runs the accept loop as well.
 pub(crate) fn start_accepting_worker(
     context: &Arc<ServerContext>,
     service: &Arc<dyn Service>,

@@ -1,5 +1,5 @@
-//! What takes an accepted connection: the workers of a service, one worker, or the threads of the caller's.
-//! Must never refuse one.
+//! The receiver of accepted connections. It is the pool of a service's workers, one worker, or the
+//! caller's threads. Owns the interface; must never refuse a connection.
 
 use std::sync::Arc;
 
@@ -14,25 +14,25 @@ pub(crate) struct Accepted {
     pub(crate) entry_id: EntryId,
 }
 
-/// What takes accepted connections.
+/// A receiver of accepted connections.
 pub(crate) trait Sink: Send {
     /// Whether the descriptors are non-blocking: a worker must never wait in a read.
     fn nonblocking(&self) -> bool {
         true
     }
 
-    /// Takes one. Must not block.
+    /// Takes a connection. Must not block.
     fn take(&mut self, accepted: Accepted);
 
-    /// Called before the listener is closed.
+    /// Called before the listener closes.
     fn begin_drain(&mut self) {}
 
-    /// Called on the thread that accepted, after the listener was closed; may wait, on `notifier`, for
+    /// Called on the thread that accepts, after the listener has closed. May wait on `notifier` for
     /// connections to end.
     fn close(self, notifier: &EventFd);
 }
 
-/// Keeps what was accepted for the worker on whose thread it was.
+/// Collects connections for the worker whose thread runs the accept loop.
 impl Sink for Vec<Accepted> {
     fn take(&mut self, accepted: Accepted) {
         self.push(accepted);

@@ -1,6 +1,7 @@
-//! A worker: a thread with one poller that owns its connections outright, and where it is the only one
-//! the way in, too. Owns the loop, the run queue and the batches; must never attach to an interpreter (a
-//! service may), block anywhere but in its poll, or let one connection's panic reach another.
+//! A worker: a thread with one poller that owns its connections outright. The only worker of a
+//! server runs the accept loop as well. Owns the loop, the run queue and the batches; must never
+//! attach to an interpreter (a service may), block anywhere but in its poll, or let a panic in one
+//! connection reach another.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,11 +31,11 @@ use crate::net::service::{
 };
 use crate::net::socket::{Pipes, Socket};
 
-/// What one receive can take. More saves no calls that matter, and the cache would feel it.
+/// The most bytes of one receive. A larger buffer saves few calls, and leaves less of the cache.
 const SCRATCH: usize = 64 * 1024;
-/// Events of one poll.
+/// The most events that one poll returns.
 const EVENTS: usize = 256;
-/// How long it rests where its poller cannot be asked.
+/// How long the worker sleeps after its poll has failed.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
 const INBOX: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -46,7 +47,7 @@ struct Entry {
     queued: bool,
 }
 
-/// A worker before and while it runs.
+/// The state of the worker's thread.
 pub(crate) struct Worker {
     // First, so that the poller's number leaves the fork table before it is closed.
     _listed: Listed,
@@ -60,19 +61,21 @@ pub(crate) struct Worker {
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
-    /// Where this is the server's only thread: it takes its connections in by itself.
+    /// The accept loop, if this is the server's only thread.
     acceptor: Option<Box<Acceptor<Vec<Accepted>>>>,
 }
 
 #[derive(Clone, Copy)]
 struct Draining {
     deadline: Instant,
-    /// Until when a connection not yet heard from is waited for; None once that is over.
+    /// Until when a connection that has received nothing yet is kept open. None once the grace is
+    /// over.
     grace: Option<Instant>,
 }
 
 impl Worker {
-    /// Opens the poller, which `flag` wakes. Fails with EMFILE and friends; nothing is left open then.
+    /// Opens the poller, which `flag` wakes. Fails with EMFILE and similar errors, with nothing
+    /// left open.
     pub(crate) fn new(
         context: Arc<ServerContext>,
         flag: Arc<EventFd>,
@@ -110,7 +113,7 @@ impl Worker {
         Ok((worker, inbox))
     }
 
-    /// Has it accept by itself until the stop: before it runs.
+    /// Makes the worker run the accept loop until the stop. Called before `run`.
     pub(crate) fn accept_with(&mut self, acceptor: Acceptor<Vec<Accepted>>) -> io::Result<()> {
         let mut listener = SourceFd(&acceptor.descriptor());
         self.resources.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -118,7 +121,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The thread's body: returns when the server is drained.
+    /// The thread's body. Returns when the server is drained.
     pub(crate) fn run(mut self, service: &dyn Service) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
@@ -131,9 +134,9 @@ impl Worker {
                 }
             }
             while let Ok(message) = self.messages.try_recv() {
-                self.obey(message, service);
+                self.handle(message, service);
             }
-            self.take_in(service);
+            self.accept_turn(service);
             self.run_timers();
             self.run_batches(service);
             if self.quit || self.end_of_drain() {
@@ -142,8 +145,8 @@ impl Worker {
         }
     }
 
-    /// Accepts, where nobody else does; after the last, drains.
-    fn take_in(&mut self, service: &dyn Service) {
+    /// Runs a turn of the accept loop if the worker has one. Drains after the last turn.
+    fn accept_turn(&mut self, service: &dyn Service) {
         let Some(mut acceptor) = self.acceptor.take() else { return };
         let open = acceptor.turn();
         for accepted in acceptor.arrived() {
@@ -153,7 +156,7 @@ impl Worker {
         if open {
             self.acceptor = Some(acceptor);
         } else {
-            // A child's copy would keep it in the poller.
+            // A forked child's copy of the descriptor would keep it in the poller.
             let mut listener = SourceFd(&acceptor.descriptor());
             let _ = self.resources.poll.registry().deregister(&mut listener);
             (*acceptor).end();
@@ -161,14 +164,15 @@ impl Worker {
         }
     }
 
-    /// Serves all that is queued now, once. What a turn puts back into the queue waits for the next
-    /// poll, so that the events of everybody else are seen first.
+    /// Serves once each connection that is queued now. Connections that the turn queues again wait
+    /// for the next poll, so that the events of all others are handled first.
     fn run_batches(&mut self, service: &dyn Service) {
         let mut ready = self.run.len();
         while ready > 0 {
             let left = ready.min(BATCH_CONNECTIONS);
             let mut batch = Ready { left, served: 0, worker: self, service };
-            // Sessions are caught one by one; this is for a service's own `turn`.
+            // Each session's panics are caught in `serve`. This catches those of the service's own
+            // `turn`.
             let turned = catch_unwind(AssertUnwindSafe(|| service.turn(&mut batch)));
             let served = batch.served;
             if turned.is_err() {
@@ -184,11 +188,12 @@ impl Worker {
     fn poll(&mut self, events: &mut Events) {
         let timeout = if self.run.is_empty() { self.timeout() } else { Some(Duration::ZERO) };
         self.inbox.asleep.store(true, SeqCst);
-        // A message that was sent before the store above has rung nobody.
+        // A message sent before this store did not set the flag.
         let timeout = if self.messages.is_empty() { timeout } else { Some(Duration::ZERO) };
         if let Err(error) = self.resources.poll.poll(events, timeout) {
-            // EINTR cannot come, with all signals blocked, but under a tracer. With anything else, as when
-            // the program has closed a number that is not its own, nothing is heard but messages.
+            // All signals are blocked, so EINTR comes only under a tracer. Other errors, as when
+            // the program has closed a descriptor that it does not own, leave the worker with
+            // messages only.
             if error.kind() != io::ErrorKind::Interrupted {
                 thread::sleep(POLL_BACKOFF);
             }
@@ -209,7 +214,7 @@ impl Worker {
         u64::from(generation) << 32 | (index as u64) << 1
     }
 
-    /// Slot of a token, where it is still owned by the connection that the token was made for.
+    /// The slot of a token, if the connection that the token was made for still owns it.
     fn find(&mut self, token: u64) -> Option<(usize, &mut Entry)> {
         let index = (token as u32 >> 1) as usize;
         let generation = (token >> 32) as u32;
@@ -233,7 +238,7 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, message: Message, service: &dyn Service) {
+    fn handle(&mut self, message: Message, service: &dyn Service) {
         match message {
             Message::Adopt(accepted) => self.adopt(accepted, None, service),
             Message::AdoptOuter(accepted, inner) => self.adopt(accepted, Some(inner), service),
@@ -313,7 +318,7 @@ impl Worker {
             .connection
             .register(&self.resources, Self::token(index, generation));
         if let Err(error) = registered {
-            // ENOMEM or the system's limit of watches: this connection ends, the others go on.
+            // ENOMEM, or the limit of epoll watches: only this connection ends.
             let text = format!("epoll_ctl: {error}");
             self.entries[index].connection.end(ClosedBy::Error, Some(text), true);
         }
@@ -324,19 +329,19 @@ impl Worker {
     }
 
     fn refuse(&mut self, socket: Socket, remote: Endpoint, entry_id: EntryId, error: String) {
-        self.close_account(entry_id, ClosedBy::Error, Some(error));
+        self.close_record(entry_id, ClosedBy::Error, Some(error));
         self.context.count_error();
         socket.abort();
-        self.left(&remote);
+        self.release(&remote);
     }
 
-    /// Has every session hear that the server stops, and every queue looked into once more.
+    /// Tells every session that the server stops, and checks every receive buffer once more.
     fn drain(&mut self) {
         let deadline = self.context.shutdown.deadline();
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         self.draining = Some(Draining { deadline, grace: Some(grace) });
         if deadline <= Instant::now() {
-            // `drain=0` resets even what could be closed in peace.
+            // `drain=0` resets even connections that could close cleanly.
             return self.force();
         }
         for index in self.indices() {
@@ -356,7 +361,7 @@ impl Worker {
             let Some((index, entry)) = self.find(token) else { continue };
             match key {
                 Key::Engine => entry.connection.due().engine_timer = true,
-                // The turn asks them for the time by itself.
+                // The turn itself runs the stages that are due.
                 Key::Stages(_) => {}
                 Key::Session(key) => entry.connection.due().timers.push(key),
             }
@@ -364,7 +369,7 @@ impl Worker {
         }
     }
 
-    /// Serves one connection's turn, whatever its session does.
+    /// Serves one connection for a turn, and catches the errors and panics of its session.
     fn serve(&mut self, index: usize, service: &dyn Service) {
         let Some(entry) = self.entries.get_mut(index) else { return };
         entry.queued = false;
@@ -397,7 +402,8 @@ impl Worker {
         }
     }
 
-    /// A draining server closes what is quiet: heard from, or not within the grace.
+    /// Closes a connection without pending work while the server drains. Within the grace it must
+    /// have received something.
     fn close_if_quiet(&mut self, index: usize) {
         let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
         let connection = &mut self.entries[index].connection;
@@ -413,7 +419,8 @@ impl Worker {
         }
     }
 
-    /// Ends a connection: the books first, so that whoever sees the end finds it written.
+    /// Closes a connection. Its record closes before its socket, so that a peer that sees the end
+    /// finds the record complete.
     fn close(&mut self, index: usize) {
         let entry = self.entries.remove(index);
         let Entry { mut session, connection, generation, .. } = entry;
@@ -432,16 +439,17 @@ impl Worker {
             self.context.count_error();
         }
         let reason = told.unwrap_or((by, error));
-        // From the call of `stop` on, which is before this worker hears of it.
+        // Counted from the call of `stop`, even if this worker has not read its message yet.
         self.context.count_stopped(reset && reason.0 == ClosedBy::Stop);
         if let Some(entry_id) = entry_id {
-            self.close_account(entry_id, reason.0, reason.1);
+            self.close_record(entry_id, reason.0, reason.1);
         }
-        // The near leg, which is the first: what its peer has reset is gone, and need not be told so.
-        let mut dead = by == ClosedBy::Reset;
+        // The client's socket comes first. A connection that its peer has reset is not reset again.
+        let mut already_reset = by == ClosedBy::Reset;
         for socket in sockets {
             if fork::has_forked() {
-                // A child's copy would keep it in the poller, and its events coming.
+                // A forked child's copy of the descriptor keeps it in the poller, which would go on
+                // reporting it.
                 let _ = self
                     .resources
                     .poll
@@ -449,29 +457,29 @@ impl Worker {
                     .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
             }
             match (reset, entry_id) {
-                (true, Some(_)) if !std::mem::take(&mut dead) => socket.abort(),
-                // A handler may have made a duplicate of it, which ends with it.
+                (true, Some(_)) if !std::mem::take(&mut already_reset) => socket.abort(),
+                // A handler may have duplicated the socket. This ends the duplicate too.
                 (true, None) => socket.reset(),
                 (false, None) => drop(socket.shutdown(Shutdown::Both)),
                 (_, Some(_)) => {}
             }
         }
-        self.left(&remote);
+        self.release(&remote);
     }
 
-    /// No service in Rust changes how congestion is avoided: it is as the listener has it.
-    fn close_account(&self, entry_id: EntryId, by: ClosedBy, error: Option<String>) {
+    /// Services in Rust do not change the congestion control algorithm: it is the listener's.
+    fn close_record(&self, entry_id: EntryId, by: ClosedBy, error: Option<String>) {
         let inherited = self.context.algorithm.get().copied();
         self.context.ledger.close(entry_id, by, error, inherited);
     }
 
-    /// Gives a connection's entry_id back, once its descriptors are closed.
-    fn left(&self, remote: &Endpoint) {
+    /// Frees a connection's slot, once its descriptors are closed.
+    fn release(&self, remote: &Endpoint) {
         self.inbox.load.fetch_sub(1, Relaxed);
         self.context.admission.leave(remote);
     }
 
-    /// Ends what the drain's grace and deadline say; whether the worker has nothing left to do.
+    /// Applies the drain's grace and deadline. True if the worker has nothing left to do.
     fn end_of_drain(&mut self) -> bool {
         let Some(draining) = self.draining else { return false };
         let now = Instant::now();
@@ -486,7 +494,7 @@ impl Worker {
         self.entries.is_empty() && self.messages.is_empty()
     }
 
-    /// Resets all that is left at the deadline.
+    /// Resets all remaining connections at the deadline.
     fn force(&mut self) {
         for index in self.indices() {
             self.entries[index].connection.end_by_stop(true);

@@ -1,33 +1,33 @@
-//! The generator of connections that come and go: N under way, 64 bytes on each.
+//! A load generator of short connections. It keeps N connections in progress, with 64 bytes on
+//! each.
 //!
 //! `churn --port P --connections N [--reset 1]`
 //!
-//! A connection's life: connect to 127.0.0.1, send 64 bytes, receive them all back, end our
-//! side, read to the end of the server's side, close; the next takes its place. It is driven as
-//! `load` is: it prints `ready`, then each line of standard input, a number of seconds, is one
-//! measured window, and its answer is one line of JSON: the connections that lived, and how long
-//! that took. Between windows there is no connection at all, and the server has closed its side of
-//! each, so whoever drives it can look at a server that is at rest. It ends with its standard
-//! input.
+//! Each connection connects to 127.0.0.1, sends 64 bytes, receives them all back, shuts down its
+//! side, reads to the end of the server's side and closes. The next one then starts. The program is
+//! driven as `load` is: it prints `ready`; then each line of standard input, a number of seconds,
+//! is one measured window, answered by one line of JSON with the number of connections completed
+//! and the time taken. Between windows there are no connections, and the server has closed its side
+//! of each, so that a server at rest can be examined. The program ends with its standard input.
 //!
-//! We end first, and with a FIN, because that is how a handler that reads to the end is told that
-//! it is over. So TIME_WAIT is ours: for a minute after each connection our address and port
-//! cannot be had again for this server. One address has some 28 000 ports, which would be used up
-//! in seconds. A reset would leave nothing behind (SO_LINGER of 0), but what the server then sees
-//! is an error, and another path through its code; sent after the server's FIN it no longer helps,
-//! for the port is in TIME_WAIT from the moment that FIN arrives. So there are many addresses:
-//! connection after connection takes the next of 127.0.0.2 … 127.0.0.250, all of which are this
-//! machine, and each of which has its own ports (some seven million together). The port is chosen
-//! by connect, not by bind, as for any client (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to the
-//! other programs. Should the kernel have too many in TIME_WAIT (`tcp_max_tw_buckets`) it forgets
-//! some early, which does no harm here.
+//! The client ends first, with a FIN, because that is how a handler that reads to the end learns of
+//! it. So TIME_WAIT is on the client's side: for a minute after each connection, its address and
+//! port cannot be used again for this server. One address has some 28 000 ports, which would be
+//! used up in seconds. A reset (SO_LINGER of 0) would leave nothing behind, but the server then
+//! sees an error and takes another path through its code. Sent after the server's FIN, a reset no
+//! longer helps: the port is in TIME_WAIT from the moment that FIN arrives. Therefore the
+//! connections use many addresses in turn, 127.0.0.2 to 127.0.0.250. All of them belong to this
+//! machine, and each has its own ports (some seven million together). connect chooses the port, not
+//! bind, as for any client (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to other programs. If the
+//! kernel has too many sockets in TIME_WAIT (`tcp_max_tw_buckets`) it drops some early, which does
+//! no harm here.
 //!
-//! With `--reset 1` a connection that has its message back is ended by a reset instead, and nothing
-//! is waited for: what accepting and echoing alone costs a server.
+//! With `--reset 1`, a connection that has received its message is reset, without waiting for the
+//! server's end. This measures accept and echo alone.
 //!
-//! Must never measure the server itself, nor count a connection that brought back anything but
-//! what was sent, or did not end in order. One thread; which core it runs on is its caller's
-//! business.
+//! Owns the connections and the count of those completed. Must never measure the server itself, nor
+//! count a connection that received anything but what it sent, or that did not end in order. Uses
+//! one thread; the caller chooses its core.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
@@ -40,9 +40,9 @@ use peers::{bind, connect, recv, send, set_bind_address_no_port, set_reset_on_cl
 
 const EVENTS: usize = 1024;
 const BUFFER: usize = 64 * 1024;
-/// So small that a new connection takes it whole.
+/// Small enough for a new connection to accept it at once.
 const SIZE: usize = 64;
-/// The last byte of our addresses, the first and the last of them.
+/// The last byte of the local addresses: the first and the last value.
 const SOURCES: (u8, u8) = (2, 250);
 
 fn main() -> io::Result<()> {
@@ -73,64 +73,64 @@ impl Churn {
         })
     }
 
-    /// Keeps the connections coming and going for `time`, then lets the last ones end.
+    /// Keeps the connections running for `time`, then lets the last ones end.
     fn run(&mut self, time: Duration) -> io::Result<Window> {
         let mut events = [NO_EVENT; EVENTS];
         let mut buffer = [0; BUFFER];
         let mut count = 0;
         let mut under_way = self.connections.len();
         let begin = Instant::now();
-        for place in 0..under_way {
-            self.start(place)?;
+        for slot in 0..under_way {
+            self.start(slot)?;
         }
         while under_way > 0 {
             let events = self.epoll.wait(&mut events)?;
             let over = begin.elapsed() >= time;
-            for &Event { u64: place, .. } in events {
-                let place = place as usize;
-                let connection = self.connections[place].as_mut().ok_or_else(|| {
-                    other("an event for a connection that is not there") // closing removes it
+            for &Event { u64: slot, .. } in events {
+                let slot = slot as usize;
+                let connection = self.connections[slot].as_mut().ok_or_else(|| {
+                    other("an event for a connection that is closed") // closing removes it
                 })?;
-                if !connection.go_on(&self.message, &mut buffer, self.reset)? {
+                if !connection.advance(&self.message, &mut buffer, self.reset)? {
                     continue;
                 }
                 count += 1;
-                self.connections[place] = None;
+                self.connections[slot] = None;
                 if over {
                     under_way -= 1;
                 } else {
-                    self.start(place)?;
+                    self.start(slot)?;
                 }
             }
         }
         Ok(Window { count, seconds: begin.elapsed().as_secs_f64() })
     }
 
-    /// A new connection, and its message on the way.
-    fn start(&mut self, place: usize) -> io::Result<()> {
+    /// Opens a new connection, and sends its message.
+    fn start(&mut self, slot: usize) -> io::Result<()> {
         let socket = tcp_socket()?;
         set_bind_address_no_port(&socket)?;
         bind(&socket, Ipv4Addr::new(127, 0, 0, self.source))?;
         self.source = if self.source == SOURCES.1 { SOURCES.0 } else { self.source + 1 };
         connect(&socket, self.server)?;
         send(socket.as_raw_fd(), &self.message)?;
-        // By level: an end that came together with the message is told again.
-        self.epoll.add(socket.as_raw_fd(), READABLE_LEVEL, place as u64)?;
-        self.connections[place] = Some(Connection { stream: socket.into(), received: 0 });
+        // Level-triggered: an end that arrived together with the message is reported again.
+        self.epoll.add(socket.as_raw_fd(), READABLE_LEVEL, slot as u64)?;
+        self.connections[slot] = Some(Connection { stream: socket.into(), received: 0 });
         Ok(())
     }
 }
 
-/// One connection and how much of its message has come back.
+/// One connection, with the number of bytes of its message that have returned.
 struct Connection {
     stream: TcpStream,
     received: usize,
 }
 
 impl Connection {
-    /// Takes what has come; ends our side after the message; true when the server's has ended too, or
-    /// is to be by a reset.
-    fn go_on(
+    /// Receives, and shuts down the client's side after the message. True when the server's side
+    /// has ended too, or when a reset must end the connection.
+    fn advance(
         &mut self,
         message: &[u8],
         buffer: &mut [u8; BUFFER],

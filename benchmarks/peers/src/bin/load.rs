@@ -1,17 +1,19 @@
-//! The load generator: N connections to 127.0.0.1, one message in flight on each.
+//! A load generator of messages. It holds N connections to 127.0.0.1, with one message in flight on
+//! each.
 //!
 //! `load --port P --connections N [--size 64] [--udp 1]`
 //!
-//! With `--udp 1` a connection is a connected UDP socket, and a message one datagram.
+//! With `--udp 1` a connection is a connected UDP socket, and a message is one datagram.
 //!
-//! It opens its connections and prints `ready`. Then each line of standard input, a number of
-//! seconds, is one measured window; its answer is one line of JSON: the messages that made the
-//! round trip, and how long that took. Before the first window and after each, nothing is in
-//! flight and every connection is open, so whoever drives it can look at a server that is at rest
-//! just before and just after the work. It ends with its standard input.
+//! The program opens its connections and prints `ready`. Then each line of standard input, a number
+//! of seconds, is one measured window, answered by one line of JSON with the number of round trips
+//! and the time taken. Before the first window and after each one, nothing is in flight and every
+//! connection is open, so that a server at rest can be examined just before and just after the
+//! work. The program ends with its standard input.
 //!
-//! Must never measure the server itself, nor count a message that is not whole and equal to what
-//! was sent. One thread; which core it runs on is its caller's business.
+//! Owns the connections and the count of round trips. Must never measure the server itself, nor
+//! count a message that is not whole and equal to what was sent. Uses one thread; the caller
+//! chooses its core.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -51,7 +53,7 @@ impl Load {
         Ok(Self { epoll, connections, message: message(size) })
     }
 
-    /// Keeps a message in flight on every connection for `time`, then lets the last ones arrive.
+    /// Keeps one message in flight on every connection for `time`, then lets the last ones arrive.
     fn run(&mut self, time: Duration) -> io::Result<Window> {
         let mut events = [NO_EVENT; EVENTS];
         let mut buffer = [0; BUFFER];
@@ -69,7 +71,7 @@ impl Load {
                 if events & ENDED != 0 {
                     return Err(other("the server ended a connection"));
                 }
-                if !connection.go_on(&self.message, &mut buffer)? {
+                if !connection.advance(&self.message, &mut buffer)? {
                     continue;
                 }
                 messages += 1;
@@ -97,7 +99,7 @@ fn connect(to: SocketAddr, udp: bool) -> io::Result<OwnedFd> {
     Ok(stream.into())
 }
 
-/// One connection and how far its message has come.
+/// One connection, with the progress of its message.
 struct Connection {
     socket: OwnedFd,
     sent: usize,
@@ -121,10 +123,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what has come and sends what there is room for; true when this completed the message.
-    fn go_on(&mut self, message: &[u8], buffer: &mut [u8; BUFFER]) -> io::Result<bool> {
+    /// Receives, and sends what there is room for. True when this completes the message.
+    fn advance(&mut self, message: &[u8], buffer: &mut [u8; BUFFER]) -> io::Result<bool> {
         if self.received == message.len() {
-            return Ok(false); // at rest: it was told of room to send, and has nothing to send
+            return Ok(false); // after a report of room to send, with nothing to send
         }
         self.send_rest(message)?;
         loop {

@@ -1,8 +1,9 @@
-//! The kernel floor for bulk: the cheapest echo server that one thread can be when its bytes never
-//! come to it. Prints its port and echoes until its standard input ends.
+//! The kernel floor for bulk data: the cheapest echo server on one thread that never reads the
+//! bytes. Prints its port and echoes until its standard input ends.
 //!
-//! A pipe a connection, and splice(2) through it from the socket to the socket. Must never do
-//! anything more: no counting, no limits, no copying where little comes at a time.
+//! Each connection has a pipe, through which splice(2) moves bytes from the socket back to the
+//! socket. Owns the loop; must never do anything more, such as counting, limits or copying small
+//! amounts.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -12,7 +13,7 @@ use peers::{BOTH_EDGE, Epoll, NO_EVENT, READABLE_LEVEL};
 use peers::{accept, close, pipe, set_backlog, set_nodelay, set_nonblocking, splice};
 
 const EVENTS: usize = 1024;
-/// What one call is asked to move. The pipe is what bounds it.
+/// The most bytes that one call moves. In practice the size of the pipe is the limit.
 const MOST: usize = 1 << 20;
 const PIPE: i32 = 256 * 1024;
 
@@ -36,7 +37,7 @@ fn main() -> io::Result<()> {
     println!("{}", listener.local_addr()?.port());
 
     let mut events = [NO_EVENT; EVENTS];
-    // By the socket's number, which is small.
+    // Indexed by the socket's number, which is small.
     let mut connections: Vec<Option<Connection>> = Vec::new();
     loop {
         for event in epoll.wait(&mut events)? {
@@ -63,7 +64,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Until nothing comes and nothing goes; false at the end.
+/// Moves bytes until both directions would block. False at the end of the stream.
 fn echo(connection: &mut Connection) -> bool {
     loop {
         let came = match splice(connection.socket, connection.pipe.1, MOST) {

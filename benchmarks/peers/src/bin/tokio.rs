@@ -1,7 +1,9 @@
-//! An echo server on tokio, as its documentation would have it: a task a connection on one thread.
+//! An echo server on tokio, written as in tokio's documentation: one task per connection, on one
+//! thread.
 //!
-//! Prints its port and echoes until its standard input ends. Must never be anything but idiomatic:
-//! it stands for what a Rust programmer gets without ado.
+//! Prints its port and echoes until its standard input ends. Owns nothing but that loop; must never
+//! be anything but idiomatic, because it represents what a Rust programmer gets without special
+//! effort.
 
 use std::io::{self, Read};
 
