@@ -15,7 +15,9 @@ use super::ledger::Record;
 use crate::net;
 use crate::net::base::{Mutex, Origin};
 
-/// A received datagram that a handler serves. For the pool: the function receives its contents only.
+/// A received datagram that a handler serves.
+///
+/// For the pool: the handler's function receives only the data and the address.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Datagram {
     pub(super) inner: Mutex<Option<net::handoff::Datagram>>,

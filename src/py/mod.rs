@@ -23,7 +23,9 @@ mod stream;
 mod tcp_info;
 mod wait;
 
-/// The compiled half of rsock. Programs import the package `rsock`, which re-exports its names.
+/// The compiled half of rsock.
+///
+/// Programs import the package `rsock`, which re-exports its names.
 #[pyo3::pymodule]
 mod _rsock {
     #[pymodule_export]

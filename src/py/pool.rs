@@ -1,5 +1,5 @@
-//! The pool of a server's handler threads, for Python. Owns the conversion of the engine's jobs; must
-//! never keep a server alive while no handler runs.
+//! The pool of a server's handler threads, for Python. Owns the conversion of the engine's jobs;
+//! must never keep a server alive while no handler runs.
 
 use std::sync::Arc;
 

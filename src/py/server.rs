@@ -1,5 +1,5 @@
-//! Server for Python. Owns the checks of its arguments, steps and stop; must never hold a lock of the
-//! engine while it calls Python, nor keep Python objects other than those it was passed.
+//! Server for Python. Owns the checks of its arguments, steps and stop; must never hold a lock of
+//! the engine while it calls Python, nor keep Python objects other than those it was passed.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -45,7 +45,8 @@ pub(super) struct Server {
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
-    /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other services.
+    /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
+    /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
 }
 
@@ -123,7 +124,7 @@ impl Server {
     }
 }
 
-/// The address to listen at if it is not a host and port: a path, or that of the caller's descriptor.
+/// The address to listen at if it is not a host and port: a path, or that of the descriptor `fd`.
 fn listen_target(
     py: Python<'_>,
     path: Option<UnixName>,
@@ -233,7 +234,9 @@ impl Server {
         let fd = fd.map(|fd| whole("fd", &fd, 0, i64::from(RawFd::MAX))).transpose()?;
         let fd = fd.map(|fd| fd as RawFd);
         let target = match &host {
-            _ if unix.is_some() || fd.is_some() => listen_target(py, unix.flatten(), fd, transport)?,
+            _ if unix.is_some() || fd.is_some() => {
+                listen_target(py, unix.flatten(), fd, transport)?
+            }
             Some(host) => args::target(host, port.as_ref())?,
             None => {
                 let port = port.as_ref().map_or(Ok(0), args::port)?;
@@ -311,9 +314,9 @@ impl Server {
 
     /// Open the socket with socket(2), and return the server, as all steps do.
     ///
-    /// Blocks only to resolve a host name, with the interpreter released. Raises OSError, naming the
-    /// step and the address, socket.gaierror for an unknown host, and StateError if the socket was
-    /// opened before.
+    /// Blocks only to resolve a host name, with the interpreter released. Raises OSError, naming
+    /// the step and the address, socket.gaierror for an unknown host, and StateError if the socket
+    /// was opened before.
     fn create(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let inner = slf.get().here(slf.py())?;
         Attached::run(slf.py(), |waiter| inner.create(None, waiter))?;
@@ -325,13 +328,14 @@ impl Server {
     /// `address` replaces the host and port, or the path, of the constructor. Returns the server.
     ///
     /// For a Unix socket this creates the file, with the permissions of SocketOptions(mode=…) from
-    /// the start. A file that a killed process left behind is replaced, under a lock file beside it.
-    /// A file whose socket is in use, or a file of another kind, is never replaced (EADDRINUSE).
+    /// the start. A file that a killed process left behind is replaced, under a lock file beside
+    /// it. A file whose socket is in use, or a file of another kind, is never replaced
+    /// (EADDRINUSE).
     ///
-    /// Raises OSError if the address is in use, not permitted or not one of this host; what the call
-    /// has opened is then closed. If a Server of this process holds the address, the error names that
-    /// server; if that server is just stopping, the call first waits up to 1 s for its end, with the
-    /// interpreter released.
+    /// Raises OSError if the address is in use, not permitted or not one of this host; what the
+    /// call has opened is then closed. If a Server of this process holds the address, the error
+    /// names that server; if that server is just stopping, the call first waits up to 1 s for its
+    /// end, with the interpreter released.
     #[pyo3(signature = (address=None))]
     fn bind<'py>(
         slf: Bound<'py, Self>,
@@ -377,8 +381,8 @@ impl Server {
 
     /// Start serving, after `listen` if that was not called; return once the port is open.
     ///
-    /// Has no effect on a server that is already serving. Returns the server. Raises the same errors
-    /// as `bind`, and StateError if the server was stopped.
+    /// Has no effect on a server that is already serving. Returns the server. Raises the same
+    /// errors as `bind`, and StateError if the server was stopped.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let py = slf.py();
         let inner = slf.get().here(py)?;
@@ -396,10 +400,10 @@ impl Server {
     /// that wait in the kernel's queue. A connection that has not sent anything has 0.25 s for its
     /// first byte.
     ///
-    /// Blocks, with the interpreter released, for at most `drain` seconds plus 50 ms. A second call,
-    /// from any thread, applies the earlier deadline and returns the same StopReport. Ctrl-C ends
-    /// the wait, not the stop. Raises TypeError or ValueError for a `drain` that is not a number of
-    /// seconds from 0.
+    /// Blocks, with the interpreter released, for at most `drain` seconds plus 50 ms. A second
+    /// call, from any thread, applies the earlier deadline and returns the same StopReport. Ctrl-C
+    /// ends the wait, not the stop. Raises TypeError or ValueError for a `drain` that is not a
+    /// number of seconds from 0.
     #[pyo3(signature = (drain=None))]
     fn stop<'py>(
         &self,
@@ -549,8 +553,8 @@ impl Server {
 
     /// The address that the server is, or was, bound to. Raises StateError before `bind`.
     ///
-    /// Always a (host, port) tuple, with an IPv6 scope inside the host; the path of a Unix socket, a
-    /// str.
+    /// Always a (host, port) tuple, with an IPv6 scope inside the host; the path of a Unix socket,
+    /// a str.
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
@@ -617,10 +621,10 @@ impl Server {
         self.here(py).map(|inner| inner.state().name())
     }
 
-    /// The number of connections that wait in the kernel's queue to be accepted. Does not block.
+    /// The number of connections that wait in the kernel's queue to be accepted.
     ///
-    /// Their handshake is finished. The number is read from TCP_INFO of the listener, tcp(7); it is 0
-    /// before `listen` and once the server has stopped.
+    /// Their handshake is finished. Does not block. The number is read from TCP_INFO of the
+    /// listener, tcp(7); it is 0 before `listen` and once the server has stopped.
     #[getter]
     fn waiting(&self, py: Python<'_>) -> PyResult<usize> {
         self.here(py)?.waiting().map_err(|error| exception(py, error))
@@ -675,10 +679,11 @@ impl Server {
     }
 }
 
-/// Stop all servers of this process at the same time; return their StopReports, oldest server first.
+/// Stop all servers of this process at the same time, and return their StopReports.
 ///
-/// `drain` is as for `Server.stop`: each server delivers pending data for up to `drain` seconds; None
-/// takes the value of each server. Blocks with the interpreter released.
+/// `drain` is as for `Server.stop`: each server delivers pending data for up to `drain` seconds;
+/// None takes the value of each server. The reports are in the order in which the servers were
+/// created, oldest first. Blocks with the interpreter released.
 #[pyfunction]
 #[pyo3(signature = (drain=None))]
 pub(super) fn stop_all<'py>(

@@ -11,7 +11,9 @@ use crate::net::address::Transport;
 use crate::net::base::Mutex;
 use crate::net::service::Shape;
 
-/// What a server does with each connection. Only its subclasses, such as Echo, can be created.
+/// The base class of all services: what a server does with each connection.
+///
+/// Only its subclasses, such as Echo, can be created.
 #[pyclass(frozen, subclass, module = "rsock")]
 pub(super) struct Service {
     pub(super) shape: Shape,
@@ -57,7 +59,8 @@ impl Service {
 /// nothing. A function passed as the service of a Server is wrapped in a Handler.
 ///
 /// Threads are started as they are needed, are reused, and end when they are no longer needed. Each
-/// call runs in a fresh contextvars context; the contents of a threading.local stay with the thread.
+/// call runs in a fresh contextvars context; the contents of a threading.local stay with the
+/// thread.
 ///
 /// Raises TypeError, naming what is accepted, for an object that cannot be called with these
 /// arguments, for a class and for a coroutine function.
@@ -104,7 +107,7 @@ impl Handler {
     }
 }
 
-/// A service that leaves each connection in the kernel's queue until `Server.accept()` takes it.
+/// A service that leaves connections in the kernel's queue until `Server.accept()` is called.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct Accept;
 

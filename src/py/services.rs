@@ -15,8 +15,8 @@ use crate::net::service::Shape;
 use crate::net::{self, services};
 
 /// Makes the Python class of each service from its docstring, its signature as Python shows it, its
-/// arguments, and the expression that makes the engine's service from them. One entry here registers
-/// a service. Two objects are equal if their engine services are.
+/// arguments, and the expression that makes the engine's service from them. One entry here
+/// registers a service. Two objects are equal if their engine services are.
 macro_rules! services {
     ($(
         $(#[$doc:meta])*
@@ -63,16 +63,17 @@ services! {
 
     /// A service that sends back whole lines.
     ///
-    /// The line `quit` (bytes, or a str, which is encoded as UTF-8) closes the connection and is not
-    /// echoed; if `quit` is None, no line does. A line ends with LF or CR LF, which is sent back
-    /// unless `newline` is False. Bytes without a line ending count as a line once the peer has
-    /// finished.
+    /// The line `quit` (bytes, or a str, which is encoded as UTF-8) closes the connection and is
+    /// not echoed; if `quit` is None, no line does. A line ends with LF or CR LF, which is sent
+    /// back unless `newline` is False. Bytes without a line ending count as a line once the peer
+    /// has finished.
     ///
-    /// `limit` is the maximum length of a line in bytes, its ending included. The smaller of `limit`
-    /// and `Limits.line` applies; a longer line ends the connection (`closed_by` is "limit").
+    /// `limit` is the maximum length of a line in bytes, its ending included. The smaller of
+    /// `limit` and `Limits.line` applies; a longer line ends the connection (`closed_by` is
+    /// "limit").
     ///
-    /// Raises TypeError or ValueError, naming the argument, for a value that is not allowed, such as
-    /// a `quit` that contains a line ending.
+    /// Raises TypeError or ValueError, naming the argument, for a value that is not allowed, such
+    /// as a `quit` that contains a line ending.
     LineEcho "(quit=b'exit', newline=True, limit=65_536)" (py, quit, newline, limit) => {
         let quit = quit.or(|| Ok(Some(b"exit".to_vec())), |quit| {
             if quit.is_none() { Ok(None) } else { args::octets("quit", &quit).map(Some) }
@@ -82,7 +83,9 @@ services! {
         raised(py, services::LineEcho::new(quit.as_deref(), newline, limit as usize))?
     };
 
-    /// A service that reads and discards, until the peer has finished (RFC 863). It never answers.
+    /// A service that reads and discards, until the peer has finished (RFC 863).
+    ///
+    /// It never answers.
     Discard "()" (py) => services::Discard;
 
     /// A service that sends characters without end, as fast as the peer reads (RFC 864).

@@ -37,7 +37,9 @@ const MOST_CONTROL: usize = 64 * 1024;
 /// The sender of a datagram. On a stream: the name of a Unix socket's peer, otherwise None.
 type Sender<'py> = Option<Bound<'py, PyAny>>;
 
-/// The base class of Client and Connection: one end of a connection, with the methods of a socket.
+/// The base class of Client and Connection: one end of a connection.
+///
+/// It has the methods of socket.socket.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Stream {
     inner: Arc<net::stream::Stream>,
@@ -107,8 +109,8 @@ impl Stream {
         }
     }
 
-    /// The address argument of a send: the destination of a datagram. A connected TCP stream ignores
-    /// it, a Unix socket refuses it.
+    /// The address argument of a send: the destination of a datagram. A connected TCP stream
+    /// ignores it, a Unix socket refuses it.
     fn check_destination(
         &self,
         py: Python<'_>,
@@ -141,8 +143,8 @@ impl Stream {
         }
     }
 
-    /// The sender that recvfrom(2) returns for a stream: the name of a Unix socket's peer, otherwise
-    /// None.
+    /// The sender that recvfrom(2) returns for a stream: the name of a Unix socket's peer,
+    /// otherwise None.
     fn named_peer<'py>(&self, py: Python<'py>, bytes: usize) -> PyResult<Sender<'py>> {
         if bytes == 0 || !self.inner.is_unix() {
             return Ok(None);
@@ -265,8 +267,8 @@ fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
     Ok(vec![0; size.min(MOST_CONTROL)])
 }
 
-/// Clears the buffer for MSG_TRUNC: the kernel then does not overwrite it, and it may still hold bytes
-/// of another connection.
+/// Clears the buffer for MSG_TRUNC: the kernel then does not overwrite it, and it may still hold
+/// bytes of another connection.
 fn blank(scratch: &mut [u8], flags: i32) {
     if flags & libc::MSG_TRUNC != 0 {
         scratch.fill(0);
@@ -304,9 +306,10 @@ impl Stream {
         self.attached(py, |stream, waiter| stream.connect(&target, waiter))
     }
 
-    /// Do the same as `connect`, but return the errno of an OSError of the system; 0 means success.
+    /// Connect as `connect` does, but return the errno of an OSError of the system.
     ///
-    /// A time-out returns EAGAIN. Blocks as `connect` does, and raises its other errors.
+    /// Returns 0 after success, and EAGAIN after a time-out. Blocks as `connect` does, and raises
+    /// its other errors.
     fn connect_ex(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<i32> {
         let target = self.target(address)?;
         let mut errno = 0;
@@ -451,8 +454,8 @@ impl Stream {
     /// Receive data and control messages with recvmsg(2).
     ///
     /// `bufsize` and `ancbufsize` are the maximum sizes in bytes of the data and of the control
-    /// messages. Returns (data, [(level, type, data), …], flags, address), where `address` is as for
-    /// `recvfrom`. Blocks as `recv` does, and raises the same errors.
+    /// messages. Returns (data, [(level, type, data), …], flags, address), where `address` is as
+    /// for `recvfrom`. Blocks as `recv` does, and raises the same errors.
     #[pyo3(signature = (bufsize, ancbufsize=0, flags=0))]
     fn recvmsg<'py>(
         &self,
@@ -485,9 +488,9 @@ impl Stream {
 
     /// Receive into writable buffers with recvmsg(2); each is filled before the next.
     ///
-    /// Returns (number of bytes, [(level, type, data), …], flags, address), as `recvmsg` does. Blocks
-    /// as `recv` does, and raises the same errors; TypeError for an object that is not a writable
-    /// buffer.
+    /// Returns (number of bytes, [(level, type, data), …], flags, address), as `recvmsg` does.
+    /// Blocks as `recv` does, and raises the same errors; TypeError for an object that is not a
+    /// writable buffer.
     #[pyo3(signature = (buffers, ancbufsize=0, flags=0))]
     fn recvmsg_into<'py>(
         &self,
@@ -500,7 +503,8 @@ impl Stream {
             .try_iter()?
             .map(|buffer| {
                 Sink::new("recvmsg_into", &buffer?).map_err(|error| {
-                    // As socket.recvmsg_into, which raises TypeError here as for a read-only buffer.
+                    // As socket.recvmsg_into, which raises TypeError here as for a read-only
+                    // buffer.
                     match error.is_instance_of::<PyBufferError>(py) {
                         true => PyTypeError::new_err(error.value(py).to_string()),
                         false => error,
@@ -518,12 +522,13 @@ impl Stream {
         Ok((message.bytes, control, flags, from))
     }
 
-    /// Send the concatenation of `buffers` with sendmsg(2), and return the number of bytes sent.
+    /// Send buffers and control messages with sendmsg(2), and return the number of bytes sent.
     ///
-    /// `ancdata` is an iterable of control messages (level, type, data). `address` is the destination
-    /// of a datagram, if it is not the address that the client is connected to. On a TCP stream
-    /// `address` is checked, and then ignored as the system does; a Unix socket raises OSError.
-    /// Blocks as `send` does, and raises the same errors.
+    /// The buffers are sent as if they were one. `ancdata` is an iterable of control messages
+    /// (level, type, data). `address` is the destination of a datagram, if it is not the address
+    /// that the client is connected to. On a TCP stream `address` is checked, and then ignored as
+    /// the system does; a Unix socket raises OSError. Blocks as `send` does, and raises the same
+    /// errors.
     #[pyo3(signature = (buffers, ancdata=None, flags=0, address=None),
         text_signature = "($self, buffers, ancdata=(), flags=0, address=None)")]
     fn sendmsg<'py>(
@@ -552,8 +557,8 @@ impl Stream {
     /// Send one datagram to an address with sendto(2), and return the number of bytes sent.
     ///
     /// Called as `sendto(data, address)` or `sendto(data, flags, address)`. A host name is resolved
-    /// at each call. A TCP stream checks the address, ignores it as the system does, and sends to its
-    /// peer; a Unix socket raises OSError. Blocks as `send` does, and raises the same errors.
+    /// at each call. A TCP stream checks the address, ignores it as the system does, and sends to
+    /// its peer; a Unix socket raises OSError. Blocks as `send` does, and raises the same errors.
     #[pyo3(signature = (data, flags, address=None, /))]
     fn sendto<'py>(
         &self,
@@ -577,10 +582,11 @@ impl Stream {
         }
     }
 
-    /// Send `count` bytes of a regular file from `offset` on, and return the number of bytes sent.
+    /// Send `count` bytes of a regular file, and return the number of bytes sent.
     ///
-    /// `file` is a file descriptor; None for `count` sends up to the end of the file. Errors have the
-    /// attribute `sent`. For the Python half of `sendfile`.
+    /// `file` is a file descriptor, and `offset` the position of the first byte; None for `count`
+    /// sends up to the end of the file. Errors have the attribute `sent`. For the Python half of
+    /// `sendfile`.
     #[pyo3(signature = (file, offset, count))]
     fn _send_file(
         &self,
@@ -652,11 +658,12 @@ impl Stream {
         self.inner().shutdown(how).map_err(|error| self.raised(py, error))
     }
 
-    /// Close the stream with close(2): the peer receives what was sent, then the end of the stream.
+    /// Close the stream with close(2).
     ///
-    /// Calls that block in other threads raise OSError (EBADF). Closing a closed stream has no
-    /// effect. If files of `makefile` are open, the stream is closed with the last of them, as with
-    /// any socket. Blocks only with SocketOptions(linger=…).
+    /// The peer receives the data that was sent, then the end of the stream. Calls that block in
+    /// other threads raise OSError (EBADF). Closing a closed stream has no effect. If files of
+    /// `makefile` are open, the stream is closed with the last of them, as with any socket. Blocks
+    /// only with SocketOptions(linger=…).
     fn close(&self, py: Python<'_>) {
         self.close_wanted.store(true, SeqCst);
         if self.files.load(SeqCst) == 0 {
@@ -669,7 +676,7 @@ impl Stream {
         self.files.fetch_add(1, SeqCst);
     }
 
-    /// Count one open file less. `socket.SocketIO` calls it when a file of `makefile` is closed.
+    /// Count one open file less. Called by `socket.SocketIO` when it is closed.
     fn _decref_socketios(&self, py: Python<'_>) {
         // A SocketIO that the program created itself was never counted.
         let left = self.files.fetch_update(SeqCst, SeqCst, |files| files.checked_sub(1));
@@ -708,10 +715,10 @@ impl Stream {
         self.inner().fileno().map_err(|error| self.raised(py, error))
     }
 
-    /// Set the time-out of each call in seconds. None means no time-out, and 0 that no call waits.
+    /// Set the time-out of each call in seconds.
     ///
-    /// Raises ValueError for a negative number, OverflowError for one that is too large, and TypeError
-    /// for an object that is not a number.
+    /// None means no time-out; with 0 no call waits. Raises ValueError for a negative number,
+    /// OverflowError for one that is too large, and TypeError for an object that is not a number.
     #[pyo3(signature = (value))]
     fn settimeout(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         // socket.settimeout accepts a bool as a number. No other call of rsock does.
