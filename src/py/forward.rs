@@ -30,8 +30,8 @@ use crate::net::services::{self, To};
 /// `record.far` describes the leg to the target.
 ///
 /// On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
-/// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60 s
-/// if that is None. `connect_timeout` has no effect on UDP.
+/// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
+/// seconds if that is None. `connect_timeout` has no effect on UDP.
 ///
 /// Raises TypeError if there is no target, or more than one, and ValueError for a `connect_timeout`
 /// of 0. The server's start() raises socket.gaierror if the name has no address, ValueError if the
