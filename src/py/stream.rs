@@ -1,6 +1,6 @@
-//! The base class of Client and Connection for Python, with the methods of socket.socket. Owns the
-//! conversion of their arguments and results; must never buffer, nor release the interpreter for a
-//! small call that can return at once.
+//! Stream for Python: the base class of Client and Connection, with the methods of socket.socket.
+//! Owns the conversion of their arguments and results; must never buffer, nor release the
+//! interpreter for a small call that can return at once.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::Shutdown;
