@@ -245,7 +245,7 @@ def test_two_transports_are_one_too_many(arguments: dict[str, Any], says: str) -
 def test_the_unix_transport_wants_a_path() -> None:
     with pytest.raises(ValueError, match="transport='unix' needs a path"):
         Server(transport="unix")
-    with pytest.raises(ValueError, match="give path= in its place"):
+    with pytest.raises(ValueError, match="give path= instead"):
         Client("localhost", 80, transport="unix")
     with pytest.raises(ValueError, match="source_address"):
         Client(path="/tmp/x.sock", source_address=("127.0.0.1", 0))

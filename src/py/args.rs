@@ -1,5 +1,5 @@
-//! Python's arguments as the engine's types, checked once. Must never open anything, nor ask a
-//! resolver; every error names the value.
+//! The conversion of Python arguments to types of the engine. Owns their checks, which name the
+//! value in every error; must never open anything, nor call a resolver.
 
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
 use crate::net::socket::SocketOptions;
 
-/// A value as a message shows it, cut where it is long.
+/// The repr of a value for a message, cut to 80 characters.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value
         .repr()
@@ -27,7 +27,7 @@ pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
     if text.chars().count() > 80 { text.chars().take(79).chain(['…']).collect() } else { text }
 }
 
-/// "TypeError: port must be …, not float: 1.5".
+/// A TypeError such as "port must be …, not float: 1.5".
 pub(super) fn wrong_type(name: &str, wanted: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let kind = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("{name} must be {wanted}, not {kind}: {}", shown(value)))
@@ -41,7 +41,7 @@ fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
         .map_err(|_| PyValueError::new_err(format!("{name} {}: not valid text", shown(value))))
 }
 
-/// A host as str, in the letters that resolvers know (IDNA, as `socket` does it).
+/// A host as text. A name that is not ASCII is encoded with IDNA, as `socket` does.
 fn host_name(value: &Bound<'_, PyAny>) -> PyResult<String> {
     let host = text("host", value)?;
     if host.is_ascii() || host.len() > 1000 {
@@ -53,14 +53,14 @@ fn host_name(value: &Bound<'_, PyAny>) -> PyResult<String> {
     match encoded {
         Ok(name) => text("host", &name),
         Err(_) => Err(PyValueError::new_err(format!(
-            "host {}: not a name that IDNA can write",
+            "host {}: not a name that IDNA can encode",
             shown(value)
         ))),
     }
 }
 
-/// The path of a Unix socket as `socket` takes it: str, bytes or os.PathLike, a NUL at its start being an
-/// abstract name.
+/// The path of a Unix socket as `socket` takes it: str, bytes or os.PathLike. A NUL at its start
+/// makes it an abstract name.
 pub(super) fn path(value: &Bound<'_, PyAny>) -> PyResult<UnixName> {
     let py = value.py();
     let wanted = "a path: str, bytes or os.PathLike";
@@ -69,7 +69,7 @@ pub(super) fn path(value: &Bound<'_, PyAny>) -> PyResult<UnixName> {
     let name = if let Ok(bytes) = plain.cast::<PyBytes>() {
         UnixName::new(bytes.as_bytes())
     } else {
-        // As os.fsencode: what a path of the system cannot hold is a lone surrogate.
+        // As os.fsencode, which fails only for lone surrogates.
         let text: OsString = plain
             .extract()
             .map_err(|_| PyValueError::new_err(format!("path {}: not valid text", shown(value))))?;
@@ -78,7 +78,7 @@ pub(super) fn path(value: &Bound<'_, PyAny>) -> PyResult<UnixName> {
     name.map_err(|error| exception(py, error))
 }
 
-/// What a call names as a transport; None where it says nothing.
+/// The argument `transport`; None if it was not passed.
 pub(super) fn transport(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Transport>> {
     let Some(value) = value else { return Ok(None) };
     match text("transport", value)?.as_str() {
@@ -92,8 +92,8 @@ pub(super) fn transport(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Tra
     }
 }
 
-/// The Unix socket that a call asks for by `path=` or by its transport: Some(None) is one without a path,
-/// None another transport. `others` are arguments that would be a second transport beside a path.
+/// The Unix socket that `path=` or the transport names: Some(None) is one without a path, None
+/// means another transport. `others` are the arguments that contradict a path.
 pub(super) fn unix(
     path_: Option<&Bound<'_, PyAny>>,
     transport_: Option<Transport>,
@@ -131,7 +131,7 @@ pub(super) fn port(value: &Bound<'_, PyAny>) -> PyResult<u16> {
     if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyFloat>() {
         return Err(wrong_type("port", "an int or the name of a service", value));
     }
-    // __index__, as socket takes it.
+    // By __index__, as `socket` does.
     let number: Bound<'_, PyAny> =
         value
             .py()
@@ -143,7 +143,7 @@ pub(super) fn port(value: &Bound<'_, PyAny>) -> PyResult<u16> {
     })
 }
 
-/// Host and port: apart, or as a pair (or IPv6's four) in the first place.
+/// A host and port: two arguments, or a pair (for IPv6 also a 4-tuple) as the first.
 pub(super) fn target(
     host: &Bound<'_, PyAny>,
     port_: Option<&Bound<'_, PyAny>>,
@@ -164,7 +164,7 @@ pub(super) fn target(
     address(pair)
 }
 
-/// An address as `socket` has them: (host, port), or for IPv6 also (host, port, flowinfo, scope).
+/// An address as `socket` takes it: (host, port), or for IPv6 also (host, port, flowinfo, scope).
 pub(super) fn address(value: &Bound<'_, PyAny>) -> PyResult<Target> {
     let wanted = "a (host, port) pair";
     let pair = value.cast::<PyTuple>().map_err(|_| wrong_type("address", wanted, value))?;
@@ -182,7 +182,7 @@ pub(super) fn address(value: &Bound<'_, PyAny>) -> PyResult<Target> {
     Target::new(&host, number).map_err(|error| exception(value.py(), error))
 }
 
-/// Where to connect or to listen, as `socket` has it: a pair, or the path of a Unix socket.
+/// An address to connect or bind to, as `socket` takes it: a pair, or the path of a Unix socket.
 pub(super) fn destination(value: &Bound<'_, PyAny>) -> PyResult<Target> {
     if value.is_instance_of::<PyTuple>() {
         return address(value);
@@ -196,9 +196,9 @@ pub(super) fn destination(value: &Bound<'_, PyAny>) -> PyResult<Target> {
     Err(wrong_type("address", "a (host, port) pair, or the path of a Unix socket", value))
 }
 
-/// An address that is all numbers, for `source_address`.
+/// The argument `source_address`: a pair with a numeric host.
 pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
-    // ("", port), as socket.create_connection takes it: any address of IPv4.
+    // ("", port) is any IPv4 address, as for socket.create_connection.
     if let Ok((host, number)) = value.extract::<(String, Bound<'_, PyAny>)>() {
         if host.is_empty() {
             return Ok((std::net::Ipv4Addr::UNSPECIFIED, port(&number)?).into());
@@ -213,7 +213,8 @@ pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
     })
 }
 
-/// An address as `socket` gives them: a pair, or four for IPv6; a path as str, an abstract name as bytes.
+/// An address as `socket` returns it: a pair, or a 4-tuple for IPv6; a path as str, an abstract
+/// name as bytes.
 pub(super) fn socket_address<'py>(
     py: Python<'py>,
     address: &Address,
@@ -233,7 +234,8 @@ pub(super) fn socket_address<'py>(
     tuple.map(Bound::into_any)
 }
 
-/// An address as users read it: always a pair, or the name of a Unix socket as str.
+/// An address as rsock's own properties show it: always a pair, or the name of a Unix socket as
+/// str.
 pub(super) fn user_address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     match address {
         Address::Ip(address) => {
@@ -243,26 +245,27 @@ pub(super) fn user_address<'py>(py: Python<'py>, address: &Address) -> PyResult<
     }
 }
 
-/// The name of a Unix socket as str, as os.fsdecode: empty where it has none.
+/// The name of a Unix socket as str, as os.fsdecode returns it: empty if it has none.
 pub(super) fn name_text<'py>(py: Python<'py>, name: &UnixName) -> PyResult<Bound<'py, PyString>> {
     OsStr::from_bytes(name.bytes()).into_pyobject(py).map_err(Into::into)
 }
 
-/// Seconds as Python gives them; None is for ever. More than the kernel's clocks hold (292 years of
+/// A time-out in seconds; None means no time-out. More than the kernel's clocks hold (292 years in
 /// nanoseconds), infinity included, is an OverflowError, as in socket.settimeout.
 pub(super) fn timeout(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
     let Some(value) = value else { return Ok(None) };
     let duration = seconds(name, value)?;
     if i64::try_from(duration.as_nanos()).is_err() {
         return Err(PyOverflowError::new_err(format!(
-            "{name} {}: too many seconds; None waits for ever",
+            "{name} {}: too many seconds; None means no time-out",
             shown(value)
         )));
     }
     Ok(Some(duration))
 }
 
-/// A number of seconds, not negative. Infinity is as long as there is, and so is what no float can be.
+/// A number of seconds, not negative. Infinity, or an int above the range of float, is
+/// `Duration::MAX`.
 pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let number: f64 = match value.extract() {
         Ok(number) if !value.is_instance_of::<PyBool>() => number,
@@ -282,7 +285,7 @@ pub(super) fn seconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration
         )));
     }
     let duration = Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX);
-    // The least there is, rather than none at all: a time-out of 0 means something else.
+    // Rounded up to 1 ns, because a time-out of 0 has another meaning.
     Ok(if number > 0.0 { duration.max(Duration::from_nanos(1)) } else { duration })
 }
 
@@ -296,12 +299,12 @@ pub(super) fn whole(name: &str, value: &Bound<'_, PyAny>, least: i64, most: i64)
     })
 }
 
-/// A bool, and nothing that is merely true or false.
+/// A bool; other objects are refused, whatever their truth value.
 pub(super) fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     value.extract().map_err(|_| wrong_type(name, "True or False", value))
 }
 
-/// Bytes that a service sends or compares: whatever has bytes, or a str for its UTF-8.
+/// Bytes that a service sends or compares: a bytes-like object, or a str, encoded as UTF-8.
 pub(super) fn octets(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     if value.is_instance_of::<PyString>() {
         return Ok(text(name, value)?.into_bytes());
@@ -311,7 +314,7 @@ pub(super) fn octets(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> 
     Ok(source.as_slice().to_vec())
 }
 
-/// A length that a read is given: `__index__`, not negative.
+/// The length argument of a read, not negative.
 pub(super) fn length(name: &str, value: isize) -> PyResult<usize> {
     usize::try_from(value)
         .map_err(|_| PyValueError::new_err(format!("{name} {value}: must not be negative")))
@@ -325,17 +328,18 @@ pub(super) fn optional_text(
     value.map(|value| text(name, value)).transpose()
 }
 
-/// When a time-out that starts now runs out.
+/// The end of a time-out that starts now.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| Instant::now().checked_add(timeout))
 }
 
-/// A bool, and nothing that is merely true or false: False where it is not given.
+/// A bool, as `boolean`; False if it was not passed.
 pub(super) fn flag(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
     value.map_or(Ok(false), |value| boolean(name, value))
 }
 
-/// An argument that is declared, and holds only its default yet. None is one that was not given.
+/// Refuses all values but the default for an argument whose function is not implemented yet. None
+/// means that it was not passed.
 pub(super) fn unbuilt<'py>(
     name: &str,
     default: &str,
@@ -343,7 +347,7 @@ pub(super) fn unbuilt<'py>(
     is_default: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<bool>,
 ) -> PyResult<()> {
     match value {
-        // What cannot even be compared is not the default either.
+        // A value whose comparison fails is not the default.
         Some(value) if !is_default(value).unwrap_or(false) => Err(PyValueError::new_err(format!(
             "{name}={}: not built yet; only {name}={default} is",
             shown(value)
@@ -352,8 +356,8 @@ pub(super) fn unbuilt<'py>(
     }
 }
 
-/// The bounds of a trace: False for none, True for the usual ones, or a `rsock.Trace`, which has checked
-/// them.
+/// The bounds of a trace: False for no trace, True for the default bounds, or a `rsock.Trace`,
+/// which has checked them.
 pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLimits>> {
     let Some(value) = value else { return Ok(None) };
     let class = imports::class(value.py(), "Trace")?;
@@ -367,11 +371,11 @@ pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLi
     Ok(Some(TraceLimits { bytes, events: given.getattr("events")?.extract()? }))
 }
 
-/// `SocketOptions()` and `Limits()`, made when they are first wanted.
+/// `SocketOptions()` and `Limits()`, created at their first use.
 pub(super) static DEFAULT_OPTIONS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 pub(super) static DEFAULT_LIMITS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// An object of one of the frozen dataclasses of `rsock._types`: the one given, or all defaults.
+/// An object of a frozen dataclass of `rsock._types`: the one that was passed, or all defaults.
 pub(super) fn settings<'py>(
     py: Python<'py>,
     name: &str,
@@ -380,7 +384,7 @@ pub(super) fn settings<'py>(
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let Some(value) = value else {
-        // Frozen, so that all who say nothing can share one.
+        // The dataclass is frozen: all calls without the argument can share one object.
         let default = defaults
             .get_or_try_init(py, || imports::class(py, class)?.call0().map(Bound::unbind))?;
         return Ok(default.bind(py).clone());
@@ -392,7 +396,7 @@ pub(super) fn settings<'py>(
     Err(wrong_type(name, &format!("a {}", class.getattr("__name__")?), &value))
 }
 
-/// The fields of `rsock.SocketOptions`, which has checked them.
+/// The fields of `rsock.SocketOptions`. The class has checked them.
 #[derive(FromPyObject)]
 struct OptionsFields {
     reuse_address: bool,
@@ -426,7 +430,7 @@ pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions
     })
 }
 
-/// The fields of `rsock.Limits` that hold now; it has checked them.
+/// The fields of `rsock.Limits` that are implemented. The class has checked them.
 #[derive(FromPyObject)]
 struct LimitsFields {
     connections: Option<usize>,

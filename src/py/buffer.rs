@@ -1,5 +1,5 @@
-//! Python's memory, lent to the engine for one call. All `unsafe` of the border; must never outlive
-//! the object that lends, nor touch memory that is not contiguous.
+//! Python memory that the engine uses for one call. Owns the `unsafe` code for it; must never keep
+//! memory longer than its object lives, nor access memory that is not contiguous.
 
 use std::cell::Cell;
 
@@ -8,10 +8,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-/// A contiguous export of an object's memory, given back when dropped.
+/// A contiguous export of an object's memory, released when dropped.
 ///
-/// PyBUF_SIMPLE, as `socket` asks for: it fits whatever has bytes, ctypes structures included, which
-/// pyo3's own buffers do not.
+/// PyBUF_SIMPLE, which `socket` also requests, works for every object with bytes, including ctypes
+/// structures; pyo3's own buffers do not support these.
 pub(super) struct Export<'py> {
     // On the heap: an exporter may keep its address.
     view: Box<ffi::Py_buffer>,
@@ -47,7 +47,7 @@ impl Drop for Export<'_> {
     }
 }
 
-/// What is sent: any contiguous buffer; `bytes` without the price of an export.
+/// The data of a send: any contiguous buffer. `bytes` avoids the cost of an export.
 pub(super) enum Source<'py> {
     Bytes(Bound<'py, PyBytes>),
     Buffer(Export<'py>),
@@ -65,9 +65,9 @@ impl<'py> Source<'py> {
         match self {
             Self::Bytes(bytes) => bytes.as_bytes(),
             Self::Buffer(export) if export.length() == 0 => &[],
-            // SAFETY: the export holds the memory in place for as long as `self` lives, and it is
-            // contiguous. Another thread may write to a bytearray meanwhile, as it may during
-            // socket.send; the bytes are only handed to the kernel, which reads them as they are.
+            // SAFETY: the export keeps the memory at its address for as long as `self` lives, and
+            // it is contiguous. Another thread may write to a bytearray meanwhile, as it may during
+            // socket.send; the bytes are only passed to the kernel, which reads them as they are.
             Self::Buffer(export) => unsafe {
                 std::slice::from_raw_parts(export.view.buf.cast(), export.length())
             },
@@ -75,13 +75,13 @@ impl<'py> Source<'py> {
     }
 }
 
-/// Where something is received to: a writable contiguous buffer.
+/// The destination of a receive: a writable contiguous buffer.
 pub(super) struct Sink<'py>(Export<'py>);
 
 impl<'py> Sink<'py> {
     pub(super) fn new(step: &str, buffer: &Bound<'py, PyAny>) -> PyResult<Self> {
         Export::new(buffer, ffi::PyBUF_WRITABLE).map(Self).map_err(|error| {
-            // What can be read only is a mistake of type, as with `socket`.
+            // A read-only buffer is a TypeError, as with `socket`.
             match Export::new(buffer, ffi::PyBUF_SIMPLE) {
                 Ok(_) => PyTypeError::new_err(format!("{step} needs a writable buffer")),
                 Err(_) => error,
@@ -99,16 +99,16 @@ impl<'py> Sink<'py> {
 }
 
 thread_local! {
-    /// Where `recv` receives to, so that it allocates only what has come. Taken for the length of a
-    /// call: a signal handler may receive as well.
+    /// The buffer into which `recv` receives, so that it allocates only for the bytes received. It
+    /// is taken for the duration of a call, because a signal handler may call `recv` too.
     static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The most that is lent: as much as a socket holds by default, and little enough to keep for each
-/// thread.
+/// The largest scratch buffer: the default size of a socket's buffer, and small enough to keep for
+/// each thread.
 pub(super) const SCRATCH: usize = 256 * 1024;
 
-/// Lends the thread's scratch buffer of `wanted` bytes, at most `SCRATCH`.
+/// Calls a function with `wanted` bytes of the thread's scratch buffer, at most `SCRATCH`.
 pub(super) fn with_scratch<T>(wanted: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut scratch = KEPT.take();
     if scratch.len() < wanted {

@@ -1,4 +1,5 @@
-//! The service ByConnection for Python: a choice of services in Rust. Must never make the choice.
+//! The service ByConnection for Python. Owns the check of its arguments; must never choose the
+//! service of a connection.
 
 use std::sync::Arc;
 
@@ -13,15 +14,17 @@ use crate::net::base::Mutex;
 use crate::net::service::Shape;
 use crate::net::{self, services};
 
-/// Serves the first connection with the first of `services`, the second with the second, and so on; all
-/// later ones with `rest`, or where there is none, with the last of `services`. Which one a
-/// connection is, is its `id` in the ledger.
+/// A service that serves each connection with a service of its own, chosen by its number.
 ///
-/// Takes services in Rust only. Raises TypeError for a Handler, a function or Accept(): these are
-/// handed connections in another way; a handler may look at `conn.id` itself.
+/// The first of `services` serves the first connection, the second serves the second, and so on.
+/// All later connections are served by `rest`, or by the last of `services` if `rest` is None. The
+/// number of a connection is its `id` in the ledger.
+///
+/// Only services in Rust can be chosen. Raises TypeError for a Handler, a function or Accept(),
+/// which receive connections in another way; a handler can read `conn.id` itself.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct ByConnection {
-    /// (services, rest) as given, for equality; one of them may refer to a server.
+    /// (services, rest) as passed, for equality. A service among them may refer to a server.
     given: Mutex<Option<Py<PyTuple>>>,
 }
 
@@ -63,7 +66,7 @@ impl ByConnection {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector must never wait: a lock that is held now protects an object in use.
+        // The garbage collector must never wait: a lock that is held protects an object in use.
         match self.given.try_lock().as_deref() {
             Some(Some(given)) => visit.call(given),
             _ => Ok(()),
@@ -76,22 +79,22 @@ impl ByConnection {
     }
 }
 
-/// The engine's service of one that ByConnection is given.
-fn nested(place: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<dyn net::service::Service>> {
+/// The engine's service of an argument of ByConnection.
+fn nested(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<dyn net::service::Service>> {
     let why = match value.cast::<Service>() {
         Ok(service) => match &service.get().shape {
             Shape::Stream(service) => return Ok(Arc::clone(service)),
             Shape::Datagram(_) | Shape::Handler | Shape::Accept => {
                 "is not one of those in Rust, such as Echo(); a \
-                handler may look at conn.id itself"
+                handler can read conn.id itself"
             }
         },
-        Err(_) if value.is_instance_of::<PyType>() => "is a class; give an object, such as Echo()",
+        Err(_) if value.is_instance_of::<PyType>() => "is a class; pass an object, such as Echo()",
         Err(_) if value.is_callable() => {
             "is a function; only services in Rust, such as Echo(), \
-            are chosen by connection, and a handler may look at conn.id itself"
+            are chosen by connection, and a handler can read conn.id itself"
         }
-        Err(_) => "is no service; give one in Rust, such as Echo()",
+        Err(_) => "is no service; pass one in Rust, such as Echo()",
     };
-    Err(PyTypeError::new_err(format!("{place} of ByConnection {why}: {}", args::shown(value))))
+    Err(PyTypeError::new_err(format!("{argument} of ByConnection {why}: {}", args::shown(value))))
 }

@@ -1,4 +1,5 @@
-//! Client for Python: the constructor of the connecting side. Must never do what any stream does.
+//! Client for Python: the constructor of the connecting side. Owns the check of its arguments; must
+//! never implement what Client shares with Connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::address::{Target, Transport};
 
-/// How long a wait may spin, at most: beyond that it only burns a CPU.
+/// The longest that a wait may spin, in seconds. A longer spin only uses CPU time.
 const MOST_SPIN: f64 = 0.01;
 
 /// The compiled half of rsock.Client.
@@ -51,7 +52,7 @@ impl Client {
             (&unix, others.iter().find(|(_, other)| other.is_some()))
         {
             return Err(PyValueError::new_err(format!(
-                "{name}= is for TCP and UDP, and transport='unix' is neither; give path= in its place"
+                "{name}= is for TCP and UDP, and transport='unix' is neither; give path= instead"
             )));
         }
         let target = match (&host, &port) {
@@ -99,7 +100,7 @@ impl Client {
         Ok(PyClassInitializer::from(Stream::new(Arc::new(inner))).add_subclass(Self))
     }
 
-    /// The server that accepted it: None, for a client was not accepted.
+    /// Always None; a Connection has its server here.
     #[getter]
     fn server(&self) -> Option<Py<PyAny>> {
         None

@@ -1,4 +1,5 @@
-//! Connections for Python. Must never keep a server alive.
+//! Accepted connections for Python. Owns what happens when a handler returns; must never keep a
+//! server alive.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::stream::Stream;
 use crate::net;
 use crate::net::base::Mutex;
 
-/// An accepted stream on its way into a Connection.
+/// An accepted stream, the argument of the constructor of Connection. Can be used once.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Handed {
     stream: Mutex<Option<Arc<net::stream::Stream>>>,
@@ -54,27 +55,30 @@ impl Connection {
         Ok(PyClassInitializer::from(Stream::new(stream)).add_subclass(Self { server }))
     }
 
-    /// The server that accepted it; None once nobody holds that any more.
+    /// The server that accepted it; None once that object has been deleted.
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.server.bind(py).call0()
     }
 
-    /// Its account in the server's ledger. Bytes that go through `fileno()` or `to_socket()` are not
-    /// counted.
+    /// The Record in the server's ledger.
+    ///
+    /// It does not count bytes that pass through `fileno()` or `to_socket()`.
     #[getter]
     fn record(slf: &Bound<'_, Self>) -> Option<Record> {
         Record::of(slf.as_super().get().inner())
     }
 
-    /// The number of its record: in its server, from 1.
+    /// The number of its record in its server, from 1.
     #[getter]
     fn id(slf: &Bound<'_, Self>) -> Option<u64> {
         slf.as_super().get().inner().record().map(|record| record.id())
     }
 
-    /// For the pool: its handler has returned, or raised `error`. Closes the connection and says whether
-    /// the error is one to be reported: what the peer caused is only recorded.
+    /// Close the connection after its handler returned, or raised `error`. For the pool.
+    ///
+    /// Returns whether the error must be reported: an error that the peer or a stop of the server
+    /// caused is not.
     fn _returned(slf: &Bound<'_, Self>, error: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         let py = slf.py();
         let base = slf.as_super().get();
@@ -93,7 +97,7 @@ impl Connection {
     }
 }
 
-/// A connection with the peer's address, a pair or a path: what `accept` returns.
+/// What `accept` returns: the connection, with the peer's address, a pair or a path.
 pub(super) fn accepted<'py>(
     py: Python<'py>,
     stream: Arc<net::stream::Stream>,

@@ -1,4 +1,5 @@
-//! A datagram in the hands of a handler, for Python. Must never answer by itself.
+//! A datagram that a handler serves, for Python. Owns the datagram until the handler returns; must
+//! never answer by itself.
 
 use std::sync::Arc;
 
@@ -14,7 +15,9 @@ use super::ledger::Record;
 use crate::net;
 use crate::net::base::{Mutex, Origin};
 
-/// A datagram on its way through a handler. Never seen by its function, which is given what is in it.
+/// A received datagram that a handler serves.
+///
+/// For the pool: the handler's function receives only the data and the address.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Datagram {
     pub(super) inner: Mutex<Option<net::handoff::Datagram>>,
@@ -24,7 +27,7 @@ pub(super) struct Datagram {
 }
 
 impl Datagram {
-    /// Runs a call with the datagram: only before its handler has returned.
+    /// Runs a call with the datagram; TypeError once its handler has returned.
     pub(super) fn with<T>(&self, call: impl FnOnce(&net::handoff::Datagram) -> T) -> PyResult<T> {
         let inner = self.inner.lock();
         inner.as_ref().map(call).ok_or_else(|| PyTypeError::new_err("its handler has returned"))
@@ -33,37 +36,37 @@ impl Datagram {
 
 #[pymethods]
 impl Datagram {
-    /// What was received.
+    /// The received bytes. Raises TypeError once the handler has returned.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.with(|datagram| PyBytes::new(py, datagram.data()))
     }
 
-    /// Who sent it, as a pair.
+    /// The sender's address, a (host, port) pair.
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         args::user_address(py, &self.record.remote().address)
     }
 
-    /// The account of whoever sent it.
+    /// The Record of the sender.
     #[getter]
     fn record(&self) -> Record {
         Record::of_peer(&self.record, self.origin)
     }
 
-    /// The number of that account.
+    /// The number of that record in its server, from 1.
     #[getter]
     fn id(&self) -> u64 {
         self.record.id()
     }
 
-    /// The server; None once nobody holds that any more.
+    /// The server that received it; None once that object has been deleted.
     #[getter]
     fn server<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.server.bind(py).call0()
     }
 
-    /// Sends what its handler has returned.
+    /// Send `answer`, the bytes that the handler returned. Raises TypeError for another type.
     fn _reply(&self, py: Python<'_>, answer: Bound<'_, PyAny>) -> PyResult<()> {
         let wrong = |_| args::wrong_type("what the handler returned", "bytes, or None", &answer);
         let source = Source::new(answer.clone()).map_err(wrong)?;
@@ -71,7 +74,9 @@ impl Datagram {
             .map_err(|error| exception(py, error))
     }
 
-    /// For the pool: its handler has returned, or raised `error`, which is to be reported.
+    /// Release the datagram after its handler returned, or raised `error`. For the pool.
+    ///
+    /// Returns whether there is an error to report. `error` is recorded.
     fn _returned(&self, error: Option<Bound<'_, PyAny>>) -> bool {
         let datagram = self.inner.lock().take();
         if let (Some(datagram), Some(error)) = (datagram, &error) {

@@ -1,5 +1,5 @@
-//! The engine's errors as Python's exceptions: the one match. Nothing else builds exceptions of the
-//! engine's errors; must never lose what a cut-off call had taken.
+//! The conversion of the engine's errors to Python exceptions. Owns the only match that does so;
+//! must never lose the data that an interrupted call had taken.
 
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyType};
 use super::imports;
 use crate::net::error::Error;
 
-/// An exception of a class of ours.
+/// An exception of a class of rsock.
 fn own(py: Python<'_>, name: &str, args: impl OwnArgs) -> PyErr {
     match imports::class(py, name) {
         Ok(class) => args.raise(&class),
@@ -17,7 +17,7 @@ fn own(py: Python<'_>, name: &str, args: impl OwnArgs) -> PyErr {
     }
 }
 
-/// What one of our own exceptions is made of.
+/// The arguments of an exception of rsock.
 trait OwnArgs {
     fn raise(self, class: &Bound<'_, PyType>) -> PyErr;
 }
@@ -57,24 +57,25 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
         Error::OverLimit { .. } | Error::Value(_) => PyValueError::new_err(text),
         Error::Overflow(_) => PyOverflowError::new_err(text),
         Error::State { .. } | Error::Forked { .. } => own(py, "StateError", text),
-        // A waiter keeps the reason and raises it in this one's place (see `wait`).
+        // The waiter keeps the signal handler's exception and raises that instead (see `wait`).
         Error::Interrupted => os_error(py, libc::EINTR, text),
     }
 }
 
-/// An OSError from (errno, text), so that Python picks ConnectionRefusedError and friends by itself.
+/// An OSError from (errno, text), for which Python chooses the subclass, such as
+/// ConnectionRefusedError.
 pub(super) fn os_error(py: Python<'_>, errno: i32, text: String) -> PyErr {
-    // Made now, and the class asked of what was made: before 3.12 one that Python makes when it is
-    // raised stays an OSError to compiled callers such as uvloop, which look for BlockingIOError.
+    // Created here, not when it is raised: before 3.12 compiled callers such as uvloop, which
+    // expect BlockingIOError, would otherwise see the class OSError.
     match py.get_type::<PyOSError>().call1((errno, text)) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
     }
 }
 
-/// The same exception with what had been taken from the stream as `.partial`.
+/// The same exception, with the bytes that were taken from the stream as its attribute `partial`.
 pub(super) fn with_partial(py: Python<'_>, error: PyErr, partial: &[u8]) -> PyErr {
-    // Fails only on an exception class that forbids attributes; then there is no place for it.
+    // Fails only if the exception class forbids attributes; the bytes are lost then.
     let _ = error.value(py).setattr("partial", PyBytes::new(py, partial));
     error
 }

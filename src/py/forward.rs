@@ -1,4 +1,4 @@
-//! The service Forward for Python: a target, checked. Must never connect to it.
+//! The service Forward for Python. Owns the check of its target; must never connect to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,28 +17,33 @@ use crate::net::base::Mutex;
 use crate::net::service::Shape;
 use crate::net::services::{self, To};
 
-/// Passes each connection on to a target, and what comes back to the client: to a host and port, to the
-/// `path` of a Unix socket, or to a Server of this process, wherever it is when this one starts. Served by Rust threads alone.
+/// A service that forwards each connection to a target, and the answers back to the client.
 ///
-/// Each direction ends by itself (a FIN is passed on); a reset, or an error of the target, resets the
-/// client. A name is resolved when the server starts, which raises socket.gaierror where it has no
-/// address, and again when none of its addresses can be connected to; all are tried in turn, for
-/// `connect_timeout` seconds together. A client whose target cannot be reached is reset, and its record
-/// says why. `record.far` is the account of the leg to the target.
+/// The target is a host and port, the `path` of a Unix socket, or a Server of this process, whose
+/// address is read when the forwarding server starts. Rust threads serve it. A Forward keeps a
+/// reference to its target.
 ///
-/// On UDP (`Server(transport="udp")`) each peer has a session, a socket of its own to the target, until
-/// nothing has gone either way for Limits.idle seconds, or 60 where that is None; `connect_timeout` does
-/// not matter.
+/// Each direction ends separately: a FIN is forwarded. A reset, or an error of the target, resets
+/// the client. All addresses of a name are tried in turn, for `connect_timeout` seconds together.
+/// The name is resolved when the server starts, and again if no address could be connected to. If
+/// the target cannot be reached, the client is reset, and its record names the error.
+/// `record.far` describes the leg to the target.
 ///
-/// start() raises ValueError where the target leads back to the server itself, and StateError where
-/// it is a Server that has no address yet. The target is held for as long as this is.
+/// On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
+/// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
+/// seconds if that is None. `connect_timeout` has no effect on UDP.
+///
+/// Raises TypeError if there is no target, or more than one, and ValueError for a `connect_timeout`
+/// of 0. The server's start() raises socket.gaierror if the name has no address, ValueError if the
+/// target leads back to the server itself, and StateError if the target is a Server without an
+/// address.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct Forward {
     target: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Forward {
-    /// A target by host and port, or a Server, which is kept.
+    /// A target by host and port, or a Server, to which the result keeps a reference.
     fn to_host(
         host: Bound<'_, PyAny>,
         port: Option<&Bound<'_, PyAny>>,
@@ -54,7 +59,7 @@ impl Forward {
             }
             (Err(_), None) if !host.is_instance_of::<PyTuple>() => {
                 return Err(PyTypeError::new_err(format!(
-                    "Forward({}): where to? Give a host and a port, a Server, or path= for a Unix socket",
+                    "Forward({}): no target; give a host and a port, a Server, or path= for a Unix socket",
                     host.repr()?
                 )));
             }
@@ -87,7 +92,7 @@ impl Forward {
             }
             (None, None) => {
                 return Err(PyTypeError::new_err(
-                    "Forward(): where to? Give a host and a port, a Server, or path= for a Unix socket",
+                    "Forward(): no target; give a host and a port, a Server, or path= for a Unix socket",
                 ));
             }
             (_, Some(_)) => {
@@ -104,7 +109,7 @@ impl Forward {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector must never wait: a lock that is held now protects an object in use.
+        // The garbage collector must never wait: a lock that is held protects an object in use.
         match self.target.try_lock().as_deref() {
             Some(Some(target)) => visit.call(target),
             _ => Ok(()),

@@ -1,4 +1,5 @@
-//! What an exception of a handler says about its connection. Must never raise it.
+//! The attribution of a handler's exception to the peer, a stop or the handler. Owns its text in
+//! the record; must never raise it.
 
 use pyo3::exceptions::{
     PyBrokenPipeError, PyConnectionResetError, PyOSError, PyTimeoutError, PyValueError,
@@ -10,17 +11,18 @@ use super::imports;
 use super::stream::Stream;
 use crate::net::ledger::ClosedBy;
 
-/// The longest words of an exception that a record keeps.
+/// The most characters of an exception's text that a record keeps.
 pub(super) const MOST_TEXT: usize = 500;
 
-/// Whose doing it is that a handler raised.
+/// The cause of a handler's exception.
 pub(super) enum Fault {
     Peer(ClosedBy),
-    /// The server ended the connection under it.
+    /// A stop of the server ended the connection while the handler used it.
     Stop,
     Handler,
 }
 
+/// The cause of an exception that the handler of the connection `base` raised.
 pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Fault> {
     let py = error.py();
     let stream = base.inner();
@@ -30,9 +32,9 @@ pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> PyResu
         true => PyResult::Ok(error.getattr("errno")?.extract::<Option<i32>>()?.unwrap_or(0)),
         false => Ok(0),
     };
-    // ENOTCONN of a connection that was one: a reset has come that no read has met.
+    // ENOTCONN of an accepted connection: a reset has arrived that no read has returned yet.
     let is_over = || stream.peer_address().is_err_and(|error| error.raw() == Some(libc::ENOTCONN));
-    // What a TLS socket says that was made of this connection.
+    // An error of a TLS socket that was created from this connection.
     let of_duplicate = || -> PyResult<bool> {
         Ok(stream.is_duplicated()
             && (error.is_instance_of::<PyConnectionResetError>()
@@ -45,7 +47,7 @@ pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> PyResu
     if !own && !of_duplicate()? {
         return Ok(Fault::Handler);
     }
-    // A certificate that is refused is both.
+    // The error of a refused certificate is both a ValueError and an OSError.
     if error.is_instance_of::<PyValueError>() && !error.is_instance_of::<PyOSError>() {
         return Ok(Fault::Peer(ClosedBy::Limit("line")));
     }
@@ -67,7 +69,8 @@ pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> PyResu
     if !own && matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ENOTCONN) {
         return Ok(Fault::Peer(ClosedBy::Reset));
     }
-    // A bad call is the handler's own: use after close, an option that is none, waiting forbidden.
+    // A wrong call is an error of the handler: use after close, an unknown option, a call that
+    // would wait with a time-out of 0.
     Ok(match errno {
         libc::EBADF | libc::EINVAL | libc::ENOPROTOOPT | libc::EAGAIN | libc::EBUSY => {
             Fault::Handler
@@ -76,7 +79,7 @@ pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> PyResu
     })
 }
 
-/// An exception in one line: "ValueError: what was wrong".
+/// The class and the text of an exception: "ValueError: what was wrong".
 pub(super) fn error_text(error: &Bound<'_, PyAny>) -> String {
     let kind = error.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
     let text =

@@ -1,6 +1,6 @@
-//! The names of those modules of ours that are written in Python and need nothing of this one: held from
-//! the first import on, because somebody may ask while the interpreter ends, when no module can be imported
-//! any more. Must never hold one that refers to this module.
+//! The Python classes that Rust uses by name. Owns the names of `rsock._types` and
+//! `rsock._exceptions` from the first import on, because no module can be imported while the
+//! interpreter ends; must never hold a module that imports this one.
 
 use pyo3::exceptions::PyNameError;
 use pyo3::prelude::*;
@@ -9,13 +9,13 @@ use pyo3::types::{PyDict, PyType};
 
 static NAMES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
-/// Imports the modules.
+/// Imports the modules, and keeps their names.
 pub(super) fn hold(py: Python<'_>) -> PyResult<()> {
     let names = PyDict::new(py);
     for module in ["rsock._types", "rsock._exceptions"] {
         names.update(py.import(module)?.dict().as_mapping())?;
     }
-    // Set already where somebody imports it anew.
+    // Already set if the program imports this module a second time.
     let _ = NAMES.set(py, names.unbind());
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The books for Python: Ledger and Record. Must never copy a counter that Python did not ask for.
+//! The ledger for Python: Ledger, Follower and Record. Owns their conversion to Python objects;
+//! must never copy a counter that Python did not request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,10 @@ use crate::net::base::Origin;
 use crate::net::ledger::{ClosedBy, Direction, Role};
 use crate::net::socket::Credentials;
 
-/// A server's account of its connections: those that are open, the last ones that were, and totals
-/// that balance (accepted = open + closed). Iterates over all records it holds, oldest first.
+/// The records of a server's connections, with totals that balance (accepted = open + closed).
+///
+/// It holds the records of the open connections and of the last ones that were closed. Iteration
+/// yields all records that it holds, oldest first; len() is their number.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Ledger {
     inner: Arc<net::ledger::Ledger>,
@@ -38,23 +41,23 @@ impl Ledger {
     }
 }
 
-/// A time-out with a default that is not for ever.
-enum Patience {
-    Usual,
+/// A time-out of 10 s unless one is passed; None means no time-out.
+enum WaitTimeout {
+    Default,
     Given(Option<Duration>),
 }
 
-impl Patience {
+impl WaitTimeout {
     fn deadline(&self) -> Option<Instant> {
         let timeout = match self {
-            Self::Usual => Some(Duration::from_secs(10)),
+            Self::Default => Some(Duration::from_secs(10)),
             Self::Given(timeout) => *timeout,
         };
         deadline(timeout)
     }
 }
 
-impl<'a, 'py> FromPyObject<'a, 'py> for Patience {
+impl<'a, 'py> FromPyObject<'a, 'py> for WaitTimeout {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
@@ -80,20 +83,23 @@ impl Ledger {
 
 #[pymethods]
 impl Ledger {
-    /// Records of the connections open now, oldest first.
+    /// The records of the open connections, a list, oldest first.
     #[getter]
     fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.records(py, self.inner(py)?.open_records())
     }
 
-    /// Records of the last connections that were closed (as many as the server's `history`), in the
-    /// order of their ends.
+    /// The records of the last closed connections, a list, in the order in which they ended.
+    ///
+    /// At most as many as the server's `history`.
     #[getter]
     fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.records(py, self.inner(py)?.closed_records())
     }
 
-    /// Sums over all connections since the start, whether still held or not.
+    /// Sums over all connections since the start, a Totals.
+    ///
+    /// They include connections whose records have been dropped.
     #[getter]
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let totals = self.inner(py)?.totals();
@@ -119,20 +125,22 @@ impl Ledger {
         object(py, "Totals", &fields)
     }
 
-    /// Blocks until exactly `open` connections are open and at least `closed` have been closed since
-    /// the start; returns the records held at that moment, oldest first.
+    /// Block until given numbers of connections are open and closed, and return the records.
     ///
-    /// Raises TimeoutError after `timeout` seconds (None waits for ever). Releases the interpreter.
-    #[pyo3(signature = (open=None, closed=None, timeout=Patience::Usual), text_signature = "($self, open=None, closed=None, timeout=10.0)")]
+    /// Waits until exactly `open` connections are open and at least `closed` have been closed since
+    /// the start; None means any number. Returns the records held at that moment, oldest first.
+    /// Releases the interpreter. Raises TimeoutError after `timeout` seconds (None means no
+    /// time-out), and TypeError if neither number is passed.
+    #[pyo3(signature = (open=None, closed=None, timeout=WaitTimeout::Default), text_signature = "($self, open=None, closed=None, timeout=10.0)")]
     fn wait<'py>(
         &self,
         py: Python<'py>,
         open: Option<Bound<'py, PyAny>>,
         closed: Option<Bound<'py, PyAny>>,
-        timeout: Patience,
+        timeout: WaitTimeout,
     ) -> PyResult<Bound<'py, PyList>> {
         if open.is_none() && closed.is_none() {
-            return Err(PyTypeError::new_err("wait() for what? Give open=, closed= or both"));
+            return Err(PyTypeError::new_err("wait() needs an argument: open=, closed= or both"));
         }
         let count = |name, value: Option<Bound<'py, PyAny>>| {
             let number = value.map(|value| whole(name, &value, 0, i64::MAX)).transpose();
@@ -145,13 +153,16 @@ impl Ledger {
         self.records(py, found)
     }
 
-    /// An iterator over the records of connections that close from now on, in the order of their ends;
-    /// it blocks until the next one has, and ends when the server has stopped.
+    /// Return an iterator over the records of connections that close from now on, a Follower.
     ///
-    /// `timeout` is how many seconds it waits for each; TimeoutError is raised then, and it can be asked
-    /// again. None waits for as long as it takes. Releases the interpreter. It keeps only its place in
-    /// the ledger: what the ledger forgets before it is asked for is missed, and counted in `missed`.
-    /// Raises ValueError where the ledger remembers none (history=0).
+    /// The records are in the order in which the connections end. Each step blocks, with the
+    /// interpreter released, until the next connection has closed; the iterator ends when the
+    /// server has stopped. A step raises TimeoutError after `timeout` seconds (None means no
+    /// time-out); the iterator can be used again after that.
+    ///
+    /// The iterator stores only a position in the ledger. Records that the ledger drops before they
+    /// are read are counted in `missed`. Raises ValueError if the ledger keeps no closed records
+    /// (history=0).
     #[pyo3(signature = (timeout=None))]
     fn follow(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Follower> {
         let timeout = args::timeout("timeout", timeout.as_ref())?;
@@ -160,38 +171,45 @@ impl Ledger {
         Ok(Follower { inner, timeout, origin: self.origin })
     }
 
-    /// All records it holds, oldest first, as flat dicts of plain values with the same keys: what
-    /// `pandas.DataFrame` and `csv.DictWriter` take. Times are aware datetimes (UTC), lengths of time
-    /// float seconds; what is not known is None. Does not block.
+    /// Return all records that it holds as a list of flat dicts, oldest first. Does not block.
+    ///
+    /// All dicts have the same keys and plain values, as `pandas.DataFrame` and `csv.DictWriter`
+    /// expect. Times are aware datetimes (UTC), durations are float seconds, and unknown values are
+    /// None.
     fn to_dicts(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         in_python(slf.as_any(), "rsock._ledger", "to_dicts")
     }
 
-    /// The same by columns, a dict of lists: what `polars.DataFrame` and `pandas.DataFrame` take, however
-    /// late the first value of a column comes. Does not block.
+    /// Return the same values by column, as a dict of lists. Does not block.
+    ///
+    /// `polars.DataFrame` and `pandas.DataFrame` expect this form; it also works if the first value
+    /// of a column comes late.
     fn to_columns(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         in_python(slf.as_any(), "rsock._ledger", "to_columns")
     }
 
-    /// The same as CSV (RFC 4180) with a line of names. Written to a path or an open text file; returned
-    /// as a str where none is given. Times are in the notation of ISO 8601, None is empty.
+    /// Write the same values as CSV (RFC 4180), with a header line.
     ///
-    /// Raises the OSError of a file that cannot be written.
+    /// `path_or_file` is a path or an open text file; if it is None, the text is returned as a str.
+    /// Times are in ISO 8601 format, and None is an empty field. Raises OSError if the file cannot
+    /// be written.
     #[pyo3(signature = (path_or_file=None))]
     fn to_csv(
         slf: &Bound<'_, Self>,
         path_or_file: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        written(slf, "to_csv", path_or_file)
+        export(slf, "to_csv", path_or_file)
     }
 
-    /// The same as lines of JSON, an object for each record; target and errors as of `to_csv`.
+    /// Write the same values as lines of JSON, one object for each record.
+    ///
+    /// `path_or_file`, the return value and the errors are as for `to_csv`.
     #[pyo3(signature = (path_or_file=None))]
     fn to_jsonl(
         slf: &Bound<'_, Self>,
         path_or_file: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        written(slf, "to_jsonl", path_or_file)
+        export(slf, "to_jsonl", path_or_file)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -211,7 +229,7 @@ impl Ledger {
     }
 }
 
-/// What `Ledger.follow` returns: gives the record of each connection that closes.
+/// The iterator of `Ledger.follow`: yields the record of each connection that closes.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Follower {
     inner: net::ledger::Follower,
@@ -232,14 +250,14 @@ impl Follower {
         Ok(next.map(|inner| Record { inner, origin: self.origin }))
     }
 
-    /// How many records it has missed: the ledger had forgotten them before they were asked for.
+    /// The number of records that the ledger dropped before the iterator read them.
     #[getter]
     fn missed(&self) -> u64 {
         self.inner.missed()
     }
 }
 
-/// The account of one connection. Its numbers go on counting while the connection is open.
+/// The record of one connection. Its numbers keep counting while the connection is open.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Record {
     inner: Arc<net::ledger::Record>,
@@ -247,13 +265,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// That of a stream; None before it is connected.
+    /// The record of a stream; None before it is connected.
     pub(super) fn of(stream: &net::stream::Stream) -> Option<Self> {
         let origin = stream.origin();
         stream.record().map(|inner| Self { inner: Arc::clone(inner), origin })
     }
 
-    /// That of a peer's datagram.
+    /// The record of the peer that sent a datagram.
     pub(super) fn of_peer(inner: &Arc<net::ledger::Record>, origin: Origin) -> Self {
         Self { inner: Arc::clone(inner), origin }
     }
@@ -275,13 +293,15 @@ fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, Py
 
 #[pymethods]
 impl Record {
-    /// The connection's number in its server, from 1; a client's among those of the process.
+    /// The number of the connection, from 1.
+    ///
+    /// Connections are numbered per server, clients per process.
     #[getter]
     fn id(&self) -> u64 {
         self.inner.id()
     }
 
-    /// Which end ours is: "server" (it was accepted) or "client" (it connected).
+    /// The role of this end: "server" (it was accepted) or "client" (it connected).
     #[getter]
     fn role(&self) -> &'static str {
         match self.inner.role() {
@@ -290,14 +310,15 @@ impl Record {
         }
     }
 
-    /// How its bytes travel: "tcp", "udp" or "unix".
+    /// The transport: "tcp", "udp" or "unix".
     #[getter]
     fn transport(&self) -> &'static str {
         self.inner.transport().name()
     }
 
-    /// The process at the other end of a Unix socket, as the kernel vouches for it: a PeerCredentials of
-    /// pid, uid and gid (SO_PEERCRED, unix(7)). None with any other transport.
+    /// The process at the other end of a Unix socket, a PeerCredentials.
+    ///
+    /// The kernel supplies pid, uid and gid (SO_PEERCRED, unix(7)). None with other transports.
     #[getter]
     fn peer_credentials<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(Credentials { pid, uid, gid }) = self.inner.credentials() else { return Ok(None) };
@@ -308,67 +329,69 @@ impl Record {
         object(py, "PeerCredentials", &fields).map(Some)
     }
 
-    /// The server's side, an Endpoint.
+    /// The address of this end, an Endpoint.
     #[getter]
     fn local<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         endpoint(py, &self.inner.local())
     }
 
-    /// The peer's side, an Endpoint. IPv4 peers of a dual-stack port are shown as IPv4.
+    /// The address of the peer, an Endpoint.
+    ///
+    /// An IPv4 peer of a dual-stack port is shown with its IPv4 address.
     #[getter]
     fn remote<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         endpoint(py, &self.inner.remote())
     }
 
-    /// When it was accepted: seconds since 1970, as time.time().
+    /// The time at which the connection was opened, in seconds since 1970, as time.time().
     #[getter]
     fn opened_at(&self) -> f64 {
         self.inner.opened_at().as_secs_f64()
     }
 
-    /// How many seconds it was, or has been, open.
+    /// The time for which the connection was, or has been, open, in seconds.
     #[getter]
     fn seconds(&self) -> f64 {
         self.inner.seconds().as_secs_f64()
     }
 
-    /// Receives that carried data; datagrams, also empty ones, on UDP.
+    /// The number of receives that carried data; on UDP, of datagrams, including empty ones.
     #[getter]
     fn messages_in(&self) -> u64 {
         self.inner.received().messages
     }
 
-    /// Sends that carried data; datagrams, also empty ones, on UDP.
+    /// The number of sends that carried data; on UDP, of datagrams, including empty ones.
     #[getter]
     fn messages_out(&self) -> u64 {
         self.inner.sent().messages
     }
 
-    /// Bytes received from the peer.
+    /// The number of bytes received from the peer.
     #[getter]
     fn bytes_in(&self) -> u64 {
         self.inner.received().bytes
     }
 
-    /// Bytes sent to the peer, which is to say to the kernel.
+    /// The number of bytes sent to the peer, counted when the kernel takes them.
     #[getter]
     fn bytes_out(&self) -> u64 {
         self.inner.sent().bytes
     }
 
-    /// Bits received: 8 × `bytes_in`.
+    /// The number of bits received: 8 × `bytes_in`.
     #[getter]
     fn bits_in(&self) -> u64 {
         self.inner.received().bytes * 8
     }
 
-    /// Bits sent: 8 × `bytes_out`.
+    /// The number of bits sent: 8 × `bytes_out`.
     #[getter]
     fn bits_out(&self) -> u64 {
         self.inner.sent().bytes * 8
     }
 
-    /// The account of the leg to the target of a Forward, a Leg; None where there is none, or not yet.
+    /// With the service Forward: the leg to the target, a Leg. None without such a leg.
     #[getter]
     fn far<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Some(far) = self.inner.far() else { return Ok(None) };
@@ -382,22 +405,22 @@ impl Record {
         object(py, "Leg", &fields).map(Some)
     }
 
-    /// What ended it; None while it is open.
+    /// What ended the connection, a str; None while it is open.
     ///
-    /// - "peer": the peer finished first (FIN), and got all that it was owed.
-    /// - "reset": the peer's RST. A client that closes with data unread sends one, too.
+    /// - "peer": the peer finished first (FIN), and received all pending data.
+    /// - "reset": the peer sent RST, which a client also does if it closes with unread data.
     /// - "local": Python closed it, or its handler returned.
-    /// - "service": a service in Rust ended it; of a Forward, its target finished first.
-    /// - "limit": a limit did; `limit` names it.
-    /// - "error": an error of ours, of the service or of its handler; `error` has its words.
-    /// - "stop": the server stopped, in peace or at the deadline (its StopReport counts each).
-    /// - "detached": its descriptor was given away by `detach()`.
+    /// - "service": a service in Rust ended it; with Forward, the target finished first.
+    /// - "limit": a limit ended it; `limit` names the limit.
+    /// - "error": an error of this side, of the service or of its handler; `error` has the text.
+    /// - "stop": the server stopped; its StopReport counts drained and reset connections.
+    /// - "detached": `detach()` gave its descriptor away.
     #[getter]
     fn closed_by(&self) -> Option<&'static str> {
         self.inner.closed_by().map(ClosedBy::name)
     }
 
-    /// The limit that ended it, by its name in Limits; None where none did.
+    /// The name in Limits of the limit that ended the connection; None if no limit did.
     #[getter]
     fn limit(&self) -> Option<&'static str> {
         match self.inner.closed_by() {
@@ -406,31 +429,38 @@ impl Record {
         }
     }
 
-    /// The words of the error that ended it, or that its handler raised at its end; None where there
-    /// was none.
+    /// The text of the error that ended the connection, or that its handler raised.
+    ///
+    /// None if there was no error.
     #[getter]
     fn error(&self) -> Option<String> {
         self.inner.error().map(str::to_owned)
     }
 
-    /// When it ended: seconds since 1970, as time.time(); None while it is open.
+    /// The time at which the connection ended, in seconds since 1970, as time.time().
+    ///
+    /// None while it is open.
     #[getter]
     fn closed_at(&self) -> Option<f64> {
         let record = &self.inner;
         record.closed_by().map(|_| (record.opened_at() + record.seconds()).as_secs_f64())
     }
 
-    /// What the kernel knows of the connection, a TcpInfo: while it is open as it is now, afterwards as
-    /// it was just before the close. None where it is none of TCP's. Does not block.
+    /// The kernel's statistics of the connection, a TcpInfo.
+    ///
+    /// They are the current ones while the connection is open, and afterwards the last ones before
+    /// the close. None for transports other than TCP. Does not block.
     #[getter]
     fn tcp_info<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        // A child's copy of the lock may be held by a thread that is not there.
+        // In a forked child the lock may be held by a thread that does not exist there.
         self.origin.check().map_err(|error| exception(py, error))?;
         self.inner.tcp_info().map(|info| tcp_info(py, &info)).transpose()
     }
 
-    /// What was received and sent, a list of TraceEvent, oldest first: the last ones, as far as the
-    /// server's `trace` reaches. None where the server has none, and of a client.
+    /// What was received and sent, a list of TraceEvent, oldest first.
+    ///
+    /// It holds the last events, within the bounds of the server's `trace`. None if the server has
+    /// no trace, and for a client.
     #[getter]
     fn trace<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         self.origin.check().map_err(|error| exception(py, error))?;
@@ -448,15 +478,18 @@ impl Record {
         PyList::new(py, events).map(Some)
     }
 
-    /// Its numbers after RFC 147, a SocketPair: the socket that receives and the one that sends. None
-    /// on a Unix path, which has no host and no port.
+    /// The socket numbers after RFC 147, a SocketPair.
+    ///
+    /// It holds the receiving socket and the sending one. None for a Unix socket, which has no host
+    /// and no port.
     #[getter]
     fn rfc147(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         in_python(slf.as_any(), "rsock._ledger", "rfc147_pair")
     }
 
-    /// The record as a flat dict of plain values: a row of the table that `Ledger.to_dicts` gives. Does
-    /// not block.
+    /// Return the record as a flat dict of plain values, as in the list of `Ledger.to_dicts`.
+    ///
+    /// Does not block.
     fn to_dict(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         in_python(slf.as_any(), "rsock._ledger", "to_dict")
     }
@@ -489,16 +522,16 @@ impl Record {
     }
 }
 
-fn written(
+fn export(
     ledger: &Bound<'_, Ledger>,
-    how: &str,
+    function: &str,
     target: Option<Bound<'_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let module = ledger.py().import("rsock._ledger")?;
-    Ok(module.call_method1(how, (ledger, target))?.unbind())
+    Ok(module.call_method1(function, (ledger, target))?.unbind())
 }
 
-/// What is best said in Python: `rsock.MODULE.NAME(object)`.
+/// Calls a function of the Python half: `module.name(object)`.
 fn in_python(object: &Bound<'_, PyAny>, module: &str, name: &str) -> PyResult<Py<PyAny>> {
     Ok(object.py().import(module)?.call_method1(name, (object,))?.unbind())
 }

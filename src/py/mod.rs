@@ -1,5 +1,5 @@
-//! The engine shown to Python: the list of what `rsock._rsock` exports. Must never decide anything
-//! about networking.
+//! The extension module `rsock._rsock`: its list of exports. Owns that list; must never decide
+//! anything about networking.
 
 mod args;
 mod buffer;
@@ -23,7 +23,9 @@ mod stream;
 mod tcp_info;
 mod wait;
 
-/// The compiled half of rsock; `python/rsock` is the other one, and the one to import.
+/// The compiled half of rsock.
+///
+/// Programs import the package `rsock`, which re-exports its names.
 #[pyo3::pymodule]
 mod _rsock {
     #[pymodule_export]
@@ -53,7 +55,7 @@ mod _rsock {
     #[pymodule_export]
     use super::stream::Stream;
 
-    /// Only the process's main interpreter may have it.
+    /// Fails with ImportError in a sub-interpreter.
     #[pymodule_init]
     fn init(py: pyo3::Python<'_>) -> pyo3::PyResult<()> {
         super::interpreter::check(py)?;
@@ -61,6 +63,6 @@ mod _rsock {
     }
 
     #[pymodule_export]
-    #[allow(non_upper_case_globals, reason = "the name Python looks for")]
+    #[allow(non_upper_case_globals, reason = "the name that Python looks up")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }

@@ -1,5 +1,5 @@
-//! The pool of a server's handler threads, for Python. Must never keep a server alive while nothing is
-//! served.
+//! The pool of a server's handler threads, for Python. Owns the conversion of the engine's jobs;
+//! must never keep a server alive while no handler runs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::net;
 use crate::net::base::{Mutex, Origin};
 use crate::net::handoff::Job;
 
-/// What the threads of a pool take their connections from. Keeps no server alive.
+/// The queue from which handler threads take their connections. Keeps no server alive.
 #[pyclass(frozen, module = "rsock._rsock")]
 pub(super) struct Pool {
     inner: net::handoff::Pool,
@@ -26,19 +26,20 @@ impl Pool {
 
 #[pymethods]
 impl Pool {
-    /// The next connection or datagram for this thread; None when it is to end. Blocks with the
-    /// interpreter released.
+    /// Return the next connection or datagram for this thread; None if the thread must end.
+    ///
+    /// Blocks with the interpreter released.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         if !self.inner.is_here() {
-            // A handler has forked, and its thread came here in the child.
+            // A handler has forked, and its thread called this in the child.
             return Ok(None);
         }
-        // One that waits already is taken without giving the interpreter up.
+        // A job that waits already is taken without releasing the interpreter.
         let job = match self.inner.try_next() {
             Some(job) => Some(job),
             None => py.detach(|| self.inner.next()),
         };
-        let given = |job| match job {
+        let to_python = |job| match job {
             Job::Stream(stream) => connection(py, stream, &self.server),
             Job::Datagram(datagram) => {
                 let record = Arc::clone(datagram.record());
@@ -47,35 +48,37 @@ impl Pool {
                 Ok(Bound::new(py, Datagram { inner, record, origin, server })?.into_any())
             }
         };
-        job.map(given).transpose()
+        job.map(to_python).transpose()
     }
 
-    /// Whether another thread is to be started. It must call `next` until that gives None, and then
-    /// `left`; `missing` where it cannot be started.
+    /// Return whether the caller must start another thread.
+    ///
+    /// The new thread must call `next` until that returns None, and then `left`. If the thread
+    /// cannot be started, the caller must call `missing`.
     fn wants_thread(&self) -> bool {
         self.inner.is_here() && self.inner.wants_thread()
     }
 
-    /// The calling thread ends.
+    /// Report that the calling thread ends.
     fn left(&self) {
         if self.inner.is_here() {
             self.inner.thread_left();
         }
     }
 
-    /// A thread that was wanted could not be started.
+    /// Report that a thread which `wants_thread` asked for could not be started.
     fn missing(&self) {
         if self.inner.is_here() {
             self.inner.thread_missing();
         }
     }
 
-    /// Whether connections had to wait for a thread; true once.
+    /// Return whether connections had to wait for a thread. Returns True only once.
     fn should_warn(&self) -> bool {
         self.inner.should_warn()
     }
 
-    /// Names this thread for debuggers and /proc.
+    /// Set the name of the calling thread that debuggers and /proc show.
     fn name_thread(&self, name: &str) {
         self.inner.name_thread(name);
     }

@@ -1,4 +1,5 @@
-//! The process's limits for Python. Must never change one that it was not asked to.
+//! The process's limits for Python. Owns `process_limits` with `raise_fd_limit`; must never change
+//! a limit without an explicit call.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -7,7 +8,7 @@ use super::error::exception;
 use super::imports;
 use crate::net::base::process;
 
-/// An object of a dataclass of ours, made by keyword.
+/// An object of a dataclass of rsock, created from keyword arguments.
 pub(super) fn object<'py>(
     py: Python<'py>,
     class: &str,
@@ -16,9 +17,10 @@ pub(super) fn object<'py>(
     imports::class(py, class)?.call((), Some(fields))
 }
 
-/// The limits of this process, now: descriptors, client ports, accept queue. Does not block.
+/// Return the current limits of this process, a ProcessLimits. Does not block.
 ///
-/// Follows getrlimit(2) and proc(5). Raises OSError where the system does not tell.
+/// They concern descriptors, client ports and the accept queue, and are read with getrlimit(2) and
+/// from proc(5). Raises OSError if the system does not supply them.
 #[pyfunction]
 pub(super) fn process_limits(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let limits = process::process_limits().map_err(|error| exception(py, error))?;
@@ -31,9 +33,9 @@ pub(super) fn process_limits(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     object(py, "ProcessLimits", &fields)
 }
 
-/// Raises the soft limit of open descriptors to the hard one and returns it. Does not block.
+/// Raise the soft limit of open descriptors to the hard limit, and return it. Does not block.
 ///
-/// Follows setrlimit(2). Raises OSError where the system refuses.
+/// Calls setrlimit(2). Raises OSError if the system refuses.
 #[pyfunction]
 pub(super) fn raise_fd_limit(py: Python<'_>) -> PyResult<u64> {
     process::raise_fd_limit().map_err(|error| exception(py, error))

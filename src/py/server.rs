@@ -1,5 +1,5 @@
-//! Server for Python: the constructor's checks, the steps, the stop. Must never hold a lock of the
-//! engine while it calls Python, nor own more of Python than the objects it was given.
+//! Server for Python. Owns the checks of its arguments, steps and stop; must never hold a lock of
+//! the engine while it calls Python, nor keep Python objects other than those it was passed.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -31,25 +31,26 @@ use crate::net::server::State;
 use crate::net::service::Shape;
 use crate::net::socket::{SocketOptions, bound_address};
 
-/// More workers than any machine has CPUs for would only be a mistyped number.
+/// No machine has CPUs for more workers: a larger number is taken for a typing error.
 const MOST_WORKERS: i64 = 1024;
-/// More records than fit into memory would be one too.
+/// More records do not fit into memory: a larger number is taken for a typing error.
 const MOST_HISTORY: i64 = 100_000_000;
 
 /// The compiled half of rsock.Server.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Server {
     inner: net::server::Server,
-    /// Given back as they were given; a service in Python may refer to the server again.
+    /// The object that was passed, for the property. A service in Python may refer to the server.
     service: Mutex<Option<Py<PyAny>>>,
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
-    /// What handlers' errors are made of; None with any other service.
+    /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
+    /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
 }
 
-/// Seconds of a report.
+/// The `rsock.StopReport` of a report.
 fn report<'py>(py: Python<'py>, report: &StopReport) -> PyResult<Bound<'py, PyAny>> {
     let fields = PyDict::new(py);
     fields.set_item("drained", report.drained)?;
@@ -61,7 +62,7 @@ fn report<'py>(py: Python<'py>, report: &StopReport) -> PyResult<Bound<'py, PyAn
     object(py, "StopReport", &fields)
 }
 
-/// The service of an argument, or a TypeError that says what would be one.
+/// The service of an argument; a TypeError names what is accepted.
 fn service<'py>(
     py: Python<'py>,
     value: Option<Bound<'py, PyAny>>,
@@ -71,12 +72,12 @@ fn service<'py>(
     };
     match value.cast_into::<Service>() {
         Ok(service) => Ok(service),
-        // A bare function means Handler; what cannot be one says what would be.
+        // A function is wrapped in a Handler, whose constructor refuses other objects.
         Err(error) => Ok(Bound::new(py, Handler::make(error.into_inner())?)?.into_super()),
     }
 }
 
-/// What `on_error` may be.
+/// The argument `on_error`, checked.
 fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
     let Some(value) = value else { return Ok("log".into_pyobject(py)?.into_any()) };
     if value.is_callable() || value.eq("log")? || value.eq("raise")? {
@@ -90,18 +91,18 @@ fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<
 }
 
 impl Server {
-    /// In a forked child nothing of it is usable.
+    /// The engine's server; StateError in a forked child, where it cannot be used.
     fn here(&self, py: Python<'_>) -> PyResult<&net::server::Server> {
         self.inner.check_origin().map_err(|error| exception(py, error))?;
         Ok(&self.inner)
     }
 
-    /// How a service finds it.
+    /// The handle by which a service finds this server.
     pub(super) fn handle(&self, py: Python<'_>) -> PyResult<net::control::ServerHandle> {
         self.here(py).map(net::server::Server::handle)
     }
 
-    /// The address it is, or was, bound to; None before that.
+    /// The address that it is, or was, bound to; None before `bind`.
     fn bound(&self, py: Python<'_>) -> PyResult<Option<Address>> {
         match self.here(py)?.address() {
             Ok(address) => Ok(Some(address)),
@@ -123,8 +124,8 @@ impl Server {
     }
 }
 
-/// Where to listen, when that is no host and port: a path, or what a descriptor of the caller's is.
-fn place(
+/// The address to listen at if it is not a host and port: a path, or that of the descriptor `fd`.
+fn listen_target(
     py: Python<'_>,
     path: Option<UnixName>,
     fd: Option<RawFd>,
@@ -145,12 +146,12 @@ fn place(
             fd.unwrap_or(-1),
             transport.map_or("tcp", Transport::name)
         ))),
-        // What else it is, `create` finds out.
+        // `create` checks what other kind of descriptor it is.
         (None, _) => Target::new("127.0.0.1", 0).map_err(|error| exception(py, error)),
     }
 }
 
-/// Refuses what was asked for and has no meaning on the transport.
+/// Refuses options and limits that have no meaning on the transport.
 fn check_transport(
     target: &Target,
     fd: Option<RawFd>,
@@ -180,7 +181,7 @@ fn named(cause: &str) -> PyResult<Cause> {
     Cause::named(cause).ok_or_else(|| PyValueError::new_err(format!("cause {cause:?}: unknown")))
 }
 
-/// A weak reference, so that whoever waits for connections keeps no server alive.
+/// A weak reference, so that a thread that waits for connections keeps no server alive.
 fn weak(server: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     Ok(server.py().import("weakref")?.getattr("ref")?.call1((server,))?.unbind())
 }
@@ -233,7 +234,9 @@ impl Server {
         let fd = fd.map(|fd| whole("fd", &fd, 0, i64::from(RawFd::MAX))).transpose()?;
         let fd = fd.map(|fd| fd as RawFd);
         let target = match &host {
-            _ if unix.is_some() || fd.is_some() => place(py, unix.flatten(), fd, transport)?,
+            _ if unix.is_some() || fd.is_some() => {
+                listen_target(py, unix.flatten(), fd, transport)?
+            }
             Some(host) => args::target(host, port.as_ref())?,
             None => {
                 let port = port.as_ref().map_or(Ok(0), args::port)?;
@@ -265,7 +268,7 @@ impl Server {
         if transport == Some(Transport::Udp) && socket_options.reuse_port {
             return Err(PyValueError::new_err(
                 "SocketOptions(reuse_port=True) would let others take datagrams of a UDP server; workers=… \
-                 has as many sockets on the port as it has threads",
+                 opens a socket on the port for each thread",
             ));
         }
         let transport = match transport {
@@ -309,25 +312,30 @@ impl Server {
         })
     }
 
-    /// Opens the socket: socket(2). Raises OSError, naming the step and the address, and
-    /// socket.gaierror for an unknown host; StateError where that was done already. Blocks only for a
-    /// host name, with the interpreter released. Returns the server, as all steps do.
+    /// Open the socket with socket(2), and return the server, as all steps do.
+    ///
+    /// Blocks only to resolve a host name, with the interpreter released. Raises OSError, naming
+    /// the step and the address, socket.gaierror for an unknown host, and StateError if the socket
+    /// was opened before.
     fn create(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let inner = slf.get().here(slf.py())?;
         Attached::run(slf.py(), |waiter| inner.create(None, waiter))?;
         Ok(slf)
     }
 
-    /// Gives the socket its address, creating it first: bind(2). `address` replaces the host and port, or
-    /// the path, of the constructor.
+    /// Bind the socket to its address with bind(2), after `create` if that was not called.
     ///
-    /// The file of a Unix socket is made by this, with the permissions of SocketOptions(mode=…) from the
-    /// start. One that a process left which was killed is replaced, under a lock file beside it; one whose
-    /// socket is alive, and a file of another kind, never: EADDRINUSE.
+    /// `address` replaces the host and port, or the path, of the constructor. Returns the server.
     ///
-    /// Raises OSError where the address is taken, foreign or not permitted, and has then closed all
-    /// that it opened; if a Server of this process holds it, the error names it. Where that one is just
-    /// ending, waits for it up to 1 s, with the interpreter released.
+    /// For a Unix socket this creates the file, with the permissions of SocketOptions(mode=…) from
+    /// the start. A file that a killed process left behind is replaced, under a lock file beside
+    /// it. A file whose socket is in use, or a file of another kind, is never replaced
+    /// (EADDRINUSE).
+    ///
+    /// Raises OSError if the address is in use, not permitted or not one of this host; what the
+    /// call has opened is then closed. If a Server of this process holds the address, the error
+    /// names that server; if that server is just stopping, the call first waits up to 1 s for its
+    /// end, with the interpreter released.
     #[pyo3(signature = (address=None))]
     fn bind<'py>(
         slf: Bound<'py, Self>,
@@ -351,8 +359,10 @@ impl Server {
         Ok(slf)
     }
 
-    /// Has the kernel take connections into the queue, doing first what was not done: listen(2). They
-    /// are served from `start` on. `backlog` None is that of the options. Raises as `bind`.
+    /// Let the kernel queue connections with listen(2), after `bind` if that was not called.
+    ///
+    /// The connections are served once `start` is called. `backlog` is the capacity of the queue;
+    /// None takes it from the options. Returns the server. Raises the same errors as `bind`.
     #[pyo3(signature = (backlog=None))]
     fn listen<'py>(
         slf: Bound<'py, Self>,
@@ -369,8 +379,10 @@ impl Server {
         Ok(slf)
     }
 
-    /// Starts serving, doing first what was not done; returns when the port is open. A server that
-    /// serves already is left as it is. Raises as `bind`; StateError for a server that was stopped.
+    /// Start serving, after `listen` if that was not called; return once the port is open.
+    ///
+    /// Has no effect on a server that is already serving. Returns the server. Raises the same
+    /// errors as `bind`, and StateError if the server was stopped.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let py = slf.py();
         let inner = slf.get().here(py)?;
@@ -381,13 +393,17 @@ impl Server {
         Ok(slf)
     }
 
-    /// Stops accepting, delivers what is owed for up to `drain` seconds (None: the server's own), then
-    /// resets what is left; 0 resets at once. Once started, it still serves those that wait in the
-    /// queue. A connection that has sent nothing yet is given 0.25 s for its first byte.
+    /// Stop accepting, deliver pending data for up to `drain` seconds, and return a StopReport.
     ///
-    /// Blocks, with the interpreter released, for at most `drain` and 50 ms. A second call, from any
-    /// thread, takes the earlier deadline and returns the same StopReport. Ctrl-C ends the wait, not
-    /// the stop.
+    /// Connections that are left after `drain` seconds are reset; 0 resets all of them at once, and
+    /// None takes the server's own value. A server that was started still serves the connections
+    /// that wait in the kernel's queue. A connection that has not sent anything has 0.25 s for its
+    /// first byte.
+    ///
+    /// Blocks, with the interpreter released, for at most `drain` seconds plus 50 ms. A second
+    /// call, from any thread, applies the earlier deadline and returns the same StopReport. Ctrl-C
+    /// ends the wait, not the stop. Raises TypeError or ValueError for a `drain` that is not a
+    /// number of seconds from 0.
     #[pyo3(signature = (drain=None))]
     fn stop<'py>(
         &self,
@@ -397,15 +413,14 @@ impl Server {
         self.stopped(py, drain, Cause::Stop)
     }
 
-    /// Starts it, for `with`.
+    /// Call `start` and return the server.
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, PyAny>> {
         slf.call_method0(intern!(slf.py(), "start"))
     }
 
-    /// Stops it: at once where the body raised, else as `stop()`.
-    ///
-    /// Here and not in the Python half, because Python looks for signals when it enters a function of its
-    /// own: Ctrl-C would end `__exit__` before its first line, and nobody would stop the server.
+    /// Stop the server: at once if the body raised, otherwise as `stop()` does.
+    // Not in the Python half, because the interpreter checks for signals when it enters a Python
+    // function: Ctrl-C would end `__exit__` before its first line, and the server would not stop.
     fn __exit__(
         slf: &Bound<'_, Self>,
         exc_type: &Bound<'_, PyAny>,
@@ -422,7 +437,7 @@ impl Server {
         left.map(drop)
     }
 
-    /// As `stop`, with the cause that the report is to name. For the Python half.
+    /// Do the same as `stop`; `cause` is the cause in the report. For the Python half.
     fn _stop<'py>(
         &self,
         py: Python<'py>,
@@ -432,25 +447,25 @@ impl Server {
         self.stopped(py, drain, named(cause)?)
     }
 
-    /// Begins a stop and returns at once. For handlers that end the program.
+    /// Begin a stop and return at once. For handlers that end the program.
     fn _begin_stop(&self, cause: &str) -> PyResult<()> {
         self.inner.begin_stop(named(cause)?);
         Ok(())
     }
 
-    /// What reports the errors of handlers; None with any other service.
+    /// The object that reports the errors of handlers; None with other services.
     #[getter]
     fn _handlers(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.handlers.lock().as_ref().map(|handlers| handlers.clone_ref(py))
     }
 
-    /// What handler threads take their connections from.
+    /// Return the Pool from which handler threads take their connections.
     fn _pool(slf: &Bound<'_, Self>) -> PyResult<Pool> {
         let py = slf.py();
         Ok(Pool::new(slf.get().here(py)?.pool(), weak(slf)?))
     }
 
-    /// Waits for the next connection, for the Python half of `accept`.
+    /// Wait for the next connection or datagram. For the Python half of `accept`.
     #[pyo3(signature = (timeout=None))]
     fn _accept<'py>(
         slf: &Bound<'py, Self>,
@@ -471,13 +486,15 @@ impl Server {
         accepted(py, stream, &weak(slf)?)
     }
 
-    /// Sends a datagram from the server's port and returns its length: sendto(2). With a handler or
-    /// `Accept()` on UDP, for answers that are not what a handler returns.
+    /// Send a datagram from the server's port with sendto(2), and return its length in bytes.
     ///
-    /// Never blocks, but for a host that is a name. Raises BlockingIOError where there is no room,
-    /// PermissionError for a peer outside the loopback that would get more than it has sent or than
-    /// its share, OSError EMSGSIZE for what no datagram has room for; StateError while the server does
-    /// not serve; TypeError with any other server.
+    /// For UDP servers with a handler or `Accept()`: sends a datagram that is not the return value
+    /// of a handler. Blocks only to resolve a host name.
+    ///
+    /// Raises BlockingIOError if the system has no room for the datagram, PermissionError if a peer
+    /// outside the loopback would receive more bytes than it has sent or more than its share,
+    /// OSError (EMSGSIZE) if the data is too long for a datagram, StateError if the server is not
+    /// serving, and TypeError on any other server.
     fn sendto<'py>(
         &self,
         py: Python<'py>,
@@ -498,15 +515,16 @@ impl Server {
         Attached::run(py, |waiter| inner.send_to(&target, data.as_slice(), waiter))
     }
 
-    /// Begins a stop and returns at once. For `__del__`: whoever keeps the warning keeps the server.
+    /// Begin a stop and return at once. For `__del__`.
+    // Dropping the server is not enough: a program that keeps the ResourceWarning keeps the server.
     fn _abandon(&self) {
         self.inner.abandon();
     }
 
-    /// Blocks until the server has stopped, whoever stops it, and returns the StopReport.
+    /// Block until the server has stopped, for any cause, and return the StopReport.
     ///
-    /// Raises TimeoutError after `timeout` seconds (None waits for ever), StateError where it was
-    /// never started. Releases the interpreter.
+    /// Raises TimeoutError after `timeout` seconds (None means no time-out), and StateError if the
+    /// server was never started. Releases the interpreter.
     #[pyo3(signature = (timeout=None))]
     fn wait<'py>(
         &self,
@@ -519,26 +537,31 @@ impl Server {
         report(py, &stopped)
     }
 
-    /// Number of the listening descriptor; -1 where there is none.
+    /// Return the listening file descriptor; -1 if there is none.
     fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.here(py)?.fileno().map_err(|error| exception(py, error))
     }
 
-    /// The listener's own address as socket.getsockname() gives it: a pair, four for IPv6, or a path.
+    /// Return the listener's address in the form of socket.getsockname(), by getsockname(2).
+    ///
+    /// A (host, port) tuple, a 4-tuple for IPv6, or the path of a Unix socket. Raises StateError
+    /// before `bind`.
     fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
         args::socket_address(py, &address)
     }
 
-    /// The address it is, or was, bound to: always (host, port), an IPv6 scope inside the host; of a Unix
-    /// socket its path, a str. StateError before bind.
+    /// The address that the server is, or was, bound to. Raises StateError before `bind`.
+    ///
+    /// Always a (host, port) tuple, with an IPv6 scope inside the host; the path of a Unix socket,
+    /// a str.
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
         args::user_address(py, &address)
     }
 
-    /// Host of `address`; before bind, the host that was asked for. None of a Unix socket.
+    /// The host of `address`; before `bind`, that of the constructor. None for a Unix socket.
     #[getter]
     fn host(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let inner = self.here(py)?;
@@ -552,7 +575,7 @@ impl Server {
         })
     }
 
-    /// Port of `address`; before bind, the port that was asked for. None of a Unix socket.
+    /// The port of `address`; before `bind`, that of the constructor. None for a Unix socket.
     #[getter]
     fn port(&self, py: Python<'_>) -> PyResult<Option<u16>> {
         let inner = self.here(py)?;
@@ -566,8 +589,9 @@ impl Server {
         })
     }
 
-    /// Path of a Unix socket, a str, also before bind; an abstract name begins with a NUL. None of any
-    /// other transport.
+    /// The path of a Unix socket, a str, also before `bind`. None with any other transport.
+    ///
+    /// An abstract name starts with a NUL.
     #[getter]
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyString>>> {
         let inner = self.here(py)?;
@@ -579,51 +603,53 @@ impl Server {
         name.map(|name| args::name_text(py, name)).transpose()
     }
 
-    /// How bytes travel: "tcp", "udp" or "unix".
+    /// The transport: "tcp", "udp" or "unix".
     #[getter]
     fn transport(&self, py: Python<'_>) -> PyResult<&'static str> {
         self.here(py).map(|inner| inner.config().transport.name())
     }
 
-    /// Its name in messages.
+    /// The name of the server in messages.
     #[getter]
     fn name(&self, py: Python<'_>) -> PyResult<&str> {
         self.here(py).map(|inner| inner.config().name.as_str())
     }
 
-    /// "new", "created", "bound", "listening", "serving", "draining" or "stopped".
+    /// The state: "new", "created", "bound", "listening", "serving", "draining" or "stopped".
     #[getter]
     fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
         self.here(py).map(|inner| inner.state().name())
     }
 
-    /// How many connections have finished their handshake and wait in the kernel's queue to be
-    /// accepted: TCP_INFO of the listener, tcp(7). 0 before listen and after the end. Does not block.
+    /// The number of connections that wait in the kernel's queue to be accepted.
+    ///
+    /// Their handshake is finished. Does not block. The number is read from TCP_INFO of the
+    /// listener, tcp(7); it is 0 before `listen` and once the server has stopped.
     #[getter]
     fn waiting(&self, py: Python<'_>) -> PyResult<usize> {
         self.here(py)?.waiting().map_err(|error| exception(py, error))
     }
 
-    /// What is done with each connection.
+    /// The service that the server was created with.
     #[getter]
     fn service(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.here(py)?;
         Ok(self.service.lock().as_ref().map(|service| service.clone_ref(py)))
     }
 
-    /// The SocketOptions it was made with.
+    /// The SocketOptions that the server was created with.
     #[getter]
     fn options(&self, py: Python<'_>) -> Py<PyAny> {
         self.options.clone_ref(py)
     }
 
-    /// The Limits it was made with.
+    /// The Limits that the server was created with.
     #[getter]
     fn limits(&self, py: Python<'_>) -> Py<PyAny> {
         self.limits.clone_ref(py)
     }
 
-    /// Its account of connections.
+    /// The Ledger, which holds a record of each connection.
     #[getter]
     fn ledger(&self, py: Python<'_>) -> PyResult<Py<Ledger>> {
         self.here(py)?;
@@ -631,7 +657,7 @@ impl Server {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector must never wait: a lock that is held now protects an object in use.
+        // The garbage collector must never wait: a lock that is held protects an object in use.
         if let Some(service) = self.service.try_lock() {
             if let Some(service) = service.as_ref() {
                 visit.call(service)?;
@@ -653,8 +679,11 @@ impl Server {
     }
 }
 
-/// Stops all servers of this process at once, each for up to `drain` seconds (None: its own), and
-/// returns their StopReports, oldest server first. Blocks with the interpreter released.
+/// Stop all servers of this process at the same time, and return their StopReports.
+///
+/// `drain` is as for `Server.stop`: each server delivers pending data for up to `drain` seconds;
+/// None takes the value of each server. The reports are in the order in which the servers were
+/// created, oldest first. Blocks with the interpreter released.
 #[pyfunction]
 #[pyo3(signature = (drain=None))]
 pub(super) fn stop_all<'py>(

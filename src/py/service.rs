@@ -1,5 +1,5 @@
-//! What a server does with each connection, for Python: the base of all services, with those that call
-//! Python. Must never serve a connection.
+//! The base class of all services for Python, with the services that hand connections to Python.
+//! Owns the handler's function; must never serve a connection.
 
 use std::sync::Arc;
 
@@ -11,14 +11,16 @@ use crate::net::address::Transport;
 use crate::net::base::Mutex;
 use crate::net::service::Shape;
 
-/// What a server does with each connection. Made by its subclasses, such as Echo().
+/// The base class of all services: what a server does with each connection.
+///
+/// Only its subclasses, such as Echo, can be created.
 #[pyclass(frozen, subclass, module = "rsock")]
 pub(super) struct Service {
     pub(super) shape: Shape,
 }
 
 impl Service {
-    /// What it is on a transport; TypeError where it cannot be anything.
+    /// The engine's service on a transport; TypeError if it does not support that transport.
     pub(super) fn shape_for(&self, transport: Transport) -> PyResult<Shape> {
         match (transport, &self.shape) {
             (Transport::Udp, Shape::Stream(service)) => {
@@ -41,7 +43,7 @@ impl Service {
     fn __repr__(&self) -> String {
         match &self.shape {
             Shape::Stream(service) => service.name(),
-            // No service is made of this alone.
+            // No Python class has this shape by itself.
             Shape::Datagram(_) => "Service()".to_owned(),
             Shape::Handler => "Handler()".to_owned(),
             Shape::Accept => "Accept()".to_owned(),
@@ -49,15 +51,19 @@ impl Service {
     }
 }
 
-/// Serves each connection with one call of a Python function, `function(connection)`, on a thread of a
-/// pool: as many at a time as Limits.handler_threads, each for as long as it likes. When it returns,
-/// the connection is closed. On UDP the call is `function(data, address)`, and answers with the bytes
-/// that it returns, or with nothing for None. A bare function as the service of a Server means this.
+/// A service that calls a Python function for each connection: `function(connection)`.
 ///
-/// The threads are started as they are needed, used again and again, and end when they are not. Each
-/// call runs in a fresh contextvars context; what is in a threading.local stays with the thread.
-/// Raises TypeError for what cannot be called so, and for a class or a coroutine
-/// function, naming what would serve.
+/// The calls run on a pool of threads, at most Limits.handler_threads at a time, without a time
+/// limit. When the function returns, the connection is closed. On UDP the call is
+/// `function(data, address)`; the bytes that it returns are sent to the peer, and None sends
+/// nothing. A function passed as the service of a Server is wrapped in a Handler.
+///
+/// Threads are started as they are needed, are reused, and end when they are no longer needed. Each
+/// call runs in a fresh contextvars context; the contents of a threading.local stay with the
+/// thread.
+///
+/// Raises TypeError, naming what is accepted, for an object that cannot be called with these
+/// arguments, for a class and for a coroutine function.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct Handler {
     function: Mutex<Option<Py<PyAny>>>,
@@ -74,7 +80,7 @@ impl Handler {
         Ok(PyClassInitializer::from(service).add_subclass(handler))
     }
 
-    /// What serves each connection, or answers each datagram.
+    /// The function that serves each connection, or answers each datagram.
     #[getter]
     pub(super) fn function(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.function.lock().as_ref().map(|function| function.clone_ref(py))
@@ -88,7 +94,7 @@ impl Handler {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector must never wait: a lock that is held now protects an object in use.
+        // The garbage collector must never wait: a lock that is held protects an object in use.
         match self.function.try_lock().as_deref() {
             Some(Some(function)) => visit.call(function),
             _ => Ok(()),
@@ -101,7 +107,7 @@ impl Handler {
     }
 }
 
-/// Leaves each connection in the kernel's queue until `Server.accept()` asks for it.
+/// A service that leaves connections in the kernel's queue until `Server.accept()` is called.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct Accept;
 

@@ -1,4 +1,5 @@
-//! The services in Rust for Python: one entry each in a list. Must never do what a service does.
+//! The Python classes of the services in Rust: one entry each in a list. Owns their arguments; must
+//! never serve a connection.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use super::service::Service;
 use crate::net::service::Shape;
 use crate::net::{self, services};
 
-/// Makes the Python class of each service: its doc, its signature as Python shows it, its arguments, and
-/// how the engine's own is made of them. One entry here registers a service. Two are equal when the
-/// engine's are.
+/// Makes the Python class of each service from its docstring, its signature as Python shows it, its
+/// arguments, and the expression that makes the engine's service from them. One entry here
+/// registers a service. Two objects are equal if their engine services are.
 macro_rules! services {
     ($(
         $(#[$doc:meta])*
@@ -31,7 +32,7 @@ macro_rules! services {
         impl $name {
             #[new]
             #[pyo3(signature = ($($argument = Argument::Default),*), text_signature = $text)]
-            #[allow(unused_variables, reason = "some need no interpreter")]
+            #[allow(unused_variables, reason = "not every entry needs the interpreter")]
             pub(super) fn make(
                 $py: Python<'_>,
                 $($argument: Argument<'_>),*
@@ -55,17 +56,24 @@ macro_rules! services {
 }
 
 services! {
-    /// Sends back whatever it receives, until the peer has finished (RFC 862). Served by Rust threads
-    /// alone: it never needs the interpreter.
+    /// A service that sends back all it receives, until the peer has finished (RFC 862).
+    ///
+    /// Rust threads serve it; it never needs the interpreter.
     Echo "()" (py) => services::Echo;
 
-    /// Sends whole lines back. The line `quit` (bytes, or a str for its UTF-8) is not echoed and closes the
-    /// connection; None is no such line. A line ends with LF or CR LF, which is sent back unless
-    /// `newline` is False; what has no ending when the peer has finished is a line as well.
+    /// A service that sends back whole lines.
     ///
-    /// `limit` is for a whole line in bytes, its ending included; the smaller of it and `Limits.line`
-    /// holds, and a longer line ends the connection (`closed_by` "limit"). Raises TypeError and
-    /// ValueError for what cannot be, naming it: a `quit` with an end of a line in it, for example.
+    /// The line `quit` (bytes, or a str, which is encoded as UTF-8) closes the connection and is
+    /// not echoed; if `quit` is None, no line does. A line ends with LF or CR LF, which is sent
+    /// back unless `newline` is False. Bytes without a line ending count as a line once the peer
+    /// has finished.
+    ///
+    /// `limit` is the maximum length of a line in bytes, its ending included. The smaller of
+    /// `limit` and `Limits.line` applies; a longer line ends the connection (`closed_by` is
+    /// "limit").
+    ///
+    /// Raises TypeError or ValueError, naming the argument, for a value that is not allowed, such
+    /// as a `quit` that contains a line ending.
     LineEcho "(quit=b'exit', newline=True, limit=65_536)" (py, quit, newline, limit) => {
         let quit = quit.or(|| Ok(Some(b"exit".to_vec())), |quit| {
             if quit.is_none() { Ok(None) } else { args::octets("quit", &quit).map(Some) }
@@ -75,41 +83,50 @@ services! {
         raised(py, services::LineEcho::new(quit.as_deref(), newline, limit as usize))?
     };
 
-    /// Reads and throws away, until the peer has finished (RFC 863). It never answers.
+    /// A service that reads and discards, until the peer has finished (RFC 863).
+    ///
+    /// It never answers.
     Discard "()" (py) => services::Discard;
 
-    /// Sends the 95 printing characters of ASCII in lines of 72, each line beginning one further, without
-    /// end (RFC 864), as fast as the peer reads. Throws away what it receives; ends when the
-    /// peer does.
+    /// A service that sends characters without end, as fast as the peer reads (RFC 864).
+    ///
+    /// It sends the 95 printing characters of ASCII in lines of 72; each line starts one character
+    /// further on. It discards what it receives, and ends when the peer does.
     Chargen "()" (py) => services::Chargen;
 
-    /// Sends date and time in UTC as a line for people, and closes (RFC 867):
-    /// `Monday, February 22, 1982 17:37:43-UTC`.
+    /// A service that sends the date and time as a line of text, and closes (RFC 867).
+    ///
+    /// The time is UTC: `Monday, February 22, 1982 17:37:43-UTC`.
     Daytime "()" (py) => services::Daytime;
 
-    /// Sends the seconds since 1900 as 32 bits, most significant byte first, and closes (RFC 868). In
-    /// 2036 they begin at 0 again.
+    /// A service that sends the number of seconds since 1900, and closes (RFC 868).
+    ///
+    /// The number has 32 bits, the most significant byte first. It wraps around to 0 in 2036.
     Time "()" (py) => services::Time;
 
-    /// Sends `text` (bytes, or a str for its UTF-8) as it is, and closes: the quote of the day (RFC 865).
-    /// ValueError where it is not shorter than 512 bytes.
+    /// A service that sends `text` unchanged, and closes: the quote of the day (RFC 865).
+    ///
+    /// `text` is bytes, or a str, which is encoded as UTF-8. Raises ValueError unless it is shorter
+    /// than 512 bytes.
     Quote "(text)" (py, text) => {
         let text = text.needed("Quote", "text")?;
         raised(py, services::Quote::new(&args::octets("text", &text)?))?
     };
 
-    /// Sends `message` (bytes, or a str for its UTF-8) as it is, of any length, and closes. The peer gets
-    /// all of it, whatever it sends meanwhile.
+    /// A service that sends `message` unchanged, and closes.
+    ///
+    /// `message` is bytes, or a str, which is encoded as UTF-8; its length is not limited. The peer
+    /// receives all of it, even if it sends data meanwhile.
     Greeting "(message)" (py, message) => {
         let message = message.needed("Greeting", "message")?;
         services::Greeting::new(&args::octets("message", &message)?)
     };
 }
 
-/// The most that LineEcho(limit=…) may be, as Limits.line.
+/// The maximum of LineEcho(limit=…), the same as that of Limits.line.
 const MOST_LINE: i64 = 1 << 30;
 
-/// An argument of a service: given, or not, which None is not.
+/// An argument of a service. None counts as given.
 pub(super) enum Argument<'py> {
     Default,
     Given(Bound<'py, PyAny>),

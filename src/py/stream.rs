@@ -1,5 +1,6 @@
-//! A stream for Python: what Client and Connection have in common, with the methods of socket.socket.
-//! Must never buffer, nor release the interpreter for a small call that can be served at once.
+//! Stream for Python: the base class of Client and Connection, with the methods of socket.socket.
+//! Owns the conversion of their arguments and results; must never buffer, nor release the
+//! interpreter for a small call that can return at once.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::Shutdown;
@@ -28,19 +29,21 @@ use crate::net::error::{Error, Result};
 use crate::net::stream::{DeferredClose, Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
 
-/// Up to so much is sent with the interpreter held: the copy into the kernel takes less time than
-/// giving the interpreter up and getting it back.
+/// The most bytes that are sent with the interpreter held: copying them into the kernel takes less
+/// time than releasing the interpreter and taking it back.
 const SMALL: usize = 64 * 1024;
-/// More control messages than the kernel ever has for one call: its own bound on them is near this.
+/// The most bytes of control messages for one call. The kernel's own limit is near this.
 const MOST_CONTROL: usize = 64 * 1024;
-/// A datagram's sender; None on a stream, but for the peer of a Unix socket that has a name.
+/// The sender of a datagram. On a stream: the name of a Unix socket's peer, otherwise None.
 type Sender<'py> = Option<Bound<'py, PyAny>>;
 
-/// One end of a connection, as a socket: what Client and Connection share.
+/// The base class of Client and Connection: one end of a connection.
+///
+/// It has the methods of socket.socket.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Stream {
     inner: Arc<net::stream::Stream>,
-    /// Files of `makefile` that are open: the last one of them to be closed does what `close` put off.
+    /// The open files of `makefile`. The last of them to be closed does a deferred `close`.
     files: AtomicUsize,
     close_wanted: AtomicBool,
 }
@@ -54,14 +57,14 @@ impl Stream {
         &self.inner
     }
 
-    /// What errors of this stream bear as `_stream`; None for a client's, which nobody asks for.
+    /// The value of `_stream` on errors of this stream; None for a client, whose errors need none.
     pub(super) fn mark(&self) -> Option<usize> {
         self.inner.is_accepted().then_some(Arc::as_ptr(&self.inner) as usize)
     }
 
     fn marked(&self, py: Python<'_>, error: PyErr) -> PyErr {
         if let Some(mark) = self.mark() {
-            // Fails only on an exception class that forbids attributes: one of a signal's handler.
+            // Fails only if a signal handler raised an exception whose class forbids attributes.
             let _ = error.value(py).setattr(intern!(py, "_stream"), mark);
         }
         error
@@ -71,7 +74,7 @@ impl Stream {
         self.marked(py, exception(py, error))
     }
 
-    /// Runs a call that holds the interpreter but while it waits.
+    /// Runs a call that releases the interpreter only while it waits.
     fn attached<T>(
         &self,
         py: Python<'_>,
@@ -81,7 +84,7 @@ impl Stream {
             .map_err(|error| self.marked(py, error))
     }
 
-    /// Runs a call that may take long, with the interpreter released as a whole.
+    /// Runs a call that may take long, with the interpreter released all the time.
     fn detached<T: Send>(
         &self,
         py: Python<'_>,
@@ -91,8 +94,8 @@ impl Stream {
             .map_err(|error| self.marked(py, error))
     }
 
-    /// Closes it, in whichever way: with the interpreter held, which takes less than giving it up and
-    /// getting it back, unless the close may wait for the peer.
+    /// Runs a call that closes the stream. It holds the interpreter, which takes less time than
+    /// releasing it and taking it back, unless the close may wait for the peer.
     pub(super) fn end(
         &self,
         py: Python<'_>,
@@ -100,14 +103,14 @@ impl Stream {
     ) {
         if self.inner.may_linger() {
             py.detach(|| drop(close(&self.inner)));
-        } else if let Some(farewell) = close(&self.inner) {
+        } else if let Some(deferred) = close(&self.inner) {
             // May start a thread.
-            py.detach(|| drop(farewell));
+            py.detach(|| drop(deferred));
         }
     }
 
-    /// An address beside what is sent: where a datagram goes. A connected TCP stream ignores it, a Unix
-    /// socket refuses it.
+    /// The address argument of a send: the destination of a datagram. A connected TCP stream
+    /// ignores it, a Unix socket refuses it.
     fn check_destination(
         &self,
         py: Python<'_>,
@@ -127,12 +130,12 @@ impl Stream {
         Err(self.raised(py, Error::errno(step, target, errno)))
     }
 
-    /// Where to connect: a stream may take a path, too.
+    /// The address argument of `connect`. A stream also takes a path.
     fn target(&self, address: &Bound<'_, PyAny>) -> PyResult<Target> {
         if self.is_datagram() { args::address(address) } else { args::destination(address) }
     }
 
-    /// Whom a message came from.
+    /// The sender of a message.
     fn sender<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Sender<'py>> {
         match message.from {
             Some(from) => args::socket_address(py, &Address::Ip(from)).map(Some),
@@ -140,7 +143,8 @@ impl Stream {
         }
     }
 
-    /// Whom bytes came from, as recvfrom(2) says it of a stream: nobody, or the name of a Unix socket's peer.
+    /// The sender that recvfrom(2) returns for a stream: the name of a Unix socket's peer,
+    /// otherwise None.
     fn named_peer<'py>(&self, py: Python<'py>, bytes: usize) -> PyResult<Sender<'py>> {
         if bytes == 0 || !self.inner.is_unix() {
             return Ok(None);
@@ -169,14 +173,14 @@ impl Stream {
             return Ok(PyBytes::new(py, &taken));
         }
         if bufsize == 0 && step == "recv" {
-            // As a socket does: only its other receives ask the system for nothing.
+            // As socket.recv does. Its other receive calls ask the system even for 0 bytes.
             return Ok(PyBytes::new(py, b""));
         }
         with_scratch(bufsize, |scratch| {
             blank(scratch, flags);
             let count =
                 self.attached(py, |stream, waiter| stream.recv(step, scratch, flags, waiter))?;
-            // With MSG_TRUNC it may be told of more than there was room for.
+            // With MSG_TRUNC the kernel may return more bytes than there was room for.
             Ok(PyBytes::new(py, &scratch[..count.min(scratch.len())]))
         })
     }
@@ -203,8 +207,8 @@ impl Stream {
         self.attached(py, |stream, waiter| stream.recv(step, &mut slice[..wanted], flags, waiter))
     }
 
-    /// What recvmsg(2) gives beside the data: control messages, flags and the sender.
-    fn beside_data<'py>(
+    /// What recvmsg(2) returns in addition to the data: control messages, flags and the sender.
+    fn message_details<'py>(
         &self,
         py: Python<'py>,
         message: &Message,
@@ -239,7 +243,7 @@ impl Stream {
     }
 }
 
-/// How much of a buffer is to be received into; `nbytes` 0 is all of it.
+/// How many bytes to receive into a buffer; 0 for `nbytes` means its length.
 fn wanted(nbytes: isize, slice: &[u8]) -> PyResult<usize> {
     let nbytes = length("nbytes", nbytes)?;
     if nbytes > slice.len() {
@@ -251,7 +255,7 @@ fn wanted(nbytes: isize, slice: &[u8]) -> PyResult<usize> {
     Ok(if nbytes == 0 { slice.len() } else { nbytes })
 }
 
-/// Room for control messages of so many bytes, as far as there can be so many.
+/// A buffer for `ancbufsize` bytes of control messages, at most `MOST_CONTROL`.
 fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
     let size = length("ancbufsize", ancbufsize)?;
     if size > i32::MAX as usize {
@@ -263,14 +267,15 @@ fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
     Ok(vec![0; size.min(MOST_CONTROL)])
 }
 
-/// What MSG_TRUNC throws away leaves the buffer as it was: with what another connection had sent.
+/// Clears the buffer for MSG_TRUNC: the kernel then does not overwrite it, and it may still hold
+/// bytes of another connection.
 fn blank(scratch: &mut [u8], flags: i32) {
     if flags & libc::MSG_TRUNC != 0 {
         scratch.fill(0);
     }
 }
 
-/// A control message of three parts: level, type, data.
+/// A control message from its three parts: level, type, data.
 fn one_control_message(item: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let parts = item.cast::<PySequence>().map_err(PyErr::from)?;
     if parts.len()? != 3 {
@@ -286,23 +291,30 @@ fn one_control_message(item: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 
 #[pymethods]
 impl Stream {
-    /// Connects to (host, port), every address of a name being tried in turn, or to the path of a Unix
-    /// socket (str, bytes or os.PathLike): connect(2). A client is of either kind until it is connected.
+    /// Connect to an address with connect(2).
     ///
-    /// Blocks up to the time-out, with the interpreter released. Raises ConnectionRefusedError and
-    /// other OSErrors naming the address, socket.gaierror for an unknown host, TimeoutError; ValueError
-    /// for a path that no socket can have, and for options that a Unix socket has not.
+    /// `address` is a (host, port) tuple, or the path of a Unix socket (str, bytes or os.PathLike),
+    /// which a UDP client does not take. Until it is connected, a stream client takes either. All
+    /// addresses of a host name are tried in turn.
+    ///
+    /// Blocks up to the time-out, with the interpreter released. Raises ConnectionRefusedError or
+    /// another OSError that names the address, socket.gaierror for an unknown host, TimeoutError,
+    /// and ValueError for a path that no socket can have or for options that a Unix socket does not
+    /// have.
     fn connect(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<()> {
         let target = self.target(address)?;
         self.attached(py, |stream, waiter| stream.connect(&target, waiter))
     }
 
-    /// As `connect`, but returns errno in place of raising an OSError of the system; 0 is success.
+    /// Connect as `connect` does, but return the errno of an OSError of the system.
+    ///
+    /// Returns 0 after success, and EAGAIN after a time-out. Blocks as `connect` does, and raises
+    /// its other errors.
     fn connect_ex(&self, py: Python<'_>, address: &Bound<'_, PyAny>) -> PyResult<i32> {
         let target = self.target(address)?;
         let mut errno = 0;
         self.attached(py, |stream, waiter| match stream.connect(&target, waiter) {
-            // As socket.connect_ex: the time-out of a blocking connect is EAGAIN.
+            // As socket.connect_ex does for the time-out of a blocking connect.
             Err(Error::TimedOut { .. }) => {
                 errno = libc::EAGAIN;
                 Ok(())
@@ -319,10 +331,10 @@ impl Stream {
         Ok(errno)
     }
 
-    /// Sends what there is room for and returns how many bytes that was: send(2).
+    /// Send as many bytes as the system has room for with send(2), and return their number.
     ///
     /// Blocks while there is no room at all. Raises BrokenPipeError, ConnectionResetError,
-    /// TimeoutError, BlockingIOError (time-out 0).
+    /// TimeoutError, and BlockingIOError if the time-out is 0.
     #[pyo3(signature = (data, flags=0))]
     fn send<'py>(&self, py: Python<'py>, data: Bound<'py, PyAny>, flags: i32) -> PyResult<usize> {
         let data = Source::new(data)?;
@@ -334,8 +346,10 @@ impl Stream {
         }
     }
 
-    /// Sends all of it. The time-out holds for the call as a whole; what ends it early carries the
-    /// number of bytes that were sent as `.sent`. Raises as `send`.
+    /// Send all of `data`.
+    ///
+    /// Blocks until the system has taken all bytes; the time-out applies to the call as a whole.
+    /// Raises the same errors as `send`; their attribute `sent` is the number of bytes sent.
     #[pyo3(signature = (data, flags=0))]
     fn sendall<'py>(&self, py: Python<'py>, data: Bound<'py, PyAny>, flags: i32) -> PyResult<()> {
         let data = Source::new(data)?;
@@ -352,10 +366,11 @@ impl Stream {
         })
     }
 
-    /// Receives what is there, at most `bufsize` bytes: recv(2). b"" means that the peer has finished.
+    /// Receive the bytes that have arrived, at most `bufsize`, with recv(2).
     ///
-    /// Blocks while nothing is there. Raises ConnectionResetError, TimeoutError, BlockingIOError
-    /// (time-out 0), ValueError for a negative size.
+    /// Returns b"" once the peer has finished. Blocks until data arrives. Raises
+    /// ConnectionResetError, TimeoutError, BlockingIOError if the time-out is 0, and ValueError if
+    /// `bufsize` is negative.
     #[pyo3(signature = (bufsize, flags=0))]
     fn recv<'py>(
         &self,
@@ -366,8 +381,11 @@ impl Stream {
         self.receive(py, "recv", bufsize, flags)
     }
 
-    /// Receives into a writable buffer and returns how many bytes came; 0 means that the peer has
-    /// finished. `nbytes` 0 is the buffer's length. Blocks and raises as `recv`.
+    /// Receive into a writable buffer with recv(2), and return the number of bytes.
+    ///
+    /// At most `nbytes` bytes are received; 0 means the length of the buffer. Returns 0 once the
+    /// peer has finished. Blocks as `recv` does, and raises the same errors; ValueError if `nbytes`
+    /// exceeds the buffer, TypeError if the buffer is read-only.
     #[pyo3(signature = (buffer, nbytes=0, flags=0))]
     fn recv_into(
         &self,
@@ -379,7 +397,10 @@ impl Stream {
         self.receive_into(py, "recv_into", buffer, nbytes, flags)
     }
 
-    /// As `recv`, with the sender's address behind it, which is None on a stream: recvfrom(2).
+    /// Receive with recvfrom(2); return (data, address), where `address` is that of the sender.
+    ///
+    /// On a stream `address` is None, or the name of a Unix socket's peer if it has one. Blocks as
+    /// `recv` does, and raises the same errors.
     #[pyo3(signature = (bufsize, flags=0))]
     fn recvfrom<'py>(
         &self,
@@ -404,7 +425,9 @@ impl Stream {
         })
     }
 
-    /// As `recv_into`, with the sender's address behind it, which is None on a stream: recvfrom(2).
+    /// Receive into a writable buffer with recvfrom(2); return (number of bytes, address).
+    ///
+    /// `address` is as for `recvfrom`. Blocks as `recv_into` does, and raises the same errors.
     #[pyo3(signature = (buffer, nbytes=0, flags=0))]
     fn recvfrom_into<'py>(
         &self,
@@ -428,8 +451,11 @@ impl Stream {
         Ok((message.bytes, self.sender(py, &message)?))
     }
 
-    /// Receives data and control messages: recvmsg(2). Returns (data, [(level, type, data), …],
-    /// flags, the sender's address or None on a stream). Blocks and raises as `recv`.
+    /// Receive data and control messages with recvmsg(2).
+    ///
+    /// `bufsize` and `ancbufsize` are the maximum sizes in bytes of the data and of the control
+    /// messages. Returns (data, [(level, type, data), …], flags, address), where `address` is as
+    /// for `recvfrom`. Blocks as `recv` does, and raises the same errors.
     #[pyo3(signature = (bufsize, ancbufsize=0, flags=0))]
     fn recvmsg<'py>(
         &self,
@@ -456,12 +482,15 @@ impl Stream {
                 PyResult::Ok((PyBytes::new(py, data), message))
             })?
         };
-        let (control, flags, from) = self.beside_data(py, &message, &control)?;
+        let (control, flags, from) = self.message_details(py, &message, &control)?;
         Ok((data, control, flags, from))
     }
 
-    /// As `recvmsg`, into writable buffers, filled one after the other. Returns (bytes, [(level, type,
-    /// data), …], flags, sender).
+    /// Receive into writable buffers with recvmsg(2); each is filled before the next.
+    ///
+    /// Returns (number of bytes, [(level, type, data), …], flags, address), as `recvmsg` does.
+    /// Blocks as `recv` does, and raises the same errors; TypeError for an object that is not a
+    /// writable buffer.
     #[pyo3(signature = (buffers, ancbufsize=0, flags=0))]
     fn recvmsg_into<'py>(
         &self,
@@ -474,7 +503,8 @@ impl Stream {
             .try_iter()?
             .map(|buffer| {
                 Sink::new("recvmsg_into", &buffer?).map_err(|error| {
-                    // As with a socket, for which it is one mistake with what cannot be written to.
+                    // As socket.recvmsg_into, which raises TypeError here as for a read-only
+                    // buffer.
                     match error.is_instance_of::<PyBufferError>(py) {
                         true => PyTypeError::new_err(error.value(py).to_string()),
                         false => error,
@@ -488,14 +518,17 @@ impl Stream {
         let message = self.attached(py, |stream, waiter| {
             stream.receive_message("recvmsg_into", &mut slices, &mut control, flags, waiter)
         })?;
-        let (control, flags, from) = self.beside_data(py, &message, &control)?;
+        let (control, flags, from) = self.message_details(py, &message, &control)?;
         Ok((message.bytes, control, flags, from))
     }
 
-    /// Sends buffers one after the other as if they were one, with control messages (level, type, data):
-    /// sendmsg(2). Returns how many bytes there was room for. Blocks and raises as `send`. `address` is where a
-    /// datagram goes, if not to whom its client is connected to; a stream has its peer: there it is
-    /// checked, and ignored as the system does.
+    /// Send buffers and control messages with sendmsg(2), and return the number of bytes sent.
+    ///
+    /// The buffers are sent as if they were one. `ancdata` is an iterable of control messages
+    /// (level, type, data). `address` is the destination of a datagram, if it is not the address
+    /// that the client is connected to. On a TCP stream `address` is checked, and then ignored as
+    /// the system does; a Unix socket raises OSError. Blocks as `send` does, and raises the same
+    /// errors.
     #[pyo3(signature = (buffers, ancdata=None, flags=0, address=None),
         text_signature = "($self, buffers, ancdata=(), flags=0, address=None)")]
     fn sendmsg<'py>(
@@ -521,9 +554,11 @@ impl Stream {
         })
     }
 
-    /// Sends one datagram to an address, `sendto(data, address)` or `sendto(data, flags, address)`: sendto(2).
-    /// A host that is a name is resolved each time. On a stream it is `send`: the address is checked, and
-    /// ignored as the system does. Blocks and raises as `send`.
+    /// Send one datagram to an address with sendto(2), and return the number of bytes sent.
+    ///
+    /// Called as `sendto(data, address)` or `sendto(data, flags, address)`. A host name is resolved
+    /// at each call. A TCP stream checks the address, ignores it as the system does, and sends to
+    /// its peer; a Unix socket raises OSError. Blocks as `send` does, and raises the same errors.
     #[pyo3(signature = (data, flags, address=None, /))]
     fn sendto<'py>(
         &self,
@@ -547,8 +582,11 @@ impl Stream {
         }
     }
 
-    /// For the Python half of `sendfile`: sends `count` bytes (None: all) of the regular file `file`, a
-    /// descriptor, from `offset` on, and returns how many it was; `.sent` on what ends it early.
+    /// Send `count` bytes of a regular file, and return the number of bytes sent.
+    ///
+    /// `file` is a file descriptor, and `offset` the position of the first byte; None for `count`
+    /// sends up to the end of the file. Errors have the attribute `sent`. For the Python half of
+    /// `sendfile`.
     #[pyo3(signature = (file, offset, count))]
     fn _send_file(
         &self,
@@ -568,22 +606,23 @@ impl Stream {
         result.map(|()| sent)
     }
 
-    /// Receives exactly `n` bytes; b"" where the peer has finished before the first of them.
+    /// Receive exactly `n` bytes; return b"" if the peer has finished before the first of them.
     ///
-    /// Raises IncompleteRead, with `.partial`, where it finishes within them. TimeoutError and
-    /// KeyboardInterrupt carry what had come as `.partial`. Blocks and raises as `recv`; the time-out
-    /// holds for the call as a whole.
+    /// Blocks until all have arrived; the time-out applies to the call as a whole. Raises
+    /// IncompleteRead if the peer finishes after fewer bytes, and the same errors as `recv`. The
+    /// bytes that had arrived are the attribute `partial` of IncompleteRead, TimeoutError and
+    /// KeyboardInterrupt.
     fn recv_exactly<'py>(&self, py: Python<'py>, n: isize) -> PyResult<Bound<'py, PyBytes>> {
         let count = length("n", n)?;
         let taken = self.attached(py, |stream, waiter| stream.recv_exactly(count, waiter))?;
         Ok(PyBytes::new(py, &taken))
     }
 
-    /// Receives up to and with `delimiter`, and nothing behind it; b"" where the peer has finished
-    /// before the first byte.
+    /// Receive up to and including `delimiter`, and no byte after it.
     ///
-    /// Raises ValueError, with what had come as `.partial`, where the delimiter is not within `limit`
-    /// bytes; otherwise as `recv_exactly`.
+    /// Returns b"" if the peer has finished before the first byte. Raises ValueError if the first
+    /// `limit` bytes do not contain the delimiter; its attribute `partial` holds the bytes that had
+    /// arrived. Blocks as `recv_exactly` does, and raises the same errors.
     #[pyo3(signature = (delimiter, limit=65_536))]
     fn recv_until<'py>(
         &self,
@@ -595,14 +634,17 @@ impl Stream {
         self.read_until(py, "recv_until", delimiter.as_slice(), limit)
     }
 
-    /// Receives a line, its b"\n" included: `recv_until(b"\n", limit)`.
+    /// Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`.
     #[pyo3(signature = (limit=65_536))]
     fn recv_line<'py>(&self, py: Python<'py>, limit: isize) -> PyResult<Bound<'py, PyBytes>> {
         self.read_until(py, "recv_line", b"\n", limit)
     }
 
-    /// Ends one direction or both: shutdown(2), with socket.SHUT_RD, SHUT_WR or SHUT_RDWR. Does not
-    /// block. After SHUT_WR the peer sees the end, and can still be read.
+    /// Shut down one or both directions with shutdown(2). Does not block.
+    ///
+    /// `how` is socket.SHUT_RD, SHUT_WR or SHUT_RDWR. After SHUT_WR the peer reads the end of the
+    /// stream, and data from the peer can still be received. Raises OSError: EINVAL for another
+    /// value, ENOTCONN if the stream is not connected.
     fn shutdown(&self, py: Python<'_>, how: i32) -> PyResult<()> {
         let how = match how {
             libc::SHUT_RD => Shutdown::Read,
@@ -616,10 +658,12 @@ impl Stream {
         self.inner().shutdown(how).map_err(|error| self.raised(py, error))
     }
 
-    /// Closes the stream; the peer gets what was sent, then the end. Calls of other threads end with
-    /// OSError EBADF. Closing twice is closing once. As with any socket, files of `makefile` that are
-    /// still open put it off until the last of them is closed. Blocks only under
-    /// SocketOptions(linger=…).
+    /// Close the stream with close(2).
+    ///
+    /// The peer receives the data that was sent, then the end of the stream. Calls that block in
+    /// other threads raise OSError (EBADF). Closing a closed stream has no effect. If files of
+    /// `makefile` are open, the stream is closed with the last of them, as with any socket. Blocks
+    /// only with SocketOptions(linger=…).
     fn close(&self, py: Python<'_>) {
         self.close_wanted.store(true, SeqCst);
         if self.files.load(SeqCst) == 0 {
@@ -627,22 +671,23 @@ impl Stream {
         }
     }
 
-    /// For `makefile`: one more file is open.
+    /// Count one more open file. For `makefile`.
     fn _open_file(&self) {
         self.files.fetch_add(1, SeqCst);
     }
 
-    /// What `socket.SocketIO` calls when a file of `makefile` is closed.
+    /// Count one open file less. Called by `socket.SocketIO` when it is closed.
     fn _decref_socketios(&self, py: Python<'_>) {
-        // One that was made by hand was never counted.
+        // A SocketIO that the program created itself was never counted.
         let left = self.files.fetch_update(SeqCst, SeqCst, |files| files.checked_sub(1));
         if left.map_or(0, |before| before - 1) == 0 && self.close_wanted.load(SeqCst) {
             self.end(py, |stream| stream.close());
         }
     }
 
-    /// Closes it with a reset (RST): the peer gets ConnectionResetError, and nothing of what was not
-    /// sent yet. Does not block.
+    /// Close the stream with a reset (RST). Does not block.
+    ///
+    /// Data that was not sent yet is discarded, and the peer gets ConnectionResetError.
     fn abort(&self, py: Python<'_>) {
         self.end(py, |stream| {
             stream.abort();
@@ -650,27 +695,33 @@ impl Stream {
         });
     }
 
-    /// For `to_socket`: a second descriptor of the same connection.
+    /// Return a second descriptor of the same connection, by fcntl(2). For `to_socket`.
     fn _duplicate(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.inner.duplicate().map(IntoRawFd::into_raw_fd).map_err(|error| self.raised(py, error))
     }
 
-    /// Gives the descriptor away, open, and returns its number, or -1 if it is
-    /// closed; this object is closed then. OSError
-    /// EBUSY while another thread's call is using it.
+    /// Close this object without closing its file descriptor, and return the descriptor.
+    ///
+    /// The caller must close the descriptor. Returns -1 if the stream is closed. Raises OSError
+    /// (EBUSY) while a call in another thread uses the descriptor.
     fn detach(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.inner().detach().map_err(|error| self.raised(py, error))
     }
 
-    /// Number of the descriptor, which is blocking unless the time-out is 0; -1 once closed.
+    /// Return the file descriptor; -1 once the stream is closed.
+    ///
+    /// The descriptor is in blocking mode unless the time-out is 0.
     fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.inner().fileno().map_err(|error| self.raised(py, error))
     }
 
-    /// Sets the time-out of every call in seconds; None waits for ever, 0 never.
+    /// Set the time-out of each call in seconds.
+    ///
+    /// None means no time-out; with 0 no call waits. Raises ValueError for a negative number,
+    /// OverflowError for one that is too large, and TypeError for an object that is not a number.
     #[pyo3(signature = (value))]
     fn settimeout(&self, py: Python<'_>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        // A bool is a number to `socket`, though to nobody else here.
+        // socket.settimeout accepts a bool as a number. No other call of rsock does.
         let value = match value {
             Some(flag) if flag.is_instance_of::<PyBool>() => Some(flag.call_method0("__int__")?),
             value => value,
@@ -679,23 +730,26 @@ impl Stream {
         self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
     }
 
-    /// The time-out in seconds, or None.
+    /// Return the time-out in seconds, or None if there is none.
     fn gettimeout(&self) -> Option<f64> {
         self.inner().timeout().map(|timeout| timeout.as_secs_f64())
     }
 
-    /// `settimeout(None)` for what is true, `settimeout(0)` for what is not.
+    /// Do the same as `settimeout(None)` if `flag` is true, otherwise as `settimeout(0)`.
     fn setblocking(&self, py: Python<'_>, flag: &Bound<'_, PyAny>) -> PyResult<()> {
         let timeout = if flag.is_truthy()? { None } else { Some(Duration::ZERO) };
         self.inner().set_timeout(timeout).map_err(|error| self.raised(py, error))
     }
 
-    /// Whether calls may wait: False exactly for a time-out of 0.
+    /// Return whether calls may wait: False if the time-out is 0, otherwise True.
     fn getblocking(&self) -> bool {
         self.inner().timeout() != Some(Duration::ZERO)
     }
 
-    /// Sets a socket option: setsockopt(2), with an int, bytes, or None and a length.
+    /// Set a socket option with setsockopt(2).
+    ///
+    /// `value` is an int or a bytes-like object; if it is None, `optlen` is the length of a null
+    /// pointer, in bytes. Raises OSError for an option that the system refuses.
     #[pyo3(signature = (level, optname, value, optlen=None))]
     fn setsockopt<'py>(
         &self,
@@ -721,7 +775,10 @@ impl Stream {
         self.inner().setsockopt(level, optname, value).map_err(|error| self.raised(py, error))
     }
 
-    /// A socket option: getsockopt(2). An int, or with `buflen` that many bytes at most.
+    /// Return the value of a socket option, by getsockopt(2).
+    ///
+    /// Returns an int, or, if `buflen` is not 0, at most `buflen` bytes (1024 at the most). Raises
+    /// OSError for an option that the system refuses.
     #[pyo3(signature = (level, optname, buflen=0))]
     fn getsockopt<'py>(
         &self,
@@ -747,71 +804,79 @@ impl Stream {
         Ok(i32::from_ne_bytes(number).into_pyobject(py)?.into_any())
     }
 
-    /// The peer's address as socket.getpeername() gives it. OSError ENOTCONN where there is none.
+    /// Return the peer's address in the form of socket.getpeername(), by getpeername(2).
+    ///
+    /// Raises OSError (ENOTCONN) if the stream is not connected.
     fn getpeername<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.inner().peer_address().map_err(|error| self.raised(py, error))?;
         args::socket_address(py, &address)
     }
 
-    /// The own address as socket.getsockname() gives it.
+    /// Return the address of this end in the form of socket.getsockname(), by getsockname(2).
     fn getsockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.inner().local_address().map_err(|error| self.raised(py, error))?;
         args::socket_address(py, &address)
     }
 
-    /// Address family as a number: AF_INET, AF_INET6 or AF_UNIX.
+    /// The address family as a number: AF_INET, AF_INET6 or AF_UNIX.
     #[getter]
     fn family(&self) -> i32 {
         self.inner().family()
     }
 
-    /// Socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP.
+    /// The socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP.
     #[getter]
     fn r#type(&self) -> i32 {
         if self.is_datagram() { libc::SOCK_DGRAM } else { libc::SOCK_STREAM }
     }
 
-    /// Protocol number: IPPROTO_TCP, IPPROTO_UDP, or 0 of a Unix socket.
+    /// The protocol number: IPPROTO_TCP, IPPROTO_UDP, or 0 for a Unix socket.
     #[getter]
     fn proto(&self) -> i32 {
         self.inner().protocol()
     }
 
-    /// The time-out in seconds, or None.
+    /// The time-out in seconds, or None if there is none.
     #[getter]
     fn timeout(&self) -> Option<f64> {
         self.gettimeout()
     }
 
-    /// Whether it was closed, aborted or detached.
+    /// Whether the stream was closed, aborted or detached.
     #[getter]
     fn closed(&self) -> bool {
         self.close_wanted.load(SeqCst) || self.inner().is_closed()
     }
 
-    /// Its account: of a connection, the one in its server's ledger; of a client, from when it is
-    /// connected (None before). Bytes that go through `fileno()` or `to_socket()` are not counted.
+    /// The Record of the stream; None for a client that is not connected yet.
+    ///
+    /// The record of a connection is in its server's ledger. Bytes that pass through `fileno()` or
+    /// `to_socket()` are not counted.
     #[getter]
     fn record(&self) -> Option<Record> {
         Record::of(self.inner())
     }
 
-    /// The number of its record: of a connection in its server, of a client among those of this
-    /// process; None before it is connected.
+    /// The number of its record; None for a client that is not connected yet.
+    ///
+    /// Connections are numbered per server, clients per process, from 1.
     #[getter]
     fn id(&self) -> Option<u64> {
         self.inner().record().map(|record| record.id())
     }
 
-    /// Whether its server is stopping: reads give what is there, then `b""`. False for a client.
+    /// Whether the server is stopping. Always False for a client.
+    ///
+    /// While it is stopping, reads return the data that has arrived, then b"".
     #[getter]
     fn draining(&self) -> bool {
         self.inner().draining()
     }
 
-    /// The five things a socket is: descriptor, own host and port, the peer's host and port. Of a Unix
-    /// socket the hosts are the paths ("" where there is none) and the ports 0. OSError ENOTCONN before it
-    /// is connected.
+    /// The descriptor, with host and port of this end and of the peer, as a FiveTuple.
+    ///
+    /// For a Unix socket the hosts are the paths ("" if there is none), and the ports are 0. Raises
+    /// OSError (ENOTCONN) before the stream is connected.
     #[getter]
     fn five_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let raise = |error| self.raised(py, error);
@@ -830,8 +895,9 @@ impl Stream {
         object(py, "FiveTuple", &fields)
     }
 
-    /// What the kernel knows of the connection now: TCP_INFO of tcp(7), as a TcpInfo. Does not block.
-    /// OSError EOPNOTSUPP of a Unix socket, which has no TCP.
+    /// The kernel's current statistics of the connection: TCP_INFO of tcp(7), as a TcpInfo.
+    ///
+    /// Does not block. Raises OSError (EOPNOTSUPP) for a Unix socket.
     #[getter]
     fn tcp_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let info = self.inner().tcp_info().map_err(|error| self.raised(py, error))?;

@@ -1,4 +1,5 @@
-//! TCP_INFO for Python: `rsock.TcpInfo`. Must never ask a socket itself.
+//! TCP_INFO for Python: `rsock.TcpInfo`. Owns the conversion of its fields; must never call
+//! getsockopt itself.
 
 use std::mem::offset_of;
 
@@ -9,7 +10,7 @@ use super::process::object;
 use crate::net::socket::TcpInfo;
 use crate::net::sys::RawTcpInfo;
 
-/// States of RFC 9293 by the kernel's numbers (include/net/tcp_states.h).
+/// The states of RFC 9293 by the kernel's numbers (include/net/tcp_states.h).
 const STATES: [&str; 13] = [
     "UNKNOWN",
     "ESTABLISHED",
@@ -26,23 +27,23 @@ const STATES: [&str; 13] = [
     "SYN-RECEIVED",
 ];
 
-/// What the sender thinks of the path, by the kernel's numbers (enum tcp_ca_state of linux/tcp.h).
+/// The states of congestion control by the kernel's numbers (enum tcp_ca_state of linux/tcp.h).
 const CONGESTION_STATES: [&str; 5] = ["open", "disorder", "CWR", "recovery", "loss"];
 
-/// A `rsock.TcpInfo`. What this kernel does not tell, or does not know yet, is None.
+/// A `rsock.TcpInfo`. Values that this kernel does not supply, or does not have yet, are None.
 pub(super) fn tcp_info<'py>(py: Python<'py>, info: &TcpInfo) -> PyResult<Bound<'py, PyAny>> {
     let raw = &info.raw;
     let seconds = |micros: u32| f64::from(micros) / 1e6;
-    let told = |offset: usize| info.length > offset;
+    let supplied = |offset: usize| info.length > offset;
     let state = STATES.get(usize::from(raw.state)).unwrap_or(&STATES[0]);
     let congestion = CONGESTION_STATES.get(usize::from(raw.ca_state)).unwrap_or(&"unknown");
-    let send_window = told(offset_of!(RawTcpInfo, snd_wnd)).then_some(raw.snd_wnd);
-    let receive_window = told(offset_of!(RawTcpInfo, rcv_wnd)).then_some(raw.rcv_wnd);
+    let send_window = supplied(offset_of!(RawTcpInfo, snd_wnd)).then_some(raw.snd_wnd);
+    let receive_window = supplied(offset_of!(RawTcpInfo, rcv_wnd)).then_some(raw.rcv_wnd);
     let fields = PyDict::new(py);
     fields.set_item("state", state)?;
     fields.set_item("rtt", seconds(raw.rtt))?;
     fields.set_item("rtt_variance", seconds(raw.rttvar))?;
-    // All ones until there is one.
+    // All bits are set until there is a measurement.
     fields.set_item("min_rtt", (raw.min_rtt != u32::MAX).then(|| seconds(raw.min_rtt)))?;
     fields.set_item("retransmit_timeout", seconds(raw.rto))?;
     fields.set_item("retransmits", raw.total_retrans)?;

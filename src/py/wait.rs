@@ -1,5 +1,5 @@
-//! How Python's calls wait: interpreter released, descriptors polled, signals looked for. Every
-//! blocking call of the border goes through here; must never wait attached.
+//! The waits of calls from Python. Owns the polling with the interpreter released, and the checks
+//! for signals, of every blocking call of `src/py`; must never wait with the interpreter held.
 
 use std::cell::Cell;
 use std::io;
@@ -12,43 +12,43 @@ use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::sys::{PollFd, poll};
 
-/// A signal that another thread of the process took interrupts no poll of ours; its handler has to
-/// run on the main thread all the same. So no single poll is longer than this.
+/// The longest single poll on the main thread. A signal that the kernel delivers to another thread
+/// does not interrupt this poll, but its Python handler must run on the main thread.
 const BACKSTOP: Duration = Duration::from_millis(100);
 
-/// A call that finds all it needs without waiting holds the interpreter no longer than it would keep
-/// it as Python code (sys.getswitchinterval)...
+/// A call that need not wait holds the interpreter for at most this time, as Python code would
+/// (sys.getswitchinterval).
 const SWITCH: Duration = Duration::from_millis(5);
-/// ...and one that has released it looks for signals at least so often.
-const LOOK: Duration = Duration::from_millis(50);
+/// A call that has released the interpreter checks for signals at least this often.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 thread_local! {
-    /// Whether this thread runs Python's signal handlers, and in which process that was found.
-    static HEARS: Cell<Option<(Origin, bool)>> = const { Cell::new(None) };
+    /// Whether this is Python's main thread, with the process in which that was determined.
+    static IS_MAIN: Cell<Option<(Origin, bool)>> = const { Cell::new(None) };
 }
 
-/// Whether Python runs its signal handlers on this thread: on its main one only. The others need not
-/// look for signals, and wait for as long as it takes without waking up.
-fn hears_signals(py: Python<'_>) -> bool {
-    // A thread that forks is the main one of the child.
-    if let Some((_, hears)) = HEARS.get().filter(|(origin, _)| origin.is_here()) {
-        return hears;
+/// Whether this is Python's main thread, the only one that runs signal handlers. Other threads do
+/// not check for signals, and wait without waking up.
+fn is_main_thread(py: Python<'_>) -> bool {
+    // The thread that forks is the main thread of the child.
+    if let Some((_, is_main)) = IS_MAIN.get().filter(|(origin, _)| origin.is_here()) {
+        return is_main;
     }
-    let asked = || -> PyResult<bool> {
+    let ask_threading = || -> PyResult<bool> {
         let threading = py.import("threading")?;
         let main = threading.call_method0("main_thread")?.getattr("ident")?;
         main.eq(threading.call_method0("get_ident")?)
     };
-    // At the very end of the interpreter there is nobody to ask: better to look in vain.
-    let hears = asked().unwrap_or(true);
-    HEARS.set(Some((Origin::here(), hears)));
-    hears
+    // While the interpreter ends, the module cannot be imported: check for signals to be safe.
+    let is_main = ask_threading().unwrap_or(true);
+    IS_MAIN.set(Some((Origin::here(), is_main)));
+    is_main
 }
 
-/// One poll, of at most `BACKSTOP` where signals are to be heard: ready, or not yet, or the deadline has
-/// passed.
-fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>, hears: bool) -> Result<Option<bool>> {
-    let backstop = hears.then(|| Instant::now() + BACKSTOP);
+/// Polls once, for at most `BACKSTOP` on the main thread: Some(true) if a descriptor is ready,
+/// Some(false) if the deadline has passed, None otherwise.
+fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>, is_main: bool) -> Result<Option<bool>> {
+    let backstop = is_main.then(|| Instant::now() + BACKSTOP);
     let until = match (deadline, backstop) {
         (Some(deadline), Some(backstop)) => Some(deadline.min(backstop)),
         (deadline, backstop) => deadline.or(backstop),
@@ -61,12 +61,11 @@ fn poll_once(fds: &mut [PollFd], deadline: Option<Instant>, hears: bool) -> Resu
     }
 }
 
-/// Waits for a call that holds the interpreter and releases it only for the poll.
+/// The waiter of a call that holds the interpreter, and releases it only for the poll.
 pub(super) struct Attached<'py> {
     py: Python<'py>,
     raised: Option<PyErr>,
-    /// When the interpreter was last released; None before the call has gone on for long enough to
-    /// look at the clock.
+    /// When the interpreter was last released; None until the clock is read for the first time.
     released: Option<Instant>,
 }
 
@@ -75,7 +74,7 @@ impl<'py> Attached<'py> {
         Self { py, raised: None, released: None }
     }
 
-    /// Runs a call of the engine and turns what it says into Python's terms.
+    /// Runs a call of the engine, and converts its error to an exception.
     pub(super) fn run<T>(
         py: Python<'py>,
         call: impl FnOnce(&mut dyn Waiter) -> Result<T>,
@@ -88,10 +87,10 @@ impl<'py> Attached<'py> {
 
 impl Waiter for Attached<'_> {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
-        let hears = hears_signals(self.py);
+        let is_main = is_main_thread(self.py);
         loop {
-            let polled = self.py.detach(|| poll_once(fds, deadline, hears))?;
-            self.look()?;
+            let polled = self.py.detach(|| poll_once(fds, deadline, is_main))?;
+            self.check_signals()?;
             if let Some(ready) = polled {
                 return Ok(ready);
             }
@@ -104,7 +103,7 @@ impl Waiter for Attached<'_> {
             return Ok(());
         }
         self.py.detach(|| {});
-        self.look()
+        self.check_signals()
     }
 
     fn release(&mut self, block: &mut (dyn FnMut() + Send)) {
@@ -116,13 +115,13 @@ impl Waiter for Attached<'_> {
     }
 
     fn may_block(&self) -> bool {
-        !hears_signals(self.py)
+        !is_main_thread(self.py)
     }
 }
 
 impl Attached<'_> {
-    /// Runs the handlers of signals that came meanwhile.
-    fn look(&mut self) -> Result<()> {
+    /// Runs the handlers of signals that have arrived.
+    fn check_signals(&mut self) -> Result<()> {
         self.released = Some(Instant::now());
         self.py.check_signals().map_err(|error| {
             self.raised = Some(error);
@@ -131,11 +130,11 @@ impl Attached<'_> {
     }
 }
 
-/// Waits for a call that has released the interpreter as a whole, for it may take long.
+/// The waiter of a call that may take long, and has released the interpreter all the time.
 pub(super) struct Detached {
     raised: Option<PyErr>,
-    looked: Instant,
-    hears: bool,
+    checked: Instant,
+    is_main: bool,
 }
 
 impl Detached {
@@ -144,9 +143,9 @@ impl Detached {
         py: Python<'_>,
         call: impl FnOnce(&mut dyn Waiter) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let hears = hears_signals(py);
+        let is_main = is_main_thread(py);
         let (result, raised) = py.detach(|| {
-            let mut waiter = Self { raised: None, looked: Instant::now(), hears };
+            let mut waiter = Self { raised: None, checked: Instant::now(), is_main };
             let result = call(&mut waiter);
             (result, waiter.raised)
         });
@@ -157,11 +156,11 @@ impl Detached {
 impl Waiter for Detached {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
         loop {
-            let polled = poll_once(fds, deadline, self.hears)?;
+            let polled = poll_once(fds, deadline, self.is_main)?;
             if polled.is_none() {
-                self.look()?;
+                self.check_signals()?;
             } else {
-                // A peer that always is ready must not keep signals waiting either.
+                // A peer that is always ready must not delay signals either.
                 self.breathe()?;
             }
             if let Some(ready) = polled {
@@ -171,25 +170,26 @@ impl Waiter for Detached {
     }
 
     fn breathe(&mut self) -> Result<()> {
-        if self.looked.elapsed() < LOOK { Ok(()) } else { self.look() }
+        if self.checked.elapsed() < SIGNAL_INTERVAL { Ok(()) } else { self.check_signals() }
     }
 }
 
 impl Detached {
-    fn look(&mut self) -> Result<()> {
-        if !self.hears {
+    fn check_signals(&mut self) -> Result<()> {
+        if !self.is_main {
             return Ok(());
         }
-        let looked = Python::attach(|py| py.check_signals());
-        self.looked = Instant::now();
-        looked.map_err(|error| {
+        let result = Python::attach(|py| py.check_signals());
+        self.checked = Instant::now();
+        result.map_err(|error| {
             self.raised = Some(error);
             Error::Interrupted
         })
     }
 }
 
-/// An interrupted call raises what interrupted it, with what it had taken.
+/// Converts the error of a call. An interrupted call raises the exception of the signal handler,
+/// with the data that it had taken as `partial`.
 fn finish<T>(py: Python<'_>, result: Result<T>, raised: Option<PyErr>) -> PyResult<T> {
     result.map_err(|error| match (error, raised) {
         (Error::Interrupted, Some(raised)) => raised,
