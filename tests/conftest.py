@@ -13,6 +13,7 @@ from types import FrameType
 
 import pytest
 from support import compiled, fds, full_listener, threads
+from support.project import TESTS
 
 from rsock import Client, Server
 
@@ -21,7 +22,7 @@ from rsock import Client, Server
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-PEERS = Path(__file__).parent / "peers"
+PEERS = TESTS / "peers"
 
 
 @pytest.fixture(autouse=True)

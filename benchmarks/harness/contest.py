@@ -1,6 +1,6 @@
-"""The words rows are written in (row, contender, target), and the order in which they are run.
+"""The words scenarios are written in (scenario, contender, target), and the order in which they are run.
 
-In each round every contender of a row is started afresh; then they take short turns, each time in
+In each round every contender of a scenario is started afresh; then they take short turns, each time in
 another order, so that whatever the machine does meanwhile happens to all of them alike. Must never
 know what is measured, nor judge it.
 """
@@ -33,7 +33,7 @@ class Contender:
     start: Callable[[], AbstractContextManager[Turn]]
     """Brings up all that a turn needs, warmed up and at rest; takes it down at its end."""
     against: str | None = None
-    """The contender of the same row that ratios are taken to."""
+    """The contender of the same scenario that ratios are taken to."""
     target: Target | None = None
     requires: str | None = None
     """A module without which this contender is skipped."""
@@ -42,7 +42,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Row:
+class Scenario:
     key: str
     title: str
     unit: str
@@ -52,12 +52,12 @@ class Row:
     """Of one turn; a round gives each contender `turns` of them."""
 
 
-def run_round(row: Row, number: int, *, quick: bool) -> dict[str, float]:
+def run_round(scenario: Scenario, number: int, *, quick: bool) -> dict[str, float]:
     """One round: the mean of each contender's turns, by its name."""
-    turns, seconds = (1, 0.05) if quick else (row.turns, row.seconds)
-    figures: dict[str, list[float]] = {contender.name: [] for contender in row.contenders}
+    turns, seconds = (1, 0.05) if quick else (scenario.turns, scenario.seconds)
+    figures: dict[str, list[float]] = {contender.name: [] for contender in scenario.contenders}
     with ExitStack() as stack:
-        entries = [(each.name, stack.enter_context(each.start())) for each in row.contenders]
+        entries = [(each.name, stack.enter_context(each.start())) for each in scenario.contenders]
         for nth in range(turns):
             first = (number * turns + nth) % len(entries)
             for name, turn in entries[first:] + entries[:first]:

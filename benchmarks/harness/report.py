@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.children import LOAD_CORE, SERVER_CORE
-from harness.contest import Contender, Row
+from harness.contest import Contender, Scenario
 
 HEADINGS = ("", "median", "min … max", "ratio", "min … max", "target", "")
 
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Line:
-    """All that is known of one contender of one row."""
+    """All that is known of one contender of one scenario."""
 
     row: str
     title: str
@@ -63,12 +63,12 @@ class Line:
         return (median, span, ratio, ratio_span, self.target or "", verdict)
 
 
-def summarize(row: Row, rounds: list[dict[str, float]]) -> list[Line]:
-    """The lines of one row. A ratio is taken within each round, then the median of the ratios."""
-    return [_line(row, contender, rounds) for contender in row.contenders]
+def summarize(scenario: Scenario, rounds: list[dict[str, float]]) -> list[Line]:
+    """The lines of one scenario. A ratio is taken within each round, then the median of the ratios."""
+    return [_line(scenario, contender, rounds) for contender in scenario.contenders]
 
 
-def _line(row: Row, contender: Contender, rounds: list[dict[str, float]]) -> Line:
+def _line(scenario: Scenario, contender: Contender, rounds: list[dict[str, float]]) -> Line:
     figures = [figures[contender.name] for figures in rounds]
     against = contender.against
     if against not in rounds[0]:
@@ -79,10 +79,10 @@ def _line(row: Row, contender: Contender, rounds: list[dict[str, float]]) -> Lin
     figure, target = Spread.of(figures), contender.target
     judged = ratio if contender.against else figure
     return Line(
-        row=row.key,
-        title=row.title,
+        row=scenario.key,
+        title=scenario.title,
         contender=contender.name,
-        unit=row.unit,
+        unit=scenario.unit,
         figure=figure,
         against=against,
         ratio=ratio,
@@ -135,12 +135,12 @@ def _markdown(facts: dict[str, str], lines: list[Line]) -> str:
     text = ["# rsock beside its peers", ""]
     text += [f"- {name}: {value}" for name, value in facts.items()]
     headings = ("row", "unit", *HEADINGS)
-    text += ["", _row(headings), _row(("---",) * len(headings))]
-    text += [_row((line.title, line.unit, line.contender, *line.cells())) for line in lines]
+    text += ["", _scenario(headings), _scenario(("---",) * len(headings))]
+    text += [_scenario((line.title, line.unit, line.contender, *line.cells())) for line in lines]
     return "\n".join(text) + "\n"
 
 
-def _row(cells: tuple[str, ...]) -> str:
+def _scenario(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

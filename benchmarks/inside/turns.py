@@ -1,6 +1,6 @@
 """Answers the harness: each line of standard input, a number of seconds, with one figure.
 
-The other end of this is `rows/asked.py`. Must never print anything else.
+The other end of this is `scenarios/asked.py`. Must never print anything else.
 """
 
 import sys

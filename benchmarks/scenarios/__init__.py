@@ -1,18 +1,18 @@
 """The rows of the benchmarks, in the order in which they are run and shown: one file a kind."""
 
-from harness.contest import Row
+from harness.contest import Scenario
 
-from rows.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
-from rows.connect import CONNECT
-from rows.echo import BULK, ECHO_50, ECHO_500
-from rows.forward import FORWARD, FORWARD_BULK
-from rows.handler import HANDLER, HANDLER_FEW
-from rows.idle import IDLE
-from rows.spinning import SPINNING
-from rows.start_stop import START_STOP
-from rows.udp import UDP
+from scenarios.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
+from scenarios.connect import CONNECT
+from scenarios.echo import BULK, ECHO_50, ECHO_500
+from scenarios.forward import FORWARD, FORWARD_BULK
+from scenarios.handler import HANDLER, HANDLER_FEW
+from scenarios.idle import IDLE
+from scenarios.spinning import SPINNING
+from scenarios.start_stop import START_STOP
+from scenarios.udp import UDP
 
-ROWS: tuple[Row, ...] = (
+SCENARIOS: tuple[Scenario, ...] = (
     ECHO_50,
     ECHO_500,
     CONNECT,

@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.children import LOAD_CORE, SERVER_CORE, script
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import FLOOR
 
-from rows.asked import asked
+from scenarios.asked import asked
 
 
-def _row(
+def _scenario(
     key: str,
     title: str,
     target: Target | None = None,
     core: int = LOAD_CORE,
     options: tuple[str, ...] = (),
-) -> Row:
+) -> Scenario:
     def contender(
         name: str,
         against: str | None = None,
@@ -42,18 +42,20 @@ def _row(
         contender("socket.socket"),
         contender("rsock.Client", "socket.socket", target, requires="rsock"),
     )
-    return Row(key, title, "round trips/s", entries)
+    return Scenario(key, title, "round trips/s", entries)
 
 
-CLIENT = _row(
+CLIENT = _scenario(
     "client",
     "blocking client",
     Target("≥", 2.2, "≥ 2.2 × socket.socket"),
 )
-CLIENT_BUSY = _row(
+CLIENT_BUSY = _scenario(
     "client-busy",
     "blocking client beside a busy Python thread",
     Target("≥", 95, "≥ 95 × socket.socket"),
     options=("--busy",),
 )
-CLIENT_ONE_CORE = _row("client-one-core", "blocking client on the server's core", core=SERVER_CORE)
+CLIENT_ONE_CORE = _scenario(
+    "client-one-core", "blocking client on the server's core", core=SERVER_CORE
+)

@@ -7,10 +7,10 @@ Must never sample a server that is at work: between windows `churn` has no conne
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import FLOOR, PEERS, RSOCK, Peer
 
-from rows.handler import churning
+from scenarios.handler import churning
 
 UNDER_WAY = 50
 
@@ -28,7 +28,7 @@ def _contender(peer: Peer, name: str | None = None, target: Target | None = None
 
 _TARGET = Target("≤", 1.2, "≤ 1.2 × floor")
 
-CONNECT = Row(
+CONNECT = Scenario(
     "connect",
     f"connect, echo 64 B, reset; {UNDER_WAY} under way",
     "CPU µs/connection",

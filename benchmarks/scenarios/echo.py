@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.children import LOAD_CORE, Child, binary
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import BULK_PEERS, FLOOR, PEERS, RSOCK, UVLOOP, Peer
 from harness.procfs import cpu_nanoseconds
 
@@ -46,7 +46,7 @@ def echoing(
         yield turn
 
 
-def _row(key: str, connections: int) -> Row:
+def _scenario(key: str, connections: int) -> Scenario:
     def contender(name: str, peer: Peer, target: Target | None = None) -> Contender:
         @contextmanager
         def start() -> Iterator[Turn]:
@@ -60,14 +60,14 @@ def _row(key: str, connections: int) -> Row:
     entries = [contender(each.name, each, target if each is RSOCK else None) for each in PEERS]
     # A second floor against the first: what a ratio is worth on this machine, at this time.
     entries.insert(1, contender("floor again", FLOOR))
-    return Row(key, f"echo 64 B, {connections} connections", "CPU µs/message", tuple(entries))
+    return Scenario(key, f"echo 64 B, {connections} connections", "CPU µs/message", tuple(entries))
 
 
-ECHO_50 = _row("echo50", 50)
-ECHO_500 = _row("echo500", 500)
+ECHO_50 = _scenario("echo50", 50)
+ECHO_500 = _scenario("echo500", 500)
 
 
-def _bulk() -> Row:
+def _bulk() -> Scenario:
     """A message of 1 MiB on each of ten connections: what is measured is what bytes cost."""
 
     def contender(peer: Peer, name: str) -> Contender:
@@ -82,7 +82,7 @@ def _bulk() -> Row:
 
     entries = [contender(peer, peer.name) for peer in BULK_PEERS]
     entries.append(contender(UVLOOP, "uvloop again"))
-    return Row("bulk", "echo 1 MiB, 10 connections", "CPU µs/message", tuple(entries))
+    return Scenario("bulk", "echo 1 MiB, 10 connections", "CPU µs/message", tuple(entries))
 
 
 BULK = _bulk()

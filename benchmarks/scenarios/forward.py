@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.children import LOAD_CORE, Child
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import FORWARDERS, HAPROXY, RSOCK_FORWARD, SPLICE, Peer
 from harness.procfs import tree_cpu_nanoseconds
 
-from rows.echo import echoing
+from scenarios.echo import echoing
 
 
-def _row(key: str, title: str, size: int, connections: int, target: Target) -> Row:
+def _scenario(key: str, title: str, size: int, connections: int, target: Target) -> Scenario:
     def contender(peer: Peer, name: str) -> Contender:
         @contextmanager
         def start() -> Iterator[Turn]:
@@ -32,17 +32,17 @@ def _row(key: str, title: str, size: int, connections: int, target: Target) -> R
 
     entries = [contender(peer, peer.name) for peer in FORWARDERS]
     entries.append(contender(HAPROXY, "haproxy again"))
-    return Row(key, title, "CPU µs/message", tuple(entries))
+    return Scenario(key, title, "CPU µs/message", tuple(entries))
 
 
-FORWARD = _row(
+FORWARD = _scenario(
     "forward",
     "forward 64 B, 50 connections",
     64,
     50,
     Target("≤", 1.0, "≤ haproxy"),
 )
-FORWARD_BULK = _row(
+FORWARD_BULK = _scenario(
     "forward-bulk",
     "forward 1 MiB, 10 connections",
     1 << 20,

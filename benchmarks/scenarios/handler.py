@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.children import LOAD_CORE, Child, binary, script
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import FLOOR, GEVENT, SOCKETSERVER, Peer
 from harness.procfs import process_cpu_nanoseconds
 
@@ -41,7 +41,7 @@ def churning(server: Child, connections: int, *, reset: bool = False) -> Iterato
         yield turn
 
 
-def _row(key: str, connections: int, target: Target | None) -> Row:
+def _scenario(key: str, connections: int, target: Target | None) -> Scenario:
     def contender(
         peer: Peer,
         against: Peer | None = None,
@@ -56,7 +56,7 @@ def _row(key: str, connections: int, target: Target | None) -> Row:
         against_name = against.name if against else None
         return Contender(name or peer.name, start, against_name, target, peer.requires)
 
-    return Row(
+    return Scenario(
         key,
         f"Python handler: connect, echo 64 B, close; {connections} under way",
         "CPU µs/connection",
@@ -70,5 +70,5 @@ def _row(key: str, connections: int, target: Target | None) -> Row:
     )
 
 
-HANDLER = _row("handler", MANY, Target("≤", 1 / 3, "≤ socketserver / 3"))
-HANDLER_FEW = _row("handler-few", FEW, None)
+HANDLER = _scenario("handler", MANY, Target("≤", 1 / 3, "≤ socketserver / 3"))
+HANDLER_FEW = _scenario("handler-few", FEW, None)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from harness.children import Child
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import PEERS, RSOCK, Peer
 from harness.procfs import come_to_rest, open_files, resident_bytes, wait_until
 
@@ -56,7 +56,7 @@ def _start(peer: Peer) -> Iterator[Turn]:
 
 _TARGET = Target("≤", 400, "≤ 400 bytes")
 
-IDLE = Row(
+IDLE = Scenario(
     "idle",
     f"idle connections, {CONNECTIONS:,} of them",
     "bytes/connection",

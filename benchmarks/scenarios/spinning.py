@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.children import SERVER_CORE, Child, script
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import FLOOR, RSOCK
 
-from rows.echo import echoing
+from scenarios.echo import echoing
 
 CONNECTIONS = 50
 THREADS = "rsock-"
@@ -60,7 +60,7 @@ def _floor_spinning() -> Iterator[Turn]:
         yield _beside(spinner, turn)
 
 
-SPINNING = Row(
+SPINNING = Scenario(
     "spinning",
     f"echo 64 B, {CONNECTIONS} connections, beside a busy Python thread",
     "CPU µs/message",

@@ -7,9 +7,9 @@ give one contender a client, or a step, that the others do not have.
 from functools import partial
 
 from harness.children import script
-from harness.contest import Contender, Row, Target
+from harness.contest import Contender, Scenario, Target
 
-from rows.asked import asked
+from scenarios.asked import asked
 
 
 def _contender(
@@ -22,7 +22,7 @@ def _contender(
     return Contender(name, partial(asked, command), against, target, requires)
 
 
-START_STOP = Row(
+START_STOP = Scenario(
     "start-stop",
     "start, one echo, stop",
     "ms",

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.children import binary, script
-from harness.contest import Contender, Row, Target, Turn
+from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import Peer
 
-from rows.echo import echoing
+from scenarios.echo import echoing
 
 SOCKETS = 50
 
@@ -42,4 +42,4 @@ _entries = [_contender(peer.name, peer) for peer in PEERS]
 # A second floor against the first: what a ratio is worth on this machine, at this time.
 _entries.insert(1, _contender("recvmmsg again", RECVMMSG))
 
-UDP = Row("udp", f"UDP echo 64 B, {SOCKETS} sockets", "CPU µs/datagram", tuple(_entries))
+UDP = Scenario("udp", f"UDP echo 64 B, {SOCKETS} sockets", "CPU µs/datagram", tuple(_entries))

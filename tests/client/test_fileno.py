@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import pytest
 import uvloop
-from roles import OURS, ROLES, Pair, connected, handled
 from support import (
     LATE,
     SOON,
@@ -34,6 +33,7 @@ from support import (
     sleeping,
     wait_until,
 )
+from support.roles import OURS, ROLES, Pair, connected, handled
 
 from rsock import Accept, Client, Connection, Limits, Server
 

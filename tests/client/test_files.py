@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from roles import OURS, ROLES, Pair, Stream, connected, handled, outcome
 from support import (
     LATE,
     SOON,
@@ -36,6 +35,7 @@ from support import (
     sleeping,
     wait_until,
 )
+from support.roles import OURS, ROLES, Pair, Stream, connected, handled, outcome
 
 from rsock import Client, Connection
 

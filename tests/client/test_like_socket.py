@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from roles import outcome
 from support import (
     LATE,
     SOON,
@@ -35,6 +34,7 @@ from support import (
     reset,
     wait_until,
 )
+from support.roles import outcome
 
 from rsock import Client
 

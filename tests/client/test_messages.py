@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from roles import OURS, ROLES, Pair, Stream, connected, handled, outcome
 from support import (
     Arrivals,
     Background,
@@ -29,6 +28,7 @@ from support import (
     reset,
     wait_until,
 )
+from support.roles import OURS, ROLES, Pair, Stream, connected, handled, outcome
 
 from rsock import Connection
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import time
-from pathlib import Path
 
 import pytest
 from support import SOON, Script, run_script, wait_until
-from wire import forge, may_forge, may_wire
+from support.project import TESTS
+from support.wire import forge, may_forge, may_wire
 
 from rsock import Accept, Chargen, Client, Server
 
 raw = pytest.mark.skipif(not may_forge(), reason="raw sockets are not permitted here")
 wired = pytest.mark.skipif(not may_wire(), reason="no network namespaces or TUN devices here")
-
-TESTS = str(Path(__file__).parent)
 
 # A server in another process: prints its port, ends with its standard input, prints what it sent.
 OTHER_PROCESS = """
@@ -182,9 +180,9 @@ def test_on_the_loopback_an_answer_may_be_larger() -> None:
 def on_a_wire(code: str) -> None:
     """Run code in a process that has a `Wire` of its own, and fail if it does."""
     head = (
-        f"import sys\nsys.path.insert(0, {TESTS!r})\n"
+        f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n"
         "from support import SOON, wait_until\n"
-        "from wire import HOST, OTHER, Wire\n"
+        "from support.wire import HOST, OTHER, Wire\n"
         "wire = Wire()\n"
         "import rsock\n"
         "STRANGER = ('10.9.0.77', 4000)\n"

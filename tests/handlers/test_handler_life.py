@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from campaign.rows.dropped import KINDS, dropped
-from campaign.rows.raising import MIB, raised
+from reliability.scenarios.dropped import KINDS, dropped
+from reliability.scenarios.raising import MIB, raised
 from support import (
     AT_ONCE,
     SOON,

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from roles import handled
 from support import (
     Background,
     dial,
@@ -31,6 +30,7 @@ from support import (
     wait_until,
     was_reset,
 )
+from support.roles import handled
 
 from rsock import Accept, Connection, Limits, Server, SocketOptions
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import trustme
 import urllib3
-from roles import handled
 from support import (
     LATE,
     LOOPBACK,
@@ -33,11 +32,13 @@ from support import (
     sleeping,
     wait_until,
 )
+from support.project import ROOT
+from support.roles import handled
 
 from rsock import Client, Connection, Record, Server
 
 ONE_MIB = payload(1 << 20, seed=13)
-EXAMPLE = Path(__file__).parent.parent / "examples" / "http_handler.py"
+EXAMPLE = ROOT / "examples" / "http_handler.py"
 # The first bytes of a handshake that never goes on.
 HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 

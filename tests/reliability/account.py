@@ -1,6 +1,6 @@
 """The account of what was run: a file of figures, and a page of the docs made from it.
 
-A run with `--record` replaces the rows that it ran, on the CPython that it ran on, and leaves the
+A run with `--record` replaces the scenarios that it ran, on the CPython that it ran on, and leaves the
 others as they were: the long forms take an hour together. Must never judge, nor change a figure.
 """
 
@@ -10,23 +10,23 @@ import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from campaign.figures import Figure
-from campaign.row import Row, Size
+from support.project import ROOT, TESTS
 
-ROOT = Path(__file__).resolve().parents[2]
-FIGURES = ROOT / "tests" / "campaign" / "results.json"
+from reliability.figures import Figure
+from reliability.scenario import Scenario, Size
+
+FIGURES = TESTS / "reliability" / "results.json"
 PAGE = ROOT / "docs" / "internals" / "reliability.md"
 
 HEAD = """\
 # What rsock lives through
 
-Each row is a fault or a load, with the server in a process of its own. Each figure stands beside
+Each scenario is a fault or a load, with the server in a process of its own. Each figure stands beside
 its target. That every server ended with exit code 0, in silence, and with its descriptors and
 threads back where they were, is said in one line.
 
-`python -m tests.campaign` runs all rows in a form of some seconds each, `--long` the one that the
+`python -m tests.reliability` runs all scenarios in a form of some seconds each, `--long` the one that the
 figures here come from unless another command is given, and `--record` writes this page. Rows of
 faults on demand and of the notebook are not built yet (`--list` names them).
 """
@@ -51,7 +51,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row as it was run once."""
+    """A scenario as it was run once."""
 
     key: str
     title: str
@@ -62,13 +62,13 @@ class Entry:
     lines: list[Line]
 
 
-def entry(row: Row, size: Size, load: float, figures: Iterable[Figure]) -> Entry:
+def entry(scenario: Scenario, size: Size, load: float, figures: Iterable[Figure]) -> Entry:
     form = "" if size.form == "short" else f" --{size.form}"
     system = platform.uname()
     return Entry(
-        row.key,
-        row.title,
-        f"python -m tests.campaign{form} --row {row.key}",
+        scenario.key,
+        scenario.title,
+        f"python -m tests.reliability{form} --scenario {scenario.key}",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"{platform.python_implementation()} {platform.python_version()}, "
         f"{os.cpu_count()} CPUs, {system.system} {system.release.partition('-')[0]}",
@@ -78,7 +78,7 @@ def entry(row: Row, size: Size, load: float, figures: Iterable[Figure]) -> Entry
 
 
 def write(entries: Iterable[Entry], order: list[str]) -> None:
-    """Replaces the entries of the same rows and CPython, and makes the page anew."""
+    """Replaces the entries of the same scenarios and CPython, and makes the page anew."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     version = ".".join(platform.python_version_tuple()[:2])
     for each in entries:

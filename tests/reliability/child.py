@@ -1,4 +1,4 @@
-"""The other end of `campaign.process`: calls functions by name and says what came of them.
+"""The other end of `reliability.process`: calls functions by name and says what came of them.
 
 Reads a line, [name, arguments], and prints one: {"returned": …} or {"raised": …}. Ends with its
 standard input. Must never keep what a call returned.

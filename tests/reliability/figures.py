@@ -1,7 +1,7 @@
 """Figures, their targets and the verdicts on them. Must never measure.
 
 Two kinds are told apart. What is counted (connections, errors, descriptors) holds in every form of
-a row. What is measured (times, memory) means something only in a form that runs for long enough, on
+a scenario. What is measured (times, memory) means something only in a form that runs for long enough, on
 a machine that has nothing else to do: the brief form, which the tests run, shows it unjudged.
 """
 

@@ -1,4 +1,4 @@
-"""What several rows load a server with, by plain sockets. Runs in a process of its own.
+"""What several scenarios load a server with, by plain sockets. Runs in a process of its own.
 
 Addresses of 127.0.0.0/8 are used one after the other as the client's own, for one address has but
 28 000 ports, and each is held for a minute after a close. Must never use rsock.
@@ -93,7 +93,7 @@ def bystanders(address: Any, count: int, seconds: float) -> dict[str, float]:
         return {"p99": quantile(times, 0.99), "lost": lost, "echoes": len(times)}
 
 
-def storm(address: Any, seconds: float, rate: float, way: str) -> dict[str, float]:
+def storm(address: Any, seconds: float, rate: float, ending: str) -> dict[str, float]:
     """Connect `rate` times a second and end each at once: by reset, or by close.
 
     `slowest` is the longest time that one took to hear that it was refused, where it was.
@@ -108,17 +108,17 @@ def storm(address: Any, seconds: float, rate: float, way: str) -> dict[str, floa
         began = time.perf_counter()
         try:
             peer = dial(address)
-            if way == "wait":
+            if ending == "wait":
                 with peer:
                     peer.recv(1)
                 continue
         except ConnectionResetError:
             refused += 1
             slowest = max(slowest, time.perf_counter() - began)
-            if way == "wait":
+            if ending == "wait":
                 continue
             raise
-        (reset if way == "reset" else socket.socket.close)(peer)
+        (reset if ending == "reset" else socket.socket.close)(peer)
     return {"made": made, "refused": refused, "slowest": slowest, "seconds": now}
 
 

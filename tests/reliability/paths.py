@@ -1,4 +1,4 @@
-"""The ways that echoes take: a service in Rust, a handler, and Forward to a server elsewhere.
+"""The paths that echoes take: a service in Rust, a handler, and Forward to a server elsewhere.
 
 Where a target is needed it is a process of its own, so that what is measured is what is named. Must
 never choose sizes, nor judge.
@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from campaign.process import Child, Served
+from reliability.process import Child, Served
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 ECHO, HANDLER, FORWARD = "Echo()", "a handler", "Forward()"
 
 
-def service(way: str, target: list[Any]) -> Any:
-    """What a server is to be given, so that it echoes in this way."""
+def service(path: str, target: list[Any]) -> Any:
+    """What a server is to be given, so that it echoes in this path."""
     from rsock import Echo, Forward
 
-    if way == HANDLER:
+    if path == HANDLER:
         return handler
-    return Echo() if way == ECHO else Forward(*target)
+    return Echo() if path == ECHO else Forward(*target)
 
 
 def handler(conn: "Connection") -> None:
@@ -31,14 +31,14 @@ def handler(conn: "Connection") -> None:
 
 
 @contextlib.contextmanager
-def served(way: str, make: Callable[..., "Server"], *arguments: object) -> Iterator[Served]:
-    """The server of `make(way, target, …)`, in a child; with what it forwards to, where it does."""
+def served(path: str, make: Callable[..., "Server"], *arguments: object) -> Iterator[Served]:
+    """The server of `make(path, target, …)`, in a child; with what it forwards to, where it does."""
     with contextlib.ExitStack() as stack:
         target: list[Any] = []
-        if way == FORWARD:
+        if path == FORWARD:
             other = stack.enter_context(Child())
             target = other.call(_start_target)
-        with Served(make, way, target, *arguments) as child:
+        with Served(make, path, target, *arguments) as child:
             yield child
 
 

@@ -1,6 +1,6 @@
 """The processes of a campaign, and what they hold. Owns how a child starts, is asked and ends.
 
-A child runs `campaign.child` with the interpreter of the campaign: functions of the row's module
+A child runs `reliability.child` with the interpreter of the campaign: functions of the scenario's module
 are called there by name. It never outlives the `with` block that started it.
 """
 
@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from support import wait_until
+from support.project import TESTS
 
-from campaign.figures import Figure, equal
+from reliability.figures import Figure, equal
 
-TESTS = Path(__file__).resolve().parent.parent
 # How long a child may take for its start and its end, on a machine that is busy with other things.
 PATIENCE = 60.0
 # How long what a server held may take to be given back.
@@ -65,7 +65,7 @@ class Child:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, *self._options, "-m", "campaign.child"],
+            [sys.executable, *self._options, "-m", "reliability.child"],
             cwd=TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -136,7 +136,7 @@ class Child:
 
 
 class Served(Child):
-    """A child with a server in it, made by a function of the row's module.
+    """A child with a server in it, made by a function of the scenario's module.
 
     `with Served(make, …) as served:` makes the server of `make(…)` there and starts it. Functions
     called there get it as their first argument.
@@ -183,7 +183,7 @@ class Served(Child):
         return [now.fds - self.before.fds, now.threads - self.before.threads]
 
     def afterwards(self, *, silent: bool = True) -> Iterator[Figure]:
-        """After `stop`: what every row ends with. Ends the child."""
+        """After `stop`: what every scenario ends with. Ends the child."""
         yield equal("descriptors, threads left", self.left(), [0, 0])
         yield equal("exit code", self.end(), 0)
         if silent:
@@ -209,7 +209,7 @@ def warm_up() -> None:
 
 
 def _start(name: str, arguments: list[Any]) -> tuple[str, int]:
-    from campaign.child import named
+    from reliability.child import named
 
     global _server
     _server = named(name)(*arguments)
@@ -218,7 +218,7 @@ def _start(name: str, arguments: list[Any]) -> tuple[str, int]:
 
 
 def _with_server(name: str, arguments: list[Any]) -> Any:
-    from campaign.child import named
+    from reliability.child import named
 
     return named(name)(_server, *arguments)
 

@@ -1,4 +1,4 @@
-"""The command line of the campaign: chooses rows, runs them, prints the table, gives the verdict.
+"""The command line of the campaign: chooses scenarios, runs them, prints the table, gives the verdict.
 
 The table is the output; what goes on is said on standard error. Must never measure.
 """
@@ -19,58 +19,60 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from campaign import account
-from campaign.figures import Figure
-from campaign.row import MATRIX, Row, Size, missing, rows
+from reliability import account
+from reliability.figures import Figure
+from reliability.scenario import MATRIX, Scenario, Size, missing, scenarios
 
 # Where the output is no terminal that could say how wide it is.
 WIDTH = 132
-HEADINGS = ("row", "what", "figure", "target", "verdict")
+HEADINGS = ("scenario", "what", "figure", "target", "verdict")
 STYLES = {"met": "green", "MISSED": "bold red", "BROKE": "bold red"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: every target met; 1: one was missed, or a row broke; 2: no such row."""
-    found = rows()
+    """0: every target met; 1: one was missed, or a scenario broke; 2: no such scenario."""
+    found = scenarios()
     options = _parser(found).parse_args(arguments)
     if options.list:
         _list(found)
         return 0
-    chosen = _chosen(found, options.row)
+    chosen = _chosen(found, options.scenario)
     # A signal that ends the process takes its `with` blocks along, and with them every child.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        not_yet = None if options.row else missing(found)
+        not_yet = None if options.scenario else missing(found)
         failed, entries = _run(chosen, Size(options.form), not_yet)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     if options.record:
-        account.write(entries, [row.key for row in found])
+        account.write(entries, [scenario.key for scenario in found])
     return int(failed)
 
 
 def _run(
-    chosen: list[Row], size: Size, missing_: dict[str, str] | None
+    chosen: list[Scenario], size: Size, missing_: dict[str, str] | None
 ) -> tuple[bool, list[account.Entry]]:
     progress = Console(stderr=True)
     table = Table(*HEADINGS, box=box.SIMPLE_HEAD, title=_circumstances(size))
     failed, entries = False, []
-    for row in chosen:
-        if lacking := row.lacks():
+    for scenario in chosen:
+        if lacking := scenario.lacks():
             failed = True
-            _add_cells(table, row.title, f"needs {', '.join(lacking)}", "", "BROKE", row.key)
+            _add_cells(
+                table, scenario.title, f"needs {', '.join(lacking)}", "", "BROKE", scenario.key
+            )
             continue
-        progress.print(escape(f"row {row.key}: {row.title}"), style="dim")
+        progress.print(escape(f"scenario {scenario.key}: {scenario.title}"), style="dim")
         began, load, figures = time.monotonic(), os.getloadavg()[0], []
-        table.add_row(row.key, f"{escape(row.title)}", style="bold")
+        table.add_row(scenario.key, f"{escape(scenario.title)}", style="bold")
         try:
-            for figure in row.run(size):
+            for figure in scenario.run(size):
                 figures.append(figure)
                 failed |= _add(table, figure, size)
-            entries.append(account.entry(row, size, load, figures))
+            entries.append(account.entry(scenario, size, load, figures))
         except Exception as error:
             failed = True
             traceback.print_exc()
@@ -79,7 +81,7 @@ def _run(
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     console.print(table)
     for number, why in (missing_ or {}).items():
-        console.print(escape(f"not yet: row {number}, {MATRIX[number]}: {why}"))
+        console.print(escape(f"not yet: scenario {number}, {MATRIX[number]}: {why}"))
     return failed, entries
 
 
@@ -105,22 +107,25 @@ def _circumstances(size: Size) -> str:
     )
 
 
-def _list(found: list[Row]) -> None:
-    for row in found:
-        print(f"{row.key:>12}  {row.title}")
+def _list(found: list[Scenario]) -> None:
+    for scenario in found:
+        print(f"{scenario.key:>12}  {scenario.title}")
     for number, why in missing(found).items():
         print(f"{number:>12}  {MATRIX[number]} (not yet: {why})")
 
 
-def _parser(found: list[Row]) -> argparse.ArgumentParser:
+def _parser(found: list[Scenario]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.campaign",
+        prog="python -m tests.reliability",
         description="What rsock must live through: figures beside their targets. "
         "Ends with 1 when a target is missed.",
     )
-    keys = ", ".join(row.key for row in found)
+    keys = ", ".join(scenario.key for scenario in found)
     parser.add_argument(
-        "--row", action="append", metavar="KEY", help=f"only this one, of {keys}; may be repeated"
+        "--scenario",
+        action="append",
+        metavar="KEY",
+        help=f"only this one, of {keys}; may be repeated",
     )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument(
@@ -129,7 +134,7 @@ def _parser(found: list[Row]) -> argparse.ArgumentParser:
         action="store_const",
         const="long",
         default="short",
-        help="the sizes that the matrix names; without it some seconds a row",
+        help="the sizes that the matrix names; without it some seconds a scenario",
     )
     forms.add_argument(
         "--brief",
@@ -141,21 +146,21 @@ def _parser(found: list[Row]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--record",
         action="store_true",
-        help="record the figures in tests/campaign/results.json and docs/internals/reliability.md",
+        help="record the figures in tests/reliability/results.json, docs/internals/reliability.md",
     )
-    parser.add_argument("--list", action="store_true", help="all rows; runs none")
+    parser.add_argument("--list", action="store_true", help="all scenarios; runs none")
     return parser
 
 
-def _chosen(found: list[Row], keys: list[str] | None) -> list[Row]:
+def _chosen(found: list[Scenario], keys: list[str] | None) -> list[Scenario]:
     if keys is None:
         return found
-    by_key = {row.key: row for row in found}
+    by_key = {scenario.key: scenario for scenario in found}
     not_yet = missing(found)
     for key in keys:
         if key not in by_key:
-            why = f"not yet: {not_yet[key]}" if key in not_yet else "no such row"
-            print(f"campaign: row {key}: {why}", file=sys.stderr)
+            why = f"not yet: {not_yet[key]}" if key in not_yet else "no such scenario"
+            print(f"campaign: scenario {key}: {why}", file=sys.stderr)
             raise SystemExit(2)
     return [by_key[key] for key in dict.fromkeys(keys)]
 

@@ -1,6 +1,6 @@
-"""What a row is, and which rows there are. Must never run one.
+"""What a scenario is, and which scenarios there are. Must never run one.
 
-A row is a file of `rows/` with `ROW = Row(…)` in it; being there is all it takes.
+A scenario is a file of `scenarios/` with `SCENARIO = Scenario(…)` in it; being there is all it takes.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from campaign.figures import Figure
+from reliability.figures import Figure
 
 T = TypeVar("T")
 Form = Literal["brief", "short", "long"]
@@ -18,10 +18,10 @@ Form = Literal["brief", "short", "long"]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a row is asked for.
+    """How much of a scenario is asked for.
 
-    `long` is what the figures of the matrix mean; `short` is some seconds a row, to see whether
-    something has broken; `brief` is what the tests run, a second a row at most.
+    `long` is what the figures of the matrix mean; `short` is some seconds a scenario, to see whether
+    something has broken; `brief` is what the tests run, a second a scenario at most.
     """
 
     form: Form
@@ -32,8 +32,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the campaign: its key (its number in the matrix, or a word), what it says, its run.
+class Scenario:
+    """A scenario of the campaign: its key (its number in the matrix, or a word), what it says, its run.
 
     `run` yields figures as they are known. What it starts it ends, also when it raises.
     """
@@ -72,28 +72,31 @@ MATRIX = {
     "19": "soak with all faults drawn by seed",
     "20": "the notebook: a cell run 50 times, interrupts, restarts",
 }
-# Why a row that has no file cannot be run yet, where it is more than that nobody has written it.
+# Why a scenario that has no file cannot be run yet, where it is more than that nobody has written it.
 NOT_BEFORE = {
     "19": "faults are needed",
 }
 
 
-def rows() -> list[Row]:
-    """All rows there are, those of the matrix first and in its order."""
-    package = importlib.import_module("campaign.rows")
+def scenarios() -> list[Scenario]:
+    """All scenarios there are, those of the matrix first and in its order."""
+    package = importlib.import_module("reliability.scenarios")
     found = [
-        importlib.import_module(f"campaign.rows.{module.name}").ROW
+        importlib.import_module(f"reliability.scenarios.{module.name}").SCENARIO
         for module in pkgutil.iter_modules(package.__path__)
     ]
     order = list(MATRIX)
-    return sorted(found, key=lambda row: order.index(row.key) if row.key in order else len(order))
+    return sorted(
+        found,
+        key=lambda scenario: order.index(scenario.key) if scenario.key in order else len(order),
+    )
 
 
-def missing(found: list[Row]) -> dict[str, str]:
-    """The rows of the matrix that cannot be run yet, and why."""
-    keys = {row.key for row in found}
+def missing(found: list[Scenario]) -> dict[str, str]:
+    """The scenarios of the matrix that cannot be run yet, and why."""
+    keys = {scenario.key for scenario in found}
     return {
-        number: NOT_BEFORE.get(number, "it has no file in tests/campaign/rows")
+        number: NOT_BEFORE.get(number, "it has no file in tests/reliability/scenarios")
         for number in MATRIX
         if number not in keys
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from campaign.rows.ends import USES, WAYS, different, endings
+from reliability.scenarios.ends import USES, WAYS, different, endings
 from support import output_of, run_script
 
 # The figure is 2 s, which the campaign holds; a busy machine may take a while for a bare program.

@@ -21,6 +21,7 @@ from support import (
     send_until_stuck,
     wait_until,
 )
+from support.project import TESTS
 
 from rsock import Echo, Forward, Limits, Server, Trace
 
@@ -172,8 +173,7 @@ with Server() as echo, Server(service=Forward(echo)) as forward:
             os.close(number)
 print("exact")
 """
-    tests = __file__.rpartition("/")[0]
-    assert output_of(code, kind, tests) == "exact\n"
+    assert output_of(code, kind, str(TESTS)) == "exact\n"
 
 
 def test_few_idle_pipes_are_kept() -> None:

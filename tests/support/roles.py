@@ -10,9 +10,8 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from support import SOON, dial, listener
-
 from rsock import Accept, Client, Connection, Server
+from support import SOON, dial, listener
 
 # Any of the three; `Any`, because wrong arguments are given on purpose.
 Stream = Any

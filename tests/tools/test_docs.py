@@ -6,14 +6,12 @@ A block that begins with ```python no-run is for reading only.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import references
 from support import run_script
-
-ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"^```python[ \t]*(?P<note>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.M | re.S)
+from support.pages import BLOCK
+from support.project import ROOT, TESTS
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -53,5 +51,6 @@ def test_the_page_of_the_notes_names_tests_that_there_are() -> None:
     text = (ROOT / "docs" / "guide" / "notes.md").read_text()
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
     assert len(named) >= 24
+    found = {path.name: path for path in TESTS.glob("*/test_*.py")}
     for file, name in named:
-        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+        assert f"def {name}(" in found[file].read_text(), f"{file}::{name}"

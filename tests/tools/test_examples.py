@@ -29,8 +29,9 @@ from support import (
     unread,
     wait_until,
 )
+from support.project import ROOT, TESTS
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 DIALOGUES = int(os.environ.get("RSOCK_DIALOGUES", "100"))
 # Of a loaded machine, which starts an interpreter for each of them.
 LONG = 20.0
@@ -331,8 +332,7 @@ def test_the_echo_example_echoes_and_reports() -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    here = Path(__file__).parent
-    tests = "".join(path.read_text() for path in here.glob("test_*.py"))
+    tests = "".join(path.read_text() for path in TESTS.glob("*/test_*.py"))
     programs = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("c/*.c")]
     assert len(programs) >= 8
     assert [path.name for path in programs if path.stem not in tests] == []

@@ -8,10 +8,10 @@ import pydoc
 import re
 import types
 from importlib import resources
-from pathlib import Path
 
 import pytest
 from support import output_of
+from support.project import ROOT
 
 import rsock
 from rsock import _rsock
@@ -58,7 +58,7 @@ def test_the_names_promised_are_there() -> None:
 
 
 def test_every_registered_service_is_exported() -> None:
-    source = (Path(__file__).parent.parent / "src" / "py" / "services.rs").read_text()
+    source = (ROOT / "src" / "py" / "services.rs").read_text()
     registered = set(
         re.findall(
             r"^    (\w+) \"[^\n]*\" \(py[^\n]*\) => ", source.split("\nservices! {")[1], re.M

@@ -3,7 +3,7 @@
 A notebook runs in a fresh kernel of this interpreter, which a process of its own looks after:
 nothing of Jupyter is imported here, and nothing may be left in anybody's Jupyter directories.
 
-`.venv/bin/python tests/test_notebooks.py` runs them and stores their outputs.
+`.venv/bin/python tests/tools/test_notebooks.py` runs them and stores their outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DEADLINE = 50.0
 
@@ -85,7 +85,7 @@ nbformat.write(book, folder / "done.ipynb")
 def run(notebook: Path, folder: Path) -> list[Cell]:
     """The cells of a notebook after a run, numbered as those of a run that a reader makes."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN, notebook, folder, Path(__file__).parent],
+        [sys.executable, "-c", RUN, notebook, folder, ROOT / "tests"],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -151,7 +151,7 @@ def test_a_notebook_runs_and_leaves_nothing(notebook: Path) -> None:
 def test_what_is_stored_is_what_a_run_shows(notebook: Path) -> None:
     now = {cell["id"]: alike(shown(cell)) for cell in code(ran(notebook))}
     then = {cell["id"]: alike(shown(cell)) for cell in code(stored(notebook)["cells"])}
-    assert then == now, "run .venv/bin/python tests/test_notebooks.py"
+    assert then == now, "run .venv/bin/python tests/tools/test_notebooks.py"
 
 
 @each_notebook

@@ -10,7 +10,8 @@ import socket
 
 import pytest
 from support import LOOPBACK, dial, output_of, refused, says_back
-from test_docs import BLOCK, ROOT
+from support.pages import BLOCK
+from support.project import ROOT
 
 import rsock
 from rsock.pytest_plugin import MakeServer

@@ -1,4 +1,4 @@
-"""The campaign runs: every row there is, in its briefest form, meets what can be counted."""
+"""The campaign runs: every scenario there is, in its briefest form, meets what can be counted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from campaign.figures import at_most, equal
-from campaign.row import MATRIX, Row, missing, rows
+from reliability.figures import at_most, equal
+from reliability.scenario import MATRIX, Scenario, missing, scenarios
+from support.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 
-
-def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
+def reliability(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.campaign", *arguments],
+        [sys.executable, "-m", "tests.reliability", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -24,46 +23,46 @@ def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.key)
-def test_a_row_in_its_briefest_form_meets_what_can_be_counted(row: Row) -> None:
-    if lacking := row.lacks():
+@pytest.mark.parametrize("scenario", scenarios(), ids=lambda scenario: scenario.key)
+def test_a_row_in_its_briefest_form_meets_what_can_be_counted(scenario: Scenario) -> None:
+    if lacking := scenario.lacks():
         pytest.skip(f"needs {', '.join(lacking)}")
-    key = row.key
-    done = campaign("--brief", "--row", key)
+    key = scenario.key
+    done = reliability("--brief", "--scenario", key)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " met" in done.stdout
 
 
 def test_every_row_of_the_matrix_is_there_or_named_with_the_reason() -> None:
-    said = campaign("--list").stdout
-    here = {row.key for row in rows()}
-    assert len(here) == len(rows())
-    assert set(missing(rows())) | here >= set(MATRIX)
+    said = reliability("--list").stdout
+    here = {scenario.key for scenario in scenarios()}
+    assert len(here) == len(scenarios())
+    assert set(missing(scenarios())) | here >= set(MATRIX)
     for number in MATRIX:
         (line,) = [line for line in said.splitlines() if line.split()[0] == number]
         assert ("not yet" in line) == (number not in here)
 
 
 def test_a_row_that_is_not_there_is_no_success() -> None:
-    done = campaign("--row", "no-such-row")
+    done = reliability("--scenario", "no-such-scenario")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no such row" in done.stderr
+    assert "no such scenario" in done.stderr
 
 
 def test_a_missed_target_is_no_success(tmp_path: Path) -> None:
-    # A run of its own, so that no row has to be broken for it.
+    # A run of its own, so that no scenario has to be broken for it.
     code = """
 import sys
-from campaign import run
-from campaign.figures import equal
-from campaign.row import Row
-run.rows = lambda: [Row("odd", "one that misses", lambda size: iter([equal("sum", 3, 4)])),
-                    Row("even", "one that breaks", lambda size: iter([1 // 0]))]
+from reliability import run
+from reliability.figures import equal
+from reliability.scenario import Scenario
+run.scenarios = lambda: [Scenario("odd", "one that misses", lambda size: iter([equal("sum", 3, 4)])),
+                    Scenario("even", "one that breaks", lambda size: iter([1 // 0]))]
 sys.exit(run.main(["--brief", *sys.argv[1:]]))
 """
     for key, word in (("odd", "MISSED"), ("even", "BROKE")):
         done = subprocess.run(
-            [sys.executable, "-c", code, "--row", key],
+            [sys.executable, "-c", code, "--scenario", key],
             cwd=ROOT / "tests",
             capture_output=True,
             text=True,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-from pathlib import Path
 
 import pytest
+from support.project import ROOT
 
 import rsock
 
-PAGE = Path(__file__).parent.parent / "docs" / "guide" / "socket.md"
+PAGE = ROOT / "docs" / "guide" / "socket.md"
 ROW = re.compile(r"^\| `(\w+)` \| (same|different|absent) \|(.*)\|$", re.M)
 ROWS = ROW.findall(PAGE.read_text())
 SOCKET = {name for name in dir(socket.socket) if not name.startswith("_")}

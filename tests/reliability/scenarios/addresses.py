@@ -1,13 +1,13 @@
-"""Matrix row 18: addresses drawn at random: typed errors at once, and nothing opened."""
+"""Scenario 18: addresses drawn at random: typed errors at once, and nothing opened."""
 
 import random
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Child, held
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal, only_shown
+from reliability.process import Child, held
+from reliability.scenario import Scenario, Size
 
 ALLOWED = (ValueError, TypeError, OverflowError)
 LETTERS = "aZ09.-_:%[]/@ \t\n\0é漢\ud800*?#"
@@ -78,4 +78,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal("said on standard error", child.said(), "")
 
 
-ROW = Row("18", "addresses from a fuzzer", run)
+SCENARIO = Scenario("18", "addresses from a fuzzer", run)

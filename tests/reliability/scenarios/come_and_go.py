@@ -1,13 +1,13 @@
-"""Matrix row 3: very many short connections, ended in three ways: nothing grows."""
+"""Scenario 3: very many short connections, ended in three ways: nothing grows."""
 
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served, resident_bytes
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Served, resident_bytes
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -69,4 +69,4 @@ def _thirds(count: int) -> int:
     return sum(number % 3 == 2 for number in range(count))
 
 
-ROW = Row("3", "connect, one byte, close: FIN, RST, half-close", run)
+SCENARIO = Scenario("3", "connect, one byte, close: FIN, RST, half-close", run)

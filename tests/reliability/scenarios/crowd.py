@@ -1,4 +1,4 @@
-"""Matrix row 9: a limit of 100 and a crowd before the door."""
+"""Scenario 9: a limit of 100 and a crowd before the door."""
 
 import contextlib
 import threading
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from support import says_back
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Child
-from campaign.row import Row, Size
-from campaign.ways import ECHO, FORWARD, HANDLER, served, service
+from reliability import load
+from reliability.figures import Figure, at_most, equal, only_shown
+from reliability.paths import ECHO, FORWARD, HANDLER, served, service
+from reliability.process import Child
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -22,11 +22,11 @@ _watching = threading.Event()
 _watcher: list[threading.Thread] = []
 
 
-def server(way: str, target: list[Any]) -> "Server":
+def server(path: str, target: list[Any]) -> "Server":
     from rsock import Limits, Server
 
     limits = Limits(connections=LIMIT, overflow="refuse")
-    return Server(service=service(way, target), limits=limits)
+    return Server(service=service(path, target), limits=limits)
 
 
 def watch(server: "Server") -> None:
@@ -49,12 +49,12 @@ def watched(server: "Server") -> list[int]:
 
 def run(size: Size) -> Iterator[Figure]:
     seconds, rate = size.of(brief=(0.5, 500.0), short=(3.0, 20_000.0), long=(10.0, 20_000.0))
-    for way in (ECHO, HANDLER, FORWARD):
-        yield from _one_way(way, seconds, rate)
+    for path in (ECHO, HANDLER, FORWARD):
+        yield from _one_path(path, seconds, rate)
 
 
-def _one_way(way: str, seconds: float, rate: float) -> Iterator[Figure]:
-    with served(way, server) as child, contextlib.ExitStack() as stack:
+def _one_path(path: str, seconds: float, rate: float) -> Iterator[Figure]:
+    with served(path, server) as child, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(load.dial(child.address)) for _ in range(LIMIT)]
         assert all([says_back(peer) for peer in peers])
         child.call_with_server(watch)
@@ -65,17 +65,17 @@ def _one_way(way: str, seconds: float, rate: float) -> Iterator[Figure]:
         most, refused = child.call_with_server(watched)
         made = sum(storm["made"] for storm in storms)
         yield only_shown(
-            f"{way}: connects a second, each waiting for its answer", round(made / seconds)
+            f"{path}: connects a second, each waiting for its answer", round(made / seconds)
         )
-        yield at_most(f"{way}: open at a time", most, LIMIT, measured=False)
-        yield equal(f"{way}: of the 100 unharmed", sum(says_back(peer) for peer in peers), LIMIT)
-        yield equal(f"{way}: refused, in the books", refused, made)
+        yield at_most(f"{path}: open at a time", most, LIMIT, measured=False)
+        yield equal(f"{path}: of the 100 unharmed", sum(says_back(peer) for peer in peers), LIMIT)
+        yield equal(f"{path}: refused, in the books", refused, made)
         yield at_most(
-            f"{way}: slowest refusal", max(storm["slowest"] for storm in storms), 0.05, "s"
+            f"{path}: slowest refusal", max(storm["slowest"] for storm in storms), 0.05, "s"
         )
         stack.close()
         child.stop()
         yield from child.afterwards()
 
 
-ROW = Row("9", "a limit of 100 and a crowd", run)
+SCENARIO = Scenario("9", "a limit of 100 and a crowd", run)

@@ -1,4 +1,4 @@
-"""Matrix row 17: datagrams of every size, forged senders, and forwarding to oneself."""
+"""Scenario 17: datagrams of every size, forged senders, and forwarding to oneself."""
 
 import contextlib
 import socket
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from support import LOOPBACK, payload, wait_until
-from wire import HOST, Wire, forge, may_forge, may_wire
+from support.wire import HOST, Wire, forge, may_forge, may_wire
 
-from campaign.figures import Figure, at_most, equal
-from campaign.load import PATIENCE
-from campaign.process import Child, Served
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal
+from reliability.load import PATIENCE
+from reliability.process import Child, Served
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The least, one, what a frame of Ethernet takes, and the most that IPv4 does.
 SIZES = (0, 1, 1_472, 65_507)
 LIMIT = 1_000
-# What the services of the campaign's wire are asked with.
+# What the services of the suite's wire are asked with.
 ASKED = (0, 1, 30, 400, 1_400)
 
 
@@ -211,4 +211,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal("forwarding to oneself: refused", child.call(forwarded_to_itself), 10)
 
 
-ROW = Row("17", "UDP: sizes, spoofed addresses, loops", run)
+SCENARIO = Scenario("17", "UDP: sizes, spoofed addresses, loops", run)

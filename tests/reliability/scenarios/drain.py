@@ -1,4 +1,4 @@
-"""Matrix row 10: a stop while echoes are under way and clients are queued; then a restart."""
+"""Scenario 10: a stop while echoes are under way and clients are queued; then a restart."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from support import read_exactly
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Served
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -86,4 +86,4 @@ def _answered(peer: socket.socket) -> bool:
         return False
 
 
-ROW = Row("10", "stop(drain=2) with echoes under way and clients queued", run)
+SCENARIO = Scenario("10", "stop(drain=2) with echoes under way and clients queued", run)

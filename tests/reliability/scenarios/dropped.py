@@ -1,4 +1,4 @@
-"""Matrix row 15: servers that nobody holds and nobody stopped give everything back.
+"""Scenario 15: servers that nobody holds and nobody stopped give everything back.
 
 The servers are a child's, their clients are here. Must never hold one of them beyond its drop: what
 is measured is what garbage collection alone does.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from support import all_sleeping, wait_until
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Held, held, warm_up
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Held, held, warm_up
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -31,7 +31,7 @@ KINDS = {
     "handler waits": "in recv, with a client",
     "accept": "a connection was handed out and let go",
 }
-# Far beyond what is promised: a miss is a figure, not the end of the row.
+# Far beyond what is promised: a miss is a figure, not the end of the scenario.
 PATIENCE = 30.0
 
 _servers: "list[Server]" = []
@@ -169,4 +169,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal(what + "exit code, words", (found["exit"], found["said"]), (0, ""))
 
 
-ROW = Row("15", "servers dropped unstopped", run)
+SCENARIO = Scenario("15", "servers dropped unstopped", run)

@@ -1,4 +1,4 @@
-"""Row 13: a program ends as it would without rsock, whatever its servers and handlers are at.
+"""Scenario 13: a program ends as it would without rsock, whatever its servers and handlers are at.
 
 Owns the program that ends, in every way and every use; the tests run it too. Must never compare two
 programs that differ in more than the use: what they say at their end names their lines.
@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from support import Background, Script, dial, ended, says_back
 
-from campaign.figures import Figure, at_most, equal
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal
+from reliability.scenario import Scenario, Size
 
 PROGRAM = """
 import os, sys, threading, time
@@ -175,4 +175,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield at_most(f"slowest end: {use}", seconds, 2.0, "s")
 
 
-ROW = Row("13", "the end of the program, in every way and use", run)
+SCENARIO = Scenario("13", "the end of the program, in every way and use", run)

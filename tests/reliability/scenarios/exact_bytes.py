@@ -1,14 +1,14 @@
-"""Matrix row 1: odd chunks, odd pauses, odd buffers, and not a byte lost, cut or doubled."""
+"""Scenario 1: odd chunks, odd pauses, odd buffers, and not a byte lost, cut or doubled."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from campaign import load
-from campaign.figures import Figure, equal
-from campaign.process import Child
-from campaign.row import Row, Size
-from campaign.ways import ECHO, FORWARD, HANDLER, served, service
+from reliability import load
+from reliability.figures import Figure, equal
+from reliability.paths import ECHO, FORWARD, HANDLER, served, service
+from reliability.process import Child
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 AT_ONCE = 4
 
 
-def server(way: str, target: list[Any]) -> "Server":
+def server(path: str, target: list[Any]) -> "Server":
     import rsock
 
     rsock.raise_fd_limit()
     limits = rsock.Limits(handler_threads=800)
-    return rsock.Server(service=service(way, target), limits=limits)
+    return rsock.Server(service=service(path, target), limits=limits)
 
 
 def run(size: Size) -> Iterator[Figure]:
     connections, length, seeds = size.of(
         brief=(20, 50_000, 1), short=(200, 500_000, 1), long=(200, 5_000_000, 20)
     )
-    for way in (ECHO, HANDLER, FORWARD):
-        with served(way, server) as child, contextlib.ExitStack() as stack:
+    for path in (ECHO, HANDLER, FORWARD):
+        with served(path, server) as child, contextlib.ExitStack() as stack:
             crowd = [stack.enter_context(Child()) for _ in range(min(seeds, AT_ONCE))]
             right = 0
             for first in range(0, seeds, AT_ONCE):
@@ -39,14 +39,14 @@ def run(size: Size) -> Iterator[Figure]:
                 right += sum(peers.result() for peers in crowd)
             wanted = connections * seeds
             yield equal(
-                f"{way}: got {length:,} bytes back, SHA-256 equal, {seeds} seeds", right, wanted
+                f"{path}: got {length:,} bytes back, SHA-256 equal, {seeds} seeds", right, wanted
             )
             totals = child.stop()["totals"]
             sums = f"{totals['bytes_in']}, {totals['bytes_out']}"
             yield equal(
-                f"{way}: bytes in, bytes out", sums, f"{wanted * length}, {wanted * length}"
+                f"{path}: bytes in, bytes out", sums, f"{wanted * length}, {wanted * length}"
             )
             yield from child.afterwards()
 
 
-ROW = Row("1", "odd chunks and pauses, half-close at the end: byte-exact", run)
+SCENARIO = Scenario("1", "odd chunks and pauses, half-close at the end: byte-exact", run)

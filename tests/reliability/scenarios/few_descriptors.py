@@ -1,4 +1,4 @@
-"""Matrix row 4: a process with 64 descriptors and many more clients."""
+"""Scenario 4: a process with 64 descriptors and many more clients."""
 
 import contextlib
 import select
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from support import says_back
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Served
-from campaign.row import Row, Size
-from campaign.rows.idle import cpu_seconds
+from reliability import load
+from reliability.figures import Figure, at_most, equal, only_shown
+from reliability.process import Served
+from reliability.scenario import Scenario, Size
+from reliability.scenarios.idle import cpu_seconds
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -79,4 +79,4 @@ def _answers(peer: socket.socket, seconds: float) -> bool:
     return bool(ready) and peer.recv(9) == b"let me in"
 
 
-ROW = Row("4", "64 descriptors and many more clients", run)
+SCENARIO = Scenario("4", "64 descriptors and many more clients", run)

@@ -1,4 +1,4 @@
-"""Matrix row 11: a process forks while its server is under load: nobody is harmed by it.
+"""Scenario 11: a process forks while its server is under load: nobody is harmed by it.
 
 Forks come from the main thread and from handlers, and the children end in every way there is. Must
 never stop the server while a child is to be waited for: its end is part of the figure.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from support import read_exactly, wait_until
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Served
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -203,4 +203,4 @@ def run(size: Size) -> Iterator[Figure]:
     yield equal("a fork after the import alone says", (done.returncode, done.stderr), (0, ""))
 
 
-ROW = Row("11", "fork under load", run)
+SCENARIO = Scenario("11", "fork under load", run)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from support import wait_until
 
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, held, resident_bytes
-from campaign.row import Row, Size
-from campaign.ways import FORWARD, served, service
+from reliability.figures import Figure, at_most, equal
+from reliability.paths import FORWARD, served, service
+from reliability.process import Child, held, resident_bytes
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -20,11 +20,11 @@ MIB = 1 << 20
 AT_ONCE = 8
 
 
-def server(way: str, target: list[Any], history: int) -> "Server":
+def server(path: str, target: list[Any], history: int) -> "Server":
     from rsock import Server
 
     # All workers from the start: one more, when load asks for it, has two descriptors of its own.
-    return Server(service=service(way, target), workers=2, history=history)
+    return Server(service=service(path, target), workers=2, history=history)
 
 
 def visit(address: list[Any], count: int) -> int:
@@ -88,4 +88,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield from child.afterwards()
 
 
-ROW = Row("forward", "many short connections through Forward", run)
+SCENARIO = Scenario("forward", "many short connections through Forward", run)

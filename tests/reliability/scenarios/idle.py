@@ -1,4 +1,4 @@
-"""Matrix row 2: thousands of idle connections cost memory, and nothing else."""
+"""Scenario 2: thousands of idle connections cost memory, and nothing else."""
 
 import os
 import time
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from support import wait_until
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Child, Served, resident_bytes
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_most, equal, only_shown
+from reliability.process import Child, Served, resident_bytes
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -78,4 +78,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield from served.afterwards()
 
 
-ROW = Row("2", "idle connections in one process", run)
+SCENARIO = Scenario("2", "idle connections in one process", run)

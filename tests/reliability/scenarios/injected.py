@@ -1,4 +1,4 @@
-"""Matrix row 5: errors injected into the system calls of the server's process.
+"""Scenario 5: errors injected into the system calls of the server's process.
 
 By strace(1), attached once the server is up, and only to that process. Must never inject into the
 load, nor into the start of the interpreter.
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from support import read_exactly, says_back
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served, back_to, held
-from campaign.row import Row, Size
-from campaign.rows.idle import cpu_seconds
+from reliability import load
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Served, back_to, held
+from reliability.scenario import Scenario, Size
+from reliability.scenarios.idle import cpu_seconds
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -221,4 +221,4 @@ def _only_misses(served: Served) -> Iterator[Figure]:
             yield figure
 
 
-ROW = Row("5", "errors injected into system calls", run, needs=("strace",))
+SCENARIO = Scenario("5", "errors injected into system calls", run, needs=("strace",))

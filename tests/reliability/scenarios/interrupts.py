@@ -1,4 +1,4 @@
-"""Matrix row 14: Ctrl-C in every call that blocks: heard at once, none lost, the object usable.
+"""Scenario 14: Ctrl-C in every call that blocks: heard at once, none lost, the object usable.
 
 The calls are made on the main thread of a child, which sends itself SIGINT once it sleeps in the
 call: no other thread hears Python's signals. Must never send one that no call waits for.
@@ -13,9 +13,9 @@ from typing import Any
 
 from support import Arrivals, Signal, dial, full_listener, listener, read_to_end, wait_until
 
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, held, warm_up
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, held, warm_up
+from reliability.scenario import Scenario, Size
 
 SOON = 30.0
 # A time-out or a drain that nobody waits for.
@@ -224,4 +224,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal("exit code, words", (child.end(), child.said()), (0, ""))
 
 
-ROW = Row("14", "an interrupt in every blocking call", run)
+SCENARIO = Scenario("14", "an interrupt in every blocking call", run)

@@ -1,4 +1,4 @@
-"""iperf3 through Forward, each way and both at once: as much as there is, for as long as asked."""
+"""iperf3 through Forward, each direction and both at once: as much as there is, for as long as asked."""
 
 import json
 import socket
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from support import wait_until
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Served, resident_bytes
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_most, equal, only_shown
+from reliability.process import Served, resident_bytes
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
 
 MIB = 1 << 20
 # Up, down, both: the client's options.
-WAYS = {"up": [], "down": ["--reverse"], "both": ["--bidir"]}
+DIRECTIONS = {"up": [], "down": ["--reverse"], "both": ["--bidir"]}
 
 
 def server(port: int) -> "Server":
@@ -50,10 +50,10 @@ def run(size: Size) -> Iterator[Figure]:
         wait_until(lambda: listens(port), load.PATIENCE)
         with Served(server, port) as child:
             memory = resident_bytes(child.pid)
-            for way, options in WAYS.items():
-                if way != "up" and size.form == "brief":
+            for direction, options in DIRECTIONS.items():
+                if direction != "up" and size.form == "brief":
                     continue
-                yield from _one_way(child, way, options, seconds)
+                yield from _one_direction(child, direction, options, seconds)
             grown = resident_bytes(child.pid) - memory
             yield at_most("memory grown", grown, 8 * MIB, "B")
             yield equal("ended by a limit", child.call_with_server(errors), [])
@@ -64,7 +64,9 @@ def run(size: Size) -> Iterator[Figure]:
         target.wait()
 
 
-def _one_way(child: Served, way: str, options: list[str], seconds: int) -> Iterator[Figure]:
+def _one_direction(
+    child: Served, direction: str, options: list[str], seconds: int
+) -> Iterator[Figure]:
     host, port = child.address
     done = subprocess.run(
         [
@@ -83,10 +85,12 @@ def _one_way(child: Served, way: str, options: list[str], seconds: int) -> Itera
         timeout=seconds + load.PATIENCE,
         check=False,
     )
-    yield equal(f"{way}: iperf3's exit code", done.returncode, 0)
+    yield equal(f"{direction}: iperf3's exit code", done.returncode, 0)
     if done.returncode == 0:
         rate = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
-        yield only_shown(f"{way}: through the forwarder", rate / 1e9, "Gbit/s")
+        yield only_shown(f"{direction}: through the forwarder", rate / 1e9, "Gbit/s")
 
 
-ROW = Row("iperf", "iperf3 through Forward, each way and both at once", run, needs=("iperf3",))
+SCENARIO = Scenario(
+    "iperf", "iperf3 through Forward, each direction and both at once", run, needs=("iperf3",)
+)

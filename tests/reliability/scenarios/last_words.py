@@ -1,14 +1,14 @@
-"""Matrix row 7: a long reply and a close, while the client floods: all of the reply arrives."""
+"""Scenario 7: a long reply and a close, while the client floods: all of the reply arrives."""
 
 import socket
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from campaign import load
-from campaign.figures import Figure, equal
-from campaign.process import Child, Served
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, equal
+from reliability.process import Child, Served
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -68,4 +68,4 @@ def run(size: Size) -> Iterator[Figure]:
             yield from served.afterwards()
 
 
-ROW = Row("7", "a long reply and its close against a flooding client", run)
+SCENARIO = Scenario("7", "a long reply and its close against a flooding client", run)

@@ -1,7 +1,7 @@
-"""Matrix row 16: handlers that raise: each is reported once, whatever it is reported to.
+"""Scenario 16: handlers that raise: each is reported once, whatever it is reported to.
 
 What is reported is counted in the child by the number of the connection, in an array of fixed size,
-so that counting itself takes no memory. (The panics of the row need a service that panics: they are
+so that counting itself takes no memory. (The panics of the scenario need a service that panics: they are
 in `tests/net/services.rs`.)
 """
 
@@ -11,9 +11,9 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served, resident_bytes
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Served, resident_bytes
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -127,4 +127,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal(what + "exit code, words", (found["exit"], found["said"]), (0, ""))
 
 
-ROW = Row("16", "handlers that raise", run)
+SCENARIO = Scenario("16", "handlers that raise", run)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from support import read_exactly
 
-from campaign.figures import Figure, at_least, at_most, equal, only_shown
-from campaign.load import PATIENCE, dial, reset
-from campaign.process import Child, held, resident_bytes, warm_up
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_least, at_most, equal, only_shown
+from reliability.load import PATIENCE, dial, reset
+from reliability.process import Child, held, resident_bytes, warm_up
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server, Service
@@ -67,7 +67,7 @@ def services() -> "dict[str, Callable[[], Service]]":
     }
 
 
-def without_row() -> list[str]:
+def missing_services() -> list[str]:
     """Services in Rust that nobody has put here."""
     import rsock
 
@@ -231,7 +231,7 @@ def run(size: Size) -> Iterator[Figure]:
     with Child() as served, Child() as load:
         served.call(warm_up)
         before = held(served.pid)
-        yield equal("services that are not here", served.call(without_row), [])
+        yield equal("services that are not here", served.call(missing_services), [])
         addresses = served.call(start)
         made = load.call(torment, addresses, seconds / 2, 1)
         resident = resident_bytes(served.pid)
@@ -253,4 +253,6 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal("said on standard error", served.said(), "")
 
 
-ROW = Row("random-bytes", "random bytes at every service: no panic, no leak, books balance", run)
+SCENARIO = Scenario(
+    "random-bytes", "random bytes at every service: no panic, no leak, books balance", run
+)

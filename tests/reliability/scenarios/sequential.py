@@ -8,9 +8,9 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Child, Served, held, resident_bytes
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Child, Served, held, resident_bytes
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -65,4 +65,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield from served.afterwards()
 
 
-ROW = Row("sequential", "sequential connections to a handler: nothing grows", run)
+SCENARIO = Scenario("sequential", "sequential connections to a handler: nothing grows", run)

@@ -1,12 +1,12 @@
-"""Matrix row 12: clients that connect and say nothing."""
+"""Scenario 12: clients that connect and say nothing."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from campaign import load
-from campaign.figures import Figure, at_least, at_most, equal, only_shown
-from campaign.process import Child, Served
-from campaign.row import Row, Size
+from reliability import load
+from reliability.figures import Figure, at_least, at_most, equal, only_shown
+from reliability.process import Child, Served
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -43,4 +43,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield from served.afterwards()
 
 
-ROW = Row("12", "clients that send nothing, under a first-byte limit", run)
+SCENARIO = Scenario("12", "clients that send nothing, under a first-byte limit", run)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from support import dial, says_back, sleeping, wait_until
 
-from campaign.figures import Figure, at_most, equal
-from campaign.process import Served
-from campaign.row import Row, Size
+from reliability.figures import Figure, at_most, equal
+from reliability.process import Served
+from reliability.scenario import Scenario, Size
 
 if TYPE_CHECKING:
     from rsock import Connection, Server
@@ -63,4 +63,4 @@ def run(size: Size) -> Iterator[Figure]:
     yield from end
 
 
-ROW = Row("stop-waiting", "handlers waiting in recv: stop() at once, none forced", run)
+SCENARIO = Scenario("stop-waiting", "handlers waiting in recv: stop() at once, none forced", run)

@@ -1,4 +1,4 @@
-"""Matrix row 8: clients that stop reading: bounded memory, and nobody else notices."""
+"""Scenario 8: clients that stop reading: bounded memory, and nobody else notices."""
 
 import os
 import signal
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from support import wait_until
 
-from campaign import load
-from campaign.figures import Figure, at_most, equal, only_shown
-from campaign.process import Child, resident_bytes
-from campaign.row import Row, Size
-from campaign.rows.idle import cpu_seconds
-from campaign.ways import ECHO, FORWARD, served, service
+from reliability import load
+from reliability.figures import Figure, at_most, equal, only_shown
+from reliability.paths import ECHO, FORWARD, served, service
+from reliability.process import Child, resident_bytes
+from reliability.scenario import Scenario, Size
+from reliability.scenarios.idle import cpu_seconds
 
 if TYPE_CHECKING:
     from rsock import Server
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 KIB, MIB = 1 << 10, 1 << 20
 
 
-def server(way: str, target: list[Any]) -> "Server":
+def server(path: str, target: list[Any]) -> "Server":
     from rsock import Limits, Server
 
     limits = Limits(write=None, half_close=None)
-    return Server(service=service(way, target), limits=limits)
+    return Server(service=service(path, target), limits=limits)
 
 
 def received(server: "Server") -> int:
@@ -36,12 +36,12 @@ def run(size: Size) -> Iterator[Figure]:
     count, length, seconds = size.of(
         brief=(10, 100_000, 0.3), short=(200, 500_000, 5.0), long=(200, 5_000_000, 60.0)
     )
-    for way in (ECHO, FORWARD):
-        yield from _one_way(way, count, length, seconds)
+    for path in (ECHO, FORWARD):
+        yield from _one_path(path, count, length, seconds)
 
 
-def _one_way(way: str, count: int, length: int, seconds: float) -> Iterator[Figure]:
-    with served(way, server) as child, Child() as flooders, Child() as calm:
+def _one_path(path: str, count: int, length: int, seconds: float) -> Iterator[Figure]:
+    with served(path, server) as child, Child() as flooders, Child() as calm:
         before = calm.call(load.bystanders, child.address, 20, max(seconds / 10, 0.5))
         start = child.call_with_server(received)
         memory = resident_bytes(child.pid)
@@ -58,12 +58,12 @@ def _one_way(way: str, count: int, length: int, seconds: float) -> Iterator[Figu
             grown = resident_bytes(child.pid) - memory
         finally:
             os.kill(flooders.pid, signal.SIGCONT)
-        yield at_most(f"{way}: memory grown", grown, count * 64 * KIB + 8 * MIB, "B")
-        yield equal(f"{way}: echoes lost by bystanders", during["lost"], 0)
-        yield only_shown(f"{way}: p99 of the bystanders before", before["p99"], "s")
-        yield at_most(f"{way}: the same meanwhile", during["p99"], 2 * before["p99"], "s")
-        yield only_shown(f"{way}: CPU of the server meanwhile, percent", 100 * cpu)
-        yield equal(f"{way}: byte-exact once they go on", flooders.result(), count)
+        yield at_most(f"{path}: memory grown", grown, count * 64 * KIB + 8 * MIB, "B")
+        yield equal(f"{path}: echoes lost by bystanders", during["lost"], 0)
+        yield only_shown(f"{path}: p99 of the bystanders before", before["p99"], "s")
+        yield at_most(f"{path}: the same meanwhile", during["p99"], 2 * before["p99"], "s")
+        yield only_shown(f"{path}: CPU of the server meanwhile, percent", 100 * cpu)
+        yield equal(f"{path}: byte-exact once they go on", flooders.result(), count)
         child.stop()
         yield from child.afterwards()
 
@@ -73,4 +73,4 @@ def _is_stopped(pid: int) -> bool:
     return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
 
-ROW = Row("8", "clients that stopped reading", run)
+SCENARIO = Scenario("8", "clients that stopped reading", run)
