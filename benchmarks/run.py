@@ -1,7 +1,7 @@
 """The benchmarks' command line: rsock beside its peers, in one run.
 
-Chooses the scenarios and contenders, runs them round by round, prints one table and writes the figures
-to `results/`. Must never judge: a missed target is a line in the table, not a failure.
+Chooses the scenarios and contenders, runs them round by round, prints one table and writes the
+figures to `results/`. Must never judge: a missed target is a line in the table, not a failure.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROUNDS = 7
 
 def main() -> int:
     arguments = _arguments()
-    # A signal that ends the process takes its `with` blocks along, and with them every child.
+    # SystemExit unwinds the `with` blocks, which end every child.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _run(scenarios: Sequence[Scenario], rounds: int, quick: bool) -> None:
-    console = Console(stderr=True)  # what goes on; the table alone is the output
+    console = Console(stderr=True)  # progress; only the table goes to standard output
     _prepare(console)
     circumstances = facts(rounds)
     scenarios = _installed(scenarios, console)
@@ -53,7 +53,7 @@ def _run(scenarios: Sequence[Scenario], rounds: int, quick: bool) -> None:
             results[scenario.key].append(run_round(scenario, number, quick=quick))
     lines = [line for scenario in scenarios for line in summarize(scenario, results[scenario.key])]
     show(lines)
-    # The figures of a smoke run mean nothing; they must not replace those that do.
+    # The figures of a smoke run mean nothing and must not replace real ones.
     name = "quick" if quick else "latest"
     save(BENCHMARKS / "results", name, circumstances, lines)
     caption = ", ".join(circumstances[fact] for fact in ("date", "machine", "kernel", "Python"))
@@ -61,7 +61,7 @@ def _run(scenarios: Sequence[Scenario], rounds: int, quick: bool) -> None:
 
 
 def _prepare(console: Console) -> None:
-    """What every scenario relies on: the programs are built, descriptors suffice for all connections."""
+    """The preconditions of every scenario: programs are built, and descriptors suffice."""
     for name in ("floor", "splice", "tokio", "udp", "load", "churn"):
         if not (BINARIES / name).exists():
             raise BenchmarkError(f"{BINARIES / name} is missing: `make bench` builds it")
@@ -72,7 +72,7 @@ def _prepare(console: Console) -> None:
 
 
 def _installed(scenarios: Sequence[Scenario], console: Console) -> list[Scenario]:
-    """The scenarios without the contenders whose module or program is not there; a line for each."""
+    """The scenarios without contenders whose module or program is missing; reports those."""
     contenders = [each for scenario in scenarios for each in scenario.contenders]
     missing = {
         *(
@@ -91,7 +91,7 @@ def _installed(scenarios: Sequence[Scenario], console: Console) -> list[Scenario
     def installed(scenario: Scenario) -> Scenario:
         there = tuple(filter(is_there, scenario.contenders))
         names = {each.name for each in there}
-        # Without the one that it is held against, a figure stands alone.
+        # Without its base of comparison, a figure has no ratio.
         alone = (
             e if e.against in {None, *names} else replace(e, against=None, target=None)
             for e in there

@@ -1,8 +1,8 @@
-"""The words scenarios are written in (scenario, contender, target), and the order in which they are run.
+"""The types of a benchmark (scenario, contender, target), and the order of its turns.
 
-In each round every contender of a scenario is started afresh; then they take short turns, each time in
-another order, so that whatever the machine does meanwhile happens to all of them alike. Must never
-know what is measured, nor judge it.
+In each round every contender of a scenario is started afresh; then they take short turns, each time
+in another order, so that disturbances of the machine affect all of them alike. Must never know what
+is measured, nor judge it.
 """
 
 import statistics
@@ -17,7 +17,7 @@ Turn = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Target:
-    """What the median is to be: of the ratios where the contender has an `against`."""
+    """The target for the median: of the ratios where the contender has an `against`."""
 
     relation: Literal["≤", "≥"]
     bound: float

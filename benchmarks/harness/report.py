@@ -1,4 +1,4 @@
-"""Makes figures into a table, a JSON file and a Markdown file; says which targets were reached.
+"""Turns figures into a table, a JSON file and a Markdown file, with the targets that were met.
 
 Must never measure, nor fail because a target was missed.
 """
@@ -24,7 +24,7 @@ from harness.contest import Contender, Scenario
 
 HEADINGS = ("", "median", "min … max", "ratio", "min … max", "target", "")
 
-# Where the output is no terminal that could say how wide it is.
+# The width where the output is not a terminal.
 WIDTH = 132
 
 
@@ -64,7 +64,7 @@ class Line:
 
 
 def summarize(scenario: Scenario, rounds: list[dict[str, float]]) -> list[Line]:
-    """The lines of one scenario. A ratio is taken within each round, then the median of the ratios."""
+    """The lines of one scenario. A ratio is taken within each round, then their median."""
     return [_line(scenario, contender, rounds) for contender in scenario.contenders]
 
 
@@ -72,7 +72,7 @@ def _line(scenario: Scenario, contender: Contender, rounds: list[dict[str, float
     figures = [figures[contender.name] for figures in rounds]
     against = contender.against
     if against not in rounds[0]:
-        against = None  # nothing to compare with, or that was skipped
+        against = None  # no base of comparison, or a skipped one
     ratio = None
     if against:
         ratio = Spread.of([each[contender.name] / each[against] for each in rounds])
@@ -93,7 +93,7 @@ def _line(scenario: Scenario, contender: Contender, rounds: list[dict[str, float
 
 
 def facts(rounds: int) -> dict[str, str]:
-    """Under which circumstances figures were taken."""
+    """The circumstances in which the figures were taken."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
@@ -108,7 +108,7 @@ def facts(rounds: int) -> dict[str, str]:
 
 
 def show(lines: list[Line]) -> None:
-    """Prints the one table."""
+    """Prints the table."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in HEADINGS:
         justify: Literal["left", "right"] = "right" if heading == "median" else "left"
@@ -151,7 +151,7 @@ def _spread(spread: Spread | None) -> tuple[str, str]:
 
 
 def _number(value: float) -> str:
-    """Three to four digits that count."""
+    """Three to four significant digits."""
     decimals = 0 if value == 0 or abs(value) >= 100 else 1 if abs(value) >= 10 else 3
     return f"{value:,.{decimals}f}"
 

@@ -1,4 +1,4 @@
-"""The rows of the benchmarks, in the order in which they are run and shown: one file a kind."""
+"""The scenarios of the benchmarks, in the order of running and showing: one file a kind."""
 
 from harness.contest import Scenario
 

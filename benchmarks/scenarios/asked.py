@@ -1,4 +1,4 @@
-"""Turns that a process of its own measures: it is told the seconds and answers with the figure.
+"""Turns measured by a separate process, which receives the seconds and answers with the figure.
 
 The other end of this is `inside/turns.py`. Must never measure anything itself.
 """

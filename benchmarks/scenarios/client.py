@@ -1,8 +1,8 @@
-"""What a blocking client gets done: round trips of 64 bytes a second, one after the other.
+"""The throughput of a blocking client: round trips of 64 bytes a second, one after the other.
 
 The server is the floor, in another process, the same for all. It has one core and the client
 process the other, because an unpinned pair is three times as fast whenever the scheduler happens to
-put both on one core; how that goes is a row of its own. Must never set an option on one client that
+put both on one core; that case is a separate scenario. Must never set an option on one client that
 the other does not have.
 """
 

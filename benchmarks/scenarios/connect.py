@@ -1,7 +1,7 @@
-"""What a connection costs that is accepted, echoes once and is reset: CPU of the server process.
+"""The cost of a connection that is accepted, echoes once and is reset: CPU of the server process.
 
-Nothing is awaited after the echo, so what is measured is taking a connection in and letting it go.
-Must never sample a server that is at work: between windows `churn` has no connection.
+Nothing is awaited after the echo, so the figure is the cost of accepting and releasing a
+connection. Must never sample a busy server: between windows `churn` has no connection.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""What one echoed message costs: CPU time of the whole server process, divided by messages.
+"""The cost of one echoed message: CPU time of the whole server process, divided by messages.
 
-The server has one core, the load generator another. Time on the CPU counts, not time on the
-clock. Must never sample a server that is at work: `load` has nothing in flight between windows.
+The server has one core, the load generator another. CPU time counts, not elapsed time. Must never
+sample a busy server: `load` has nothing in flight between windows.
 """
 
 import json
@@ -26,7 +26,7 @@ def echoing(
     *,
     udp: bool = False,
 ) -> Iterator[Turn]:
-    """Turns that give µs per message of those threads of `server` whose name begins so."""
+    """Turns that give µs per message of `server`'s threads whose name begins with `threads`."""
     arguments = ["--port", server.greeting, "--connections", str(connections), "--size", str(size)]
     if udp:
         arguments += ["--udp", "1"]
@@ -58,7 +58,7 @@ def _scenario(key: str, connections: int) -> Scenario:
 
     target = Target("≤", 1.05, "≤ 1.05 × floor")
     entries = [contender(each.name, each, target if each is RSOCK else None) for each in PEERS]
-    # A second floor against the first: what a ratio is worth on this machine, at this time.
+    # A second floor against the first shows the noise of a ratio on this machine, at this time.
     entries.insert(1, contender("floor again", FLOOR))
     return Scenario(key, f"echo 64 B, {connections} connections", "CPU µs/message", tuple(entries))
 
@@ -68,7 +68,7 @@ ECHO_500 = _scenario("echo500", 500)
 
 
 def _bulk() -> Scenario:
-    """A message of 1 MiB on each of ten connections: what is measured is what bytes cost."""
+    """A message of 1 MiB on each of ten connections measures the cost of bytes."""
 
     def contender(peer: Peer, name: str) -> Contender:
         @contextmanager

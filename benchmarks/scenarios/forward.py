@@ -1,4 +1,4 @@
-"""What passing one message on and back costs: CPU time of the forwarder, divided by messages.
+"""The cost of forwarding one message and its echo: CPU time of the forwarder per message.
 
 The forwarder has one core; the load and the target, which echoes by splice, share the other.
 Processes that a forwarder starts are counted with it. Must never measure the target.

@@ -1,9 +1,9 @@
-"""What a connection costs that a blocking handler in Python serves: CPU time of the server process.
+"""The cost of a connection served by a blocking handler in Python: CPU time of the server.
 
-The handler is the same function for all (`servers/handler.py`); what differs is who accepts, who
-gives it a thread or a greenlet, and whose `recv` and `sendall` it calls. The floor does without
-Python, and is there for orientation. A server may end a thread with each connection, so the time
-of ended threads has to be in the account. Must never sample a server that is at work: between
+The handler is the same function for all (`servers/handler.py`); the servers differ in how they
+accept, how they provide a thread or a greenlet, and in the `recv` and `sendall` that the handler
+calls. The floor runs no Python and is a reference point. A server may end a thread with each
+connection, so the time of ended threads must be included. Must never sample a busy server: between
 windows `churn` has no connection.
 """
 
@@ -17,7 +17,8 @@ from harness.peers import FLOOR, GEVENT, SOCKETSERVER, Peer
 from harness.procfs import process_cpu_nanoseconds
 
 WARM_UP = 0.1
-# Under way at a time: as many as in the row echo50; and few, when threads go to sleep in between.
+# Concurrent connections: as many as in the scenario echo50; and few, when threads go to sleep in
+# between.
 MANY = 50
 FEW = 4
 

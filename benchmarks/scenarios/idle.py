@@ -1,8 +1,8 @@
-"""What a connection that is only open costs: resident bytes of the server process, each.
+"""The cost of an idle connection: resident bytes of the server process, each.
 
-Nothing is ever sent. The server has seen connections come and go before, so that what it sets up
-once is not counted. Must never count a connection that waits in the backlog: it is open when the
-server holds a descriptor for it.
+Nothing is ever sent. The server has had connections before, so that its one-time allocations are
+not counted. Must never count a connection that waits in the backlog: it is open when the server
+holds a descriptor for it.
 """
 
 import socket
@@ -19,13 +19,13 @@ from harness.procfs import come_to_rest, open_files, resident_bytes, wait_until
 WARM_UP = 100
 CONNECTIONS = 5_000
 
-# Ends with a reset, so that no thousands of ports stay behind in TIME_WAIT.
+# Ends with a reset, so that thousands of ports do not stay in TIME_WAIT.
 _RESET = struct.pack("ii", 1, 0)
 
 
 @contextmanager
 def _held(server: Child, count: int) -> Iterator[None]:
-    """So many connections to `server`, accepted and at rest; seen closed by it at the end."""
+    """This number of idle connections to `server`; waits at the end until it has closed them."""
     before = open_files(server.pid)
     with ExitStack() as stack:
         for _ in range(count):
@@ -69,6 +69,6 @@ IDLE = Scenario(
         )
         for peer in PEERS
     ),
-    # A second turn would find the memory of the first still there.
+    # A second turn would still find the memory of the first.
     turns=1,
 )

@@ -1,9 +1,9 @@
-"""Whether a busy Python thread makes rsock's own threads pay: their CPU time per message.
+"""The effect of a busy Python thread on rsock's own threads: their CPU time per message.
 
-As in the echo rows, the server process has one core and the load generator another; what differs
-is a Python thread in the server process that never sleeps. So worker and thread share a core, and
-caches and switches are part of the price: the floor beside a busy process of its own, on the same
-core, shows how much of it is that. Must never count the time of any thread but rsock's.
+As in the echo scenarios, the server process has one core and the load generator another; in
+addition a Python thread in the server process never sleeps. Worker and thread share a core, so
+caches and context switches are part of the cost: the floor beside a busy process, on the same core,
+shows how large that part is. Must never count the time of any thread but rsock's.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ THREADS = "rsock-"
 
 
 def _beside(spinner: Child, turn: Turn) -> Turn:
-    """The same turns while `spinner` keeps a Python thread busy; at rest between them."""
+    """The same turns while `spinner` keeps a Python thread busy; it rests between them."""
 
     def spinning(seconds: float) -> float:
         spinner.ask("spin")

@@ -1,7 +1,7 @@
-"""What it takes to have a server for one echo: start it, one exchange with it, stop it.
+"""The cost of a server for one echo: start it, make one exchange with it, stop it.
 
-Each contender runs in an interpreter of its own (`inside/start_stop.py`), unpinned. Must never
-give one contender a client, or a step, that the others do not have.
+Each contender runs in a separate interpreter (`inside/start_stop.py`), unpinned. Must never give
+one contender a client, or a step, that the others do not have.
 """
 
 from functools import partial

@@ -1,7 +1,7 @@
-"""What one echoed datagram costs: CPU time of the whole server process, divided by datagrams.
+"""The cost of one echoed datagram: CPU time of the whole server process, divided by datagrams.
 
-As the rows of TCP (`echo.py`), with sockets of UDP. Must never lose one: no more are in flight than
-any receive buffer has room for.
+As the scenarios of TCP (`echo.py`), with UDP sockets. Must never lose a datagram: no more are in
+flight than fit into any receive buffer.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def _contender(name: str, peer: Peer) -> Contender:
 
 
 _entries = [_contender(peer.name, peer) for peer in PEERS]
-# A second floor against the first: what a ratio is worth on this machine, at this time.
+# A second floor against the first shows the noise of a ratio on this machine, at this time.
 _entries.insert(1, _contender("recvmmsg again", RECVMMSG))
 
 UDP = Scenario("udp", f"UDP echo 64 B, {SOCKETS} sockets", "CPU µs/datagram", tuple(_entries))

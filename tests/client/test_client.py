@@ -1,4 +1,4 @@
-"""Client: what it has beyond `socket.socket`, and that it is one underneath."""
+"""`Client`: its additions to `socket.socket`, and the plain socket underneath."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_a_deadline_holds_for_the_whole_call(pair: Pair) -> None:
     began = time.monotonic()
 
     def drip() -> None:
-        # For far longer than the time-out, and than the test allows.
+        # Far longer than the time-out, and than the test's own limit.
         for _ in range(900):
             if over.wait(0.02):
                 return
@@ -312,7 +312,10 @@ def test_a_deadline_holds_for_the_whole_call(pair: Pair) -> None:
 
 
 def test_the_steps_of_the_study_notes_client(echo: Server) -> None:
-    """The study notes' client: create, connect, send and receive, close; each step shows."""
+    """The study notes' client: create, connect, send and receive, close.
+
+    Each step is visible in the client's state.
+    """
     client = Client(timeout=5.0)
     assert client.fileno() > 2
     assert client.record is None
@@ -364,7 +367,7 @@ def test_a_client_needs_a_whole_address() -> None:
 
 
 def test_a_port_can_be_a_service_name() -> None:
-    # Whether or not somebody listens there.
+    # Port 8080 may or may not be in use on this machine.
     refused = pytest.raises(ConnectionRefusedError, match=rf"connect {LOOPBACK}:8080: ")
     with socket.socket() as plain:
         listens = plain.connect_ex((LOOPBACK, 8080)) == 0
@@ -386,7 +389,7 @@ def test_a_refused_connect_leaves_the_client_usable(echo: Server) -> None:
 
 
 def begun(address: tuple[str, int]) -> Client:
-    """A client that has begun to connect, and did not wait for it."""
+    """A client with a connect in progress that it does not wait for."""
     client = Client(timeout=0)
     with pytest.raises(BlockingIOError) as caught:
         client.connect(address)
@@ -413,7 +416,7 @@ def test_a_client_that_did_not_wait_has_its_account_once_it_is_connected() -> No
             assert client.send(b"counted") == 7
             assert client.record == record
             assert record.bytes_out == 7
-            # Told of the success late, it is the same connection.
+            # A second connect that reports success late refers to the same connection.
             assert client.connect_ex(listening.getsockname()) == 0
             assert client.record == record
             client.close()

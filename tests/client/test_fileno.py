@@ -1,4 +1,4 @@
-"""The descriptor of a stream: who reads, waits and loops by it, its double, and giving it away."""
+"""The descriptor of a stream: reading and waiting with it, duplicating it, detaching it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from rsock import Accept, Client, Connection, Limits, Server
 
 ONE_MIB = payload(1 << 20, seed=12)
 
-# Its library opens a pipe for signals with the first loop of a process, and keeps it.
+# gevent opens a pipe for signals with the first loop of a process and keeps it.
 uvloop.new_event_loop().close()
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
-# The first loop of libuv in a process opens a pipe that stays for good.
+# libuv opens a pipe with the first loop of a process and never closes it.
 uvloop.new_event_loop().close()
 
 
@@ -82,7 +82,8 @@ def test_only_a_timeout_of_nothing_makes_the_descriptor_non_blocking(role: str) 
     with connected(role) as (stream, _):
         for timeout in (None, 0, 2.5, 0, None, 2.5, None, 0.0):
             stream.settimeout(timeout)
-            # The standard library's is so with any time-out: it polls and tries again.
+            # The standard library's socket does the same with any time-out: it polls and tries
+            # again.
             expected = timeout is None or (timeout > 0 and role != "socket")
             assert is_blocking(stream.fileno()) is expected, timeout
         stream.setblocking(True)
@@ -109,8 +110,11 @@ def public(kind: type) -> set[str]:
 
 
 def test_two_roles_of_one_thing_and_a_listener_that_carries_no_data() -> None:
-    """The study notes: client and server sockets are the same thing in two roles; the listening
-    socket carries no data, and `accept` makes a new one. Their descriptors stand side by side."""
+    """The two roles of the study notes, and the listening socket.
+
+    Client and server sockets are the same thing in two roles; the listening socket carries no data,
+    and `accept` creates a new one. Their descriptors exist side by side.
+    """
     assert public(Client) == public(Connection)
     with Server(service=Accept(), drain=0.0) as server, server.client(timeout=SOON) as client:
         conn, address = server.accept(SOON)
@@ -123,7 +127,7 @@ def test_two_roles_of_one_thing_and_a_listener_that_carries_no_data() -> None:
             assert client.record is not None
             assert (conn.record.role, client.record.role) == ("server", "client")
 
-            # The new one has the listener's own address, and the other end for a peer.
+            # The new socket has the listener's own address, and the other end as its peer.
             assert server.getsockname() == conn.getsockname() == client.getpeername()
             assert address == conn.getpeername() == client.getsockname()
             assert conn.five_tuple[1:3] == client.five_tuple[3:] == server.address
@@ -145,8 +149,10 @@ def test_two_roles_of_one_thing_and_a_listener_that_carries_no_data() -> None:
 
 
 def test_file_functions_serve_and_ask() -> None:
-    """The study notes: read and write on the descriptor are receive and send, for a socket is a
-    file. Their server's inner loop, up to 99 bytes at a time, with a file of the client's."""
+    """The study notes: a socket is a file, so read and write are receive and send.
+
+    This is their server's inner loop, up to 99 bytes at a time, with a file on the client's side.
+    """
 
     def loop(conn: Connection) -> None:
         while data := os.read(conn.fileno(), 99):
@@ -183,7 +189,7 @@ def test_read_waits_for_the_first_byte(pair: Pair) -> None:
 
 
 def test_read_waits_whatever_the_timeout_but_nothing(ours: Pair) -> None:
-    # On a plain socket it would not: with any time-out that is non-blocking.
+    # A plain socket does not allow it: with any time-out its descriptor is non-blocking.
     stream, peer = ours
     stream.settimeout(0.01)
     reading = Background(os.read, stream.fileno(), 100)
@@ -408,13 +414,13 @@ def test_streams_of_asyncio_take_a_stream(runner: asyncio.Runner, pair: Pair) ->
     answering = Background(answer)
     runner.run(main())
     answering.result()
-    # The transport owns what it was given.
+    # The transport owns the descriptor it was given.
     assert stream.fileno() == -1
 
 
 def test_a_handler_may_run_a_loop_of_its_own() -> None:
     async def shout(conn: Connection) -> None:
-        # A socket, as asyncio has it in its types.
+        # A real socket: asyncio's types require one.
         sock: Any = conn
         reader, writer = await asyncio.open_connection(sock=sock)
         async for line in reader:
@@ -458,7 +464,7 @@ def test_both_go_both_ways(ours: Pair) -> None:
         arrived(peer)
         assert double.recv(2) == b"ab"
         assert stream.recv(2) == b"cd"
-        # Only what went through the stream is in its account.
+        # The record counts only what went through the stream.
         assert (stream.record.bytes_in, stream.record.bytes_out) == (2, 6)
         double.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -473,7 +479,7 @@ def test_the_timeout_goes_along(ours: Pair, timeout: float | None) -> None:
     stream.settimeout(timeout)
     with stream.to_socket() as double:
         assert double.gettimeout() == timeout
-        # From here on each has its own.
+        # From here on each object has its own time-out.
         double.settimeout(7.0)
         assert stream.gettimeout() == timeout
 
@@ -491,7 +497,8 @@ def test_the_standard_librarys_default_timeout_is_nobodys(ours: Pair) -> None:
 
 
 def test_a_stream_waits_also_where_its_double_does_not(ours: Pair) -> None:
-    # Both numbers are of one file: a double with a time-out makes it non-blocking for both.
+    # Both numbers refer to one open file: a duplicate with a time-out makes it non-blocking for
+    # both.
     stream, peer = ours
     with stream.to_socket() as double:
         double.setblocking(False)
@@ -583,7 +590,7 @@ def test_a_reset_that_the_double_meets_is_the_peers_doing() -> None:
         assert server.errors == []
 
 
-# What finds out only by the way that there is no peer any more.
+# Calls that discover only as a side effect that there is no peer any more.
 MEETINGS: dict[str, Callable[[socket.socket], object]] = {
     "asking for the peer": socket.socket.getpeername,
     "ending a direction": lambda double: double.shutdown(socket.SHUT_WR),
@@ -722,7 +729,8 @@ def test_a_detached_descriptor_is_as_blocking_as_it_was(ours: Pair, timeout: flo
 
 
 def test_a_descriptor_in_use_by_another_thread_cannot_be_given_away(ours: Pair) -> None:
-    # That of a plain socket can, and the other call goes on with a number that is another's.
+    # A plain socket allows it, and the other call continues with a number that may belong to
+    # another file.
     stream, peer = ours
     reading = Background(stream.recv, 10)
     wait_until(reading.asleep)
@@ -741,7 +749,7 @@ def test_a_handler_may_give_its_connection_away() -> None:
             assert record.closed_by == "detached"
             report = server.stop()
             assert (report.drained, report.forced) == (0, 0)
-            # Neither the handler's return nor the server's end has ended it.
+            # Neither the handler's return nor the server's stop has ended it.
             wait_until(lambda: given)
             with given.pop() as plain:
                 plain.sendall(b"alive")
@@ -767,7 +775,7 @@ def test_a_detached_stream_is_not_warned_of() -> None:
     with connected("Client") as (_, peer), Server() as server:
         client = server.client()
         number = client.detach()
-        # Warnings are errors here, also those of objects that nobody holds any more.
+        # Warnings are errors here, including those of unreachable objects.
         del client
         os.close(number)
         reset(peer)

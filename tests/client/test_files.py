@@ -1,4 +1,4 @@
-"""Files of streams: `makefile`, what the standard library builds upon it, and `sendfile`."""
+"""Files of streams: `makefile`, the standard library's modules on top of it, and `sendfile`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture(params=OURS)
 def beside(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, Pair]]:
-    """A plain socket and a stream, each with its peer: what one does the other has to do."""
+    """A plain socket and a stream, each with its peer: the stream must behave like the socket."""
     with connected("socket") as plain, connected(request.param) as ours:
         yield plain, ours
 
@@ -61,7 +61,7 @@ def beside(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, Pair]]:
 
 
 def described(file: Any, stream: Stream) -> dict[str, object]:
-    """What can be told of a file without using it."""
+    """What can be observed of a file without using it."""
     return {
         "class": type(file),
         "raw class": type(getattr(getattr(file, "buffer", file), "raw", None)),
@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_is_refused(
     assert refused == outcome(lambda: plain.makefile(*arguments, **options))
     assert isinstance(refused, tuple)
     stream.close()
-    # What was refused holds nothing open.
+    # A refused call keeps nothing open.
     assert stream.fileno() == -1
 
 
@@ -448,7 +448,7 @@ def test_a_file_cannot_be_read_after_a_timeout_but_its_stream_can(pair: Pair) ->
         with pytest.raises(OSError, match="cannot read from timed out object"):
             file.read(1)
     assert stream.recv(10) == b"late"
-    # Another file knows nothing of it.
+    # Another file object does not share the buffer.
     with stream.makefile("rb") as file:
         peer.sendall(b"anew")
         assert file.read(4) == b"anew"
@@ -490,7 +490,7 @@ def test_a_full_stream_that_does_not_wait_says_so_to_its_writers(pair: Pair) -> 
     with pytest.raises(BlockingIOError) as caught:
         file.write(TEN_MIB)
     assert 0 < caught.value.characters_written <= io.DEFAULT_BUFFER_SIZE
-    # What it took is sent when there is room again.
+    # The bytes it buffered are sent when there is room again.
     stream.settimeout(None)
     reading = Background(read_to_end, peer)
     file.close()
@@ -502,7 +502,7 @@ def test_a_full_stream_that_does_not_wait_says_so_to_its_writers(pair: Pair) -> 
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """The standard library's HTTP server, on a connection of ours."""
+    """The standard library's HTTP server on one of rsock's connections."""
 
     protocol_version = "HTTP/1.1"
 
@@ -522,7 +522,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody prints."""
+        """Prints nothing."""
 
 
 def pages(conn: Connection) -> None:
@@ -551,7 +551,7 @@ def test_an_answer_without_a_length_is_read_after_its_client_was_closed() -> Non
         http_connection.sock = client = server.client(timeout=SOON)
         http_connection.request("GET", "/endless")
         answer = http_connection.getresponse()
-        # http.client has closed it by now; the file of the answer still reads.
+        # http.client has closed its socket by now; the response's file still reads.
         assert client.closed
         assert answer.read() == b"this is /endless"
         assert client.fileno() == -1
@@ -578,7 +578,7 @@ def test_a_handler_of_socketserver_runs_on_a_connection(buffering: int) -> None:
 
 
 def mail(conn: Connection, taken: list[str]) -> None:
-    """As much of RFC 5321 as smtplib asks for."""
+    """The part of RFC 5321 that smtplib needs."""
     with conn.makefile("rw", encoding="ascii", newline="\r\n") as file:
 
         def say(text: str) -> None:
@@ -687,14 +687,14 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sent(pair: Pair, file: Any, *arguments: Any) -> tuple[object, object, bytes]:
-    """What `sendfile` gives, where the file is then, and what the peer was sent."""
+    """What `sendfile` returns, the file's position afterwards, and what the peer received."""
     stream, peer = pair
     result = outcome(lambda: stream.sendfile(file, *arguments))
     stream.shutdown(socket.SHUT_WR)
     return result, outcome(file.tell), read_to_end(peer)
 
 
-# Offsets and counts, right and odd.
+# Valid and invalid offsets and counts.
 PARTS: list[tuple[Any, ...]] = [
     *((), (0,), (3,), (10,), (100,), (True,), (-1,), (-1 << 70,)),
     *((1.0,), ("1",), (1 << 40,), ((1 << 63) - 20,), ((1 << 63) - 1,), (1 << 63,), (1 << 70,)),
@@ -724,7 +724,7 @@ def test_offset_and_count_mean_what_they_mean_to_a_socket(
     for part in PARTS:
         as_socket = part
         if sys.version_info < (3, 13) and len(part) == 2 and isinstance(part[1], int):
-            # Until then a socket takes no count that is more than any file can have.
+            # Before that version a socket rejects a count larger than any file can be.
             as_socket = (part[0], min(part[1], (1 << 63) - 1))
         assert sent_by(role, part) == sent_by("socket", as_socket), part
 
@@ -800,7 +800,7 @@ def test_datagrams_are_no_place_for_a_file() -> None:
 
 @pytest.mark.parametrize("role", OURS)
 def test_a_closed_stream_sends_no_file(role: str, digits: Path) -> None:
-    # A plain socket says ValueError here: it asks select() first.
+    # A plain socket raises ValueError here, because it calls select() first.
     with connected(role) as (stream, _), digits.open("rb") as file:
         stream.close()
         assert error_number(lambda: stream.sendfile(file)) == errno.EBADF
@@ -810,7 +810,7 @@ def test_a_closed_stream_sends_no_file(role: str, digits: Path) -> None:
 
 @pytest.mark.parametrize("role", OURS)
 def test_what_has_no_size_is_sent_to_its_end(role: str) -> None:
-    # A plain socket takes the size that fstat gives, 0, and sends nothing.
+    # A plain socket uses the size that fstat reports, 0, and sends nothing.
     with connected(role) as (stream, peer):
         reading, writing = os.pipe()
         os.write(writing, b"through a pipe")
@@ -874,12 +874,12 @@ def test_a_file_out_of_time_stands_behind_what_was_sent(pair: Pair, big: Path) -
 
 @pytest.mark.parametrize("role", OURS)
 def test_the_timeout_holds_for_a_file_as_a_whole(role: str, big: Path) -> None:
-    # A plain socket gives every part of it the time-out anew.
+    # A plain socket restarts the time-out for each part.
     with connected(role) as (stream, peer), big.open("rb") as file:
         stream.settimeout(0.2)
         sending = Background(stream.sendfile, file)
         while sending.running:
-            # Now and then there is room, but never for long.
+            # There is room from time to time, but never for long.
             peer.recv(1 << 16)
             select.select([], [], [], 0.005)
         with pytest.raises(TimeoutError):

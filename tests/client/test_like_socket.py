@@ -1,7 +1,7 @@
-"""Where a method of Client has a name of `socket.socket`, it does the same.
+"""Where a method of Client has the name of one of `socket.socket`, it does the same.
 
-Every test here runs twice: with the standard library's socket, which shows that the test asks
-for the right thing, and with Client.
+Every test here runs twice: with the standard library's socket, which shows that the test expects
+the right thing, and with Client.
 """
 
 from __future__ import annotations
@@ -328,14 +328,14 @@ def test_a_receive_waits_for_as_much_as_the_option_says(pair: Pair, timeout: flo
         reading = Background(receive)
         wait_until(lambda: reading.asleep() or not reading.running)  # noqa: B023
         assert reading.running
-        # Linux wakes one who has taken a part already only for as much again.
+        # Linux wakes a receiver that already has a part only when as many bytes again arrive.
         peer.sendall(b"cdef")
         assert reading.result() == b"abcdef"
     late = threading.Timer(0.05, peer.sendall, [b"cdef"])
     peer.sendall(b"ab")
     arrived(peer)
     late.start()
-    # Also on the main thread, which waits in another way.
+    # The same on the main thread, which waits in a different way.
     assert stream.recv(10) == b"abcdef"
     late.join()
     peer.sendall(b"the end")
@@ -386,7 +386,7 @@ def test_flags_are_those_of_the_system(pair: Pair) -> None:
 def test_urgent_data_goes_both_ways(pair: Pair) -> None:
     stream, peer = pair
     stream.send(b"!", socket.MSG_OOB)
-    # With a time-out the standard library would wait for ordinary data first.
+    # With a time-out the standard library would first wait for ordinary data.
     peer.settimeout(None)
     assert select.select([], [], [peer], 5.0)[2]
     assert peer.recv(1, socket.MSG_OOB) == b"!"
@@ -576,7 +576,7 @@ def test_connecting_again_without_blocking_tells_how_it_goes(
         stream.setblocking(False)
         assert stream.connect_ex(full_listener) == errno.EINPROGRESS
         assert stream.connect_ex(full_listener) == errno.EALREADY
-        # With a time-out too: the handshake that is under way is not this call's own.
+        # Also with a time-out: the handshake in progress was started by an earlier call.
         stream.settimeout(SOON)
         assert error_number(lambda: stream.connect(full_listener)) == errno.EALREADY
         assert error_number(stream.getpeername) == errno.ENOTCONN
@@ -585,7 +585,8 @@ def test_connecting_again_without_blocking_tells_how_it_goes(
         stream.setblocking(False)
         assert stream.connect_ex(address) == errno.EINPROGRESS
         assert select.select([], [stream], [], SOON)[1]
-        # The first call that asks is told of the success, whoever has looked before.
+        # The first `connect_ex` after the handshake reports success, even if SO_ERROR was read
+        # before.
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         assert [stream.connect_ex(address) for _ in range(3)] == [0, errno.EISCONN, errno.EISCONN]
     with closed_port() as address, make() as stream:
@@ -617,7 +618,7 @@ def test_a_blocking_connect_waits_for_the_handshake_under_way(
         listening.setblocking(False)
 
         def connected() -> bool:
-            # Each that is taken makes room for another one's handshake.
+            # Each connection that is accepted makes room for another handshake.
             with contextlib.suppress(BlockingIOError):
                 listening.accept()[0].close()
             return not connecting.running

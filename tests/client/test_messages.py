@@ -1,4 +1,4 @@
-"""Receiving into buffers, and the calls of messages and datagrams on a stream, with their flags."""
+"""Receiving into buffers, and the message and datagram calls of a stream, with their flags."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from rsock import Connection
 
 TEN_MIB = payload(10 << 20, seed=11)
 IOV_MAX = os.sysconf("SC_IOV_MAX")
-# linux/tcp.h; Python has no name for them. With the first one set, each recvmsg tells how many
+# linux/tcp.h; Python has no name for them. With the first one set, each recvmsg reports how many
 # bytes are left to be read, in a control message of this number.
 TCP_INQ = TCP_CM_INQ = 36
 # asm-generic/socket.h: as a control message it takes 32 bits of flags.
@@ -57,14 +57,14 @@ def ours(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture(params=OURS)
 def beside(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, Pair]]:
-    """A plain socket and a stream, each with its peer: what one does the other has to do."""
+    """A plain socket and a stream, each with its peer: the stream must behave like the socket."""
     with connected("socket") as plain, connected(request.param) as ours:
         yield plain, ours
 
 
 # --- into buffers --------------------------------------------------------------------------
 
-# Every call that fills a buffer; it returns how many bytes came.
+# Every call that fills a buffer; it returns how many bytes arrived.
 Fill = Callable[..., int]
 FILLS: dict[str, Fill] = {
     "recv_into": lambda stream, buffer, flags=0: stream.recv_into(buffer, 0, flags),
@@ -84,7 +84,7 @@ BUFFERS: dict[str, Callable[[], Any]] = {
     "ctypes structure": lambda: ctypes.c_uint64(),
     "mapped memory": lambda: memoryview(mmap.mmap(-1, 4096))[:8],
 }
-# What cannot be filled.
+# Objects that cannot be filled.
 READ_ONLY: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"12345678",
     "view of bytes": lambda: memoryview(b"12345678"),
@@ -138,7 +138,7 @@ def test_what_cannot_be_written_to_is_refused(
     arrived(peer)
     with pytest.raises(TypeError):
         fill(stream, make())
-    # Nothing of what was there is lost.
+    # Nothing that was received is lost.
     assert stream.recv(10) == b"abc"
 
 
@@ -252,7 +252,7 @@ def test_an_address_that_is_none_is_refused(
 
 
 def test_no_name_is_looked_up_for_an_address_that_is_not_used(ours: Pair) -> None:
-    # A plain socket resolves it first, and says gaierror.
+    # A plain socket resolves the name first and raises gaierror.
     stream, peer = ours
     assert stream.sendto(b"x", ("nobody.invalid", 9)) == 1
     assert stream.sendto(b"y", ("::1", 9)) == 1
@@ -345,7 +345,7 @@ def test_buffers_of_a_message_cannot_be_resized_while_it_waits(pair: Pair) -> No
     assert reading.result()
 
 
-# Every call that sends what there is room for.
+# Every call that sends as much as there is room for.
 SENDS: dict[str, Callable[[Stream, bytes], int]] = {
     "send": lambda stream, data: stream.send(data),
     "sendmsg": lambda stream, data: stream.sendmsg([data[:5], data[5:]]),
@@ -357,7 +357,7 @@ SENDS: dict[str, Callable[[Stream, bytes], int]] = {
 def test_a_large_message_is_sent_as_far_as_there_is_room(
     ours: Pair, send: Callable[[Stream, bytes], int]
 ) -> None:
-    # A plain socket without a time-out waits here until all of it is in the kernel.
+    # A plain socket without a time-out waits here until the kernel has taken all of it.
     stream, peer = ours
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
     sent = send(stream, TEN_MIB)
@@ -476,17 +476,17 @@ def test_control_messages_may_come_from_a_generator(pair: Pair) -> None:
     assert peer.recv(10) == b"x"
 
 
-# What `sendmsg` may be given as control messages.
+# Control messages to pass to `sendmsg`.
 CONTROL: dict[str, Any] = {
     "none": [],
-    # TCP takes these...
+    # TCP accepts these...
     "flags": [(SOL_SOCKET, SO_TIMESTAMPING, struct.pack("I", 0))],
     "flags twice": ((SOL_SOCKET, SO_TIMESTAMPING, bytearray(4)),) * 2,
-    # ...thinks that these are for others...
+    # ...ignores these as meant for other protocols...
     "descriptors": [(SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))],
     "of IP": [(IPPROTO_IP, 9_999, b"anything")],
     "of odd sizes": [(IPPROTO_IP, 1, b""), (IPPROTO_IP, 2, b"1"), (IPPROTO_IP, 3, b"12345")],
-    # ...and refuses these.
+    # ...and rejects these.
     "unknown": [(SOL_SOCKET, 9_999, b"1234")],
     "short": [(SOL_SOCKET, SO_TIMESTAMPING, b"short")],
     "unknown behind others": [(IPPROTO_IP, 1, b""), (SOL_SOCKET, 9_999, b"1234")],
@@ -519,7 +519,7 @@ def test_control_messages_are_taken_and_refused_as_by_a_socket(
 
     plain, ours = map(sent, beside)
     assert ours == plain
-    # Sent as a whole, or refused as a whole.
+    # Sent as a whole or refused as a whole.
     assert ours == (1, b"x") or ours[1] == b""
 
 
@@ -534,7 +534,7 @@ def test_a_control_message_has_three_parts(pair: Pair, item: Any) -> None:
 
 # --- flags ---------------------------------------------------------------------------------
 
-# Every call that receives, as one that returns the bytes that came.
+# Every call that receives, as one that returns the bytes that arrived.
 Receive = Callable[[Stream, int, int], bytes]
 
 
@@ -581,7 +581,7 @@ def test_dontwait_does_not_wait(pair: Pair, receive: Receive) -> None:
     peer.sendall(b"ab")
     arrived(peer)
     assert receive(stream, 4, socket.MSG_DONTWAIT) == b"ab"
-    # Only this call did not wait.
+    # MSG_DONTWAIT applied to that call only.
     reading = Background(receive, stream, 4, 0)
     wait_until(reading.asleep)
     peer.sendall(b"cd")
@@ -590,7 +590,7 @@ def test_dontwait_does_not_wait(pair: Pair, receive: Receive) -> None:
 
 @every_receive
 def test_dontwait_does_not_wait_for_the_timeout_either(ours: Pair, receive: Receive) -> None:
-    # A plain socket waits for its time-out first.
+    # A plain socket waits until its time-out first.
     stream, _ = ours
     stream.settimeout(30.0)
     with pytest.raises(BlockingIOError):
@@ -598,7 +598,7 @@ def test_dontwait_does_not_wait_for_the_timeout_either(ours: Pair, receive: Rece
 
 
 def waiting(receive: Receive, stream: Stream, size: int, flags: int) -> Background[bytes]:
-    """A receive that has found less than it was told to wait for."""
+    """A receive with fewer bytes available than it must wait for."""
     reading = Background(receive, stream, size, flags | socket.MSG_WAITALL)
     wait_until(lambda: reading.asleep() or not reading.running)
     return reading
@@ -636,7 +636,7 @@ def test_waitall_waits_for_more_than_a_socket_holds(pair: Pair, name: str) -> No
 def test_waitall_on_the_main_thread_lets_signals_in(
     pair: Pair, receive: Receive, flags: int
 ) -> None:
-    # The main thread waits in another way than the others do: it has to hear signals.
+    # The main thread waits in a different way than the others, because it has to handle signals.
     stream, peer = pair
     with pytest.raises(KeyboardInterrupt), Signal() as sent:
         receive(stream, 4, socket.MSG_WAITALL | flags)
@@ -725,7 +725,7 @@ def test_control_messages_of_waitall_are_those_of_its_end(beside: tuple[Pair, Pa
 
 @every_receive
 def test_waitall_to_look_runs_out_of_time_and_takes_nothing(ours: Pair, receive: Receive) -> None:
-    # A plain socket with a time-out does not heed MSG_WAITALL, and returns what is there.
+    # A plain socket with a time-out ignores MSG_WAITALL and returns what is there.
     stream, peer = ours
     peer.sendall(b"ab")
     arrived(peer)
@@ -774,7 +774,7 @@ def test_waitall_waits_no_longer_than_for_the_end(pair: Pair, receive: Receive) 
 
 @every_receive
 def test_waitall_out_of_time_keeps_what_came(ours: Pair, receive: Receive) -> None:
-    # A plain socket with a time-out does not heed MSG_WAITALL, and returns what is there.
+    # A plain socket with a time-out ignores MSG_WAITALL and returns what is there.
     stream, peer = ours
     peer.sendall(b"ab")
     arrived(peer)
@@ -891,7 +891,7 @@ def test_ctrl_c_ends_a_message_that_waits(pair: Pair) -> None:
 
 @every_receive
 def test_closing_ends_every_receive_of_another_thread(ours: Pair, receive: Receive) -> None:
-    # That of a plain socket would go on.
+    # On a plain socket the receive would continue.
     stream, _ = ours
     reading = Background(receive, stream, 4, 0)
     wait_until(reading.asleep)

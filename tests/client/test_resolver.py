@@ -1,4 +1,4 @@
-"""A name server that does not answer holds up neither a time-out, nor a Ctrl-C, nor the end."""
+"""A name server that does not answer delays no time-out, no Ctrl-C, and no program's end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import run_script
 
-# Runs in a network of its own, in which the only name server never answers.
+# Runs in a network namespace in which the only name server never answers.
 SILENT = """
 import fcntl, os, signal, socket, struct, threading, time
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -75,5 +75,5 @@ def test_a_silent_name_server_holds_up_nothing(tmp_path: Path) -> None:
         "hello",
     ]
     assert (done.returncode, done.stderr) == (0, "")
-    # The resolver itself would give up after ten seconds and more.
+    # The resolver itself gives up only after ten seconds or more.
     assert took < 9.0

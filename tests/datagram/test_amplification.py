@@ -1,6 +1,7 @@
-"""What a forged sender gets out of a UDP server: tried for real, with raw sockets and on a wire.
+"""How much a forged sender can make a UDP server send.
 
-A test that needs a network of its own runs its code in a fresh process, which ends with it.
+Tested with raw sockets and on a virtual wire. A test that needs its own network runs its code in a
+fresh process, and the network ends with the process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from rsock import Accept, Chargen, Client, Server
 raw = pytest.mark.skipif(not may_forge(), reason="raw sockets are not permitted here")
 wired = pytest.mark.skipif(not may_wire(), reason="no network namespaces or TUN devices here")
 
-# A server in another process: prints its port, ends with its standard input, prints what it sent.
+# A server in another process: prints its port, ends when its standard input closes, prints what it
+# sent.
 OTHER_PROCESS = """
 from rsock import Server
 with Server(transport="udp") as server:
@@ -38,7 +40,7 @@ def suspects(*servers: Server) -> int:
 
 
 def settled(server: Server) -> bool:
-    """Whether a server has dealt with all it was sent before: it answers what comes behind that."""
+    """Whether a server has processed everything sent to it before: it answers a later datagram."""
     with server.client(timeout=SOON) as client:
         client.send(b"are you done?")
         return client.recv(100) == b"are you done?"
@@ -55,7 +57,7 @@ def test_two_servers_of_a_process_do_not_talk_to_each_other() -> None:
         wait_until(lambda: suspects(one, two) == 2)
         assert settled(one)
         assert settled(two)
-        # The two that were asked for just now.
+        # The two replies that `settled` has just asked for.
         assert replies(one, two) == 2
 
 
@@ -104,7 +106,7 @@ def test_a_server_that_comes_to_a_clients_address_is_no_client_any_more() -> Non
             wait_until(lambda: suspects(server) == 1)
             assert server.ledger.totals.closed_by["service"] == 1
             assert (replies(server), replies(other)) == (1, 0)
-        # The server has gone, and a client may have its address again.
+        # After the server has stopped, a client can use its address again.
         with Client(transport="udp", source_address=address, timeout=SOON) as client:
             client.sendto(b"y", server.address)
             assert client.recv(1) == b"y"
@@ -127,7 +129,8 @@ def test_a_server_of_another_process_is_known_as_well() -> None:
 
 @raw
 def test_a_server_that_takes_a_clients_place_elsewhere_is_found_out() -> None:
-    # Another process cannot say so; the peer is looked at anew after so many datagrams.
+    # Another process cannot report its servers; the peer is checked again after a number of
+    # datagrams.
     code = OTHER_PROCESS.replace('Server(transport="udp")', 'Server("127.0.0.1", int(input()))')
     code = code.replace("int(input()))", 'int(input()), transport="udp")')
     with Script(code) as script, Server(transport="udp") as server:
@@ -139,7 +142,8 @@ def test_a_server_that_takes_a_clients_place_elsewhere_is_found_out() -> None:
         assert int(script.line()) == address[1]
         end = time.monotonic() + SOON
         while not suspects(server):
-            # As many as it takes: where the server is slow, the kernel throws some away.
+            # Repeated as often as necessary: where the server is slow, the kernel drops some
+            # datagrams.
             forge(address, server.address, b"answer me")
             assert time.monotonic() < end, "it is not found out"
         assert server.ledger.totals.closed_by["service"] == 1
@@ -178,7 +182,7 @@ def test_on_the_loopback_an_answer_may_be_larger() -> None:
 
 
 def on_a_wire(code: str) -> None:
-    """Run code in a process that has a `Wire` of its own, and fail if it does."""
+    """Run code in a process that has its own `Wire`, and fail if the code fails."""
     head = (
         f"import sys\nsys.path.insert(0, {str(TESTS)!r})\n"
         "from support import SOON, wait_until\n"
@@ -360,7 +364,8 @@ assert len(server.ledger) <= 10_000
 
 
 def test_a_socket_of_ones_own_is_not_in_the_way() -> None:
-    # The name by which other processes know of a server may be taken: it serves all the same.
+    # The name under which other processes find a server may be in use already: the server works all
+    # the same.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Forward on UDP: a session for each peer, and every answer finds its way back."""
+"""Forward on UDP: one session for each peer, and every answer reaches the peer that it is for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST = 65_507
 
 @contextlib.contextmanager
 def plain(to: tuple[str, int] | None = None) -> Iterator[socket.socket]:
-    """A plain UDP socket with an address of its own, connected where one is given."""
+    """A plain UDP socket with its own address, connected where one is given."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.settimeout(SOON)
         peer.bind((LOOPBACK, 0))
@@ -92,7 +92,7 @@ def test_the_record_knows_both_legs() -> None:
             4,
         )
         assert (leg.messages_in, leg.bytes_in) == (2, 12)
-        # Counted behind the send.
+        # The counter is updated after the send.
         wait_until(lambda: (record.messages_out, record.bytes_out) == (2, 12))
 
 
@@ -102,7 +102,7 @@ def test_a_silent_session_ends_and_the_next_datagram_begins_another() -> None:
         _, first = target.recvfrom(100)
         [record] = server.ledger.wait(open=0, closed=1)
         assert (record.closed_by, record.limit) == ("limit", "idle")
-        # Its descriptor is gone with it: what comes late finds nobody.
+        # The descriptor is closed with the session: a late answer finds no receiver.
         target.sendto(b"late", first)
         peer.send(b"two")
         data, second = target.recvfrom(100)
@@ -180,7 +180,7 @@ def test_a_stop_is_not_held_up_beyond_its_deadline() -> None:
 def test_nobody_elsewhere_gets_more_than_came_in_his_name() -> None:
     with plain() as probe:
         try:
-            # Sends nothing; says which address one outside would see.
+            # Sends nothing; reports which local address would be used outside the machine.
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
                 outward.connect(("192.0.2.1", 9))
                 own = outward.getsockname()[0]
@@ -216,7 +216,7 @@ def test_a_circle_of_forwarders_does_not_close() -> None:
     with Server(transport="udp", service=Forward(LOOPBACK, port)) as first:
         with pytest.raises(ValueError, match="leads back"):
             Server(LOOPBACK, port, Forward(first), transport="udp").start()
-    # The same port of the other transport is somebody else.
+    # The same port number on the other transport is a different endpoint.
     tcp = socket.create_server((LOOPBACK, 0))
     with Server(transport="udp", service=Forward(*tcp.getsockname())) as first:
         with Server(fd=tcp.detach(), service=Forward(*first.address)):

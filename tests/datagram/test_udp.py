@@ -1,4 +1,4 @@
-"""UDP: the same server, its datagrams, its accounts, its end."""
+"""UDP: the same server, its datagrams, its records, its stop."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from support import (
 
 from rsock import Client, Limits, Server, SocketOptions, StateError
 
-# Not in every Python's socket module.
+# Not defined in every Python's socket module.
 IP_RECVERR = 11
-# What IPv4 leaves of 65 535 bytes: 20 are its header's, 8 are UDP's.
+# What IPv4 leaves of 65 535 bytes: its header takes 20 and UDP's header 8.
 LARGEST = 65_507
 
 
@@ -131,7 +131,7 @@ def test_several_workers_share_the_port_with_no_other_server() -> None:
         with pytest.raises(OSError, match=rf"start 127\.0\.0\.1:{server.port}: Address") as raised:
             other.start()
         assert raised.value.errno == errno.EADDRINUSE
-    # It is free as soon as the other one has stopped.
+    # The port is free as soon as the other server has stopped.
     with (
         Server(*server.address, transport="udp", workers=2) as server,
         plain(server.address) as peer,
@@ -141,7 +141,7 @@ def test_several_workers_share_the_port_with_no_other_server() -> None:
 
 
 def test_a_tcp_port_of_the_same_number_is_another_one() -> None:
-    # An address of their own: elsewhere somebody may have the number.
+    # An address that no other test uses: elsewhere the port number may be taken.
     with Server("127.45.67.89", transport="udp") as udp, Server(*udp.address) as tcp:
         assert udp.address == tcp.address
         with udp.client(timeout=SOON) as client:
@@ -166,7 +166,7 @@ def test_each_peer_has_a_record(server: Server) -> None:
             f"{host}:{port}" for host, port in (one.getsockname(), two.getsockname())
         ]
         assert [record.messages_in for record in records] == [3, 1]
-        # An answer is there before it is written down.
+        # An answer can arrive before it is counted.
         wait_until(lambda: [record.bytes_out for record in records] == [15, 5])
         assert {record.transport for record in records} == {"udp"}
     report = server.stop()
@@ -196,7 +196,7 @@ def test_peers_are_forgotten_when_there_are_too_many() -> None:
             peer.send(b"x")
             assert peer.recv(1) == b"x"
         (forgotten,) = server.ledger.closed
-        # The one that had been silent for longest, not the one that came first.
+        # The peer that had been silent for longest, not the one that came first.
         assert forgotten.remote.address == peers[1].getsockname()
         assert (forgotten.closed_by, forgotten.limit) == ("limit", "connections")
         peers[1].send(b"again")
@@ -273,7 +273,7 @@ with server, server.client(timeout=5) as client:
     client.send(b"still here")
     print(client.recv(10))
 """
-    # With one arena there is no address space that was set aside before.
+    # With one malloc arena, no address space has been reserved in advance.
     prefix = ("env", "MALLOC_ARENA_MAX=1")
     refused, served = output_of(code, options=("-W", "ignore"), prefix=prefix).splitlines()
     assert "ENOMEM" in refused
@@ -326,7 +326,7 @@ def test_a_peer_that_is_gone_harms_nobody(server: Server) -> None:
     with plain(server.address) as bystander:
         for number in range(20):
             with plain(server.address) as gone:
-                # Closed before the answer comes: the system refuses that with ICMP.
+                # Closed before the answer arrives: the system rejects the answer with ICMP.
                 gone.send(b"nobody hears the answer")
             bystander.send(b"%d" % number)
             assert bystander.recv(10) == b"%d" % number
@@ -341,7 +341,7 @@ def test_a_record_of_a_peer_that_refuses_is_closed() -> None:
     with server.start(), plain(server.address) as other:
 
         def closed() -> bool:
-            # Each answer has the server look at what became of those before.
+            # With each answer the server checks what became of those before.
             other.send(b"x")
             return other.recv(1) == b"x" and server.ledger.totals.closed == 1
 
@@ -364,7 +364,7 @@ def test_what_waits_when_the_stop_begins_is_answered() -> None:
         report = server.stop()
         assert [peer.recv(10) for _ in sent] == sent
         assert (report.drained, report.forced) == (1, 0)
-        # From here on nobody answers, and the system says so.
+        # From here on the peer's port is closed, and the system reports that.
         with pytest.raises(ConnectionRefusedError):
             peer.send(b"late")
             peer.recv(10)
@@ -378,7 +378,7 @@ def test_a_descriptor_may_be_given() -> None:
             assert server.address == address
             peer.send(b"x")
             assert peer.recv(1) == b"x"
-        # It was closed, not shut down: its other owner goes on.
+        # It was closed, not shut down: its other owner continues to use it.
         with plain(address) as peer:
             peer.send(b"for the other owner")
             assert mine.recv(100) == b"for the other owner"
@@ -398,7 +398,7 @@ def test_both_families_are_answered_from_where_they_wrote_to() -> None:
         with server.client(timeout=SOON) as six, plain(("127.0.0.1", server.port)) as four:
             six.send(b"six")
             assert six.recv(10) == b"six"
-            # Connected: an answer from another address would not reach it.
+            # Connected: an answer from another address would be dropped.
             four.send(b"four")
             assert four.recv(10) == b"four"
             with plain(("127.0.0.2", server.port)) as second:
@@ -515,7 +515,7 @@ def test_a_client_that_reads_no_more_gets_the_end(server: Server, timeout: float
         waiting = Background(client.recv, 100)
         wait_until(waiting.asleep)
         client.shutdown(socket.SHUT_RD)
-        # As with a socket.socket: neither the call that waits nor a later one does so any more.
+        # As with a socket.socket: neither the waiting call nor a later one waits any longer.
         assert waiting.result() == b""
         assert Background(client.recvfrom, 100).result()[0] == b""
 
@@ -541,7 +541,7 @@ def test_a_port_that_others_have_heard_of_is_kept_by_connect() -> None:
     with plain() as peer, Client(transport="udp", timeout=SOON) as client:
         client.sendto(b"this is my port", peer.getsockname())
         mine = peer.recvfrom(100)[1]
-        # Another family would take another socket.
+        # Another family would need another socket.
         assert error_number(lambda: client.connect(("::1", 9))) == errno.EAFNOSUPPORT
         client.connect(peer.getsockname())
         assert client.getsockname() == mine

@@ -53,7 +53,7 @@ def ask(server: Server, data: bytes) -> bytes:
 
 @pytest.fixture
 def asked() -> Iterator[Server]:
-    """A server whose datagrams are waited for."""
+    """A server with `Accept()`, whose datagrams a test receives by calls."""
     with Server(service=Accept(), transport="udp") as server:
         yield server
 
@@ -128,7 +128,7 @@ def test_datagrams_wait_where_there_are_no_more_threads() -> None:
     limits = Limits(handler_threads=2)
     with Server(service=handle, transport="udp", limits=limits) as server:
         with server.client(timeout=SOON) as client:
-            # More than are taken from the kernel at a time.
+            # More datagrams than are taken from the kernel at a time.
             sent = {b"%d" % number for number in range(200)}
             for data in sent:
                 client.send(data)
@@ -231,7 +231,7 @@ def test_an_answer_that_no_datagram_has_room_for_is_an_error() -> None:
 
 
 def test_answers_that_cannot_be_sent_leave_room_for_what_comes() -> None:
-    # The system keeps a note of each beside what was received, in the same little room.
+    # The system queues an error report for each beside the received data, in the same small buffer.
     options = SocketOptions(receive_buffer=4096)
     with (
         Server(
@@ -292,10 +292,10 @@ def test_a_handler_that_does_not_return_is_abandoned() -> None:
         report = server.stop(0.1)
         assert time.monotonic() - started < 2.0
         assert report.abandoned == 1
-        # Whoever is late holds no port.
+        # A late handler does not keep the port.
         Server(*server.address, transport="udp").start().stop()
         gate.set()
-        # Its answer has nowhere to go.
+        # Its answer is not sent.
         wait_until(lambda: not [name for name in threads().values() if "handler" in name])
         assert server.ledger.totals.messages_out == 0
 
@@ -425,7 +425,7 @@ def test_a_server_may_write_first(asked: Server) -> None:
 
 def test_accept_times_out_also_after_a_send_to_nobody(asked: Server) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
-        # Hears one peer only, so that the system refuses what others send.
+        # Connected to one peer only, so that the system rejects what others send.
         deaf.bind(("127.0.0.1", 0))
         deaf.connect(("127.0.0.1", 9))
         nobody = deaf.getsockname()
@@ -434,7 +434,7 @@ def test_accept_times_out_also_after_a_send_to_nobody(asked: Server) -> None:
         error.register(asked.fileno(), 0)
         assert error.poll(SOON * 1000) == [(asked.fileno(), select.POLLERR)]
         with asked.client(timeout=SOON) as peer:
-            # This send is told of the refusal; no receive will be.
+            # This send consumes the error; no later receive reports it.
             asked.sendto(b"news", peer.getsockname())
             assert peer.recv(10) == b"news"
     (record,) = asked.ledger.wait(closed=1)[:1]

@@ -1,4 +1,4 @@
-"""`Accept()`: nobody takes a client until somebody asks for one."""
+"""`Accept()`: a connection is taken only when the program calls `accept`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from support import (
 
 from rsock import Accept, Connection, Echo, Limits, Record, Server, StateError
 
-# A drain that no test waits for: whoever reaches it has hung.
+# A drain that no test waits for: a test that reaches it hangs.
 LONG = 30.0
 
 Accepted = tuple[Connection, tuple[str, int]]
@@ -249,7 +249,7 @@ def test_with_another_service_there_is_nothing_to_accept(service: Any) -> None:
     for call in (server.accept, lambda: server.accept(0.1), lambda: iter(server)):
         with pytest.raises(TypeError, match=r"Accept\(\)"):
             call()
-    # Neither started it.
+    # Neither call has started the server.
     assert server.state == "new"
 
 
@@ -447,7 +447,7 @@ def test_what_its_owner_would_wait_for_in_a_close_holds_up_no_stop(server: Serve
         sent = conn.send(data)
         report = server.stop(LONG)
         assert report.seconds < LATE
-        # The kernel delivers it all the same.
+        # The kernel delivers it nevertheless.
         assert read_to_end(peer) == data[:sent]
 
 
@@ -486,7 +486,7 @@ def test_a_call_of_another_thread_that_sends_is_waited_for() -> None:
             stopping = Background(server.stop, LONG)
             wait_until(lambda s=server: s.state == "draining")  # type: ignore[misc]
             assert stopping.running
-            # The first part of it; what the system still holds at the end is another claim.
+            # The first part of it; other tests check what the system still holds at the end.
             assert read_exactly(peer, 2 << 20) == data[: 2 << 20]
             with contextlib.suppress(ConnectionResetError):
                 while peer.recv(1 << 20):
@@ -501,7 +501,7 @@ def test_what_was_sent_before_the_stop_is_delivered(server: Server) -> None:
     data = payload(150_000)
     with dial_narrow(server.address) as peer:
         conn, _ = server.accept(SOON)
-        # Into the system's buffers; the peer has room for next to nothing of it.
+        # Into the system's buffers; the peer has almost no room for it.
         conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
         conn.sendall(data)
         stopping = Background(server.stop, LONG)
@@ -587,7 +587,7 @@ TIMES = 30
 
 
 def interrupted(call: Callable[[], object]) -> None:
-    """Interrupt `call` once it sleeps."""
+    """Interrupt `call` once it is blocked."""
     with pytest.raises(KeyboardInterrupt), Signal() as sent:
         call()
     assert sent.after < AT_ONCE

@@ -1,5 +1,7 @@
-"""What becomes of what a handler raises: reported once where it is the handler's, recorded where it
-is the peer's."""
+"""What happens to exceptions that a handler raises.
+
+A handler's own exception is reported once; one that the peer caused is in the record.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ from support import (
 from rsock import Client, Connection, IncompleteRead, Limits, Record, Server, StateError
 
 ONE = Limits(handler_threads=1)
-# How many of the errors a server keeps.
+# How many errors a server keeps.
 KEPT = 100
 
 Log = pytest.LogCaptureFixture
@@ -43,7 +45,7 @@ Log = pytest.LogCaptureFixture
 
 @pytest.fixture
 def log(caplog: Log) -> Iterator[Log]:
-    """What rsock says to the log."""
+    """What rsock logs."""
     with caplog.at_level(logging.DEBUG, logger="rsock"):
         yield caplog
 
@@ -57,15 +59,15 @@ def fail(conn: Connection) -> None:
 
 
 def visit(server: Server, times: int = 1) -> None:
-    """Connect and stay until the handler is done and its error is where it belongs."""
+    """Connect and stay until the handler has returned and its error has been reported."""
     for _ in range(times):
-        # A handler that aborts may be faster than the return of `connect`.
+        # A handler that aborts may be faster than `connect` returns.
         with contextlib.suppress(ConnectionResetError), dial(server.address) as peer:
             assert ended(peer)
 
 
 def settled(server: Server, count: int = 1) -> Record:
-    """The last record, once so many connections have closed."""
+    """The last record, once that number of connections has closed."""
     return server.ledger.wait(open=0, closed=count)[-1]
 
 
@@ -95,7 +97,7 @@ def test_an_error_is_logged_with_its_traceback(options: dict[str, Any], log: Log
     assert error.__notes__ == [where]
     written = "".join(traceback.format_exception(error))
     assert "LookupError: by connection 1" in written
-    # The user's frames, and nothing of ours above them.
+    # The user's frames, and none of rsock's above them.
     assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == ["fail"]
 
 
@@ -152,7 +154,7 @@ with Server(service=fail) as server:
 
 
 def failed(count: int = 3, **options: Any) -> Server:
-    """A server whose handlers have raised so often."""
+    """A server whose handlers have raised that number of times."""
     server = Server(service=fail, on_error="raise", limits=ONE, name="shop", **options).start()
     visit(server, count)
     wait_until(lambda: len(server.errors) == min(count, KEPT))
@@ -188,7 +190,7 @@ def test_wait_raises_what_handlers_raised() -> None:
             call.result()
         except ExceptionGroup as error:
             raised.append(error)
-    # One of them, whichever came first.
+    # One of them, whichever was first.
     [group] = raised
     assert len(group.exceptions) == 3
 
@@ -290,7 +292,7 @@ def test_a_function_that_raises_itself_is_logged_and_the_server_goes_on(log: Log
         wait_until(lambda: len(server.errors) == 3)
     assert texts(server.errors) == [f"by connection {number}" for number in (1, 2, 3)]
     assert server.stop().errors == 3
-    # That a connection had to wait for the only thread may be said too.
+    # The log may also say that a connection had to wait for the only thread.
     [*records] = [record for record in said(log) if record.exc_info]
     assert len(records) == 3
     for record in records:
@@ -298,7 +300,7 @@ def test_a_function_that_raises_itself_is_logged_and_the_server_goes_on(log: Log
         assert record.exc_info is not None
         error = record.exc_info[1]
         assert isinstance(error, ZeroDivisionError)
-        # And what it was called with is in the traceback, before its own.
+        # The exception that on_error was called with comes first in the traceback, as its context.
         assert isinstance(error.__context__, LookupError)
 
 
@@ -381,7 +383,7 @@ class Frozen(Exception):
     what: str = "cold"
 
 
-# What is broken twice may end up with whoever watches threads; here only the pool matters.
+# A failure while a failure is reported may end in threading.excepthook; here only the pool matters.
 anything_unraisable = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
     "ignore::pytest.PytestUnhandledThreadExceptionWarning",
@@ -426,7 +428,7 @@ def broken_log() -> Iterator[None]:
 
 
 def told_of_threads(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
-    """What whoever watches threads is told from here on."""
+    """What threading.excepthook receives from here on."""
     told: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
     return told
@@ -473,7 +475,7 @@ def test_a_thread_that_the_system_refuses_is_told_of_and_tried_again(
             wait_until(lambda: server.ledger.totals.waited == 1)
         over.set()
         assert [read_to_end(peer) for peer in peers] == [b"served"] * 2
-        # The one that waited has asked for another thread, and got it.
+        # The waiting connection has requested another thread, and the thread was started.
         wait_until(lambda: sum(each.is_alive() for each in handler_threads()) == 2)
     (told,) = said(log)
     assert "can't start new thread" in told.getMessage()
@@ -503,7 +505,7 @@ def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(
                 over.set()
                 for peer in (first, second, third):
                     assert read_to_end(peer) == b"served"
-    # Once, as the warning itself.
+    # Reported once, as the warning itself.
     assert texts(told) == ["of the filter"]
 
 
@@ -511,7 +513,7 @@ def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(
 
 
 class TheirDoing:
-    """A handler's end that the peer is the cause of, and what the record says of it."""
+    """A handler that ends because of the peer, and what the record says of it."""
 
     def __init__(
         self,
@@ -623,7 +625,7 @@ def test_what_the_peer_caused_is_recorded_and_goes_nowhere_else(case: TheirDoing
             assert record.error is not None
             assert case.words in record.error
             assert server.ledger.totals.closed_by[record.closed_by or ""] == 1
-        # Nor does `stop`, at the end of `with`, raise anything.
+        # `stop`, at the end of `with`, raises nothing either.
         assert server.errors == []
         assert server.stop().errors == 0
     assert not said(log)
@@ -805,7 +807,7 @@ def test_an_exit_in_a_handler_stops_the_server_and_is_raised_by_wait(
     assert caught.value.args == (7,)
     assert server.errors == [caught.value]
     assert server.state == "stopped"
-    # Once.
+    # Raised once.
     assert server.stop().cause == "exception"
     assert not said(log)
 

@@ -1,4 +1,4 @@
-"""Handlers in the life of a process: forks, signals, its end, garbage, memory."""
+"""Handlers and the process around them: forks, signals, its exit, garbage collection, memory."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def lines(conn: Connection) -> None:
 
 # --- forks ---------------------------------------------------------------------------------
 
-# From Python 3.12 on, forking with threads about is warned of; that is the caller's affair.
+# From Python 3.12 on, forking a process with threads raises a warning, which the caller of fork
+# must deal with.
 FORKS = """
 import contextlib, os, socket, sys, threading, time, warnings
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -135,7 +136,8 @@ print(wrong, server.errors, report.forced, report.abandoned, totals.accepted == 
 
 @pytest.mark.parametrize("way", ["os._exit(0)", "return", "sys.exit(0)"])
 def test_forks_of_a_handler_under_load_harm_nobody(way: str) -> None:
-    # A child of a handler's thread goes on in that handler, and ends where its thread would.
+    # A child forked by a handler's thread continues in that handler and exits where its thread
+    # would end.
     code = f"""
 children = []
 def handler(conn):
@@ -195,8 +197,8 @@ def test_a_forked_child_has_no_handlers_and_may_have_its_own() -> None:
 
 
 def test_a_forked_child_with_handlers_of_its_own_ends_well_on_one_processor() -> None:
-    # Its threads are given the memory of those that waited at the fork: nobody may still look there
-    # for them. What comes of it is left to chance, so it is done some times.
+    # Its threads reuse the memory of those that waited at the fork, so no thread may still look for
+    # them there. The outcome depends on timing, so the test repeats it.
     one = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
     for _ in range(12):
         assert sorted(output_of(FORKS + one + FORKED_CHILD).split()) == EXPECTED
@@ -284,7 +286,7 @@ print(report.cause, server.state)
 
 
 def interrupted(call: Callable[[], object]) -> KeyboardInterrupt:
-    """Interrupt `call` once it sleeps; the exception that ended it."""
+    """Interrupt `call` once it is blocked; return the exception that ended it."""
     with pytest.raises(KeyboardInterrupt) as caught, Signal() as sent:
         call()
     assert sent.after < AT_ONCE
@@ -293,7 +295,7 @@ def interrupted(call: Callable[[], object]) -> KeyboardInterrupt:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    """A server's side of a connection, on the main thread, and the client's."""
+    """A server's side of a connection, on the main thread, and the client's side."""
     with Server(service=Accept()) as server, dial(server.address) as peer:
         conn, _ = server.accept(SOON)
         with conn:
@@ -393,10 +395,10 @@ def test_an_interrupt_ends_run_with_handlers() -> None:
 
 
 class InterruptAt:
-    """KeyboardInterrupt at the n-th step of rsock's Python code that this thread gets to.
+    """Raises KeyboardInterrupt at the n-th step of rsock's Python code in this thread.
 
-    A step is where Python looks for signals: the entry of a function of its own, and the return of
-    one that is compiled.
+    A step is a point where Python checks for signals: the entry of a Python function, and the
+    return of a compiled one.
     """
 
     def __init__(self, step: int) -> None:
@@ -430,7 +432,7 @@ def test_an_interrupt_at_any_step_of_with_leaves_nothing(
         server = Server(service=service)
         with contextlib.suppress(KeyboardInterrupt), InterruptAt(step) as interrupt, server:
             pass
-        # Interrupted before its first step it was never started.
+        # An interrupt before the first step leaves the server unstarted.
         assert server.state in ("new", "stopped"), f"at step {step}"
         if not interrupt.happened:
             break
@@ -453,7 +455,7 @@ def test_an_interrupt_of_the_start_of_the_first_thread_leaves_nothing(
         patch.setattr(threading.Thread, "start", start_and_raise)
         server.start()
     assert server.state == "stopped"
-    # The thread there was may not have got to its first line yet. There never was a second one.
+    # The one thread may not have reached its first line yet. There never was a second one.
     assert server.stop().abandoned <= 1
     given_back(before, SOON)
 

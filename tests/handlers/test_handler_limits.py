@@ -1,4 +1,4 @@
-"""Limits hold where Python serves: how many are open, how many are at work, who waits."""
+"""Limits with Python handlers: open connections, running handlers, waiting connections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Overflow = Literal["wait", "refuse"]
 
 
 class Count:
-    """How many are within its `with` now, and how many were at most."""
+    """How many threads are inside its `with` block now, and the highest number so far."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ def echoes(conn: Connection) -> None:
 
 
 def crowd(address: tuple[str, int], clients: int, visits: int) -> None:
-    """Clients that come, are echoed to where they are let in, and go, some of them with a reset."""
+    """Clients that connect, exchange an echo where admitted, and leave, some with a reset."""
 
     def come_and_go() -> None:
         for number in range(visits):
@@ -78,7 +78,7 @@ def accepting(server: Server, handler: Callable[[Connection], None], takers: int
         for conn, _ in server:
             with conn, contextlib.suppress(OSError):
                 handler(conn)
-            # Not held while it waits for the next one.
+            # Dropped, so that it is not held while the thread waits for the next one.
             del conn
 
     taking = [Background(take) for _ in range(takers)]
@@ -110,7 +110,7 @@ def test_the_limit_of_connections_is_never_exceeded(way: str, overflow: Overflow
             if way == "accept":
                 stack.enter_context(accepting(server, serve, takers=5))
             crowd(server.address, clients=6, visits=15)
-            # A client that left before its turn is taken, and then closed, too.
+            # A client that left before its turn is accepted all the same, and then closed.
             wait_until(lambda: ledger.totals.accepted + ledger.totals.refused == 90)
             ledger.wait(open=0)
     totals = ledger.totals
@@ -184,7 +184,7 @@ def test_accept_refuses_while_it_waits_and_the_limit_is_reached() -> None:
     with Server(service=Accept(), limits=limits) as server:
         with dial(server.address) as first, dial(server.address) as second:
             conn, _ = server.accept(SOON)
-            # Nobody asks for it, so it is left in the queue.
+            # The program does not call accept for it, so it stays in the queue.
             assert server.ledger.totals.refused == 0
             with pytest.raises(TimeoutError):
                 server.accept(0.05)
@@ -264,7 +264,7 @@ def test_that_connections_wait_is_said_once_for_each_server(
             gate.clear()
             at.threads.clear()
             peers = [stack.enter_context(dial(server.address)) for _ in range(2)]
-            # Both threads are busy before there is somebody to wait for them.
+            # Both threads are busy before a connection waits for one.
             at.until(2)
             peers += [stack.enter_context(dial(server.address)) for _ in range(2)]
             server.ledger.wait(open=4)
@@ -300,7 +300,7 @@ def test_nothing_is_said_while_nobody_waits(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.DEBUG, logger="rsock"):
         with Server(service=echoes, limits=Limits(handler_threads=6)) as server:
             with contextlib.ExitStack() as stack:
-                # As many as there may be threads, and not one more.
+                # Exactly the maximum number of threads.
                 peers = [stack.enter_context(dial(server.address)) for _ in range(6)]
                 assert {says_back(peer) for peer in peers} == {True}
                 assert server.ledger.totals.waited == 0

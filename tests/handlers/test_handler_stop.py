@@ -1,5 +1,8 @@
-"""How a server with handlers ends: those who wait are told at once, those who work have until the
-deadline, and `stop()` returns in any case."""
+"""How a server with handlers stops.
+
+Waiting handlers are ended at once, working ones have until the deadline, and `stop()` returns in
+any case.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ from support import (
 import rsock
 from rsock import Connection, IncompleteRead, Limits, Server, StopReport
 
-# A drain that no test waits for: whoever reaches it has hung.
+# A drain that no test waits for: a test that reaches it hangs.
 LONG = 30.0
 
 
@@ -44,7 +47,7 @@ def until_draining(server: Server) -> None:
 
 
 def balanced(server: Server, accepted: int) -> None:
-    """Every connection is in the books, and closed there."""
+    """Every connection is in the ledger, and is closed there."""
     totals = server.ledger.totals
     assert (totals.accepted, totals.open, totals.closed) == (accepted, 0, accepted)
     assert sum(totals.closed_by.values()) == accepted
@@ -193,7 +196,7 @@ def test_the_quarter_of_a_second_is_never_longer_than_the_drain() -> None:
         conn.recv(1)
 
     took: list[float] = []
-    # The machine may be busy once, but not each time.
+    # The machine may be busy once, but not every time.
     while min(took, default=1.0) >= 0.2 and len(took) < 20:
         at.threads.clear()
         server = Server(service=handler).start()
@@ -340,7 +343,7 @@ def test_a_handler_that_does_not_return_is_reset_and_abandoned_at_the_deadline()
         assert (record.closed_by, record.error) == ("stop", None)
         over.set()
         wait_until(lambda: after)
-    # What became of it afterwards was the stop's doing.
+    # What happened afterwards was caused by the stop.
     given_back(before)
     assert server.errors == []
     assert server.stop() == report
@@ -393,7 +396,7 @@ def test_a_handler_blocked_in_sendall_is_forced_at_the_deadline() -> None:
         with pytest.raises(ConnectionResetError):
             read_to_end(peer)
     assert (report.drained, report.forced) == (0, 1)
-    # The reset wakes it, so that it is not left behind.
+    # The reset wakes the handler, so that it is not left behind.
     wait_until(lambda: outcome)
     assert len(outcome) == 1
     assert outcome[0] is not None
@@ -525,7 +528,8 @@ def test_no_drain_resets_every_connection_and_ends_its_handler() -> None:
         finally:
             left.append(True)
 
-    # A reset is never seen as a clean end, whoever is faster, the stop or the handler it wakes.
+    # A reset never looks like a clean end, whichever is faster: the stop or the handler that it
+    # wakes.
     for _ in range(8):
         at.threads.clear()
         left.clear()
@@ -538,7 +542,8 @@ def test_no_drain_resets_every_connection_and_ends_its_handler() -> None:
             assert report.seconds < LATE
             assert [was_reset(peer) for peer in peers] == [True] * 20
         assert (report.drained, report.forced) == (0, 20)
-        # Woken by the reset. The stop itself waits 30 ms for them, too short on a busy machine.
+        # The reset wakes them. The stop itself waits 30 ms for them, which is too short on a busy
+        # machine.
         wait_until(lambda: len(left) == 20)
         assert {record.closed_by for record in server.ledger.closed} == {"stop"}
         balanced(server, 20)
@@ -684,7 +689,7 @@ def test_who_stops_after_a_close_excuses_nobody_else() -> None:
         if conn.id == 1:
             conn.close()
             closed.set()
-            # Whoever comes next has the first one's place on the list.
+            # The next connection reuses the first one's entry in the list.
             assert other_came.wait(SOON)
             assert conn.server is not None
             conn.server.stop(LONG)
@@ -699,7 +704,7 @@ def test_who_stops_after_a_close_excuses_nobody_else() -> None:
         other.sendall(b"")
         report = server.wait(SOON)
         assert ended(other)
-    # Told of the end, and waited for.
+    # The handler saw the end, and the stop waited for it.
     assert ends == [b""]
     assert report.seconds < LATE
     assert (report.forced, report.abandoned) == (0, 0)
@@ -715,8 +720,8 @@ def test_a_handler_that_joins_a_stop_under_way_holds_it_up_no_longer() -> None:
             silent_ended.set()
             return
         conn.sendall(data)
-        # The quarter of a second that a silent one is given is over then, and the stop waits for
-        # the deadline, or to be told something.
+        # The quarter of a second that a silent connection is given has passed by then, and the stop
+        # waits for the deadline or for a notification.
         assert silent_ended.wait(SOON)
         assert conn.server is not None
         wait_until(lambda: server.ledger.totals.open == 1)

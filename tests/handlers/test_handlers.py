@@ -1,4 +1,4 @@
-"""What a handler is: one call for one connection, on an ordinary thread of Python's."""
+"""What a handler is: one call for one connection, on an ordinary Python thread."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from support import (
 
 from rsock import Client, Connection, Handler, Limits, Server
 
-# On whose threads a test can tell one call from the next: all are made by the same one.
+# With one thread a test can tell one call from the next: the same thread makes all of them.
 ONE = Limits(handler_threads=1)
 
 
@@ -56,7 +56,7 @@ def capitals(conn: Connection) -> None:
 
 
 class Capitals:
-    """Handlers of other kinds than a function."""
+    """Handlers that are not functions."""
 
     def method(self, conn: Connection) -> None:
         capitals(conn)
@@ -78,7 +78,7 @@ def with_more(more: int, conn: Connection, *, other: str) -> None:
 
 
 def visit(server: Server, times: int = 1) -> None:
-    """Connect and stay until the handler has closed, so often and one after the other."""
+    """Connect and stay until the handler has closed, a number of times in sequence."""
     for _ in range(times):
         with dial(server.address) as peer:
             assert ended(peer)
@@ -329,7 +329,7 @@ def test_threads_are_used_again() -> None:
         for count in range(1, 101):
             visit(server)
             server.ledger.wait(open=0, closed=count)
-    # One at work, and one that is to take the next connection.
+    # One thread at work, and one that waits for the next connection.
     assert 1 <= len(used) <= 10
 
 
@@ -350,11 +350,11 @@ def test_a_server_starts_with_one_thread_and_grows_as_handlers_take_their_time()
         for count in range(1, 6):
             stack.enter_context(dial(server.address))
             at.until(count)
-            # The last one at work has started another that waits, up to the limit.
+            # The last busy thread has started another one that waits, up to the limit.
             wait_until(lambda wanted=min(count + 1, 5): there_are() == wanted)  # type: ignore[misc]
         over.set()
         server.ledger.wait(open=0)
-        # They stay, for those who come next.
+        # The threads stay for later connections.
         assert there_are() == 5
 
 

@@ -1,6 +1,6 @@
-"""The end of a handler's connection whose client goes on sending: its last words arrive whole.
+"""The end of a handler's connection whose client keeps sending: the reply arrives in full.
 
-A plain close would send a reset, which destroys what is still on its way.
+A plain close would send a reset, which discards bytes that are still in flight.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from support.roles import handled
 from rsock import Accept, Connection, Limits, Server, SocketOptions
 
 REPLY = payload(400_000, seed=7)
-# Room for all of it in the server's system, so that the handler returns before it has arrived.
+# The server's system has room for all of it, so that the handler returns before it has arrived.
 ROOM = SocketOptions(send_buffer=1 << 20)
 
 
@@ -44,13 +44,13 @@ def reply(conn: Connection) -> None:
 
 
 def reply_unread(conn: Connection) -> None:
-    """Reply as soon as there is something that will not be read."""
+    """Reply as soon as the receive queue holds input that will not be read."""
     conn.recv(1, socket.MSG_PEEK)
     conn.sendall(REPLY)
 
 
 def served(server: Server, count: int = 1) -> None:
-    """Wait until handlers have returned so often."""
+    """Wait until that number of handlers has returned."""
     server.ledger.wait(open=0, closed=count, timeout=10.0)
 
 
@@ -66,7 +66,7 @@ def lingers(server: Server) -> None:
 
 @contextlib.contextmanager
 def flooding(peer: socket.socket) -> Iterator[None]:
-    """`peer` sends and sends meanwhile."""
+    """`peer` keeps sending inside the `with` block."""
     over = threading.Event()
 
     def flood() -> None:
@@ -228,7 +228,7 @@ def take_one_byte(conn: Connection) -> None:
 
 
 def second_is_served(server: Server) -> Background[bytes]:
-    """A client that waits for the one place there is."""
+    """A client that waits for the only slot."""
 
     def ask() -> bytes:
         with dial(server.address, timeout=20.0) as second:

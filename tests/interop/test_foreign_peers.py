@@ -1,4 +1,4 @@
-"""Programs that know nothing of rsock exchange data with it, and may vanish in any way."""
+"""Programs that do not know rsock exchange data with it, and may disappear in any way."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_plain_c_client_that_sends_nothing_ends_well(echo: Server, echo_client
 
 # --- each service, by programs that everybody has --------------------------------------------
 
-# What the clients send, and what they write: a pattern where it is the time.
+# What the clients send, and what they print: a pattern where it is the time.
 DIALOGUES: dict[str, tuple[Service, bytes, bytes]] = {
     "Echo": (Echo(), b"hello\nthere", rb"hello\nthere"),
     "LineEcho": (LineEcho(), b"a\nb\r\nexit\nc\n", rb"a\nb\r\n"),
@@ -93,7 +93,8 @@ CLIENTS = {
     "socat": ["socat", "-t", "10", "-", "TCP:{host}:{port}"],
     "curl": ["curl", "--silent", "--show-error", "--max-time", "20", "telnet://{host}:{port}"],
 }
-# It does not finish when its input does, and so waits for ever for who waits for that.
+# curl does not finish when its input does, so it would wait for ever for a server that waits for
+# curl's end.
 NOT_BY_CURL = {"Echo", "Discard"}
 
 
@@ -127,7 +128,7 @@ def test_a_foreign_client_is_served(client: str, name: str) -> None:
 def test_a_foreign_client_reads_characters_without_end_until_it_is_killed(client: str) -> None:
     with Server(service=Chargen()) as server:
         command = command_of(client, server)
-        # The others finish when their input does; curl reads nothing while it waits for a pipe.
+        # The others finish when their input does; curl does not read while it waits for a pipe.
         stdin = subprocess.DEVNULL if client == "curl" else subprocess.PIPE
         with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -142,7 +143,7 @@ def test_a_foreign_client_reads_characters_without_end_until_it_is_killed(client
     assert record.closed_by in ("peer", "reset")
 
 
-# What a datagram "hello" is answered with: how much of it is waited for, and what that is.
+# The answer to a datagram "hello": how many bytes to wait for, and which bytes.
 DATAGRAMS: dict[str, tuple[Service, int, bytes]] = {
     "Echo": (Echo(), 5, rb"hello"),
     "Daytime": (Daytime(), 20, rb"[A-Z][a-z]+day, [A-Za-z 0-9,:-]+"),
@@ -164,7 +165,7 @@ def test_a_foreign_client_of_datagrams_is_answered(client: str, name: str) -> No
         ) as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            # Left open: nobody waits for an answer when the input has finished.
+            # Left open: these programs do not wait for an answer once their input has finished.
             process.stdin.write(b"hello")
             process.stdin.flush()
             heard = process.stdout.read(size)
@@ -211,7 +212,7 @@ def test_a_reset_before_the_accept_harms_nobody() -> None:
         reset(dial(server.address))
     with dial(server.address) as peer, server:
         assert says_back(peer)
-        # Those reset in the queue are accepted all the same, and end at once.
+        # Connections that were reset in the queue are accepted all the same, and end at once.
         server.ledger.wait(open=1)
 
 

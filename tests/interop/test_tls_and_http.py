@@ -1,4 +1,4 @@
-"""TLS over a double of a stream, and HTTP on handlers: with peers that know nothing of rsock."""
+"""TLS over a duplicate of a stream, and HTTP on handlers, with peers that do not know rsock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rsock import Client, Connection, Record, Server
 
 ONE_MIB = payload(1 << 20, seed=13)
 EXAMPLE = ROOT / "examples" / "http_handler.py"
-# The first bytes of a handshake that never goes on.
+# The first bytes of a handshake that does not continue.
 HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
@@ -67,7 +67,7 @@ def for_clients(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture
 def tls_echo(for_servers: ssl.SSLContext) -> Iterator[Server]:
-    """A server whose handler echoes over TLS. Whatever a handler raises fails the test."""
+    """A server whose handler echoes over TLS. Any exception in a handler fails the test."""
     with handled(echo_by(for_servers)) as server:
         yield server
 
@@ -75,7 +75,7 @@ def tls_echo(for_servers: ssl.SSLContext) -> Iterator[Server]:
 def echo_by(
     context: ssl.SSLContext, threads: list[int] | None = None
 ) -> Callable[[Connection], None]:
-    """A handler that echoes over TLS; into `threads` goes the one that it runs on."""
+    """A handler that echoes over TLS; it adds the thread that it runs on to `threads`."""
 
     def echo(conn: Connection) -> None:
         if threads is not None:
@@ -88,7 +88,7 @@ def echo_by(
 
 
 def last_of(server: Server) -> Record:
-    """The record of the one connection that there was."""
+    """The record of the only connection."""
     server.ledger.wait(open=0, closed=1)
     [record] = server.ledger.closed
     return record
@@ -97,7 +97,7 @@ def last_of(server: Server) -> Record:
 def test_what_is_sent_over_tls_comes_back(tls_echo: Server, for_clients: ssl.SSLContext) -> None:
     with tls_echo.client(timeout=SOON) as client:
         with for_clients.wrap_socket(client.to_socket(), server_hostname=LOOPBACK) as tls:
-            # By turns: before 3.13 an SSLSocket is not for two threads at once.
+            # In turns: before 3.13 two threads must not use one SSLSocket at once.
             for start in range(0, len(ONE_MIB), 1 << 16):
                 piece = ONE_MIB[start : start + (1 << 16)]
                 tls.sendall(piece)
@@ -106,7 +106,7 @@ def test_what_is_sent_over_tls_comes_back(tls_echo: Server, for_clients: ssl.SSL
             names: Any = (tls.getpeercert() or {})["subjectAltName"]
             assert ("IP Address", LOOPBACK) in names
         assert client.record is not None
-        # What goes through a double is not counted.
+        # Bytes that go through a duplicate are not counted.
         assert (client.record.bytes_in, client.record.bytes_out) == (0, 0)
     record = last_of(tls_echo)
     assert (record.closed_by, record.error) == ("local", None)
@@ -152,7 +152,7 @@ def test_a_program_that_knows_nothing_of_rsock_speaks_tls_with_it(
 
 def test_a_client_may_give_itself_to_tls(tls_echo: Server, for_clients: ssl.SSLContext) -> None:
     client = tls_echo.client(timeout=SOON)
-    # As with any socket, ssl takes the descriptor and detaches what it had it from.
+    # As with any socket, ssl takes the descriptor and detaches the original object.
     with for_clients.wrap_socket(as_socket(client), server_hostname=LOOPBACK) as tls:
         assert client.closed
         assert client.record is not None
@@ -174,19 +174,19 @@ def test_a_handler_may_give_its_connection_to_tls(
         with for_clients.wrap_socket(client.to_socket(), server_hostname=LOOPBACK) as tls:
             tls.sendall(b"given away")
             assert read_exactly(tls, 10) == b"given away"
-            # Its server has nothing to do with it any more.
+            # The server no longer manages it.
             assert last_of(server).closed_by == "detached"
 
 
 def as_socket(stream: Client | Connection) -> Any:
-    """The stream, where a socket is asked for by name only."""
+    """The stream, typed as a socket for functions whose signature asks for one."""
     return stream
 
 
 def test_tls_may_begin_in_the_middle_of_a_connection(
     for_servers: ssl.SSLContext, for_clients: ssl.SSLContext
 ) -> None:
-    # A stream reads nothing ahead: what is behind the line is still there for TLS.
+    # A stream reads nothing ahead: what follows the line is still there for TLS.
     def upgrade(conn: Connection) -> None:
         conn.sendall(b"220 here\r\n")
         assert conn.recv_line().startswith(b"ehlo")
@@ -245,7 +245,7 @@ def test_a_client_with_a_strange_certificate_is_refused_and_recorded(
             refused_over_tls(client, context)
         record = last_of(server)
         assert "CERTIFICATE_VERIFY_FAILED" in str(record.error)
-        # SSLCertVerificationError is a ValueError as well; no limit has to do with it.
+        # SSLCertVerificationError is also a ValueError; that must not be mistaken for a limit.
         assert (record.closed_by, record.limit) == ("error", None)
         assert server.errors == []
 
@@ -270,7 +270,7 @@ def asking_for_certificates(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def refused_over_tls(client: Client, context: ssl.SSLContext) -> None:
-    # With TLS 1.3 the client's part of the handshake is over before the server has seen it.
+    # With TLS 1.3 the client finishes its part of the handshake before the server has seen it.
     with pytest.raises(OSError, match=r"(?i)alert|eof|reset|broken"):
         with context.wrap_socket(client.to_socket(), server_hostname=LOOPBACK) as tls:
             while True:
@@ -381,13 +381,13 @@ def http_handler() -> Callable[[Connection], None]:
 
 @pytest.fixture
 def web(http_handler: Callable[[Connection], None]) -> Iterator[Server]:
-    """A server of that handler. Whatever a handler raises fails the test."""
+    """A server with that handler. Any exception in a handler fails the test."""
     with handled(http_handler) as server:
         yield server
 
 
 def ask(server: Server, data: bytes) -> bytes:
-    """Send just this and finish; all that comes back."""
+    """Send exactly this and finish; return everything that comes back."""
     with dial(server.address) as peer:
         peer.sendall(data)
         peer.shutdown(socket.SHUT_WR)
@@ -439,7 +439,7 @@ def test_curl_fetches_two_pages_through_one_connection(web: Server) -> None:
 @pytest.mark.parametrize("size", [0, 1, 100_000, 1 << 20])
 def test_curl_posts_a_body_and_gets_it_back(web: Server, size: int) -> None:
     body = payload(size)
-    # With more than 1 MiB, or by this header, it asks first whether to go on.
+    # With more than 1 MiB, or with this header, curl first asks whether to continue.
     sent = curl(
         "--data-binary", "@-", "-H", "Expect: 100-continue", web.url("http", "/echo"), data=body
     )
@@ -458,7 +458,7 @@ def test_curl_asks_for_the_head_alone(web: Server) -> None:
     assert status.rstrip() == b"HTTP/1.1 200"
     assert b"Content-Length: 17" in headers
     assert head.endswith(b"\r\n\r\n")
-    # It has no body, and the connection goes on to the next request.
+    # It has no body, and the connection continues with the next request.
     assert curl("--head", web.url("http"), web.url("http")).count(b"HTTP/1.1 200") == 2
 
 
@@ -499,7 +499,7 @@ def test_a_bad_request_is_answered_and_ends_the_connection(web: Server, request_
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"\r\n\r\nno such request\n")
     assert answer.count(b"HTTP/1.1") == 1
-    # One that was cut short ended as any client may; nobody is told of either.
+    # A request that was cut short is an ordinary end of a client, and is not reported.
     assert web.errors == []
 
 
@@ -545,7 +545,7 @@ def test_urllib3_makes_fifty_requests_through_few_connections(web: Server) -> No
         assert 1 <= pool.num_connections <= 3
         assert web.ledger.totals.accepted == pool.num_connections
     records = web.ledger.wait(open=0, closed=1)
-    # Each record counts what came through its connection: all of the bodies, and the heads.
+    # Each record counts what came through its connection: all bodies and headers.
     assert sum(record.bytes_in for record in records) > sum(range(1_000, 1_050))
     assert {record.closed_by for record in records} == {"peer"}
 
@@ -578,7 +578,7 @@ def test_a_stop_ends_connections_that_are_kept_for_later(web: Server) -> None:
 def test_a_silent_client_is_given_up_and_recorded(
     http_handler: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The handler asks its module how patient it is to be.
+    # The handler reads its time-out from its module.
     monkeypatch.setitem(http_handler.__globals__, "PATIENCE", 0.05)
     with handled(http_handler) as server, server.client(timeout=SOON) as client:
         client.sendall(b"GET / HT")
@@ -593,7 +593,7 @@ def test_https_is_http_over_a_double(
     for_servers: ssl.SSLContext, for_clients: ssl.SSLContext, http_handler: Callable[..., None]
 ) -> None:
     def serve(conn: Connection) -> None:
-        # The handler asks for recv and sendall, which a TLS socket has as well.
+        # The handler only needs recv and sendall, which a TLS socket has as well.
         with for_servers.wrap_socket(conn.to_socket(), server_side=True) as tls:
             http_handler(tls)
 

@@ -1,4 +1,4 @@
-"""Following a ledger: each connection is told of as it closes."""
+"""Following a ledger: it yields each connection as that closes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_following_ends_with_the_server() -> None:
     records = told.result()
     assert [record.id for record in records] == [1, 2, 3, 4]
     assert records[-1].closed_by == "stop"
-    # And so it does where the server has ended before.
+    # It also ends where the server has stopped before.
     assert list(server.ledger.follow()) == []
 
 

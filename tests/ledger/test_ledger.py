@@ -1,4 +1,4 @@
-"""The ledger: every connection accounted for, and books that balance."""
+"""The ledger: every connection is accounted for, and the totals balance."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_record_counts_messages_bytes_and_bits(echo_pair: tuple[Server, Client
         client.sendall(payload(size))
         assert client.recv_exactly(size) == payload(size)
     [record] = server.ledger.open
-    # What was sent is counted once the system has taken it, which a fast peer may see before.
+    # Sent bytes are counted once the system has taken them, which a fast peer may see earlier.
     wait_until(lambda: record.bytes_out == 115)
     assert (record.messages_in, record.messages_out) == (3, 3)
     assert (record.bytes_in, record.bytes_out) == (115, 115)
@@ -195,7 +195,7 @@ def test_a_ledger_is_iterated_closed_and_open(echo: Server) -> None:
             record.id for record in [*ledger.closed, *ledger.open]
         }
         for _ in ledger:
-            # To change it meanwhile is no error.
+            # Changing the ledger during the iteration is no error.
             with dial(echo.address) as other:
                 assert says_back(other)
 
@@ -357,7 +357,7 @@ def test_a_row_that_says_how_it_ended_has_what_was_so_at_the_end(
     (record,) = server.ledger.open
 
     class Ending:
-        """A record whose connection ends just after the first thing that is asked of it."""
+        """A record whose connection ends just after its first attribute is read."""
 
         def __getattr__(self, name: str) -> Any:
             value = getattr(record, name)
@@ -415,7 +415,7 @@ def test_csv_and_json_have_every_row(tmp_path: Path) -> None:
             assert {name for name in row if one[name] != row[name]} == {"opened_at", "closed_at"}
             assert datetime.fromisoformat(one["closed_at"]) == row["closed_at"]
 
-        # To a path, as str or Path, and to a file, which stays open.
+        # To a path, as str or Path, and to a file object, which stays open.
         ledger.to_csv(tmp_path / "ledger.csv")
         assert (tmp_path / "ledger.csv").read_bytes() == text.encode()
         ledger.to_jsonl(str(tmp_path / "ledger.jsonl"))
@@ -437,7 +437,7 @@ def test_csv_and_json_have_every_row(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def books() -> Ledger:
-    """More than a hundred records, of which only the last has an error to tell."""
+    """More than a hundred records, of which only the last has an error."""
 
     def serve(connection: Connection) -> None:
         if connection.recv(1) == b"!":
@@ -467,14 +467,15 @@ def test_pandas_takes_the_table_as_it_is(books: Ledger) -> None:
 
 @pytest.fixture(scope="module")
 def polars() -> Any:
-    """The module, which opens pollers of its own at the first time it is given."""
+    """The module, which opens pollers when data is first passed to it."""
     module: Any = importlib.import_module("polars")
     module.DataFrame({"time": [datetime.now(UTC)]})
     return module
 
 
 def test_polars_takes_the_table_as_it_is(polars: Any, books: Ledger) -> None:
-    # By columns; of rows it looks only at the first hundred to tell what type a column has.
+    # Given columns, because polars looks only at the first hundred rows to decide what type a
+    # column has.
     for table in (
         polars.DataFrame(books.to_columns()),
         polars.DataFrame(books.to_dicts(), infer_schema_length=None),
@@ -490,5 +491,5 @@ def test_polars_takes_the_table_as_it_is(polars: Any, books: Ledger) -> None:
         with dial(server.address) as peer:
             assert says_back(peer)
         server.ledger.wait(open=0, closed=1)
-        # A short one goes either way.
+        # For a short ledger both forms work.
         assert polars.DataFrame(server.ledger.to_dicts())["closed_by"].to_list() == ["peer"]

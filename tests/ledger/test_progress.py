@@ -1,4 +1,4 @@
-"""Progress lines, as the notes' C server prints them: a client left, a client asked to close."""
+"""Progress lines, as the study notes' C server prints them: a client left or asked to close."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_each_end_of_a_client_is_a_line_of_its_own(lines: pytest.LogCaptureFixtu
 
 
 def test_nobody_who_did_not_ask_gets_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    # Of the root logger, or of "rsock", it is only inherited.
+    # A level set on the root logger, or on "rsock", is only inherited.
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "rsock")
     with Server() as server:

@@ -1,4 +1,4 @@
-"""Traces: what went over a connection and when, within bounds."""
+"""Traces: what a connection carried and when, within bounds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_trace_tells_what_was_received_and_sent() -> None:
             expected = [("in", b"first"), ("out", b"first"), ("in", b"second"), ("out", b"second")]
             assert seen(record) == expected
         server.ledger.wait(open=0)
-        # It stays with the record, also after the end of the server.
+        # The trace stays with the record, also after the server has stopped.
         assert seen(record) == expected
     assert seen(server.ledger.closed[0]) == expected
 
@@ -85,7 +85,8 @@ def test_the_oldest_data_goes_first_and_the_sizes_stay() -> None:
         events = record.trace
         assert events is not None
         assert [event.size for event in events] == [3, 3, 5, 5, 6, 6]
-        # Of 10 bytes, 6 are the last event's; the one before it does not fit beside it.
+        # Of the 10 bytes allowed, the last event uses 6; the one before it does not fit in the
+        # rest.
         assert [event.data for event in events] == [b"", b"", b"", b"", b"", b"eleven"]
         assert [event.truncated for event in events] == [True] * 5 + [False]
         assert says_back(peer, payload(1_000))
@@ -177,7 +178,7 @@ def test_connections_that_were_asked_for_are_traced() -> None:
             peer.sendall(b"question")
             assert connection.recv(100) == b"question"
             connection.sendall(b"answer")
-            # Both ends of it are the same record.
+            # Both ends of the connection are the same record.
             assert seen(connection.record) == [("in", b"question"), ("out", b"answer")]
 
 

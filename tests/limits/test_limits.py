@@ -1,4 +1,4 @@
-"""Limits hold, whoever comes."""
+"""Limits hold for every kind of client."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_limit_is_never_exceeded(overflow: str, workers: int) -> None:
 
 
 def test_a_peer_that_finished_and_does_not_read_the_rest_is_given_up() -> None:
-    # Little fits into the system's buffers, so that most of what is owed stays owed.
+    # The system's buffers are small, so that most of what the server owes stays unsent.
     options = SocketOptions(send_buffer=4_608)
     with Server(limits=Limits(half_close=0.3), options=options) as server:
         with dial_narrow(server.address) as peer, dial(server.address) as other:
@@ -155,7 +155,7 @@ def test_the_write_buffer_bounds_what_is_held_for_one_who_does_not_read() -> Non
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
             assert send_until_stuck(peer, payload(1 << 20)) < 1 << 20
             [record] = server.ledger.open
-            # One read beyond the mark is what it takes to notice.
+            # One read beyond the mark is needed to notice it.
             assert 0 < record.bytes_in - record.bytes_out <= (8 << 10) + (64 << 10)
             reset(peer)
         server.ledger.wait(open=0)

@@ -1,4 +1,4 @@
-"""What the system lets this process have, and asking it for more descriptors."""
+"""The system's limits for this process, and raising the number of descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_limits_are_those_of_the_system() -> None:
 
 def test_descriptors_in_use_are_counted() -> None:
     before = rsock.process_limits().fd_in_use
-    # The listing itself takes one.
+    # Listing the directory itself takes one descriptor.
     assert abs(before - len(os.listdir("/proc/self/fd"))) <= 1
     reader, writer = os.pipe()
     assert rsock.process_limits().fd_in_use == before + 2

@@ -1,4 +1,4 @@
-"""The limits of time and of one host's share, over real sockets."""
+"""Time limits, and the limit for one host, over real sockets."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ with Server(limits=Limits(**{sys.argv[1]: 0.3}), workers=1) as server:
 """
     with Script(code, limit) as script:
         with dial((LOOPBACK, int(script.line()))) as peer:
-            # It knows of the connection, and its clock runs.
+            # The server has accepted the connection, and its timer runs.
             if limit == "idle":
                 assert says_back(peer)
             else:
                 wait_until(lambda: worker_sleeps(script.process.pid))
             script.signal(signal.SIGSTOP)
             peer.sendall(b"in time")
-            # The limit itself, and more.
+            # Longer than the limit itself.
             time.sleep(0.5)
             script.signal(signal.SIGCONT)
             assert read_exactly(peer, 7) == b"in time"
@@ -102,13 +102,13 @@ with Server(limits=Limits(**{sys.argv[1]: 0.3}), workers=1) as server:
 
 
 def worker_sleeps(pid: int) -> bool:
-    """Whether the worker has a connection, which takes a descriptor, and waits."""
+    """Whether the worker has the connection, which takes a descriptor, and waits."""
     links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
     sockets = sum(link.startswith("socket:") for link in links)
     workers = [
         int(task.name)
         for task in Path(f"/proc/{pid}/task").iterdir()
-        # A thread is given its name by itself.
+        # A thread sets its own name, which may be later.
         if (task / "comm").read_text().startswith("rsock-worker")
     ]
     return sockets == 2 and workers != [] and sleeping(pid, workers[0])
@@ -116,13 +116,13 @@ def worker_sleeps(pid: int) -> bool:
 
 def test_who_has_spoken_to_a_forwarder_that_still_connects_has_spoken() -> None:
     with listener(backlog=0) as target, contextlib.ExitStack() as stack:
-        # A full queue: who connects now is answered only when there is room.
+        # A full queue: a new connection is answered only when there is room.
         stack.enter_context(dial(target.getsockname()))
         limits = Limits(first_byte=0.2)
         with Server(service=Forward(*target.getsockname()), limits=limits) as server:
             with dial(server.address) as peer:
                 peer.sendall(b"spoken")
-                # Twice the limit: nobody has cut it off.
+                # Twice the limit: the connection has not been closed.
                 with pytest.raises(TimeoutError):
                     server.ledger.wait(closed=1, timeout=0.4)
                 stack.enter_context(target.accept()[0])
@@ -136,7 +136,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not(service: Any) -> Non
         with dial(server.address) as peer:
             peer.settimeout(LONG)
             began = time.monotonic()
-            # Longer than the limit, though never silent for so long.
+            # Longer than the limit in all, though never idle for that long.
             while time.monotonic() - began < 1.3:
                 assert says_back(peer)
                 threading.Event().wait(0.1)
@@ -152,7 +152,7 @@ def test_a_peer_that_does_not_take_what_is_sent_is_reset(service: Any) -> None:
     with Server(service=service, limits=limits, on_error="raise") as server:
         with dial_narrow(server.address) as stuck, dial(server.address) as other:
             stuck.settimeout(LONG)
-            # What was under way arrives; then the reset, and no ordinary end.
+            # Bytes in flight arrive; then the reset, and no ordinary end.
             with pytest.raises(ConnectionResetError):
                 send_until_stuck(stuck, os.urandom(8 << 20))
                 assert says_back(other)
@@ -180,7 +180,7 @@ def test_a_peer_that_is_slow_is_not_reset(service: Any) -> None:
                 part = slow.recv(len(data) // 20)
                 assert part
                 got += part
-                # Longer than the limit in all, with progress all along.
+                # Longer than the limit in all, with steady progress.
                 if time.monotonic() - began < 1.5:
                     threading.Event().wait(0.1)
             sender.join(SOON)
@@ -230,12 +230,12 @@ def test_one_host_has_its_share_and_no_more(service: Any) -> None:
         port = server.port
         with dial((LOOPBACK, port)) as first, dial((LOOPBACK, port)):
             wait_until(lambda: server.ledger.totals.accepted == 2)
-            # Perhaps before the connect has returned.
+            # The reset may come before connect has returned.
             with pytest.raises(ConnectionResetError), dial((LOOPBACK, port)) as third:
                 third.settimeout(LONG)
                 third.recv(1)
             assert (server.ledger.totals.accepted, server.ledger.totals.refused) == (2, 1)
-            # Another host has a share of its own.
+            # Another host has its own share.
             with socket.create_connection((LOOPBACK, port), SOON, ("127.0.0.2", 0)):
                 wait_until(lambda: server.ledger.totals.accepted == 3)
             first.close()
@@ -243,7 +243,7 @@ def test_one_host_has_its_share_and_no_more(service: Any) -> None:
                 taken.pop(0)[0].close()
                 taken.pop(1)[0].close()
             server.ledger.wait(open=1, closed=2, timeout=LONG)
-            # The place is free when the socket is closed, which is after the books.
+            # The slot is free when the socket is closed, which is after the record is closed.
             with contextlib.ExitStack() as stack:
                 tries = 0
 
@@ -255,7 +255,7 @@ def test_one_host_has_its_share_and_no_more(service: Any) -> None:
                     return server.ledger.totals.accepted == 4
 
                 wait_until(another_is_let_in)
-                # The third one, and all of these but the one that was let in.
+                # The third connection, and all of these except the one that was admitted.
                 wait_until(lambda: server.ledger.totals.refused == 1 + tries - 1)
                 assert server.ledger.totals.accepted == 4
         server.stop()

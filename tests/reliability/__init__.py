@@ -1,6 +1,6 @@
-"""The campaign: what rsock must live through, scenario by scenario, as figures beside their targets.
+"""The reliability suite: loads and faults that rsock must survive.
 
-`.venv/bin/python -m tests.reliability --help`. Every scenario is one file of `scenarios/`; server and load are
-processes of their own. Nothing here knows how rsock works inside, and nothing here is imported by
-rsock.
+Each scenario gives figures beside their targets: `.venv/bin/python -m tests.reliability --help`.
+Every scenario is one file of `scenarios/`; server and load are separate processes. Nothing here
+knows how rsock works inside, and rsock imports nothing from here.
 """

@@ -1,7 +1,7 @@
-"""Runs the campaign from the root of the project: `python -m tests.reliability`.
+"""Runs the reliability suite from the root of the project: `python -m tests.reliability`.
 
-Owns the one thing that differs there: the tests' directory, where the scenarios and what they share
-with the tests are found, is put on the path.
+Owns the one difference from an import: it puts the tests' directory on the path, where the
+scenarios and the modules that they share with the tests are found. Must never choose a scenario.
 """
 
 import sys

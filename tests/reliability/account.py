@@ -1,7 +1,8 @@
-"""The account of what was run: a file of figures, and a page of the docs made from it.
+"""The account of the runs: a file of figures, and a page of the docs generated from it.
 
-A run with `--record` replaces the scenarios that it ran, on the CPython that it ran on, and leaves the
-others as they were: the long forms take an hour together. Must never judge, nor change a figure.
+A run with `--record` replaces the scenarios that it ran, for the CPython that it ran on, and leaves
+the others unchanged, because the long forms take an hour together. Must never judge or change a
+figure.
 """
 
 import json
@@ -20,18 +21,18 @@ FIGURES = TESTS / "reliability" / "results.json"
 PAGE = ROOT / "docs" / "internals" / "reliability.md"
 
 HEAD = """\
-# What rsock lives through
+# What rsock survives
 
-Each scenario is a fault or a load, with the server in a process of its own. Each figure stands beside
-its target. That every server ended with exit code 0, in silence, and with its descriptors and
-threads back where they were, is said in one line.
+Each scenario is a fault or a load, with the server in a separate process. Each figure stands
+beside its target. One line says that every server ended with exit code 0, printed nothing to
+standard error, and released its descriptors and threads.
 
-`python -m tests.reliability` runs all scenarios in a form of some seconds each, `--long` the one that the
-figures here come from unless another command is given, and `--record` writes this page. Rows of
-faults on demand and of the notebook are not built yet (`--list` names them).
+`python -m tests.reliability` runs all scenarios in a form of some seconds each. `--long` runs the
+form that the figures here come from, unless another command is given, and `--record` writes this
+page. The scenarios of faults on demand and of the notebook do not exist yet (`--list` names them).
 """
 
-# What `Served.afterwards` says of every server.
+# What `Served.afterwards` reports of every server.
 USUAL = ("descriptors, threads left", "exit code", "said on standard error")
 
 
@@ -51,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Entry:
-    """A scenario as it was run once."""
+    """One run of a scenario."""
 
     key: str
     title: str
@@ -78,7 +79,7 @@ def entry(scenario: Scenario, size: Size, load: float, figures: Iterable[Figure]
 
 
 def write(entries: Iterable[Entry], order: list[str]) -> None:
-    """Replaces the entries of the same scenarios and CPython, and makes the page anew."""
+    """Replaces the entries of the same scenarios and CPython, and generates the page again."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     version = ".".join(platform.python_version_tuple()[:2])
     for each in entries:
@@ -96,7 +97,7 @@ def _section(entry: dict[str, object]) -> str:
     said = [f"## {entry['key']}: {entry['title']}\n"]
     said.append(f"`{entry['command']}`, {entry['when']}, {entry['where']}, load {entry['load']}.")
     if usual:
-        said.append("Nothing left behind, exit code 0, nothing on standard error.")
+        said.append("Nothing left open, exit code 0, nothing on standard error.")
     text = [*said, ""]
     if others:
         text += ["| | figure | target | |", "|---|---|---|---|"]

@@ -1,7 +1,7 @@
-"""The other end of `reliability.process`: calls functions by name and says what came of them.
+"""The child's end of `reliability.process`: calls functions by name and returns the results.
 
-Reads a line, [name, arguments], and prints one: {"returned": …} or {"raised": …}. Ends with its
-standard input. Must never keep what a call returned.
+Reads a line, [name, arguments], and prints one: {"returned": …} or {"raised": …}. Ends when its
+standard input closes. Must never keep what a call returned.
 """
 
 import importlib

@@ -1,8 +1,8 @@
 """Figures, their targets and the verdicts on them. Must never measure.
 
-Two kinds are told apart. What is counted (connections, errors, descriptors) holds in every form of
-a scenario. What is measured (times, memory) means something only in a form that runs for long enough, on
-a machine that has nothing else to do: the brief form, which the tests run, shows it unjudged.
+There are two kinds. What is counted (connections, errors, descriptors) holds in every form of a
+scenario. What is measured (times, memory) is meaningful only in a form that runs long enough on an
+otherwise idle machine: the brief form, which the tests run, shows it without a verdict.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Verdict = Literal["met", "MISSED", "shown", "not judged"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: `value` stands in the relation to `target`, or the target is missed."""
+    """One figure: a comparison of `value` with `target`, which is missed where it does not hold."""
 
     what: str
     value: object
@@ -45,7 +45,7 @@ class Figure:
 
 
 def equal(what: str, value: object, target: object, unit: str = "") -> Figure:
-    """A count or a text that has to be just so, on every machine."""
+    """A count or a text that must be exactly this on every machine."""
     return Figure(what, value, "=", target, unit)
 
 
@@ -64,7 +64,7 @@ def at_least(
 
 
 def only_shown(what: str, value: object, unit: str = "") -> Figure:
-    """Without a target: said because the reader would ask."""
+    """Without a target: shown for information."""
     return Figure(what, value, unit=unit)
 
 

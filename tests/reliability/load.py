@@ -1,7 +1,7 @@
-"""What several scenarios load a server with, by plain sockets. Runs in a process of its own.
+"""Load on a server by plain sockets, shared by several scenarios.
 
-Addresses of 127.0.0.0/8 are used one after the other as the client's own, for one address has but
-28 000 ports, and each is held for a minute after a close. Must never use rsock.
+Runs in a separate process. The client's own address rotates through 127.0.0.0/8, because one
+address has only 28 000 ports, and each is held for a minute after a close. Must never use rsock.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from typing import Any
 
 from support import read_exactly
 
-# Longer than anything here may take on a machine that is busy with other things.
+# Longer than any step here takes on a busy machine.
 PATIENCE = 60.0
 RESET = struct.pack("ii", 1, 0)
-# Not in every Python's socket module: the port is chosen by connect, and so may be shared.
+# Not defined in every Python's socket module: connect chooses the port, which can then be shared.
 IP_BIND_ADDRESS_NO_PORT = 24
-# The payload of a TCP segment on an Ethernet. Loopback's have up to 64 KiB, more than a small
-# buffer takes: each then waits for an acknowledgement that the kernel delays.
+# The payload of a TCP segment on an Ethernet. Segments on the loopback have up to 64 KiB, more than
+# a small buffer takes: each then waits for an acknowledgement that the kernel delays.
 ETHERNET = 1_448
 
 _source = 0
 
 
 def dial(address: Any, segment: int | None = None) -> socket.socket:
-    """A connected socket, from the next of our many addresses; `segment` bytes is its largest."""
+    """A connected socket from the next client address; `segment` is its largest, in bytes."""
     global _source
     _source = _source % 240 + 1
     peer = socket.socket()
@@ -72,7 +72,7 @@ def fresh_echoes(address: Any, count: int) -> float:
 def bystanders(address: Any, count: int, seconds: float) -> dict[str, float]:
     """Echo on `count` connections in turn, some 500 a second in all.
 
-    `lost` counts those that did not get back what they sent; `p99` is in seconds.
+    `lost` counts the echoes that did not come back as sent; `p99` is in seconds.
     """
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(dial(address)) for _ in range(count)]
@@ -94,9 +94,9 @@ def bystanders(address: Any, count: int, seconds: float) -> dict[str, float]:
 
 
 def storm(address: Any, seconds: float, rate: float, ending: str) -> dict[str, float]:
-    """Connect `rate` times a second and end each at once: by reset, or by close.
+    """Connect `rate` times a second and end each connection at once: by reset, or by close.
 
-    `slowest` is the longest time that one took to hear that it was refused, where it was.
+    `slowest` is the longest time until a refused connection was reset.
     """
     begun = time.monotonic()
     made, refused, slowest = 0, 0, 0.0
@@ -123,16 +123,17 @@ def storm(address: Any, seconds: float, rate: float, ending: str) -> dict[str, f
 
 
 def exact(address: Any, connections: int, size: int, seed: int) -> int:
-    """How many of the connections got back just what they sent, and then the end.
+    """How many of the connections got back exactly what they sent, and then the end.
 
-    Pieces of 1 byte to 64 KiB, pauses and buffers of random sizes, half-close behind the last.
+    Pieces of 1 byte to 64 KiB, pauses and buffers of random sizes, half-close after the last.
     """
     right = [False] * connections
 
     def one(number: int) -> None:
         dice = random.Random(seed * 1_000_003 + number)
         with dial(address, ETHERNET) as peer:
-            # The clock goes on for a process that is stopped; whoever waits for it has a deadline.
+            # The clock goes on while a process is stopped; the caller that waits for it has a
+            # deadline.
             peer.settimeout(None)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 peer.setsockopt(socket.SOL_SOCKET, option, dice.choice((4_096, 65_536, 1 << 20)))
@@ -165,7 +166,7 @@ def exact(address: Any, connections: int, size: int, seed: int) -> int:
 def pieces(dice: random.Random, size: int) -> Iterator[bytes]:
     """`size` random bytes, in pieces of random sizes with pauses between some."""
     while size:
-        # As many small ones as large ones, by their order of magnitude.
+        # Uniform in the order of magnitude, so that small ones are as frequent as large ones.
         piece = min(size, int(2 ** dice.uniform(0, 16)))
         yield dice.randbytes(piece)
         size -= piece
@@ -181,7 +182,7 @@ _kept: list[socket.socket] = []
 
 
 def keep(address: Any, count: int) -> int:
-    """Open `count` connections more that say nothing; they stay until `leave`."""
+    """Open `count` more connections that send nothing; they stay until `leave`."""
     for _ in range(count):
         _kept.append(dial(address))
     return len(_kept)

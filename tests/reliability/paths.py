@@ -1,7 +1,7 @@
-"""The paths that echoes take: a service in Rust, a handler, and Forward to a server elsewhere.
+"""The paths that an echo can take: a service in Rust, a handler, and Forward to another server.
 
-Where a target is needed it is a process of its own, so that what is measured is what is named. Must
-never choose sizes, nor judge.
+A target, where there is one, is a separate process, so that the figures are those of the named
+server alone. Must never choose sizes, nor judge.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ ECHO, HANDLER, FORWARD = "Echo()", "a handler", "Forward()"
 
 
 def service(path: str, target: list[Any]) -> Any:
-    """What a server is to be given, so that it echoes in this path."""
+    """The service that makes a server echo on this path."""
     from rsock import Echo, Forward
 
     if path == HANDLER:
@@ -32,7 +32,7 @@ def handler(conn: "Connection") -> None:
 
 @contextlib.contextmanager
 def served(path: str, make: Callable[..., "Server"], *arguments: object) -> Iterator[Served]:
-    """The server of `make(path, target, …)`, in a child; with what it forwards to, where it does."""
+    """The server of `make(path, target, …)`, in a child; and its target, where it forwards."""
     with contextlib.ExitStack() as stack:
         target: list[Any] = []
         if path == FORWARD:

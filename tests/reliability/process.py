@@ -1,7 +1,8 @@
-"""The processes of a campaign, and what they hold. Owns how a child starts, is asked and ends.
+"""The suite's processes.
 
-A child runs `reliability.child` with the interpreter of the campaign: functions of the scenario's module
-are called there by name. It never outlives the `with` block that started it.
+Owns how a child starts, is called and ends, and how many resources it holds. A child runs
+`reliability.child` with the interpreter of the suite: functions of the scenario's module are called
+there by name. It never outlives the `with` block that started it.
 """
 
 import contextlib
@@ -20,14 +21,14 @@ from support.project import TESTS
 
 from reliability.figures import Figure, equal
 
-# How long a child may take for its start and its end, on a machine that is busy with other things.
+# How long a child may take to start and to end on a busy machine.
 PATIENCE = 60.0
-# How long what a server held may take to be given back.
+# How long a server may take to release its resources.
 GIVEN_BACK = 5.0
 
 
 class Held(NamedTuple):
-    """What a process holds."""
+    """The resources of a process."""
 
     fds: int
     threads: int
@@ -39,14 +40,14 @@ def held(pid: int | str = "self") -> Held:
 
 
 def back_to(before: Held, pid: int | str = "self") -> bool:
-    """Whether it holds what it did, after a moment: a thread that was joined may be seen still."""
+    """Whether the process holds what it did before; a joined thread may be listed for a moment."""
     with contextlib.suppress(AssertionError):
         wait_until(lambda: held(pid) == before, GIVEN_BACK)
     return held(pid) == before
 
 
 def resident_bytes(pid: int | str = "self") -> int:
-    """The memory a process has in use. (Not from statm, which is only roughly right.)"""
+    """The resident memory of a process. (Not from statm, which is only approximate.)"""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
@@ -56,7 +57,7 @@ def resident_bytes(pid: int | str = "self") -> int:
 class Child:
     """A process in which functions of a module are called, one after another.
 
-    Their arguments and results are what JSON can carry.
+    Their arguments and results must be serializable as JSON.
     """
 
     def __init__(self, *options: str) -> None:
@@ -69,10 +70,10 @@ class Child:
             cwd=TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A file: nobody reads it meanwhile, and a pipe would fill up.
+            # A file, because a pipe that is not read meanwhile would fill up.
             stderr=self._said,
             text=True,
-            # Ctrl-C is for the campaign, which then ends its children.
+            # Ctrl-C is for the suite, which then ends its children.
             process_group=0,
         )
         return self
@@ -94,7 +95,7 @@ class Child:
         return self.process.pid
 
     def begin(self, function: Callable[..., Any], *arguments: object) -> None:
-        """Have it call the function; `result()` waits for what comes of it."""
+        """Make the child call the function; `result()` waits for the outcome."""
         assert self.process.stdin is not None
         name = f"{function.__module__}:{function.__qualname__}"
         self.process.stdin.write(json.dumps([name, arguments]) + "\n")
@@ -102,7 +103,7 @@ class Child:
 
     def result(self) -> Any:
         assert self.process.stdout is not None
-        # Should it never answer, its end is an answer too.
+        # The child's end is also an outcome, should it never answer.
         timer = threading.Timer(PATIENCE * 10, self.process.kill)
         timer.start()
         try:
@@ -117,17 +118,17 @@ class Child:
         return answer["returned"]
 
     def call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Call the function there and wait for what it returns."""
+        """Call the function in the child and wait for its result."""
         self.begin(function, *arguments)
         return self.result()
 
     def said(self) -> str:
-        """What is on its standard error so far."""
+        """What the child has written to standard error so far."""
         self._said.seek(0)
         return self._said.read().strip()
 
     def end(self) -> int:
-        """Let it end by itself; its exit code."""
+        """Let the child end by itself; return its exit code."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         code = self.process.wait(PATIENCE)
@@ -136,9 +137,9 @@ class Child:
 
 
 class Served(Child):
-    """A child with a server in it, made by a function of the scenario's module.
+    """A child that runs a server, made by a function of the scenario's module.
 
-    `with Served(make, …) as served:` makes the server of `make(…)` there and starts it. Functions
+    `with Served(make, …) as served:` calls `make(…)` in the child and starts the server. Functions
     called there get it as their first argument.
     """
 
@@ -152,7 +153,8 @@ class Served(Child):
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            # What is imported once, and the first server's parts that stay, are not the server's.
+            # Modules imported once, and parts of the first server that stay, are not counted as the
+            # server's.
             super().call(warm_up)
             self.before = held(self.pid)
             made = f"{self._make.__module__}:{self._make.__qualname__}"
@@ -168,35 +170,35 @@ class Served(Child):
         return self.call(_with_server, name, arguments)
 
     def stop(self, drain: float | None = None) -> dict[str, Any]:
-        """Stop the server there; its report, and its totals as `totals`."""
+        """Stop the server in the child; return its report, with its totals as `totals`."""
         report: dict[str, Any] = self.call(_stop, drain)
         return report
 
     def begin_stop(self, drain: float | None = None) -> None:
-        """The same, the report being what `result()` returns."""
+        """The same, but `result()` returns the report."""
         self.begin(_stop, drain)
 
     def left(self) -> list[int]:
-        """Descriptors and threads that are not back to where they were, after a moment."""
+        """Descriptors and threads more than before the server, after a moment."""
         back_to(self.before, self.pid)
         now = held(self.pid)
         return [now.fds - self.before.fds, now.threads - self.before.threads]
 
     def afterwards(self, *, silent: bool = True) -> Iterator[Figure]:
-        """After `stop`: what every scenario ends with. Ends the child."""
+        """After `stop`: the figures that every scenario ends with. Ends the child."""
         yield equal("descriptors, threads left", self.left(), [0, 0])
         yield equal("exit code", self.end(), 0)
         if silent:
             yield equal("said on standard error", self.said(), "")
 
 
-# What is called by name in the child.
+# Functions called by name in the child.
 
 _server: Any = None
 
 
 def warm_up() -> None:
-    """Leave behind what the first servers of a process do, and nothing else."""
+    """Allocate what the first servers of a process leave behind."""
     from rsock import Server
 
     with Server(service=lambda conn: conn.close()) as server, server.client(timeout=5) as client:
@@ -204,7 +206,7 @@ def warm_up() -> None:
     with Server() as server, server.client(timeout=5) as client:
         client.sendall(b"x")
         client.recv(1)
-    # A thread that has been joined may not be quite gone.
+    # A thread that has been joined may still be listed for a moment.
     wait_until(lambda: held().threads == 1, PATIENCE)
 
 

@@ -1,6 +1,7 @@
-"""The command line of the campaign: chooses scenarios, runs them, prints the table, gives the verdict.
+"""The command line of the reliability suite.
 
-The table is the output; what goes on is said on standard error. Must never measure.
+Chooses scenarios, runs them, prints the table, returns the verdict. The table is the output;
+progress goes to standard error. Must never measure.
 """
 
 import argparse
@@ -23,21 +24,21 @@ from reliability import account
 from reliability.figures import Figure
 from reliability.scenario import MATRIX, Scenario, Size, missing, scenarios
 
-# Where the output is no terminal that could say how wide it is.
+# The width where the output is not a terminal.
 WIDTH = 132
 HEADINGS = ("scenario", "what", "figure", "target", "verdict")
 STYLES = {"met": "green", "MISSED": "bold red", "BROKE": "bold red"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: every target met; 1: one was missed, or a scenario broke; 2: no such scenario."""
+    """0: every target met; 1: a target was missed or a scenario failed; 2: no such scenario."""
     found = scenarios()
     options = _parser(found).parse_args(arguments)
     if options.list:
         _list(found)
         return 0
     chosen = _chosen(found, options.scenario)
-    # A signal that ends the process takes its `with` blocks along, and with them every child.
+    # SystemExit unwinds the `with` blocks, which end every child.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -117,7 +118,7 @@ def _list(found: list[Scenario]) -> None:
 def _parser(found: list[Scenario]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.reliability",
-        description="What rsock must live through: figures beside their targets. "
+        description="What rsock must survive: figures beside their targets. "
         "Ends with 1 when a target is missed.",
     )
     keys = ", ".join(scenario.key for scenario in found)
@@ -134,14 +135,14 @@ def _parser(found: list[Scenario]) -> argparse.ArgumentParser:
         action="store_const",
         const="long",
         default="short",
-        help="the sizes that the matrix names; without it some seconds a scenario",
+        help="the sizes of the matrix; without it some seconds a scenario",
     )
     forms.add_argument(
         "--brief",
         dest="form",
         action="store_const",
         const="brief",
-        help="what the tests run: does it work? Times and memory are shown and not judged",
+        help="what the tests run: does it work? Times and memory are shown without a verdict",
     )
     parser.add_argument(
         "--record",
@@ -160,7 +161,7 @@ def _chosen(found: list[Scenario], keys: list[str] | None) -> list[Scenario]:
     for key in keys:
         if key not in by_key:
             why = f"not yet: {not_yet[key]}" if key in not_yet else "no such scenario"
-            print(f"campaign: scenario {key}: {why}", file=sys.stderr)
+            print(f"reliability: scenario {key}: {why}", file=sys.stderr)
             raise SystemExit(2)
     return [by_key[key] for key in dict.fromkeys(keys)]
 

@@ -1,6 +1,7 @@
 """What a scenario is, and which scenarios there are. Must never run one.
 
-A scenario is a file of `scenarios/` with `SCENARIO = Scenario(…)` in it; being there is all it takes.
+A scenario is a file of `scenarios/` that defines `SCENARIO = Scenario(…)`; it needs no other
+registration.
 """
 
 import importlib
@@ -18,38 +19,38 @@ Form = Literal["brief", "short", "long"]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a scenario is asked for.
+    """How large a run of a scenario is.
 
-    `long` is what the figures of the matrix mean; `short` is some seconds a scenario, to see whether
-    something has broken; `brief` is what the tests run, a second a scenario at most.
+    `long` is the size of the matrix's figures; `short` takes some seconds a scenario and shows
+    whether something has broken; `brief` is what the tests run, a second a scenario at most.
     """
 
     form: Form
 
     def of(self, *, brief: T, short: T, long: T) -> T:
-        """The one of the three that is asked for."""
+        """The value for the form of this run."""
         return {"brief": brief, "short": short, "long": long}[self.form]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario of the campaign: its key (its number in the matrix, or a word), what it says, its run.
+    """A scenario of the suite: its key (its number in the matrix, or a word), its title, its run.
 
-    `run` yields figures as they are known. What it starts it ends, also when it raises.
+    `run` yields figures as they are known. It ends what it starts, also when it raises.
     """
 
     key: str
     title: str
     run: Callable[[Size], Iterator[Figure]]
-    # Programs of the system's that it cannot do without.
+    # System programs that it requires.
     needs: tuple[str, ...] = ()
 
     def lacks(self) -> list[str]:
-        """Those of them that are not here."""
+        """The required programs that are not installed."""
         return [program for program in self.needs if shutil.which(program) is None]
 
 
-# The matrix of what rsock must live through: every number, and what it is about.
+# The matrix of what rsock must survive: every number and its subject.
 MATRIX = {
     "1": "200 connections, odd chunks and pauses, half-close: byte-exact",
     "2": "19 000 idle connections in one process",
@@ -72,14 +73,14 @@ MATRIX = {
     "19": "soak with all faults drawn by seed",
     "20": "the notebook: a cell run 50 times, interrupts, restarts",
 }
-# Why a scenario that has no file cannot be run yet, where it is more than that nobody has written it.
+# Why a scenario that has no file cannot be run yet, where the reason is more than a missing file.
 NOT_BEFORE = {
     "19": "faults are needed",
 }
 
 
 def scenarios() -> list[Scenario]:
-    """All scenarios there are, those of the matrix first and in its order."""
+    """All scenarios, those of the matrix first and in its order."""
     package = importlib.import_module("reliability.scenarios")
     found = [
         importlib.import_module(f"reliability.scenarios.{module.name}").SCENARIO

@@ -1,4 +1,4 @@
-"""IPv4, IPv6, both on one port, and names that stand for several addresses."""
+"""IPv4, IPv6, both on one port, and names with several addresses."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_wildcard_of_ipv4_takes_every_loopback_address() -> None:
 
 # --- names ---------------------------------------------------------------------------------
 
-# Runs with an /etc/hosts of its own, in which `both.test` has two addresses.
+# Runs with its own /etc/hosts, in which `both.test` has two addresses.
 NAMES = """
 import json, socket, sys
 from rsock import Client, Server

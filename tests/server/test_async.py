@@ -1,4 +1,4 @@
-"""`async with` starts and stops a server without holding up the loop."""
+"""`async with` starts and stops a server without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import LATE, SOON, Arrivals, dial, payload, says_back, send_until_s
 
 from rsock import Connection, Server
 
-# A drain that no test waits for: whoever reaches it has hung.
+# A drain that no test waits for: a test that reaches it hangs.
 LONG = 30.0
 
 

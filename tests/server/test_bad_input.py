@@ -1,4 +1,4 @@
-"""What is wrong is refused at once, with the right exception, and leaves nothing open."""
+"""Invalid input is refused at once, with the right exception, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support import LOOPBACK, closed_port, error_number, fds, has_ipv6, listener
 
 from rsock import Accept, Client, Echo, Handler, Limits, Server, SocketOptions
 
-# Every place where an address is given. `Any`, because the values are wrong on purpose.
+# Every call that takes an address. `Any`, because the values are wrong on purpose.
 Place = Callable[[Any, Any], object]
 
 
@@ -48,7 +48,7 @@ everywhere = pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def refused_at_once(
     kind: type[Exception], place: Place, host: object, port: object, *named: str
 ) -> None:
-    """`place` refuses the address: quickly, naming the value, leaving nothing open."""
+    """Check that `place` refuses the address quickly, names the value, and leaves nothing open."""
     before = fds(), threads()
     began = time.monotonic()
     with pytest.raises(kind) as caught:
@@ -57,9 +57,9 @@ def refused_at_once(
     assert caught.type is kind
     for text in named:
         assert text in str(caught.value)
-    # Far below what asking a resolver costs.
+    # Far less than a query to a resolver takes.
     assert took < 0.2
-    # What the exception's traceback still holds is not what the library left open.
+    # The traceback may hold objects; those are not leaks of the library.
     caught.value.__traceback__ = None
     assert (fds(), threads()) == before
 
@@ -319,7 +319,7 @@ def test_a_service_that_is_none_is_told_what_would_be(service: Any, instead: str
         Server(service=service)
     assert instead in str(caught.value)
     assert fds() == before
-    # A function of two may be a handler of datagrams.
+    # A function of two parameters may be a handler of datagrams.
     if callable(service) and service is not function_of_two:
         with pytest.raises(TypeError) as caught:
             Handler(service)
@@ -426,7 +426,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused() -> None:
     try:
         with pytest.raises((OSError, ValueError)):
             Server(fd=reader).start()
-        os.fstat(reader)  # still the caller's
+        os.fstat(reader)  # still owned by the caller
     finally:
         os.close(reader)
         os.close(writer)

@@ -1,4 +1,4 @@
-"""A program with a running server ends as it would without: as fast, as quiet, with that code."""
+"""A program with a running server ends as without: as fast, as quietly, with the same code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from reliability.scenarios.ends import USES, WAYS, different, endings
 from support import output_of, run_script
 
-# The figure is 2 s, which the campaign holds; a busy machine may take a while for a bare program.
+# The target is 2 s, which the reliability suite checks; on a busy machine a bare program may take a
+# while.
 AT_MOST = 10.0
 
 
@@ -64,7 +65,7 @@ print("end")
         began = time.monotonic()
         done = run_script(code)
         assert (done.returncode, done.stdout) == (0, "end\n")
-        # A daemon thread may report that its server has gone; nothing may crash.
+        # A daemon thread may report that its server has gone; the process must not crash.
         assert "Fatal" not in done.stderr
         assert "panicked" not in done.stderr
         assert time.monotonic() - began < AT_MOST

@@ -1,11 +1,12 @@
-"""A forked child takes nothing from its parent, and holds nothing of it."""
+"""A forked child takes nothing from its parent and keeps nothing of it open."""
 
 from __future__ import annotations
 
 import pytest
 from support import output_of
 
-# From Python 3.12 on, forking with threads about is warned of; that is the caller's affair.
+# From Python 3.12 on, forking a process with threads raises a warning, which the caller of fork
+# must deal with.
 COMMON = """
 import gc, os, signal, socket, sys, time, warnings
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""A server nobody holds any more gives back its threads and descriptors, and says so once."""
+"""An unreachable server releases its threads and descriptors, and warns exactly once."""
 
 from __future__ import annotations
 

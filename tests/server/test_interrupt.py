@@ -1,4 +1,4 @@
-"""A signal ends every blocking call at once, and the object can be used afterwards."""
+"""A signal ends every blocking call at once, and the object stays usable."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 def interrupted(call: Callable[[], object]) -> KeyboardInterrupt:
-    """Interrupt `call` once it sleeps; the exception that ended it."""
+    """Interrupt `call` once it is blocked; return the exception that ended it."""
     with pytest.raises(KeyboardInterrupt) as caught, Signal() as sent:
         call()
     assert sent.after < AT_ONCE

@@ -1,4 +1,4 @@
-"""A port can be served again at once, by the same process, as a notebook cell run twice does."""
+"""The same process can serve a port again at once, as a notebook cell does that runs twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_start_again_on_the_same_port_at_once() -> None:
 
 
 def test_start_again_while_connections_of_the_last_one_linger() -> None:
-    # The server closes first, so that its side of each connection stays behind in TIME-WAIT.
+    # The server closes first, so that its side of each connection stays in TIME-WAIT.
     with Server() as first:
         port = first.port
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Socket numbers of RFC 147, and those that records have."""
+"""Socket numbers of RFC 147, and the numbers of records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run()`: serve until a signal, drain, give the handlers back."""
+"""`run()`: serve until a signal, drain, restore the signal handlers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def running(drain: float, *args: str) -> Iterator[tuple[Script, tuple[str, int]]
 
 
 def stuck_peer(address: tuple[str, int]) -> socket.socket:
-    """A client that never reads what it is owed, so that a drain lasts to its deadline."""
+    """A client that never reads, so that a drain lasts until its deadline."""
     peer = dial(address)
     send_until_stuck(peer, payload(16 << 20))
     return peer

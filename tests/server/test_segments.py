@@ -1,4 +1,4 @@
-"""What TCP makes of it: segments, what becomes of a lost one, queues, and who is who."""
+"""TCP underneath: segments, retransmission, queues, and addresses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_5000_bytes_leave_as_four_segments(
                 assert 3 * sent.send_mss + rest == 5_000
                 assert (sent.data_segments_out, received.data_segments_in) == (4, 4)
                 assert (sent.bytes_sent, received.bytes_received) == (5_000, 5_000)
-    # The last look at it, just before the close.
+    # The counters are read for the last time just before the close.
     last = counts(server.ledger.closed[0].tcp_info)
     assert (last.data_segments_in, last.data_segments_out) == (4, 0)
 
@@ -65,9 +65,11 @@ def test_a_server_cuts_its_segments_as_it_is_told() -> None:
         wait_until(lambda: counts(record.tcp_info).bytes_acked == 5_000)
         info = counts(record.tcp_info)
         assert info.send_mss == 1460
-        # Its own limit is announced too, so that what came was cut in the same way.
+        # The server's own limit is announced too, so that incoming data was divided in the same
+        # way.
         assert info.data_segments_in == 4
-        # An answer may leave in parts, as the request came; each part ends in a short segment.
+        # An answer may leave in parts, because the request arrived in parts; each part ends in a
+        # short segment.
         assert info.data_segments_out >= 4
 
 
@@ -87,7 +89,7 @@ def test_a_record_shows_what_the_kernel_knows_while_it_is_open_and_at_last() -> 
         assert last.state == "CLOSE-WAIT"
         assert (last.data_segments_in, last.data_segments_out) == (2, 2)
         assert last.congestion_algorithm == algorithm != ""
-        # It is the last one: nothing of it changes any more.
+        # The record is closed: its values do not change any more.
         assert record.tcp_info == last
 
 
@@ -149,8 +151,8 @@ class _Program(ctypes.Structure):
 
 @contextlib.contextmanager
 def deaf(peer: socket.socket) -> Iterator[None]:
-    """A cut cable: no segment gets to this socket any more, as if the network had lost them."""
-    # One instruction of BPF: BPF_RET | BPF_K, 0 bytes are let through.
+    """Simulates a cut cable: every segment that arrives for this socket is dropped."""
+    # One instruction of BPF: BPF_RET | BPF_K, which lets 0 bytes through.
     drop_all = (ctypes.c_uint64 * 1)(0x06)
     program = _Program(1, ctypes.addressof(drop_all))
     peer.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, bytes(program))
@@ -174,7 +176,7 @@ def test_a_lost_segment_is_seen_to_be_sent_again() -> None:
                 assert (lost.unacknowledged, lost.lost) == (1, 1)
                 assert lost.bytes_retransmitted >= 2 * 13
                 assert lost.retransmit_timeout > before.retransmit_timeout
-            # TCP does not give up: once the cable is whole, all arrives, once.
+            # TCP does not give up: once the filter is removed, all bytes arrive, once.
             assert read_exactly(peer, 13) == b"into the void"
             wait_until(lambda: counts(record.tcp_info).unacknowledged == 0)
 
@@ -190,7 +192,7 @@ def test_the_window_of_a_peer_that_does_not_read_closes() -> None:
             with pytest.raises(TimeoutError):
                 while True:
                     connection.sendall(payload(65_536))
-            # Flow control: less than one segment's room is left, and the rest has to wait.
+            # Flow control: less than one segment fits, and the rest has to wait.
             info = connection.tcp_info
             assert info.send_window is not None
             assert info.send_window < first
@@ -209,7 +211,7 @@ def test_who_has_not_been_accepted_waits_in_the_queue() -> None:
     with contextlib.ExitStack() as stack:
         for number in range(1, 4):
             peer = stack.enter_context(dial(server.address))
-            # The kernel has finished the handshake: to the client it is connected.
+            # The kernel has finished the handshake: for the client the connection is established.
             assert peer.getpeername() == server.address
             wait_until(functools.partial(has_waiting, server, number))
         server.start()
@@ -233,7 +235,7 @@ def test_a_backlog_is_not_the_number_of_clients() -> None:
 def test_a_full_queue_takes_no_more() -> None:
     with Server(service=Accept(), options=SocketOptions(backlog=2)) as server:
         with contextlib.ExitStack() as stack:
-            # listen(2): one more than the backlog fits.
+            # listen(2): the queue holds one more than the backlog.
             for _ in range(3):
                 stack.enter_context(dial(server.address))
             wait_until(lambda: server.waiting == 3)
@@ -299,12 +301,12 @@ def test_a_socket_is_five_things_and_each_end_has_them_the_other_way_round() -> 
             assert (mine.fd, theirs.fd) == (client.fileno(), connection.fileno())
             assert mine[1:3] == theirs[3:5]
             assert mine[3:5] == theirs[1:3] == server.address
-        # Many clients of one address differ in their port, and in nothing else.
+        # Clients of one address differ in their port and in nothing else.
         assert {client.five_tuple.local_host for client in clients} == {LOOPBACK}
         assert len({client.five_tuple.local_port for client in clients}) == 3
-        # The listening socket carries no data and is none of them.
+        # The listening socket carries no data and is not one of them.
         assert server.fileno() not in {connection.fileno() for connection in connections}
-        # And the ledger tells who is who.
+        # The ledger matches ports to connections.
         by_port = {record.remote.port: record.id for record in server.ledger.open}
         for connection in connections:
             assert by_port[connection.five_tuple.remote_port] == connection.id
@@ -316,11 +318,11 @@ def test_a_socket_is_five_things_and_each_end_has_them_the_other_way_round() -> 
 def test_well_known_ports_have_names() -> None:
     assert Server(port="http-alt").port == socket.getservbyname("http-alt", "tcp") == 8080
     assert Server(port="http").port == 80
-    # One that the system knows for UDP only.
+    # A name that the system knows for UDP only.
     assert Server(port="tftp", transport="udp").port == socket.getservbyname("tftp", "udp") == 69
     with Client(timeout=SOON) as client:
         if client.connect_ex((LOOPBACK, "http")) == 0:
-            # Somebody listens there, on this machine.
+            # A program on this machine listens there.
             assert client.getpeername()[1] == 80
         else:
             with pytest.raises(OSError, match=r"127\.0\.0\.1:80"):

@@ -1,4 +1,4 @@
-"""A server's steps and states: each step on its own, and what is missing done by the next."""
+"""A server's steps and states: each step by itself, and missing steps done by a later one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def server_in_state(reached: int) -> Server:
 
 @contextlib.contextmanager
 def stalled_peer(server: Server) -> Iterator[socket.socket]:
-    """A client of `server` that never reads what it is owed: no stop can finish before it."""
+    """A client of `server` that never reads: no stop can finish before it does."""
     with dial(server.address) as peer:
         send_until_stuck(peer, payload(16 << 20))
         yield peer
@@ -127,7 +127,7 @@ def test_listen_listens_with_the_backlog_it_is_given() -> None:
     server = Server().listen(3)
     with socket.socket(fileno=os.dup(server.fileno())) as same:
         assert same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        # tcpi_sacked of a listener is its backlog, tcpi_unacked the queue in it.
+        # For a listener, tcpi_sacked is the backlog and tcpi_unacked the length of the queue.
         info = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
         assert int.from_bytes(info[28:32], "little") == 3
     server.stop()
@@ -141,7 +141,7 @@ def test_no_thread_runs_before_start(workers: int) -> None:
         assert says_back(peer)
     several = ["rsock-accept", "rsock-worker-0", "rsock-worker-1"]
     wanted = ["rsock-worker-0"] if workers == 1 else several
-    # A thread is given its name by itself, which may be later.
+    # A thread sets its own name, which may be later.
     wait_until(lambda: sorted(threads().values()) == wanted)
     server.stop()
     wait_until(lambda: not threads())

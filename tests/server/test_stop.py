@@ -1,4 +1,4 @@
-"""How a server ends: it delivers what it owes, until a deadline, and then it is over."""
+"""How a server stops: it delivers what it owes until a deadline, and then it closes everything."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_what_was_sent_before_the_stop_is_echoed_before_the_end() -> None:
         assert (report.drained, report.forced) == (10, 0)
 
 
-# Little of what is owed fits into the system's buffers on its way to a peer that does not read;
-# all that a peer sends here fits into those on the server's side.
+# A small send buffer, so that little fits into the system on the way to a peer that does not read;
+# everything that a peer sends here fits into the server's receive buffer.
 NARROW = SocketOptions(send_buffer=16 << 10)
 
 
@@ -119,8 +119,8 @@ def test_a_backlog_owed_is_delivered_to_one_who_reads_it_during_the_drain(finish
 
 
 def test_what_was_echoed_to_a_drained_connection_arrives() -> None:
-    # More of the peer's bytes are still on their way when the server closes. They may be lost,
-    # but they must not take with them what the server has sent.
+    # More of the peer's bytes are in flight when the server closes. They may be lost, but must not
+    # discard what the server has sent.
     for _ in range(20):
         server = Server(drain=10.0).start()
         with dial_narrow(server.address, 32 << 10) as peer:
@@ -144,7 +144,7 @@ def test_stop_while_clients_are_sending(workers: int) -> None:
     data = payload(4 << 20)
 
     def talk(peer: socket.socket) -> bytes:
-        """Send without end and read what comes back, until the other side ends it."""
+        """Send without end and read what comes back, until the other side closes."""
         over = threading.Event()
 
         def send() -> None:
@@ -171,7 +171,7 @@ def test_stop_while_clients_are_sending(workers: int) -> None:
         talks = [Background(talk, peer) for peer in peers]
         wait_until(lambda: server.ledger.totals.bytes_out > 1 << 20)
         report = server.stop(0.4)
-        # By the server's own clock: this thread has ten others to share the interpreter with.
+        # Measured by the server's own clock: this thread shares the interpreter with ten others.
         assert report.seconds < 0.4 + LATE
         assert report.drained + report.forced == 5
         for talk_ in talks:
@@ -354,7 +354,7 @@ def test_nothing_is_left_after_a_stop(workers: int) -> None:
             stuck.connect(server.address)
             send_until_stuck(stuck, payload(16 << 20))
             server.stop(0.1)
-        # The server itself is still there, and holds nothing.
+        # The server object still exists, and holds no resources.
         given_back(before)
         assert server.state == "stopped"
 

@@ -1,4 +1,4 @@
-"""Bulk goes through the kernel alone, and nobody can tell from the bytes."""
+"""Bulk data is moved inside the kernel, with the same bytes as a copy."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MIB = 1 << 20
 
 
 def pipes() -> int:
-    """The ends of pipes that this process has open."""
+    """The pipe ends that this process has open."""
     return sum(count for link, count in fds().items() if link.startswith("pipe:"))
 
 
 @contextlib.contextmanager
 def served(kind: str, limits: Limits | None = None) -> Iterator[Server]:
-    """An echo server, or a forwarder to one that copies."""
+    """An echo server, or a forwarder to an echo server that copies."""
     if kind == "echo":
         with Server(service=Echo(), limits=limits) as server:
             yield server
@@ -60,7 +60,7 @@ def test_bulk_is_in_a_pipe_and_small_talk_is_not(kind: str) -> None:
         data = payload(32 * MIB)
         sent = send_until_stuck(peer, data)
         assert pipes() > before, "what is on its way is held by a pipe"
-        # All of it comes back, whatever way each part of it has gone.
+        # All bytes come back, whether each part was copied or spliced.
         assert read_exactly(peer, sent) == data[:sent]
         for number in range(100):
             assert says_back(peer, b"%d" % number)
@@ -90,7 +90,7 @@ def test_who_does_not_read_has_bounded_bytes_in_a_pipe(echo: Server) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(2))
 def test_bulk_and_small_talk_in_turns_is_exact(kind: str, seed: int) -> None:
-    """The order holds where what is copied meets what is in a pipe."""
+    """The order holds where copied bytes meet bytes in a pipe."""
     draw = random.Random(seed)
     sizes = [int(2 ** draw.uniform(0, 20)) for _ in range(60)]
     data = payload(sum(sizes), seed)
@@ -119,7 +119,7 @@ def test_bulk_and_small_talk_in_turns_is_exact(kind: str, seed: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_urgent_data_does_not_stop_what_is_behind_it(kind: str) -> None:
-    """splice(2) stops at the urgent mark as a read does, and then says nothing but EAGAIN."""
+    """splice(2) stops at the urgent mark as a read does, and from then on returns only EAGAIN."""
     before, behind = payload(MIB, 1), payload(MIB, 2)
 
     def send(peer: socket.socket) -> None:
@@ -186,5 +186,5 @@ def test_few_idle_pipes_are_kept() -> None:
         assert pipes() > before + 8 * 2
         for peer, size in zip(peers, sent, strict=True):
             read_exactly(peer, size)
-        # A pipe that is empty is nobody's own; eight of them wait for the next.
+        # An empty pipe belongs to no connection; eight of them are kept for reuse.
         wait_until(lambda: pipes() <= before + 8 * 2)

@@ -137,10 +137,10 @@ def test_a_peer_that_does_not_read_is_not_read_either() -> None:
         assert sent < 2 * MIB
         [record] = server.ledger.open
         held = record.bytes_in - record.bytes_out
-        # One read beyond the mark is what it takes to notice.
+        # One read beyond the mark is needed to notice it.
         assert held <= 2 * 64 * KIB
         assert rss() - memory < 4 * MIB
-        # The bystander is served all the same.
+        # Other connections are still served.
         with dial(server.address) as other:
             assert says_back(other)
 
@@ -148,7 +148,7 @@ def test_a_peer_that_does_not_read_is_not_read_either() -> None:
             peer.sendall(data[sent:])
             peer.shutdown(socket.SHUT_WR)
 
-        # A window this narrow would take minutes for all of it.
+        # With a window this narrow the transfer would take minutes.
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
         sender = Background(send_the_rest)
         assert read_to_end(peer) == data
@@ -192,7 +192,7 @@ def test_more_clients_than_the_backlog_holds() -> None:
             assert peer.connect_ex(server.address) != 0
             peers.append(peer)
         for peer in peers:
-            # A handshake that found the queue full is tried again by the system after a second.
+            # The system retries a handshake that found the queue full after a second.
             assert select.select([], [peer], [], 15.0)[1]
             assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
             peer.settimeout(5.0)
@@ -245,7 +245,7 @@ def test_echo_goes_on_while_python_is_busy(echo: Server) -> None:
 
 
 def test_descriptors_return_when_connections_end() -> None:
-    # More workers, which load may call for, would have descriptors of their own.
+    # Additional workers, which may start under load, would have their own descriptors.
     with Server(workers=1) as server:
         with dial(server.address) as peer:
             assert says_back(peer)

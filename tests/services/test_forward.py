@@ -1,4 +1,4 @@
-"""Forward passes everything on, both ways, and every end as what it was."""
+"""Forward passes everything on, in both directions, and reproduces each kind of end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support import (
 
 from rsock import Forward, Limits, Server, StateError
 
-# The first buffer is too small for a full read of 64 KiB: the bytes are always copied.
+# The first buffer is too small for a full read of 64 KiB, so the bytes are always copied.
 WAYS = {"copy": Limits(write_buffer=16_384), "splice": Limits()}
 BULK = 1 << 20
 
@@ -45,7 +45,7 @@ def limits(request: pytest.FixtureRequest) -> Limits:
 
 @contextlib.contextmanager
 def through(limits: Limits | None = None) -> Iterator[tuple[Server, socket.socket, socket.socket]]:
-    """A forwarder, a client of it, and the target's side of that connection."""
+    """A forwarder, a client of it, and the target's end of the connection."""
     with (
         listener() as target,
         Server(service=Forward(*target.getsockname()), limits=limits) as server,
@@ -64,7 +64,7 @@ def end_of(server: Server) -> str | None:
 
 
 def turned_away(address: tuple[str, int]) -> bool:
-    """Whether a connection is reset, be it while the client still connects."""
+    """Whether a connection is reset, possibly while the client still connects."""
     try:
         with dial(address) as near:
             return was_reset(near)
@@ -76,7 +76,7 @@ def turned_away(address: tuple[str, int]) -> bool:
 
 
 def test_what_reaches_one_port_goes_on_to_the_other() -> None:
-    """The notes' port 80 to port 8080, with ports that need no privileges."""
+    """The study notes' port 80 to port 8080, with ports that need no privileges."""
     with Server() as inner, Server(service=Forward(*inner.address)) as outer:
         with outer.client() as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -86,7 +86,7 @@ def test_what_reaches_one_port_goes_on_to_the_other() -> None:
         [record] = outer.ledger.wait(open=0, closed=1)
         assert port == outer.port != inner.port
         assert record.far is not None
-        # The two accounts are of one and the same connection.
+        # Both records are of the same connection.
         assert (record.far.local, record.far.remote) == (seen.remote, seen.local)
 
 
@@ -97,7 +97,7 @@ def test_the_record_knows_both_legs() -> None:
         far.sendall(b"five!")
         assert read_exactly(near, 5) == b"five!"
         [record] = server.ledger.open
-        # Counted when the call that sent it has returned, which may be after it has arrived.
+        # Counted when the send returns, which may be after the bytes have arrived.
         wait_until(lambda: record.bytes_out == 5)
         assert record.bytes_in == 12
         leg = record.far
@@ -157,7 +157,7 @@ def test_the_client_is_served_when_the_server_speaks_first() -> None:
 
 
 def finish(first: socket.socket, second: socket.socket) -> None:
-    """`first` speaks and finishes, which `second` hears; what that says then still arrives."""
+    """`first` sends and finishes, which `second` sees; what that sends afterwards still arrives."""
     request, answer = payload(BULK, 1), payload(BULK, 2)
     reading = Background(read_to_end, second)
     first.sendall(request)
@@ -199,7 +199,7 @@ def test_a_reset_of_the_client_is_a_reset_for_the_target(limits: Limits, bulk: i
 def test_a_reset_of_the_target_is_a_reset_for_the_client(limits: Limits, bulk: int) -> None:
     with through(limits) as (server, near, far):
         address = f"{far.getsockname()[0]}:{far.getsockname()[1]}"
-        # Connected also as far as the server knows.
+        # The server has also noticed that it is connected.
         wait_until(lambda: server.ledger.open[0].far is not None)
         reading = Background(read_exactly, near, bulk)
         far.sendall(payload(bulk))
@@ -222,7 +222,7 @@ def test_a_blocked_sender_is_woken_by_the_targets_reset(limits: Limits) -> None:
 
 
 def test_a_reset_is_seen_although_the_other_side_takes_nothing(limits: Limits) -> None:
-    """Nothing is read from the client then, so that no read can tell."""
+    """The forwarder does not read from the client then, so no read can report the reset."""
     with through(limits) as (server, near, far):
         send_until_stuck(near, payload(64 * BULK))
         reset(near)
@@ -235,7 +235,7 @@ def test_a_reset_is_seen_although_the_other_side_takes_nothing(limits: Limits) -
 def test_last_words_arrive_although_who_said_them_closed_on_what_came(
     limits: Limits, speaker: str
 ) -> None:
-    """Closing on unread bytes is a reset, which the forwarder may hear first when it sends more."""
+    """Closing with unread bytes is a reset, which the forwarder may first see when it sends."""
     words = payload(20_000)
     for _ in range(15):
         with through(limits) as (server, near, far):
@@ -295,7 +295,7 @@ def test_a_duplex_in_random_chunks_is_exact(limits: Limits, seed: int) -> None:
 
 
 def test_who_does_not_read_is_not_sent_more_than_buffers_hold(limits: Limits) -> None:
-    """Back-pressure goes from the target through the forwarder to the client."""
+    """Back-pressure passes from the target through the forwarder to the client."""
     data = payload(256 * BULK // 4)
     with (
         listener() as target,
@@ -490,7 +490,7 @@ def test_a_stop_resets_who_waits_for_a_target(full_listener: tuple[str, int]) ->
 
 
 def test_sigpipe_does_no_harm() -> None:
-    """Also where the program has left it at its default, which ends the process."""
+    """Also where the program has left SIGPIPE at its default, which ends the process."""
     code = """
 import signal, socket
 from rsock import Forward, Server

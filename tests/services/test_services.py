@@ -1,4 +1,4 @@
-"""The services in Rust over real sockets, held to the text of their RFCs."""
+"""The services in Rust over real sockets, compared with the text of their RFCs."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def pattern(size: int) -> bytes:
 
 
 def end_of(server: Server) -> tuple[str | None, str | None]:
-    """What ended the one connection of a server, and the limit's name."""
+    """What ended the only connection of a server, and the limit's name."""
     server.ledger.wait(open=0, closed=1, timeout=10.0)
     [record] = server.ledger.closed
     return record.closed_by, record.limit
 
 
 def answer(service: Service) -> bytes:
-    """What a service says to one who says nothing."""
+    """The answer of a service to a client that sends nothing."""
     with Server(service=service) as server:
         with dial(server.address) as peer:
             said = read_to_end(peer)
@@ -93,7 +93,7 @@ def test_time_is_32_bits_of_seconds_since_1900() -> None:
     before = datetime.now(UTC)
     word = answer(Time())
     assert len(word) == 4
-    # The number of the present era, whichever that is.
+    # The number within its era of 2^32 seconds, whichever that is.
     told = struct.unpack("!I", word)[0]
     least, most = ((at - epoch) // timedelta(seconds=1) for at in (before, datetime.now(UTC)))
     assert (told - least) % (1 << 32) <= most - least
@@ -116,7 +116,8 @@ def test_a_greeting_is_sent_as_it_is() -> None:
     ids=["daytime", "time", "quote", "g"],
 )
 def test_one_who_floods_still_gets_the_last_word(service: Service) -> None:
-    # A close with unread input would reset, and destroy what was said: so it is read.
+    # A close with unread input would reset the connection and discard the reply, so the server
+    # reads the input.
     with Server(service=service) as server:
         for _ in range(20):
             with dial(server.address) as peer:
@@ -146,7 +147,7 @@ def test_a_greeting_that_waits_for_its_reader_is_whole_though_the_reader_says_no
     options = SocketOptions(send_buffer=8 * KIB)
     with Server(service=Greeting(message), options=options) as server:
         with dial_narrow(server.address) as peer:
-            # The end of what it says is seen long before all is said.
+            # The server sees the client's end long before it has sent everything.
             peer.shutdown(socket.SHUT_WR)
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
             assert read_to_end(peer) == message
@@ -159,7 +160,7 @@ def test_a_stop_waits_for_no_peer_that_has_heard_all_and_stays() -> None:
             assert read_exactly(peer, 5) == b"hello"
             report = server.stop()
             assert (report.forced, ended(peer)) == (0, True)
-        # The linger of a close is 2 s, and the drain 10.
+        # The linger of a close is 2 s, and the drain is 10 s.
         assert report.seconds < 1.5
     assert end_of(server) == ("service", None)
 
@@ -224,7 +225,7 @@ def test_chargen_ends_at_a_careful_close() -> None:
 
 def test_chargen_ends_at_a_rude_abort() -> None:
     with Server(service=Chargen()) as server:
-        # While it writes, or while it waits to.
+        # The reset arrives while the server writes or waits to write.
         for number in range(50):
             peer = dial(server.address)
             size = 100 + 50_000 * (number % 10)
@@ -238,13 +239,13 @@ def test_chargen_ends_when_one_who_does_not_read_goes() -> None:
     with Server(service=Chargen()) as server:
         peer = dial_narrow(server.address)
         stuck(server)
-        # With unread data in its queue the peer's system answers by a reset.
+        # With unread data in its queue, the peer's system answers with a reset.
         peer.close()
         assert end_of(server) == ("reset", None)
 
 
 def stuck(server: Server) -> int:
-    """Wait until the one connection gets no more bytes through; how many it has sent."""
+    """Wait until the only connection makes no more progress; return how many bytes it has sent."""
     server.ledger.wait(open=1)
     seen: list[int] = []
 
@@ -266,7 +267,7 @@ def test_chargen_holds_no_more_than_the_write_buffer_for_one_who_does_not_read()
             sent = stuck(server)
             assert sent < MIB
             assert rss() - memory < 2 * MIB
-            # Nothing was lost or doubled where it stood still.
+            # Nothing was lost or duplicated where the transfer stalled.
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
             assert read_exactly(peer, 2 * MIB) == pattern(2 * MIB)
 
@@ -349,7 +350,8 @@ def test_a_line_larger_than_the_write_buffer_comes_back_whole() -> None:
     limits = Limits(write_buffer=4 * KIB, line=MIB)
     with Server(service=LineEcho(limit=MIB), limits=limits) as server:
         with dial(server.address) as peer:
-            # The end of it, which looks like the quit line when it is sent in parts, is none.
+            # The end of the line, which equals the quit line when it arrives in parts, is not a
+            # quit line.
             assert exchange(peer, line * 3 + b"exit\n" + line) == line * 3
         assert end_of(server)[0] in ("service", "peer")
 
@@ -367,7 +369,7 @@ def test_the_smaller_of_two_limits_of_a_line_holds(limit: int, line: int) -> Non
             arrived(peer)
             server.ledger.wait(open=1, closed=1)
             peer.sendall(b"x\n")
-            # There is input that nobody will read, and so the end may be a reset.
+            # There is input that the server will not read, so the end may be a reset.
             with contextlib.suppress(ConnectionResetError):
                 assert read_to_end(peer) == b""
         server.ledger.wait(open=0, closed=2)
@@ -412,7 +414,7 @@ def test_a_forwarder_may_be_one_of_them() -> None:
                 with dial(outer.address) as peer:
                     assert exchange(peer, b"a") == said
         inner.ledger.wait(open=0, closed=2)
-    # It is prepared as it would be alone.
+    # It is prepared as it would be on its own.
     with pytest.raises(StateError, match="needs its address"):
         Server(service=service).start()
 
@@ -481,7 +483,7 @@ def test_time_answers_an_empty_datagram_with_32_bits() -> None:
 
 def test_quote_and_greeting_answer_every_datagram_with_their_text() -> None:
     assert datagram_answers(Quote("quoted"), b"", b"any", b"x" * 9_000) == [b"quoted"] * 3
-    # As large as a datagram of IPv4 can be.
+    # The largest datagram of IPv4.
     message = payload(65_507)
     assert datagram_answers(Greeting(message), b"") == [message]
 

@@ -1,7 +1,8 @@
-"""What the tests share: waiting with a deadline, raw peers, fresh interpreters.
+"""What the tests share: waiting with a deadline, plain peers, fresh interpreters.
 
-Re-exports the modules whose names most tests use, so that a test imports from `support` alone.
-`support.roles` and `support.wire` are imported by name. Must never define anything itself.
+Re-exports the names that most tests use, so that a test imports from `support` alone;
+`support.pages`, `project`, `roles` and `wire` are imported by name. Must never define anything
+itself.
 """
 
 from support.errors import error_number, partial

@@ -18,7 +18,7 @@ def error_number(call: Callable[[], object]) -> int | None:
 
 
 def partial(error: BaseException) -> bytes:
-    """What a call had taken when it was ended by this exception."""
+    """The bytes that a call had received when this exception ended it."""
     name = "partial"
     got = getattr(error, name)
     assert isinstance(got, bytes)

@@ -1,4 +1,4 @@
-"""Bytes between a test and its peer: sending, reading, and what the kernel still holds.
+"""Bytes between a test and its peer: sent, received, or still in the kernel.
 
 Each function takes any stream with the methods of `Stream`, a plain socket or one of rsock's. Must
 never open or configure a socket.
@@ -18,7 +18,7 @@ from support.waiting import SOON, Background, wait_until
 
 
 class Stream(Protocol):
-    """What a `socket.socket` and a `Client` have in common, as far as the tests go."""
+    """The methods that the tests use of both `socket.socket` and `Client`."""
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes: ...
     def sendall(self, data: bytes, flags: int = 0, /) -> None: ...
@@ -30,7 +30,7 @@ def payload(size: int, seed: int = 0) -> bytes:
 
 
 def read_exactly(stream: Stream, size: int) -> bytes:
-    """`size` bytes, or fewer when the stream ended before."""
+    """`size` bytes, or fewer when the stream ended earlier."""
     parts = []
     while size:
         part = stream.recv(min(size, 1 << 16))
@@ -49,13 +49,13 @@ def read_to_end(stream: Stream) -> bytes:
 
 
 def says_back(stream: Stream, data: bytes = b"hello") -> bool:
-    """Whether the other side echoes."""
+    """Whether the other side echoes `data`."""
     stream.sendall(data)
     return read_exactly(stream, len(data)) == data
 
 
 def all_say_back(streams: Iterable[Stream]) -> bool:
-    """Whether each of them is echoed to; all are asked, also after one that is not."""
+    """Whether every stream is echoed to; also tests those after one that is not."""
     return {says_back(stream) for stream in streams} <= {True}
 
 
@@ -73,7 +73,7 @@ def exchange(stream: Stream, data: bytes) -> bytes:
 
 
 def send_until_stuck(peer: socket.socket, data: bytes, patience: float = 0.3) -> int:
-    """Send without reading until nothing more is taken for a while; how much was taken."""
+    """Send without reading until the socket takes nothing more for a while; return how much."""
     view = memoryview(data)
     sent = 0
     peer.settimeout(patience)
@@ -88,12 +88,12 @@ def send_until_stuck(peer: socket.socket, data: bytes, patience: float = 0.3) ->
 
 
 def ended(peer: socket.socket) -> bool:
-    """Whether what comes next is the end: a clean one, nothing before it."""
+    """Whether a clean end comes next, without bytes before it."""
     return peer.recv(1) == b""
 
 
 def was_reset(peer: socket.socket) -> bool:
-    """Whether what comes next is a reset."""
+    """Whether a reset comes next."""
     try:
         peer.recv(1)
     except ConnectionResetError:
@@ -102,7 +102,7 @@ def was_reset(peer: socket.socket) -> bool:
 
 
 def arrived(peer: socket.socket) -> None:
-    """Wait until all that was sent has been acknowledged by the other side's system."""
+    """Wait until the other side's system has acknowledged everything that was sent."""
 
     def unsent() -> int:
         answer = fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
@@ -114,7 +114,8 @@ def arrived(peer: socket.socket) -> None:
 def unread(peer: socket.socket) -> int | None:
     """Bytes that the other side's system holds for its program; None where its socket is gone.
 
-    Asked of sock_diag(7) for that one socket: /proc/net/tcp would list all there are. IPv4 only.
+    Queries sock_diag(7) for this one socket, because /proc/net/tcp would list all of them. IPv4
+    only.
     """
 
     def spelled(address: tuple[str, int]) -> tuple[bytes, bytes]:

@@ -14,10 +14,10 @@ from support.waiting import SOON, sleeping
 
 
 class Signal:
-    """Sends a signal to the main thread once that is asleep in the call under test.
+    """Sends a signal to the main thread once it is blocked in the call under test.
 
-    `with Signal(SIGUSR1) as sent: call()`; afterwards `sent.after` is how long the call went
-    on after the signal.
+    `with Signal(SIGUSR1) as sent: call()`; afterwards `sent.after` is how long the call continued
+    after the signal.
     """
 
     def __init__(self, number: signal.Signals = signal.SIGUSR1, times: int = 1) -> None:

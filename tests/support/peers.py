@@ -1,6 +1,7 @@
-"""Plain sockets for the other side of a connection: connected, listening, full, refused, reset.
+"""Plain sockets for the other side of a connection.
 
-A peer is always a plain `socket.socket`. Must never use rsock.
+Connected, listening, with a full queue, refusing, or reset. A peer is always a plain
+`socket.socket`. Must never use rsock.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def dial_path(path: str | bytes, *, timeout: float = 10.0) -> socket.socket:
 
 
 def dial_narrow(address: tuple[str, int], size: int = 2304) -> socket.socket:
-    """A connected socket that takes in little before its peer must wait."""
+    """A connected socket with a small receive buffer, so that its peer soon has to wait."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     peer.settimeout(SOON)
@@ -85,27 +86,27 @@ def full_listener() -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def closed_port() -> Iterator[tuple[str, int]]:
-    """An address that refuses: held, so that nobody else can listen there meanwhile."""
+    """An address that refuses; bound, so that no other program can listen there meanwhile."""
     with socket.socket() as holder:
         holder.bind((LOOPBACK, 0))
         yield holder.getsockname()
 
 
 def leave_stale(path: str | Path) -> None:
-    """Leave what a killed process does: the file of a Unix socket that nobody has."""
+    """Leave what a killed process leaves: the file of a Unix socket without an owner."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
         dead.listen()
 
 
 def refused(address: tuple[str, int]) -> bool:
-    """Whether nobody listens there (any more)."""
+    """Whether connections to this address are refused."""
     try:
         dial(address).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
-        # Just while the listener closes.
+        # Only while the listener closes.
         return False
     return False
 

@@ -1,6 +1,7 @@
 """Programs that a test starts: Python code in a fresh interpreter, compiled C.
 
-Must never run code in the test's own interpreter. A program never outlives its `with` block.
+Must never run code in the test's own interpreter. A program that a test keeps running never
+outlives its `with` block.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def run_script(
 def output_of(
     code: str, *args: str, options: tuple[str, ...] = (), prefix: tuple[str, ...] = ()
 ) -> str:
-    """What `code` prints in a fresh interpreter, which must succeed and say nothing else."""
+    """What `code` prints in a fresh interpreter, which must succeed and print no errors."""
     done = run_script(code, *args, options=options, prefix=prefix)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
@@ -74,20 +75,20 @@ class Script:
         return line.strip()
 
     def tell(self, line: str = "") -> None:
-        """Give it a line on its standard input."""
+        """Write a line to its standard input."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def asleep(self) -> bool:
-        """Whether its main thread has gone to sleep in the kernel."""
+        """Whether its main thread is blocked in the kernel."""
         return sleeping(self.process.pid, self.process.pid)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def end(self, deadline: float = SOON) -> tuple[int, str, str]:
-        """Wait for its end: exit code, the rest of its output, its errors."""
+        """Wait for its end: exit code, the rest of its output, its standard error."""
         out, err = self.process.communicate(timeout=deadline)
         return self.process.returncode, out, err
 

@@ -1,6 +1,6 @@
-"""Where the project's folders are.
+"""The paths of the project's folders.
 
-Must never depend on the current directory: tests run from any.
+Must never depend on the current directory, because tests run from any.
 """
 
 from pathlib import Path

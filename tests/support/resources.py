@@ -27,7 +27,7 @@ def threads() -> dict[int, str]:
 
 
 def fds() -> Counter[str]:
-    """The sockets, pipes, eventfds, pollers and timers that this process holds."""
+    """The sockets, pipes, eventfds, pollers and timers that this process has open."""
     found: Counter[str] = Counter()
     for entry in os.scandir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -41,12 +41,12 @@ Held = tuple[dict[int, str], Counter[str]]
 
 
 def held() -> Held:
-    """What of rsock this process has now; for `given_back`."""
+    """The threads and descriptors of this process now; for `given_back`."""
     return threads(), fds()
 
 
 def given_back(before: Held, deadline: float = SOON) -> None:
-    """Wait until nothing is left that was not there before."""
+    """Wait until there is nothing left that was not there before."""
 
     def back() -> bool:
         gc.collect()
@@ -56,12 +56,12 @@ def given_back(before: Held, deadline: float = SOON) -> None:
 
 
 def drop(held: list[Any]) -> None:
-    """Let go of what is in the list, cycles included."""
+    """Clear the list and collect garbage, so that cycles are freed too."""
     held.clear()
     gc.collect()
 
 
 def rss() -> int:
-    """Bytes of memory this process has in use."""
+    """The resident memory of this process, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""A stream in each of its roles, and a plain socket in its place, which is what "the same" means.
+"""A stream in each of its roles, and a plain socket as the standard of comparison.
 
 Nothing here knows how rsock works inside. The other end is always a plain `socket.socket`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from rsock import Accept, Client, Connection, Server
 from support import SOON, dial, listener
 
-# Any of the three; `Any`, because wrong arguments are given on purpose.
+# Any of the three; `Any`, because some arguments are wrong on purpose.
 Stream = Any
 Pair = tuple[Stream, socket.socket]
 
@@ -24,7 +24,7 @@ ROLES = ("socket", *OURS)
 
 @contextlib.contextmanager
 def connected(role: str) -> Iterator[Pair]:
-    """A stream in this role, without a time-out, and what it is connected to."""
+    """A stream in this role, without a time-out, and its peer."""
     with contextlib.ExitStack() as stack:
         stream: Stream
         if role == "Connection":
@@ -44,7 +44,7 @@ def connected(role: str) -> Iterator[Pair]:
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call returns; or the class, and the error number, of what it raises."""
+    """What a call returns; or the class and error number of what it raises."""
     try:
         return call()
     except Exception as error:
@@ -53,6 +53,6 @@ def outcome(call: Callable[[], object]) -> object:
 
 @contextlib.contextmanager
 def handled(function: Callable[[Connection], None]) -> Iterator[Server]:
-    """A server of this handler. What the handler raises is raised at the end."""
+    """A server with this handler. An exception of the handler is raised at the end."""
     with Server(service=function, on_error="raise") as server:
         yield server

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-# No test waits longer than this for something that should happen at once. Far longer than it takes:
-# on a machine that is busy with other things a thread may not run for seconds.
+# The longest wait of a test for something that should happen at once. Far longer than it takes,
+# because on a busy machine a thread may not run for seconds.
 SOON = 15.0
-# How much later than it should, for the same reason, a stop may return. The promise is 50 ms, which
-# the campaign holds; here it tells a stop that hangs from one that does not.
+# How much later than promised a stop may return, for the same reason. The promise is 50 ms, which
+# the reliability suite checks; this value only tells a stop that hangs from one that does not.
 LATE = 5.0
-# How long a call may go on after a signal: 0.2 s in the campaign.
+# How long a call may continue after a signal: 0.2 s in the reliability suite.
 AT_ONCE = 5.0
 
 
 def wait_until(condition: Callable[[], object], deadline: float = SOON, what: str = "") -> None:
-    """Return as soon as `condition()` is true; fail when it is not by the deadline."""
+    """Return as soon as `condition()` is true; fail if it is not by the deadline."""
     end = time.monotonic() + deadline
     while not condition():
         if time.monotonic() >= end:
@@ -33,7 +33,7 @@ def wait_until(condition: Callable[[], object], deadline: float = SOON, what: st
 
 
 def sleeping(thread: int | None, process: int | str = "self") -> bool:
-    """Whether a thread stays asleep (a wait, not a pause between two steps)."""
+    """Whether a thread stays asleep (blocked, not between two steps)."""
     stat = Path(f"/proc/{process}/task/{thread}/stat")
     for _ in range(5):
         try:
@@ -47,7 +47,7 @@ def sleeping(thread: int | None, process: int | str = "self") -> bool:
 
 
 def all_sleeping(numbers: Iterable[int]) -> bool:
-    """`sleeping` of several threads of this process at once."""
+    """The same of several threads of this process at once."""
     stats = [Path(f"/proc/self/task/{number}/stat") for number in numbers]
     for _ in range(3):
         for stat in stats:
@@ -62,7 +62,7 @@ def all_sleeping(numbers: Iterable[int]) -> bool:
 
 
 class Background(Generic[T]):
-    """A call that runs on a thread of its own; `result()` waits for it with a deadline."""
+    """A call that runs on its own thread; `result()` waits for it with a deadline."""
 
     def __init__(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> None:
         self._function = function
@@ -86,7 +86,7 @@ class Background(Generic[T]):
         return self._thread.is_alive()
 
     def asleep(self) -> bool:
-        """Whether the call has gone to sleep in the kernel."""
+        """Whether the call is blocked in the kernel."""
         return self.running and sleeping(self._thread.native_id)
 
     def result(self, deadline: float = SOON) -> T:
@@ -99,16 +99,16 @@ class Background(Generic[T]):
 
 
 class Arrivals:
-    """Threads that come to a certain line, each to wait in the one behind it."""
+    """Records threads that reach a line, each of which then blocks in the next one."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
 
     def here(self) -> None:
-        """Said by whoever comes."""
+        """Called by each thread that arrives."""
         self.threads.append(threading.get_native_id())
 
     def until(self, count: int = 1) -> None:
-        """Wait until `count` have come, and all of them sleep in what is behind that line."""
+        """Wait until `count` threads have arrived and all of them are blocked behind that line."""
         wait_until(lambda: len(self.threads) >= count, what=f"{count} arrive")
         wait_until(lambda: all_sleeping(self.threads), what=f"all {count} wait")

@@ -1,9 +1,8 @@
-"""Datagrams as they are on the wire, so that a test can say in anybody's name whatever it likes.
+"""Datagrams with any source address, written to the wire directly.
 
-`forge` sends one on the loopback through a raw socket. `Wire` is a network of its own: the process
-that makes one moves into a fresh network namespace, where the other end of the one cable (a TUN
-device, `tun.rst` of the kernel's documentation) is in its own hands. Both are root's; nothing here
-knows rsock.
+`forge` sends one on the loopback through a raw socket. `Wire` is a separate network: the process
+that makes one moves into a fresh network namespace and holds the other end of its only link, a TUN
+device (`tun.rst` of the kernel's documentation). Both need root. Must never use rsock.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def _checksum(data: bytes) -> int:
 
 
 def packet(source: Address, target: Address, data: bytes) -> bytes:
-    """An IPv4 packet with a UDP datagram in it (RFC 791, RFC 768), its checksum left out."""
+    """An IPv4 packet with a UDP datagram in it (RFC 791, RFC 768), without the UDP checksum."""
     udp = struct.pack("!HHHH", source[1], target[1], 8 + len(data), 0) + data
     addresses = socket.inet_aton(source[0]) + socket.inet_aton(target[0])
     header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, socket.IPPROTO_UDP, 0)
@@ -61,13 +60,13 @@ def may_wire() -> bool:
 
 
 def forge(source: Address, target: Address, data: bytes) -> None:
-    """Send a datagram to `target` that says it comes from `source`."""
+    """Send a datagram to `target` with `source` as its sender."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(packet(source, target, data), (target[0], 0))
 
 
 class Wire:
-    """A network of which this process is `HOST` and `OTHER`, and everybody else as well."""
+    """A network in which this process is `HOST`, `OTHER` and every other address."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -92,14 +91,14 @@ class Wire:
             ask(SIOCSIFFLAGS, name, up)
 
     def send(self, source: Address, target: Address, data: bytes) -> None:
-        """Have a datagram come in by the cable."""
+        """Deliver a datagram to this process over the link."""
         os.write(self._tun, packet(source, target, data))
 
     def received(self, wait: float = 0.0) -> Iterator[tuple[Address, Address, bytes]]:
-        """What has gone out by the cable: source, target and data of each datagram."""
+        """What left over the link: source, target and data of each datagram."""
         while select.select([self._tun], [], [], wait)[0]:
             frame = os.read(self._tun, 70_000)
-            # IPv6 has its own affairs, and ICMP is none of a datagram.
+            # Skips IPv6 and ICMP: neither carries a datagram of the tests.
             if frame[0] >> 4 != 4 or frame[9] != socket.IPPROTO_UDP:
                 continue
             start = (frame[0] & 0xF) * 4

@@ -1,4 +1,4 @@
-"""The command line, as a user has it: real processes, pipes, and a terminal of 80 columns."""
+"""The command line as a user sees it: real processes, pipes, and a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ import rsock
 from rsock import Limits, Server, SocketOptions
 from rsock._cli import _arguments, _fields, _services
 
-# The machine may be busy, and each test starts an interpreter.
+# Long, because the machine may be busy, and each test starts an interpreter.
 PATIENCE = 30.0
 COMMAND = (sys.executable, "-m", "rsock")
 
 
 def run(*args: str, data: bytes = b"", cwd: Path | None = None) -> tuple[int, str, str]:
-    """Run a command to its end: exit code, output, errors."""
+    """Run a command to its end; return exit code, output, errors."""
     done = subprocess.run(
         [*COMMAND, *args],
         input=data,
@@ -62,7 +62,7 @@ def run(*args: str, data: bytes = b"", cwd: Path | None = None) -> tuple[int, st
 
 
 class Running:
-    """A command that runs beside the test, its input and output in pipes."""
+    """A command that runs beside the test, with pipes for its input and output."""
 
     def __init__(self, *args: str, cwd: Path | None = None) -> None:
         self.process = subprocess.Popen(
@@ -88,7 +88,7 @@ class Running:
         return line.decode().rstrip("\n")
 
     def address(self) -> tuple[str, int]:
-        """Where it says that it listens."""
+        """The address on which it says it listens."""
         found = re.match(r"listening on ([\d.]+):(\d+): ", self.line())
         assert found is not None
         return found[1], int(found[2])
@@ -136,7 +136,7 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Read what it shows, without colours and movements, until the pattern is in it."""
+        """Read its output, without colours and cursor movements, until the pattern is in it."""
         end = time.monotonic() + PATIENCE
         while (found := re.search(pattern, self.seen)) is None:
             if not self._read(max(0.0, end - time.monotonic())):
@@ -156,16 +156,16 @@ class Terminal:
         try:
             data = os.read(self._master, 65_536)
         except OSError:
-            # How Linux says that nobody has the other side any more.
+            # Linux reports EIO when the other side has no owner any more.
             return False
         text = data.decode(errors="replace").replace("\r", "")
         self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
         return bool(data)
 
 
-# Makes the terminal its own, so that Ctrl-C reaches it, and becomes the command. A function for
-# `preexec_fn` would do too, but it makes this process fork: from then on every close of rsock's is
-# one of a process that has forked, also in the tests behind this one.
+# Makes the terminal its controlling terminal, so that Ctrl-C reaches it, and then executes the
+# command. A function for `preexec_fn` would work too, but makes this process fork: from then on
+# every close in rsock, also in later tests, is that of a process that has forked.
 _TAKE_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -175,7 +175,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 @pytest.fixture
 def modules(tmp_path: Path) -> Path:
-    """A directory with modules of a user's."""
+    """A directory with modules of a user."""
     (tmp_path / "app.py").write_text(
         "def shout(conn):\n"
         "    while line := conn.recv_line():\n"
@@ -210,7 +210,7 @@ def test_help_fits_a_screen(command: str) -> None:
     code, out, err = run(*command.split(), "--help")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    # The prompt that comes after it takes a line, too.
+    # The shell's prompt after it takes a line, too.
     assert len(lines) <= 23
     assert max(map(len, lines)) < 80
     assert lines[0].startswith(f"usage: rsock {command}".rstrip())
@@ -393,7 +393,7 @@ def test_json_is_one_object_a_line(modules: Path) -> None:
     stopped = json.loads(out)
     assert (stopped["event"], stopped["cause"], stopped["forced"]) == ("stopped", "SIGINT", 0)
     assert stopped["totals"]["accepted"] == 1
-    # What a handler prints is not in the way of what a program reads.
+    # What a handler prints does not mix with machine-readable output.
     assert err == "heard b'HELLO\\n'\n"
 
 
@@ -494,7 +494,7 @@ def test_nobody_reading_the_output_ends_it_quietly() -> None:
         address = command.address()
         assert command.process.stdout is not None
         command.process.stdout.close()
-        # The first line that nobody takes.
+        # The first line after the reader has closed the pipe.
         dial(address).close()
         assert command.process.wait(PATIENCE) == 141
         assert command.process.stderr is not None
@@ -570,7 +570,8 @@ def test_forward_passes_datagrams_on() -> None:
 
 def test_forward_to_itself_is_refused() -> None:
     with socket.socket() as holder:
-        # Bound and not listening, it keeps the port for whoever shares it like this.
+        # Bound and not listening, the socket keeps the port reserved but lets others share it with
+        # the same option.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         host, port = holder.getsockname()
@@ -599,7 +600,7 @@ def test_datagrams_are_served_and_sent() -> None:
         started = json.loads(command.line())
         assert started["transport"] == "udp"
         host, port = started["address"]
-        # Its answers come before the silence that ends it.
+        # The answers come before the silence that ends the command.
         assert run("connect", "--udp", host, str(port), data=b"hello\n") == (0, "hello\n", "")
         command.signal(signal.SIGINT)
         code, out, _ = command.end()
@@ -703,7 +704,7 @@ def test_letters_that_the_output_lacks_are_replaced() -> None:
 def test_nobody_at_a_port_for_datagrams_is_told() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
-        # From now on it hears nobody but itself, and the port is still taken.
+        # The socket now receives only its own datagrams, and the port is still taken.
         holder.connect(holder.getsockname())
         host, port = holder.getsockname()
         code, _, err = run("connect", "--udp", host, str(port), data=b"anybody?")
@@ -715,7 +716,7 @@ def test_a_dialogue_in_a_terminal(echo: Server) -> None:
     with Terminal("connect", echo.host, str(echo.port)) as terminal:
         terminal.until(rf"connected to {echo.host}:{echo.port};")
         terminal.type("hello\n")
-        # What is typed is shown by the terminal, and once more by the server.
+        # The terminal shows what is typed, and the server's echo shows it again.
         terminal.until(r"hello\nhello\n")
         terminal.type("\x04")
         assert terminal.end() == 0

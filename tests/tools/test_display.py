@@ -16,7 +16,7 @@ VOID = {"br", "col", "hr", "img", "meta", "wbr"}
 
 
 class Checker(HTMLParser):
-    """Collects text and tags, and fails on a tag that is not closed in its place."""
+    """Collects text and tags, and fails on a tag that is closed in the wrong order."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""Every Python block of README.md and of the docs runs, in an interpreter of its own.
+"""Every Python block of README.md and of the docs runs, each in its own interpreter.
 
 A block that begins with ```python no-run is for reading only.
 """
@@ -15,7 +15,7 @@ from support.project import ROOT, TESTS
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Name (file and line) and code of every block that is to run."""
+    """Name (file and line) and code of every block that must run."""
     found = []
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:
         if not page.exists():

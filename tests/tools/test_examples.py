@@ -1,6 +1,6 @@
-"""Each example runs, and those that have a counterpart in C do as it does.
+"""Each example runs, and those with a counterpart in C behave as it does.
 
-The dialogues with the two echo servers are 100 by default; RSOCK_DIALOGUES=1000 for all of them.
+The dialogues with the two echo servers are 100 by default; RSOCK_DIALOGUES=1000 runs all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from support.project import ROOT, TESTS
 
 EXAMPLES = ROOT / "examples"
 DIALOGUES = int(os.environ.get("RSOCK_DIALOGUES", "100"))
-# Of a loaded machine, which starts an interpreter for each of them.
+# For a loaded machine, which starts an interpreter for each example.
 LONG = 20.0
 
 
@@ -59,7 +59,7 @@ class Program:
         return line
 
     def interrupted(self) -> tuple[int, str, str]:
-        """Ctrl-C, and what comes of it: exit code, the rest of its output, its errors."""
+        """Send Ctrl-C and wait: exit code, the rest of its output, its errors."""
         self.process.send_signal(signal.SIGINT)
         out, errors = self.process.communicate(timeout=LONG)
         return self.process.returncode, out, errors
@@ -78,7 +78,7 @@ def python(name: str, *arguments: str) -> list[str | Path]:
 
 
 def output(command: list[str | Path]) -> str:
-    """What a program prints that ends by itself, and well."""
+    """The output of a program that ends by itself, which must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -102,7 +102,7 @@ def test_run_server_accepts_receives_and_closes_one_after_the_other() -> None:
                 host, port = peer.getsockname()
                 assert ended(peer)
             assert program.line() == f"{host} port {port} says {message!r}"
-        # One that goes without a word, and one that resets, end nothing.
+        # A client that leaves without a word and one that resets do not end the server.
         dial(program.address).close()
         assert program.line().endswith("says b''")
         reset(dial(program.address))
@@ -183,7 +183,7 @@ def echo_server(request: pytest.FixtureRequest, in_c: Callable[[str], Path]) -> 
 
 
 def answers(message: bytes) -> list[bytes]:
-    """What is to come back for each 99 bytes of a message, up to an "exit"."""
+    """The expected answer to each 99 bytes of a message, up to an "exit"."""
     found = []
     for start in range(0, len(message), 99):
         text = message[start : start + 99].partition(b"\0")[0].removesuffix(b"\n")
@@ -194,9 +194,10 @@ def answers(message: bytes) -> list[bytes]:
 
 
 def converse(address: tuple[str, int], messages: list[bytes]) -> list[bytes]:
-    """What comes back for each message, asked one after the other, and what comes at the end.
+    """The answer to each message, sent one after the other, and what comes at the end.
 
-    A message is sent when the one before has been read, for else they might be read as one.
+    A message is sent when the answer to the one before has been read; otherwise the server might
+    read them as one.
     """
     said: list[bytes] = []
     with dial(address, timeout=LONG) as peer:
@@ -213,7 +214,7 @@ def converse(address: tuple[str, int], messages: list[bytes]) -> list[bytes]:
 
 
 def rest_of(peer: socket.socket) -> bytes:
-    """All up to the end, which is a reset where something was left unread."""
+    """Everything up to the end, which is a reset where something was left unread."""
     rest = b""
     try:
         while part := peer.recv(1_000):

@@ -1,4 +1,4 @@
-"""What the package says it has is what it has, for people and for tools."""
+"""The package contains what it declares, for people and for tools."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_registered_service_is_exported() -> None:
         )
     )
     assert "Echo" in registered
-    # Those that are made of Python's own objects have classes of their own.
+    # Services that hold Python objects have their own classes.
     registered |= {"Accept", "ByConnection", "Forward", "Handler"}
     assert registered == {kind.__name__ for kind in _rsock.Service.__subclasses__()}
     assert registered <= set(rsock.__all__)
@@ -167,7 +167,7 @@ def test_every_public_name_has_help(name: str) -> None:
             member
             for member in members(value)
             if not inspect.getdoc(getattr(value, member))
-            # The fields of a plain value are told in the text of its class.
+            # The fields of a plain value are documented in its class.
             and member not in getattr(value, "__dataclass_fields__", {})
         ]
         assert lacking == []

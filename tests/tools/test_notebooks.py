@@ -1,7 +1,7 @@
-"""Every notebook of `notebooks/` runs to its end, and what is stored in it is what it shows.
+"""Every notebook of `notebooks/` runs to its end, and its stored outputs are what it shows.
 
-A notebook runs in a fresh kernel of this interpreter, which a process of its own looks after:
-nothing of Jupyter is imported here, and nothing may be left in anybody's Jupyter directories.
+A notebook runs in a fresh kernel of this interpreter, managed by a separate process: nothing of
+Jupyter is imported here, and nothing may be left in the user's Jupyter directories.
 
 `.venv/bin/python tests/tools/test_notebooks.py` runs them and stores their outputs.
 """
@@ -25,7 +25,7 @@ DEADLINE = 50.0
 
 Cell = dict[str, Any]
 
-# Runs the notebook argv[1] with all files of Jupyter's in the folder argv[2], result included.
+# Runs the notebook argv[1] with all of Jupyter's files in the folder argv[2], the result included.
 RUN = """
 import json, os, sys
 from pathlib import Path
@@ -83,7 +83,7 @@ nbformat.write(book, folder / "done.ipynb")
 
 
 def run(notebook: Path, folder: Path) -> list[Cell]:
-    """The cells of a notebook after a run, numbered as those of a run that a reader makes."""
+    """The cells of a notebook after a run, numbered as in a run by a reader."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, notebook, folder, ROOT / "tests"],
         capture_output=True,
@@ -107,7 +107,7 @@ def run(notebook: Path, folder: Path) -> list[Cell]:
 
 @functools.cache
 def ran(notebook: Path) -> list[Cell]:
-    # Not pytest's own folder: the path of a Unix socket must not be long.
+    # Not pytest's own folder, because the path of a Unix socket must be short.
     with tempfile.TemporaryDirectory(prefix="rsock-") as folder:
         return run(notebook, Path(folder))
 
@@ -122,13 +122,13 @@ def code(cells: list[Cell]) -> list[Cell]:
 
 
 def shown(cell: Cell) -> str:
-    """What a cell shows, as text."""
+    """The output of a cell, as text."""
     texts = [output.get("data", {}).get("text/plain", []) for output in cell["outputs"]]
     return "\n".join("".join(text) for text in texts)
 
 
 def alike(text: str) -> str:
-    """The text without what differs from run to run: numbers, durations and the room they take."""
+    """The text without what differs from run to run: numbers, durations, and their padding."""
     text = re.sub(r"\d[\d,.]*(e-\d+)?( (µs|ms|s)\b)?", "0", text)
     return " ".join(text.split())
 
@@ -143,7 +143,7 @@ def test_there_are_notebooks() -> None:
 @each_notebook
 def test_a_notebook_runs_and_leaves_nothing(notebook: Path) -> None:
     kinds = {output["output_type"] for cell in code(ran(notebook)) for output in cell["outputs"]}
-    # Nothing printed, no warning, no traceback: what is shown is the value of a cell.
+    # No output, no warning, no traceback: only the value of a cell.
     assert kinds == {"execute_result"}
 
 
@@ -178,7 +178,7 @@ def test_cells_have_names(notebook: Path) -> None:
     names = [cell["id"] for cell in stored(notebook)["cells"]]
     assert len(set(names)) == len(names)
     for name in names:
-        # Those that Jupyter makes up are eight random digits.
+        # Jupyter generates identifiers of eight random digits.
         assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", name)
         assert not re.fullmatch(r"[0-9a-f]{8}", name)
 
@@ -211,7 +211,7 @@ def test_the_first_steps_show_what_they_tell() -> None:
 
 
 def store(notebook: Path) -> None:
-    """Run a notebook and put what it shows into its file."""
+    """Run a notebook and store its outputs in its file."""
     book = stored(notebook)
     book["cells"] = ran(notebook)
     for cell in book["cells"]:

@@ -1,6 +1,6 @@
-"""The fixtures of `rsock.pytest_plugin`: in pytest runs of their own, as users have them.
+"""The fixtures of `rsock.pytest_plugin`, in separate pytest runs as users have them.
 
-Every inner run is a process of its own with warnings as errors. The blocks of
+Every inner run is a separate process with warnings as errors. The blocks of
 docs/guide/testing.md run here too, each as a test file.
 """
 
@@ -48,7 +48,7 @@ def talk(server, data):
             pass
 """
 
-# Says at the very end of an inner run how the servers of its test file ended.
+# Prints at the very end of an inner run how the servers of its test file ended.
 ENDS = """
 import sys
 
@@ -60,7 +60,7 @@ def pytest_unconfigure(config):
 
 
 def inner(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunResult:
-    """Run `code` as a test file in a pytest of its own."""
+    """Run `code` as a test file in a separate pytest."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(test_inner=COMMON + code)
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=40)
@@ -68,7 +68,7 @@ def inner(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunRe
 
 # --- what they cost a run that does not use them -------------------------------------------
 
-# Of the standard library, what `import rsock` itself needs and costs little.
+# Modules of the standard library that `import rsock` itself needs and that cost little.
 LIGHT = {"array", "html", "ipaddress", "select", "selectors", "socket", "signal", "urllib"}
 
 
@@ -352,7 +352,7 @@ def test_ctrl_c_while_they_are_stopped_ends_the_wait_and_the_run(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makeconftest(ENDS)
-    # The last server would be waited for until its handler returns, the first one as well.
+    # The last server waits until its handler returns, and so does the first one.
     code = """
 held = threading.Event()
 clients = []

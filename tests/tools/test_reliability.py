@@ -1,4 +1,4 @@
-"""The campaign runs: every scenario there is, in its briefest form, meets what can be counted."""
+"""The reliability suite runs: every scenario, in its brief form, meets its counted targets."""
 
 from __future__ import annotations
 
@@ -50,14 +50,16 @@ def test_a_row_that_is_not_there_is_no_success() -> None:
 
 
 def test_a_missed_target_is_no_success(tmp_path: Path) -> None:
-    # A run of its own, so that no scenario has to be broken for it.
+    # Scenarios made here, so that no real one has to be broken for the test.
     code = """
 import sys
 from reliability import run
 from reliability.figures import equal
 from reliability.scenario import Scenario
-run.scenarios = lambda: [Scenario("odd", "one that misses", lambda size: iter([equal("sum", 3, 4)])),
-                    Scenario("even", "one that breaks", lambda size: iter([1 // 0]))]
+run.scenarios = lambda: [
+    Scenario("odd", "one that misses", lambda size: iter([equal("sum", 3, 4)])),
+    Scenario("even", "one that breaks", lambda size: iter([1 // 0])),
+]
 sys.exit(run.main(["--brief", *sys.argv[1:]]))
 """
     for key, word in (("odd", "MISSED"), ("even", "BROKE")):

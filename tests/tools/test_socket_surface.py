@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "guide" / "socket.md"
 ROW = re.compile(r"^\| `(\w+)` \| (same|different|absent) \|(.*)\|$", re.M)
 ROWS = ROW.findall(PAGE.read_text())
 SOCKET = {name for name in dir(socket.socket) if not name.startswith("_")}
-# Of some systems and versions only.
+# Present on some systems and versions only.
 SOMETIMES = {"sendmsg_afalg", "ioctl", "share"}
 STREAMS = (rsock.Client, rsock.Connection)
 

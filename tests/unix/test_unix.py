@@ -1,4 +1,4 @@
-"""Unix stream sockets: `path=` in place of host and port."""
+"""Unix stream sockets: `path=` instead of host and port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a Unix socket: made, replaced where it is stale, and removed by its server alone."""
+"""The file of a Unix socket: created, replaced where stale, and removed only by its server."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_another_kind_of_file_is_never_replaced(directory: Path, path: str, kind
     elif kind == "pipe":
         os.mkfifo(path)
     else:
-        # Even one that leads to a stale socket.
+        # Even a link that leads to a stale socket.
         leave_stale(directory / "target")
         os.symlink("target", path)
     before = os.lstat(path)
@@ -233,7 +233,7 @@ def test_a_stale_file_that_cannot_be_removed_is_said_to_be_so(directory: Path, p
 
 
 def test_many_servers_that_start_at_once_are_one(directory: Path, path: str) -> None:
-    """Of several processes that find a stale file exactly one gets the path, each time."""
+    """Of several processes that find a stale file, exactly one gets the path each time."""
     code = """
 import sys, rsock
 for line in sys.stdin:
@@ -270,7 +270,7 @@ for line in sys.stdin:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
 def test_nobody_takes_a_new_file_for_the_stale_one(directory: Path, path: str) -> None:
-    """One server is slow to remove a stale file: another must not bind the name meanwhile."""
+    """While one server is slow to remove a stale file, another must not bind the name."""
     code = """
 import sys, rsock
 try:
@@ -325,7 +325,7 @@ def test_a_lock_file_that_is_somebody_elses_is_left_alone(directory: Path, path:
         pass
     assert lock.read_text() == "pid 1\n"
     lock.unlink()
-    # An empty one of mode 600 is what a server leaves that is killed in that very moment.
+    # A server that is killed between two steps leaves an empty lock of mode 600.
     lock.touch(0o600)
     leave_stale(path)
     with Server(path=path):
@@ -409,7 +409,7 @@ def test_there_is_no_moment_of_wider_permissions(directory: Path, path: str) -> 
     named = [
         call.partition("(")[0] for call in calls if call.startswith(("fchmod", "bind", "chmod"))
     ]
-    # The socket has them before it has a file, which then needs no change.
+    # The permissions are set on the socket before it has a file, so the file needs no change.
     assert named == ["fchmod", "bind"], calls
     os.unlink(trace)
 
@@ -466,7 +466,7 @@ with rsock.Server(path=sys.argv[1]) as server:
 
 
 def test_a_child_keeps_no_client_hanging(path: str) -> None:
-    """The listener's numbers are closed in a child, and the connections ended whatever it holds."""
+    """A child closes the listener's descriptors, and the connections end whatever it holds."""
     server = Server(path=path).start()
     with dial_path(path) as peer:
         assert says_back(peer)
@@ -500,7 +500,7 @@ def test_a_listener_given_by_number_keeps_its_file(path: str) -> None:
         with pytest.raises(OSError, match="held by the Server"):
             Server(path=path).start()
     assert os.path.exists(path)
-    # Only closed, not shut down: its other owner goes on.
+    # Only closed, not shut down: its other owner continues to use it.
     double.settimeout(LONG)
     with double, dial_path(path) as peer:
         conn, _ = double.accept()

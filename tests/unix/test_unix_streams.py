@@ -97,7 +97,7 @@ def test_a_client_talks_to_socat(directory: Path, path: str, kind: str) -> None:
 
 
 def test_messages_with_descriptors_do_not_hold_up_what_follows(path: str) -> None:
-    """A read of a Unix socket ends behind each of them, and no event tells of what is left."""
+    """A read of a Unix socket ends after each such message, and no event reports what is left."""
     server = Server(path=path, service=Discard()).listen()
     with dial_path(path) as peer:
         for _ in range(20):
@@ -146,7 +146,7 @@ def test_a_receive_of_all_ends_behind_descriptors_and_loses_none(size: int) -> N
             got.append((data, len(passed)))
             for number in passed:
                 os.close(number)
-        # The end: nobody has the other one any more.
+        # The end: the other end of the pipe is closed everywhere.
         assert os.read(read, 1) == b""
         os.close(read)
         return got
@@ -168,7 +168,7 @@ def test_a_receive_of_all_ends_behind_descriptors_and_loses_none(size: int) -> N
 def test_accepted_connections_have_the_buffers_that_were_asked_for(
     path: str, limit: int | None
 ) -> None:
-    """They inherit none of their listener's."""
+    """They do not inherit their listener's buffers."""
     options = SocketOptions(send_buffer=limit)
     with Server(path=path, service=Accept(), options=options) as server:
         with server.client() as client:
@@ -206,7 +206,7 @@ def test_a_peer_that_leaves_bytes_unread_has_reset_it(path: str) -> None:
 
 @pytest.mark.parametrize("unread", [True, False], ids=["unread", "read"])
 def test_an_abort_is_a_reset_where_bytes_were_left_unread(path: str, unread: bool) -> None:
-    """The kernel has no other way to say so; what was sent stays sent."""
+    """The kernel has no other signal for an abort; what was sent stays sent."""
     with Server(path=path, service=Accept()) as server, dial_path(path) as peer:
         conn, _ = server.accept(LONG)
         conn.sendall(b"last words")
@@ -239,7 +239,7 @@ def test_half_a_close_leaves_the_other_half(path: str) -> None:
 
 @pytest.mark.parametrize("adopted", [False, True], ids=["own", "adopted"])
 def test_who_waits_in_the_queue_at_the_stop_is_served(path: str, adopted: bool) -> None:
-    """As many as there are then, though a Unix listener has no TCP_INFO to tell."""
+    """All that are queued at the time, though a Unix listener has no TCP_INFO to count them."""
     number = None
     if adopted:
         with socket.socket(socket.AF_UNIX) as plain:
@@ -255,7 +255,7 @@ def test_who_waits_in_the_queue_at_the_stop_is_served(path: str, adopted: bool) 
     for number, peer in enumerate(queued):
         peer.sendall(b"%02d" % number)
     wait_until(lambda: server.waiting == 20, LONG, "they wait")
-    # The limit holds, so that all but the first are left to the kernel, which resets them.
+    # The limit holds, so the server leaves all but the first to the kernel, which resets them.
     report = server.stop()
     assert first.recv(1) == b""
     assert report.forced == 0
@@ -305,7 +305,7 @@ def test_accept_leaves_the_queue_to_be_reset(path: str) -> None:
 
 
 def test_input_that_nobody_read_is_no_clean_end(path: str) -> None:
-    """In a process that has not forked: where one has, every close is preceded by a shutdown."""
+    """In a process that has not forked: one that has shuts a socket down before every close."""
     code = """
 import socket, sys, threading
 from rsock import Accept, Server
@@ -350,9 +350,9 @@ def test_handlers_are_told_of_the_end_as_on_tcp(path: str) -> None:
             heard.sendall(b"hello")
             arrivals.until(4)
             stopping = Background(server.stop)
-            # At once, for it was heard from.
+            # At once, because the server has received from it.
             assert read_to_end(heard) == b"bye"
-            # Not yet heard from: there is a quarter of a second for it.
+            # The server has received nothing yet and waits for a quarter of a second.
             late.sendall(b"in time")
             assert read_to_end(late) == b"bye"
             assert read_to_end(silent) == b""
@@ -395,7 +395,7 @@ def test_the_limit_of_connections_holds(path: str, overflow: Any) -> None:
 
 @pytest.fixture
 def full(path: str) -> Iterator[socket.socket]:
-    """A listener at `path` whose queue has no room, which Linux lets nobody wait for by poll(2)."""
+    """A listener at `path` whose queue is full; on Linux poll(2) cannot wait for room in it."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen(0)

@@ -1,1 +1,1 @@
-"""The scenarios, one file each. `reliability.scenario` finds them; nothing here needs to name them."""
+"""The scenarios, one file each. `reliability.scenario` finds them; nothing here lists them."""

@@ -1,4 +1,4 @@
-"""Scenario 18: addresses drawn at random: typed errors at once, and nothing opened."""
+"""Scenario 18: random addresses. Each gives a typed error at once, and nothing is opened."""
 
 import random
 import time
@@ -34,7 +34,7 @@ def port(dice: random.Random) -> Any:
 
 
 def fuzz(seed: int, count: int) -> dict[str, Any]:
-    """Ask for servers and clients at `count` addresses; what came of it."""
+    """Create servers and clients at `count` addresses; return the outcomes."""
     import rsock
 
     dice = random.Random(seed)
@@ -48,7 +48,8 @@ def fuzz(seed: int, count: int) -> dict[str, Any]:
             found["taken"] += 1
         except ALLOWED:
             found["refused"] += 1
-            # What no server may have no client may dial either; nobody is asked for it.
+            # An address that no server may have is also invalid for a client, and no name server is
+            # asked for it.
             try:
                 with rsock.Client() as client:
                     client.connect(where)

@@ -1,4 +1,4 @@
-"""Scenario 3: very many short connections, ended in three ways: nothing grows."""
+"""Scenario 3: a large number of short connections, ended in three ways; nothing grows."""
 
 import socket
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def server(history: int) -> "Server":
 
 
 def visit(address: Any, count: int) -> int:
-    """Connect, one byte, an end; a third each by FIN, by RST, by half-close."""
+    """Connect, send one byte, end: a third each by FIN, by RST, by half-close."""
     complete = 0
     for number in range(count):
         peer = load.dial(address)

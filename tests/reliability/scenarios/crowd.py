@@ -1,4 +1,4 @@
-"""Scenario 9: a limit of 100 and a crowd before the door."""
+"""Scenario 9: a limit of 100 and more clients than that."""
 
 import contextlib
 import threading
@@ -30,7 +30,7 @@ def server(path: str, target: list[Any]) -> "Server":
 
 
 def watch(server: "Server") -> None:
-    """Look at the number of the open all the while."""
+    """Sample the number of open connections continuously."""
 
     def look() -> None:
         global _most

@@ -1,4 +1,4 @@
-"""Scenario 17: datagrams of every size, forged senders, and forwarding to oneself."""
+"""Scenario 17: datagrams of every size, forged senders, and forwarders in a circle."""
 
 import contextlib
 import socket
@@ -16,10 +16,10 @@ from reliability.scenario import Scenario, Size
 if TYPE_CHECKING:
     from rsock import Server
 
-# The least, one, what a frame of Ethernet takes, and the most that IPv4 does.
+# The smallest, one byte, the largest of an Ethernet frame, and the largest of IPv4.
 SIZES = (0, 1, 1_472, 65_507)
 LIMIT = 1_000
-# What the services of the suite's wire are asked with.
+# What each service is sent on the virtual wire.
 ASKED = (0, 1, 30, 400, 1_400)
 
 
@@ -40,7 +40,7 @@ def dial(address: Any) -> socket.socket:
 
 
 def echoed(address: Any, times: int) -> int:
-    """How many datagrams of all sizes came back as they were."""
+    """How many datagrams of all sizes came back unchanged."""
     with dial(address) as peer:
         count = 0
         for number in range(times):
@@ -52,7 +52,7 @@ def echoed(address: Any, times: int) -> int:
 
 
 def cut(address: Any, times: int) -> int:
-    """How many that are too long came back cut to the limit."""
+    """How many datagrams that are too long came back truncated to the limit."""
     with dial(address) as peer:
         count = 0
         for number in range(times):
@@ -63,7 +63,7 @@ def cut(address: Any, times: int) -> int:
 
 
 def refused(address: Any, times: int) -> int:
-    """How many of a bystander's came back, while others left before their answers came."""
+    """How many of a bystander's datagrams came back while other clients left too early."""
     with dial(address) as bystander:
         count = 0
         for number in range(times):
@@ -76,7 +76,7 @@ def refused(address: Any, times: int) -> int:
 
 
 def totals(server: "Server") -> dict[str, int]:
-    """What a server has sent and dropped, once it has dealt with all that it was sent before."""
+    """What a server has sent and dropped, once it has processed everything sent to it before."""
     with server.client(timeout=PATIENCE) as client:
         client.send(b"are you done?")
         client.recv(100)
@@ -86,14 +86,14 @@ def totals(server: "Server") -> dict[str, int]:
 
 
 def forged_within(times: int) -> list[int]:
-    """Replies, and datagrams that were suspected, of two servers of a process set on each other."""
+    """Replies and suspected datagrams of two servers, each forged as the other's sender."""
     with server() as one, server(kind="a handler") as two:
         for _ in range(times):
             forge(one.address, two.address, b"answer me")
             forge(two.address, one.address, b"answer me")
             forge(one.address, one.address, b"answer me")
         counts = [totals(each) for each in (one, two)]
-        # Without the answers that `totals` itself asked for.
+        # Minus the answers that `totals` itself asked for.
         sent = sum(count["sent"] for count in counts) - len(counts)
         return [sent, sum(count["suspects"] for count in counts)]
 
@@ -104,7 +104,7 @@ def set_on(source: Any, target: Any, times: int) -> None:
 
 
 def amplified(times: int) -> dict[str, list[int]]:
-    """Bytes in and out, and answers larger than what they answer, by service, on a wire."""
+    """Bytes in and out, and answers larger than their requests, by service, on a virtual wire."""
     from rsock import Chargen, Daytime, Echo, Greeting, Quote, Time
 
     wire = Wire()
@@ -143,7 +143,7 @@ def _all_dealt_with(server: "Server", count: int) -> bool:
 
 
 def forwarded_to_itself() -> int:
-    """How many ways of forwarding to oneself are refused at the start."""
+    """How many configurations that forward to themselves are refused at the start."""
     from rsock import Forward, Server
 
     count = 0
@@ -156,7 +156,7 @@ def forwarded_to_itself() -> int:
                 forwarder.start().stop()
             except ValueError:
                 count += forwarder.state == "new"
-        # By way of another one.
+        # Through another forwarder.
         with Server(transport=transport) as holder:
             port = holder.port
         with Server(service=Forward(LOOPBACK, port), transport=transport) as other:

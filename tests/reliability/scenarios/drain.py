@@ -1,4 +1,4 @@
-"""Scenario 10: a stop while echoes are under way and clients are queued; then a restart."""
+"""Scenario 10: a stop during echoes and with clients queued; then a restart."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def server() -> "Server":
 
 
 def restart(times: int) -> int:
-    """How often the same port was had again at once, with an echo each time."""
+    """How many times the same port could be opened again at once, with an echo each time."""
     from rsock import Server
 
     good, port = 0, 0
@@ -67,7 +67,7 @@ def run(size: Size) -> Iterator[Figure]:
 def _stop_behind_its_back(
     served: Served, stack: contextlib.ExitStack, peers: list[socket.socket], queued: int
 ) -> Any:
-    """Everything is in the queues when the process gets to know of the stop."""
+    """Everything is queued before the stopped process runs again and receives the stop."""
     os.kill(served.pid, signal.SIGSTOP)
     try:
         peers += [stack.enter_context(load.dial(served.address)) for _ in range(queued)]

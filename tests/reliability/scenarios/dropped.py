@@ -1,7 +1,7 @@
-"""Scenario 15: servers that nobody holds and nobody stopped give everything back.
+"""Scenario 15: servers that are dropped without a stop release everything.
 
-The servers are a child's, their clients are here. Must never hold one of them beyond its drop: what
-is measured is what garbage collection alone does.
+The servers run in a child, their clients here. Must never hold a server beyond its drop, because
+the figures are those of garbage collection alone.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from reliability.scenario import Scenario, Size
 if TYPE_CHECKING:
     from rsock import Connection, Server
 
-# What a server's service is at when it is dropped.
+# What a server's service is doing when the server is dropped.
 KINDS = {
     "echo": "each with a client",
     "handler knows its server": "a cycle",
@@ -31,7 +31,7 @@ KINDS = {
     "handler waits": "in recv, with a client",
     "accept": "a connection was handed out and let go",
 }
-# Far beyond what is promised: a miss is a figure, not the end of the scenario.
+# Far beyond the promise: a miss is a figure, not the end of the scenario.
 PATIENCE = 30.0
 
 _servers: "list[Server]" = []
@@ -43,7 +43,7 @@ _before = Held(0, 0)
 
 
 def make(kind: str, count: int) -> list[tuple[str, int]]:
-    """Start the servers; their addresses."""
+    """Start the servers; return their addresses."""
     global _before
     import rsock
 
@@ -64,7 +64,7 @@ def _server(kind: str) -> "Server":
     if kind == "accept":
         return Server(service=Accept())
     if kind == "handler waits":
-        # Not one that closes over its server: its frame would hold that.
+        # Not a closure over its server, because the waiting frame would hold the server.
         return Server(service=_waits)
 
     def handler(conn: "Connection") -> None:
@@ -90,7 +90,7 @@ def accept_all() -> None:
 
 
 def settle(kind: str) -> None:
-    """Wait until every server has come to what it is to be dropped at."""
+    """Wait until every server has reached the state in which it is dropped."""
     count = len(_servers)
     if kind == "handler waits":
         wait_until(lambda: len(_waiting) == count, PATIENCE)
@@ -103,7 +103,7 @@ def settle(kind: str) -> None:
 
 
 def let_go() -> dict[str, Any]:
-    """Drop them all; what is left, how long it took, what was warned of."""
+    """Drop them all; return what is left, how long it took, and the warnings."""
     import rsock
 
     there = held()
@@ -125,17 +125,17 @@ def let_go() -> dict[str, Any]:
         }
 
 
-# Here.
+# In this process.
 
 
 def dropped(kind: str, count: int) -> dict[str, Any]:
-    """Have `count` servers of a kind made, used, dropped; what `let_go` says, and the clients."""
+    """Make, use and drop `count` servers of a kind; return what is left and what clients saw."""
     with Child() as child, contextlib.ExitStack() as stack:
         addresses = child.call(make, kind, count)
         peers = [stack.enter_context(load.dial(address)) for address in addresses]
         for peer in peers:
             with contextlib.suppress(ConnectionError):
-                # A handler that raises does not wait for it.
+                # A handler that raises does not wait for the byte.
                 peer.sendall(b"x")
         if kind == "accept":
             child.call(accept_all)
@@ -148,7 +148,7 @@ def dropped(kind: str, count: int) -> dict[str, Any]:
             with contextlib.suppress(ConnectionResetError):
                 while peer.recv(1000):
                     pass
-            # By FIN or by RST: not a time-out.
+            # By FIN or by RST, not by a time-out.
             ends += 1
         found["ends"] = ends
         found["exit"] = child.end()

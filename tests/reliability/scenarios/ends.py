@@ -1,7 +1,7 @@
-"""Scenario 13: a program ends as it would without rsock, whatever its servers and handlers are at.
+"""Scenario 13: a program ends as it would without rsock, whatever its servers are doing.
 
-Owns the program that ends, in every way and every use; the tests run it too. Must never compare two
-programs that differ in more than the use: what they say at their end names their lines.
+Owns the program that ends, for every way and every use; the tests run it too. Must never compare
+two programs that differ in more than the use, because their final output names their lines.
 """
 
 import contextlib
@@ -79,13 +79,13 @@ USES = {
     "waiting": 3,
     "accept": 1,
 }
-# The end waits for whom it can for up to 1.5 s; beyond this something holds it up.
+# The end waits for handlers for up to 1.5 s; beyond this limit it is blocked.
 HELD_UP = 20.0
 SIDE_BY_SIDE = 3
 
 
 class Ending(NamedTuple):
-    """How a program ended: exit code, what it said, and how long that took."""
+    """How a program ended: exit code, standard error, and duration."""
 
     code: int
     said: str
@@ -93,8 +93,9 @@ class Ending(NamedTuple):
 
 
 def ending(way: str, use: str) -> Ending:
-    """Let the program end in this way, in this use."""
-    # Without the marks under the words that were under way: see the end of the program.
+    """Run the program, end it in this way during this use."""
+    # Without the markers below the running expressions, which depend on where the signal arrives;
+    # see the end of the program.
     with Script(PROGRAM, way, use, options=("-X", "no_debug_ranges")) as script:
         address = ("127.0.0.1", int(script.line()))
         with contextlib.ExitStack() as stack:
@@ -142,14 +143,14 @@ def _talking(address: tuple[str, int]) -> Iterator[None]:
 
 
 def endings(cases: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Ending]:
-    """The endings of (way, use) pairs, some programs side by side."""
+    """The endings of (way, use) pairs, a few programs in parallel."""
     cases = list(cases)
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         return dict(zip(cases, pool.map(lambda case: ending(*case), cases), strict=True))
 
 
 def different(found: dict[tuple[str, str], Ending]) -> dict[tuple[str, str], Ending]:
-    """Those with another exit code, or other words, than without rsock."""
+    """The endings whose exit code or output differs from that without rsock."""
     return {
         (way, use): end
         for (way, use), end in found.items()
@@ -165,7 +166,7 @@ def run(size: Size) -> Iterator[Figure]:
     wrong: dict[tuple[str, str], Ending] = {}
     slowest: dict[str, float] = dict.fromkeys(uses, 0.0)
     for _ in range(times):
-        # Here one after another: the time is the figure.
+        # Sequential here: the time is the figure.
         found = {case: ending(*case) for case in cases}
         wrong |= different(found)
         for (_, use), end in found.items():

@@ -1,4 +1,4 @@
-"""Scenario 1: odd chunks, odd pauses, odd buffers, and not a byte lost, cut or doubled."""
+"""Scenario 1: odd chunks, pauses and buffers; no byte is lost, truncated or duplicated."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from reliability.scenario import Scenario, Size
 if TYPE_CHECKING:
     from rsock import Server
 
-# Seeds, each with a process of its own. More, and the kernel's memory for TCP may be at its end.
+# Seeds in parallel, a process each. With more, the kernel's memory for TCP may be exhausted.
 AT_ONCE = 4
 
 

@@ -26,12 +26,12 @@ def server(workers: int | None) -> "Server":
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    # More than there are descriptors for: the limit by default would not let it come to this.
+    # More than there are descriptors for: the default limit would not let the process run out.
     return Server(workers=workers, limits=Limits(connections=1_000))
 
 
 def run(size: Size) -> Iterator[Figure]:
-    # One worker accepts by itself; of several none does.
+    # A single worker accepts by itself; with several, a separate thread does.
     for workers in (None, 1):
         yield only_shown("workers", "as many as asked for" if workers is None else str(workers))
         yield from _crowded(size, workers)
@@ -44,7 +44,7 @@ def _crowded(size: Size, workers: int | None) -> Iterator[Figure]:
         for peer in peers:
             peer.sendall(b"let me in")
         established = [peer for peer in peers if _answers(peer, 0.2 if peer is peers[0] else 0)]
-        # Whoever is in by now stays so: the process has no descriptor left.
+        # A connection that is accepted by now stays so: the process has no descriptor left.
         time.sleep(0.3)
         established += [peer for peer in peers if peer not in established and _answers(peer, 0)]
         waiting = [peer for peer in peers if peer not in established]

@@ -1,7 +1,7 @@
-"""Scenario 11: a process forks while its server is under load: nobody is harmed by it.
+"""Scenario 11: a process forks while its server is under load, without harm to either process.
 
-Forks come from the main thread and from handlers, and the children end in every way there is. Must
-never stop the server while a child is to be waited for: its end is part of the figure.
+Forks come from the main thread and from handlers, and the children end in every possible way. Must
+never stop the server before every child has been waited for: its end is one of the figures.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 LINE = b"hello, this is one line\n"
-# After the import alone there is no thread that a fork could be warned of.
+# After the import alone there is no thread that a fork could warn of.
 IMPORTED = """
 import os, rsock
 rsock.Server(), rsock.Accept()
@@ -38,7 +38,7 @@ assert os.waitpid(child, 0)[1] == 0
 _ends: list[tuple[int, float]] = []
 
 
-# In the child that serves.
+# In the child that runs the server.
 
 
 def server(service: str) -> "Server":
@@ -53,7 +53,7 @@ def lines(conn: "Connection") -> None:
             child = os.fork()
             if child == 0:
                 _end(line.split()[1].decode())
-                # A child of a handler's thread goes on in that handler.
+                # A child forked by a handler's thread continues in that handler.
                 return
             _await(child)
         conn.sendall(line)
@@ -67,7 +67,7 @@ def _end(way: str) -> None:
 
 
 def _await(child: int) -> None:
-    """Wait for the child; note its exit code and how long its end took."""
+    """Wait for the child; record its exit code and how long its end took."""
     began = time.monotonic()
     while time.monotonic() - began < PATIENCE:
         found, status = os.waitpid(child, os.WNOHANG)
@@ -90,7 +90,7 @@ def fork(_: "Server", count: int) -> None:
 
 
 def under_load(server: "Server", connections: int) -> None:
-    """Wait until all who talk have been answered, and whoever asks for forks with them."""
+    """Wait until every loading client has been answered, and also the one that requests forks."""
 
     def all_talk() -> bool:
         records = list(server.ledger.open)
@@ -103,11 +103,11 @@ def ends(_: "Server") -> list[tuple[int, float]]:
     return _ends
 
 
-# In the child that loads.
+# In the child that makes the load.
 
 
 def talk(address: Any, connections: int) -> dict[str, int]:
-    """Say lines on several connections until the server ends each of them between two lines."""
+    """Send lines on several connections until the server ends each of them between two lines."""
     rounds = [0] * connections
     wrong = [0] * connections
 
@@ -122,7 +122,7 @@ def talk(address: Any, connections: int) -> dict[str, int]:
                 rounds[number] += 1
 
     def guarded(number: int) -> None:
-        # A line that was on its way when the server closed is answered by a reset.
+        # A line in flight when the server closed is answered by a reset.
         with contextlib.suppress(ConnectionError):
             one(number)
 
@@ -134,11 +134,11 @@ def talk(address: Any, connections: int) -> dict[str, int]:
     return {"wrong": sum(wrong), "served": sum(count > 0 for count in rounds)}
 
 
-# Here.
+# In this process.
 
 
 def forked(service: str, count: int, connections: int = 3) -> dict[str, Any]:
-    """`count` forks under load; how the children ended, and how the parent fared."""
+    """`count` forks under load; return how the children ended and what the parent served."""
     with Served(server, service) as served, Child() as loading:
         loading.begin(talk, served.address, connections)
         with load.dial(served.address) as peer:

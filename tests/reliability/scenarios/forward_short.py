@@ -1,4 +1,4 @@
-"""Many short connections through Forward: each is answered, accounted for, and gone."""
+"""A large number of short connections through Forward: each is answered, recorded and released."""
 
 import contextlib
 import socket
@@ -23,12 +23,13 @@ AT_ONCE = 8
 def server(path: str, target: list[Any], history: int) -> "Server":
     from rsock import Server
 
-    # All workers from the start: one more, when load asks for it, has two descriptors of its own.
+    # All workers from the start: an additional worker, added under load, has two descriptors of its
+    # own.
     return Server(service=service(path, target), workers=2, history=history)
 
 
 def visit(address: list[Any], count: int) -> int:
-    """How many of `count` connections, some at a time, got their bytes back and the end."""
+    """How many of `count` connections, several in parallel, got their bytes back and the end."""
     answered = [0] * AT_ONCE
 
     def some(number: int) -> None:
@@ -50,7 +51,7 @@ def visit(address: list[Any], count: int) -> int:
 
 
 def legs(server: "Server") -> list[int]:
-    """Of the closed connections: how many ended in peace, and how many passed on what they got."""
+    """Of the closed connections: how many ended cleanly, and how many passed on everything."""
     server.ledger.wait(open=0, timeout=30.0)
     records = server.ledger.closed
     peaceful = sum(record.closed_by == "peer" for record in records)
@@ -75,11 +76,11 @@ def run(size: Size) -> Iterator[Figure]:
             child.call_with_server(legs),
             [more, more],
         )
-        # An account is closed before its descriptors are.
+        # A record is closed before its descriptors are.
         with contextlib.suppress(AssertionError):
             wait_until(lambda: held(child.pid).fds <= things.fds, 30.0)
         now = held(child.pid)
-        # Records that the ledger was not full of before.
+        # The ledger was not full before, so part of the growth is records.
         grown = resident_bytes(child.pid) - memory
         yield at_most(f"memory grown by {more:,} connections", grown, 8 * MIB, "B")
         yield at_most("descriptors grown", now.fds - things.fds, 0, measured=False)

@@ -1,4 +1,4 @@
-"""Scenario 2: thousands of idle connections cost memory, and nothing else."""
+"""Scenario 2: thousands of idle connections cost memory and nothing else."""
 
 import os
 import time
@@ -59,7 +59,7 @@ def run(size: Size) -> Iterator[Figure]:
         memory = resident_bytes(served.pid)
         yield equal("open", idle.call(load.keep, served.address, count), count)
         served.call_with_server(settle, count)
-        # Until the last end before has been dealt with.
+        # Until the last close has been processed.
         wait_until(lambda: wakings(served.pid) == _after(0.05, wakings, served.pid), load.PATIENCE)
         grown = resident_bytes(served.pid) - memory
         yield at_most("memory of each, bytes", round(grown / count), 1024)

@@ -1,6 +1,6 @@
 """Scenario 5: errors injected into the system calls of the server's process.
 
-By strace(1), attached once the server is up, and only to that process. Must never inject into the
+Uses strace(1), attached to that process alone once the server runs. Must never inject into the
 load, nor into the start of the interpreter.
 """
 
@@ -31,7 +31,7 @@ OF_ONE = (
     "EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "EPERM", "ETIMEDOUT", "ECONNRESET",
 )  # fmt: skip
 FATAL = ("EBADF", "ENOTSOCK")
-# The calls that starting a server needs, and how they fail.
+# The system calls needed to start a server, and how they fail.
 STARTS = {"clone3": "EAGAIN", "epoll_create1": "EMFILE", "eventfd2": "EMFILE"}
 
 
@@ -77,7 +77,7 @@ def start(times: int) -> dict[str, int]:
 
 @contextlib.contextmanager
 def injecting(pid: int, call: str, error: str, when: str) -> Iterator[None]:
-    """The process meets this error in this call, as often as strace's `when` says."""
+    """This call fails with this error in the process, as often as strace's `when` says."""
     inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}")
     with subprocess.Popen(
         ["strace", "-f", "-o", "/dev/null", "-p", str(pid), *inject],
@@ -96,7 +96,7 @@ def injecting(pid: int, call: str, error: str, when: str) -> Iterator[None]:
 def run(size: Size) -> Iterator[Figure]:
     count = size.of(brief=8, short=40, long=100)
     every = EXHAUSTED + OF_ONE
-    # One worker accepts by itself; of several none does.
+    # A single worker accepts by itself; with several, a separate thread does.
     both: tuple[int | None, ...] = (None, 1)
     errors = size.of(brief=("EMFILE", "EPROTO"), short=every, long=every)
     for error, workers in itertools.product(errors, both):
@@ -118,7 +118,7 @@ def run(size: Size) -> Iterator[Figure]:
             yield from _only_misses(served)
     for error, workers in itertools.product(FATAL, both):
         with Served(server, workers) as served, injecting(served.pid, "accept4", error, "2+1"):
-            # The second accept, behind a first one that is served.
+            # The second accept, after a first connection that is served.
             load.keep(served.address, 1)
             with contextlib.suppress(ConnectionError):
                 load.keep(served.address, 1)
@@ -136,14 +136,14 @@ def run(size: Size) -> Iterator[Figure]:
 
 
 def _endless(size: Size) -> tuple[float, int]:
-    """How long errors come without end, and how often accept4 may be tried meanwhile."""
+    """How long the endless errors last, and the maximum number of accept4 calls in that time."""
     seconds = size.of(brief=0.5, short=2.0, long=10.0)
-    # At most 64 accepts a turn and a turn every 100 ms, whatever the established do meanwhile.
+    # At most 64 accepts a turn and a turn every 100 ms, whatever the established connections do.
     return seconds, 64 * (round(seconds / 0.1) + 2)
 
 
 def _without_end(size: Size, both: tuple[int | None, ...]) -> Iterator[Figure]:
-    """An error that says it is of one connection, and comes for each: that needs rests."""
+    """An error of a single connection that recurs for each accept: the acceptor must back off."""
     seconds, most = _endless(size)
     for workers in both:
         with Served(server, workers) as served, load.dial(served.address) as peer:
@@ -175,7 +175,7 @@ def asked_for() -> "Server":
 
 
 def ask(server: "Server", seconds: float) -> dict[str, float]:
-    """Call `accept` beside another thread: how often that came on, and how often accept4 failed."""
+    """Call `accept` beside another thread; return that thread's progress and accept4's failures."""
     over = threading.Event()
     turns = itertools.count()
 
@@ -195,7 +195,7 @@ def ask(server: "Server", seconds: float) -> dict[str, float]:
 
 
 def _while_asked(size: Size) -> Iterator[Figure]:
-    """The same where the program itself accepts: nothing of it may stand still meanwhile."""
+    """The same where the program itself accepts: its other threads must keep running."""
     seconds, most = _endless(size)
     with Served(asked_for) as served, load.dial(served.address):
         with injecting(served.pid, "accept4", "ECONNABORTED", "1+"):
@@ -215,7 +215,7 @@ def _of(workers: int | None) -> str:
 
 
 def _only_misses(served: Served) -> Iterator[Figure]:
-    """What is as it should be after each of many servers need not be said."""
+    """Only deviations: with this number of servers the expected figures would fill the table."""
     for figure in served.afterwards():
         if figure.verdict(brief=True) == "MISSED":
             yield figure

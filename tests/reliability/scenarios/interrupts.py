@@ -1,7 +1,10 @@
-"""Scenario 14: Ctrl-C in every call that blocks: heard at once, none lost, the object usable.
+"""Scenario 14: Ctrl-C in every blocking call.
 
-The calls are made on the main thread of a child, which sends itself SIGINT once it sleeps in the
-call: no other thread hears Python's signals. Must never send one that no call waits for.
+Each interrupt is raised at once, none is lost, and the object stays usable.
+
+The calls are made on the main thread of a child, which sends itself SIGINT once it is blocked in
+the call: Python runs signal handlers on that thread only. Must never send a signal that no call
+waits for.
 """
 
 import contextlib
@@ -18,11 +21,11 @@ from reliability.process import Child, held, warm_up
 from reliability.scenario import Scenario, Size
 
 SOON = 30.0
-# A time-out or a drain that nobody waits for.
+# A time-out or a drain that no call waits for.
 LONG = 300.0
 
 Call = Callable[[], object]
-# A call, and whether its object is usable, asked when it has been interrupted often enough.
+# A call, and a check that its object is still usable after the interrupts.
 Case = tuple[Call, Callable[[], bool]]
 
 READS: dict[str, Callable[[Any], object]] = {
@@ -72,7 +75,7 @@ def _writing(kind: str) -> Iterator[Case]:
         data = bytes(16 << 20)
 
         def usable() -> bool:
-            # What had been taken arrives, and then the end.
+            # The bytes that `sendall` had taken arrive, and then the end.
             stream.close()
             return 0 < len(read_to_end(peer)) < len(data)
 
@@ -95,7 +98,7 @@ def _connecting() -> Iterator[Case]:
 
 @contextlib.contextmanager
 def _serving(name: str, timeout: float | None) -> Iterator[Case]:
-    """The calls of a server with a handler at work."""
+    """The blocking calls of a server with a running handler."""
     from rsock import Connection, Server
 
     at, over = Arrivals(), threading.Event()
@@ -143,7 +146,7 @@ def _accepting(name: str, timeout: float | None) -> Iterator[Case]:
 
 @contextlib.contextmanager
 def _running() -> Iterator[Case]:
-    """`run()` makes a drain of the first one, and says so."""
+    """`run()` turns the first interrupt into a drain, and says so."""
     from rsock import Connection, Server
 
     def lines(conn: Connection) -> None:
@@ -181,7 +184,7 @@ def _cases() -> dict[str, contextlib.AbstractContextManager[Case]]:
 
 
 def interrupt(times: int) -> dict[str, Any]:
-    """Interrupt each call so often. In the child."""
+    """Interrupt each call that number of times. Runs in the child."""
     warm_up()
     before = held()
     heard = 0

@@ -1,4 +1,4 @@
-"""iperf3 through Forward, each direction and both at once: as much as there is, for as long as asked."""
+"""iperf3 through Forward, each direction and both at once, at full speed for the given time."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ def server(port: int) -> "Server":
 
 
 def errors(server: "Server") -> list[str]:
-    """What connections ended with that is neither side's own doing."""
+    """Errors of connections that neither side caused."""
     server.ledger.wait(open=0, timeout=30.0)
     return [record.error or "" for record in server.ledger.closed if record.closed_by == "limit"]
 

@@ -1,4 +1,4 @@
-"""Scenario 7: a long reply and a close, while the client floods: all of the reply arrives."""
+"""Scenario 7: a long reply and a close while the client floods; all of the reply arrives."""
 
 import socket
 import threading
@@ -28,7 +28,7 @@ def handler(conn: "Connection") -> None:
 
 
 def flood(address: Any, count: int) -> int:
-    """How many of `count` floods got the whole reply, and the end behind it."""
+    """How many of `count` flooding clients got the whole reply, and the end after it."""
     return sum(_flood_once(address) for _ in range(count))
 
 

@@ -1,8 +1,9 @@
-"""Scenario 16: handlers that raise: each is reported once, whatever it is reported to.
+"""Scenario 16: handlers that raise.
 
-What is reported is counted in the child by the number of the connection, in an array of fixed size,
-so that counting itself takes no memory. (The panics of the scenario need a service that panics: they are
-in `tests/net/services.rs`.)
+Each exception is reported exactly once, to whichever destination.
+
+The child counts reports by connection number in an array of fixed size, so that counting itself
+takes no memory. (Panics need a service that panics: they are in `tests/net/services.rs`.)
 """
 
 import gc
@@ -24,7 +25,7 @@ PATIENCE = 60.0
 _reported = bytearray()
 
 
-# In the child that serves.
+# In the child that runs the server.
 
 
 def server(on_error: str, count: int) -> "Server":
@@ -32,7 +33,7 @@ def server(on_error: str, count: int) -> "Server":
 
     global _reported
     _reported = bytearray(count + 1)
-    # The ledger is full before memory is looked at.
+    # The ledger is full before memory is measured.
     if on_error == "function":
         return Server(service=fail, on_error=_note, history=100)
     if on_error == "log":
@@ -54,7 +55,7 @@ def _note(error: BaseException) -> None:
 class _Counting(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info:
-            # With all the work of a log: the traceback is made into text.
+            # Includes all the work of a log: the traceback is formatted.
             assert "LookupError" in logging.Formatter().format(record)
             _reported[record.connection] += 1  # type: ignore[attr-defined]
 
@@ -66,7 +67,7 @@ def settle(server: "Server", count: int) -> None:
 
 
 def stop(server: "Server") -> dict[str, Any]:
-    """What has been reported in all, and whether each once, when `stop()` is through."""
+    """How many errors were reported in all, and whether each once, after `stop()`."""
     reported, once = 0, True
     try:
         server.stop()
@@ -82,7 +83,7 @@ def stop(server: "Server") -> dict[str, Any]:
 
 
 def visit(address: Any, count: int) -> int:
-    """How many of `count` connections were ended without a byte."""
+    """How many of `count` connections ended without a byte."""
     ended = 0
     for _ in range(count):
         with socket.create_connection(tuple(address), PATIENCE) as peer:
@@ -90,11 +91,11 @@ def visit(address: Any, count: int) -> int:
     return ended
 
 
-# Here.
+# In this process.
 
 
 def raised(on_error: str, first: int, more: int) -> dict[str, Any]:
-    """`first` handlers raise, then `more`: what was reported, and what memory grew by meanwhile."""
+    """`first` handlers raise, then `more`; return the reports and the growth of memory."""
     count = first + more
     with Served(server, on_error, count) as served, Child() as load:
         ended = load.call(visit, served.address, first)
@@ -104,7 +105,7 @@ def raised(on_error: str, first: int, more: int) -> dict[str, Any]:
         served.call_with_server(settle, count)
         grown = resident_bytes(served.pid) - memory
         found: dict[str, Any] = served.call_with_server(stop)
-        # Its report; it has been stopped.
+        # The report of the server, which is stopped already.
         found |= {"ended": ended, "grown": grown, "errors": served.stop()["errors"]}
         found["left"] = served.left()
         found |= {"exit": served.end(), "said": served.said()}

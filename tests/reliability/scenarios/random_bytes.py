@@ -1,7 +1,8 @@
-"""Random bytes, and every way to come and go, at every service in Rust at once, on TCP and UDP.
+"""Random bytes, and connections that come and go in every way, at every service in Rust.
 
-One process has a server of each, another one torments them all, a thread for each. Must never know
-what a service does with what it is sent, but for the question at the end whether it still does it.
+One process has a server of each, on TCP and UDP, another one attacks them all, with a thread for
+each. Must never know what a service does with its input, except for the final check that it still
+works.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from reliability.scenario import Scenario, Size
 if TYPE_CHECKING:
     from rsock import Server, Service
 
-# What means something to one service or another, among all that means nothing.
+# Inputs that are meaningful to one service or another.
 WORDS = [
     b"exit\n",
     b"exit",
@@ -33,20 +34,20 @@ WORDS = [
     b"x" * 70_000,
     b"a line\n",
 ]
-# What Forward passes on to; nobody else goes there.
+# The target of Forward; no client connects to it directly.
 BEHIND = "behind"
 # These serve streams only.
 NOT_ON_UDP = {"LineEcho", "Forward", "ByConnection"}
 ON_UDP = " on UDP"
-# A UDP server has room for 64 datagrams of the largest size, and touches it as they come by chance:
-# seven of them some MiB, ever more slowly. Ten bytes kept of each datagram would be seen in the
-# long form all the same.
+# A UDP server has room for 64 datagrams of the largest size, and which pages of it are touched
+# depends on chance: seven servers touch some MiB, ever more slowly. Ten leaked bytes per datagram
+# would still be visible in the long form.
 GROWTH = 4 << 20
 _servers: dict[str, "Server"] = {}
 
 
 def services() -> "dict[str, Callable[[], Service]]":
-    """How each is made; what one is asked at the end is in `still_serves`."""
+    """How each service is made; `still_serves` has the final check of each."""
     import rsock
 
     return {
@@ -68,7 +69,7 @@ def services() -> "dict[str, Callable[[], Service]]":
 
 
 def missing_services() -> list[str]:
-    """Services in Rust that nobody has put here."""
+    """Services in Rust that are missing here."""
     import rsock
 
     mine = {kind.__name__ for kind in rsock.Service.__subclasses__()} - {"Handler", "Accept"}
@@ -83,7 +84,7 @@ def start() -> dict[str, tuple[str, int]]:
     for name, make in services().items():
         _servers[name] = rsock.Server(service=make(), history=100).start()
         if name not in NOT_ON_UDP:
-            # The books of a peer stay open until it has been silent for that long.
+            # The record of a peer stays open until it has been silent for that long.
             limits = rsock.Limits(idle=0.5)
             server = rsock.Server(service=make(), transport="udp", history=100, limits=limits)
             _servers[name + ON_UDP] = server.start()
@@ -91,15 +92,15 @@ def start() -> dict[str, tuple[str, int]]:
 
 
 def settle(made: dict[str, int]) -> list[str]:
-    """Wait until all that came has gone, and stop; what is not as it should be."""
+    """Wait until all connections have closed, and stop; return the deviations."""
     wrong = []
     for name, server in reversed(_servers.items()):
         with contextlib.suppress(TimeoutError):
             server.ledger.wait(open=0, timeout=30.0)
         report = server.stop(drain=0.5)
         totals = server.ledger.totals
-        # Not all that came to Forward was there for long enough to be passed on.
-        # Datagrams belong to peers, and some find no room.
+        # Some connections to Forward ended before they could be passed on. Datagrams are counted by
+        # peer, and some peers find no room.
         known = name in made and not name.endswith(ON_UDP)
         came = made[name] if known else totals.accepted
         if (totals.accepted, totals.closed, totals.open) != (came, came, 0):
@@ -111,7 +112,7 @@ def settle(made: dict[str, int]) -> list[str]:
 
 
 def torment(addresses: dict[str, Any], seconds: float, seed: int) -> dict[str, int]:
-    """Come and go for so long; how often it came to each."""
+    """Connect and disconnect for that time; return how often at each service."""
     made = dict.fromkeys(addresses, 0)
     end = time.monotonic() + seconds
 
@@ -160,7 +161,7 @@ def abuse(peer: socket.socket, dice: random.Random) -> None:
 
 
 def pelt(address: tuple[str, int], dice: random.Random) -> int:
-    """Send some datagrams from a socket of our own; how many."""
+    """Send some datagrams from a new socket; return how many."""
     sent = dice.randrange(50)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.settimeout(0.001)
@@ -183,8 +184,8 @@ def depart(peer: socket.socket, dice: random.Random) -> None:
 
 
 def still_serves(addresses: dict[str, Any]) -> list[str]:
-    """Those that do not do any more what they are for."""
-    # Of the times any four bytes will do.
+    """The services that no longer do what they are for."""
+    # Of the time services any four bytes are right.
     expected = {
         "Echo": b"hello\n",
         "LineEcho": b"hello\n",
@@ -202,7 +203,7 @@ def still_serves(addresses: dict[str, Any]) -> list[str]:
         wanted = expected[name.removesuffix(ON_UDP)]
         length = 4 if wanted is None else len(wanted)
         said = (asked_on_udp if name.endswith(ON_UDP) else asked)(tuple(address), length)
-        # Of Chargen an empty datagram is an answer as well; of Discard nothing is.
+        # Chargen may also answer with an empty datagram; Discard does not answer.
         right = len(said) == 4 if wanted is None else wanted.startswith(said)
         if not right or (len(said) < length and name != "Chargen" + ON_UDP):
             silent.append(f"{name}: {said!r}")

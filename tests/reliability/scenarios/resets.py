@@ -1,4 +1,4 @@
-"""Scenario 6: a flood of resets, and bystanders who must not notice."""
+"""Scenario 6: a flood of resets, which other connections must not notice."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,8 @@ def server(path: str, target: list[Any]) -> "Server":
 
 def run(size: Size) -> Iterator[Figure]:
     seconds, full = size.of(brief=(0.5, 500.0), short=(5.0, 20_000.0), long=(30.0, 20_000.0))
-    # Each that is forwarded takes four sockets of one machine. Two CPUs are at their end with some
-    # 11 000 of them a second, and what a bystander feels then is the queue for a CPU.
+    # Each forwarded connection takes four sockets of one machine. Two CPUs are saturated by some 11
+    # 000 of them a second, and a bystander then measures the queue for a CPU.
     for path, rate in ((ECHO, full), (FORWARD, full / 4)):
         with served(path, server) as child, Child() as calm, Child() as one, Child() as other:
             calm.begin(load.bystanders, child.address, 50, seconds)

@@ -1,6 +1,6 @@
 """Sequential connections to a handler: neither memory nor descriptors nor threads may grow.
 
-Must never let two connections overlap: one at a time there is nothing to grow for.
+Must never let two connections overlap: one at a time, there is no reason to grow.
 """
 
 import gc
@@ -29,7 +29,7 @@ def answer(conn: "Connection") -> None:
 
 
 def visit(address: list[object], count: int) -> int:
-    """How many of `count` connections got their answer, and the end behind it."""
+    """How many of `count` connections got their answer, and the end after it."""
     answered = 0
     for _ in range(count):
         with socket.create_connection(tuple(address), 30) as peer:  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def collect(_: "Server") -> None:
 
 def run(size: Size) -> Iterator[Figure]:
     first, more = size.of(brief=(100, 300), short=(2_000, 5_000), long=(10_000, 90_000))
-    # As many as the ledger remembers have come and gone before the first look.
+    # The ledger's history is full before the first measurement.
     with Served(server, first) as served, Child() as load:
         answered = load.call(visit, served.address, first)
         served.call_with_server(collect)
@@ -58,7 +58,7 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal("answered", answered, first + more)
         yield at_most(f"memory grown by {more:,} connections after {first:,}", grown, MIB, "B")
         yield at_most("descriptors grown", now.fds - things.fds, 0, measured=False)
-        # A pool may have a thread more or less than a moment ago; never one more each time.
+        # The size of the pool may vary by a thread, but must not grow with each connection.
         yield at_most("threads grown", now.threads - things.threads, 2, measured=False)
         report = served.stop()
         yield equal("closed, in the books", report["totals"]["closed"], first + more)

@@ -1,4 +1,4 @@
-"""Scenario 12: clients that connect and say nothing."""
+"""Scenario 12: clients that connect and send nothing."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

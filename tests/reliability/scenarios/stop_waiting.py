@@ -1,6 +1,6 @@
-"""Handlers that have answered once and wait in `recv`: `stop()` ends them all, at once, in peace.
+"""Handlers that have answered once and wait in `recv`: `stop()` ends them all at once, cleanly.
 
-The time is the report's own. Must never begin to stop before all of them sleep.
+The time is that of the report. Must never begin to stop before all of them are blocked.
 """
 
 import contextlib

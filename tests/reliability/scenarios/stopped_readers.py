@@ -1,4 +1,4 @@
-"""Scenario 8: clients that stop reading: bounded memory, and nobody else notices."""
+"""Scenario 8: clients that stop reading. Memory stays bounded, other connections unaffected."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def _one_path(path: str, count: int, length: int, seconds: float) -> Iterator[Fi
         start = child.call_with_server(received)
         memory = resident_bytes(child.pid)
         flooders.begin(load.exact, child.address, count, length, 0)
-        # In the middle of it.
+        # In the middle of the transfer.
         wanted = start + count * length // 4
         wait_until(lambda: child.call_with_server(received) > wanted, load.PATIENCE)
         os.kill(flooders.pid, signal.SIGSTOP)
