@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Turn = Callable[[float], float]
-"""Works for about so many seconds and returns the figure that was measured."""
+"""Works for about the given number of seconds and returns the measured figure."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Target:
 class Contender:
     name: str
     start: Callable[[], AbstractContextManager[Turn]]
-    """Brings up all that a turn needs, warmed up and at rest; takes it down at its end."""
+    """Starts everything that a turn needs, warmed up and idle; stops it at the end."""
     against: str | None = None
     """The contender of the same scenario that ratios are taken to."""
     target: Target | None = None
     requires: str | None = None
     """A module without which this contender is skipped."""
     program: str | None = None
-    """A program of the system, likewise."""
+    """The same for a system program."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Scenario:
     contenders: tuple[Contender, ...]
     turns: int = 5
     seconds: float = 0.2
-    """Of one turn; a round gives each contender `turns` of them."""
+    """The length of one turn; a round gives each contender `turns` of them."""
 
 
 def run_round(scenario: Scenario, number: int, *, quick: bool) -> dict[str, float]:

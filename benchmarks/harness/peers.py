@@ -17,7 +17,7 @@ class Peer:
     requires: str | None = None
     """A module without which this peer is skipped."""
     program: str | None = None
-    """A program of the system, likewise."""
+    """The same for a system program."""
 
     def start(self, *arguments: str) -> Child:
         """The server on its core, as a context manager; its greeting is its port."""

@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"waited {PATIENCE:.0f} s in vain for {what}")
+            raise BenchmarkError(f"{what}: not within {PATIENCE:.0f} s")
         time.sleep(GLANCE)
 
 

@@ -73,7 +73,7 @@ def test_recv_exactly_waits_for_all_of_it(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4_096, 65_537, 1 << 20])
-def test_recv_exactly_returns_so_many_and_leaves_the_rest(pair: Pair, size: int) -> None:
+def test_recv_exactly_returns_that_number_and_leaves_the_rest(pair: Pair, size: int) -> None:
     client, peer = pair
     data = payload(size + 3)
     sending = Background(peer.sendall, data)
@@ -82,7 +82,7 @@ def test_recv_exactly_returns_so_many_and_leaves_the_rest(pair: Pair, size: int)
     sending.result()
 
 
-def test_recv_exactly_nothing_asks_nobody(pair: Pair) -> None:
+def test_recv_exactly_of_nothing_returns_at_once(pair: Pair) -> None:
     client, _ = pair
     assert client.recv_exactly(0) == b""
 
@@ -423,7 +423,7 @@ def test_a_client_that_did_not_wait_has_its_account_once_it_is_connected() -> No
             assert record.closed_by == "local"
 
 
-def test_an_account_begins_with_the_first_byte_though_nobody_asked_for_it() -> None:
+def test_a_record_begins_with_the_first_byte_though_it_was_never_read() -> None:
     with listener() as listening, begun(listening.getsockname()) as client:
         peer, _ = listening.accept()
         with peer:
@@ -441,7 +441,7 @@ def test_an_account_begins_with_the_first_byte_though_nobody_asked_for_it() -> N
 
 
 @pytest.mark.parametrize("end", [Client.close, Client.abort, Client.detach])
-def test_a_client_that_nobody_asked_before_its_end_has_an_account(
+def test_a_client_that_was_never_asked_before_its_end_has_a_record(
     end: Callable[[Client], int | None],
 ) -> None:
     with listener() as listening, begun(listening.getsockname()) as client:
@@ -764,16 +764,16 @@ def test_a_client_over_ipv6_has_the_addresses_of_socket() -> None:
                 assert client.five_tuple.remote_host == "::1"
 
 
-def test_who_connects_to_every_address_is_told_which_it_reached(echo: Server) -> None:
+def test_a_client_of_every_address_knows_which_it_reached(echo: Server) -> None:
     with Client("0.0.0.0", echo.port, timeout=10.0) as client:
         assert says_back(client)
         assert client.record is not None
         assert client.record.remote.address == client.getpeername() == echo.address
 
 
-def test_a_time_out_is_that_of_the_descriptor_again_after_a_doubles(echo: Server) -> None:
+def test_a_time_out_is_that_of_the_descriptor_again_after_a_duplicates(echo: Server) -> None:
     with echo.client(timeout=10.0) as client:
-        with client.to_socket() as double:
-            double.settimeout(10.0)
+        with client.to_socket() as duplicate:
+            duplicate.settimeout(10.0)
         client.settimeout(10.0)
         assert os.get_blocking(client.fileno())

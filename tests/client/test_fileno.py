@@ -92,7 +92,7 @@ def test_only_a_timeout_of_nothing_makes_the_descriptor_non_blocking(role: str) 
         assert not is_blocking(stream.fileno())
 
 
-def test_children_do_not_inherit_it_unless_told(pair: Pair) -> None:
+def test_children_do_not_inherit_it_by_default(pair: Pair) -> None:
     stream, _ = pair
     assert not os.get_inheritable(stream.fileno())
     os.set_inheritable(stream.fileno(), True)
@@ -356,13 +356,13 @@ def test_a_loop_receives_and_sends_through_a_stream(runner: asyncio.Runner, pair
     echoing.result()
 
 
-@pytest.mark.parametrize("by_double", [False, True], ids=["itself", "by its double"])
-def test_a_loop_connects_a_client(runner: asyncio.Runner, by_double: bool) -> None:
+@pytest.mark.parametrize("by_duplicate", [False, True], ids=["itself", "by its duplicate"])
+def test_a_loop_connects_a_client(runner: asyncio.Runner, by_duplicate: bool) -> None:
     async def main(address: tuple[str, int]) -> bytes:
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             client: Any = stack.enter_context(Client(timeout=0))
-            connecting = stack.enter_context(client.to_socket()) if by_double else client
+            connecting = stack.enter_context(client.to_socket()) if by_duplicate else client
             async with asyncio.timeout(SOON):
                 await loop.sock_connect(connecting, address)
                 await loop.sock_sendall(client, b"connected")
@@ -439,37 +439,37 @@ def test_a_handler_may_run_a_loop_of_its_own() -> None:
         assert (record.closed_by, record.bytes_in, record.bytes_out) == ("peer", 8, 8)
 
 
-# --- a double ------------------------------------------------------------------------------
+# --- a duplicate ----------------------------------------------------------------------------
 
 
-def test_a_double_is_a_socket_with_a_descriptor_of_its_own(ours: Pair) -> None:
+def test_a_duplicate_is_a_socket_with_a_descriptor_of_its_own(ours: Pair) -> None:
     stream, peer = ours
-    with stream.to_socket() as double:
-        assert type(double) is socket.socket
-        assert double.fileno() != stream.fileno()
-        assert not os.get_inheritable(double.fileno())
-        assert (double.family, double.type) == (stream.family, stream.type)
-        assert double.getsockname() == stream.getsockname()
-        assert double.getpeername() == stream.getpeername() == peer.getsockname()
-        assert os.fstat(double.fileno()).st_ino == os.fstat(stream.fileno()).st_ino
+    with stream.to_socket() as duplicate:
+        assert type(duplicate) is socket.socket
+        assert duplicate.fileno() != stream.fileno()
+        assert not os.get_inheritable(duplicate.fileno())
+        assert (duplicate.family, duplicate.type) == (stream.family, stream.type)
+        assert duplicate.getsockname() == stream.getsockname()
+        assert duplicate.getpeername() == stream.getpeername() == peer.getsockname()
+        assert os.fstat(duplicate.fileno()).st_ino == os.fstat(stream.fileno()).st_ino
 
 
 def test_both_go_both_ways(ours: Pair) -> None:
     stream, peer = ours
-    with stream.to_socket() as double:
-        double.sendall(b"double,")
+    with stream.to_socket() as duplicate:
+        duplicate.sendall(b"double,")
         stream.sendall(b"stream")
         assert read_exactly(peer, 13) == b"double,stream"
         peer.sendall(b"abcd")
         arrived(peer)
-        assert double.recv(2) == b"ab"
+        assert duplicate.recv(2) == b"ab"
         assert stream.recv(2) == b"cd"
         # The record counts only what went through the stream.
         assert (stream.record.bytes_in, stream.record.bytes_out) == (2, 6)
-        double.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         stream.shutdown(socket.SHUT_WR)
-        assert error_number(lambda: double.send(b"x")) == errno.EPIPE
+        assert error_number(lambda: duplicate.send(b"x")) == errno.EPIPE
         assert peer.recv(1) == b""
 
 
@@ -477,31 +477,31 @@ def test_both_go_both_ways(ours: Pair) -> None:
 def test_the_timeout_goes_along(ours: Pair, timeout: float | None) -> None:
     stream, _ = ours
     stream.settimeout(timeout)
-    with stream.to_socket() as double:
-        assert double.gettimeout() == timeout
+    with stream.to_socket() as duplicate:
+        assert duplicate.gettimeout() == timeout
         # From here on each object has its own time-out.
-        double.settimeout(7.0)
+        duplicate.settimeout(7.0)
         assert stream.gettimeout() == timeout
 
 
-def test_the_standard_librarys_default_timeout_is_nobodys(ours: Pair) -> None:
+def test_the_standard_librarys_default_timeout_is_ignored(ours: Pair) -> None:
     stream, _ = ours
     socket.setdefaulttimeout(3.0)
     try:
-        with Client() as client, stream.to_socket() as double:
+        with Client() as client, stream.to_socket() as duplicate:
             assert client.gettimeout() is None
-            assert double.gettimeout() is None
+            assert duplicate.gettimeout() is None
             assert is_blocking(stream.fileno())
     finally:
         socket.setdefaulttimeout(None)
 
 
-def test_a_stream_waits_also_where_its_double_does_not(ours: Pair) -> None:
+def test_a_stream_waits_also_where_its_duplicate_does_not(ours: Pair) -> None:
     # Both numbers refer to one open file: a duplicate with a time-out makes it non-blocking for
     # both.
     stream, peer = ours
-    with stream.to_socket() as double:
-        double.setblocking(False)
+    with stream.to_socket() as duplicate:
+        duplicate.setblocking(False)
         assert not is_blocking(stream.fileno())
         reading = Background(stream.recv, 10)
         wait_until(reading.asleep)
@@ -515,24 +515,24 @@ def test_a_stream_waits_also_where_its_double_does_not(ours: Pair) -> None:
 
 def test_a_clients_connection_ends_when_both_are_closed() -> None:
     with connected("Client") as (client, peer):
-        with client.to_socket() as double:
+        with client.to_socket() as duplicate:
             client.close()
             assert client.record.closed_by == "local"
-            double.sendall(b"still open")
+            duplicate.sendall(b"still open")
             assert read_exactly(peer, 10) == b"still open"
             peer.sendall(b"both ways")
-            assert read_exactly(double, 9) == b"both ways"
+            assert read_exactly(duplicate, 9) == b"both ways"
         assert peer.recv(1) == b""
 
 
 def test_a_servers_connection_ends_for_both_when_it_is_closed() -> None:
-    with connected("Connection") as (conn, peer), conn.to_socket() as double:
-        reading = Background(double.recv, 1)
+    with connected("Connection") as (conn, peer), conn.to_socket() as duplicate:
+        reading = Background(duplicate.recv, 1)
         wait_until(reading.asleep)
         conn.close()
         assert reading.result() == b""
         assert peer.recv(1) == b""
-        assert error_number(lambda: double.send(b"x")) == errno.EPIPE
+        assert error_number(lambda: duplicate.send(b"x")) == errno.EPIPE
 
 
 def test_a_servers_connection_ends_for_both_when_its_handler_returns() -> None:
@@ -541,29 +541,29 @@ def test_a_servers_connection_ends_for_both_when_its_handler_returns() -> None:
         with server.client(timeout=SOON) as client:
             assert client.recv(1) == b""
         server.ledger.wait(open=0, closed=1)
-        with kept.pop() as double:
-            assert double.recv(1) == b""
+        with kept.pop() as duplicate:
+            assert duplicate.recv(1) == b""
 
 
 def test_an_abort_resets_both(ours: Pair) -> None:
     stream, peer = ours
-    with stream.to_socket() as double:
+    with stream.to_socket() as duplicate:
         stream.abort()
         with pytest.raises(ConnectionResetError):
             peer.recv(1)
         with pytest.raises(ConnectionResetError):
-            double.recv(1)
+            duplicate.recv(1)
 
 
-def test_a_handler_in_its_double_finds_the_end_when_the_server_stops() -> None:
+def test_a_handler_in_its_duplicate_finds_the_end_when_the_server_stops() -> None:
     ends: list[bytes] = []
     reading: list[int] = []
 
     def read(conn: Connection) -> None:
-        with conn.to_socket() as double:
-            assert double.recv(100) == b"hello"
+        with conn.to_socket() as duplicate:
+            assert duplicate.recv(100) == b"hello"
             reading.append(threading.get_native_id())
-            ends.append(double.recv(100))
+            ends.append(duplicate.recv(100))
 
     with handled(read) as server, server.client(timeout=SOON) as client:
         client.sendall(b"hello")
@@ -575,10 +575,10 @@ def test_a_handler_in_its_double_finds_the_end_when_the_server_stops() -> None:
         assert client.recv(1) == b""
 
 
-def test_a_reset_that_the_double_meets_is_the_peers_doing() -> None:
+def test_a_reset_that_the_duplicate_meets_is_the_peers_doing() -> None:
     def read(conn: Connection) -> None:
-        with conn.to_socket() as double:
-            double.recv(1)
+        with conn.to_socket() as duplicate:
+            duplicate.recv(1)
 
     with handled(read) as server:
         with server.client() as client:
@@ -591,22 +591,22 @@ def test_a_reset_that_the_double_meets_is_the_peers_doing() -> None:
 
 
 # Calls that discover only as a side effect that there is no peer any more.
-MEETINGS: dict[str, Callable[[socket.socket], object]] = {
+DISCOVERIES: dict[str, Callable[[socket.socket], object]] = {
     "asking for the peer": socket.socket.getpeername,
-    "ending a direction": lambda double: double.shutdown(socket.SHUT_WR),
+    "ending a direction": lambda duplicate: duplicate.shutdown(socket.SHUT_WR),
 }
 
 
-@pytest.mark.parametrize("meet", MEETINGS.values(), ids=MEETINGS)
-def test_a_double_that_is_not_connected_any_more_is_the_peers_doing(
-    meet: Callable[[socket.socket], object],
+@pytest.mark.parametrize("discover", DISCOVERIES.values(), ids=DISCOVERIES)
+def test_a_duplicate_that_is_not_connected_any_more_is_the_peers_doing(
+    discover: Callable[[socket.socket], object],
 ) -> None:
     def handler(conn: Connection) -> None:
-        with conn.to_socket() as double:
+        with conn.to_socket() as duplicate:
             poller = select.poll()
-            poller.register(double, 0)
+            poller.register(duplicate, 0)
             assert poller.poll(SOON * 1000), "the reset arrives"
-            meet(double)
+            discover(duplicate)
 
     with Server(service=handler, on_error="raise") as server:
         with server.client() as client:
@@ -631,7 +631,7 @@ def test_another_socket_that_is_not_connected_is_the_handlers_doing() -> None:
     assert [getattr(error, "errno", None) for error in caught] == [errno.ENOTCONN]
 
 
-def test_an_error_of_another_connection_is_the_handlers_though_it_has_a_double() -> None:
+def test_an_error_of_another_connection_is_the_handlers_though_it_has_a_duplicate() -> None:
     caught: list[BaseException] = []
 
     def relay(conn: Connection) -> None:
@@ -648,30 +648,30 @@ def test_an_error_of_another_connection_is_the_handlers_though_it_has_a_double()
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
-def test_a_double_has_the_family_of_its_stream() -> None:
+def test_a_duplicate_has_the_family_of_its_stream() -> None:
     with Server("::1") as server, server.client(timeout=SOON) as client:
-        with client.to_socket() as double:
-            assert double.family == client.family == socket.AF_INET6
-            double.sendall(b"six")
+        with client.to_socket() as duplicate:
+            assert duplicate.family == client.family == socket.AF_INET6
+            duplicate.sendall(b"six")
             assert client.recv_exactly(3) == b"six"
 
 
-def test_a_stream_that_is_not_connected_has_a_double_too() -> None:
-    with Client() as client, client.to_socket() as double, listener() as listening:
-        double.connect(listening.getsockname())
+def test_a_stream_that_is_not_connected_has_a_duplicate_too() -> None:
+    with Client() as client, client.to_socket() as duplicate, listener() as listening:
+        duplicate.connect(listening.getsockname())
         peer, _ = listening.accept()
         with peer:
             client.sendall(b"connected")
             assert read_exactly(peer, 9) == b"connected"
 
 
-def test_a_closed_stream_has_no_double(ours: Pair) -> None:
+def test_a_closed_stream_has_no_duplicate(ours: Pair) -> None:
     stream, _ = ours
     stream.close()
     assert error_number(stream.to_socket) == errno.EBADF
 
 
-def test_no_double_is_made_without_a_descriptor(ours: Pair) -> None:
+def test_no_duplicate_is_made_without_a_descriptor(ours: Pair) -> None:
     stream, peer = ours
     free = os.dup(0)
     os.close(free)

@@ -337,7 +337,7 @@ def test_closing_a_file_leaves_the_stream_open(pair: Pair) -> None:
     assert read_exactly(peer, 4) == b"open"
 
 
-def test_a_file_nobody_holds_is_closed(pair: Pair) -> None:
+def test_an_unreferenced_file_is_closed(pair: Pair) -> None:
     stream, peer = pair
     file = stream.makefile("rb")
     stream.close()
@@ -348,7 +348,7 @@ def test_a_file_nobody_holds_is_closed(pair: Pair) -> None:
     assert peer.recv(1) == b""
 
 
-def test_a_file_keeps_a_stream_that_nobody_else_holds(pair: Pair) -> None:
+def test_a_file_keeps_an_otherwise_unreferenced_stream(pair: Pair) -> None:
     stream, peer = pair
     files = [stream.makefile("rb")]
     stream.close()

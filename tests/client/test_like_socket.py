@@ -77,7 +77,7 @@ def test_there_is_no_timeout_at_first(pair: Pair) -> None:
     ("value", "timeout", "blocks"),
     [(None, None, True), (1.5, 1.5, True), (2, 2.0, True), (0, 0.0, False), (0.0, 0.0, False)],
 )
-def test_a_timeout_is_told_as_it_was_set(
+def test_a_timeout_is_reported_as_it_was_set(
     pair: Pair, value: float | None, timeout: float | None, blocks: bool
 ) -> None:
     stream, _ = pair
@@ -121,14 +121,14 @@ def test_a_timeout_that_is_none_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("value", [True, False, 0, 1, 2])
 def test_numbers_are_those_of_a_socket(pair: Pair, value: Any) -> None:
-    def told(stream: Stream) -> list[object]:
+    def described(stream: Stream) -> list[object]:
         calls = [stream.setblocking]
         if isinstance(value, bool):
             calls.append(stream.settimeout)
         return [(outcome(lambda: call(value)), stream.gettimeout()) for call in calls]  # noqa: B023
 
     with socket.socket() as plain:
-        assert told(pair[0]) == told(plain)
+        assert described(pair[0]) == described(plain)
 
 
 def test_a_read_out_of_time_is_a_timeout_error(pair: Pair) -> None:
@@ -256,7 +256,7 @@ def test_recv_into_fills_any_buffer(pair: Pair, buffer: Any) -> None:
     assert bytes(memoryview(buffer).cast("B")) == b"ijcdefgh"
 
 
-def test_recv_into_takes_no_more_than_it_is_told(pair: Pair) -> None:
+def test_recv_into_takes_no_more_than_asked_for(pair: Pair) -> None:
     stream, peer = pair
     peer.sendall(b"abcdef")
     arrived(peer)
@@ -294,7 +294,7 @@ def test_recv_into_a_buffer_of_nothing_returns_nothing(pair: Pair) -> None:
     assert stream.recv(1) == b"x"
 
 
-def test_to_receive_nothing_asks_nobody_but_by_recvfrom_and_recvmsg(
+def test_receiving_nothing_reaches_the_system_only_by_recvfrom_and_recvmsg(
     pair: Pair, make: Callable[[], Stream]
 ) -> None:
     stream, _ = pair

@@ -254,7 +254,7 @@ def test_an_address_that_is_none_is_refused(
 def test_no_name_is_looked_up_for_an_address_that_is_not_used(ours: Pair) -> None:
     # A plain socket resolves the name first and raises gaierror.
     stream, peer = ours
-    assert stream.sendto(b"x", ("nobody.invalid", 9)) == 1
+    assert stream.sendto(b"x", ("absent.invalid", 9)) == 1
     assert stream.sendto(b"y", ("::1", 9)) == 1
     assert read_exactly(peer, 2) == b"xy"
 
@@ -431,7 +431,7 @@ def test_what_is_no_list_of_buffers_is_refused(beside: tuple[Pair, Pair], buffer
     assert isinstance(refused, tuple)
 
 
-def test_a_reset_reaches_whoever_receives_a_message(pair: Pair) -> None:
+def test_a_reset_reaches_a_receive_of_a_message(pair: Pair) -> None:
     stream, peer = pair
     reset(peer)
     with pytest.raises(ConnectionResetError):
@@ -820,7 +820,7 @@ def test_more_to_come_is_sent_together(pair: Pair) -> None:
     assert peer.recv(10) == b"abc"
 
 
-def test_sending_without_waiting_is_told_by_a_flag(pair: Pair) -> None:
+def test_a_flag_sends_without_waiting(pair: Pair) -> None:
     stream, _ = pair
     for send in (
         lambda: stream.send(TEN_MIB, socket.MSG_DONTWAIT),

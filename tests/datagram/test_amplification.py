@@ -46,7 +46,7 @@ def settled(server: Server) -> bool:
         return client.recv(100) == b"are you done?"
 
 
-# --- servers set on each other -------------------------------------------------------------
+# --- servers forged as each other's peers --------------------------------------------------
 
 
 @raw
@@ -123,7 +123,7 @@ def test_a_server_of_another_process_is_known_as_well() -> None:
             client.send(b"are you done?")
             client.recv(100)
         script.tell()
-        assert script.line() == "1 1", "it has answered its client, and nobody else"
+        assert script.line() == "1 1", "it has answered its client only"
         assert replies(server) == 0
 
 
@@ -145,11 +145,11 @@ def test_a_server_that_takes_a_clients_place_elsewhere_is_found_out() -> None:
             # Repeated as often as necessary: where the server is slow, the kernel drops some
             # datagrams.
             forge(address, server.address, b"answer me")
-            assert time.monotonic() < end, "it is not found out"
+            assert time.monotonic() < end, "the server has not noticed"
         assert server.ledger.totals.closed_by["service"] == 1
         script.tell()
         sent, _ = map(int, script.line().split())
-        assert sent == 0, "it knew from the first"
+        assert sent == 0, "the server knew from the start"
 
 
 # --- ports and addresses -------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_on_the_loopback_an_answer_may_be_larger() -> None:
         assert server.ledger.totals.dropped == 0
 
 
-# --- strangers, on a wire of their own -----------------------------------------------------
+# --- forged senders on a virtual wire --------------------------------------------------------
 
 
 def on_a_wire(code: str) -> None:
@@ -189,7 +189,7 @@ def on_a_wire(code: str) -> None:
         "from support.wire import HOST, OTHER, Wire\n"
         "wire = Wire()\n"
         "import rsock\n"
-        "STRANGER = ('10.9.0.77', 4000)\n"
+        "FORGED = ('10.9.0.77', 4000)\n"
         "def serve(service=None, host='0.0.0.0', **more):\n"
         "    return rsock.Server(host, transport='udp', service=service, allow_external=True,\n"
         "                        **more)\n"
@@ -199,7 +199,7 @@ def on_a_wire(code: str) -> None:
 
 
 @wired
-def test_a_stranger_gets_no_more_than_was_spent_in_its_name() -> None:
+def test_a_forged_sender_gets_no_more_than_was_sent_in_its_name() -> None:
     on_a_wire("""
 big = b"x" * 400
 services = {
@@ -217,7 +217,7 @@ for name, (service, always) in services.items():
     with serve(service) as server:
         asked = {}
         for number, size in enumerate((0, 1, 4, 30, 400, 1400)):
-            peer = (STRANGER[0], STRANGER[1] + number)
+            peer = (FORGED[0], FORGED[1] + number)
             asked[peer] = size
             wire.send(peer, (HOST, server.port), b"?" * size)
         wait_until(lambda: server.ledger.totals.messages_in == len(asked))
@@ -232,33 +232,33 @@ for name, (service, always) in services.items():
         assert not asked or not always, name
         totals = server.ledger.totals
         assert totals.bytes_out <= totals.bytes_in, name
-        # Dropped, not cut: what came is whole.
+        # Dropped, not truncated: what arrived is complete.
         if name in ("Quote", "handler"):
             assert [len(data) for _, _, data in answers] == [400, 400], name
 """)
 
 
 @wired
-def test_a_stranger_gets_so_many_answers_a_second() -> None:
+def test_a_forged_sender_gets_a_limited_number_of_answers_a_second() -> None:
     on_a_wire("""
 import time
 with serve() as server:
     started = time.monotonic()
     sent = 0
     while sent < 4000:
-        # As fast as they are dealt with: none is lost for want of room.
+        # As fast as the server processes them, so that none is dropped for lack of room.
         for _ in range(50):
-            wire.send((STRANGER[0], 2000 + sent % 3000), (HOST, server.port), b"answer me")
+            wire.send((FORGED[0], 2000 + sent % 3000), (HOST, server.port), b"answer me")
             sent += 1
         wait_until(lambda: server.ledger.totals.messages_in == sent)
     totals = lambda: server.ledger.totals
     wait_until(lambda: totals().messages_out + totals().dropped == sent)
     lasted = time.monotonic() - started
     answers = totals().messages_out
-    # A burst of a thousand, and a thousand each second: whatever its ports.
+    # A burst of a thousand, and a thousand each second, for all its ports together.
     assert 1000 <= answers <= 1000 + 1000 * lasted + 1, (answers, lasted)
     for _ in wire.received(): pass
-    # Others are not held to it.
+    # Other addresses have their own limit.
     wire.send(("10.9.0.88", 4000), (HOST, server.port), b"answer me")
     _, target, data = next(iter(wire.received(SOON)))
     assert (target, data) == (("10.9.0.88", 4000), b"answer me")
@@ -275,15 +275,15 @@ def test_what_is_sent_to_all_is_not_answered() -> None:
 with serve() as server:
     everybody = ["255.255.255.255", "10.9.0.255", "224.0.0.1"]
     for number, host in enumerate(everybody, 1):
-        wire.send(STRANGER, (host, server.port), b"answer me")
+        wire.send(FORGED, (host, server.port), b"answer me")
         wait_until(lambda: server.ledger.totals.suspects == number, what=host)
     for number, port in enumerate((0, 19, 1023), 4):
-        wire.send((STRANGER[0], port), (HOST, server.port), b"answer me")
+        wire.send((FORGED[0], port), (HOST, server.port), b"answer me")
         wait_until(lambda: server.ledger.totals.suspects == number, what=str(port))
     assert server.ledger.totals.accepted == 0
     assert not list(wire.received())
-    wire.send(STRANGER, (HOST, server.port), b"answer me")
-    assert next(iter(wire.received(SOON)))[1] == STRANGER
+    wire.send(FORGED, (HOST, server.port), b"answer me")
+    assert next(iter(wire.received(SOON)))[1] == FORGED
 """)
 
 
@@ -293,9 +293,9 @@ def test_an_answer_leaves_from_where_it_was_asked() -> None:
 for service in (rsock.Echo(), lambda data, address: data):
     with serve(service) as server:
         for host in (HOST, OTHER):
-            wire.send(STRANGER, (host, server.port), b"who are you?")
+            wire.send(FORGED, (host, server.port), b"who are you?")
             source, target, data = next(iter(wire.received(SOON)))
-            assert (source, target, data) == ((host, server.port), STRANGER, b"who are you?")
+            assert (source, target, data) == ((host, server.port), FORGED, b"who are you?")
         records = server.ledger.wait(open=2)
         assert [record.local.address[0] for record in records] == [HOST, OTHER]
 """)
@@ -308,8 +308,8 @@ with serve() as server, serve(host="127.0.0.1") as other:
     for source in ((HOST, server.port), (OTHER, 4000), ("127.0.0.1", other.port),
                    ("127.0.0.1", 4000), ("0.0.0.0", 4000), ("255.255.255.255", 4000)):
         wire.send(source, (HOST, server.port), b"answer me")
-    wire.send(STRANGER, (HOST, server.port), b"and me")
-    assert next(iter(wire.received(SOON)))[1:] == (STRANGER, b"and me")
+    wire.send(FORGED, (HOST, server.port), b"and me")
+    assert next(iter(wire.received(SOON)))[1:] == (FORGED, b"and me")
     wait_until(lambda: server.ledger.totals.messages_out == 1)
     assert server.ledger.totals.messages_in == 1
     assert other.ledger.totals.messages_out == 0
@@ -321,17 +321,17 @@ def test_python_is_held_to_it_as_well() -> None:
     on_a_wire("""
 with serve(rsock.Accept()) as server:
     try:
-        server.sendto(b"unasked", STRANGER)
+        server.sendto(b"unasked", FORGED)
     except PermissionError as error:
         assert "no more than it has sent" in str(error), error
     else:
         raise AssertionError("sent")
-    wire.send(STRANGER, (HOST, server.port), b"0123456789")
-    assert server.accept(SOON) == (b"0123456789", STRANGER)
-    assert server.sendto(b"01234", STRANGER) == 5
-    assert server.sendto(b"56789", STRANGER) == 5
+    wire.send(FORGED, (HOST, server.port), b"0123456789")
+    assert server.accept(SOON) == (b"0123456789", FORGED)
+    assert server.sendto(b"01234", FORGED) == 5
+    assert server.sendto(b"56789", FORGED) == 5
     try:
-        server.sendto(b"!", STRANGER)
+        server.sendto(b"!", FORGED)
     except PermissionError:
         pass
     else:

@@ -143,7 +143,7 @@ def test_a_target_that_is_not_there_is_said_and_may_come() -> None:
     with plain() as holder:
         address = holder.getsockname()
     with forwarder(address) as server, plain(server.address) as peer:
-        peer.send(b"anybody?")
+        peer.send(b"hello")
         [record] = server.ledger.wait(open=0, closed=1)
         assert record.closed_by == "error"
         assert record.error is not None
@@ -177,7 +177,7 @@ def test_a_stop_is_not_held_up_beyond_its_deadline() -> None:
         assert report.seconds < 2.0
 
 
-def test_nobody_elsewhere_gets_more_than_came_in_his_name() -> None:
+def test_no_address_elsewhere_gets_more_than_came_in_its_name() -> None:
     with plain() as probe:
         try:
             # Sends nothing; reports which local address would be used outside the machine.

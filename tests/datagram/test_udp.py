@@ -114,7 +114,7 @@ def test_several_workers_share_the_port() -> None:
     assert server.ledger.totals.closed_by["stop"] == 40
 
 
-def test_a_port_is_shared_with_nobody_else(server: Server) -> None:
+def test_a_port_is_not_shared(server: Server) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -205,7 +205,7 @@ def test_peers_are_forgotten_when_there_are_too_many() -> None:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
-def test_a_receive_that_waits_hears_the_answer_of_another_family() -> None:
+def test_a_receive_that_waits_gets_the_answer_of_another_family() -> None:
     with Server("::1", transport="udp") as server, Client(transport="udp") as client:
         reading = Background(client.recvfrom, 100)
         wait_until(reading.asleep)
@@ -220,13 +220,13 @@ def test_a_client_that_does_not_wait_sends_to_a_name() -> None:
             assert client.sendto(b"hello", ("localhost", server.port)) == 5
 
 
-def test_an_error_queue_that_nobody_reads_is_not_spun_for() -> None:
+def test_an_unread_error_queue_makes_no_thread_spin() -> None:
     with plain(("127.0.0.1", 0)) as peer, Client(transport="udp") as client:
         client.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         client.connect(peer.getsockname())
         peer_address, address = peer.getsockname(), client.getsockname()
         peer.close()
-        client.send(b"nobody there")
+        client.send(b"hello")
         with pytest.raises(ConnectionRefusedError):
             client.recv(1)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
@@ -240,7 +240,7 @@ def test_an_error_queue_that_nobody_reads_is_not_spun_for() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
-def test_several_workers_find_a_place_for_every_new_peer(most: int) -> None:
+def test_several_workers_find_a_slot_for_every_new_peer(most: int) -> None:
     limits = Limits(connections=most)
     with Server(transport="udp", workers=3, limits=limits) as server:
         for _ in range(30):
@@ -258,7 +258,7 @@ import errno, resource
 from rsock import Server
 server = Server(transport="udp").start()
 others, found = [], set()
-# Room for one thing and not for the next: a thread's stack, a batch of datagrams.
+# Memory for a thread's stack and not for a batch of datagrams, or for neither.
 for megabytes in range(1, 25):
     pages = int(open("/proc/self/statm").read().split()[0])
     room = pages * resource.getpagesize() + (megabytes << 20)
@@ -303,7 +303,7 @@ def test_a_silent_peer_is_forgotten_after_the_idle_limit() -> None:
         assert record.seconds >= 0.05
 
 
-def test_one_host_may_have_so_many_peers() -> None:
+def test_one_host_may_have_a_limited_number_of_peers() -> None:
     with Server(transport="udp", limits=Limits(per_host=1)) as server:
         with plain(server.address) as one, plain(server.address) as two:
             one.send(b"one")
@@ -322,12 +322,12 @@ def test_what_is_too_long_is_cut_and_counted() -> None:
         assert (totals.truncated, totals.bytes_in) == (2, 30)
 
 
-def test_a_peer_that_is_gone_harms_nobody(server: Server) -> None:
+def test_a_peer_that_is_gone_harms_no_other(server: Server) -> None:
     with plain(server.address) as bystander:
         for number in range(20):
             with plain(server.address) as gone:
                 # Closed before the answer arrives: the system rejects the answer with ICMP.
-                gone.send(b"nobody hears the answer")
+                gone.send(b"the answer is refused")
             bystander.send(b"%d" % number)
             assert bystander.recv(10) == b"%d" % number
     assert server.stop().errors == 0
@@ -418,7 +418,7 @@ def test_a_client_need_not_connect(server: Server) -> None:
         assert client.record is None
         assert client.sendto(b"hello", server.address) == 5
         assert client.recvfrom(10) == (b"hello", server.address)
-        assert error_number(lambda: client.send(b"to whom?")) == errno.EDESTADDRREQ
+        assert error_number(lambda: client.send(b"no peer")) == errno.EDESTADDRREQ
         client.connect(server.address)
         client.send(b"to you")
         assert client.recv(10) == b"to you"
@@ -431,9 +431,9 @@ def test_a_client_is_a_datagram_socket(server: Server) -> None:
     with server.client(timeout=SOON) as client:
         assert (client.type, client.proto) == (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
         assert client.family == socket.AF_INET
-        with client.to_socket() as double:
-            assert double.type == socket.SOCK_DGRAM
-            double.send(b"by the other")
+        with client.to_socket() as duplicate:
+            assert duplicate.type == socket.SOCK_DGRAM
+            duplicate.send(b"by the other")
             assert client.recv(20) == b"by the other"
 
 
@@ -476,11 +476,11 @@ def test_messages_of_several_parts(server: Server) -> None:
         )
 
 
-def test_a_connected_client_hears_that_nobody_is_there() -> None:
+def test_a_connected_client_gets_an_error_from_a_closed_port() -> None:
     with plain() as holder:
         address = holder.getsockname()
     with Client(*address, transport="udp", timeout=SOON) as client:
-        client.send(b"anybody?")
+        client.send(b"hello")
         with pytest.raises(ConnectionRefusedError):
             client.recv(10)
     assert client.record is not None
@@ -520,7 +520,7 @@ def test_a_client_that_reads_no_more_gets_the_end(server: Server, timeout: float
         assert Background(client.recvfrom, 100).result()[0] == b""
 
 
-def test_a_source_address_is_heard_without_connecting() -> None:
+def test_a_source_address_receives_without_connecting() -> None:
     with Client(transport="udp", source_address=("127.0.0.1", 0), timeout=SOON) as client:
         with plain(client.getsockname()) as peer:
             peer.send(b"hello")
@@ -537,7 +537,7 @@ def test_a_client_takes_the_family_that_it_needs() -> None:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
-def test_a_port_that_others_have_heard_of_is_kept_by_connect() -> None:
+def test_a_port_that_others_know_is_kept_by_connect() -> None:
     with plain() as peer, Client(transport="udp", timeout=SOON) as client:
         client.sendto(b"this is my port", peer.getsockname())
         mine = peer.recvfrom(100)[1]
@@ -553,7 +553,7 @@ def test_a_port_that_others_have_heard_of_is_kept_by_connect() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_strangers_are_served_only_when_that_is_said(host: str) -> None:
+def test_external_peers_are_served_only_when_that_is_allowed(host: str) -> None:
     with pytest.raises(ValueError, match="allow_external=True"):
         Server(host, transport="udp").start()
     with pytest.raises(ValueError, match="allow_external=True"):

@@ -324,7 +324,7 @@ def test_an_idle_server_gives_all_back_at_once() -> None:
     given_back(before)
 
 
-def test_a_server_that_nobody_holds_ends() -> None:
+def test_an_unreferenced_server_ends() -> None:
     code = (
         "import gc, socket, warnings\n"
         "from rsock import Server\n"
@@ -400,7 +400,7 @@ def test_iteration_ends_when_the_server_stops(asked: Server) -> None:
     assert loop.result() == 10
 
 
-def test_a_waiting_accept_hears_of_the_stop(asked: Server) -> None:
+def test_a_waiting_accept_ends_with_the_stop(asked: Server) -> None:
     waiting = Background(asked.accept)
     wait_until(waiting.asleep)
     started = time.monotonic()
@@ -423,13 +423,13 @@ def test_a_server_may_write_first(asked: Server) -> None:
         assert error_number(lambda: asked.sendto(bytes(65_508), peer.getsockname())) == 90
 
 
-def test_accept_times_out_also_after_a_send_to_nobody(asked: Server) -> None:
+def test_accept_times_out_also_after_a_refused_send(asked: Server) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         # Connected to one peer only, so that the system rejects what others send.
         deaf.bind(("127.0.0.1", 0))
         deaf.connect(("127.0.0.1", 9))
-        nobody = deaf.getsockname()
-        asked.sendto(b"anybody?", nobody)
+        refusing = deaf.getsockname()
+        asked.sendto(b"refused", refusing)
         error = select.poll()
         error.register(asked.fileno(), 0)
         assert error.poll(SOON * 1000) == [(asked.fileno(), select.POLLERR)]
@@ -438,7 +438,7 @@ def test_accept_times_out_also_after_a_send_to_nobody(asked: Server) -> None:
             asked.sendto(b"news", peer.getsockname())
             assert peer.recv(10) == b"news"
     (record,) = asked.ledger.wait(closed=1)[:1]
-    assert (record.remote.address, record.closed_by) == (nobody, "reset")
+    assert (record.remote.address, record.closed_by) == (refusing, "reset")
     with pytest.raises(TimeoutError):
         Background(asked.accept, 0.01).result()
 
@@ -457,7 +457,7 @@ def test_a_server_with_an_idle_limit_sleeps_after_an_answer_that_cannot_be_sent(
         wait_until(lambda: all_sleeping([worker]))
 
 
-def test_who_may_not_be_written_to_takes_nobodys_place() -> None:
+def test_an_address_that_may_not_be_written_to_takes_no_slot() -> None:
     limits = Limits(connections=1)
     with Server(service=Accept(), transport="udp", limits=limits) as server:
         with server.client() as client:

@@ -61,9 +61,9 @@ def server() -> Iterator[Server]:
 # --- one at a time -------------------------------------------------------------------------
 
 
-def test_a_client_that_nobody_accepted_is_connected_and_in_no_book(server: Server) -> None:
+def test_a_client_that_is_not_accepted_is_connected_and_in_no_ledger(server: Server) -> None:
     with dial(server.address) as peer:
-        peer.sendall(b"is anybody there")
+        peer.sendall(b"the first bytes.")
         arrived(peer)
         peer.settimeout(0.1)
         with pytest.raises(TimeoutError):
@@ -71,7 +71,7 @@ def test_a_client_that_nobody_accepted_is_connected_and_in_no_book(server: Serve
         totals = server.ledger.totals
         assert (totals.accepted, totals.open, len(server.ledger)) == (0, 0, 0)
         conn, _ = server.accept(SOON)
-        assert conn.recv(100) == b"is anybody there"
+        assert conn.recv(100) == b"the first bytes."
         assert (server.ledger.totals.accepted, server.ledger.totals.open) == (1, 1)
         assert [record.id for record in server.ledger.open] == [conn.id]
         conn.close()
@@ -407,7 +407,7 @@ def test_those_in_the_queue_are_reset_and_counted(server: Server, drain: float) 
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(dial(server.address)) for _ in range(7)]
         for peer in peers:
-            peer.sendall(b"anybody")
+            peer.sendall(b"unasked")
             arrived(peer)
         server.accept(SOON)[0].close()
         report = server.stop(drain)
@@ -419,7 +419,7 @@ def test_those_in_the_queue_are_reset_and_counted(server: Server, drain: float) 
     assert refused(server.address)
 
 
-def test_connections_handed_out_are_closed_at_once_where_nobody_uses_them(server: Server) -> None:
+def test_connections_handed_out_are_closed_at_once_where_unused(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(dial(server.address)) for _ in range(5)]
         conns = [server.accept(SOON)[0] for _ in peers]
@@ -624,13 +624,13 @@ def test_an_interrupt_ends_accept_at_the_limit_of_connections() -> None:
 
 
 def test_a_signal_that_raises_nothing_lets_accept_go_on(server: Server) -> None:
-    heard: list[int] = []
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    signals: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: signals.append(number))
     try:
         with Signal(times=3):
 
             def come() -> socket.socket:
-                wait_until(lambda: len(heard) == 3)
+                wait_until(lambda: len(signals) == 3)
                 return dial(server.address)
 
             coming = Background(come)
@@ -639,13 +639,13 @@ def test_a_signal_that_raises_nothing_lets_accept_go_on(server: Server) -> None:
             coming.result().close()
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert len(heard) == 3
+    assert len(signals) == 3
 
 
 # --- garbage -------------------------------------------------------------------------------
 
 
-def test_a_connection_nobody_closed_warns_and_is_closed(server: Server) -> None:
+def test_an_unclosed_connection_warns_and_is_closed(server: Server) -> None:
     with dial(server.address) as peer:
         taken: list[Any] = [server.accept(SOON)]
         with pytest.warns(ResourceWarning, match="unclosed") as warned:
@@ -656,7 +656,7 @@ def test_a_connection_nobody_closed_warns_and_is_closed(server: Server) -> None:
         server.ledger.wait(open=0, closed=1)
 
 
-def test_a_connection_nobody_closed_makes_room_for_the_next() -> None:
+def test_an_unclosed_connection_makes_room_for_the_next() -> None:
     with Server(service=Accept(), limits=Limits(connections=1)) as server:
         with dial(server.address), dial(server.address) as second:
             taken: list[Any] = [server.accept(SOON)]

@@ -126,10 +126,10 @@ def test_words_without_end_are_cut_in_the_record() -> None:
 
     with Server(service=rant, on_error=lambda error: None) as server:
         visit(server)
-        words = settled(server).error
-    assert words is not None
-    assert words.startswith("ValueError: éé")
-    assert len(words) <= 500
+        text = settled(server).error
+    assert text is not None
+    assert text.startswith("ValueError: éé")
+    assert len(text) <= 500
 
 
 def test_a_program_that_did_not_set_up_logging_sees_the_traceback() -> None:
@@ -427,11 +427,11 @@ def broken_log() -> Iterator[None]:
         logger.removeFilter(broken)
 
 
-def told_of_threads(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+def thread_errors(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
     """What threading.excepthook receives from here on."""
-    told: list[BaseException | None] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
-    return told
+    reported: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_value))
+    return reported
 
 
 def test_a_log_that_raises_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,16 +440,16 @@ def test_a_log_that_raises_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> N
             fail(conn)
         conn.sendall(b"served")
 
-    told = told_of_threads(monkeypatch)
+    reported = thread_errors(monkeypatch)
     with broken_log(), Server(service=fail_first, limits=ONE) as server:
         visit(server)
         with dial(server.address) as peer:
             assert read_to_end(peer) == b"served"
-    assert texts(told) == ["of the filter"]
+    assert texts(reported) == ["of the filter"]
     assert server.stop().errors == 1
 
 
-def test_a_thread_that_the_system_refuses_is_told_of_and_tried_again(
+def test_a_thread_that_the_system_refuses_is_reported_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     at = Arrivals()
@@ -477,15 +477,15 @@ def test_a_thread_that_the_system_refuses_is_told_of_and_tried_again(
         assert [read_to_end(peer) for peer in peers] == [b"served"] * 2
         # The waiting connection has requested another thread, and the thread was started.
         wait_until(lambda: sum(each.is_alive() for each in handler_threads()) == 2)
-    (told,) = said(log)
-    assert "can't start new thread" in told.getMessage()
+    (entry,) = said(log)
+    assert "can't start new thread" in entry.getMessage()
 
 
 def handler_threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name.startswith("rsock-handler")]
 
 
-def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(
+def test_a_warning_of_waiting_that_cannot_be_logged_costs_no_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at = Arrivals()
@@ -496,7 +496,7 @@ def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(
         assert over.wait(SOON)
         conn.sendall(b"served")
 
-    told = told_of_threads(monkeypatch)
+    reported = thread_errors(monkeypatch)
     with broken_log(), Server(service=handler, limits=ONE, on_error="raise") as server:
         with dial(server.address) as first:
             at.until()
@@ -506,7 +506,7 @@ def test_a_warning_of_waiting_that_cannot_be_logged_costs_nobody_a_thread(
                 for peer in (first, second, third):
                     assert read_to_end(peer) == b"served"
     # Reported once, as the warning itself.
-    assert texts(told) == ["of the filter"]
+    assert texts(reported) == ["of the filter"]
 
 
 # --- the peer's doing ----------------------------------------------------------------------
@@ -548,14 +548,14 @@ def read_file_line(conn: Connection) -> None:
         file.readline()
 
 
-def read_by_double(conn: Connection) -> None:
-    with conn.to_socket() as double:
-        double.recv(1)
+def read_by_duplicate(conn: Connection) -> None:
+    with conn.to_socket() as duplicate:
+        duplicate.recv(1)
 
 
-def read_by_double_in_time(conn: Connection) -> None:
+def read_by_duplicate_in_time(conn: Connection) -> None:
     conn.settimeout(0.05)
-    read_by_double(conn)
+    read_by_duplicate(conn)
 
 
 def half_a_message(peer: socket.socket) -> None:
@@ -601,8 +601,12 @@ THEIRS = {
     ),
     "silent": TheirDoing(recv_line_in_time, stay, "error", None, "TimeoutError"),
     "not reading": TheirDoing(send_in_time, stay, "error", None, "TimeoutError"),
-    "reset, in a double": TheirDoing(read_by_double, reset, "reset", None, "ConnectionResetError"),
-    "silent, to a double": TheirDoing(read_by_double_in_time, stay, "error", None, "TimeoutError"),
+    "reset, in a duplicate": TheirDoing(
+        read_by_duplicate, reset, "reset", None, "ConnectionResetError"
+    ),
+    "silent, to a duplicate": TheirDoing(
+        read_by_duplicate_in_time, stay, "error", None, "TimeoutError"
+    ),
 }
 
 
@@ -699,7 +703,7 @@ def incomplete_by_hand(conn: Connection) -> None:
     raise IncompleteRead("of the handler's own", b"")
 
 
-def connect_to_nobody(conn: Connection) -> None:
+def connect_to_a_closed_port(conn: Connection) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         Client(holder.getsockname())
@@ -720,7 +724,7 @@ def connect_to_nobody(conn: Connection) -> None:
         (parse, ValueError),
         (use_no_server, StateError),
         (incomplete_by_hand, IncompleteRead),
-        (connect_to_nobody, ConnectionRefusedError),
+        (connect_to_a_closed_port, ConnectionRefusedError),
     ],
     ids=[
         "a missing file",
@@ -735,7 +739,7 @@ def connect_to_nobody(conn: Connection) -> None:
         "a ValueError",
         "a StateError",
         "an IncompleteRead of its own",
-        "nobody listens elsewhere",
+        "a refused connect elsewhere",
     ],
 )
 def test_what_the_handler_caused_is_reported(

@@ -113,7 +113,7 @@ def under_load(server):
 """
 
 
-def test_forks_of_the_main_thread_under_load_harm_nobody() -> None:
+def test_forks_of_the_main_thread_under_load_do_no_harm() -> None:
     code = """
 server = Server(service=lines).start()
 with under_load(server):
@@ -121,7 +121,7 @@ with under_load(server):
     for number in range(20):
         child = os.fork()
         if child == 0:
-            # In every way a child may end: all of it, or at once.
+            # The ways in which a child may end: with cleanup, or at once.
             os._exit(0) if number % 2 else sys.exit(0)
         children.append(child)
     print(all([ended(child) for child in children]))
@@ -135,7 +135,7 @@ print(wrong, server.errors, report.forced, report.abandoned, totals.accepted == 
 
 
 @pytest.mark.parametrize("way", ["os._exit(0)", "return", "sys.exit(0)"])
-def test_forks_of_a_handler_under_load_harm_nobody(way: str) -> None:
+def test_forks_of_a_handler_under_load_do_no_harm(way: str) -> None:
     # A child forked by a handler's thread continues in that handler and exits where its thread
     # would end.
     code = f"""
@@ -175,7 +175,7 @@ print(wrong, server.errors, report.forced, report.abandoned, report.cause)
 FORKED_CHILD = """
 server = Server(service=lines).start()
 with dial(server.address) as peer:
-    # Or the child has what is not written yet as well.
+    # Otherwise the child would write the buffered output a second time.
     print(says_back(peer), flush=True)
     child = os.fork()
     if child == 0:
@@ -525,7 +525,7 @@ def test_a_signal_to_a_program_of_handlers_drains_them(number: signal.Signals) -
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("handler")])
-def test_a_hundred_servers_that_nobody_stops_give_everything_back(kind: str) -> None:
+def test_a_hundred_unstopped_servers_give_everything_back(kind: str) -> None:
     found = dropped(kind, 100)
     assert found["threads_before"] >= 200
     assert (found["left"], found["servers"]) == ([0, 0], 0)
@@ -630,7 +630,7 @@ def test_to_import_it_is_silent_and_so_is_a_fork_after_it() -> None:
 import os, rsock, time
 from rsock import Server
 def threads():
-    # One that was joined may be listed for a moment.
+    # A joined thread may still be listed for a moment.
     end = time.monotonic() + 10
     while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < end:
         pass

@@ -55,7 +55,7 @@ def echoes(conn: Connection) -> None:
         conn.sendall(data)
 
 
-def crowd(address: tuple[str, int], clients: int, visits: int) -> None:
+def visit_all(address: tuple[str, int], clients: int, visits: int) -> None:
     """Clients that connect, exchange an echo where admitted, and leave, some with a reset."""
 
     def come_and_go() -> None:
@@ -109,7 +109,7 @@ def test_the_limit_of_connections_is_never_exceeded(way: str, overflow: Overflow
         with contextlib.ExitStack() as stack:
             if way == "accept":
                 stack.enter_context(accepting(server, serve, takers=5))
-            crowd(server.address, clients=6, visits=15)
+            visit_all(server.address, clients=6, visits=15)
             # A client that left before its turn is accepted all the same, and then closed.
             wait_until(lambda: ledger.totals.accepted + ledger.totals.refused == 90)
             ledger.wait(open=0)
@@ -207,7 +207,7 @@ def test_no_more_handlers_run_than_there_may_be_threads(most: int) -> None:
             echoes(conn)
 
     with Server(service=serve, limits=Limits(handler_threads=most)) as server:
-        crowd(server.address, clients=7, visits=12)
+        visit_all(server.address, clients=7, visits=12)
         server.ledger.wait(open=0, closed=84)
         there = [name for name in threads().values() if name.startswith("rsock-handler")]
         assert len(there) == most
@@ -296,7 +296,7 @@ def test_that_connections_wait_is_said_once_for_each_server(
     assert len(caplog.records) == 2
 
 
-def test_nothing_is_said_while_nobody_waits(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_while_no_connection_waits(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="rsock"):
         with Server(service=echoes, limits=Limits(handler_threads=6)) as server:
             with contextlib.ExitStack() as stack:
@@ -385,7 +385,7 @@ with contextlib.ExitStack() as stack:
         time.sleep(0.005)
     errors = server.ledger.totals.accept_errors
     print(errors > 0, all([says_back(peer) for peer in served]))
-    # Accepting rests: some ten tries a second are no spinning.
+    # The acceptor backs off: about ten attempts a second are not spinning.
     time.sleep(0.3)
     print(server.ledger.totals.accept_errors - errors <= 6)
     last = waiting.pop()

@@ -72,9 +72,9 @@ def read_whole_file(conn: Connection) -> object:
         return file.read()
 
 
-def read_by_double(conn: Connection) -> object:
-    with conn.to_socket() as double:
-        return double.recv(10)
+def read_by_duplicate(conn: Connection) -> object:
+    with conn.to_socket() as duplicate:
+        return duplicate.recv(10)
 
 
 READS: dict[str, Callable[[Connection], object]] = {
@@ -87,7 +87,7 @@ READS: dict[str, Callable[[Connection], object]] = {
     "a file's readline": read_line_of_text,
     "a file's read": read_whole_file,
     "os.read": lambda conn: os.read(conn.fileno(), 10),
-    "a double's recv": read_by_double,
+    "a duplicate's recv": read_by_duplicate,
 }
 reads = pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
 
@@ -98,13 +98,13 @@ def test_a_handler_that_waits_in_a_read_gets_the_end_at_once(
 ) -> None:
     at = Arrivals()
     got: list[object] = []
-    told: list[bool] = []
+    draining: list[bool] = []
 
     def handler(conn: Connection) -> None:
         conn.sendall(conn.recv_line())
         at.here()
         got.append(read(conn))
-        told.append(conn.draining)
+        draining.append(conn.draining)
         conn.sendall(b"bye")
 
     server = Server(service=handler, on_error="raise").start()
@@ -113,7 +113,7 @@ def test_a_handler_that_waits_in_a_read_gets_the_end_at_once(
         at.until()
         report = server.stop(LONG)
         assert read_to_end(peer) == b"bye"
-    assert (got, told) == ([b""], [True])
+    assert (got, draining) == ([b""], [True])
     assert report.seconds < LATE
     assert (report.drained, report.forced, report.abandoned) == (1, 0, 0)
     [record] = server.ledger.closed
@@ -208,7 +208,7 @@ def test_the_quarter_of_a_second_is_never_longer_than_the_drain() -> None:
     assert 0.04 < min(took) < 0.2
 
 
-def test_two_hundred_and_fifty_six_who_wait_are_told_at_once() -> None:
+def test_two_hundred_and_fifty_six_waiting_handlers_end_at_once() -> None:
     at = Arrivals()
 
     def handler(conn: Connection) -> None:
@@ -226,7 +226,7 @@ def test_two_hundred_and_fifty_six_who_wait_are_told_at_once() -> None:
         at.until(256)
         report = server.stop(LONG)
         assert [peer.recv(1) for peer in peers] == [b""] * 256
-    print(f"256 handlers were told to end in {report.seconds * 1000:.1f} ms")
+    print(f"256 handlers ended in {report.seconds * 1000:.1f} ms")
     assert report.seconds < LATE
     assert (report.drained, report.forced, report.abandoned) == (256, 0, 0)
     assert {record.closed_by for record in server.ledger.closed} == {"stop"}
@@ -489,7 +489,7 @@ def test_those_who_wait_for_a_thread_at_the_moment_of_the_stop_are_served() -> N
     balanced(server, 10)
 
 
-def test_those_nobody_could_take_by_the_deadline_are_reset() -> None:
+def test_connections_not_taken_by_the_deadline_are_reset() -> None:
     at = Arrivals()
     over = threading.Event()
     calls: list[int] = []
@@ -681,7 +681,7 @@ def test_a_handler_whose_connection_is_gone_may_stop_its_server(way: str) -> Non
     balanced(server, 1)
 
 
-def test_who_stops_after_a_close_excuses_nobody_else() -> None:
+def test_a_stop_after_a_close_exempts_no_other_handler() -> None:
     closed, other_came = threading.Event(), threading.Event()
     ends: list[bytes] = []
 
@@ -758,7 +758,7 @@ def test_several_handlers_may_stop_their_server_at_once() -> None:
     wait_until(lambda: server.ledger.totals.open == 0)
 
 
-def test_a_handler_that_stopped_its_server_and_goes_on_holds_up_nobody() -> None:
+def test_a_handler_that_stopped_its_server_and_goes_on_delays_no_waiting_call() -> None:
     stopped = threading.Event()
     over = threading.Event()
 
@@ -977,7 +977,7 @@ def test_the_port_is_free_when_stop_returns_though_a_handler_was_abandoned() -> 
         over.set()
 
 
-def test_a_stop_with_nobody_connected_takes_no_time() -> None:
+def test_a_stop_without_connections_takes_no_time() -> None:
     for _ in range(10):
         server = Server(service=lines).start()
         began = time.monotonic()

@@ -129,14 +129,15 @@ def close_itself(conn: Connection) -> None:
         reply_unread(conn)
 
 
-def reply_by_double(conn: Connection) -> None:
+def reply_by_duplicate(conn: Connection) -> None:
     conn.recv(1, socket.MSG_PEEK)
-    with conn.to_socket() as double:
-        double.sendall(REPLY)
+    with conn.to_socket() as duplicate:
+        duplicate.sendall(REPLY)
 
 
 @pytest.mark.parametrize(
-    ("handler", "closed_by"), [(fail, "error"), (close_itself, "local"), (reply_by_double, "local")]
+    ("handler", "closed_by"),
+    [(fail, "error"), (close_itself, "local"), (reply_by_duplicate, "local")],
 )
 def test_it_arrives_whole_however_the_handler_ended_it(
     handler: Callable[[Connection], None], closed_by: str
@@ -153,7 +154,7 @@ def test_it_arrives_whole_however_the_handler_ended_it(
         assert report.errors == (closed_by == "error")
 
 
-def test_a_double_that_the_handler_kept_ends_with_its_connection() -> None:
+def test_a_duplicate_that_the_handler_kept_ends_with_its_connection() -> None:
     kept: list[socket.socket] = []
 
     def keep(conn: Connection) -> None:
@@ -164,12 +165,12 @@ def test_a_double_that_the_handler_kept_ends_with_its_connection() -> None:
         with dial(server.address) as peer:
             peer.sendall(b"never read")
             assert read_to_end(peer) == REPLY
-        with kept.pop() as double:
-            double.settimeout(10.0)
+        with kept.pop() as duplicate:
+            duplicate.settimeout(10.0)
             with contextlib.suppress(ConnectionResetError):
-                read_to_end(double)
+                read_to_end(duplicate)
             with pytest.raises((BrokenPipeError, ConnectionResetError)):
-                double.sendall(b"x")
+                duplicate.sendall(b"x")
 
 
 # --- what stays as it was ------------------------------------------------------------------
@@ -238,7 +239,7 @@ def second_is_served(server: Server) -> Background[bytes]:
     return Background(ask)
 
 
-def test_the_place_is_taken_until_the_client_has_finished() -> None:
+def test_the_slot_is_taken_until_the_client_has_finished() -> None:
     with Server(service=take_one_byte, limits=Limits(connections=1)) as server:
         with dial(server.address) as first:
             first.sendall(b"1 and more")

@@ -73,7 +73,7 @@ def test_a_plain_c_client_that_sends_nothing_ends_well(echo: Server, echo_client
     assert through([str(echo_client), echo.host, str(echo.port)], b"") == b""
 
 
-# --- each service, by programs that everybody has --------------------------------------------
+# --- each service, with common programs ------------------------------------------------------
 
 # What the clients send, and what they print: a pattern where it is the time.
 DIALOGUES: dict[str, tuple[Service, bytes, bytes]] = {
@@ -115,13 +115,13 @@ def command_of(client: str, server: Server) -> list[str]:
 def test_a_foreign_client_is_served(client: str, name: str) -> None:
     service, said, expected = DIALOGUES[name]
     with Server(service=service) as server:
-        heard = through(command_of(client, server), said)
+        got = through(command_of(client, server), said)
         server.ledger.wait(open=0, closed=1)
         totals = server.ledger.totals
-    if client == "curl" and name == "Time" and b"\xff" in heard:
+    if client == "curl" and name == "Time" and b"\xff" in got:
         pytest.skip("a byte of the time means something in telnet just now")
-    assert re.fullmatch(expected, heard)
-    assert (totals.bytes_out, totals.closed_by["error"]) == (len(heard), 0)
+    assert re.fullmatch(expected, got)
+    assert (totals.bytes_out, totals.closed_by["error"]) == (len(got), 0)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -168,11 +168,11 @@ def test_a_foreign_client_of_datagrams_is_answered(client: str, name: str) -> No
             # Left open: these programs do not wait for an answer once their input has finished.
             process.stdin.write(b"hello")
             process.stdin.flush()
-            heard = process.stdout.read(size)
+            got = process.stdout.read(size)
             process.kill()
             process.communicate()
     totals = server.ledger.totals
-    assert re.fullmatch(expected, heard)
+    assert re.fullmatch(expected, got)
     assert (totals.messages_in, totals.messages_out) == (1, 1)
 
 
@@ -206,7 +206,7 @@ def test_a_reset_with_data_under_way_is_recorded_as_reset(echo: Server) -> None:
     assert record.closed_by == "reset"
 
 
-def test_a_reset_before_the_accept_harms_nobody() -> None:
+def test_a_reset_before_the_accept_does_no_harm() -> None:
     server = Server().listen()
     for _ in range(5):
         reset(dial(server.address))
@@ -216,7 +216,7 @@ def test_a_reset_before_the_accept_harms_nobody() -> None:
         server.ledger.wait(open=1)
 
 
-def test_resets_by_the_hundred_harm_nobody(echo: Server) -> None:
+def test_resets_by_the_hundred_do_no_harm(echo: Server) -> None:
     with dial(echo.address) as bystander:
         for number in range(300):
             peer = dial(echo.address)
@@ -237,7 +237,7 @@ while True:
 """
 
 
-def test_a_peer_killed_in_the_middle_of_a_message_harms_nobody(echo: Server) -> None:
+def test_a_peer_killed_in_the_middle_of_a_message_does_no_harm(echo: Server) -> None:
     with dial(echo.address) as bystander:
         assert says_back(bystander)
         with Script(VANISHING, echo.host, str(echo.port)) as script:
@@ -251,7 +251,7 @@ def test_a_peer_killed_in_the_middle_of_a_message_harms_nobody(echo: Server) -> 
         assert says_back(bystander)
 
 
-def test_a_stopped_peer_holds_up_nobody(echo: Server) -> None:
+def test_a_stopped_peer_delays_no_other(echo: Server) -> None:
     with Script(VANISHING, echo.host, str(echo.port)) as script:
         assert script.line() == "sent"
         script.signal(signal.SIGSTOP)

@@ -239,7 +239,7 @@ def test_a_client_with_a_strange_certificate_is_refused_and_recorded(
 ) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    trustme.CA().issue_cert("stranger.example").configure_cert(context)
+    trustme.CA().issue_cert("unknown.example").configure_cert(context)
     with handled(echo_by(asking_for_certificates(authority))) as server:
         with server.client(timeout=SOON) as client:
             refused_over_tls(client, context)
@@ -589,7 +589,7 @@ def test_a_silent_client_is_given_up_and_recorded(
         assert server.errors == []
 
 
-def test_https_is_http_over_a_double(
+def test_https_is_http_over_a_duplicate(
     for_servers: ssl.SSLContext, for_clients: ssl.SSLContext, http_handler: Callable[..., None]
 ) -> None:
     def serve(conn: Connection) -> None:

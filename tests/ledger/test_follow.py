@@ -20,7 +20,7 @@ def come_and_go(server: Server, times: int = 1) -> None:
         server.ledger.wait(open=0)
 
 
-def test_connections_are_told_of_in_the_order_of_their_ends(echo: Server) -> None:
+def test_connections_are_yielded_in_the_order_of_their_ends(echo: Server) -> None:
     records = echo.ledger.follow(timeout=5.0)
     first, second = dial(echo.address), dial(echo.address)
     assert says_back(first)
@@ -35,7 +35,7 @@ def test_connections_are_told_of_in_the_order_of_their_ends(echo: Server) -> Non
     assert one == echo.ledger.closed[0]
 
 
-def test_what_closed_before_is_not_told(echo: Server) -> None:
+def test_what_closed_before_is_not_yielded(echo: Server) -> None:
     come_and_go(echo, 3)
     records = echo.ledger.follow(timeout=5.0)
     come_and_go(echo)
@@ -44,12 +44,12 @@ def test_what_closed_before_is_not_told(echo: Server) -> None:
 
 def test_following_ends_with_the_server() -> None:
     server = Server().start()
-    told = Background(list[Record], server.ledger.follow())
+    yielded = Background(list[Record], server.ledger.follow())
     come_and_go(server, 3)
     with dial(server.address) as peer:
         assert says_back(peer)
         server.stop()
-    records = told.result()
+    records = yielded.result()
     assert [record.id for record in records] == [1, 2, 3, 4]
     assert records[-1].closed_by == "stop"
     # It also ends where the server has stopped before.
@@ -58,11 +58,11 @@ def test_following_ends_with_the_server() -> None:
 
 def test_following_ends_though_the_server_was_never_started() -> None:
     stopped, dropped = Server(), Server()
-    told = [Background(list[Record], s.ledger.follow()) for s in (stopped, dropped)]
+    yielded = [Background(list[Record], s.ledger.follow()) for s in (stopped, dropped)]
     stopped.stop()
     del dropped
     gc.collect()
-    assert [each.result() for each in told] == [[], []]
+    assert [each.result() for each in yielded] == [[], []]
 
 
 def test_following_goes_on_when_a_start_has_failed() -> None:
@@ -77,7 +77,7 @@ def test_following_goes_on_when_a_start_has_failed() -> None:
     assert list(records) == []
 
 
-def test_handlers_and_accepted_connections_are_told_of_too() -> None:
+def test_handlers_and_accepted_connections_are_yielded_too() -> None:
     with Server(service=lambda connection: None) as server:
         records = server.ledger.follow(timeout=5.0)
         with dial(server.address):
@@ -114,11 +114,11 @@ def test_who_waits_is_woken_promptly(echo: Server) -> None:
         assert time.monotonic() - began < LATE
 
 
-def test_each_follower_hears_all(echo: Server) -> None:
+def test_each_follower_gets_all(echo: Server) -> None:
     followers = [echo.ledger.follow() for _ in range(3)]
-    told = [Background(list[Record], itertools.islice(each, 5)) for each in followers]
+    yielded = [Background(list[Record], itertools.islice(each, 5)) for each in followers]
     come_and_go(echo, 5)
-    for each in told:
+    for each in yielded:
         assert [record.id for record in each.result()] == [1, 2, 3, 4, 5]
 
 
@@ -128,10 +128,10 @@ def test_threads_that_share_a_follower_share_the_records(echo: Server) -> None:
     def take() -> list[int]:
         return [record.id for record in records]
 
-    told = [Background(take) for _ in range(4)]
+    yielded = [Background(take) for _ in range(4)]
     come_and_go(echo, 40)
     echo.stop()
-    parts = [each.result() for each in told]
+    parts = [each.result() for each in yielded]
     assert sorted(itertools.chain(*parts)) == list(range(1, 41))
     assert all(part == sorted(part) for part in parts)
 
@@ -175,7 +175,7 @@ def test_an_interrupt_ends_the_wait_and_nothing_else(quiet: Server) -> None:
     assert next(records).id == 1
 
 
-def test_following_holds_no_descriptor_while_nobody_waits(echo: Server) -> None:
+def test_following_holds_no_descriptor_while_no_call_waits(echo: Server) -> None:
     before = fds()
     records = echo.ledger.follow(timeout=0.05)
     assert fds() == before
@@ -184,7 +184,7 @@ def test_following_holds_no_descriptor_while_nobody_waits(echo: Server) -> None:
     assert fds() == before
 
 
-def test_a_forked_child_is_told_whose_it_is() -> None:
+def test_a_forked_child_gets_an_error_that_names_the_owner() -> None:
     code = """
 import os, rsock
 with rsock.Server() as server:

@@ -235,7 +235,7 @@ def test_wait_wakes_promptly(echo: Server) -> None:
         assert time.monotonic() - began < LATE
 
 
-def test_wait_for_open_means_exactly_so_many(echo: Server) -> None:
+def test_wait_for_open_means_exactly_that_number(echo: Server) -> None:
     with dial(echo.address) as first, dial(echo.address) as second:
         assert says_back(first)
         assert says_back(second)
@@ -244,7 +244,7 @@ def test_wait_for_open_means_exactly_so_many(echo: Server) -> None:
         assert len(echo.ledger.wait(open=2)) == 2
 
 
-def test_wait_for_closed_means_at_least_so_many_since_the_start() -> None:
+def test_wait_for_closed_means_at_least_that_number_since_the_start() -> None:
     with Server(history=1) as server:
         for _ in range(3):
             with dial(server.address) as peer:
@@ -429,14 +429,14 @@ def test_csv_and_json_have_every_row(tmp_path: Path) -> None:
 
         # Also where there is nothing to write.
         number: Any = 3
-        for books in (ledger, Server().ledger):
-            for write in (books.to_csv, books.to_jsonl):
+        for ledger_of_120 in (ledger, Server().ledger):
+            for write in (ledger_of_120.to_csv, ledger_of_120.to_jsonl):
                 with pytest.raises(TypeError, match="path_or_file must be a path, .* not int: 3"):
                     write(number)
 
 
 @pytest.fixture(scope="module")
-def books() -> Ledger:
+def ledger_of_120() -> Ledger:
     """More than a hundred records, of which only the last has an error."""
 
     def serve(connection: Connection) -> None:
@@ -451,10 +451,13 @@ def books() -> Ledger:
         return server.ledger
 
 
-def test_pandas_takes_the_table_as_it_is(books: Ledger) -> None:
+def test_pandas_takes_the_table_as_it_is(ledger_of_120: Ledger) -> None:
     pandas: Any = importlib.import_module("pandas")
-    for table in (pandas.DataFrame(books.to_dicts()), pandas.DataFrame(books.to_columns())):
-        assert table.shape == (120, len(books.to_columns()))
+    for table in (
+        pandas.DataFrame(ledger_of_120.to_dicts()),
+        pandas.DataFrame(ledger_of_120.to_columns()),
+    ):
+        assert table.shape == (120, len(ledger_of_120.to_columns()))
         assert table["bytes_in"].sum() == 120
         assert table["seconds"].dtype == table["tcp_rtt"].dtype == "float64"
         assert table["messages_in"].dtype == table["tcp_retransmits"].dtype == "int64"
@@ -473,14 +476,14 @@ def polars() -> Any:
     return module
 
 
-def test_polars_takes_the_table_as_it_is(polars: Any, books: Ledger) -> None:
+def test_polars_takes_the_table_as_it_is(polars: Any, ledger_of_120: Ledger) -> None:
     # Given columns, because polars looks only at the first hundred rows to decide what type a
     # column has.
     for table in (
-        polars.DataFrame(books.to_columns()),
-        polars.DataFrame(books.to_dicts(), infer_schema_length=None),
+        polars.DataFrame(ledger_of_120.to_columns()),
+        polars.DataFrame(ledger_of_120.to_dicts(), infer_schema_length=None),
     ):
-        assert table.shape == (120, len(books.to_columns()))
+        assert table.shape == (120, len(ledger_of_120.to_columns()))
         assert table["bytes_in"].sum() == 120
         assert table.schema["seconds"] == table.schema["tcp_rtt"] == polars.Float64
         assert table.schema["messages_in"] == table.schema["tcp_retransmits"] == polars.Int64

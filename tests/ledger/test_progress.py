@@ -48,7 +48,9 @@ def test_each_end_of_a_client_is_a_line_of_its_own(lines: pytest.LogCaptureFixtu
     assert "3 bytes in, 3 out" in said[0]
 
 
-def test_nobody_who_did_not_ask_gets_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_level_of_its_own_the_logger_writes_no_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     # A level set on the root logger, or on "rsock", is only inherited.
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "rsock")

@@ -171,7 +171,7 @@ with Server(service=LineEcho(), limits=Limits(write_buffer=limit), drain=0) as s
     clients = [server.client(timeout=5) for _ in range(5)]
     for client in clients:
         client.settimeout(0)
-        # More than the kernel holds of the answers.
+        # More answers than the kernel holds.
         for _ in range(16 << 10):
             try:
                 client.send(b"x" * 1023 + b"\\n")

@@ -139,13 +139,13 @@ for number in os.listdir("/proc/self/fd"):
     with contextlib.suppress(OSError):
         if "eventpoll" in os.readlink(f"/proc/self/fd/{number}"):
             os.close(int(number))
-# It has waited in the poller until then.
+# Until then it was registered in the poller.
 client.sendall(b"y")
 client.recv_exactly(1)
 before = time.process_time()
 time.sleep(0.5)
 print(time.process_time() - before < 0.25, server.stop(0).cause, flush=True)
-# Its number may be another's by now: nothing is closed twice here.
+# Its number may be reused by now: nothing is closed twice here.
 os._exit(0)
 """
     assert output_of(code, str(workers)) == "True stop\n"

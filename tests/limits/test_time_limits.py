@@ -265,7 +265,7 @@ def test_one_host_has_its_share_and_no_more(service: Any) -> None:
                 conn.close()
 
 
-def test_with_default_limits_an_idle_connection_wakes_nobody() -> None:
+def test_with_default_limits_an_idle_connection_wakes_no_thread() -> None:
     def switches() -> dict[str, str]:
         found = {}
         for task in Path("/proc/self/task").iterdir():

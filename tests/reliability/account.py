@@ -33,7 +33,7 @@ page. The scenarios of faults on demand and of the notebook do not exist yet (`-
 """
 
 # What `Served.afterwards` reports of every server.
-USUAL = ("descriptors, threads left", "exit code", "said on standard error")
+USUAL = ("descriptors, threads left", "exit code", "written to standard error")
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ class Served(Child):
         yield equal("descriptors, threads left", self.left(), [0, 0])
         yield equal("exit code", self.end(), 0)
         if silent:
-            yield equal("said on standard error", self.said(), "")
+            yield equal("written to standard error", self.said(), "")
 
 
 # Functions called by name in the child.

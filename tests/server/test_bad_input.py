@@ -97,7 +97,7 @@ def test_an_empty_host_is_a_value_error(place: Place) -> None:
     refused_at_once(ValueError, place, "", 80)
 
 
-def test_an_empty_host_for_a_server_is_told_the_wildcards() -> None:
+def test_an_empty_host_for_a_server_is_refused_naming_the_wildcards() -> None:
     refused_at_once(ValueError, Server, "", 0, '"0.0.0.0"', '"::"')
 
 
@@ -313,7 +313,9 @@ class Whatever: ...
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
-def test_a_service_that_is_none_is_told_what_would_be(service: Any, instead: str) -> None:
+def test_an_object_that_is_no_service_is_refused_naming_what_would_be(
+    service: Any, instead: str
+) -> None:
     before = fds()
     with pytest.raises(TypeError) as caught:
         Server(service=service)

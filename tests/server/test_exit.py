@@ -113,7 +113,7 @@ class App:
             print(type(error).__name__)
         self.client.close()
 app = App()
-# Collected when the modules are gone.
+# Collected after the modules have been cleared.
 app.itself = app
 """
     assert output_of(code) == "127.0.0.1 1\nexit\nStateError\n"

@@ -201,7 +201,7 @@ print(server.stop().cause, server.ledger.totals.accepted)
     assert output_of(COMMON + code).split() == ["stop", "20"]
 
 
-def test_forks_under_load_harm_nobody() -> None:
+def test_forks_under_load_do_no_harm() -> None:
     code = """
 import threading
 server = Server().start()

@@ -184,13 +184,13 @@ def test_interrupt_the_end_of_with() -> None:
 
 @contextlib.contextmanager
 def counting() -> Iterator[list[int]]:
-    heard: list[int] = []
+    signals: list[int] = []
 
     def count(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
+        signals.append(number)
 
     before = signal.signal(signal.SIGUSR1, count)
-    yield heard
+    yield signals
     signal.signal(signal.SIGUSR1, before)
 
 
@@ -207,23 +207,23 @@ def test_a_handler_that_does_not_raise_lets_a_read_go_on(
     pair: Pair, read: Callable[[Client], bytes]
 ) -> None:
     client, peer = pair
-    with counting() as heard, Signal(times=3):
+    with counting() as signals, Signal(times=3):
 
         def answer() -> None:
-            wait_until(lambda: len(heard) == 3)
+            wait_until(lambda: len(signals) == 3)
             peer.sendall(b"123456789\n")
 
         answering = Background(answer)
         assert read(client) == b"123456789\n"
         answering.result()
-    assert len(heard) == 3
+    assert len(signals) == 3
 
 
 def test_a_handler_that_does_not_raise_lets_a_wait_go_on(echo: Server) -> None:
-    with counting() as heard, Signal(times=3):
+    with counting() as signals, Signal(times=3):
 
         def come() -> socket.socket:
-            wait_until(lambda: len(heard) == 3)
+            wait_until(lambda: len(signals) == 3)
             return dial(echo.address)
 
         coming = Background(come)
@@ -235,10 +235,10 @@ def test_signals_do_not_move_a_deadline(pair: Pair) -> None:
     client, _ = pair
     client.settimeout(0.4)
     began = time.monotonic()
-    with counting() as heard, Signal(times=5), pytest.raises(TimeoutError):
+    with counting() as signals, Signal(times=5), pytest.raises(TimeoutError):
         client.recv(1)
     assert 0.35 < time.monotonic() - began < SOON
-    assert heard
+    assert signals
 
 
 def test_what_a_handler_raises_comes_out_of_the_call(pair: Pair) -> None:

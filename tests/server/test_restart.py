@@ -68,7 +68,7 @@ def test_start_again_after_a_stop_that_reset_everything() -> None:
             server.stop(0)
 
 
-def test_a_cell_run_twice_is_told_about_the_server_of_the_first_time() -> None:
+def test_a_cell_run_twice_gets_an_error_about_the_first_server() -> None:
     server = Server(name="cell").start()
     port = server.port
     with pytest.raises(OSError, match="cell"):

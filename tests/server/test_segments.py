@@ -57,7 +57,7 @@ def test_5000_bytes_leave_as_four_segments(
     assert (last.data_segments_in, last.data_segments_out) == (4, 0)
 
 
-def test_a_server_cuts_its_segments_as_it_is_told() -> None:
+def test_a_server_cuts_its_segments_as_configured() -> None:
     options = SocketOptions(max_segment=1472)
     with Server(options=options) as server, server.client(timeout=SOON) as client:
         assert says_back(client, payload(5_000))

@@ -228,7 +228,7 @@ def test_a_descriptor_adopted_is_closed_but_not_shut_down_for_its_other_owners()
     [(Echo(), 1), (Echo(), 2), (Accept(), None)],
     ids=["one worker", "two workers", "Accept"],
 )
-def test_another_owner_that_makes_it_block_holds_up_nobody(
+def test_another_owner_that_makes_it_block_delays_no_client(
     service: Any, workers: int | None
 ) -> None:
     with listener() as plain:

@@ -29,7 +29,7 @@ from support import (
 from rsock import Limits, Server, SocketOptions
 
 
-def peers_heard_from(
+def peers_that_have_sent(
     server: Server, count: int, stack: contextlib.ExitStack
 ) -> list[socket.socket]:
     peers = [stack.enter_context(dial(server.address)) for _ in range(count)]
@@ -47,7 +47,7 @@ def until_draining(server: Server) -> None:
 def test_stopping_an_idle_server_ends_every_connection_in_order_and_at_once(workers: int) -> None:
     server = Server(workers=workers).start()
     with contextlib.ExitStack() as stack:
-        peers = peers_heard_from(server, 100, stack)
+        peers = peers_that_have_sent(server, 100, stack)
         began = time.monotonic()
         report = server.stop(10.0)
         assert time.monotonic() - began < LATE
@@ -57,7 +57,7 @@ def test_stopping_an_idle_server_ends_every_connection_in_order_and_at_once(work
     assert {record.closed_by for record in server.ledger.closed} == {"stop"}
 
 
-def test_stopping_a_server_nobody_came_to_takes_no_time() -> None:
+def test_stopping_a_server_without_clients_takes_no_time() -> None:
     for _ in range(20):
         server = Server().start()
         began = time.monotonic()
@@ -65,7 +65,7 @@ def test_stopping_a_server_nobody_came_to_takes_no_time() -> None:
         assert time.monotonic() - began < LATE
 
 
-def test_a_connection_heard_from_long_ago_is_idle_too() -> None:
+def test_a_connection_that_last_sent_long_ago_is_idle_too() -> None:
     server = Server().start()
     with dial(server.address) as peer:
         data = payload(300_000)
@@ -85,7 +85,7 @@ def test_what_was_sent_before_the_stop_is_echoed_before_the_end() -> None:
     for round_ in range(20):
         server = Server().start()
         with contextlib.ExitStack() as stack:
-            peers = peers_heard_from(server, 10, stack)
+            peers = peers_that_have_sent(server, 10, stack)
             data = payload(10_000, seed=round_)
             for peer in peers:
                 peer.sendall(data)
@@ -185,10 +185,10 @@ def test_stop_while_clients_are_sending(workers: int) -> None:
     assert (totals.accepted, totals.open, totals.closed) == (5, 0, 5)
 
 
-# --- those not heard from ------------------------------------------------------------------
+# --- connections that have sent nothing ----------------------------------------------------
 
 
-def test_one_never_heard_from_has_a_quarter_of_a_second_for_its_first_byte() -> None:
+def test_a_connection_that_never_sent_has_a_quarter_of_a_second_for_its_first_byte() -> None:
     server = Server().start()
     with dial(server.address) as silent:
         server.ledger.wait(open=1)
@@ -219,7 +219,7 @@ def test_the_grace_is_never_longer_than_the_drain() -> None:
     assert report.drained + report.forced == 1
 
 
-# --- those still in the queue --------------------------------------------------------------
+# --- connections still in the queue --------------------------------------------------------
 
 
 def test_connections_queued_at_the_moment_of_the_stop_are_served(workers: int) -> None:
@@ -264,7 +264,7 @@ def test_a_server_stopped_before_it_started_leaves_no_client_hanging(workers: in
 def test_no_drain_resets_every_connection() -> None:
     server = Server().start()
     with contextlib.ExitStack() as stack:
-        peers = peers_heard_from(server, 20, stack)
+        peers = peers_that_have_sent(server, 20, stack)
         report = server.stop(0)
         assert report.seconds < LATE
         assert (report.drained, report.forced) == (0, 20)
@@ -350,7 +350,7 @@ def test_nothing_is_left_after_a_stop(workers: int) -> None:
         before = held()
         server.start()
         with contextlib.ExitStack() as stack:
-            peers_heard_from(server, 10, stack)
+            peers_that_have_sent(server, 10, stack)
             stuck.connect(server.address)
             send_until_stuck(stuck, payload(16 << 20))
             server.stop(0.1)
@@ -362,7 +362,7 @@ def test_nothing_is_left_after_a_stop(workers: int) -> None:
 def test_the_ledger_is_complete_when_stop_returns() -> None:
     server = Server().start()
     with contextlib.ExitStack() as stack:
-        peers_heard_from(server, 30, stack)
+        peers_that_have_sent(server, 30, stack)
         server.stop(0.2)
         totals = server.ledger.totals
         assert (totals.accepted, totals.open, totals.closed) == (30, 0, 30)

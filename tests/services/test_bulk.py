@@ -59,7 +59,7 @@ def test_bulk_is_in_a_pipe_and_small_talk_is_not(kind: str) -> None:
         assert pipes() == before
         data = payload(32 * MIB)
         sent = send_until_stuck(peer, data)
-        assert pipes() > before, "what is on its way is held by a pipe"
+        assert pipes() > before, "a pipe holds what is in flight"
         # All bytes come back, whether each part was copied or spliced.
         assert read_exactly(peer, sent) == data[:sent]
         for number in range(100):

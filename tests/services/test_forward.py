@@ -176,7 +176,7 @@ def test_the_client_finishes_and_is_still_answered(limits: Limits) -> None:
         assert end_of(server) == "peer"
 
 
-def test_the_target_finishes_and_still_hears_the_client(limits: Limits) -> None:
+def test_the_target_finishes_and_still_receives_from_the_client(limits: Limits) -> None:
     with through(limits) as (server, near, far):
         finish(far, near)
         near.shutdown(socket.SHUT_WR)
@@ -232,7 +232,7 @@ def test_a_reset_is_seen_although_the_other_side_takes_nothing(limits: Limits) -
 
 
 @pytest.mark.parametrize("speaker", ["client", "target"])
-def test_last_words_arrive_although_who_said_them_closed_on_what_came(
+def test_a_reply_arrives_although_its_sender_closed_with_unread_bytes(
     limits: Limits, speaker: str
 ) -> None:
     """Closing with unread bytes is a reset, which the forwarder may first see when it sends."""
@@ -246,15 +246,15 @@ def test_last_words_arrive_although_who_said_them_closed_on_what_came(
             one.close()
             with contextlib.suppress(ConnectionError):
                 sending.result(10.0)
-            heard = bytearray()
+            got = bytearray()
             with contextlib.suppress(ConnectionResetError):
                 while data := other.recv(65_536):
-                    heard += data
-            assert bytes(heard) == words
+                    got += data
+            assert bytes(got) == words
             assert end_of(server) == ("reset" if speaker == "client" else "error")
 
 
-def test_last_words_are_not_kept_for_ever_for_one_who_does_not_read() -> None:
+def test_a_reply_is_not_kept_for_ever_for_a_client_that_does_not_read() -> None:
     with through(Limits(half_close=0.2, write=None)) as (server, near, far):
         speaking = Background(send_until_stuck, far, payload(64 * BULK))
         send_until_stuck(near, payload(64 * BULK))
@@ -305,7 +305,7 @@ def test_who_does_not_read_is_not_sent_more_than_buffers_hold(limits: Limits) ->
         far, _ = target.accept()
         with far:
             sent = send_until_stuck(near, data)
-            assert sent < len(data), "the client was not held up"
+            assert sent < len(data), "the client was not delayed"
             [record] = server.ledger.open
             assert record.far is not None
             held = record.bytes_in - record.far.bytes_out
@@ -556,7 +556,7 @@ def test_a_unix_socket_leads_to_a_port(tmp_path: Path) -> None:
 
 
 def test_a_unix_target_that_is_not_there_is_named(tmp_path: Path) -> None:
-    path = str(tmp_path / "nobody")
+    path = str(tmp_path / "absent")
     with Server(service=Forward(path=path)) as server:
         assert turned_away(server.address)
         [record] = server.ledger.wait(open=0, closed=1)

@@ -83,9 +83,9 @@ def test_daytime_is_a_line_of_ascii_that_tells_the_time_and_closes() -> None:
     before = datetime.now(UTC)
     line = answer(Daytime()).decode("ascii")
     # "Weekday, Month Day, Year Time-Zone", as in RFC 867.
-    told = datetime.strptime(line, "%A, %B %d, %Y %H:%M:%S-UTC\r\n").replace(tzinfo=UTC)
-    assert before - timedelta(seconds=1) < told <= datetime.now(UTC)
-    assert line.startswith(told.strftime("%A, %B "))
+    time_sent = datetime.strptime(line, "%A, %B %d, %Y %H:%M:%S-UTC\r\n").replace(tzinfo=UTC)
+    assert before - timedelta(seconds=1) < time_sent <= datetime.now(UTC)
+    assert line.startswith(time_sent.strftime("%A, %B "))
 
 
 def test_time_is_32_bits_of_seconds_since_1900() -> None:
@@ -94,9 +94,9 @@ def test_time_is_32_bits_of_seconds_since_1900() -> None:
     word = answer(Time())
     assert len(word) == 4
     # The number within its era of 2^32 seconds, whichever that is.
-    told = struct.unpack("!I", word)[0]
+    time_sent = struct.unpack("!I", word)[0]
     least, most = ((at - epoch) // timedelta(seconds=1) for at in (before, datetime.now(UTC)))
-    assert (told - least) % (1 << 32) <= most - least
+    assert (time_sent - least) % (1 << 32) <= most - least
 
 
 def test_a_quote_is_sent_as_it_is() -> None:
@@ -115,7 +115,7 @@ def test_a_greeting_is_sent_as_it_is() -> None:
     [Daytime(), Time(), Quote("q"), Greeting(b"g")],
     ids=["daytime", "time", "quote", "g"],
 )
-def test_one_who_floods_still_gets_the_last_word(service: Service) -> None:
+def test_a_flooding_client_still_gets_the_whole_reply(service: Service) -> None:
     # A close with unread input would reset the connection and discard the reply, so the server
     # reads the input.
     with Server(service=service) as server:
@@ -154,7 +154,7 @@ def test_a_greeting_that_waits_for_its_reader_is_whole_though_the_reader_says_no
         assert end_of(server) == ("peer", None)
 
 
-def test_a_stop_waits_for_no_peer_that_has_heard_all_and_stays() -> None:
+def test_a_stop_waits_for_no_peer_that_has_received_all_and_stays() -> None:
     with Server(service=Greeting(b"hello"), drain=10.0) as server:
         with dial(server.address) as peer:
             assert read_exactly(peer, 5) == b"hello"
@@ -206,7 +206,7 @@ def test_one_who_floods_chargen_and_does_not_read_is_over_the_limit_of_writing()
         assert end_of(server) == ("limit", "write")
 
 
-def test_chargen_takes_what_it_throws_away_from_one_who_does_not_read() -> None:
+def test_chargen_discards_input_of_a_client_that_does_not_read() -> None:
     data = payload(16 * MIB)
     with Server(service=Chargen()) as server, dial_narrow(server.address) as peer:
         peer.sendall(data)
@@ -272,7 +272,7 @@ def test_chargen_holds_no_more_than_the_write_buffer_for_one_who_does_not_read()
             assert read_exactly(peer, 2 * MIB) == pattern(2 * MIB)
 
 
-def test_chargen_starves_nobody() -> None:
+def test_chargen_starves_no_other_connection() -> None:
     with Server(
         service=ByConnection(Chargen(), Chargen(), Chargen(), rest=Echo()), workers=1
     ) as server:
@@ -331,9 +331,13 @@ def test_lines_may_come_back_without_their_endings() -> None:
 
 def test_a_carriage_return_without_a_line_feed_is_no_ending() -> None:
     with Server(service=LineEcho(newline=False)) as server:
-        for said, heard in {b"a\nb\r": b"ab\r", b"exit\r": b"exit\r", b"c\r\r\n": b"c\r"}.items():
+        for said, expected in {
+            b"a\nb\r": b"ab\r",
+            b"exit\r": b"exit\r",
+            b"c\r\r\n": b"c\r",
+        }.items():
             with dial(server.address) as peer:
-                assert exchange(peer, said) == heard
+                assert exchange(peer, said) == expected
 
 
 def test_many_lines_come_back_whole_however_they_are_read() -> None:
@@ -471,8 +475,8 @@ def datagram_answers(service: Service, *said: bytes) -> list[bytes]:
 
 def test_daytime_answers_a_datagram_with_a_line() -> None:
     [line] = datagram_answers(Daytime(), b"ignored")
-    told = datetime.strptime(line.decode("ascii"), "%A, %B %d, %Y %H:%M:%S-UTC\r\n")
-    assert abs(datetime.now(UTC) - told.replace(tzinfo=UTC)) < timedelta(seconds=30)
+    time_sent = datetime.strptime(line.decode("ascii"), "%A, %B %d, %Y %H:%M:%S-UTC\r\n")
+    assert abs(datetime.now(UTC) - time_sent.replace(tzinfo=UTC)) < timedelta(seconds=30)
 
 
 def test_time_answers_an_empty_datagram_with_32_bits() -> None:

@@ -193,7 +193,7 @@ def modules(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# --- what it says of itself ----------------------------------------------------------------
+# --- help and version ----------------------------------------------------------------------
 
 
 def test_the_command_is_installed_by_its_name() -> None:
@@ -201,7 +201,7 @@ def test_the_command_is_installed_by_its_name() -> None:
     assert script.value == "rsock._cli:main"
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
 
 
@@ -320,7 +320,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments_are_told_on_a_line_or_two(name: str, modules: Path) -> None:
+def test_wrong_arguments_are_reported_on_a_line_or_two(name: str, modules: Path) -> None:
     typed, expected = WRONG[name]
     code, out, err = run(*typed.split(), cwd=modules)
     assert (code, out) == (2, "")
@@ -489,7 +489,7 @@ def test_an_error_of_the_module_is_shown_with_its_own_frames(modules: Path) -> N
     assert err.endswith("ModuleNotFoundError: No module named 'there_is_no_such_module'\n")
 
 
-def test_nobody_reading_the_output_ends_it_quietly() -> None:
+def test_a_closed_output_ends_it_quietly() -> None:
     with Running("echo") as command:
         address = command.address()
         assert command.process.stdout is not None
@@ -608,7 +608,7 @@ def test_datagrams_are_served_and_sent() -> None:
         assert (code, closed["messages_in"], closed["bytes_out"]) == (0, 1, 6)
 
 
-def test_a_udp_server_for_strangers_has_to_be_meant() -> None:
+def test_a_udp_server_for_external_peers_needs_an_option() -> None:
     code, out, err = run("echo", "--udp", "0.0.0.0:0")
     assert (code, out) == (1, "")
     assert "--allow-external" in err
@@ -678,7 +678,7 @@ def test_a_refused_connection_is_one_line() -> None:
     assert err == f"rsock: connect {host}:{port}: Connection refused\n"
 
 
-def test_closed_streams_are_nobody_elses(echo: Server) -> None:
+def test_closed_standard_streams_are_not_mistaken_for_sockets(echo: Server) -> None:
     shell = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
     done = subprocess.run(
         [*shell, *COMMAND, "connect", echo.host, str(echo.port)], timeout=PATIENCE, check=False
@@ -701,13 +701,13 @@ def test_letters_that_the_output_lacks_are_replaced() -> None:
         assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_nobody_at_a_port_for_datagrams_is_told() -> None:
+def test_a_closed_port_for_datagrams_is_reported() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
         # The socket now receives only its own datagrams, and the port is still taken.
         holder.connect(holder.getsockname())
         host, port = holder.getsockname()
-        code, _, err = run("connect", "--udp", host, str(port), data=b"anybody?")
+        code, _, err = run("connect", "--udp", host, str(port), data=b"hello")
     assert code == 1
     assert err.endswith("Connection refused\n")
 
@@ -731,7 +731,7 @@ def test_ctrl_c_leaves_a_dialogue(echo: Server) -> None:
         assert "Traceback" not in terminal.seen
 
 
-def test_nobody_reading_the_answer_ends_it_quietly(echo: Server) -> None:
+def test_an_unread_answer_ends_it_quietly(echo: Server) -> None:
     with Running("connect", echo.host, str(echo.port)) as command:
         assert command.process.stdout is not None
         assert command.process.stdin is not None
@@ -768,7 +768,7 @@ def test_the_demo_checks_what_it_shows() -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
-# --- what nobody would type ----------------------------------------------------------------
+# --- unlikely arguments --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

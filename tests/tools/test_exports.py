@@ -71,7 +71,7 @@ def test_every_registered_service_is_exported() -> None:
     assert registered <= set(rsock.__all__)
 
 
-def test_all_is_sorted_without_doubles_and_true() -> None:
+def test_all_is_sorted_without_duplicates_and_true() -> None:
     assert len(set(rsock.__all__)) == len(rsock.__all__)
     for name in rsock.__all__:
         assert hasattr(rsock, name)
@@ -173,12 +173,12 @@ def test_every_public_name_has_help(name: str) -> None:
         assert lacking == []
 
 
-def test_a_version_is_told() -> None:
+def test_the_package_has_a_version() -> None:
     assert rsock.__version__ == _rsock.__version__
     assert rsock.__version__[0].isdigit()
 
 
-def test_a_subinterpreter_is_told_that_it_cannot_have_it() -> None:
+def test_a_subinterpreter_gets_an_import_error() -> None:
     code = """
 import rsock
 try:

@@ -52,7 +52,7 @@ BEFORE = '''
 import sys as _sys, warnings as _warnings
 import support as _support
 
-# Jupyter's own warnings are its own affair.
+# Warnings inside Jupyter's own modules do not matter here.
 _warnings.filterwarnings("error", module="__main__|rsock")
 _warnings.simplefilter("error", ResourceWarning)
 _ignored = []

@@ -274,7 +274,7 @@ def test_greeting(make_rsock_server):
 def test_a_handler_may_fail_its_test(pytester: pytest.Pytester) -> None:
     code = """
 def handler(conn):
-    pytest.fail(f"nobody should connect, and {conn.recv_line()!r} came")
+    pytest.fail(f"no client should connect, and {conn.recv_line()!r} came")
 
 def test_silence(make_rsock_server):
     servers.append(make_rsock_server(handler))
@@ -285,10 +285,10 @@ def test_after_it():
 """
     done = inner(pytester, code)
     done.assert_outcomes(passed=2, errors=1)
-    done.stdout.fnmatch_lines(["*Failed: nobody should connect, and b'hello\\n' came*"])
+    done.stdout.fnmatch_lines(["*Failed: no client should connect, and b'hello\\n' came*"])
 
 
-def test_all_servers_are_stopped_and_all_errors_told(pytester: pytest.Pytester) -> None:
+def test_all_servers_are_stopped_and_all_errors_reported(pytester: pytest.Pytester) -> None:
     code = """
 def first(conn):
     raise LookupError("this is the first")

@@ -72,8 +72,8 @@ def test_a_client_is_a_socket_of_that_family(path: str) -> None:
         assert says_back(client)
         assert client.record is not None
         assert client.record.remote == Endpoint("unix", path)
-        with client.to_socket() as double:
-            assert (double.family, double.getpeername()) == (socket.AF_UNIX, path)
+        with client.to_socket() as duplicate:
+            assert (duplicate.family, duplicate.getpeername()) == (socket.AF_UNIX, path)
         with pytest.raises(OSError, match="no TCP") as caught:
             print(client.tcp_info)
         assert caught.value.errno is not None

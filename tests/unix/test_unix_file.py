@@ -121,7 +121,7 @@ def test_a_live_socket_is_never_replaced_nor_troubled(directory: Path, path: str
             conn, _ = other.accept()
             conn.close()
             assert peer.recv(1) == b""
-    assert stat.S_ISSOCK(os.stat(path).st_mode), "nobody removed it"
+    assert stat.S_ISSOCK(os.stat(path).st_mode), "the file was not removed"
     os.unlink(path)
 
 
@@ -206,8 +206,8 @@ def test_only_our_own_file_is_removed(directory: Path, path: str) -> None:
     os.unlink(path)
     with Server(path=path):
         os.unlink(path)
-        Path(path).write_text("somebody else's")
-    assert Path(path).read_text() == "somebody else's"
+        Path(path).write_text("another program's")
+    assert Path(path).read_text() == "another program's"
     os.unlink(path)
     with Server(path=path):
         os.unlink(path)
@@ -269,7 +269,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
-def test_nobody_takes_a_new_file_for_the_stale_one(directory: Path, path: str) -> None:
+def test_a_new_file_is_never_taken_for_the_stale_one(directory: Path, path: str) -> None:
     """While one server is slow to remove a stale file, another must not bind the name."""
     code = """
 import sys, rsock
@@ -317,7 +317,7 @@ os.unlink(sys.argv[1])
             assert says_back(client)
 
 
-def test_a_lock_file_that_is_somebody_elses_is_left_alone(directory: Path, path: str) -> None:
+def test_a_lock_file_of_another_program_is_left_alone(directory: Path, path: str) -> None:
     lock = Path(path + ".lock")
     lock.write_text("pid 1\n")
     leave_stale(path)
@@ -490,7 +490,7 @@ def test_a_listener_given_by_number_keeps_its_file(path: str) -> None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen()
-    double = listening.dup()
+    duplicate = listening.dup()
     server = Server(fd=listening.detach())
     assert (server.transport, server.path, server.host) == ("unix", path, None)
     with server:
@@ -501,9 +501,9 @@ def test_a_listener_given_by_number_keeps_its_file(path: str) -> None:
             Server(path=path).start()
     assert os.path.exists(path)
     # Only closed, not shut down: its other owner continues to use it.
-    double.settimeout(LONG)
-    with double, dial_path(path) as peer:
-        conn, _ = double.accept()
+    duplicate.settimeout(LONG)
+    with duplicate, dial_path(path) as peer:
+        conn, _ = duplicate.accept()
         with conn:
             peer.sendall(b"x")
             assert conn.recv(1) == b"x"

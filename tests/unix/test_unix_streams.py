@@ -108,7 +108,7 @@ def test_messages_with_descriptors_do_not_hold_up_what_follows(path: str) -> Non
         [record] = server.ledger
         wait_until(lambda: record.bytes_in == 40, LONG, "all of them are read")
         taken = [link for link in fds() - before if link.startswith("socket:") and link in before]
-        assert not taken, "nobody took what was passed"
+        assert not taken, "the passed descriptors were not received"
     server.stop()
 
 
@@ -304,7 +304,7 @@ def test_accept_leaves_the_queue_to_be_reset(path: str) -> None:
         server.accept(0)
 
 
-def test_input_that_nobody_read_is_no_clean_end(path: str) -> None:
+def test_unread_input_is_no_clean_end(path: str) -> None:
     """In a process that has not forked: one that has shuts a socket down before every close."""
     code = """
 import socket, sys, threading
@@ -332,7 +332,7 @@ for _ in range(20):
     assert output_of(code, path) == ""
 
 
-def test_handlers_are_told_of_the_end_as_on_tcp(path: str) -> None:
+def test_handlers_see_the_end_as_on_tcp(path: str) -> None:
     arrivals = Arrivals()
     seen: list[tuple[bytes, bool]] = []
 
@@ -346,12 +346,12 @@ def test_handlers_are_told_of_the_end_as_on_tcp(path: str) -> None:
             conn.sendall(b"bye")
 
     with Server(path=path, service=wait_for_more, drain=LONG) as server:
-        with dial_path(path) as heard, dial_path(path) as silent, dial_path(path) as late:
-            heard.sendall(b"hello")
+        with dial_path(path) as spoken, dial_path(path) as silent, dial_path(path) as late:
+            spoken.sendall(b"hello")
             arrivals.until(4)
             stopping = Background(server.stop)
             # At once, because the server has received from it.
-            assert read_to_end(heard) == b"bye"
+            assert read_to_end(spoken) == b"bye"
             # The server has received nothing yet and waits for a quarter of a second.
             late.sendall(b"in time")
             assert read_to_end(late) == b"bye"

@@ -1,7 +1,7 @@
 //! The system calls of `floor`, `splice`, `udp`, `load` and `churn` that the standard library does not offer.
 //!
-//! Owns every `unsafe` block of this crate. Must never add work of its own to a call: no
-//! buffering, no retrying, nothing allocated; what is measured through these is the kernel.
+//! Owns every `unsafe` block of this crate. Must never add work to a call: no buffering, no
+//! retrying, no allocation; figures taken through these are the kernel's.
 
 pub mod windows;
 
@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 pub use libc::epoll_event as Event;
 
-/// Reported once per arrival; a peer's end comes with a flag of its own.
+/// Reported once per arrival; a peer's end has a separate flag.
 pub const READABLE_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-/// The same, and once whenever there is room again to send.
+/// The same, and once each time that there is room to send again.
 pub const BOTH_EDGE: u32 = READABLE_EDGE | libc::EPOLLOUT as u32;
 /// Reported as long as it holds.
 pub const READABLE_LEVEL: u32 = libc::EPOLLIN as u32;
@@ -27,14 +27,14 @@ pub struct Epoll(OwnedFd);
 
 impl Epoll {
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the descriptor returned is owned by nobody else.
+        // SAFETY: no pointers; the descriptor returned has no other owner.
         unsafe {
             let fd = checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
             Ok(Self(OwnedFd::from_raw_fd(fd)))
         }
     }
 
-    /// Reports `fd` from now on, by `token`. Closing the last descriptor of a socket removes it.
+    /// Reports events of `fd` from now on, with `token`. Closing the last descriptor of a socket removes it.
     pub fn add(&self, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
         let mut event = Event { events, u64: token };
         // SAFETY: the event lives through the call, which copies it.
@@ -43,7 +43,7 @@ impl Epoll {
         checked(result).map(drop)
     }
 
-    /// Waits until something has happened; blocks without limit.
+    /// Waits for events; blocks without limit.
     #[inline]
     pub fn wait<'a>(&self, events: &'a mut [Event]) -> io::Result<&'a [Event]> {
         let room = i32::try_from(events.len()).unwrap_or(i32::MAX);
@@ -53,7 +53,7 @@ impl Epoll {
     }
 }
 
-/// accept4(2); the peer's address is not asked for. The socket is a blocking one.
+/// accept4(2), without the peer's address. The socket is blocking.
 #[inline]
 pub fn accept(listener: RawFd) -> io::Result<RawFd> {
     use std::ptr::null_mut;
@@ -64,7 +64,7 @@ pub fn accept(listener: RawFd) -> io::Result<RawFd> {
 /// close(2).
 pub fn close(fd: RawFd) {
     // SAFETY: callers pass a descriptor they got from `accept` and forget it here. The result is
-    // of no use: Linux frees the number whatever it says.
+    // ignored: Linux frees the number in any case.
     unsafe { libc::close(fd) };
 }
 
@@ -88,7 +88,7 @@ pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
 #[inline]
 pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, libc::sockaddr_in)> {
     let (mut from, mut length) = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-    // SAFETY: buffer and address are valid for writes of the lengths they are given with.
+    // SAFETY: buffer and address are valid for writes of the lengths passed.
     let count = unsafe {
         libc::recvfrom(
             fd,
@@ -106,7 +106,7 @@ pub fn recv_from(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, libc::socka
 #[inline]
 pub fn send_to(fd: RawFd, data: &[u8], to: &libc::sockaddr_in) -> io::Result<usize> {
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: data and address are valid for reads of the lengths they are given with.
+    // SAFETY: data and address are valid for reads of the lengths passed.
     checked_size(unsafe {
         libc::sendto(
             fd,
@@ -119,10 +119,10 @@ pub fn send_to(fd: RawFd, data: &[u8], to: &libc::sockaddr_in) -> io::Result<usi
     })
 }
 
-/// Room for datagrams that are received together, and sent back together.
+/// Buffers for datagrams that are received together and sent back together.
 pub struct Batch {
     headers: Vec<libc::mmsghdr>,
-    // Pointed to by the headers; never moved, nor touched but by the kernel.
+    // The headers point to it; it is never moved, and only the kernel writes to it.
     vectors: Vec<libc::iovec>,
     _names: Vec<libc::sockaddr_in>,
     _data: Vec<u8>,
@@ -131,7 +131,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(count: usize, size: usize) -> Self {
-        // Datagrams whose places differ by a power of two would share a few lines of the cache.
+        // Buffers at a distance of a power of two would share a few lines of the cache.
         let stride = size.next_multiple_of(64) + 64;
         let (unspecified, _) = sockaddr(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let mut names = vec![unspecified; count];
@@ -155,7 +155,7 @@ impl Batch {
         Self { headers, vectors, _names: names, _data: data, size }
     }
 
-    /// recvmmsg(2): waits for the first, and takes what is there of the others.
+    /// recvmmsg(2): waits for the first datagram, and takes the others that are there.
     #[inline]
     pub fn receive(&mut self, fd: RawFd) -> io::Result<usize> {
         let room = self.headers.len() as libc::c_uint;
@@ -163,12 +163,12 @@ impl Batch {
             if header.msg_hdr.msg_namelen == size_of::<libc::sockaddr_in>() as libc::socklen_t
                 && vector.iov_len == self.size
             {
-                break; // this one and those behind it were not used
+                break; // this one and later ones were not used
             }
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
             vector.iov_len = self.size;
         }
-        // SAFETY: the headers lead to memory that is owned, and of the lengths they give.
+        // SAFETY: the headers point to owned memory of the lengths they give.
         let count = unsafe {
             libc::recvmmsg(
                 fd,
@@ -181,7 +181,7 @@ impl Batch {
         checked_size(count as isize)
     }
 
-    /// sendmmsg(2) of the first `count`, each to whom it came from.
+    /// sendmmsg(2) of the first `count`, each to its sender.
     #[inline]
     pub fn send_back(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
         for (header, vector) in self.headers[..count].iter().zip(&mut self.vectors) {
@@ -195,13 +195,13 @@ impl Batch {
     }
 }
 
-/// fcntl(O_NONBLOCK): from now on nothing waits on it, splice(2) included.
+/// fcntl(O_NONBLOCK): from now on no call waits on it, splice(2) included.
 pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     checked(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// pipe2(2) of that size: where to read, where to write. Never waits.
+/// pipe2(2) of that size: the read end and the write end. Never waits.
 pub fn pipe(size: libc::c_int) -> io::Result<(RawFd, RawFd)> {
     let mut ends = [-1; 2];
     // SAFETY: the array has room for two numbers.
@@ -220,7 +220,7 @@ pub fn splice(from: RawFd, to: RawFd, most: usize) -> io::Result<usize> {
     checked_size(unsafe { libc::splice(from, null_mut(), to, null_mut(), most, flags) })
 }
 
-/// listen(2) once more, for a longer backlog than the standard library's 128.
+/// listen(2) again, for a longer backlog than the standard library's 128.
 pub fn set_backlog(listener: &impl AsRawFd, backlog: i32) -> io::Result<()> {
     // SAFETY: no pointers.
     checked(unsafe { libc::listen(listener.as_raw_fd(), backlog) }).map(drop)
@@ -241,7 +241,7 @@ pub fn set_reset_on_close(socket: RawFd) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let length = size_of::<libc::linger>() as libc::socklen_t;
     let value = (&raw const linger).cast();
-    // SAFETY: the value lives through the call, and its length is said truly.
+    // SAFETY: the value lives through the call, and its length is correct.
     let result =
         unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) };
     checked(result).map(drop)
@@ -249,7 +249,7 @@ pub fn set_reset_on_close(socket: RawFd) -> io::Result<()> {
 
 /// socket(2): TCP over IPv4, blocking.
 pub fn tcp_socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the descriptor returned is owned by nobody else.
+    // SAFETY: no pointers; the descriptor returned has no other owner.
     unsafe {
         let fd = checked(libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
         Ok(OwnedFd::from_raw_fd(fd))
@@ -259,15 +259,15 @@ pub fn tcp_socket() -> io::Result<OwnedFd> {
 /// bind(2) to an address, without a port.
 pub fn bind(socket: &impl AsRawFd, source: Ipv4Addr) -> io::Result<()> {
     let (address, length) = sockaddr(SocketAddrV4::new(source, 0));
-    // SAFETY: the address lives through the call, and its length is said truly.
+    // SAFETY: the address lives through the call, and its length is correct.
     checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })
         .map(drop)
 }
 
-/// connect(2), which waits until the connection is there.
+/// connect(2), which waits until the connection is established.
 pub fn connect(socket: &impl AsRawFd, to: SocketAddrV4) -> io::Result<()> {
     let (address, length) = sockaddr(to);
-    // SAFETY: the address lives through the call, and its length is said truly.
+    // SAFETY: the address lives through the call, and its length is correct.
     checked(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })
         .map(drop)
 }
@@ -285,7 +285,7 @@ fn sockaddr(address: SocketAddrV4) -> (libc::sockaddr_in, libc::socklen_t) {
 /// Turns an option on.
 fn set(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: the value is an int that lives through the call, and its length is said truly.
+    // SAFETY: the value is an int that lives through the call, and its length is correct.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

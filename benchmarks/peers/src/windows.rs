@@ -1,13 +1,13 @@
-//! What `load` and `churn` have in common: how they are told what to do, and how they answer.
+//! The protocol of `load` and `churn`: their command line, their requests and their answers.
 //!
-//! Owns the words of their command line and of their standard streams. Must never know what a
-//! window is full of, nor touch a socket.
+//! Owns the format of their arguments and of their standard streams. Must never know what a
+//! window counts, nor use a socket.
 
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What was done between two moments at which nothing was under way.
+/// The work done between two moments at which nothing was in flight.
 pub struct Window {
     pub count: u64,
     pub seconds: f64,
@@ -26,7 +26,7 @@ pub fn answer(what: &str, mut run: impl FnMut(Duration) -> io::Result<Window>) -
     Ok(())
 }
 
-/// A message of so many bytes. No two next to each other are alike, so an echo that slips shows.
+/// A message of `size` bytes. No two adjacent bytes are equal, so a shifted echo is detected.
 pub fn message(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at % 251) as u8).collect()
 }

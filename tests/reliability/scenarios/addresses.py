@@ -76,7 +76,7 @@ def run(size: Size) -> Iterator[Figure]:
         now = held(child.pid)
         yield equal("descriptors, threads left", (*now,), (*before,))
         yield equal("exit code", child.end(), 0)
-        yield equal("said on standard error", child.said(), "")
+        yield equal("written to standard error", child.said(), "")
 
 
 SCENARIO = Scenario("18", "addresses from a fuzzer", run)

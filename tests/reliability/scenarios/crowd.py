@@ -69,7 +69,7 @@ def _one_path(path: str, seconds: float, rate: float) -> Iterator[Figure]:
         )
         yield at_most(f"{path}: open at a time", most, LIMIT, measured=False)
         yield equal(f"{path}: of the 100 unharmed", sum(says_back(peer) for peer in peers), LIMIT)
-        yield equal(f"{path}: refused, in the books", refused, made)
+        yield equal(f"{path}: refused, in the ledger", refused, made)
         yield at_most(
             f"{path}: slowest refusal", max(storm["slowest"] for storm in storms), 0.05, "s"
         )
@@ -78,4 +78,4 @@ def _one_path(path: str, seconds: float, rate: float) -> Iterator[Figure]:
         yield from child.afterwards()
 
 
-SCENARIO = Scenario("9", "a limit of 100 and a crowd", run)
+SCENARIO = Scenario("9", "a limit of 100 and more clients", run)

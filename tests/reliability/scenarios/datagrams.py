@@ -68,7 +68,7 @@ def refused(address: Any, times: int) -> int:
         count = 0
         for number in range(times):
             with dial(address) as gone:
-                gone.send(b"no one hears the answer")
+                gone.send(b"the answer is refused")
             data = b"%d" % number
             bystander.send(data)
             count += bystander.recv(100) == data
@@ -177,7 +177,7 @@ def run(size: Size) -> Iterator[Figure]:
             yield equal(f"{kind}: a bystander's, while others are gone", got, times)
             report = served.stop()
             yield equal(f"{kind}: errors", report["errors"], 0)
-            yield equal(f"{kind}: in the books", report["totals"]["open"], 0)
+            yield equal(f"{kind}: in the ledger", report["totals"]["open"], 0)
             yield from served.afterwards()
     with Served(server, "udp", "cut") as served, Child() as peers:
         got = peers.call(cut, served.address, times)
@@ -205,10 +205,10 @@ def run(size: Size) -> Iterator[Figure]:
         with Child() as child:
             for name, (came, went, larger) in child.call(amplified, times * 10).items():
                 factor = went / max(came, 1)
-                yield at_most(f"{name}: factor to a stranger", factor, 1.0, measured=False)
-                yield equal(f"{name}: answers larger than their questions", larger, 0)
+                yield at_most(f"{name}: factor to a forged sender", factor, 1.0, measured=False)
+                yield equal(f"{name}: answers larger than their requests", larger, 0)
     with Child() as child:
-        yield equal("forwarding to oneself: refused", child.call(forwarded_to_itself), 10)
+        yield equal("forwarding to itself: refused", child.call(forwarded_to_itself), 10)
 
 
 SCENARIO = Scenario("17", "UDP: sizes, spoofed addresses, loops", run)

@@ -162,11 +162,11 @@ def run(size: Size) -> Iterator[Figure]:
     for kind in kinds:
         found = dropped(kind, count)
         what = f"{count:,} servers, {kind}: "
-        yield at_most(what + "all given back after gc", found["seconds"], 1.0, "s")
+        yield at_most(what + "all released after gc", found["seconds"], 1.0, "s")
         yield equal(what + "descriptors, threads left", found["left"], [0, 0])
         yield equal(what + "ResourceWarnings", found["warned"].count("ResourceWarning"), count)
         yield equal(what + "clients that saw an end", found["ends"], count)
-        yield equal(what + "exit code, words", (found["exit"], found["said"]), (0, ""))
+        yield equal(what + "exit code, standard error", (found["exit"], found["said"]), (0, ""))
 
 
 SCENARIO = Scenario("15", "servers dropped unstopped", run)

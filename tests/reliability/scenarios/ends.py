@@ -43,7 +43,7 @@ if use != "nothing":
     elif use.startswith("echo"):
         server = Server().start()
     else:
-        # Whoever does not return holds up the end for as long.
+        # A handler that does not return delays the end for as long as the drain.
         server = Server(service=handler, drain=0.2 if use in ("asleep", "computing") else 1).start()
     print(server.port, flush=True)
 else:
@@ -56,8 +56,8 @@ elif way == "exception":
 elif way == "os._exit":
     os._exit(5)
 elif way.startswith("SIG"):
-    # On one line: where handlers compute, nobody can tell in which call the signal finds it.
-    # And in short sleeps: one that comes just before a sleep begins is heard when that ends.
+    # On one line: where handlers compute, it is unpredictable in which call the signal arrives.
+    # And in short sleeps: a signal just before a sleep is handled when the sleep ends.
     while print("waiting", flush=True) is None: time.sleep(0.02)
 """
 WAYS = {

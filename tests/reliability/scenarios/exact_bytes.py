@@ -31,12 +31,12 @@ def run(size: Size) -> Iterator[Figure]:
     )
     for path in (ECHO, HANDLER, FORWARD):
         with served(path, server) as child, contextlib.ExitStack() as stack:
-            crowd = [stack.enter_context(Child()) for _ in range(min(seeds, AT_ONCE))]
+            children = [stack.enter_context(Child()) for _ in range(min(seeds, AT_ONCE))]
             right = 0
             for first in range(0, seeds, AT_ONCE):
-                for number, peers in enumerate(crowd):
+                for number, peers in enumerate(children):
                     peers.begin(load.exact, child.address, connections, length, first + number)
-                right += sum(peers.result() for peers in crowd)
+                right += sum(peers.result() for peers in children)
             wanted = connections * seeds
             yield equal(
                 f"{path}: got {length:,} bytes back, SHA-256 equal, {seeds} seeds", right, wanted

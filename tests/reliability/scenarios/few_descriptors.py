@@ -64,7 +64,7 @@ def _crowded(size: Size, workers: int | None) -> Iterator[Figure]:
             ready, _, _ = select.select(waiting, [], [], load.PATIENCE)
             slowest = max(slowest, time.monotonic() - began)
             served_now = [peer for peer in ready if peer.recv(9) == b"let me in"]
-            assert served_now, "nobody was served after one had left"
+            assert served_now, "no waiting client was served after one had left"
             waiting = [peer for peer in waiting if peer not in served_now]
             established += served_now
         yield at_most("the next one served after", slowest, 0.1, "s")

@@ -168,7 +168,7 @@ def forked(service: str, count: int, connections: int = 3) -> dict[str, Any]:
             "wrong": talked["wrong"],
             "served": talked["served"],
             "report": {name: report[name] for name in ("errors", "abandoned", "cause")},
-            "books": report["totals"]["accepted"] == report["totals"]["closed"],
+            "balanced": report["totals"]["accepted"] == report["totals"]["closed"],
             "left": served.left(),
             "exit": served.end(),
             "said": served.said(),
@@ -185,14 +185,14 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal(what + "children", found["children"], count)
         yield equal(what + "their exit codes", found["codes"], [0])
         yield at_most(what + "slowest end of a child", found["slowest"], 5.0, "s")
-        yield equal(what + "the parent answers all the while", found["answered"], True)
+        yield equal(what + "the parent answers throughout", found["answered"], True)
         yield equal(what + "load: served, wrong", (found["served"], found["wrong"]), (3, 0))
         yield equal(
             what + "its report", found["report"], {"errors": 0, "abandoned": 0, "cause": "stop"}
         )
-        yield equal(what + "books balance", found["books"], True)
+        yield equal(what + "ledger balances", found["balanced"], True)
         yield equal(what + "descriptors, threads left", found["left"], [0, 0])
-        yield equal(what + "exit code, words", (found["exit"], found["said"]), (0, ""))
+        yield equal(what + "exit code, standard error", (found["exit"], found["said"]), (0, ""))
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", IMPORTED],
         capture_output=True,
@@ -200,7 +200,7 @@ def run(size: Size) -> Iterator[Figure]:
         timeout=PATIENCE,
         check=False,
     )
-    yield equal("a fork after the import alone says", (done.returncode, done.stderr), (0, ""))
+    yield equal("output of a fork after the import alone", (done.returncode, done.stderr), (0, ""))
 
 
 SCENARIO = Scenario("11", "fork under load", run)

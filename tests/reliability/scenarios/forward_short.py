@@ -85,7 +85,7 @@ def run(size: Size) -> Iterator[Figure]:
         yield at_most(f"memory grown by {more:,} connections", grown, 8 * MIB, "B")
         yield at_most("descriptors grown", now.fds - things.fds, 0, measured=False)
         report = child.stop()
-        yield equal("closed, in the books", report["totals"]["closed"], first + more)
+        yield equal("closed, in the ledger", report["totals"]["closed"], first + more)
         yield from child.afterwards()
 
 

@@ -74,7 +74,7 @@ def run(size: Size) -> Iterator[Figure]:
         idle.call(load.leave)
         served.call_with_server(settle, 0)
         report = served.stop()
-        yield equal("in the books", report["totals"]["closed"], count + 3 * echoes)
+        yield equal("in the ledger", report["totals"]["closed"], count + 3 * echoes)
         yield from served.afterwards()
 
 

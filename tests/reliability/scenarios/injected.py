@@ -163,7 +163,7 @@ def _without_end(size: Size, both: tuple[int | None, ...]) -> Iterator[Figure]:
             yield at_most(f"{what}: tried, in {seconds:g} s", failed, most, measured=False)
             yield equal(f"{what}: echoes lost by the established", rounds - good, 0)
             late_too = echoes(served.address, 1)
-            yield equal(f"{what}: those who come behind it", late_too, 1)
+            yield equal(f"{what}: later connections", late_too, 1)
             served.stop()
             yield from _only_misses(served)
 

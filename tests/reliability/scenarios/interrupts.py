@@ -187,7 +187,7 @@ def interrupt(times: int) -> dict[str, Any]:
     """Interrupt each call that number of times. Runs in the child."""
     warm_up()
     before = held()
-    heard = 0
+    raised = 0
     slowest: tuple[float, str] = (0.0, "")
     unusable = []
     cases = _cases()
@@ -198,7 +198,7 @@ def interrupt(times: int) -> dict[str, Any]:
                     try:
                         call()
                     except KeyboardInterrupt:
-                        heard += 1
+                        raised += 1
                 slowest = max(slowest, (sent.after, name))
             if not usable():
                 unusable.append(name)
@@ -207,7 +207,7 @@ def interrupt(times: int) -> dict[str, Any]:
     now = held()
     return {
         "calls": len(cases),
-        "heard": heard,
+        "raised": raised,
         "slowest": slowest,
         "unusable": unusable,
         "left": [now.fds - before.fds, now.threads - before.threads],
@@ -219,12 +219,12 @@ def run(size: Size) -> Iterator[Figure]:
     with Child() as child:
         found = child.call(interrupt, times)
         calls = found["calls"]
-        yield equal(f"{times} × SIGINT in {calls} calls: heard", found["heard"], calls * times)
+        yield equal(f"{times} × SIGINT in {calls} calls: raised", found["raised"], calls * times)
         seconds, name = found["slowest"]
         yield at_most(f"slowest to end ({name})", seconds, 0.2, "s")
         yield equal("unusable afterwards", found["unusable"], [])
         yield equal("descriptors, threads left", found["left"], [0, 0])
-        yield equal("exit code, words", (child.end(), child.said()), (0, ""))
+        yield equal("exit code, standard error", (child.end(), child.said()), (0, ""))
 
 
 SCENARIO = Scenario("14", "an interrupt in every blocking call", run)

@@ -64,7 +64,7 @@ def run(size: Size) -> Iterator[Figure]:
         with Served(server, kind) as served, Child() as peers:
             got = peers.call(flood, served.address, count)
             yield equal(f"{kind}: {len(REPLY):,} bytes and the end", got, count)
-            yield equal(f"{kind}: in the books", served.stop()["totals"]["closed"], count)
+            yield equal(f"{kind}: in the ledger", served.stop()["totals"]["closed"], count)
             yield from served.afterwards()
 
 

@@ -125,7 +125,7 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal(what + "clients that saw an end", found["ended"], first + more)
         yield at_most(what + f"memory grown after {first:,}", found["grown"], MIB, "B")
         yield equal(what + "descriptors, threads left", found["left"], [0, 0])
-        yield equal(what + "exit code, words", (found["exit"], found["said"]), (0, ""))
+        yield equal(what + "exit code, standard error", (found["exit"], found["said"]), (0, ""))
 
 
 SCENARIO = Scenario("16", "handlers that raise", run)

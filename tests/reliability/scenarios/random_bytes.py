@@ -232,14 +232,14 @@ def run(size: Size) -> Iterator[Figure]:
     with Child() as served, Child() as load:
         served.call(warm_up)
         before = held(served.pid)
-        yield equal("services that are not here", served.call(missing_services), [])
+        yield equal("services that are missing", served.call(missing_services), [])
         addresses = served.call(start)
         made = load.call(torment, addresses, seconds / 2, 1)
         resident = resident_bytes(served.pid)
         for name, count in load.call(torment, addresses, seconds / 2, 2).items():
             made[name] += count
         grown = resident_bytes(served.pid) - resident
-        yield equal("do no more what they are for", load.call(still_serves, addresses), [])
+        yield equal("no longer work", load.call(still_serves, addresses), [])
         for name in made:
             made[name] += 1
         datagrams = sum(count for name, count in made.items() if name.endswith(ON_UDP))
@@ -247,13 +247,13 @@ def run(size: Size) -> Iterator[Figure]:
         yield only_shown("datagrams", datagrams)
         yield at_least("fewest at one service", min(made.values()), 5, measured=False)
         yield at_most("memory gained in the second half", grown, GROWTH, "B")
-        yield equal("not in the books", served.call(settle, made), [])
+        yield equal("not in the ledger", served.call(settle, made), [])
         now = held(served.pid)
         yield equal("descriptors, threads left", (*now,), (*before,))
         yield equal("exit code", served.end(), 0)
-        yield equal("said on standard error", served.said(), "")
+        yield equal("written to standard error", served.said(), "")
 
 
 SCENARIO = Scenario(
-    "random-bytes", "random bytes at every service: no panic, no leak, books balance", run
+    "random-bytes", "random bytes at every service: no panic, no leak, the ledger balances", run
 )

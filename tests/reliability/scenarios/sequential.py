@@ -61,7 +61,7 @@ def run(size: Size) -> Iterator[Figure]:
         # The size of the pool may vary by a thread, but must not grow with each connection.
         yield at_most("threads grown", now.threads - things.threads, 2, measured=False)
         report = served.stop()
-        yield equal("closed, in the books", report["totals"]["closed"], first + more)
+        yield equal("closed, in the ledger", report["totals"]["closed"], first + more)
         yield from served.afterwards()
 
 

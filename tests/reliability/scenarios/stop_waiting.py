@@ -42,7 +42,7 @@ def wait_for(_: "Server", count: int) -> None:
 
 def run(size: Size) -> Iterator[Figure]:
     count, rounds = size.of(brief=(64, 1), short=(256, 3), long=(256, 20))
-    slowest, forced, clean, books = 0.0, 0, 0, 0
+    slowest, forced, clean, closed = 0.0, 0, 0, 0
     for _ in range(rounds):
         with Served(server) as served, contextlib.ExitStack() as stack:
             peers: list[socket.socket] = [
@@ -54,12 +54,12 @@ def run(size: Size) -> Iterator[Figure]:
             slowest = max(slowest, report["seconds"])
             forced += report["forced"] + report["abandoned"]
             clean += sum(peer.recv(1) == b"" for peer in peers)
-            books += report["totals"]["closed"]
+            closed += report["totals"]["closed"]
             end = list(served.afterwards())
     yield at_most(f"slowest stop() of {count} waiting handlers, {rounds} ×", slowest, 0.05, "s")
     yield equal("forced or abandoned", forced, 0)
     yield equal("saw a clean end", clean, count * rounds)
-    yield equal("closed, in the books", books, count * rounds)
+    yield equal("closed, in the ledger", closed, count * rounds)
     yield from end
 
 

@@ -1,33 +1,30 @@
-//! The generator of connections that come and go: N under way, 64 bytes on each.
+//! The generator of short connections: N at a time, 64 bytes on each.
 //!
 //! `churn --port P --connections N [--reset 1]`
 //!
 //! A connection's life: connect to 127.0.0.1, send 64 bytes, receive them all back, end our
-//! side, read to the end of the server's side, close; the next takes its place. It is driven as
-//! `load` is: it prints `ready`, then each line of standard input, a number of seconds, is one
-//! measured window, and its answer is one line of JSON: the connections that lived, and how long
-//! that took. Between windows there is no connection at all, and the server has closed its side of
-//! each, so whoever drives it can look at a server that is at rest. It ends with its standard
-//! input.
+//! side, read to the end of the server's side, close; the next one follows. Its protocol is that
+//! of `load`: it prints `ready`, then each line of standard input, a number of seconds, is one
+//! measured window, and its answer is one line of JSON: the connections made, and how long that
+//! took. Between windows there is no connection at all, and the server has closed its side of
+//! each, so the caller can sample an idle server. It ends with its standard input.
 //!
-//! We end first, and with a FIN, because that is how a handler that reads to the end is told that
-//! it is over. So TIME_WAIT is ours: for a minute after each connection our address and port
-//! cannot be had again for this server. One address has some 28 000 ports, which would be used up
-//! in seconds. A reset would leave nothing behind (SO_LINGER of 0), but what the server then sees
-//! is an error, and another path through its code; sent after the server's FIN it no longer helps,
-//! for the port is in TIME_WAIT from the moment that FIN arrives. So there are many addresses:
-//! connection after connection takes the next of 127.0.0.2 … 127.0.0.250, all of which are this
-//! machine, and each of which has its own ports (some seven million together). The port is chosen
-//! by connect, not by bind, as for any client (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to the
-//! other programs. Should the kernel have too many in TIME_WAIT (`tcp_max_tw_buckets`) it forgets
-//! some early, which does no harm here.
+//! This side ends first, with a FIN, because a handler that reads to the end needs one. TIME_WAIT is
+//! therefore on this side: for a minute after each connection its address and port cannot be used
+//! again for this server. One address has some 28 000 ports, which would be used up in seconds. A
+//! reset (SO_LINGER of 0) would leave no TIME_WAIT, but the server would see an error and take
+//! another path through its code; a reset after the server's FIN does not help, because the port is
+//! in TIME_WAIT from the moment that FIN arrives. Connections therefore rotate through the addresses
+//! 127.0.0.2 … 127.0.0.250, all of which are this machine, and each of which has its own ports (some
+//! seven million together). connect chooses the port, not bind, as for any client
+//! (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to the other programs. If too many are in TIME_WAIT
+//! (`tcp_max_tw_buckets`), the kernel drops some early, which does no harm here.
 //!
-//! With `--reset 1` a connection that has its message back is ended by a reset instead, and nothing
-//! is waited for: what accepting and echoing alone costs a server.
+//! With `--reset 1` a connection ends with a reset as soon as its message is back, and waits for
+//! nothing else: the cost of accepting and echoing alone.
 //!
-//! Must never measure the server itself, nor count a connection that brought back anything but
-//! what was sent, or did not end in order. One thread; which core it runs on is its caller's
-//! business.
+//! Must never measure the server itself, nor count a connection whose echo differs from what was
+//! sent, or that did not end in order. One thread; the caller chooses its core.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
@@ -40,9 +37,9 @@ use peers::{bind, connect, recv, send, set_bind_address_no_port, set_reset_on_cl
 
 const EVENTS: usize = 1024;
 const BUFFER: usize = 64 * 1024;
-/// So small that a new connection takes it whole.
+/// Small enough for a new connection to take all of it at once.
 const SIZE: usize = 64;
-/// The last byte of our addresses, the first and the last of them.
+/// The last byte of the first and of the last client address.
 const SOURCES: (u8, u8) = (2, 250);
 
 fn main() -> io::Result<()> {
@@ -73,7 +70,7 @@ impl Churn {
         })
     }
 
-    /// Keeps the connections coming and going for `time`, then lets the last ones end.
+    /// Makes connections for `time`, then lets the last ones end.
     fn run(&mut self, time: Duration) -> io::Result<Window> {
         let mut events = [NO_EVENT; EVENTS];
         let mut buffer = [0; BUFFER];
@@ -106,7 +103,7 @@ impl Churn {
         Ok(Window { count, seconds: begin.elapsed().as_secs_f64() })
     }
 
-    /// A new connection, and its message on the way.
+    /// Opens a connection and sends its message.
     fn start(&mut self, place: usize) -> io::Result<()> {
         let socket = tcp_socket()?;
         set_bind_address_no_port(&socket)?;
@@ -114,22 +111,22 @@ impl Churn {
         self.source = if self.source == SOURCES.1 { SOURCES.0 } else { self.source + 1 };
         connect(&socket, self.server)?;
         send(socket.as_raw_fd(), &self.message)?;
-        // By level: an end that came together with the message is told again.
+        // Level-triggered: an end that arrived with the message is reported again.
         self.epoll.add(socket.as_raw_fd(), READABLE_LEVEL, place as u64)?;
         self.connections[place] = Some(Connection { stream: socket.into(), received: 0 });
         Ok(())
     }
 }
 
-/// One connection and how much of its message has come back.
+/// One connection, and how much of its message has come back.
 struct Connection {
     stream: TcpStream,
     received: usize,
 }
 
 impl Connection {
-    /// Takes what has come; ends our side after the message; true when the server's has ended too, or
-    /// is to be by a reset.
+    /// Reads what has arrived; ends this side after the message; true when the server's side has ended
+    /// too, or when a reset will end the connection.
     fn go_on(
         &mut self,
         message: &[u8],

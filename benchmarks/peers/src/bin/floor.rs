@@ -1,13 +1,13 @@
-//! The kernel floor: the cheapest echo server that one thread can be.
+//! The kernel floor: the cheapest possible echo server with one thread.
 //!
 //! Prints its port and echoes until its standard input ends. A message costs one recv, one send
 //! and its share of one epoll_wait; a connection costs no memory here. Must never do anything
-//! more: no counting, no limits, no care for slow readers (a peer that does not read holds up
-//! all the others), because every figure of the benchmarks is read as a multiple of this.
+//! more: no counting, no limits, no handling of slow readers (a peer that does not read
+//! blocks all the others), because every figure of the benchmarks is read as a multiple of this.
 //!
-//! Edge-triggered, because a level-triggered entry is put back on the ready list and looked at a
-//! second time for every message. One short recv ends a turn; only an event that says that the
-//! peer has ended makes it read on.
+//! Edge-triggered, because a level-triggered entry is put back on the ready list and checked a
+//! second time for every message. One short recv ends a turn; only an event that reports the
+//! peer's end makes it read again.
 
 use std::io;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use peers::{ENDED, Epoll, NO_EVENT, READABLE_EDGE, READABLE_LEVEL};
 use peers::{accept, close, recv, send, set_backlog, set_nodelay};
 
-/// Events taken in one epoll_wait: more than the connections of any row that measures messages.
+/// Events taken in one epoll_wait: more than the connections of any scenario that measures messages.
 const EVENTS: usize = 1024;
 const BUFFER: usize = 64 * 1024;
 

@@ -7,11 +7,11 @@
 //! It opens its connections and prints `ready`. Then each line of standard input, a number of
 //! seconds, is one measured window; its answer is one line of JSON: the messages that made the
 //! round trip, and how long that took. Before the first window and after each, nothing is in
-//! flight and every connection is open, so whoever drives it can look at a server that is at rest
-//! just before and just after the work. It ends with its standard input.
+//! flight and every connection is open, so the caller can sample an idle server just before and
+//! just after the work. It ends with its standard input.
 //!
-//! Must never measure the server itself, nor count a message that is not whole and equal to what
-//! was sent. One thread; which core it runs on is its caller's business.
+//! Must never measure the server itself, nor count a message that is incomplete or differs from what
+//! was sent. One thread; the caller chooses its core.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -97,7 +97,7 @@ fn connect(to: SocketAddr, udp: bool) -> io::Result<OwnedFd> {
     Ok(stream.into())
 }
 
-/// One connection and how far its message has come.
+/// One connection, and the progress of its message.
 struct Connection {
     socket: OwnedFd,
     sent: usize,
@@ -121,10 +121,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes what has come and sends what there is room for; true when this completed the message.
+    /// Reads what has arrived and sends what there is room for; true when the message is complete.
     fn go_on(&mut self, message: &[u8], buffer: &mut [u8; BUFFER]) -> io::Result<bool> {
         if self.received == message.len() {
-            return Ok(false); // at rest: it was told of room to send, and has nothing to send
+            return Ok(false); // idle: an event of room to send, with nothing to send
         }
         self.send_rest(message)?;
         loop {

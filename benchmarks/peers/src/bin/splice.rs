@@ -1,8 +1,8 @@
-//! The kernel floor for bulk: the cheapest echo server that one thread can be when its bytes never
-//! come to it. Prints its port and echoes until its standard input ends.
+//! The kernel floor for bulk: the cheapest possible echo server with one thread, whose bytes never
+//! leave the kernel. Prints its port and echoes until its standard input ends.
 //!
 //! A pipe a connection, and splice(2) through it from the socket to the socket. Must never do
-//! anything more: no counting, no limits, no copying where little comes at a time.
+//! anything more: no counting, no limits, no copying of small amounts.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use peers::{BOTH_EDGE, Epoll, NO_EVENT, READABLE_LEVEL};
 use peers::{accept, close, pipe, set_backlog, set_nodelay, set_nonblocking, splice};
 
 const EVENTS: usize = 1024;
-/// What one call is asked to move. The pipe is what bounds it.
+/// The length passed to one call. The pipe is the actual bound.
 const MOST: usize = 1 << 20;
 const PIPE: i32 = 256 * 1024;
 
@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
     println!("{}", listener.local_addr()?.port());
 
     let mut events = [NO_EVENT; EVENTS];
-    // By the socket's number, which is small.
+    // Indexed by the socket's number, which is small.
     let mut connections: Vec<Option<Connection>> = Vec::new();
     loop {
         for event in epoll.wait(&mut events)? {
@@ -63,7 +63,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Until nothing comes and nothing goes; false at the end.
+/// Moves bytes until neither side makes progress; false at the end.
 fn echo(connection: &mut Connection) -> bool {
     loop {
         let came = match splice(connection.socket, connection.pipe.1, MOST) {

@@ -1,7 +1,7 @@
-//! An echo server on tokio, as its documentation would have it: a task a connection on one thread.
+//! An echo server on tokio, as its documentation suggests: a task a connection on one thread.
 //!
 //! Prints its port and echoes until its standard input ends. Must never be anything but idiomatic:
-//! it stands for what a Rust programmer gets without ado.
+//! it represents what a Rust programmer gets without tuning.
 
 use std::io::{self, Read};
 

@@ -1,9 +1,9 @@
-//! The kernel floor of UDP: the cheapest echo server of datagrams that one thread can be.
+//! The kernel floor of UDP: the cheapest possible echo server of datagrams with one thread.
 //!
-//! `udp --batch 64` takes and sends up to so many with one recvmmsg and one sendmmsg; `--batch 1`
+//! `udp --batch 64` receives and sends up to 64 with one recvmmsg and one sendmmsg; `--batch 1`
 //! does it with recvfrom and sendto. Prints its port and echoes until its standard input ends.
-//! Must never do anything more: no counting, no rules about who is answered, no care for what
-//! cannot be sent, because figures are read as multiples of this.
+//! Must never do anything more: no counting, no rules about which peers to answer, no handling of
+//! failed sends, because figures are read as multiples of this.
 
 use std::io;
 use std::net::UdpSocket;
@@ -14,14 +14,14 @@ use std::thread;
 use peers::windows::option;
 use peers::{Batch, recv_from, send_to};
 
-/// Room for any datagram there is.
+/// Room for the largest datagram.
 const SIZE: usize = 65_535;
 
 fn main() -> io::Result<()> {
     let batch: usize = option("batch", Some(64))?;
     let socket = UdpSocket::bind(("127.0.0.1", 0))?;
     println!("{}", socket.local_addr()?.port());
-    // Asleep until the end, which it makes: the other thread waits for datagrams alone.
+    // This thread sleeps until the end and then ends the process; the other one serves.
     thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         exit(0);
