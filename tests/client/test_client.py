@@ -507,7 +507,7 @@ def test_a_connect_that_takes_too_long_is_an_error_number_of_connect_ex(
         assert client.connect_ex(full_listener) == plain.connect_ex(full_listener)
 
 
-# --- leaving -------------------------------------------------------------------------------
+# --- closing -------------------------------------------------------------------------------
 
 
 def test_close_ends_the_stream_for_the_peer(pair: Pair) -> None:

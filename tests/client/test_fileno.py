@@ -74,7 +74,7 @@ def is_blocking(number: int) -> bool:
     return not fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK
 
 
-# --- the number ----------------------------------------------------------------------------
+# --- the descriptor ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -240,7 +240,7 @@ def test_a_handler_in_read_finds_the_end_when_the_server_stops() -> None:
         assert client.recv(1) == b""
 
 
-# --- who waits for several -----------------------------------------------------------------
+# --- waiting for several streams -----------------------------------------------------------
 
 
 def test_select_knows_it(pair: Pair) -> None:
@@ -685,7 +685,7 @@ def test_no_duplicate_is_made_without_a_descriptor(ours: Pair) -> None:
     assert read_exactly(peer, 8) == b"unharmed"
 
 
-# --- giving it away ------------------------------------------------------------------------
+# --- detaching it --------------------------------------------------------------------------
 
 
 def test_a_detached_descriptor_lives_on(pair: Pair) -> None:

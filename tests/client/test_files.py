@@ -498,7 +498,7 @@ def test_a_full_stream_that_does_not_wait_says_so_to_its_writers(pair: Pair) -> 
     reading.result()
 
 
-# --- what is built upon files --------------------------------------------------------------
+# --- modules built on files ----------------------------------------------------------------
 
 
 class Page(http.server.BaseHTTPRequestHandler):

@@ -152,7 +152,7 @@ def test_a_tcp_port_of_the_same_number_is_another_one() -> None:
             assert client.recv_exactly(3) == b"tcp"
 
 
-# --- the accounts --------------------------------------------------------------------------
+# --- records -------------------------------------------------------------------------------
 
 
 def test_each_peer_has_a_record(server: Server) -> None:

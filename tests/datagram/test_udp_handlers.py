@@ -155,7 +155,7 @@ def test_each_call_has_a_context_of_its_own() -> None:
     assert found == ["unset"] * 3
 
 
-# --- what they raise -----------------------------------------------------------------------
+# --- exceptions in handlers ----------------------------------------------------------------
 
 
 def boom(data: bytes, address: Address) -> bytes | None:

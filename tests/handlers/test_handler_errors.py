@@ -509,7 +509,7 @@ def test_a_warning_of_waiting_that_cannot_be_logged_costs_no_thread(
     assert texts(reported) == ["of the filter"]
 
 
-# --- the peer's doing ----------------------------------------------------------------------
+# --- errors that the peer causes -----------------------------------------------------------
 
 
 class TheirDoing:
@@ -652,7 +652,7 @@ def test_the_end_of_a_message_is_no_error_where_the_handler_deals_with_it() -> N
     assert (record.closed_by, record.error) == ("peer", None)
 
 
-# --- the handler's own ---------------------------------------------------------------------
+# --- errors of the handler -----------------------------------------------------------------
 
 
 def open_missing(conn: Connection) -> None:
@@ -882,7 +882,7 @@ print("never printed")
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
 
 
-# --- and on the way ------------------------------------------------------------------------
+# --- while others run ----------------------------------------------------------------------
 
 
 def test_an_error_while_the_peer_sends_ends_its_connection() -> None:

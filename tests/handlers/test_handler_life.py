@@ -545,7 +545,7 @@ def test_thousands_of_handlers_that_raise_are_reported_once_each_and_leave_nothi
     assert (found["left"], found["exit"], found["said"]) == ([0, 0], 0, "")
 
 
-# --- under scrutiny ------------------------------------------------------------------------
+# --- under debug allocators and dev mode ---------------------------------------------------
 
 SCRUTINY = """
 import contextlib, gc, logging, socket, threading

@@ -59,7 +59,7 @@ def lines(conn: Connection) -> None:
         conn.sendall(line)
 
 
-# --- handlers that wait in a read ----------------------------------------------------------
+# --- handlers blocked in a read ------------------------------------------------------------
 
 
 def read_line_of_text(conn: Connection) -> object:
@@ -233,7 +233,7 @@ def test_two_hundred_and_fifty_six_waiting_handlers_end_at_once() -> None:
     balanced(server, 256)
 
 
-# --- handlers that are at something else ---------------------------------------------------
+# --- handlers busy with something else -----------------------------------------------------
 
 
 @reads
@@ -592,7 +592,7 @@ def dial_to_later() -> socket.socket:
     return peer
 
 
-# --- who calls it --------------------------------------------------------------------------
+# --- stop called by handlers ---------------------------------------------------------------
 
 
 def test_a_handler_may_stop_its_server_and_still_answer() -> None:

@@ -457,7 +457,7 @@ def test_programs_started_by_a_handler_have_no_blocked_signals() -> None:
     assert masks == [set()]
 
 
-# --- what a handler knows ------------------------------------------------------------------
+# --- what a handler has access to ----------------------------------------------------------
 
 
 def test_a_handler_knows_its_connection() -> None:
@@ -613,7 +613,7 @@ def test_a_handler_serves_while_the_main_thread_computes() -> None:
         assert talking.result() == [True] * 20
 
 
-# --- depth ---------------------------------------------------------------------------------
+# --- recursion depth -----------------------------------------------------------------------
 
 DEEP = """
 import logging, socket, sys

@@ -85,7 +85,7 @@ def flooding(peer: socket.socket) -> Iterator[None]:
         flood_thread.result(10.0)
 
 
-# --- the last words ------------------------------------------------------------------------
+# --- the reply -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("handler", [reply, reply_unread])
@@ -173,7 +173,7 @@ def test_a_duplicate_that_the_handler_kept_ends_with_its_connection() -> None:
                 duplicate.sendall(b"x")
 
 
-# --- what stays as it was ------------------------------------------------------------------
+# --- what stays unchanged --------------------------------------------------------------------
 
 
 def test_where_nothing_is_left_unread_there_is_no_worker() -> None:
@@ -221,7 +221,7 @@ def test_a_connection_of_accept_is_closed_as_any_socket() -> None:
         assert worker() == []
 
 
-# --- how long ------------------------------------------------------------------------------
+# --- time limits ---------------------------------------------------------------------------
 
 
 def take_one_byte(conn: Connection) -> None:

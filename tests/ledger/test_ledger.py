@@ -211,7 +211,7 @@ def test_a_ledger_can_be_read_after_its_server_has_gone() -> None:
     assert [record.closed_by for record in ledger] == ["stop"]
 
 
-# --- waiting for it ------------------------------------------------------------------------
+# --- waiting for the ledger ----------------------------------------------------------------
 
 
 def test_wait_returns_at_once_when_it_is_so_already(echo: Server) -> None:

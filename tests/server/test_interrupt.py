@@ -257,7 +257,7 @@ def test_what_a_handler_raises_comes_out_of_the_call(pair: Pair) -> None:
     assert client.recv(1) == b"x"
 
 
-# --- the real thing ------------------------------------------------------------------------
+# --- a real SIGINT -------------------------------------------------------------------------
 
 CTRL_C = """
 import os, signal, socket, sys, threading, time

@@ -137,7 +137,7 @@ def test_a_connection_given_away_is_not_asked_any_more() -> None:
             assert record.tcp_info == last
 
 
-# --- what is lost, and what holds back --------------------------------------------------------
+# --- losses and flow control ---------------------------------------------------------------
 
 SO_ATTACH_FILTER = 26
 SO_DETACH_FILTER = 27
@@ -289,7 +289,7 @@ def test_the_queue_is_counted_while_others_stop_the_server() -> None:
         stopping.result()
 
 
-# --- who is who ------------------------------------------------------------------------------
+# --- addresses -----------------------------------------------------------------------------
 
 
 def test_a_socket_is_five_things_and_each_end_has_them_the_other_way_round() -> None:
@@ -312,7 +312,7 @@ def test_a_socket_is_five_things_and_each_end_has_them_the_other_way_round() -> 
             assert by_port[connection.five_tuple.remote_port] == connection.id
 
 
-# --- ports by their names ----------------------------------------------------------------------
+# --- ports by service name -----------------------------------------------------------------
 
 
 def test_well_known_ports_have_names() -> None:

@@ -56,7 +56,7 @@ def stalled_peer(server: Server) -> Iterator[socket.socket]:
         yield peer
 
 
-# --- the steps -----------------------------------------------------------------------------
+# --- steps ---------------------------------------------------------------------------------
 
 
 def test_each_step_leads_to_its_state_and_returns_the_server() -> None:

@@ -78,7 +78,7 @@ def test_a_connection_that_last_sent_long_ago_is_idle_too() -> None:
     assert report.seconds < LATE
 
 
-# --- what is under way ---------------------------------------------------------------------
+# --- data in flight ------------------------------------------------------------------------
 
 
 def test_what_was_sent_before_the_stop_is_echoed_before_the_end() -> None:

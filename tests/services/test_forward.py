@@ -72,7 +72,7 @@ def turned_away(address: tuple[str, int]) -> bool:
         return True
 
 
-# --- the way there and back ----------------------------------------------------------------
+# --- both directions -----------------------------------------------------------------------
 
 
 def test_what_reaches_one_port_goes_on_to_the_other() -> None:
@@ -316,7 +316,7 @@ def test_who_does_not_read_is_not_sent_more_than_buffers_hold(limits: Limits) ->
             sending.result(20.0)
 
 
-# --- a target that is not there ------------------------------------------------------------
+# --- an absent target ----------------------------------------------------------------------
 
 
 def test_a_target_that_refuses_resets_the_client() -> None:
@@ -406,7 +406,7 @@ def test_a_circle_of_forwarders_does_not_close() -> None:
         Server(LOOPBACK, port, Forward(second)).start()
 
 
-# --- many, and the end ---------------------------------------------------------------------
+# --- several connections, and the stop -----------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1_000])

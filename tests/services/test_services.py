@@ -76,7 +76,7 @@ def answer(service: Service) -> bytes:
     return said
 
 
-# --- those that say one thing --------------------------------------------------------------
+# --- services with one answer --------------------------------------------------------------
 
 
 def test_daytime_is_a_line_of_ascii_that_tells_the_time_and_closes() -> None:
@@ -516,7 +516,7 @@ def test_what_has_no_datagram_form_is_a_type_error_on_udp(service: Service) -> N
         Server(service=service, transport="udp")
 
 
-# --- what they look like -------------------------------------------------------------------
+# --- repr, equality ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

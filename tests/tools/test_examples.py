@@ -172,7 +172,7 @@ def test_a_greeting_server_prints_its_report_at_the_end() -> None:
         assert "SIGINT" in out
 
 
-# --- the echo server of the notes ----------------------------------------------------------
+# --- the echo server of the study notes ----------------------------------------------------
 
 
 @pytest.fixture(params=["C", "rsock"])

@@ -66,7 +66,7 @@ def inner(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunRe
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=40)
 
 
-# --- what they cost a run that does not use them -------------------------------------------
+# --- cost for a run that does not use them -------------------------------------------------
 
 # Modules of the standard library that `import rsock` itself needs and that cost little.
 LIGHT = {"array", "html", "ipaddress", "select", "selectors", "socket", "signal", "urllib"}
@@ -121,7 +121,7 @@ def test_pytest_shows_how_they_are_used(pytester: pytest.Pytester) -> None:
     )
 
 
-# --- what they give, in this run -----------------------------------------------------------
+# --- what they provide, in this run --------------------------------------------------------
 
 
 def test_the_server_listens_when_the_test_begins(rsock_server: rsock.Server) -> None:
@@ -383,7 +383,7 @@ def test_after_it():
     done.stdout.no_fnmatch_line("*not to be run*")
 
 
-# --- with others ---------------------------------------------------------------------------
+# --- with other plugins --------------------------------------------------------------------
 
 
 def test_it_works_in_parallel_runs(pytester: pytest.Pytester) -> None:
@@ -425,7 +425,7 @@ def test_it_serves_coroutines(rsock_server: rsock.Server, make_rsock_server: Mak
     assert asyncio.run(both()) == (b"hello\n", b"HELLO\n")
 
 
-# --- the page about it ---------------------------------------------------------------------
+# --- its page in the docs ------------------------------------------------------------------
 
 PAGE = ROOT / "docs" / "guide" / "testing.md"
 BLOCKS = [block["code"] for block in BLOCK.finditer(PAGE.read_text())]

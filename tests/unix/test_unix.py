@@ -41,7 +41,7 @@ from rsock import (
 LONG = 10.0
 
 
-# --- what it is ----------------------------------------------------------------------------
+# --- basics --------------------------------------------------------------------------------
 
 
 def test_a_path_alone_is_a_unix_stream(path: str) -> None:
@@ -307,7 +307,7 @@ def test_a_directory_that_is_not_there_is_named(directory: Path) -> None:
         Client(path=path)
 
 
-# --- who is there --------------------------------------------------------------------------
+# --- names and identity of the peer ---------------------------------------------------------
 
 
 def test_the_record_knows_who_the_peer_is(path: str) -> None:
@@ -358,7 +358,7 @@ def test_a_client_changes_its_family_also_after_a_fork(path: str) -> None:
             assert says_back(client)
 
 
-# --- with the rest -------------------------------------------------------------------------
+# --- with other features -------------------------------------------------------------------
 
 
 def test_forwarders_lead_from_one_kind_to_the_other(directory: Path) -> None:

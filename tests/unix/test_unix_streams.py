@@ -460,7 +460,7 @@ def test_ctrl_c_ends_a_connect_that_waits(full: socket.socket, path: str, interr
         client.connect(path)
 
 
-# --- as sockets are ------------------------------------------------------------------------
+# --- same as a plain socket ----------------------------------------------------------------
 
 
 def test_errors_are_those_of_a_socket(directory: Path, path: str) -> None:

@@ -1,4 +1,4 @@
-//! The system calls of `floor`, `splice`, `udp`, `load` and `churn` that the standard library does not offer.
+//! The system calls that the standard library does not offer, for the programs of this crate.
 //!
 //! Owns every `unsafe` block of this crate. Must never add work to a call: no buffering, no
 //! retrying, no allocation; figures taken through these are the kernel's.
@@ -34,7 +34,8 @@ impl Epoll {
         }
     }
 
-    /// Reports events of `fd` from now on, with `token`. Closing the last descriptor of a socket removes it.
+    /// Reports events of `fd` from now on, with `token`. Closing the last descriptor of a socket
+    /// removes it.
     pub fn add(&self, fd: RawFd, events: u32, token: u64) -> io::Result<()> {
         let mut event = Event { events, u64: token };
         // SAFETY: the event lives through the call, which copies it.

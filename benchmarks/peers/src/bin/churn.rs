@@ -9,16 +9,16 @@
 //! took. Between windows there is no connection at all, and the server has closed its side of
 //! each, so the caller can sample an idle server. It ends with its standard input.
 //!
-//! This side ends first, with a FIN, because a handler that reads to the end needs one. TIME_WAIT is
-//! therefore on this side: for a minute after each connection its address and port cannot be used
-//! again for this server. One address has some 28 000 ports, which would be used up in seconds. A
-//! reset (SO_LINGER of 0) would leave no TIME_WAIT, but the server would see an error and take
-//! another path through its code; a reset after the server's FIN does not help, because the port is
-//! in TIME_WAIT from the moment that FIN arrives. Connections therefore rotate through the addresses
-//! 127.0.0.2 … 127.0.0.250, all of which are this machine, and each of which has its own ports (some
-//! seven million together). connect chooses the port, not bind, as for any client
-//! (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to the other programs. If too many are in TIME_WAIT
-//! (`tcp_max_tw_buckets`), the kernel drops some early, which does no harm here.
+//! This side ends first, with a FIN, because a handler that reads to the end needs one. TIME_WAIT
+//! is therefore on this side: for a minute after each connection its address and port cannot be
+//! used again for this server. One address has some 28 000 ports, which would be used up in
+//! seconds. A reset (SO_LINGER of 0) would leave no TIME_WAIT, but the server would see an error
+//! and take another path through its code; a reset after the server's FIN does not help, because
+//! the port is in TIME_WAIT from the moment that FIN arrives. Connections therefore rotate
+//! through the addresses 127.0.0.2 … 127.0.0.250, all of which are this machine, and each of
+//! which has its own ports (some seven million together). connect chooses the port, not bind, as
+//! for any client (IP_BIND_ADDRESS_NO_PORT); 127.0.0.1 is left to the other programs. If too many
+//! are in TIME_WAIT (`tcp_max_tw_buckets`), the kernel drops some early, which does no harm here.
 //!
 //! With `--reset 1` a connection ends with a reset as soon as its message is back, and waits for
 //! nothing else: the cost of accepting and echoing alone.
@@ -125,8 +125,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// Reads what has arrived; ends this side after the message; true when the server's side has ended
-    /// too, or when a reset will end the connection.
+    /// Reads what has arrived; ends this side after the message; true when the server's side has
+    /// ended too, or when a reset will end the connection.
     fn go_on(
         &mut self,
         message: &[u8],

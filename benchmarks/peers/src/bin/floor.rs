@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use peers::{ENDED, Epoll, NO_EVENT, READABLE_EDGE, READABLE_LEVEL};
 use peers::{accept, close, recv, send, set_backlog, set_nodelay};
 
-/// Events taken in one epoll_wait: more than the connections of any scenario that measures messages.
+/// Events taken in one epoll_wait: more than any message scenario has connections.
 const EVENTS: usize = 1024;
 const BUFFER: usize = 64 * 1024;
 

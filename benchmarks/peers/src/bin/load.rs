@@ -10,8 +10,8 @@
 //! flight and every connection is open, so the caller can sample an idle server just before and
 //! just after the work. It ends with its standard input.
 //!
-//! Must never measure the server itself, nor count a message that is incomplete or differs from what
-//! was sent. One thread; the caller chooses its core.
+//! Must never measure the server itself, nor count a message that is incomplete or differs from
+//! what was sent. One thread; the caller chooses its core.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
