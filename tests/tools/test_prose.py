@@ -6,13 +6,11 @@ the project are free of them is checked by `make lint`, not here.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import prose
 import pytest
 from prose import Occurrence, is_checked, occurrences
+from support.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 LISTED = [*prose.PHRASES, *prose.NAMES]
 
 

@@ -1,7 +1,9 @@
-"""The layers of the code: which file may use which. Owns the list of layers and the reading of `use` and `import` lines;
-must never run the code it reads.
+"""The layers of the code: which file may use which.
 
-`python tests/test_layers.py [ROOT]` prints the counts of a checkout.
+Owns the list of layers and the reading of `use` and `import` lines; must never run the code it
+reads.
+
+`python tests/tools/test_layers.py [ROOT]` prints the counts of a checkout.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # From top to bottom. A file may use what is further down, and its own folder; entries of one line
 # know nothing of each other. `a` is the file a.rs or the folder a.
@@ -86,7 +88,7 @@ INLINE = re.compile(r"\b(?:crate|super)::[\w:]+")
 
 
 class Rust:
-    """The files of `src`, by their module paths: `net/ledger/record`, `net/ledger` for its `mod.rs`."""
+    """The files of `src` by module path: `net/ledger/record`, `net/ledger` for its `mod.rs`."""
 
     def __init__(self, root: Path) -> None:
         self.texts: dict[str, str] = {}
@@ -127,7 +129,7 @@ class Rust:
         return None
 
     def file_of(self, path: list[str]) -> str | None:
-        """The file that a path leads to: the longest one that is there, or what its folder passes on."""
+        """The file that a path leads to: the longest that exists, or what its folder re-exports."""
         for length in range(len(path), 0, -1):
             name = "/".join(path[:length])
             if name in self.texts:
@@ -190,7 +192,11 @@ def python_graph(root: Path) -> tuple[Graph, dict[str, str]]:
                     continue
                 targets += [target_of([*base, alias.name]) for alias in node.names]
             for target in targets:
-                if target is not None and target != name and not (folder and target.startswith(f"{name}/")):
+                if (
+                    target is not None
+                    and target != name
+                    and not (folder and target.startswith(f"{name}/"))
+                ):
                     graph[name].add(target)
     return graph, texts
 
@@ -272,7 +278,8 @@ def counts(root: Path) -> Iterator[str]:
         yield f"{name}: {len(graph)} files, {sum(map(len, graph.values()))} arrows"
         yield f"  circles: {len(groups)}" + "".join(f" ({len(group)} files)" for group in groups)
         yield f"  upward arrows: {len(wrong_arrows(graph, layers))}"
-        yield f"  largest file: {largest}, {sizes[largest]} lines; median {statistics.median(sizes.values()):.0f}"
+        median = statistics.median(sizes.values())
+        yield f"  largest file: {largest}, {sizes[largest]} lines; median {median:.0f}"
 
 
 # --- the tests -----------------------------------------------------------------------------
@@ -336,7 +343,7 @@ def test_the_reader_finds_what_it_is_to_find(tmp_path: Path) -> None:
         "stream/one.rs": "//! a\nuse super::two::{self, Two};\nuse std::{io, fmt};",
         "stream/two.rs": "//! a\nfn f() { super::one::g(); crate::net::services::Echo; }",
         "services/mod.rs": "//! a\nmod echo;\npub use echo::Echo;",
-        "services/echo.rs": "//! a\nuse crate::net::{\n    error::Error,\n    sys::{recv as r},\n};",
+        "services/echo.rs": "//! a\nuse crate::net::{\n  error::Error,\n  sys::{recv as r},\n};",
     }.items():
         (net / file).parent.mkdir(parents=True, exist_ok=True)
         (net / file).write_text(text)
