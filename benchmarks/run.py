@@ -1,7 +1,7 @@
 """The benchmarks' command line: rsock beside its peers, in one run.
 
-Chooses the rows and contenders, runs them round by round, prints one table and writes the figures
-to `results/`. Must never judge: a missed target is a line in the table, not a failure.
+Chooses the scenarios and contenders, runs them round by round, prints one table and writes the
+figures to `results/`. Must never judge: a missed target is a line in the table, not a failure.
 """
 
 import argparse
@@ -15,22 +15,24 @@ from dataclasses import replace
 from types import FrameType
 
 from harness.children import BENCHMARKS, BINARIES, LOAD_CORE, SERVER_CORE, BenchmarkError
-from harness.contest import Contender, Row, run_round
+from harness.contest import Contender, Scenario, run_round
 from harness.plot import draw
 from harness.report import facts, save, show, summarize
 from rich.console import Console
-from rows import ROWS
+from scenarios import SCENARIOS
 
 ROUNDS = 7
 
 
 def main() -> int:
     arguments = _arguments()
-    # A signal that ends the process takes its `with` blocks along, and with them every child.
+    # SystemExit unwinds the `with` blocks, which end every child.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     try:
-        _run(arguments.only or ROWS, 1 if arguments.quick else arguments.rounds, arguments.quick)
+        _run(
+            arguments.only or SCENARIOS, 1 if arguments.quick else arguments.rounds, arguments.quick
+        )
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
@@ -39,19 +41,19 @@ def main() -> int:
     return 0
 
 
-def _run(rows: Sequence[Row], rounds: int, quick: bool) -> None:
-    console = Console(stderr=True)  # what goes on; the table alone is the output
+def _run(scenarios: Sequence[Scenario], rounds: int, quick: bool) -> None:
+    console = Console(stderr=True)  # progress; only the table goes to standard output
     _prepare(console)
     circumstances = facts(rounds)
-    rows = _installed(rows, console)
-    results: dict[str, list[dict[str, float]]] = {row.key: [] for row in rows}
+    scenarios = _installed(scenarios, console)
+    results: dict[str, list[dict[str, float]]] = {scenario.key: [] for scenario in scenarios}
     for number in range(rounds):
-        for row in rows:
-            console.print(f"round {number + 1} of {rounds}: {row.title}", style="dim")
-            results[row.key].append(run_round(row, number, quick=quick))
-    lines = [line for row in rows for line in summarize(row, results[row.key])]
+        for scenario in scenarios:
+            console.print(f"round {number + 1} of {rounds}: {scenario.title}", style="dim")
+            results[scenario.key].append(run_round(scenario, number, quick=quick))
+    lines = [line for scenario in scenarios for line in summarize(scenario, results[scenario.key])]
     show(lines)
-    # The figures of a smoke run mean nothing; they must not replace those that do.
+    # The figures of a smoke run mean nothing and must not replace real ones.
     name = "quick" if quick else "latest"
     save(BENCHMARKS / "results", name, circumstances, lines)
     caption = ", ".join(circumstances[fact] for fact in ("date", "machine", "kernel", "Python"))
@@ -59,7 +61,7 @@ def _run(rows: Sequence[Row], rounds: int, quick: bool) -> None:
 
 
 def _prepare(console: Console) -> None:
-    """What every row relies on: the programs are built, descriptors suffice for all connections."""
+    """The preconditions of every scenario: programs are built, and descriptors suffice."""
     for name in ("floor", "splice", "tokio", "udp", "load", "churn"):
         if not (BINARIES / name).exists():
             raise BenchmarkError(f"{BINARIES / name} is missing: `make bench` builds it")
@@ -69,9 +71,9 @@ def _prepare(console: Console) -> None:
         console.print("one core only: server and load share it, which tells in every figure")
 
 
-def _installed(rows: Sequence[Row], console: Console) -> list[Row]:
-    """The rows without the contenders whose module or program is not there; a line for each."""
-    contenders = [each for row in rows for each in row.contenders]
+def _installed(scenarios: Sequence[Scenario], console: Console) -> list[Scenario]:
+    """The scenarios without contenders whose module or program is missing; reports those."""
+    contenders = [each for scenario in scenarios for each in scenario.contenders]
     missing = {
         *(
             e.requires
@@ -86,24 +88,24 @@ def _installed(rows: Sequence[Row], console: Console) -> list[Row]:
     def is_there(contender: Contender) -> bool:
         return not missing & {contender.requires, contender.program}
 
-    def installed(row: Row) -> Row:
-        there = tuple(filter(is_there, row.contenders))
+    def installed(scenario: Scenario) -> Scenario:
+        there = tuple(filter(is_there, scenario.contenders))
         names = {each.name for each in there}
-        # Without the one that it is held against, a figure stands alone.
+        # Without its base of comparison, a figure has no ratio.
         alone = (
             e if e.against in {None, *names} else replace(e, against=None, target=None)
             for e in there
         )
-        return replace(row, contenders=tuple(alone))
+        return replace(scenario, contenders=tuple(alone))
 
-    return [installed(row) for row in rows]
+    return [installed(scenario) for scenario in scenarios]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="rsock beside its peers.")
     parser.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"default {ROUNDS}")
-    keys = ",".join(row.key for row in ROWS)
-    parser.add_argument("--only", type=_rows, metavar="ROW,…", help=f"some of {keys}")
+    keys = ",".join(scenario.key for scenario in SCENARIOS)
+    parser.add_argument("--only", type=_chosen, metavar="KEY,…", help=f"some of {keys}")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
     return parser.parse_args()
 
@@ -114,11 +116,11 @@ def _rounds(text: str) -> int:
     return rounds
 
 
-def _rows(text: str) -> list[Row]:
+def _chosen(text: str) -> list[Scenario]:
     keys = text.split(",")
-    if unknown := set(keys) - {row.key for row in ROWS}:
-        raise argparse.ArgumentTypeError(f"no such row: {', '.join(sorted(unknown))}")
-    return [row for row in ROWS if row.key in keys]
+    if unknown := set(keys) - {scenario.key for scenario in SCENARIOS}:
+        raise argparse.ArgumentTypeError(f"no such scenario: {', '.join(sorted(unknown))}")
+    return [scenario for scenario in SCENARIOS if scenario.key in keys]
 
 
 def _leave(number: int, _: FrameType | None) -> None:

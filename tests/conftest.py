@@ -13,15 +13,16 @@ from types import FrameType
 
 import pytest
 from support import compiled, fds, full_listener, threads
+from support.project import TESTS
 
 from rsock import Client, Server
 
-# A shell starts its background jobs with SIGINT ignored, and so would be all that is started from
-# here: a handler of our own has them begin with the default.
+# A shell starts its background jobs with SIGINT ignored, and every process started from here would
+# inherit that. With a handler installed they start with the default action.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-PEERS = Path(__file__).parent / "peers"
+PEERS = TESTS / "peers"
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture(params=[1, 2], ids=["one-worker", "two-workers"])
 def workers(request: pytest.FixtureRequest) -> int:
-    """A single worker accepts by itself; beside several there is a thread that does."""
+    """A single worker accepts by itself; with several workers a separate thread accepts."""
     number: int = request.param
     return number
 
@@ -79,7 +80,7 @@ def path(directory: Path) -> str:
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """SIGUSR1 raises KeyboardInterrupt, as SIGINT would, without ending the test run."""
+    """SIGUSR1 raises KeyboardInterrupt as SIGINT would, without ending the test run."""
 
     def raise_it(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""The lines that CONTRIBUTING.md points at. Owns the form of such a reference; must never guess:
-what is named has to be found.
+"""The line references in CONTRIBUTING.md.
 
-Run as a program it writes the present line numbers into the page.
+Owns the form of such a reference. Must never guess: a reference whose text is not found is an
+error. Run as a program it writes the current line numbers into the page.
 """
 
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "CONTRIBUTING.md"
-# `path:line` (`what stands there`)
+# `path:line` (`text of that line`)
 REFERENCE = re.compile(r"`(?P<path>[\w./]+):(?P<line>\d+)` \(`(?P<what>[^`]+)`\)")
 
 
 def line_of(path: str, what: str) -> int:
-    """The first line of a file of the project that holds these words."""
+    """The number of the first line of a project file that contains this text."""
     for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
         if what in line:
             return number
@@ -22,7 +22,7 @@ def line_of(path: str, what: str) -> int:
 
 
 def brought_up_to_date(text: str) -> str:
-    """The page's text with every reference at its present line."""
+    """The page's text with every reference at its current line."""
 
     def renew(found: re.Match[str]) -> str:
         path, what = found["path"], found["what"]

@@ -1,1 +1,1 @@
-"""What every row of the benchmarks shares; it must never know what a row measures."""
+"""What the scenarios of the benchmarks share; it must never know what a scenario measures."""

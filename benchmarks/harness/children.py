@@ -1,7 +1,8 @@
-"""Owns the processes of a benchmark: how they start, on which core, what is said, how they end.
+"""The processes of a benchmark.
 
-A child never outlives the `with` block that started it. Should the harness itself be killed, its
-ends of the pipes close, and every child ends with its standard input. Must never measure.
+Owns how they start, on which core, how they are asked, and how they end. A child never outlives the
+`with` block that started it. If the harness itself is killed, its ends of the pipes close, and
+every child ends with its standard input. Must never measure.
 """
 
 import os
@@ -20,12 +21,12 @@ _cores = sorted(os.sched_getaffinity(0))
 SERVER_CORE = _cores[0]
 LOAD_CORE = _cores[1 % len(_cores)]
 
-# Longer than any answer takes, even on a machine that is busy with something else.
+# Longer than any answer takes, even on a busy machine.
 PATIENCE = 60.0
 
 
 class BenchmarkError(Exception):
-    """A benchmark could not be run; the text says what stood in its way."""
+    """A benchmark could not be run; the text names the reason."""
 
 
 def script(module: str, *arguments: str) -> list[str]:
@@ -39,7 +40,7 @@ def binary(name: str, *arguments: str) -> list[str]:
 
 
 class Child:
-    """A process that is talked to in lines; the first line it prints says that it is ready."""
+    """A process with a protocol of lines; the first line that it prints says that it is ready."""
 
     def __init__(self, command: list[str], core: int | None = None) -> None:
         self._command = command
@@ -53,7 +54,7 @@ class Child:
             cwd=BENCHMARKS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Before the program starts: a server may size itself by the cores it is given.
+            # Before the program starts, because a server may size itself by the cores available.
             preexec_fn=self._pin,
             # Ctrl-C is for the harness, which then ends its children.
             process_group=0,
@@ -78,7 +79,7 @@ class Child:
         return self._process.pid
 
     def ask(self, text: str) -> str:
-        """Says one line and returns the line it is answered with."""
+        """Writes one line and returns the line that answers it."""
         try:
             stdin = _pipe(self._process.stdin)
             stdin.write(f"{text}\n".encode())
@@ -103,7 +104,7 @@ class Child:
         return line.decode()
 
     def _ended(self) -> BenchmarkError:
-        # Its pipe is closed, so it is on its way out; `_end` kills it should it linger.
+        # Its pipe is closed, so it is ending; `_end` kills it if it does not.
         try:
             return BenchmarkError(f"{self}: ended with {self._process.wait(timeout=1.0)}")
         except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
-"""The words rows are written in (row, contender, target), and the order in which they are run.
+"""The types of a benchmark (scenario, contender, target), and the order of its turns.
 
-In each round every contender of a row is started afresh; then they take short turns, each time in
-another order, so that whatever the machine does meanwhile happens to all of them alike. Must never
-know what is measured, nor judge it.
+In each round every contender of a scenario is started afresh; then they take short turns, each time
+in another order, so that disturbances of the machine affect all of them alike. Must never know what
+is measured, nor judge it.
 """
 
 import statistics
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Turn = Callable[[float], float]
-"""Works for about so many seconds and returns the figure that was measured."""
+"""Works for about the given number of seconds and returns the measured figure."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the median is to be: of the ratios where the contender has an `against`."""
+    """The target for the median: of the ratios where the contender has an `against`."""
 
     relation: Literal["≤", "≥"]
     bound: float
@@ -31,33 +31,33 @@ class Target:
 class Contender:
     name: str
     start: Callable[[], AbstractContextManager[Turn]]
-    """Brings up all that a turn needs, warmed up and at rest; takes it down at its end."""
+    """Starts everything that a turn needs, warmed up and idle; stops it at the end."""
     against: str | None = None
-    """The contender of the same row that ratios are taken to."""
+    """The contender of the same scenario that ratios are taken to."""
     target: Target | None = None
     requires: str | None = None
     """A module without which this contender is skipped."""
     program: str | None = None
-    """A program of the system, likewise."""
+    """The same for a system program."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Scenario:
     key: str
     title: str
     unit: str
     contenders: tuple[Contender, ...]
     turns: int = 5
     seconds: float = 0.2
-    """Of one turn; a round gives each contender `turns` of them."""
+    """The length of one turn; a round gives each contender `turns` of them."""
 
 
-def run_round(row: Row, number: int, *, quick: bool) -> dict[str, float]:
+def run_round(scenario: Scenario, number: int, *, quick: bool) -> dict[str, float]:
     """One round: the mean of each contender's turns, by its name."""
-    turns, seconds = (1, 0.05) if quick else (row.turns, row.seconds)
-    figures: dict[str, list[float]] = {contender.name: [] for contender in row.contenders}
+    turns, seconds = (1, 0.05) if quick else (scenario.turns, scenario.seconds)
+    figures: dict[str, list[float]] = {contender.name: [] for contender in scenario.contenders}
     with ExitStack() as stack:
-        entries = [(each.name, stack.enter_context(each.start())) for each in row.contenders]
+        entries = [(each.name, stack.enter_context(each.start())) for each in scenario.contenders]
         for nth in range(turns):
             first = (number * turns + nth) % len(entries)
             for name, turn in entries[first:] + entries[:first]:

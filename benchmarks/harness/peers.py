@@ -1,8 +1,8 @@
 """The servers that are compared, and how one of them is started.
 
-Every server has the same manners: it listens on a port of the system's choosing, prints the port,
-echoes (or forwards to the port it is told), and ends with its standard input. Must never tell one
-peer from another.
+Every server follows the same protocol: it listens on a port that the system chooses, prints the
+port, echoes (or forwards to the port in its arguments), and ends with its standard input. Must
+never treat one peer differently from another.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Peer:
     requires: str | None = None
     """A module without which this peer is skipped."""
     program: str | None = None
-    """A program of the system, likewise."""
+    """The same for a system program."""
 
     def start(self, *arguments: str) -> Child:
-        """The server, on its core, to be entered with `with`; its greeting is its port."""
+        """The server on its core, as a context manager; its greeting is its port."""
         return Child([*self.command, *arguments], SERVER_CORE)
 
 
@@ -28,7 +28,7 @@ FLOOR = Peer("floor", binary("floor"))
 RSOCK = Peer("rsock", script("servers.rsock_echo"), requires="rsock")
 
 UVLOOP = Peer("uvloop", script("servers.uvloop_echo"), requires="uvloop")
-# Both serve with a function of Python's (`servers/handler.py`); neither says a word of a reset.
+# Both serve with a Python function (`servers/handler.py`), and neither reports a reset.
 SOCKETSERVER = Peer("socketserver", script("servers.socketserver_handler"))
 GEVENT = Peer("gevent", script("servers.gevent_handler"), requires="gevent")
 
@@ -44,7 +44,7 @@ PEERS = (
 
 SPLICE = Peer("splice", binary("splice"))
 
-# A message of 1 MiB is another race: the floor copies it twice.
+# A message of 1 MiB is a different comparison: the floor copies it twice.
 BULK_PEERS = (SPLICE, *PEERS)
 
 HAPROXY = Peer("haproxy", script("servers.foreign_forward", "haproxy"), program="haproxy")

@@ -1,4 +1,7 @@
-"""Draws the figures of one run: a panel a row, a bar a contender. Must never judge, nor measure."""
+"""Draws the figures of one run: a panel a scenario, a bar a contender.
+
+Must never judge, nor measure.
+"""
 
 from pathlib import Path
 
@@ -8,14 +11,14 @@ from matplotlib.figure import Figure
 
 from harness.report import Line
 
-# Ours, whatever it is compared with, and what the comparison starts from.
+# rsock; what it is compared with; and the base of the comparison.
 OURS, OTHERS, BASE = "#c2410c", "#94a3b8", "#475569"
 PANEL_WIDTH, BAR_HEIGHT, PANEL_FRAME = 4.6, 0.26, 0.9
 COLUMNS = 2
 
 
 def draw(path: Path, lines: list[Line], caption: str) -> None:
-    """Writes an SVG in which text stays text, alike for alike figures."""
+    """Writes an SVG in which text stays text, identical for identical figures."""
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "rsock", "font.size": 8})
     rows: dict[str, list[Line]] = {}
     for line in lines:

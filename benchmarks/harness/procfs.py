@@ -1,8 +1,8 @@
-"""Reads what Linux accounts for a process: its threads' time, its memory, its descriptors.
+"""Reads Linux's accounts of a process: its threads' time, its memory, its descriptors.
 
-Must never touch the process, nor read a clock that the kernel only brings up to date at its
-ticks: a sleeping thread's account is exact, so time is read when the threads are asleep. A thread
-that ends while it is looked at is no error.
+Must never touch the process, nor read a clock that the kernel updates only at its ticks: a sleeping
+thread's account is exact, so time is read when the threads are asleep. A thread that ends while it
+is read is no error.
 """
 
 import time
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from harness.children import BenchmarkError
 
-# How long a process may take to come to rest, and how often it is looked at meanwhile.
+# How long a process may take until all its threads sleep, and how often that is checked.
 PATIENCE = 20.0
 GLANCE = 0.0005
 
 
 def cpu_nanoseconds(pid: int, threads: str = "") -> int:
-    """Time on a CPU of all threads whose name begins with `threads`, once they are asleep.
+    """CPU time of all threads whose name begins with `threads`, once they are asleep.
 
-    What has been spent by threads that have ended since is not in it.
+    Excludes the time of threads that have ended.
     """
     come_to_rest(pid, threads)
     accounts = _read(pid, threads, "schedstat")
@@ -28,25 +28,24 @@ def cpu_nanoseconds(pid: int, threads: str = "") -> int:
 
 
 def process_cpu_nanoseconds(pid: int) -> int:
-    """Time on a CPU of the whole process, ended threads included, once the others are asleep.
+    """CPU time of the whole process, ended threads included, once the others are asleep.
 
-    Of an ended thread its last moments are missing, some microseconds: what it did after its
-    account was last brought up to date.
+    The last microseconds of an ended thread are missing: those after its account was last updated.
     """
     come_to_rest(pid)
-    # What clock_getcpuclockid(3) makes of a process: 2 is CPUCLOCK_SCHED, the account of which
+    # The clock that clock_getcpuclockid(3) derives from a process: 2 is CPUCLOCK_SCHED, of which
     # schedstat shows each thread's part, in nanoseconds. (utime and stime count ticks.)
     return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 def tree_cpu_nanoseconds(pid: int) -> int:
-    """The same of a process and all that descend from it: a server may fork for each connection."""
+    """The same for a process and all its descendants: a server may fork for each connection."""
     return sum(cpu_nanoseconds(each) for each in _tree(pid))
 
 
 def at_rest(pid: int, threads: str = "") -> bool:
     """Whether all threads whose name begins with `threads` are asleep."""
-    # The second field is the name in brackets, which may itself hold spaces and brackets.
+    # The second field is the name in brackets, which may itself contain spaces and brackets.
     states = [stat.rpartition(")")[2].split()[0] for stat in _read(pid, threads, "stat")]
     if not states:
         raise BenchmarkError(f"process {pid} has no thread named {threads}*")
@@ -60,7 +59,7 @@ def come_to_rest(pid: int, threads: str = "") -> None:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory a process has in use. (Not from statm, which is only roughly right.)"""
+    """The resident memory of a process. (Not from statm, which is only approximate.)"""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
@@ -76,7 +75,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"waited {PATIENCE:.0f} s in vain for {what}")
+            raise BenchmarkError(f"{what}: not within {PATIENCE:.0f} s")
         time.sleep(GLANCE)
 
 
@@ -90,7 +89,7 @@ def _tree(pid: int) -> Iterator[int]:
 def _read(pid: int, threads: str, file: str) -> Iterator[str]:
     """A file of each thread whose name begins with `threads`."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        # Either error says that the thread has ended: before the file was opened, or since.
+        # Either error means that the thread has ended: before the file was opened, or since.
         with suppress(FileNotFoundError, ProcessLookupError):
             if (task / "comm").read_text().startswith(threads):
                 yield (task / file).read_text()

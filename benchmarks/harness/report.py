@@ -1,4 +1,4 @@
-"""Makes figures into a table, a JSON file and a Markdown file; says which targets were reached.
+"""Turns figures into a table, a JSON file and a Markdown file, with the targets that were met.
 
 Must never measure, nor fail because a target was missed.
 """
@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.children import LOAD_CORE, SERVER_CORE
-from harness.contest import Contender, Row
+from harness.contest import Contender, Scenario
 
 HEADINGS = ("", "median", "min … max", "ratio", "min … max", "target", "")
 
-# Where the output is no terminal that could say how wide it is.
+# The width where the output is not a terminal.
 WIDTH = 132
 
 
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Line:
-    """All that is known of one contender of one row."""
+    """All that is known of one contender of one scenario."""
 
     row: str
     title: str
@@ -63,26 +63,26 @@ class Line:
         return (median, span, ratio, ratio_span, self.target or "", verdict)
 
 
-def summarize(row: Row, rounds: list[dict[str, float]]) -> list[Line]:
-    """The lines of one row. A ratio is taken within each round, then the median of the ratios."""
-    return [_line(row, contender, rounds) for contender in row.contenders]
+def summarize(scenario: Scenario, rounds: list[dict[str, float]]) -> list[Line]:
+    """The lines of one scenario. A ratio is taken within each round, then their median."""
+    return [_line(scenario, contender, rounds) for contender in scenario.contenders]
 
 
-def _line(row: Row, contender: Contender, rounds: list[dict[str, float]]) -> Line:
+def _line(scenario: Scenario, contender: Contender, rounds: list[dict[str, float]]) -> Line:
     figures = [figures[contender.name] for figures in rounds]
     against = contender.against
     if against not in rounds[0]:
-        against = None  # nothing to compare with, or that was skipped
+        against = None  # no base of comparison, or a skipped one
     ratio = None
     if against:
         ratio = Spread.of([each[contender.name] / each[against] for each in rounds])
     figure, target = Spread.of(figures), contender.target
     judged = ratio if contender.against else figure
     return Line(
-        row=row.key,
-        title=row.title,
+        row=scenario.key,
+        title=scenario.title,
         contender=contender.name,
-        unit=row.unit,
+        unit=scenario.unit,
         figure=figure,
         against=against,
         ratio=ratio,
@@ -93,7 +93,7 @@ def _line(row: Row, contender: Contender, rounds: list[dict[str, float]]) -> Lin
 
 
 def facts(rounds: int) -> dict[str, str]:
-    """Under which circumstances figures were taken."""
+    """The circumstances in which the figures were taken."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
@@ -108,7 +108,7 @@ def facts(rounds: int) -> dict[str, str]:
 
 
 def show(lines: list[Line]) -> None:
-    """Prints the one table."""
+    """Prints the table."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in HEADINGS:
         justify: Literal["left", "right"] = "right" if heading == "median" else "left"
@@ -135,12 +135,12 @@ def _markdown(facts: dict[str, str], lines: list[Line]) -> str:
     text = ["# rsock beside its peers", ""]
     text += [f"- {name}: {value}" for name, value in facts.items()]
     headings = ("row", "unit", *HEADINGS)
-    text += ["", _row(headings), _row(("---",) * len(headings))]
-    text += [_row((line.title, line.unit, line.contender, *line.cells())) for line in lines]
+    text += ["", _scenario(headings), _scenario(("---",) * len(headings))]
+    text += [_scenario((line.title, line.unit, line.contender, *line.cells())) for line in lines]
     return "\n".join(text) + "\n"
 
 
-def _row(cells: tuple[str, ...]) -> str:
+def _scenario(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -151,7 +151,7 @@ def _spread(spread: Spread | None) -> tuple[str, str]:
 
 
 def _number(value: float) -> str:
-    """Three to four digits that count."""
+    """Three to four significant digits."""
     decimals = 0 if value == 0 or abs(value) >= 100 else 1 if abs(value) >= 10 else 3
     return f"{value:,.{decimals}f}"
 

@@ -1,1 +1,1 @@
-"""What measures itself from within: processes that are told when, and answer with a figure."""
+"""Processes that measure themselves: they are asked for a figure and answer with it."""

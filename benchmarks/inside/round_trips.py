@@ -1,7 +1,7 @@
 """Round trips a second of one blocking client: `round_trips.py CLIENT PORT [--busy]`.
 
 With `--busy`, a Python thread of the same process spins meanwhile. Must never treat the clients
-differently: both are used by the same lines.
+differently: the same lines use both.
 """
 
 import argparse
@@ -22,7 +22,7 @@ class Stream(Protocol):
 
 
 def connect(client: str, port: int) -> Stream:
-    """A connected client of that name, with TCP_NODELAY, as rsock's has it from the start."""
+    """A connected client of that name, with TCP_NODELAY, which rsock's sets by default."""
     if client == "rsock.Client":
         import rsock
 

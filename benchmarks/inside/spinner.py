@@ -1,6 +1,6 @@
-"""A Python thread that never sleeps and never lets go of the interpreter of its own accord.
+"""A Python thread that never sleeps and never releases the interpreter voluntarily.
 
-Run as a program, it is a process that spins on demand. Must never spin when it was not asked to.
+Run as a program, it is a process that spins on demand. Must never spin unless asked.
 """
 
 import sys

@@ -1,11 +1,11 @@
 """Milliseconds to start a server, make one exchange with it and stop it: `start_stop.py PEER`.
 
-The client is the same blocking `socket.socket` in the same thread for all, because that is what a
-server inside a test or a notebook is for; so an event loop runs in a thread of its own. One more
-entry, `asyncio-one-loop`, has server and client in one loop and needs no thread: what asyncio does
-at its best, for those whose client is asyncio too. `bare-thread` is the least that the standard
-library needs: a listening socket, and a thread that serves one connection. Must never count
-imports: each figure is the median of as many cycles as fit, in an interpreter that is warm.
+The client is the same blocking `socket.socket` in the same thread for all, because a server inside
+a test or a notebook is used that way; an event loop therefore runs in a separate thread. One more
+entry, `asyncio-one-loop`, has server and client in one loop and needs no thread: the best case of
+asyncio, for clients that use asyncio too. `bare-thread` is the minimum with the standard library: a
+listening socket, and a thread that serves one connection. Must never count imports: each figure is
+the median of as many cycles as fit, in a warm interpreter.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 LOOPBACK: Address = ("127.0.0.1", 0)
 MESSAGE = b"x" * 64
-# Enough for a median, however short the time.
+# Enough for a median, even in a short time.
 CYCLES = 5
 
 
 def exchange(address: Address) -> None:
-    """The client: connects, sends, has the echo, closes."""
+    """The client: connects, sends, receives the echo, closes."""
     with socket.socket() as client:
         client.connect(address)
         client.sendall(MESSAGE)
@@ -41,7 +41,7 @@ def exchange(address: Address) -> None:
 
 
 def loop_cycle(factory: LoopFactory) -> None:
-    """An event loop in a thread of its own."""
+    """An event loop in a separate thread."""
     serving: Future[tuple[Callable[[], object], Address]] = Future()
 
     async def main() -> None:

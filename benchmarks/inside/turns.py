@@ -1,6 +1,6 @@
-"""Answers the harness: each line of standard input, a number of seconds, with one figure.
+"""Answers the harness: for each line of standard input, a number of seconds, one figure.
 
-The other end of this is `rows/asked.py`. Must never print anything else.
+The other end of this is `scenarios/asked.py`. Must never print anything else.
 """
 
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def answer(measure: Callable[[float], float]) -> None:
-    """Says that it is ready, then measures whenever it is asked to, until standard input ends."""
+    """Prints that it is ready, then measures for each request, until standard input ends."""
     print("ready", flush=True)
     for line in sys.stdin:
         print(measure(float(line)), flush=True)

@@ -1,7 +1,7 @@
-"""The echo server of asyncio: a Protocol that writes back what it is given.
+"""The echo server of asyncio: a Protocol that writes back what it receives.
 
-Also runs on any other event loop (`serve`). Must never slow it down: where two ways of writing it
-are as simple, this is the faster.
+Also runs on any other event loop (`serve`). Must never slow it down: of two equally simple versions
+this is the faster.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ BACKLOG = 4096
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, because uvloop's transports are asyncio's in their methods only.
+        # A cast, because uvloop's transports have asyncio's methods but not its types.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -32,9 +32,9 @@ async def _main() -> None:
 
 
 def _raise_mmap_threshold() -> None:
-    """Frees one large block, as most programs have done before long.
+    """Frees one large block, as most programs do early on.
 
-    asyncio asks for 256 KiB for each receive. Until glibc has seen a larger block freed, it maps
+    asyncio allocates 256 KiB for each receive. Until glibc has seen a larger block freed, it maps
     and unmaps every one of them, and a message costs three times as much.
     """
     bytearray(1 << 20)

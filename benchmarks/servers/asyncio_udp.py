@@ -1,4 +1,4 @@
-"""The datagram echo server of asyncio: a DatagramProtocol that sends back what it is given.
+"""The datagram echo server of asyncio: a DatagramProtocol that sends back what it receives.
 
 Also runs on any other event loop (`serve`). Must never slow it down.
 """
@@ -11,7 +11,7 @@ from typing import Any, cast
 
 class Echo(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, because uvloop's transports are asyncio's in their methods only.
+        # A cast, because uvloop's transports have asyncio's methods but not its types.
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
@@ -29,7 +29,7 @@ async def _main() -> None:
 
 def serve(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Echoes on a loop of that kind until standard input ends."""
-    # As in `asyncio_echo`: asyncio asks for 256 KiB for each receive.
+    # As in `asyncio_echo`: asyncio allocates 256 KiB for each receive.
     bytearray(1 << 20)
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_main())

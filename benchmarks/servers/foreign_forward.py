@@ -1,10 +1,10 @@
-"""HAProxy and socat as forwarders, each the way its manual would have it for this.
+"""HAProxy and socat as forwarders, each configured as its manual suggests.
 
 `foreign_forward haproxy|socat TARGET`: prints a port and becomes the program, which listens there.
-Must never stand between: from then on the process is that program's.
+Must never stay in the path of the data: from then on the process is that program's.
 
-A foreign program does not end with its standard input, so a process is left beside it that does,
-and takes it along.
+A foreign program does not end with its standard input, so a second process waits for that end and
+then ends the program.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# One thread, as the others have; TCP mode; splicing where HAProxy thinks that it pays.
+# One thread, as the others have; TCP mode; splicing where HAProxy expects it to be faster.
 HAPROXY = """
 global
     nbthread 1
@@ -35,13 +35,16 @@ LISTEN = "0A"  # the state in /proc/net/tcp
 
 
 def listens(port: int) -> bool:
-    """Whether somebody does. Not tried by connecting, which the program would pass on."""
+    """Whether a socket listens on the port.
+
+    Does not connect, because the program would forward that.
+    """
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(f":{port:04X}" in line.split()[1] and line.split()[3] == LISTEN for line in lines)
 
 
 def main(program: str, target: int) -> None:
-    # Held until just before the program takes it.
+    # Held until just before the program binds it.
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
     scratch = ""

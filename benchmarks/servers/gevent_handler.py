@@ -14,7 +14,7 @@ from servers.handler import Connection, handle
 
 
 def _handle(connection: Connection, _: object) -> None:
-    # A reset is no news: to report each would cost more than all the rest.
+    # Resets are expected, and reporting each would cost more than all the rest.
     with contextlib.suppress(ConnectionError):
         handle(connection)
 

@@ -1,6 +1,6 @@
-"""The blocking handler that the servers of the row `handler` run: it echoes one connection.
+"""The blocking handler that the servers of the scenario `handler` run: it echoes one connection.
 
-Must never know which server runs it: what is compared is what is around it.
+Must never know which server runs it, because the servers are what is compared.
 """
 
 from typing import Protocol
@@ -13,6 +13,6 @@ class Connection(Protocol):
 
 
 def handle(connection: Connection) -> None:
-    """Echoes until the peer ends its side; who called closes the connection."""
+    """Echoes until the peer ends its side; the caller closes the connection."""
     while data := connection.recv(65536):
         connection.sendall(data)

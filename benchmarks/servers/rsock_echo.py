@@ -1,7 +1,7 @@
-"""The echo server of rsock, as it comes: `Server()` with its default service, Echo.
+"""The echo server of rsock with its defaults: `Server()` with its default service, Echo.
 
-Its standard input may ask for a busy Python thread beside it (`inside/spinner.py`). Must never set
-an option: what is measured is what a user gets.
+A line on its standard input starts a busy Python thread beside it (`inside/spinner.py`). Must never
+set an option, because the figures are of what a user gets.
 """
 
 from inside.spinner import obey

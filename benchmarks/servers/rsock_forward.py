@@ -1,6 +1,6 @@
-"""The forwarder of rsock, as it comes: `Server(service=Forward(host, port))`.
+"""The forwarder of rsock with its defaults: `Server(service=Forward(host, port))`.
 
-Must never set an option: what is measured is what a user gets.
+Must never set an option, because the figures are of what a user gets.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""The handler on rsock, as it comes: `Server(service=handle)`.
+"""The handler on rsock with its defaults: `Server(service=handle)`.
 
-Must never set an option: what is measured is what a user gets.
+Must never set an option, because the figures are of what a user gets.
 """
 
 import sys

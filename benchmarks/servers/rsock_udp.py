@@ -1,6 +1,6 @@
-"""The datagram echo server of rsock, as it comes: `Server(transport="udp")`, whose service is Echo.
+"""The datagram echo server of rsock with its defaults: `Server(transport="udp")`.
 
-Must never set another option: what is measured is what a user gets.
+Its service is Echo. Must never set another option, because the figures are of what a user gets.
 """
 
 import sys

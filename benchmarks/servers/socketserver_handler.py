@@ -21,7 +21,7 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = BACKLOG
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing: traffic of the load's making is not to cost a traceback."""
+        """Prints nothing: errors that the load causes must not cost a traceback."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The echo server of uvloop: asyncio's very Protocol, on uvloop's event loop.
+"""The echo server of uvloop: the same Protocol as asyncio's, on uvloop's event loop.
 
 Must never differ from `asyncio_echo` in anything but the loop.
 """

@@ -1,6 +1,6 @@
 """A forwarder on uvloop: two Protocols, each of which writes to the other's transport.
 
-Must never hold up more than a transport's own buffers: a side that does not read pauses the other.
+Must never buffer more than a transport does: a side that does not read pauses the other.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ BACKLOG = 4096
 
 
 class Side(asyncio.Protocol):
-    """One side of a connection; `other` is where its bytes go."""
+    """One side of a connection; `other` is the side that its bytes go to."""
 
     def __init__(self) -> None:
         self.other: Side | None = None
@@ -39,7 +39,7 @@ class Side(asyncio.Protocol):
 
 
 class Near(Side):
-    """The side that was accepted: reads nothing before the target is there."""
+    """The accepted side: reads nothing before the target is connected."""
 
     def __init__(self, target: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The datagram echo server of uvloop: asyncio's very DatagramProtocol, on uvloop's event loop.
+"""The datagram echo server of uvloop: asyncio's DatagramProtocol on uvloop's event loop.
 
-Must never differ from `asyncio_udp` in anything but the loop.
+The Protocol is the same class. Must never differ from `asyncio_udp` in anything but the loop.
 """
 
 import uvloop

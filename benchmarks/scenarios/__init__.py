@@ -1,0 +1,31 @@
+"""The scenarios of the benchmarks, in the order of running and showing: one file a kind."""
+
+from harness.contest import Scenario
+
+from scenarios.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
+from scenarios.connect import CONNECT
+from scenarios.echo import BULK, ECHO_50, ECHO_500
+from scenarios.forward import FORWARD, FORWARD_BULK
+from scenarios.handler import HANDLER, HANDLER_FEW
+from scenarios.idle import IDLE
+from scenarios.spinning import SPINNING
+from scenarios.start_stop import START_STOP
+from scenarios.udp import UDP
+
+SCENARIOS: tuple[Scenario, ...] = (
+    ECHO_50,
+    ECHO_500,
+    CONNECT,
+    BULK,
+    UDP,
+    FORWARD,
+    FORWARD_BULK,
+    IDLE,
+    START_STOP,
+    CLIENT,
+    CLIENT_BUSY,
+    CLIENT_ONE_CORE,
+    SPINNING,
+    HANDLER,
+    HANDLER_FEW,
+)

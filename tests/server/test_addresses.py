@@ -1,0 +1,136 @@
+"""IPv4, IPv6, both on one port, and names with several addresses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import dial, has_ipv6, output_of, says_back
+
+from rsock import Client, Endpoint, Server, SocketOptions
+
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+
+
+def test_a_server_over_ipv4() -> None:
+    with Server("127.0.0.1") as server, dial(server.address) as peer:
+        assert server.host == "127.0.0.1"
+        assert says_back(peer)
+
+
+@ipv6
+def test_a_server_over_ipv6() -> None:
+    with Server("::1") as server:
+        assert server.address == ("::1", server.port)
+        with dial(server.address) as peer, server.client(timeout=5.0) as client:
+            assert says_back(peer)
+            assert says_back(client)
+            server.ledger.wait(open=2)
+            for record in server.ledger.open:
+                assert record.local == Endpoint("tcp", ("::1", server.port))
+                assert record.remote.host == "::1"
+
+
+@ipv6
+def test_one_port_for_both_families_shows_ipv4_peers_as_ipv4() -> None:
+    with Server("::") as server:
+        assert server.address == ("::", server.port)
+        with dial(("127.0.0.1", server.port)) as four, dial(("::1", server.port)) as six:
+            assert says_back(four)
+            assert says_back(six)
+            server.ledger.wait(open=2)
+            remotes = [record.remote.address for record in server.ledger.open]
+            locals_ = [record.local.address for record in server.ledger.open]
+            assert remotes == [four.getsockname()[:2], six.getsockname()[:2]]
+            assert locals_ == [("127.0.0.1", server.port), ("::1", server.port)]
+            assert "ffff" not in repr(server.ledger.open)
+
+
+@ipv6
+def test_a_client_of_a_dual_stack_server_goes_over_loopback() -> None:
+    with Server("::") as server, server.client(timeout=5.0) as client:
+        assert says_back(client)
+        assert client.getpeername()[0] in ("::1", "127.0.0.1", "::ffff:127.0.0.1")
+
+
+@ipv6
+def test_one_family_alone_when_asked() -> None:
+    with Server("::", options=SocketOptions(dual_stack=False)) as server:
+        with dial(("::1", server.port)) as six:
+            assert says_back(six)
+        with pytest.raises(ConnectionRefusedError):
+            dial(("127.0.0.1", server.port))
+
+
+@ipv6
+def test_the_option_says_nothing_about_other_hosts() -> None:
+    six = Server("::1", options=SocketOptions(dual_stack=True))
+    with six, pytest.raises(ConnectionRefusedError):
+        dial(("127.0.0.1", six.port))
+    four = Server("127.0.0.1", options=SocketOptions(dual_stack=False))
+    with four, dial(four.address) as peer:
+        assert says_back(peer)
+
+
+def test_the_wildcard_of_ipv4_takes_every_loopback_address() -> None:
+    with Server("0.0.0.0") as server:
+        for host in ("127.0.0.1", "127.8.9.10"):
+            with dial((host, server.port)) as peer:
+                assert says_back(peer)
+        server.ledger.wait(open=0)
+        assert [record.local.host for record in server.ledger.closed] == ["127.0.0.1", "127.8.9.10"]
+
+
+# --- names ---------------------------------------------------------------------------------
+
+# Runs with its own /etc/hosts, in which `both.test` has two addresses.
+NAMES = """
+import json, socket, sys
+from rsock import Client, Server
+both = [entry[4][0] for entry in socket.getaddrinfo("both.test", 0, type=socket.SOCK_STREAM)]
+said = {"both": both}
+for host in ("::1", "127.0.0.1"):
+    with Server(host) as server, Client("both.test", server.port, timeout=5.0) as client:
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
+        said[host] = client.getpeername()[0]
+with Server() as server:
+    port = server.port
+try:
+    Client("both.test", port, timeout=5.0)
+except OSError as error:
+    said["refused"] = [type(error).__name__, str(error)]
+print(json.dumps(said))
+"""
+
+
+@ipv6
+def test_every_address_of_a_name_is_tried(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost both.test\n::1 both.test\n")
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("unshare is not installed")
+    alone = (unshare, "--mount") if os.getuid() == 0 else (unshare, "--map-root-user", "--mount")
+    mounted = ("sh", "-c", f'mount --bind "{hosts}" /etc/hosts && exec "$@"', "sh")
+    if subprocess.run([*alone, *mounted, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts of one's own here")
+    said = json.loads(output_of(NAMES, prefix=(*alone, *mounted)))
+    assert sorted(said["both"]) == ["127.0.0.1", "::1"]
+    assert (said["::1"], said["127.0.0.1"]) == ("::1", "127.0.0.1")
+    kind, text = said["refused"]
+    assert kind == "ConnectionRefusedError"
+    assert "connect " in text
+
+
+def test_localhost_finds_a_server_on_either_of_its_addresses() -> None:
+    found = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    for host in found:
+        assert isinstance(host, str)
+        with Server(host) as server, Client("localhost", server.port, timeout=5.0) as client:
+            assert says_back(client)

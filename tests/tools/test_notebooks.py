@@ -1,0 +1,225 @@
+"""Every notebook of `notebooks/` runs to its end, and its stored outputs are what it shows.
+
+A notebook runs in a fresh kernel of this interpreter, managed by a separate process: nothing of
+Jupyter is imported here, and nothing may be left in the user's Jupyter directories.
+
+`.venv/bin/python tests/tools/test_notebooks.py` runs them and stores their outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DEADLINE = 50.0
+
+Cell = dict[str, Any]
+
+# Runs the notebook argv[1] with all of Jupyter's files in the folder argv[2], the result included.
+RUN = """
+import json, os, sys
+from pathlib import Path
+
+notebook, folder, tests = map(Path, sys.argv[1:])
+for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
+    os.environ["JUPYTER_" + name] = str(folder / name)
+os.environ["IPYTHONDIR"] = str(folder / "ipython")
+os.environ["PYTHONPATH"] = str(tests)
+
+import nbformat
+from nbclient import NotebookClient
+from traitlets.config import Config
+
+# A kernel named "python3" may be any interpreter that is installed on the machine.
+kernel = folder / "DATA_DIR" / "kernels" / "of-this-test"
+kernel.mkdir(parents=True)
+argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+kernel.joinpath("kernel.json").write_text(
+    json.dumps({"argv": argv, "display_name": "", "language": "python"})
+)
+
+BEFORE = '''
+import sys as _sys, warnings as _warnings
+import support as _support
+
+# Warnings inside Jupyter's own modules do not matter here.
+_warnings.filterwarnings("error", module="__main__|rsock")
+_warnings.simplefilter("error", ResourceWarning)
+_ignored = []
+_sys.unraisablehook = lambda args: _ignored.append(repr(args.exc_value))
+_held = _support.held()
+'''
+AFTER = '''
+_support.given_back(_held)
+assert _ignored == [], _ignored
+'''
+book = nbformat.read(notebook, as_version=4)
+book.cells.insert(0, nbformat.v4.new_code_cell(BEFORE))
+book.cells.append(nbformat.v4.new_code_cell(AFTER))
+# Sockets in a folder instead of ports, which other tests might take meanwhile.
+config = Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "ipc")}})
+NotebookClient(
+    book,
+    config=config,
+    kernel_name=kernel.name,
+    record_timing=False,
+    resources={"metadata": {"path": str(folder)}},
+    startup_timeout=30,
+    timeout=20,
+).execute()
+del book.cells[0], book.cells[-1]
+nbformat.write(book, folder / "done.ipynb")
+"""
+
+
+def run(notebook: Path, folder: Path) -> list[Cell]:
+    """The cells of a notebook after a run, numbered as in a run by a reader."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, notebook, folder, ROOT / "tests"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    cells: list[Cell] = json.loads((folder / "done.ipynb").read_text())["cells"]
+    number = 0
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        number += 1
+        cell["execution_count"] = number
+        for output in cell["outputs"]:
+            if "execution_count" in output:
+                output["execution_count"] = number
+    return cells
+
+
+@functools.cache
+def ran(notebook: Path) -> list[Cell]:
+    # Not pytest's own folder, because the path of a Unix socket must be short.
+    with tempfile.TemporaryDirectory(prefix="rsock-") as folder:
+        return run(notebook, Path(folder))
+
+
+def stored(notebook: Path) -> dict[str, Any]:
+    book: dict[str, Any] = json.loads(notebook.read_text())
+    return book
+
+
+def code(cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def shown(cell: Cell) -> str:
+    """The output of a cell, as text."""
+    texts = [output.get("data", {}).get("text/plain", []) for output in cell["outputs"]]
+    return "\n".join("".join(text) for text in texts)
+
+
+def alike(text: str) -> str:
+    """The text without what differs from run to run: numbers, durations, and their padding."""
+    text = re.sub(r"\d[\d,.]*(e-\d+)?( (µs|ms|s)\b)?", "0", text)
+    return " ".join(text.split())
+
+
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_a_notebook_runs_and_leaves_nothing(notebook: Path) -> None:
+    kinds = {output["output_type"] for cell in code(ran(notebook)) for output in cell["outputs"]}
+    # No output, no warning, no traceback: only the value of a cell.
+    assert kinds == {"execute_result"}
+
+
+@each_notebook
+def test_what_is_stored_is_what_a_run_shows(notebook: Path) -> None:
+    now = {cell["id"]: alike(shown(cell)) for cell in code(ran(notebook))}
+    then = {cell["id"]: alike(shown(cell)) for cell in code(stored(notebook)["cells"])}
+    assert then == now, "run .venv/bin/python tests/tools/test_notebooks.py"
+
+
+@each_notebook
+def test_what_is_stored_was_run_from_top_to_bottom(notebook: Path) -> None:
+    cells = code(stored(notebook)["cells"])
+    counts = [cell["execution_count"] for cell in cells]
+    assert counts == list(range(1, len(cells) + 1))
+
+
+@each_notebook
+def test_what_is_stored_is_of_no_machine_in_particular(notebook: Path) -> None:
+    book = stored(notebook)
+    assert book["metadata"] == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    assert all(cell["metadata"] == {} for cell in book["cells"])
+    for cell in code(book["cells"]):
+        assert not re.search(r"/(home|root|tmp|usr|work)/", json.dumps(cell["outputs"])), cell["id"]
+
+
+@each_notebook
+def test_cells_have_names(notebook: Path) -> None:
+    names = [cell["id"] for cell in stored(notebook)["cells"]]
+    assert len(set(names)) == len(names)
+    for name in names:
+        # Jupyter generates identifiers of eight random digits.
+        assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", name)
+        assert not re.fullmatch(r"[0-9a-f]{8}", name)
+
+
+def test_the_first_steps_show_what_they_tell() -> None:
+    cells = {
+        cell["id"]: shown(cell)
+        for cell in ran(ROOT / "notebooks" / "01-first-steps.ipynb")
+        if cell["cell_type"] == "code"
+    }
+    states = [cells["server-" + step] for step in ("new", "create", "bind", "listen")]
+    for state, text in zip(("new", "created", "bound", "listening"), states, strict=True):
+        assert f"'{state}'" in text
+    assert "Connection refused" in cells["server-refused"]
+    assert "connected" in cells["server-early"]
+    assert cells["server-queue"] == "('listening', 0)"
+    assert cells["server-start"] == "b'is a server there?'"
+    assert len(set(re.findall(r": (\d+)", cells["which-fds"]))) == 3
+    assert cells["which-mirror"] == "(True, True)"
+    assert "not connected" in cells["which-listener"]
+    assert cells["bytes-joined"] == "b'onetwo'"
+    assert cells["bytes-end"] == "b''"
+    assert re.findall(r"number (\d)", cells["loop-run"]) == ["0", "1", "2"]
+    assert cells["handler-two"] == r"(b'CAN YOU HEAR ME?\n', b'ME TOO?\n')"
+    assert "ValueError" in cells["handler-errors"]
+    assert "rsock, ERROR: " in cells["handler-errors"]
+    assert cells["ledger-closed-by"] == "[None, 'peer', 'peer', 'reset', None]"
+    assert cells["async-with"] == r"(b'hello from a coroutine\n', 'stopped')"
+    assert cells["clean-done"] == "([], 'stopped')"
+
+
+def store(notebook: Path) -> None:
+    """Run a notebook and store its outputs in its file."""
+    book = stored(notebook)
+    book["cells"] = ran(notebook)
+    for cell in book["cells"]:
+        cell["metadata"] = {}
+    text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True)
+    notebook.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    for each in NOTEBOOKS:
+        store(each)
