@@ -2,6 +2,7 @@
 //! the engine while it calls Python, nor keep Python objects other than those it was passed.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::net::error::Error;
 use crate::net::server::State;
 use crate::net::service::Shape;
 use crate::net::socket::{SocketOptions, bound_address};
+use crate::net::stage::{Bytewise, Delayed, StageFactory, each};
 
 /// No machine has CPUs for more workers: a larger number is taken for a typing error.
 const MOST_WORKERS: i64 = 1024;
@@ -186,13 +188,23 @@ fn weak(server: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     Ok(server.py().import("weakref")?.getattr("ref")?.call1((server,))?.unbind())
 }
 
+/// The stages that only tests have, by their names: "bytewise" passes on byte by byte, "delayed" delays
+/// everything by 3 ms.
+fn test_stages(name: &Bound<'_, PyAny>) -> PyResult<Arc<dyn StageFactory>> {
+    match name.extract::<String>()?.as_str() {
+        "bytewise" => Ok(each(|| Bytewise)),
+        "delayed" => Ok(each(|| Delayed::new(Duration::from_millis(3)))),
+        other => Err(PyValueError::new_err(format!("_stages={other:?}: no such stage"))),
+    }
+}
+
 #[pymethods]
 impl Server {
     #[new]
     #[pyo3(signature = (
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
-        on_error=None, allow_external=None, name=None,
+        on_error=None, allow_external=None, name=None, _stages=None,
     ), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
         workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
         drain=1.0, on_error='log', allow_external=False, name=None)")]
@@ -216,6 +228,7 @@ impl Server {
         on_error: Option<Bound<'py, PyAny>>,
         allow_external: Option<Bound<'py, PyAny>>,
         name: Option<Bound<'py, PyAny>>,
+        _stages: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let transport = args::transport(transport.as_ref())?;
@@ -286,7 +299,7 @@ impl Server {
             target,
             fd,
             shape,
-            stages: None,
+            stages: _stages.map(|stages| test_stages(&stages)).transpose()?,
             workers: workers.map(|workers| workers as usize),
             options: socket_options,
             limits: engine_limits,

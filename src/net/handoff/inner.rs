@@ -41,8 +41,9 @@ pub(super) struct Link {
     end: OnceLock<OuterEnd>,
     /// The server ends: no more input is wanted than has come.
     ending_input: AtomicBool,
-    /// Wakes the session, from when it is open.
-    waker: OnceLock<Waker>,
+    /// Wakes the session, while it is open: a stream that is kept after its end must not keep the worker's
+    /// event flag.
+    waker: Mutex<Option<Waker>>,
     stream: OnceLock<Weak<Stream>>,
 }
 
@@ -59,7 +60,7 @@ impl Link {
             verdict: Mutex::new(None),
             ending_input: AtomicBool::new(false),
             end: OnceLock::new(),
-            waker: OnceLock::new(),
+            waker: Mutex::new(None),
             stream: OnceLock::new(),
         }
     }
@@ -76,7 +77,8 @@ impl Link {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.get() {
+        let waker = self.waker.lock().clone();
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -88,6 +90,7 @@ impl Link {
     /// The worker is about to close the outer connection, and with it its end of the pair.
     fn outer_ends(&self, by: ClosedBy) {
         self.outer.withdraw();
+        self.waker.lock().take();
         let end = match by {
             ClosedBy::Limit(name) => OuterEnd::Limit(name),
             ClosedBy::Reset | ClosedBy::Error | ClosedBy::Stop => OuterEnd::Reset,
@@ -209,7 +212,7 @@ impl InnerSession {
 
 impl Session for InnerSession {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
-        let _ = self.link.waker.set(io.waker());
+        *self.link.waker.lock() = Some(io.waker());
         io.pipe(Leg::Client, Leg::Upstream);
         // Not read until the stages were ready.
         io.resume(Leg::Upstream);

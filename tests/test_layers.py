@@ -3,7 +3,7 @@
 Owns the list of layers and the reading of `use` and `import` lines; must never run the code it
 reads.
 
-`python tests/tools/test_layers.py [ROOT]` prints the counts of a checkout.
+`python tests/test_layers.py [ROOT]` prints the counts of a checkout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 
 # From top to bottom. A file may use what is further down, and its own folder; entries of one line
 # know nothing of each other. `a` is the file a.rs or the folder a.
