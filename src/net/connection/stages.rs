@@ -269,6 +269,7 @@ impl Turn<'_> {
         if self.connection.gone.is_some() {
             return Ok(true);
         }
+        self.count_held(leg);
         acted |= self.receive_into_chain(session, scratch, leg, now)?;
         self.heed_stage_end(leg);
         self.ask_for_session(leg);
