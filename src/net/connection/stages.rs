@@ -265,13 +265,14 @@ impl Turn<'_> {
         }
         let now = Instant::now();
         let mut acted = self.feed_chain(leg, now)?;
+        acted |= self.heed_stage_end(session, scratch, leg)?;
         acted |= self.send_from_chain(leg, now)?;
         if self.connection.gone.is_some() {
             return Ok(true);
         }
         self.count_held(leg);
         acted |= self.receive_into_chain(session, scratch, leg, now)?;
-        self.heed_stage_end(leg);
+        acted |= self.heed_stage_end(session, scratch, leg)?;
         self.ask_for_session(leg);
         acted |= self.deliver_from_chain(session, scratch, leg)?;
         self.count_held(leg);
@@ -403,7 +404,9 @@ impl Turn<'_> {
             return 0;
         }
         let room = match state.delivery.pipe_to() {
-            _ if self.connection.lingering => self.resources.high_water,
+            _ if self.connection.lingering || stages.opening != Opening::Made => {
+                self.resources.high_water
+            }
             Some(to) => {
                 let unsent = self.connection.leg(to).map_or(0, LegState::unsent);
                 self.resources.high_water.saturating_sub(unsent)
@@ -495,10 +498,19 @@ impl Turn<'_> {
         }
     }
 
-    /// Ends the connection as a stage has asked.
-    fn heed_stage_end(&mut self, leg: Leg) {
-        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
-        let Some(end) = stages.chain.take_end() else { return };
+    /// Ends the connection where a stage has asked for that, behind what it has passed on before.
+    fn heed_stage_end(
+        &mut self,
+        session: &mut dyn Session,
+        scratch: &mut [u8],
+        leg: Leg,
+    ) -> SessionResult<bool> {
+        if !self.leg(leg).stages.as_ref().is_some_and(|stages| stages.chain.has_end()) {
+            return Ok(false);
+        }
+        self.deliver_from_chain(session, scratch, leg)?;
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(false) };
+        let Some(end) = stages.chain.take_end() else { return Ok(false) };
         let reset = end.reset;
         stages.end = Some(end);
         // The chain has it already.
@@ -513,6 +525,7 @@ impl Turn<'_> {
         } else {
             self.connection.linger();
         }
+        Ok(true)
     }
 
     /// Has the worker make the session, once the stages are ready.
@@ -586,6 +599,15 @@ impl Turn<'_> {
                 Some(Inbound::Error(_)) => self.fail_above(leg),
             }
             acted = true;
+        }
+        if self.connection.lingering {
+            let state = self.leg_mut(leg);
+            let over =
+                state.stages.as_ref().is_some_and(|stages| stages.socket_end == SocketEnd::End);
+            if over && state.reading == Reading::Open {
+                // Input is thrown away: its end need not come through the stages.
+                state.reading = Reading::EndDelivered;
+            }
         }
         let swallowed = self.leg(leg).stages.as_ref().is_some_and(|stages| {
             matches!(stages.socket_end, SocketEnd::Failed(..))

@@ -141,9 +141,9 @@ impl Flow<'_> {
         }
     }
 
-    /// Ends the connection: what this stage has passed out is sent, then FIN. `by` and `error` are for the
-    /// record. This stage and those between it and the session are called no more, and the session is given
-    /// only `closed`.
+    /// Ends the connection: what this stage has passed out is sent, then FIN, and what it has passed in is
+    /// delivered as far as the session takes it at once. `by` and `error` are for the record. This stage is
+    /// called no more, those above it have no more turns, and the session is then given only `closed`.
     pub fn close(&mut self, by: ClosedBy, error: Option<String>) {
         self.pass_out(Outbound::End);
         self.requests.end(self.index, StageEnd { reset: false, by, error });
