@@ -9,23 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::endpoint::Endpoint;
-use _rsock::net::base::lock::Mutex;
-use _rsock::net::base::waiter::Plain;
-use _rsock::net::control::config::Config;
-use _rsock::net::control::limits::Limits;
-use _rsock::net::control::shutdown::Cause;
-use _rsock::net::ledger::closed_by::ClosedBy;
-use _rsock::net::server::server::Server;
-use _rsock::net::service::service::Service;
-use _rsock::net::service::session::{Io, Leg, Peer, Session, SessionResult};
-use _rsock::net::service::waker::Waker;
+use _rsock::net::address::Endpoint;
+use _rsock::net::base::{Mutex, Plain};
+use _rsock::net::control::{Cause, Config, Limits};
+use _rsock::net::ledger::ClosedBy;
+use _rsock::net::server::Server;
+use _rsock::net::service::{Io, Leg, Peer, Service, Session, SessionResult, Waker};
 use _rsock::net::services::Echo;
-use _rsock::net::stage::chain::{Chain, StageEnd};
-use _rsock::net::stage::stage::{
-    Direction, Flow, Inbound, Outbound, Stage, StageError, StageFactory, StageResult,
+use _rsock::net::stage::{
+    Bytewise, Chain, Delayed, Direction, Flow, Inbound, Outbound, Stage, StageEnd, StageError,
+    StageFactory, StageResult, each,
 };
-use _rsock::net::stage::testing::{Bytewise, Delayed, each};
 use socket2::SockRef;
 
 use crate::support::{PATIENCE, closed, config, dial, ip, noise, open, start, stop, until};
