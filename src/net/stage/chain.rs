@@ -3,42 +3,12 @@
 
 use std::time::Instant;
 
+use super::event::{Direction, Inbound, Outbound};
+use super::flow::{Flow, Requests, StageEnd};
 use super::queue::{Front, Mark, Queue};
-use super::stage::{Direction, Flow, Inbound, Outbound, Stage, StageError, StageResult};
+use super::stage::{Stage, StageError, StageResult};
 use crate::net::address::Endpoint;
-use crate::net::ledger::ClosedBy;
 use crate::net::service::Waker;
-
-/// What stages have asked of the engine.
-#[derive(Default)]
-pub(super) struct Requests {
-    ended: Option<StageEnd>,
-    /// The stages that have ended the connection: they are called no more.
-    enders: Vec<usize>,
-    pub(super) remote: Option<Endpoint>,
-    pub(super) waker: Option<Waker>,
-}
-
-impl Requests {
-    /// Notes that a stage ends the connection. The first one gives the reason.
-    pub(super) fn end(&mut self, index: usize, end: StageEnd) {
-        if self.enders.is_empty() {
-            self.ended = Some(end);
-        }
-        self.enders.push(index);
-    }
-}
-
-/// How a stage ends its connection.
-#[derive(Debug, PartialEq, Eq)]
-pub struct StageEnd {
-    /// By a reset, where otherwise by an end behind what was passed out.
-    pub reset: bool,
-    /// For the record.
-    pub by: ClosedBy,
-    /// For the record.
-    pub error: Option<String>,
-}
 
 /// The stages of one connection: the first one is next to the socket, the last one next to the session.
 ///
