@@ -181,9 +181,9 @@ impl Session for Mood {
 }
 
 /// One client's life; true where it went on to the end, and got back all.
-fn live(address: SocketAddr, mut dice: Dice) -> bool {
+fn live(address: SocketAddr, mut dice: Dice, most: usize) -> bool {
     let mut stream = dial(address);
-    let data = noise(1 + dice.below(scaled(400_000)));
+    let data = noise(1 + dice.below(most));
     let (mut sent, mut got) = (0, 0);
     let mut buffer = vec![0; 40_000];
     let mut read = |stream: &mut TcpStream, got: &mut usize, most: usize| -> usize {
@@ -231,10 +231,12 @@ fn fuzz_sessions() {
         config.workers = Some(1 + seed as usize % 2);
         let server = start(config);
         let address = ip(server.address().unwrap());
+        // A byte that a session leaves is a pause of its own, where each is a chunk.
+        let most = scaled(scaled(400_000)).max(2_000);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let dice = Dice::new((seed << 20) | (number as u64 + 1));
-                thread::spawn(move || live(address, dice))
+                thread::spawn(move || live(address, dice, most))
             })
             .collect();
         // Messages from another thread all the while, also to sessions that have ended.

@@ -12,6 +12,7 @@ mod fuzz;
 mod handoff;
 mod services;
 mod shape;
+mod stages;
 mod steps;
 mod support;
 mod test_services;

@@ -16,6 +16,7 @@ use _rsock::net::service::{Service, Shape};
 use _rsock::net::services::Echo;
 use _rsock::net::socket::SocketOptions;
 use _rsock::net::stage::{Bytewise, Delayed, StageFactory, each};
+use socket2::SockRef;
 
 /// No condition of these tests takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,10 +27,12 @@ struct Through {
     factory: Option<Arc<dyn StageFactory>>,
     /// Divides lengths of tests that would take too long.
     divisor: usize,
+    /// Of sockets, so that the kernel holds less; None leaves that to the system.
+    buffers: Option<usize>,
 }
 
 thread_local! {
-    static THROUGH: RefCell<Through> = const { RefCell::new(Through { factory: None, divisor: 1 }) };
+    static THROUGH: RefCell<Through> = const { RefCell::new(Through { factory: None, divisor: 1, buffers: None }) };
 }
 
 /// How long the stage `Delayed` of these tests delays, in each direction.
@@ -37,17 +40,24 @@ pub const DELAY: Duration = Duration::from_millis(3);
 
 /// Runs a test with a stage that passes on byte by byte. Lengths are smaller: each byte is a call.
 pub fn bytewise(test: impl FnOnce()) {
-    through(Through { factory: Some(each(|| Bytewise)), divisor: 50 }, test);
+    let factory = Some(each(|| Bytewise));
+    through(Through { factory, divisor: 50, buffers: Some(16 * 1024) }, test);
 }
 
 /// Runs a test with a stage that delays everything, ends included.
 pub fn delayed(test: impl FnOnce()) {
-    through(Through { factory: Some(each(|| Delayed::new(DELAY))), divisor: 10 }, test);
+    let factory = Some(each(|| Delayed::new(DELAY)));
+    through(Through { factory, divisor: 10, buffers: None }, test);
 }
 
 fn through(through: Through, test: impl FnOnce()) {
     THROUGH.set(through);
     test();
+}
+
+/// Whether the servers of this thread have stages.
+pub fn has_stages() -> bool {
+    THROUGH.with_borrow(|through| through.factory.is_some())
 }
 
 /// A length of a test, less of it through stages.
@@ -75,6 +85,7 @@ pub fn config(service: impl Service + 'static) -> Config {
 
 /// The same of any shape.
 pub fn config_of(shape: Shape) -> Config {
+    let buffers = THROUGH.with_borrow(|through| through.buffers);
     Config {
         transport: Transport::Tcp,
         allow_external: false,
@@ -83,7 +94,11 @@ pub fn config_of(shape: Shape) -> Config {
         shape,
         stages: THROUGH.with_borrow(|through| through.factory.clone()),
         workers: Some(1),
-        options: SocketOptions::default(),
+        options: SocketOptions {
+            send_buffer: buffers,
+            receive_buffer: buffers,
+            ..SocketOptions::default()
+        },
         limits: Limits::default(),
         history: 100,
         trace: None,
@@ -118,6 +133,11 @@ pub fn dial(address: impl Into<Address>) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
+    if let Some(size) = THROUGH.with_borrow(|through| through.buffers) {
+        let socket = SockRef::from(&stream);
+        socket.set_send_buffer_size(size).unwrap();
+        socket.set_recv_buffer_size(size).unwrap();
+    }
     stream
 }
 

@@ -9,19 +9,16 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
-
-use super::connect::UpstreamLeg;
-use super::deadlines::Watch;
+use super::due::Due;
 use super::leg::LegState;
 use super::lingering_socket::LingeringSocket;
 use super::resources::WorkerResources;
-use super::serve::Due;
+use super::upstream::UpstreamLeg;
+use super::watch::Watch;
 use crate::net::base::Key;
 use crate::net::ledger::{ClosedBy, EntryId, Record};
 use crate::net::service::{Leg, Waker};
@@ -141,10 +138,9 @@ impl Connection {
 
     /// Registers the legs with the worker's poller.
     pub(crate) fn register(&self, resources: &WorkerResources, token: u64) -> io::Result<()> {
-        register(resources, &self.client.socket, leg_token(token, Leg::Client))?;
-        self.leg(Leg::Upstream).map_or(Ok(()), |upstream| {
-            register(resources, &upstream.socket, leg_token(token, Leg::Upstream))
-        })
+        self.client.register(resources, token, Leg::Client)?;
+        self.leg(Leg::Upstream)
+            .map_or(Ok(()), |upstream| upstream.register(resources, token, Leg::Upstream))
     }
 
     /// Records what an event says of a leg.
@@ -260,22 +256,6 @@ impl Connection {
         }
         (gone, sockets)
     }
-}
-
-pub(super) fn register(
-    resources: &WorkerResources,
-    socket: &Socket,
-    token: Token,
-) -> io::Result<()> {
-    // Urgent data asks for PRIORITY: without it, data that ends at the urgent mark looks like a
-    // short read of an empty queue.
-    let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-    resources.poll.registry().register(&mut SourceFd(&socket.as_fd().as_raw_fd()), token, interest)
-}
-
-/// Token of a leg: which slot, which leg, and a generation that tells a slot's owners apart.
-pub(super) fn leg_token(token: u64, leg: Leg) -> Token {
-    Token(token as usize | usize::from(leg == Leg::Upstream))
 }
 
 #[cfg(test)]

@@ -6,26 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::leg::Input;
 use super::serve::Turn;
+use super::watch::Watch;
 use crate::net::base::Key;
 use crate::net::ledger::ClosedBy;
 use crate::net::sys;
 
 /// A lingering close gives up when nothing has moved for this long.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// What the limits of a connection count from. A connection that no limit concerns has none.
-pub(super) struct Watch {
-    /// When one direction was closed.
-    half_closed: Option<Instant>,
-    /// When something was last sent, or thrown away in a lingering close.
-    pub(super) progress: Instant,
-    /// When a byte last moved in either direction.
-    pub(super) moved: Instant,
-    /// The timer counts the write limit: something waits to be sent.
-    owing: bool,
-    /// The first byte has arrived, although it was not read yet.
-    first_byte_arrived: bool,
-}
 
 impl Turn<'_> {
     /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has nothing

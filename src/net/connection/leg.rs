@@ -7,10 +7,16 @@
     reason = "an idle leg holds a null pointer, where an empty collection takes three words"
 )]
 
+use std::io;
 use std::num::NonZeroI32;
+use std::os::fd::{AsFd, AsRawFd};
 
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::leg_stages::LegStages;
 use super::outbox::Outbox;
-use super::stages::LegStages;
+use super::resources::WorkerResources;
 use crate::net::address::Transport;
 use crate::net::service::Leg;
 use crate::net::socket::Socket;
@@ -132,6 +138,21 @@ impl LegState {
         }
     }
 
+    /// Registers it with the worker's poller.
+    pub(super) fn register(
+        &self,
+        resources: &WorkerResources,
+        token: u64,
+        leg: Leg,
+    ) -> io::Result<()> {
+        // Urgent data asks for PRIORITY: without it, data that ends at the urgent mark looks like a
+        // short read of an empty queue.
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let token = Token(token as usize | usize::from(leg == Leg::Upstream));
+        let mut source = SourceFd(&self.socket.as_fd().as_raw_fd());
+        resources.poll.registry().register(&mut source, token, interest)
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.reading != Reading::Open
     }
@@ -142,5 +163,17 @@ impl LegState {
 
     pub(super) fn unused(&self) -> usize {
         self.inbox.as_ref().map_or(0, |inbox| inbox.len())
+    }
+
+    /// Takes over what events have said of the socket of a leg with stages.
+    pub(super) fn absorb_readiness(&mut self) {
+        if self.connecting {
+            return;
+        }
+        let Some(stages) = &mut self.stages else { return };
+        stages.readable |= std::mem::take(&mut self.readable);
+        stages.writable |= std::mem::take(&mut self.writable);
+        stages.drain_to_eagain |= std::mem::take(&mut self.drain_to_eagain);
+        stages.failed |= std::mem::take(&mut self.failed);
     }
 }

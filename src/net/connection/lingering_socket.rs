@@ -1,5 +1,5 @@
-//! A socket whose record is closed and whose last bytes are still on their way: a handler's lingering close
-//! gives it to a worker. Must never be dropped before `never_wait` was called on it.
+//! A socket that outlives its closed record until its last bytes have arrived. A handler's lingering close gives
+//! it to a worker. Must never be dropped before `never_wait` was called on it.
 
 use std::sync::Arc;
 

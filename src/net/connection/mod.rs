@@ -4,9 +4,11 @@
 mod connect;
 mod connection;
 mod deadlines;
+mod due;
 mod ends;
 mod io;
 mod leg;
+mod leg_stages;
 mod lingering_socket;
 mod outbox;
 mod receive;
@@ -15,6 +17,8 @@ mod send;
 mod serve;
 mod splice;
 mod stages;
+mod upstream;
+mod watch;
 
 pub(crate) use self::connection::{Connection, Gone};
 pub(crate) use self::lingering_socket::LingeringSocket;

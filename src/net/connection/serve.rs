@@ -3,24 +3,11 @@
 //! allocate on the way of data that can be sent at once.
 
 use super::connection::{Connection, Ending};
+use super::due::Due;
 use super::leg::{Delivery, Input, LegState, Reading};
 use super::resources::WorkerResources;
 use crate::net::base::Key;
 use crate::net::service::{BATCH_BYTES, Drain, Leg, Session, SessionResult};
-
-/// What is due to a session apart from bytes.
-#[derive(Default)]
-pub(crate) struct Due {
-    pub(super) open: bool,
-    /// The stages are ready for a session, which the worker has to make.
-    pub(super) make_session: bool,
-    pub(crate) wake: bool,
-    pub(crate) drain: bool,
-    pub(crate) engine_timer: bool,
-    /// `Io::connect` failed on the spot.
-    pub(super) refused: Option<i32>,
-    pub(crate) timers: Vec<u32>,
-}
 
 /// Whether a connection has more to do at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, Ending};
 use super::leg::{LegState, Reading, Writing};
+use super::leg_stages::{LegStages, Opening, OurEnd, SocketEnd};
 use super::outbox::Outbox;
 use super::serve::Turn;
 use crate::net::address::Endpoint;
@@ -25,152 +26,6 @@ use crate::net::sys;
 
 /// What a chunk costs of a turn's budget at least: a chunk of one byte costs a call all the same.
 const CHUNK_COST: usize = 256;
-
-/// Whether there is a session above the stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
-    /// The stages are not ready for one.
-    Waiting,
-    /// The worker makes it next.
-    Asked,
-    Made,
-}
-
-/// The end of our side, on its way through the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OurEnd {
-    None,
-    EndGiven,
-    /// It has left the chain, and everything before it: the FIN may be sent.
-    EndPassed,
-    /// The session has aborted.
-    ResetWanted,
-    ResetGiven,
-}
-
-/// The end of the socket's side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SocketEnd {
-    None,
-    /// A send failed with this errno; what the peer sent before is still read.
-    SendFailed(i32),
-    /// The chain was given the peer's end.
-    End,
-    /// The chain was given this error of this step, which has not left it yet.
-    Failed(&'static str, i32),
-    /// That error has left the chain.
-    FailureDelivered,
-}
-
-/// A chain, with what is known of the socket below it.
-pub(super) struct LegStages {
-    chain: Box<Chain>,
-    is_open: bool,
-    opening: Opening,
-    /// The server stops, which the session is told once it is open.
-    drains: bool,
-    our_end: OurEnd,
-    socket_end: SocketEnd,
-    readable: bool,
-    writable: bool,
-    drain_to_eagain: bool,
-    failed: bool,
-    /// When the timer of the chain runs out.
-    timer: Option<Instant>,
-    /// How a stage has ended the connection.
-    end: Option<StageEnd>,
-}
-
-impl LegStages {
-    pub(super) fn new(chain: Box<Chain>) -> Self {
-        Self {
-            chain,
-            is_open: false,
-            opening: Opening::Waiting,
-            drains: false,
-            our_end: OurEnd::None,
-            socket_end: SocketEnd::None,
-            readable: false,
-            writable: false,
-            drain_to_eagain: false,
-            failed: false,
-            timer: None,
-            end: None,
-        }
-    }
-
-    /// Whether nothing is unread or on its way through the chain.
-    pub(super) fn is_quiet(&self) -> bool {
-        !self.readable && !self.chain.is_owed()
-    }
-
-    /// Whether something is on its way to the session.
-    pub(super) fn has_inbound(&self) -> bool {
-        self.chain.held(Direction::Inbound) > 0
-    }
-
-    /// Whether the socket may have something to be read.
-    pub(super) fn is_readable(&self) -> bool {
-        self.readable
-    }
-
-    /// Marks the socket readable, whatever the last event said.
-    pub(super) fn recheck(&mut self) {
-        self.readable = !self.has_received_all();
-        self.drain_to_eagain = true;
-    }
-
-    /// Whether everything in front of our end, and that end, has left the chain.
-    pub(super) fn end_has_passed(&self) -> bool {
-        self.our_end == OurEnd::EndPassed
-    }
-
-    /// Whether the session has aborted.
-    pub(super) fn is_aborting(&self) -> bool {
-        matches!(self.our_end, OurEnd::ResetWanted | OurEnd::ResetGiven)
-    }
-
-    /// Bytes of a direction that count towards high water.
-    fn counted(&self, direction: Direction) -> usize {
-        self.chain.held(direction).saturating_sub(self.chain.capacity(direction))
-    }
-
-    /// Whether the socket's side is over, and nothing comes from it any more.
-    fn has_received_all(&self) -> bool {
-        !matches!(self.socket_end, SocketEnd::None | SocketEnd::SendFailed(_))
-    }
-
-    fn can_send(&self) -> bool {
-        matches!(self.socket_end, SocketEnd::None | SocketEnd::End)
-    }
-
-    /// Gives the chain the error that ends the socket's side.
-    fn fail(&mut self, now: Instant, step: &'static str, errno: i32) -> SessionResult {
-        let (step, errno) = match self.socket_end {
-            // The first failure is the reason.
-            SocketEnd::SendFailed(before) => ("send", before),
-            _ => (step, errno),
-        };
-        self.readable = false;
-        self.failed = false;
-        self.socket_end = SocketEnd::Failed(step, errno);
-        self.chain.inbound(now, Inbound::Error(errno))
-    }
-}
-
-impl LegState {
-    /// Takes over what events have said of the socket of a leg with stages.
-    pub(super) fn absorb_readiness(&mut self) {
-        if self.connecting {
-            return;
-        }
-        let Some(stages) = &mut self.stages else { return };
-        stages.readable |= std::mem::take(&mut self.readable);
-        stages.writable |= std::mem::take(&mut self.writable);
-        stages.drain_to_eagain |= std::mem::take(&mut self.drain_to_eagain);
-        stages.failed |= std::mem::take(&mut self.failed);
-    }
-}
 
 impl Connection {
     /// Puts a chain between the client and its session, which is opened once the stages are ready: `serve`
@@ -265,12 +120,14 @@ impl Turn<'_> {
         }
         let now = Instant::now();
         let mut acted = self.feed_chain(leg, now)?;
+        acted |= self.heed_stage_end(session, scratch, leg)?;
         acted |= self.send_from_chain(leg, now)?;
         if self.connection.gone.is_some() {
             return Ok(true);
         }
+        self.count_held(leg);
         acted |= self.receive_into_chain(session, scratch, leg, now)?;
-        self.heed_stage_end(leg);
+        acted |= self.heed_stage_end(session, scratch, leg)?;
         self.ask_for_session(leg);
         acted |= self.deliver_from_chain(session, scratch, leg)?;
         self.count_held(leg);
@@ -402,7 +259,9 @@ impl Turn<'_> {
             return 0;
         }
         let room = match state.delivery.pipe_to() {
-            _ if self.connection.lingering => self.resources.high_water,
+            _ if self.connection.lingering || stages.opening != Opening::Made => {
+                self.resources.high_water
+            }
             Some(to) => {
                 let unsent = self.connection.leg(to).map_or(0, LegState::unsent);
                 self.resources.high_water.saturating_sub(unsent)
@@ -494,10 +353,19 @@ impl Turn<'_> {
         }
     }
 
-    /// Ends the connection as a stage has asked.
-    fn heed_stage_end(&mut self, leg: Leg) {
-        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
-        let Some(end) = stages.chain.take_end() else { return };
+    /// Ends the connection where a stage has asked for that, behind what it has passed on before.
+    fn heed_stage_end(
+        &mut self,
+        session: &mut dyn Session,
+        scratch: &mut [u8],
+        leg: Leg,
+    ) -> SessionResult<bool> {
+        if !self.leg(leg).stages.as_ref().is_some_and(|stages| stages.chain.has_end()) {
+            return Ok(false);
+        }
+        self.deliver_from_chain(session, scratch, leg)?;
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(false) };
+        let Some(end) = stages.chain.take_end() else { return Ok(false) };
         let reset = end.reset;
         stages.end = Some(end);
         // The chain has it already.
@@ -512,6 +380,7 @@ impl Turn<'_> {
         } else {
             self.connection.linger();
         }
+        Ok(true)
     }
 
     /// Has the worker make the session, once the stages are ready.
@@ -585,6 +454,15 @@ impl Turn<'_> {
                 Some(Inbound::Error(_)) => self.fail_above(leg),
             }
             acted = true;
+        }
+        if self.connection.lingering {
+            let state = self.leg_mut(leg);
+            let over =
+                state.stages.as_ref().is_some_and(|stages| stages.socket_end == SocketEnd::End);
+            if over && state.reading == Reading::Open {
+                // Input is thrown away: its end need not come through the stages.
+                state.reading = Reading::EndDelivered;
+            }
         }
         let swallowed = self.leg(leg).stages.as_ref().is_some_and(|stages| {
             matches!(stages.socket_end, SocketEnd::Failed(..))

@@ -3,42 +3,12 @@
 
 use std::time::Instant;
 
+use super::event::{Direction, Inbound, Outbound};
+use super::flow::{Flow, Requests, StageEnd};
 use super::queue::{Front, Mark, Queue};
-use super::stage::{Direction, Flow, Inbound, Outbound, Stage, StageError, StageResult};
+use super::stage::{Stage, StageError, StageResult};
 use crate::net::address::Endpoint;
-use crate::net::ledger::ClosedBy;
 use crate::net::service::Waker;
-
-/// What stages have asked of the engine.
-#[derive(Default)]
-pub(super) struct Requests {
-    ended: Option<StageEnd>,
-    /// The first stage that is called no more.
-    cut: Option<usize>,
-    pub(super) remote: Option<Endpoint>,
-    pub(super) waker: Option<Waker>,
-}
-
-impl Requests {
-    /// Notes that a stage ends the connection. The first one gives the reason.
-    pub(super) fn end(&mut self, index: usize, end: StageEnd) {
-        if self.cut.is_none() {
-            self.ended = Some(end);
-        }
-        self.cut = Some(self.cut.map_or(index, |cut| cut.min(index)));
-    }
-}
-
-/// How a stage ends its connection.
-#[derive(Debug, PartialEq, Eq)]
-pub struct StageEnd {
-    /// By a reset, where otherwise by an end behind what was passed out.
-    pub reset: bool,
-    /// For the record.
-    pub by: ClosedBy,
-    /// For the record.
-    pub error: Option<String>,
-}
 
 /// The stages of one connection: the first one is next to the socket, the last one next to the session.
 ///
@@ -102,7 +72,7 @@ impl Chain {
     /// Calls the stages whose time has come; after `wake`, all of them.
     pub fn turn(&mut self, now: Instant) -> StageResult {
         let woken = std::mem::take(&mut self.woken);
-        for index in 0..self.stages.len() {
+        for index in 0..self.served() {
             if woken || self.stages[index].next_call().is_some_and(|at| at <= now) {
                 self.call(now, index, |stage, flow| stage.turn(flow))?;
             }
@@ -118,8 +88,7 @@ impl Chain {
     /// When `turn` is next due.
     #[must_use]
     pub fn next_call(&self) -> Option<Instant> {
-        let last = self.requests.cut.unwrap_or(self.stages.len());
-        self.stages[..last].iter().filter_map(|stage| stage.next_call()).min()
+        self.stages[..self.served()].iter().filter_map(|stage| stage.next_call()).min()
     }
 
     /// What leaves the chain next for the session.
@@ -194,6 +163,12 @@ impl Chain {
         self.requests.remote.clone()
     }
 
+    /// Whether a stage has ended the connection, which `take_end` tells.
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        self.requests.ended.is_some()
+    }
+
     /// How a stage has ended the connection, once.
     pub fn take_end(&mut self) -> Option<StageEnd> {
         self.requests.ended.take()
@@ -204,13 +179,18 @@ impl Chain {
         self.requests.waker.as_ref().is_some_and(Waker::heard)
     }
 
+    /// How many stages have turns: those above one that has ended the connection have none.
+    fn served(&self) -> usize {
+        self.requests.enders.iter().copied().min().unwrap_or(self.stages.len())
+    }
+
     fn call(
         &mut self,
         now: Instant,
         index: usize,
         action: impl FnOnce(&mut dyn Stage, &mut Flow<'_>) -> StageResult,
     ) -> StageResult {
-        if self.requests.cut.is_some_and(|cut| cut <= index) {
+        if self.requests.enders.contains(&index) {
             return Ok(());
         }
         let mut flow = Flow {

@@ -8,13 +8,17 @@
 //! ```
 
 mod chain;
+mod event;
+mod factory;
+mod flow;
 mod queue;
 mod stage;
 #[doc(hidden)]
 mod testing;
 
-pub use self::chain::{Chain, StageEnd};
-pub use self::stage::{
-    Direction, Flow, Inbound, Outbound, Stage, StageError, StageFactory, StageResult,
-};
+pub use self::chain::Chain;
+pub use self::event::{Direction, Inbound, Outbound};
+pub use self::factory::StageFactory;
+pub use self::flow::{Flow, StageEnd};
+pub use self::stage::{Stage, StageError, StageResult};
 pub use self::testing::{Bytewise, Delayed, each};

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chain::Chain;
-use super::stage::{Direction, Flow, Inbound, Outbound, Stage, StageFactory, StageResult};
+use super::event::{Direction, Inbound, Outbound};
+use super::factory::StageFactory;
+use super::flow::Flow;
+use super::stage::{Stage, StageResult};
 use crate::net::service::Peer;
 
 /// Passes on byte by byte, each as a chunk of its own, in both directions.

@@ -1,0 +1,56 @@
+//! The upstream leg of a connection: the socket of a target that a session connects to, or a worker's end of
+//! a socket pair. Must never block, nor decide where it leads.
+
+use std::io;
+
+use super::leg::LegState;
+use super::resources::WorkerResources;
+use crate::net::address::{Address, Endpoint, Transport, UnixName};
+use crate::net::ledger::Far;
+use crate::net::service::Leg;
+use crate::net::socket::Socket;
+
+/// The leg that a session opened.
+pub(super) struct UpstreamLeg {
+    pub(super) state: LegState,
+    /// Its account, until it is connected and the record has it.
+    pub(super) account: Option<Box<Far>>,
+    /// Whether it is a worker's end of a socket pair, whose other end a handler has.
+    pub(super) inner: bool,
+}
+
+impl UpstreamLeg {
+    /// Opens a socket and begins to connect it. An event reports the outcome.
+    pub(super) fn begin(
+        resources: &WorkerResources,
+        token: u64,
+        target: Endpoint,
+    ) -> io::Result<Self> {
+        let socket = Socket::outward(&target, &resources.options)?;
+        if target.transport == Transport::Unix {
+            // A name that the system chooses, by which a connection that comes back to this process is
+            // recognised. One without a name can be served all the same.
+            let _ = socket.options().bind(&UnixName::unnamed().to_raw()?);
+        }
+        // A Unix socket is connected at once or, with EAGAIN, not at all: the listener's queue is full, and
+        // no event would announce room in it.
+        match socket.options().connect(&target.address.to_raw()?) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let local = socket.options().local_addr()?;
+        let local = Address::from_raw(&local).map_or_else(|| target.clone(), Endpoint::stream);
+        if local == target {
+            // Where no socket listens on a port of the ephemeral range, the system may choose that very port
+            // as the local one, and connect the socket to itself.
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        }
+        let mut state = LegState::new(socket, target.transport);
+        state.connecting = true;
+        state.readable = false;
+        state.writable = false;
+        state.register(resources, token, Leg::Upstream)?;
+        let account = Some(Box::new(Far::new(local, target)));
+        Ok(Self { state, account, inner: false })
+    }
+}

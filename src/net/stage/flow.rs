@@ -1,0 +1,103 @@
+//! What a stage acts through: it passes on to its neighbours, and asks the engine for the rest. Must never
+//! block, nor call a stage.
+
+use std::time::Instant;
+
+use super::event::{Inbound, Outbound};
+use super::queue::{Mark, Queue};
+use crate::net::address::Endpoint;
+use crate::net::ledger::ClosedBy;
+use crate::net::service::Waker;
+
+/// What a stage acts through. Nothing in it blocks, or calls back into a stage.
+pub struct Flow<'a> {
+    pub(super) now: Instant,
+    pub(super) inbound: &'a mut Queue,
+    pub(super) outbound: &'a mut Queue,
+    pub(super) requests: &'a mut Requests,
+    /// The number of the stage in its chain.
+    pub(super) index: usize,
+}
+
+impl Flow<'_> {
+    /// The time of this call.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Passes something on towards the session. Each call stays a chunk of its own.
+    pub fn pass_in(&mut self, event: Inbound<'_>) {
+        match event {
+            Inbound::Bytes(bytes) => self.inbound.push_bytes(bytes),
+            Inbound::End => self.inbound.push(Mark::End),
+            Inbound::Error(errno) => self.inbound.push(Mark::Failure(errno)),
+        }
+    }
+
+    /// Passes something on towards the socket. Each call stays a chunk of its own, down to the call that
+    /// sends it.
+    pub fn pass_out(&mut self, event: Outbound<'_>) {
+        match event {
+            Outbound::Bytes(bytes) => self.outbound.push_bytes(bytes),
+            Outbound::End => self.outbound.push(Mark::End),
+            Outbound::Reset => self.outbound.push(Mark::Failure(0)),
+        }
+    }
+
+    /// Ends the connection: what this stage has passed out is sent, then FIN, and what it has passed in is
+    /// delivered as far as the session takes it at once. `by` and `error` are for the record. This stage is
+    /// called no more, those above it have no more turns, and the session is then given only `closed`.
+    pub fn close(&mut self, by: ClosedBy, error: Option<String>) {
+        self.pass_out(Outbound::End);
+        self.requests.end(self.index, StageEnd { reset: false, by, error });
+    }
+
+    /// The same with a reset: what is unsent when that reaches the socket is lost.
+    pub fn reset(&mut self, by: ClosedBy, error: Option<String>) {
+        self.pass_out(Outbound::Reset);
+        self.requests.end(self.index, StageEnd { reset: true, by, error });
+    }
+
+    /// Changes the remote endpoint that the session is opened with. Only before `is_ready`.
+    pub fn set_remote(&mut self, remote: Endpoint) {
+        self.requests.remote = Some(remote);
+    }
+
+    /// What another thread has `turn` called with; None in a chain that no worker serves.
+    #[must_use]
+    pub fn waker(&self) -> Option<Waker> {
+        self.requests.waker.clone()
+    }
+}
+
+/// What stages have asked of the engine.
+#[derive(Default)]
+pub(super) struct Requests {
+    pub(super) ended: Option<StageEnd>,
+    /// The stages that have ended the connection: they are called no more.
+    pub(super) enders: Vec<usize>,
+    pub(super) remote: Option<Endpoint>,
+    pub(super) waker: Option<Waker>,
+}
+
+impl Requests {
+    /// Notes that a stage ends the connection. The first one gives the reason.
+    pub(super) fn end(&mut self, index: usize, end: StageEnd) {
+        if self.enders.is_empty() {
+            self.ended = Some(end);
+        }
+        self.enders.push(index);
+    }
+}
+
+/// How a stage ends its connection.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StageEnd {
+    /// By a reset, where otherwise by an end behind what was passed out.
+    pub reset: bool,
+    /// For the record.
+    pub by: ClosedBy,
+    /// For the record.
+    pub error: Option<String>,
+}
