@@ -244,7 +244,7 @@ fn nothing_is_accepted_before_somebody_asks() {
     );
     peers[0].write_all(b"hello").unwrap();
     let mut buffer = [0; 100];
-    assert_eq!(first.recv("recv", &mut buffer, 0, &mut Plain).unwrap(), 5);
+    assert_eq!(first.recv_exactly(5, &mut Plain).unwrap(), b"hello");
     first.close();
     assert_eq!(peers[0].read(&mut buffer).unwrap(), 0);
     let records = closed(&server.ledger(), 1);

@@ -20,7 +20,8 @@ impl Connection {
     pub(crate) fn put_inner(&mut self, socket: Socket) {
         let mut state = LegState::new(socket, Transport::Unix);
         state.input = Input::Paused;
-        self.upstream = Some(Box::new(UpstreamLeg { state, account: None, inner: true }));
+        self.upstream =
+            Some(Box::new(UpstreamLeg { state, account: None, inner: true, left_unread: false }));
     }
 
     /// Whether the upstream leg is one end of a socket pair.

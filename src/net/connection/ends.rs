@@ -138,6 +138,9 @@ impl Turn<'_> {
     /// Handles the failure of one end of a socket pair: its handler reads no more, or has closed the other
     /// end, which is an end like any other.
     fn inner_broken(&mut self, step: &str) {
+        if let Some(upstream) = &mut self.connection.upstream {
+            upstream.left_unread = true;
+        }
         if step == "send" {
             // What the client sends is given to the session, which throws it away.
             self.connection.client.delivery = Delivery::Session;
@@ -146,11 +149,10 @@ impl Turn<'_> {
             state.writable = false;
             state.blocked = false;
         } else {
+            // What the handler sent before is still to be read, and the end behind it.
             let state = self.leg_mut(Leg::Upstream);
-            state.readable = false;
-            if state.reading == Reading::Open {
-                state.reading = Reading::Ended;
-            }
+            state.readable = !state.has_ended();
+            state.drain_to_eagain = true;
         }
     }
 

@@ -127,6 +127,7 @@ impl Io for Turn<'_> {
             || client.unused() > 0
             || client.stages.as_ref().is_some_and(|stages| stages.has_inbound())
             || upstream.is_some_and(|upstream| upstream.unsent() > 0)
+            || self.connection.upstream.as_ref().is_some_and(|upstream| upstream.left_unread)
     }
 
     fn set_timer(&mut self, key: u32, after: Option<Duration>) {

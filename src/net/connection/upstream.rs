@@ -17,6 +17,8 @@ pub(super) struct UpstreamLeg {
     pub(super) account: Option<Box<Far>>,
     /// Whether it is a worker's end of a socket pair, whose other end a handler has.
     pub(super) inner: bool,
+    /// The handler has closed that end before it had read everything.
+    pub(super) left_unread: bool,
 }
 
 impl UpstreamLeg {
@@ -51,6 +53,6 @@ impl UpstreamLeg {
         state.writable = false;
         state.register(resources, token, Leg::Upstream)?;
         let account = Some(Box::new(Far::new(local, target)));
-        Ok(Self { state, account, inner: false })
+        Ok(Self { state, account, inner: false, left_unread: false })
     }
 }

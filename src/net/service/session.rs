@@ -167,7 +167,7 @@ pub trait Io {
     /// input is discarded.
     fn finish_input(&mut self);
 
-    /// Whether input of the client leg has arrived that was not sent on the upstream leg. Makes
+    /// Whether input of the client leg has arrived that was not read from the upstream leg. Makes
     /// system calls.
     fn has_undelivered(&self) -> bool;
 
