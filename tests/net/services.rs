@@ -1,12 +1,13 @@
 //! The same services over real sockets: that the engine does what `FakeIo` records.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use _rsock::net::control::Limits;
 use _rsock::net::ledger::ClosedBy;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     PATIENCE, closed, config, dial, echo, has_stages, ip, noise, open, rejection, scaled, serve,
@@ -106,8 +107,11 @@ fn a_relay_passes_on_bytes_and_ends_in_both_directions() {
 
 #[test]
 fn a_relay_to_nobody_resets_its_client() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = serve(Relay { target: nobody });
+    // Bound and not listening: the port is refused, and nothing else is given it.
+    let unheard = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    unheard.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let target = unheard.local_addr().unwrap().as_socket().unwrap();
+    let server = serve(Relay { target });
     assert_eq!(rejection(server.address().unwrap()), ErrorKind::ConnectionReset);
     let record = &closed(&server.ledger(), 1)[0];
     assert_eq!(record.closed_by(), Some(ClosedBy::Error));

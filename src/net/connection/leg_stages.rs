@@ -47,7 +47,7 @@ pub(super) struct LegStages {
     pub(super) chain: Box<Chain>,
     pub(super) is_open: bool,
     pub(super) opening: Opening,
-    /// The server stops, which the session is told once it is open.
+    /// The server stops: the session gets that event once it is open.
     pub(super) drains: bool,
     pub(super) our_end: OurEnd,
     pub(super) socket_end: SocketEnd,

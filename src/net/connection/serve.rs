@@ -16,7 +16,7 @@ pub(crate) enum Served {
     Idle,
     /// Its turn was over before its work was.
     More,
-    /// Its session is to be made: its stages are ready.
+    /// Its stages are ready, and the worker makes its session.
     Open,
     /// It has ended.
     Gone,

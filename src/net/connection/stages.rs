@@ -487,7 +487,7 @@ impl Turn<'_> {
     fn fail_above(&mut self, leg: Leg) {
         let Some(stages) = &mut self.leg_mut(leg).stages else { return };
         while let Some(event) = stages.chain.next_inbound() {
-            // Everything before it had nobody to take it.
+            // The session did not take what is left in front of it.
             let count = if let Inbound::Bytes(chunk) = event { chunk.len() } else { 0 };
             stages.chain.consume_inbound(count);
         }

@@ -8,7 +8,7 @@ const COMPACT: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// A chunk of so many bytes.
+    /// A chunk of this many bytes.
     Bytes(usize),
     End,
     /// An errno inbound, a reset outbound.
