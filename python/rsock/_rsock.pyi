@@ -70,33 +70,41 @@ __all__ = [
 
 @disjoint_base
 class Service:
-    """What a server does with each connection. Made by its subclasses, such as Echo()."""
+    """The base class of all services: what a server does with each connection.
+
+    Only its subclasses, such as Echo, can be created.
+    """
 
 @final
 class Echo(Service):
-    """Sends back whatever it receives, until the peer has finished (RFC 862). Served by Rust
-    threads alone: it never needs the interpreter.
+    """A service that sends back all it receives, until the peer has finished (RFC 862).
+
+    Rust threads serve it; it never needs the interpreter.
     """
     def __new__(cls) -> Self: ...
 
 @final
 class Forward(Service):
-    """Passes each connection on to a target, and what comes back to the client: to a host and port,
-    to the `path` of a Unix socket, or to a Server of this process, wherever it is when this one
-    starts. Served by Rust threads alone.
+    """A service that forwards each connection to a target, and the answers back to the client.
 
-    Each direction ends by itself (a FIN is passed on); a reset, or an error of the target, resets
-    the client. A name is resolved when the server starts, which raises socket.gaierror where it has
-    no address, and again when none of its addresses can be connected to; all are tried in turn, for
-    `connect_timeout` seconds together. A client whose target cannot be reached is reset, and its
-    record says why. `record.far` is the account of the leg to the target.
+    The target is a host and port, the `path` of a Unix socket, or a Server of this process, whose
+    address is read when the forwarding server starts. Rust threads serve it. A Forward keeps a
+    reference to its target.
 
-    On UDP (`Server(transport="udp")`) each peer has a session, a socket of its own to the target,
-    until nothing has gone either way for Limits.idle seconds, or 60 where that is None;
-    `connect_timeout` does not matter.
+    Each direction ends separately: a FIN is forwarded. A reset, or an error of the target, resets
+    the client. All addresses of a name are tried in turn, for `connect_timeout` seconds together.
+    The name is resolved when the server starts, and again if no address could be connected to. If
+    the target cannot be reached, the client is reset, and its record names the error.
+    `record.far` describes the leg to the target.
 
-    start() raises ValueError where the target leads back to the server itself, and StateError where
-    it is a Server that has no address yet. The target is held for as long as this is.
+    On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
+    The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
+    seconds if that is None. `connect_timeout` has no effect on UDP.
+
+    Raises TypeError if there is no target, or more than one, and ValueError for a `connect_timeout`
+    of 0. The server's start() raises socket.gaierror if the name has no address, ValueError if the
+    target leads back to the server itself, and StateError if the target is a Server without an
+    address.
     """
     def __new__(
         cls,
@@ -109,13 +117,19 @@ class Forward(Service):
 
 @final
 class LineEcho(Service):
-    """Sends whole lines back. The line `quit` (bytes, or a str for its UTF-8) is not echoed and
-    closes the connection; None is no such line. A line ends with LF or CR LF, which is sent back
-    unless `newline` is False; what has no ending when the peer has finished is a line as well.
+    """A service that sends back whole lines.
 
-    `limit` is for a whole line in bytes, its ending included; the smaller of it and `Limits.line`
-    holds, and a longer line ends the connection (`closed_by` "limit"). Raises TypeError and
-    ValueError for what cannot be, naming it: a `quit` with an end of a line in it, for example.
+    The line `quit` (bytes, or a str, which is encoded as UTF-8) closes the connection and is
+    not echoed; if `quit` is None, no line does. A line ends with LF or CR LF, which is sent
+    back unless `newline` is False. Bytes without a line ending count as a line once the peer
+    has finished.
+
+    `limit` is the maximum length of a line in bytes, its ending included. The smaller of
+    `limit` and `Limits.line` applies; a longer line ends the connection (`closed_by` is
+    "limit").
+
+    Raises TypeError or ValueError, naming the argument, for a value that is not allowed, such
+    as a `quit` that contains a line ending.
     """
     def __new__(
         cls, quit: Buffer | str | None = b"exit", newline: bool = True, limit: int = 65_536
@@ -123,77 +137,92 @@ class LineEcho(Service):
 
 @final
 class Discard(Service):
-    """Reads and throws away, until the peer has finished (RFC 863). It never answers."""
+    """A service that reads and discards, until the peer has finished (RFC 863).
+
+    It never answers.
+    """
     def __new__(cls) -> Self: ...
 
 @final
 class Chargen(Service):
-    """Sends the 95 printing characters of ASCII in lines of 72, each line beginning one further,
-    without end (RFC 864), as fast as the peer reads. Throws away what it receives; ends when the
-    peer does.
+    """A service that sends characters without end, as fast as the peer reads (RFC 864).
+
+    It sends the 95 printing characters of ASCII in lines of 72; each line starts one character
+    further on. It discards what it receives, and ends when the peer does.
     """
     def __new__(cls) -> Self: ...
 
 @final
 class Daytime(Service):
-    """Sends date and time in UTC as a line for people, and closes (RFC 867):
-    `Monday, February 22, 1982 17:37:43-UTC`.
+    """A service that sends the date and time as a line of text, and closes (RFC 867).
+
+    The time is UTC: `Monday, February 22, 1982 17:37:43-UTC`.
     """
     def __new__(cls) -> Self: ...
 
 @final
 class Time(Service):
-    """Sends the seconds since 1900 as 32 bits, most significant byte first, and closes (RFC 868).
-    In 2036 they begin at 0 again.
+    """A service that sends the number of seconds since 1900, and closes (RFC 868).
+
+    The number has 32 bits, the most significant byte first. It wraps around to 0 in 2036.
     """
     def __new__(cls) -> Self: ...
 
 @final
 class Quote(Service):
-    """Sends `text` (bytes, or a str for its UTF-8) as it is, and closes: the quote of the day (RFC
-    865). ValueError where it is not shorter than 512 bytes.
+    """A service that sends `text` unchanged, and closes: the quote of the day (RFC 865).
+
+    `text` is bytes, or a str, which is encoded as UTF-8. Raises ValueError unless it is shorter
+    than 512 bytes.
     """
     def __new__(cls, text: Buffer | str) -> Self: ...
 
 @final
 class Greeting(Service):
-    """Sends `message` (bytes, or a str for its UTF-8) as it is, of any length, and closes. The peer
-    gets all of it, whatever it sends meanwhile.
+    """A service that sends `message` unchanged, and closes.
+
+    `message` is bytes, or a str, which is encoded as UTF-8; its length is not limited. The peer
+    receives all of it, even if it sends data meanwhile.
     """
     def __new__(cls, message: Buffer | str) -> Self: ...
 
 @final
 class ByConnection(Service):
-    """Serves the first connection with the first of `services`, the second with the second, and so
-    on; all later ones with `rest`, or where there is none, with the last of `services`. Which one a
-    connection is, is its `id` in the ledger.
+    """A service that serves each connection with a service of its own, chosen by its number.
 
-    Takes services in Rust only. Raises TypeError for a Handler, a function or Accept(): these are
-    handed connections in another way; a handler may look at `conn.id` itself.
+    The first of `services` serves the first connection, the second serves the second, and so on.
+    All later connections are served by `rest`, or by the last of `services` if `rest` is None. The
+    number of a connection is its `id` in the ledger.
+
+    Only services in Rust can be chosen. Raises TypeError for a Handler, a function or Accept(),
+    which receive connections in another way; a handler can read `conn.id` itself.
     """
     def __new__(cls, *services: Service, rest: Service | None = None) -> Self: ...
 
 @final
 class Handler(Service):
-    """Serves each connection with one call of a Python function, `function(connection)`, on a
-    thread of a pool: as many at a time as Limits.handler_threads, each for as long as it likes.
-    When it returns, the connection is closed. On UDP the call is `function(data, address)`, and
-    answers with the bytes that it returns, or with nothing for None. A bare function as the service
-    of a Server means this.
+    """A service that calls a Python function for each connection: `function(connection)`.
 
-    The threads are started as they are needed, used again and again, and end when they are not.
-    Each call runs in a fresh contextvars context; what is in a threading.local stays with the
-    thread. Raises TypeError for what cannot be called so, and for a class or a coroutine function,
-    naming what would serve.
+    The calls run on a pool of threads, at most Limits.handler_threads at a time, without a time
+    limit. When the function returns, the connection is closed. On UDP the call is
+    `function(data, address)`; the bytes that it returns are sent to the peer, and None sends
+    nothing. A function passed as the service of a Server is wrapped in a Handler.
+
+    Threads are started as they are needed, are reused, and end when they are no longer needed. Each
+    call runs in a fresh contextvars context; the contents of a threading.local stay with the
+    thread.
+
+    Raises TypeError, naming what is accepted, for an object that cannot be called with these
+    arguments, for a class and for a coroutine function.
     """
     def __new__(cls, function: Function) -> Self: ...
     @property
     def function(self) -> Function:
-        """What serves each connection, or answers each datagram."""
+        """The function that serves each connection, or answers each datagram."""
 
 @final
 class Accept(Service):
-    """Leaves each connection in the kernel's queue until `Server.accept()` asks for it."""
+    """A service that leaves connections in the kernel's queue until `Server.accept()` is called."""
     def __new__(cls) -> Self: ...
 
 @disjoint_base
@@ -221,40 +250,51 @@ class Server:
         name: str | None = None,
     ) -> Self: ...
     def create(self) -> Self:
-        """Opens the socket: socket(2). Raises OSError, naming the step and the address, and
-        socket.gaierror for an unknown host; StateError where that was done already. Blocks only for
-        a host name, with the interpreter released. Returns the server, as all steps do.
+        """Open the socket with socket(2), and return the server, as all steps do.
+
+        Blocks only to resolve a host name, with the interpreter released. Raises OSError, naming
+        the step and the address, socket.gaierror for an unknown host, and StateError if the socket
+        was opened before.
         """
     def bind(self, address: Destination | None = None) -> Self:
-        """Gives the socket its address, creating it first: bind(2). `address` replaces the host and
-        port, or the path, of the constructor.
+        """Bind the socket to its address with bind(2), after `create` if that was not called.
 
-        The file of a Unix socket is made by this, with the permissions of SocketOptions(mode=…)
-        from the start. One that a process left which was killed is replaced, under a lock file
-        beside it; one whose socket is alive, and a file of another kind, never: EADDRINUSE.
+        `address` replaces the host and port, or the path, of the constructor. Returns the server.
 
-        Raises OSError where the address is taken, foreign or not permitted, and has then closed all
-        that it opened; if a Server of this process holds it, the error names it. Where that one is
-        just ending, waits for it up to 1 s, with the interpreter released.
+        For a Unix socket this creates the file, with the permissions of SocketOptions(mode=…) from
+        the start. A file that a killed process left behind is replaced, under a lock file beside
+        it. A file whose socket is in use, or a file of another kind, is never replaced
+        (EADDRINUSE).
+
+        Raises OSError if the address is in use, not permitted or not one of this host; what the
+        call has opened is then closed. If a Server of this process holds the address, the error
+        names that server; if that server is just stopping, the call first waits up to 1 s for its
+        end, with the interpreter released.
         """
     def listen(self, backlog: int | None = None) -> Self:
-        """Has the kernel take connections into the queue, doing first what was not done: listen(2).
-        They are served from `start` on. `backlog` None is that of the options. Raises as `bind`.
+        """Let the kernel queue connections with listen(2), after `bind` if that was not called.
+
+        The connections are served once `start` is called. `backlog` is the capacity of the queue;
+        None takes it from the options. Returns the server. Raises the same errors as `bind`.
         """
     def start(self) -> Self:
-        """Starts serving, doing first what was not done; returns when the port is open. A server
-        that serves already is left as it is. Raises as `bind`; StateError for a server that was
-        stopped.
+        """Start serving, after `listen` if that was not called; return once the port is open.
+
+        Has no effect on a server that is already serving. Returns the server. Raises the same
+        errors as `bind`, and StateError if the server was stopped.
         """
     def stop(self, drain: float | None = None) -> StopReport:
-        """Stops accepting, delivers what is owed for up to `drain` seconds (None: the server's
-        own), then resets what is left; 0 resets at once. Once started, it still serves those that
-        wait in the queue. A connection that has sent nothing yet is given 0.25 s for its first
-        byte.
+        """Stop accepting, deliver pending data for up to `drain` seconds, and return a StopReport.
 
-        Blocks, with the interpreter released, for at most `drain` and 50 ms. A second call, from
-        any thread, takes the earlier deadline and returns the same StopReport. Ctrl-C ends the
-        wait, not the stop.
+        Connections that are left after `drain` seconds are reset; 0 resets all of them at once, and
+        None takes the server's own value. A server that was started still serves the connections
+        that wait in the kernel's queue. A connection that has not sent anything has 0.25 s for its
+        first byte.
+
+        Blocks, with the interpreter released, for at most `drain` seconds plus 50 ms. A second
+        call, from any thread, applies the earlier deadline and returns the same StopReport. Ctrl-C
+        ends the wait, not the stop. Raises TypeError or ValueError for a `drain` that is not a
+        number of seconds from 0.
         """
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -264,158 +304,182 @@ class Server:
         traceback: TracebackType | None,
     ) -> None: ...
     def wait(self, timeout: float | None = None) -> StopReport:
-        """Blocks until the server has stopped, whoever stops it, and returns the StopReport.
+        """Block until the server has stopped, for any cause, and return the StopReport.
 
-        Raises TimeoutError after `timeout` seconds (None waits for ever), StateError where it was
-        never started. Releases the interpreter.
+        Raises TimeoutError after `timeout` seconds (None means no time-out), and StateError if the
+        server was never started. Releases the interpreter.
         """
     def sendto(self, data: Buffer, address: tuple[str, int | str]) -> int:
-        """Sends a datagram from the server's port and returns its length: sendto(2). With a handler
-        or `Accept()` on UDP, for answers that are not what a handler returns.
+        """Send a datagram from the server's port with sendto(2), and return its length in bytes.
 
-        Never blocks, but for a host that is a name. Raises BlockingIOError where there is no room,
-        PermissionError for a peer outside the loopback that would get more than it has sent or than
-        its share, OSError EMSGSIZE for what no datagram has room for; StateError while the server
-        does not serve; TypeError with any other server.
+        For UDP servers with a handler or `Accept()`: sends a datagram that is not the return value
+        of a handler. Blocks only to resolve a host name.
+
+        Raises BlockingIOError if the system has no room for the datagram, PermissionError if a peer
+        outside the loopback would receive more bytes than it has sent or more than its share,
+        OSError (EMSGSIZE) if the data is too long for a datagram, StateError if the server is not
+        serving, and TypeError on any other server.
         """
     def fileno(self) -> int:
-        """Number of the listening descriptor; -1 where there is none."""
+        """Return the listening file descriptor; -1 if there is none."""
     # As in typeshed: the type depends on the transport, which the caller knows. The same is true of
     # every `| Any` and plain `Any` below.
     def getsockname(self) -> Any:
-        """The listener's own address as socket.getsockname() gives it: a pair, four for IPv6, or
-        a path.
+        """Return the listener's address in the form of socket.getsockname(), by getsockname(2).
+
+        A (host, port) tuple, a 4-tuple for IPv6, or the path of a Unix socket. Raises StateError
+        before `bind`.
         """
     @property
     def address(self) -> tuple[str, int] | Any:
-        """The address it is, or was, bound to: always (host, port), an IPv6 scope inside the host;
-        of a Unix socket its path, a str. StateError before bind.
+        """The address that the server is, or was, bound to. Raises StateError before `bind`.
+
+        Always a (host, port) tuple, with an IPv6 scope inside the host; the path of a Unix socket,
+        a str.
         """
     @property
     def host(self) -> str | Any:
-        """Host of `address`; before bind, the host that was asked for. None of a Unix socket."""
+        """The host of `address`; before `bind`, that of the constructor. None for a Unix socket."""
     @property
     def port(self) -> int | Any:
-        """Port of `address`; before bind, the port that was asked for. None of a Unix socket."""
+        """The port of `address`; before `bind`, that of the constructor. None for a Unix socket."""
     @property
     def path(self) -> str | None:
-        """Path of a Unix socket, a str, also before bind; an abstract name begins with a NUL. None
-        of any other transport.
+        """The path of a Unix socket, a str, also before `bind`. None with any other transport.
+
+        An abstract name starts with a NUL.
         """
     @property
     def transport(self) -> str:
-        """How bytes travel: "tcp", "udp" or "unix"."""
+        """The transport: "tcp", "udp" or "unix"."""
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """The name of the server in messages."""
     @property
     def state(self) -> str:
-        """ "new", "created", "bound", "listening", "serving", "draining" or "stopped"."""
+        """The state: "new", "created", "bound", "listening", "serving", "draining" or "stopped"."""
     @property
     def waiting(self) -> int:
-        """How many connections have finished their handshake and wait in the kernel's queue to be
-        accepted: TCP_INFO of the listener, tcp(7). 0 before listen and after the end. Does not
-        block.
+        """The number of connections that wait in the kernel's queue to be accepted.
+
+        Their handshake is finished. Does not block. The number is read from TCP_INFO of the
+        listener, tcp(7); it is 0 before `listen` and once the server has stopped.
         """
     @property
     def service(self) -> Service:
-        """What is done with each connection."""
+        """The service that the server was created with."""
     @property
     def options(self) -> SocketOptions:
-        """The SocketOptions it was made with."""
+        """The SocketOptions that the server was created with."""
     @property
     def limits(self) -> Limits:
-        """The Limits it was made with."""
+        """The Limits that the server was created with."""
     @property
     def ledger(self) -> Ledger:
-        """Its account of connections."""
+        """The Ledger, which holds a record of each connection."""
     # The rest is for the Python half only.
     def _stop(self, drain: float | None, cause: str) -> StopReport:
-        """As `stop`, with the cause that the report is to name. For the Python half."""
+        """Do the same as `stop`; `cause` is the cause in the report. For the Python half."""
     def _begin_stop(self, cause: str) -> None:
-        """Begins a stop and returns at once. For handlers that end the program."""
+        """Begin a stop and return at once. For handlers that end the program."""
     # An object of `_handlers.Handlers`, which is typed against this file.
     @property
     def _handlers(self) -> Any:
-        """What reports the errors of handlers; None with any other service."""
+        """The object that reports the errors of handlers; None with other services."""
     def _pool(self) -> Pool:
-        """What handler threads take their connections from."""
+        """Return the Pool from which handler threads take their connections."""
     def _accept(self, timeout: float | None = None) -> tuple[Any, tuple[str, int] | Any]:
-        """Waits for the next connection, for the Python half of `accept`."""
+        """Wait for the next connection or datagram. For the Python half of `accept`."""
     def _abandon(self) -> None:
-        """Begins a stop and returns at once. For `__del__`: whoever keeps the warning keeps the
-        server.
-        """
+        """Begin a stop and return at once. For `__del__`."""
 
 @final
 class Ledger:
-    """A server's account of its connections: those that are open, the last ones that were, and
-    totals that balance (accepted = open + closed). Iterates over all records it holds, oldest
-    first.
+    """The records of a server's connections, with totals that balance (accepted = open + closed).
+
+    It holds the records of the open connections and of the last ones that were closed. Iteration
+    yields all records that it holds, oldest first; len() is their number.
     """
     @property
     def open(self) -> list[Record]:
-        """Records of the connections open now, oldest first."""
+        """The records of the open connections, a list, oldest first."""
     @property
     def closed(self) -> list[Record]:
-        """Records of the last connections that were closed (as many as the server's `history`), in
-        the order of their ends.
+        """The records of the last closed connections, a list, in the order in which they ended.
+
+        At most as many as the server's `history`.
         """
     @property
     def totals(self) -> Totals:
-        """Sums over all connections since the start, whether still held or not."""
+        """Sums over all connections since the start, a Totals.
+
+        They include connections whose records have been dropped.
+        """
     def wait(
         self,
         open: int | None = None,
         closed: int | None = None,
         timeout: float | None = 10.0,
     ) -> list[Record]:
-        """Blocks until exactly `open` connections are open and at least `closed` have been closed
-        since the start; returns the records held at that moment, oldest first.
+        """Block until given numbers of connections are open and closed, and return the records.
 
-        Raises TimeoutError after `timeout` seconds (None waits for ever). Releases the interpreter.
+        Waits until exactly `open` connections are open and at least `closed` have been closed since
+        the start; None means any number. Returns the records held at that moment, oldest first.
+        Releases the interpreter. Raises TimeoutError after `timeout` seconds (None means no
+        time-out), and TypeError if neither number is passed.
         """
     def follow(self, timeout: float | None = None) -> Follower:
-        """An iterator over the records of connections that close from now on, in the order of their
-        ends; it blocks until the next one has, and ends when the server has stopped.
+        """Return an iterator over the records of connections that close from now on, a Follower.
 
-        `timeout` is how many seconds it waits for each; TimeoutError is raised then, and it can be
-        asked again. None waits for as long as it takes. Releases the interpreter. It keeps only its
-        place in the ledger: what the ledger forgets before it is asked for is missed, and counted
-        in `missed`. Raises ValueError where the ledger remembers none (history=0).
+        The records are in the order in which the connections end. Each step blocks, with the
+        interpreter released, until the next connection has closed; the iterator ends when the
+        server has stopped. A step raises TimeoutError after `timeout` seconds (None means no
+        time-out); the iterator can be used again after that.
+
+        The iterator stores only a position in the ledger. Records that the ledger drops before they
+        are read are counted in `missed`. Raises ValueError if the ledger keeps no closed records
+        (history=0).
         """
     def to_dicts(self) -> list[Row]:
-        """All records it holds, oldest first, as flat dicts of plain values with the same keys:
-        what `pandas.DataFrame` and `csv.DictWriter` take. Times are aware datetimes (UTC), lengths
-        of time float seconds; what is not known is None. Does not block.
+        """Return all records that it holds as a list of flat dicts, oldest first. Does not block.
+
+        All dicts have the same keys and plain values, as `pandas.DataFrame` and `csv.DictWriter`
+        expect. Times are aware datetimes (UTC), durations are float seconds, and unknown values are
+        None.
         """
     def to_columns(self) -> dict[str, list[Cell]]:
-        """The same by columns, a dict of lists: what `polars.DataFrame` and `pandas.DataFrame`
-        take, however late the first value of a column comes. Does not block.
+        """Return the same values by column, as a dict of lists. Does not block.
+
+        `polars.DataFrame` and `pandas.DataFrame` expect this form; it also works if the first value
+        of a column comes late.
         """
     @overload
     def to_csv(self, path_or_file: None = None) -> str:
-        """The same as CSV (RFC 4180) with a line of names. Written to a path or an open text file;
-        returned as a str where none is given. Times are in the notation of ISO 8601, None is empty.
+        """Write the same values as CSV (RFC 4180), with a header line.
 
-        Raises the OSError of a file that cannot be written.
+        `path_or_file` is a path or an open text file; if it is None, the text is returned as a str.
+        Times are in ISO 8601 format, and None is an empty field. Raises OSError if the file cannot
+        be written.
         """
     @overload
     def to_csv(self, path_or_file: str | PathLike[str] | TextFile) -> None:
-        """The same as CSV (RFC 4180) with a line of names. Written to a path or an open text file;
-        returned as a str where none is given. Times are in the notation of ISO 8601, None is empty.
+        """Write the same values as CSV (RFC 4180), with a header line.
 
-        Raises the OSError of a file that cannot be written.
+        `path_or_file` is a path or an open text file; if it is None, the text is returned as a str.
+        Times are in ISO 8601 format, and None is an empty field. Raises OSError if the file cannot
+        be written.
         """
     @overload
     def to_jsonl(self, path_or_file: None = None) -> str:
-        """The same as lines of JSON, an object for each record; target and errors as of
-        `to_csv`.
+        """Write the same values as lines of JSON, one object for each record.
+
+        `path_or_file`, the return value and the errors are as for `to_csv`.
         """
     @overload
     def to_jsonl(self, path_or_file: str | PathLike[str] | TextFile) -> None:
-        """The same as lines of JSON, an object for each record; target and errors as of
-        `to_csv`.
+        """Write the same values as lines of JSON, one object for each record.
+
+        `path_or_file`, the return value and the errors are as for `to_csv`.
         """
     def __iter__(self) -> Iterator[Record]: ...
     def __len__(self) -> int: ...
@@ -423,255 +487,317 @@ class Ledger:
 
 @final
 class Follower:
-    """What `Ledger.follow` returns: gives the record of each connection that closes."""
+    """The iterator of `Ledger.follow`: yields the record of each connection that closes."""
     def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
     @property
     def missed(self) -> int:
-        """How many records it has missed: the ledger had forgotten them before they were asked
-        for.
-        """
+        """The number of records that the ledger dropped before the iterator read them."""
 
 @final
 class Record:
-    """The account of one connection. Its numbers go on counting while the connection is open."""
+    """The record of one connection. Its numbers keep counting while the connection is open."""
     @property
     def id(self) -> int:
-        """The connection's number in its server, from 1; a client's among those of the process."""
+        """The number of the connection, from 1.
+
+        Connections are numbered per server, clients per process.
+        """
     @property
     def role(self) -> str:
-        """Which end ours is: "server" (it was accepted) or "client" (it connected)."""
+        """The role of this end: "server" (it was accepted) or "client" (it connected)."""
     @property
     def transport(self) -> str:
-        """How its bytes travel: "tcp", "udp" or "unix"."""
+        """The transport: "tcp", "udp" or "unix"."""
     @property
     def peer_credentials(self) -> PeerCredentials | None:
-        """The process at the other end of a Unix socket, as the kernel vouches for it: a
-        PeerCredentials of pid, uid and gid (SO_PEERCRED, unix(7)). None with any other transport.
+        """The process at the other end of a Unix socket, a PeerCredentials.
+
+        The kernel supplies pid, uid and gid (SO_PEERCRED, unix(7)). None with other transports.
         """
     @property
     def local(self) -> Endpoint:
-        """The server's side, an Endpoint."""
+        """The address of this end, an Endpoint."""
     @property
     def remote(self) -> Endpoint:
-        """The peer's side, an Endpoint. IPv4 peers of a dual-stack port are shown as IPv4."""
-    @property
-    def opened_at(self) -> float:
-        """When it was accepted: seconds since 1970, as time.time()."""
-    @property
-    def seconds(self) -> float:
-        """How many seconds it was, or has been, open."""
-    @property
-    def messages_in(self) -> int:
-        """Receives that carried data; datagrams, also empty ones, on UDP."""
-    @property
-    def messages_out(self) -> int:
-        """Sends that carried data; datagrams, also empty ones, on UDP."""
-    @property
-    def bytes_in(self) -> int:
-        """Bytes received from the peer."""
-    @property
-    def bytes_out(self) -> int:
-        """Bytes sent to the peer, which is to say to the kernel."""
-    @property
-    def bits_in(self) -> int:
-        """Bits received: 8 × `bytes_in`."""
-    @property
-    def bits_out(self) -> int:
-        """Bits sent: 8 × `bytes_out`."""
-    @property
-    def far(self) -> Leg | None:
-        """The account of the leg to the target of a Forward, a Leg; None where there is none, or
-        not yet.
+        """The address of the peer, an Endpoint.
+
+        An IPv4 peer of a dual-stack port is shown with its IPv4 address.
         """
     @property
+    def opened_at(self) -> float:
+        """The time at which the connection was opened, in seconds since 1970, as time.time()."""
+    @property
+    def seconds(self) -> float:
+        """The time for which the connection was, or has been, open, in seconds."""
+    @property
+    def messages_in(self) -> int:
+        """The number of receives that carried data; on UDP, of datagrams, including empty ones."""
+    @property
+    def messages_out(self) -> int:
+        """The number of sends that carried data; on UDP, of datagrams, including empty ones."""
+    @property
+    def bytes_in(self) -> int:
+        """The number of bytes received from the peer."""
+    @property
+    def bytes_out(self) -> int:
+        """The number of bytes sent to the peer, counted when the kernel takes them."""
+    @property
+    def bits_in(self) -> int:
+        """The number of bits received: 8 × `bytes_in`."""
+    @property
+    def bits_out(self) -> int:
+        """The number of bits sent: 8 × `bytes_out`."""
+    @property
+    def far(self) -> Leg | None:
+        """With the service Forward: the leg to the target, a Leg. None without such a leg."""
+    @property
     def closed_by(self) -> str | None:
-        """What ended it; None while it is open.
+        """What ended the connection, a str; None while it is open.
 
-        - "peer": the peer finished first (FIN), and got all that it was owed.
-        - "reset": the peer's RST. A client that closes with data unread sends one, too.
+        - "peer": the peer finished first (FIN), and received all pending data.
+        - "reset": the peer sent RST, which a client also does if it closes with unread data.
         - "local": Python closed it, or its handler returned.
-        - "service": a service in Rust ended it; of a Forward, its target finished first.
-        - "limit": a limit did; `limit` names it.
-        - "error": an error of ours, of the service or of its handler; `error` has its words.
-        - "stop": the server stopped, in peace or at the deadline (its StopReport counts each).
-        - "detached": its descriptor was given away by `detach()`.
+        - "service": a service in Rust ended it; with Forward, the target finished first.
+        - "limit": a limit ended it; `limit` names the limit.
+        - "error": an error of this side, of the service or of its handler; `error` has the text.
+        - "stop": the server stopped; its StopReport counts drained and reset connections.
+        - "detached": `detach()` gave its descriptor away.
         """
     @property
     def limit(self) -> str | None:
-        """The limit that ended it, by its name in Limits; None where none did."""
+        """The name in Limits of the limit that ended the connection; None if no limit did."""
     @property
     def error(self) -> str | None:
-        """The words of the error that ended it, or that its handler raised at its end; None where
-        there was none.
+        """The text of the error that ended the connection, or that its handler raised.
+
+        None if there was no error.
         """
     @property
     def closed_at(self) -> float | None:
-        """When it ended: seconds since 1970, as time.time(); None while it is open."""
+        """The time at which the connection ended, in seconds since 1970, as time.time().
+
+        None while it is open.
+        """
     @property
     def tcp_info(self) -> TcpInfo | None:
-        """What the kernel knows of the connection, a TcpInfo: while it is open as it is now,
-        afterwards as it was just before the close. None where it is none of TCP's. Does not block.
+        """The kernel's statistics of the connection, a TcpInfo.
+
+        They are the current ones while the connection is open, and afterwards the last ones before
+        the close. None for transports other than TCP. Does not block.
         """
     @property
     def trace(self) -> list[TraceEvent] | None:
-        """What was received and sent, a list of TraceEvent, oldest first: the last ones, as far as
-        the server's `trace` reaches. None where the server has none, and of a client.
+        """What was received and sent, a list of TraceEvent, oldest first.
+
+        It holds the last events, within the bounds of the server's `trace`. None if the server has
+        no trace, and for a client.
         """
     @property
     def rfc147(self) -> SocketPair | None:
-        """Its numbers after RFC 147, a SocketPair: the socket that receives and the one that sends.
-        None on a Unix path, which has no host and no port.
+        """The socket numbers after RFC 147, a SocketPair.
+
+        It holds the receiving socket and the sending one. None for a Unix socket, which has no host
+        and no port.
         """
     def to_dict(self) -> Row:
-        """The record as a flat dict of plain values: a row of the table that `Ledger.to_dicts`
-        gives. Does not block.
+        """Return the record as a flat dict of plain values, as in the list of `Ledger.to_dicts`.
+
+        Does not block.
         """
     def _repr_html_(self) -> str: ...
 
 @disjoint_base
 class Stream:
-    """One end of a connection, as a socket: what Client and Connection share."""
+    """The base class of Client and Connection: one end of a connection.
+
+    It has the methods of socket.socket.
+    """
 
     def connect(self, address: Destination) -> None:
-        """Connects to (host, port), every address of a name being tried in turn, or to the path of
-        a Unix socket (str, bytes or os.PathLike): connect(2). A client is of either kind until it
-        is connected.
+        """Connect to an address with connect(2).
 
-        Blocks up to the time-out, with the interpreter released. Raises ConnectionRefusedError and
-        other OSErrors naming the address, socket.gaierror for an unknown host, TimeoutError;
-        ValueError for a path that no socket can have, and for options that a Unix socket has not.
+        `address` is a (host, port) tuple, or the path of a Unix socket (str, bytes or os.PathLike),
+        which a UDP client does not take. Until it is connected, a stream client takes either. All
+        addresses of a host name are tried in turn.
+
+        Blocks up to the time-out, with the interpreter released. Raises ConnectionRefusedError or
+        another OSError that names the address, socket.gaierror for an unknown host, TimeoutError,
+        and ValueError for a path that no socket can have or for options that a Unix socket does not
+        have.
         """
     def connect_ex(self, address: Destination) -> int:
-        """As `connect`, but returns errno in place of raising an OSError of the system; 0 is
-        success.
+        """Connect as `connect` does, but return the errno of an OSError of the system.
+
+        Returns 0 after success, and EAGAIN after a time-out. Blocks as `connect` does, and raises
+        its other errors.
         """
     def send(self, data: Buffer, flags: int = 0) -> int:
-        """Sends what there is room for and returns how many bytes that was: send(2).
+        """Send as many bytes as the system has room for with send(2), and return their number.
 
         Blocks while there is no room at all. Raises BrokenPipeError, ConnectionResetError,
-        TimeoutError, BlockingIOError (time-out 0).
+        TimeoutError, and BlockingIOError if the time-out is 0.
         """
     def sendall(self, data: Buffer, flags: int = 0) -> None:
-        """Sends all of it. The time-out holds for the call as a whole; what ends it early carries
-        the number of bytes that were sent as `.sent`. Raises as `send`.
+        """Send all of `data`.
+
+        Blocks until the system has taken all bytes; the time-out applies to the call as a whole.
+        Raises the same errors as `send`; their attribute `sent` is the number of bytes sent.
         """
     def recv(self, bufsize: SupportsIndex, flags: int = 0) -> bytes:
-        """Receives what is there, at most `bufsize` bytes: recv(2). b"" means that the peer has
-        finished.
+        """Receive the bytes that have arrived, at most `bufsize`, with recv(2).
 
-        Blocks while nothing is there. Raises ConnectionResetError, TimeoutError, BlockingIOError
-        (time-out 0), ValueError for a negative size.
+        Returns b"" once the peer has finished. Blocks until data arrives. Raises
+        ConnectionResetError, TimeoutError, BlockingIOError if the time-out is 0, and ValueError if
+        `bufsize` is negative.
         """
     def recv_into(self, buffer: Buffer, nbytes: SupportsIndex = 0, flags: int = 0) -> int:
-        """Receives into a writable buffer and returns how many bytes came; 0 means that the peer
-        has finished. `nbytes` 0 is the buffer's length. Blocks and raises as `recv`.
+        """Receive into a writable buffer with recv(2), and return the number of bytes.
+
+        At most `nbytes` bytes are received; 0 means the length of the buffer. Returns 0 once the
+        peer has finished. Blocks as `recv` does, and raises the same errors; ValueError if `nbytes`
+        exceeds the buffer, TypeError if the buffer is read-only.
         """
     def recv_exactly(self, n: SupportsIndex) -> bytes:
-        """Receives exactly `n` bytes; b"" where the peer has finished before the first of them.
+        """Receive exactly `n` bytes; return b"" if the peer has finished before the first of them.
 
-        Raises IncompleteRead, with `.partial`, where it finishes within them. TimeoutError and
-        KeyboardInterrupt carry what had come as `.partial`. Blocks and raises as `recv`; the
-        time-out holds for the call as a whole.
+        Blocks until all have arrived; the time-out applies to the call as a whole. Raises
+        IncompleteRead if the peer finishes after fewer bytes, and the same errors as `recv`. The
+        bytes that had arrived are the attribute `partial` of IncompleteRead, TimeoutError and
+        KeyboardInterrupt.
         """
     def recv_until(self, delimiter: Buffer, limit: SupportsIndex = 65_536) -> bytes:
-        """Receives up to and with `delimiter`, and nothing behind it; b"" where the peer has
-        finished before the first byte.
+        """Receive up to and including `delimiter`, and no byte after it.
 
-        Raises ValueError, with what had come as `.partial`, where the delimiter is not within
-        `limit` bytes; otherwise as `recv_exactly`.
+        Returns b"" if the peer has finished before the first byte. Raises ValueError if the first
+        `limit` bytes do not contain the delimiter; its attribute `partial` holds the bytes that had
+        arrived. Blocks as `recv_exactly` does, and raises the same errors.
         """
     def recv_line(self, limit: SupportsIndex = 65_536) -> bytes:
-        r"""Receives a line, its b"\n" included: `recv_until(b"\n", limit)`."""
+        r"""Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`."""
     def shutdown(self, how: int) -> None:
-        """Ends one direction or both: shutdown(2), with socket.SHUT_RD, SHUT_WR or SHUT_RDWR. Does
-        not block. After SHUT_WR the peer sees the end, and can still be read.
+        """Shut down one or both directions with shutdown(2). Does not block.
+
+        `how` is socket.SHUT_RD, SHUT_WR or SHUT_RDWR. After SHUT_WR the peer reads the end of the
+        stream, and data from the peer can still be received. Raises OSError: EINVAL for another
+        value, ENOTCONN if the stream is not connected.
         """
     def close(self) -> None:
-        """Closes the stream; the peer gets what was sent, then the end. Calls of other threads end
-        with OSError EBADF. Closing twice is closing once. As with any socket, files of `makefile`
-        that are still open put it off until the last of them is closed. Blocks only under
-        SocketOptions(linger=…).
+        """Close the stream with close(2).
+
+        The peer receives the data that was sent, then the end of the stream. Calls that block in
+        other threads raise OSError (EBADF). Closing a closed stream has no effect. If files of
+        `makefile` are open, the stream is closed with the last of them, as with any socket. Blocks
+        only with SocketOptions(linger=…).
         """
     def abort(self) -> None:
-        """Closes it with a reset (RST): the peer gets ConnectionResetError, and nothing of what was
-        not sent yet. Does not block.
+        """Close the stream with a reset (RST). Does not block.
+
+        Data that was not sent yet is discarded, and the peer gets ConnectionResetError.
         """
     def detach(self) -> int:
-        """Gives the descriptor away, open, and returns its number, or -1 if it is
-        closed; this object is closed then. OSError
-        EBUSY while another thread's call is using it.
+        """Close this object without closing its file descriptor, and return the descriptor.
+
+        The caller must close the descriptor. Returns -1 if the stream is closed. Raises OSError
+        (EBUSY) while a call in another thread uses the descriptor.
         """
     def fileno(self) -> int:
-        """Number of the descriptor, which is blocking unless the time-out is 0; -1 once closed."""
+        """Return the file descriptor; -1 once the stream is closed.
+
+        The descriptor is in blocking mode unless the time-out is 0.
+        """
     def settimeout(self, value: float | None) -> None:
-        """Sets the time-out of every call in seconds; None waits for ever, 0 never."""
+        """Set the time-out of each call in seconds.
+
+        None means no time-out; with 0 no call waits. Raises ValueError for a negative number,
+        OverflowError for one that is too large, and TypeError for an object that is not a number.
+        """
     def gettimeout(self) -> float | None:
-        """The time-out in seconds, or None."""
+        """Return the time-out in seconds, or None if there is none."""
     def setblocking(self, flag: bool) -> None:
-        """`settimeout(None)` for what is true, `settimeout(0)` for what is not."""
+        """Do the same as `settimeout(None)` if `flag` is true, otherwise as `settimeout(0)`."""
     def getblocking(self) -> bool:
-        """Whether calls may wait: False exactly for a time-out of 0."""
+        """Return whether calls may wait: False if the time-out is 0, otherwise True."""
     def setsockopt(
         self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None
     ) -> None:
-        """Sets a socket option: setsockopt(2), with an int, bytes, or None and a length."""
+        """Set a socket option with setsockopt(2).
+
+        `value` is an int or a bytes-like object; if it is None, `optlen` is the length of a null
+        pointer, in bytes. Raises OSError for an option that the system refuses.
+        """
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
-        """A socket option: getsockopt(2). An int, or with `buflen` that many bytes at most."""
+        """Return the value of a socket option, by getsockopt(2).
+
+        Returns an int, or, if `buflen` is not 0, at most `buflen` bytes (1024 at the most). Raises
+        OSError for an option that the system refuses.
+        """
     def getpeername(self) -> Any:
-        """The peer's address as socket.getpeername() gives it. OSError ENOTCONN where there is
-        none.
+        """Return the peer's address in the form of socket.getpeername(), by getpeername(2).
+
+        Raises OSError (ENOTCONN) if the stream is not connected.
         """
     def getsockname(self) -> Any:
-        """The own address as socket.getsockname() gives it."""
+        """Return the address of this end in the form of socket.getsockname(), by getsockname(2)."""
     @property
     def family(self) -> int:
-        """Address family as a number: AF_INET, AF_INET6 or AF_UNIX."""
+        """The address family as a number: AF_INET, AF_INET6 or AF_UNIX."""
     @property
     def type(self) -> int:
-        """Socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP."""
+        """The socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP."""
     @property
     def proto(self) -> int:
-        """Protocol number: IPPROTO_TCP, IPPROTO_UDP, or 0 of a Unix socket."""
+        """The protocol number: IPPROTO_TCP, IPPROTO_UDP, or 0 for a Unix socket."""
     @property
     def timeout(self) -> float | None:
-        """The time-out in seconds, or None."""
+        """The time-out in seconds, or None if there is none."""
     @property
     def closed(self) -> bool:
-        """Whether it was closed, aborted or detached."""
+        """Whether the stream was closed, aborted or detached."""
     @property
     def five_tuple(self) -> FiveTuple:
-        """The five things a socket is: descriptor, own host and port, the peer's host and port. Of
-        a Unix socket the hosts are the paths ("" where there is none) and the ports 0. OSError
-        ENOTCONN before it is connected.
+        """The descriptor, with host and port of this end and of the peer, as a FiveTuple.
+
+        For a Unix socket the hosts are the paths ("" if there is none), and the ports are 0. Raises
+        OSError (ENOTCONN) before the stream is connected.
         """
     @property
     def tcp_info(self) -> TcpInfo:
-        """What the kernel knows of the connection now: TCP_INFO of tcp(7), as a TcpInfo. Does not
-        block. OSError EOPNOTSUPP of a Unix socket, which has no TCP.
+        """The kernel's current statistics of the connection: TCP_INFO of tcp(7), as a TcpInfo.
+
+        Does not block. Raises OSError (EOPNOTSUPP) for a Unix socket.
         """
     # As in `socket`, the form of a sender's address depends on the family; None on a stream.
     def recvfrom(self, bufsize: SupportsIndex, flags: int = 0) -> tuple[bytes, Any]:
-        """As `recv`, with the sender's address behind it, which is None on a stream:
-        recvfrom(2).
+        """Receive with recvfrom(2); return (data, address), where `address` is that of the sender.
+
+        On a stream `address` is None, or the name of a Unix socket's peer if it has one. Blocks as
+        `recv` does, and raises the same errors.
         """
     def recvfrom_into(
         self, buffer: Buffer, nbytes: SupportsIndex = 0, flags: int = 0
     ) -> tuple[int, Any]:
-        """As `recv_into`, with the sender's address behind it, which is None on a stream:
-        recvfrom(2).
+        """Receive into a writable buffer with recvfrom(2); return (number of bytes, address).
+
+        `address` is as for `recvfrom`. Blocks as `recv_into` does, and raises the same errors.
         """
     def recvmsg(
         self, bufsize: SupportsIndex, ancbufsize: SupportsIndex = 0, flags: int = 0
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
-        """Receives data and control messages: recvmsg(2). Returns (data, [(level, type, data), …],
-        flags, the sender's address or None on a stream). Blocks and raises as `recv`.
+        """Receive data and control messages with recvmsg(2).
+
+        `bufsize` and `ancbufsize` are the maximum sizes in bytes of the data and of the control
+        messages. Returns (data, [(level, type, data), …], flags, address), where `address` is as
+        for `recvfrom`. Blocks as `recv` does, and raises the same errors.
         """
     def recvmsg_into(
         self, buffers: Iterable[Buffer], ancbufsize: SupportsIndex = 0, flags: int = 0
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
-        """As `recvmsg`, into writable buffers, filled one after the other. Returns (bytes, [(level,
-        type, data), …], flags, sender).
+        """Receive into writable buffers with recvmsg(2); each is filled before the next.
+
+        Returns (number of bytes, [(level, type, data), …], flags, address), as `recvmsg` does.
+        Blocks as `recv` does, and raises the same errors; TypeError for an object that is not a
+        writable buffer.
         """
     def sendmsg(
         self,
@@ -680,10 +806,13 @@ class Stream:
         flags: int = 0,
         address: Destination | None = None,
     ) -> int:
-        """Sends buffers one after the other as if they were one, with control messages (level,
-        type, data): sendmsg(2). Returns how many bytes there was room for. Blocks and raises as
-        `send`. `address` is where a datagram goes, if not to whom its client is connected to; a
-        stream has its peer: there it is checked, and ignored as the system does.
+        """Send buffers and control messages with sendmsg(2), and return the number of bytes sent.
+
+        The buffers are sent as if they were one. `ancdata` is an iterable of control messages
+        (level, type, data). `address` is the destination of a datagram, if it is not the address
+        that the client is connected to. On a TCP stream `address` is checked, and then ignored as
+        the system does; a Unix socket raises OSError. Blocks as `send` does, and raises the same
+        errors.
         """
     def sendto(
         self,
@@ -692,37 +821,44 @@ class Stream:
         address: Destination | None = None,
         /,
     ) -> int:
-        """Sends one datagram to an address, `sendto(data, address)` or `sendto(data, flags,
-        address)`: sendto(2). A host that is a name is resolved each time. On a stream it is `send`:
-        the address is checked, and ignored as the system does. Blocks and raises as `send`.
+        """Send one datagram to an address with sendto(2), and return the number of bytes sent.
+
+        Called as `sendto(data, address)` or `sendto(data, flags, address)`. A host name is resolved
+        at each call. A TCP stream checks the address, ignores it as the system does, and sends to
+        its peer; a Unix socket raises OSError. Blocks as `send` does, and raises the same errors.
         """
     @property
     def record(self) -> Record | None:
-        """Its account: of a connection, the one in its server's ledger; of a client, from when it
-        is connected (None before). Bytes that go through `fileno()` or `to_socket()` are not
-        counted.
+        """The Record of the stream; None for a client that is not connected yet.
+
+        The record of a connection is in its server's ledger. Bytes that pass through `fileno()` or
+        `to_socket()` are not counted.
         """
     @property
     def id(self) -> int | None:
-        """The number of its record: of a connection in its server, of a client among those of this
-        process; None before it is connected.
+        """The number of its record; None for a client that is not connected yet.
+
+        Connections are numbered per server, clients per process, from 1.
         """
     @property
     def draining(self) -> bool:
-        """Whether its server is stopping: reads give what is there, then `b""`. False for a
-        client.
+        """Whether the server is stopping. Always False for a client.
+
+        While it is stopping, reads return the data that has arrived, then b"".
         """
     # For the Python half only.
     def _open_file(self) -> None:
-        """For `makefile`: one more file is open."""
+        """Count one more open file. For `makefile`."""
     def _decref_socketios(self) -> None:
-        """What `socket.SocketIO` calls when a file of `makefile` is closed."""
+        """Count one open file less. Called by `socket.SocketIO` when it is closed."""
     def _duplicate(self) -> int:
-        """For `to_socket`: a second descriptor of the same connection."""
+        """Return a second descriptor of the same connection, by fcntl(2). For `to_socket`."""
     def _send_file(self, file: int, offset: int, count: int | None) -> int:
-        """For the Python half of `sendfile`: sends `count` bytes (None: all) of the regular file
-        `file`, a descriptor, from `offset` on, and returns how many it was; `.sent` on what ends it
-        early.
+        """Send `count` bytes of a regular file, and return the number of bytes sent.
+
+        `file` is a file descriptor, and `offset` the position of the first byte; None for `count`
+        sends up to the end of the file. Errors have the attribute `sent`. For the Python half of
+        `sendfile`.
         """
 
 class Client(Stream):
@@ -741,7 +877,7 @@ class Client(Stream):
     ) -> Self: ...
     @property
     def server(self) -> None:
-        """The server that accepted it: None, for a client was not accepted."""
+        """Always None; a Connection has its server here."""
 
 @disjoint_base
 class Connection(Stream):
@@ -749,88 +885,104 @@ class Connection(Stream):
     def __new__(cls, handed: Handed) -> Self: ...
     @property
     def record(self) -> Record:
-        """Its account in the server's ledger. Bytes that go through `fileno()` or `to_socket()` are
-        not counted.
+        """The Record in the server's ledger.
+
+        It does not count bytes that pass through `fileno()` or `to_socket()`.
         """
     @property
     def id(self) -> int:
-        """The number of its record: in its server, from 1."""
+        """The number of its record in its server, from 1."""
     @property
     def server(self) -> Server | None:
-        """The server that accepted it; None once nobody holds that any more."""
+        """The server that accepted it; None once that object has been deleted."""
     # For handler threads only.
     def _returned(self, error: BaseException | None) -> bool:
-        """For the pool: its handler has returned, or raised `error`. Closes the connection and says
-        whether the error is one to be reported: what the peer caused is only recorded.
+        """Close the connection after its handler returned, or raised `error`. For the pool.
+
+        Returns whether the error must be reported: an error that the peer or a stop of the server
+        caused is not.
         """
 
 @final
 class Handed:
-    """An accepted stream on its way into a Connection."""
+    """An accepted stream, the argument of the constructor of Connection. Can be used once."""
 
 @final
 class Datagram:
-    """A datagram on its way through a handler. Never seen by its function, which is given what
-    is in it.
+    """A received datagram that a handler serves.
+
+    For the pool: the handler's function receives only the data and the address.
     """
     @property
     def data(self) -> bytes:
-        """What was received."""
+        """The received bytes. Raises TypeError once the handler has returned."""
     @property
     def address(self) -> tuple[str, int]:
-        """Who sent it, as a pair."""
+        """The sender's address, a (host, port) pair."""
     @property
     def record(self) -> Record:
-        """The account of whoever sent it."""
+        """The Record of the sender."""
     @property
     def id(self) -> int:
-        """The number of that account."""
+        """The number of that record in its server, from 1."""
     @property
     def server(self) -> Server | None:
-        """The server; None once nobody holds that any more."""
+        """The server that received it; None once that object has been deleted."""
     def _reply(self, answer: object) -> None:
-        """Sends what its handler has returned."""
+        """Send `answer`, the bytes that the handler returned. Raises TypeError for another type."""
     def _returned(self, error: BaseException | None) -> bool:
-        """For the pool: its handler has returned, or raised `error`, which is to be reported."""
+        """Release the datagram after its handler returned, or raised `error`. For the pool.
+
+        Returns whether there is an error to report. `error` is recorded.
+        """
 
 @final
 class Pool:
-    """What the threads of a pool take their connections from. Keeps no server alive."""
+    """The queue from which handler threads take their connections. Keeps no server alive."""
     def next(self) -> Connection | Datagram | None:
-        """The next connection or datagram for this thread; None when it is to end. Blocks with the
-        interpreter released.
+        """Return the next connection or datagram for this thread; None if the thread must end.
+
+        Blocks with the interpreter released.
         """
     def wants_thread(self) -> bool:
-        """Whether another thread is to be started. It must call `next` until that gives None, and
-        then `left`; `missing` where it cannot be started.
+        """Return whether the caller must start another thread.
+
+        The new thread must call `next` until that returns None, and then `left`. If the thread
+        cannot be started, the caller must call `missing`.
         """
     def left(self) -> None:
-        """The calling thread ends."""
+        """Report that the calling thread ends."""
     def missing(self) -> None:
-        """A thread that was wanted could not be started."""
+        """Report that a thread which `wants_thread` asked for could not be started."""
     def should_warn(self) -> bool:
-        """Whether connections had to wait for a thread; true once."""
+        """Return whether connections had to wait for a thread. Returns True only once."""
     def name_thread(self, name: str) -> None:
-        """Names this thread for debuggers and /proc."""
+        """Set the name of the calling thread that debuggers and /proc show."""
 
 def process_limits() -> ProcessLimits:
-    """The limits of this process, now: descriptors, client ports, accept queue. Does not block.
+    """Return the current limits of this process, a ProcessLimits. Does not block.
 
-    Follows getrlimit(2) and proc(5). Raises OSError where the system does not tell.
+    They concern descriptors, client ports and the accept queue, and are read with getrlimit(2) and
+    from proc(5). Raises OSError if the system does not supply them.
     """
 
 def raise_fd_limit() -> int:
-    """Raises the soft limit of open descriptors to the hard one and returns it. Does not block.
+    """Raise the soft limit of open descriptors to the hard limit, and return it. Does not block.
 
-    Follows setrlimit(2). Raises OSError where the system refuses.
+    Calls setrlimit(2). Raises OSError if the system refuses.
     """
 
 def _end_thread(ident: int) -> None:
-    """Has SystemExit raised in another thread as soon as that runs Python code again; nothing
-    happens where it has ended. For handlers that the interpreter's end does not wait for.
+    """Raise SystemExit in another thread, as soon as that thread runs Python code again.
+
+    `ident` is its `threading.get_ident()`. Has no effect if the thread has ended. For handlers that
+    the end of the interpreter does not wait for. Does not block.
     """
 
 def stop_all(drain: float | None = None) -> list[StopReport]:
-    """Stops all servers of this process at once, each for up to `drain` seconds (None: its own),
-    and returns their StopReports, oldest server first. Blocks with the interpreter released.
+    """Stop all servers of this process at the same time, and return their StopReports.
+
+    `drain` is as for `Server.stop`: each server delivers pending data for up to `drain` seconds;
+    None takes the value of each server. The reports are in the order in which the servers were
+    created, oldest first. Blocks with the interpreter released.
     """

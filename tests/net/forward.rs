@@ -141,7 +141,7 @@ fn a_connection_that_comes_back_at_run_time_is_not_passed_on() {
 }
 
 #[test]
-fn a_port_that_nobody_listens_on_is_no_target() {
+fn a_port_without_a_listener_is_no_target() {
     let target = To::Host(Target::new("127.0.0.1", 0).unwrap());
     assert!(matches!(Forward::new(target, TIMEOUT), Err(Error::Value(_))));
 }

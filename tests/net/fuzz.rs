@@ -86,7 +86,7 @@ struct Mood {
 }
 
 impl Mood {
-    /// Leaves the rest for later, and sees to it that it is offered again.
+    /// Leaves the rest for later, and makes the engine offer it again.
     fn rest(&mut self, io: &mut dyn Io) {
         io.pause(Leg::Client);
         io.set_timer(1, Some(Duration::from_micros(self.dice.below(2_000) as u64)));

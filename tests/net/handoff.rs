@@ -230,7 +230,7 @@ fn connections_that_wait_for_a_thread_are_served_before_the_end() {
 }
 
 #[test]
-fn nothing_is_accepted_before_somebody_asks() {
+fn nothing_is_accepted_before_a_call_of_accept() {
     let server = serve(asked());
     let address = ip(server.address().unwrap());
     let mut peers: Vec<_> = (0..3).map(|_| dial(address)).collect();
@@ -356,7 +356,7 @@ crate::support::through_stages! {
     what_a_handler_was_sent_is_read_in_a_draining_server,
     a_handler_that_does_not_return_is_reset_and_left_behind,
     connections_that_wait_for_a_thread_are_served_before_the_end,
-    nothing_is_accepted_before_somebody_asks,
+    nothing_is_accepted_before_a_call_of_accept,
     a_waiting_accept_times_out_and_ends_with_the_server,
     the_limit_holds_for_several_who_ask,
     who_asks_at_the_limit_refuses_the_excess_where_told_to,

@@ -43,7 +43,7 @@ fn a_long_speech_arrives_whole_though_the_listener_is_slow() {
 
 #[test]
 fn a_last_word_survives_a_client_that_floods() {
-    // Unread input at a close makes a reset, which would destroy what was sent: hence the linger.
+    // A close with unread input sends a reset, which would destroy what was sent, so it lingers.
     let length = scaled(400_000);
     let server = serve(Speaker { length });
     let mut client = dial(server.address().unwrap());
@@ -106,7 +106,7 @@ fn a_relay_passes_on_bytes_and_ends_in_both_directions() {
 }
 
 #[test]
-fn a_relay_to_nobody_resets_its_client() {
+fn a_relay_to_a_closed_port_resets_its_client() {
     // Bound and not listening: the port is refused, and nothing else is given it.
     let unheard = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     unheard.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -369,7 +369,7 @@ crate::support::through_stages! {
     a_lingering_close_ends_though_the_peer_never_does,
     timers_run_out_in_their_time,
     a_relay_passes_on_bytes_and_ends_in_both_directions,
-    a_relay_to_nobody_resets_its_client,
+    a_relay_to_a_closed_port_resets_its_client,
     a_reset_of_the_target_reaches_the_client_as_a_reset,
     a_message_of_another_thread_reaches_every_session,
     the_rest_of_a_line_waits_for_its_end,

@@ -25,7 +25,7 @@ fn each_step_does_what_is_missing_before_it() {
     server.listen(None, &mut Plain).unwrap();
     assert_eq!(server.state(), State::Listening);
     assert!(matches!(server.bind(None, &mut Plain), Err(Error::State { asked: "bind", .. })));
-    // The queue takes connections before anybody serves them.
+    // The queue takes connections before the server serves them.
     let mut early = dial(server.address().unwrap());
     early.write_all(b"early").unwrap();
     server.start(&mut Plain).unwrap();

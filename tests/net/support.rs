@@ -166,7 +166,7 @@ pub fn open(ledger: &Ledger, open: u64) {
     ledger.wait(Some(open), None, Some(Instant::now() + PATIENCE), &mut Plain).unwrap();
 }
 
-/// Waits for something that announces itself to nobody.
+/// Waits for a condition that no event announces.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

@@ -13,7 +13,7 @@ use _rsock::net::service::{
     Drain, Io, Leg, Peer, Service, Session, SessionError, SessionResult, Waker,
 };
 
-/// Writes `length` counted bytes to whoever connects, then closes.
+/// Writes `length` counted bytes to each client, then closes.
 pub struct Speaker {
     pub length: usize,
 }
@@ -126,7 +126,7 @@ pub struct Relay {
     pub target: SocketAddr,
 }
 
-struct Passage {
+struct RelaySession {
     target: SocketAddr,
 }
 
@@ -136,11 +136,11 @@ impl Service for Relay {
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(Passage { target: self.target })
+        Box::new(RelaySession { target: self.target })
     }
 }
 
-impl Session for Passage {
+impl Session for RelaySession {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         io.pause(Leg::Client);
         io.connect(Endpoint::tcp(self.target));

@@ -104,7 +104,7 @@ impl Turn<'_> {
         let data = &scratch[..count];
         self.received(leg, count, Some(data));
         if count == scratch_size && !self.connection.record.is_traced() {
-            // So much comes that it is better moved without being seen.
+            // At this rate splicing costs less than copying.
             if let Some(to) = pipe_to.filter(|&to| self.leg(to).stages.is_none()) {
                 self.leg_mut(leg).delivery = Delivery::Splice(to);
             }
