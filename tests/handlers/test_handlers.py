@@ -221,11 +221,14 @@ def test_a_handler_may_close_before_it_returns(
     over = threading.Event()
 
     def leave(conn: Connection) -> None:
+        # Not before the peer is connected: its connect would fail, not its read.
+        conn.recv(1)
         close(conn)
         assert conn.closed
         assert over.wait(SOON)
 
     with Server(service=leave, on_error="raise") as server, dial(server.address) as peer:
+        peer.sendall(b"x")
         assert seen(peer)
         server.ledger.wait(open=0, closed=1)
         assert server.ledger.closed[0].closed_by == closed_by

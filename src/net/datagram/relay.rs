@@ -280,7 +280,7 @@ impl Relay {
         if self.session(index).is_none() {
             let peer = &self.admission.peers.get(index).peer;
             let trail = forward_loops::trail(peer.local.clone(), peer.remote.clone());
-            if trail.contains(&self.onward.hop()) {
+            if trail.contains(&self.onward.forwarder()) {
                 self.context.ledger.count_suspect();
                 let error = "a datagram that this server forwarded came back to it".to_owned();
                 return self.close(index, ClosedBy::Service, Some(error), false);
@@ -306,7 +306,7 @@ impl Relay {
 
     /// Opens the socket of a new peer. The text of an error is for its record.
     fn open(&mut self, index: u32, name: &Name, trail: &[ForwarderId]) -> Result<(), String> {
-        let hop = self.onward.hop();
+        let hop = self.onward.forwarder();
         let target = self.onward.target();
         let failed = |error: &io::Error| {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);

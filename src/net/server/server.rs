@@ -2,10 +2,11 @@
 //! start and end; must never serve a byte itself, nor hold a lock while it waits.
 //!
 //! Threads: `rsock-accept` (acceptor.rs) and `rsock-worker-N` (worker.rs), or one worker alone.
-//! `Server::start` starts them; the accept thread adds workers as the load asks for them (with
-//! handlers one, in linger.rs). All end by `Server::stop`, by a failure of the listener, or when
-//! the `Server` is dropped. Each holds an `Alive` (context.rs); when the last one is dropped,
-//! `stop` and `wait` return.
+//! `Server::start` starts them; the accept thread adds workers as the load asks for them. With
+//! handlers the first lingering close starts one (linger.rs), and with stages there are workers as
+//! well (inner.rs). All end by `Server::stop`, by a failure of the listener, or when the `Server` is
+//! dropped. Each holds an `Alive` (context.rs); when the last one is dropped, `stop` and `wait`
+//! return.
 //!
 //! Order of locks: the registry's, then those of one server's `Inner` in the order of its fields,
 //! then the one of its `Shutdown`, then the ledger's. Two are held at once only where a handler's

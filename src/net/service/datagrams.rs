@@ -40,7 +40,7 @@ pub trait Onward: Send + Sync {
     fn leads_to(&self) -> Vec<Endpoint>;
 
     /// The forwarder's number, by which its own datagrams are recognised when they come back.
-    fn hop(&self) -> ForwarderId;
+    fn forwarder(&self) -> ForwarderId;
 
     /// Reports that `target` refused a datagram, so that the next call of `target` may select
     /// another.

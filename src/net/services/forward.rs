@@ -80,7 +80,7 @@ impl Service for Forward {
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
-        Ok(Some(Arc::new(PreparedForward(self.upstream(site, waiter)?))))
+        Ok(Some(Arc::new(self.prepared(site, waiter)?)))
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
@@ -94,14 +94,14 @@ impl Datagrams for Forward {
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Datagrams>>> {
-        Ok(Some(Arc::new(PreparedForward(self.upstream(site, waiter)?))))
+        Ok(Some(Arc::new(self.prepared(site, waiter)?)))
     }
 }
 
 impl Forward {
     /// The target of a forwarder whose server listens at `site`. Blocks while a name is resolved.
     /// An error if the target is not usable or leads back to the server.
-    fn upstream(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Arc<Upstream>> {
+    fn prepared(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Arc<PreparedForward>> {
         let datagrams = site.local.transport == Transport::Udp;
         let (name, addresses) = match &self.to {
             To::Host(target) => {
@@ -143,13 +143,13 @@ impl Forward {
                 site.local
             )));
         }
-        Ok(Arc::new(Upstream {
+        Ok(Arc::new(PreparedForward {
             shown: self.name(),
             name,
             connect_timeout: self.connect_timeout,
             site: site.clone(),
-            hop: ForwarderId::new(),
-            known: Mutex::new(Known {
+            id: ForwarderId::new(),
+            resolved: Mutex::new(Resolved {
                 ours: addresses.iter().any(forward_loops::is_ours),
                 addresses: addresses.into(),
                 answered: Instant::now(),
@@ -160,19 +160,19 @@ impl Forward {
     }
 }
 
-/// The target of one server's forwarder.
-struct Upstream {
+/// A forwarder whose target is resolved: the service of one server.
+struct PreparedForward {
     shown: String,
     /// The name to resolve again; None for an address.
     name: Option<Target>,
     connect_timeout: Duration,
     site: Site,
-    hop: ForwarderId,
-    known: Mutex<Known>,
+    id: ForwarderId,
+    resolved: Mutex<Resolved>,
 }
 
 /// The last answer of the resolver.
-struct Known {
+struct Resolved {
     addresses: Arc<[Address]>,
     /// Whether one of the addresses is this machine's, so that a connection may come back.
     ours: bool,
@@ -182,10 +182,10 @@ struct Known {
     waiting: Vec<(u64, Waker)>,
 }
 
-impl Upstream {
+impl PreparedForward {
     fn addresses(&self) -> (Arc<[Address]>, bool) {
-        let known = self.known.lock();
-        (Arc::clone(&known.addresses), known.ours)
+        let resolved = self.resolved.lock();
+        (Arc::clone(&resolved.addresses), resolved.ours)
     }
 
     fn endpoint(&self, address: Address) -> Endpoint {
@@ -199,30 +199,30 @@ impl Upstream {
     /// answer.
     fn ask(self: &Arc<Self>, who: Option<(u64, Waker)>) {
         let Some(name) = &self.name else { return };
-        let mut known = self.known.lock();
-        if !known.asking && known.answered.elapsed() < FRESH {
-            drop(known);
+        let mut resolved = self.resolved.lock();
+        if !resolved.asking && resolved.answered.elapsed() < FRESH {
+            drop(resolved);
             if let Some((_, waker)) = who {
                 waker.wake();
             }
             return;
         }
-        known.waiting.extend(who);
-        if std::mem::replace(&mut known.asking, true) {
+        resolved.waiting.extend(who);
+        if std::mem::replace(&mut resolved.asking, true) {
             return;
         }
-        drop(known);
-        let upstream = Arc::downgrade(self);
-        let asked = resolve::ask(name, false, move |answer| Self::answered(&upstream, answer.ok()));
+        drop(resolved);
+        let forward = Arc::downgrade(self);
+        let asked = resolve::ask(name, false, move |answer| Self::answered(&forward, answer.ok()));
         if asked.is_err() {
-            // No thread could be started: keep the known addresses.
+            // No thread could be started: keep the resolved addresses.
             self.learn(None);
         }
     }
 
-    fn answered(upstream: &Weak<Self>, answer: Option<Vec<Address>>) {
-        if let Some(upstream) = upstream.upgrade() {
-            upstream.learn(answer);
+    fn answered(forward: &Weak<Self>, answer: Option<Vec<Address>>) {
+        if let Some(forward) = forward.upgrade() {
+            forward.learn(answer);
         }
     }
 
@@ -232,45 +232,42 @@ impl Upstream {
             let ours = found.iter().any(forward_loops::is_ours);
             (found, ours)
         });
-        let mut known = self.known.lock();
-        known.asking = false;
-        known.answered = Instant::now();
+        let mut resolved = self.resolved.lock();
+        resolved.asking = false;
+        resolved.answered = Instant::now();
         if let Some((found, ours)) = good.filter(|(found, _)| !found.is_empty()) {
-            known.addresses = found.into();
-            known.ours = ours;
+            resolved.addresses = found.into();
+            resolved.ours = ours;
         }
-        let waiting = std::mem::take(&mut known.waiting);
-        drop(known);
+        let waiting = std::mem::take(&mut resolved.waiting);
+        drop(resolved);
         waiting.iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Removes a session that has ended from those that wait.
     fn forget(&self, id: u64) {
-        self.known.lock().waiting.retain(|&(waiting, _)| waiting != id);
+        self.resolved.lock().waiting.retain(|&(waiting, _)| waiting != id);
     }
 }
 
-/// The service of a server whose target is resolved.
-struct PreparedForward(Arc<Upstream>);
-
-impl Service for PreparedForward {
+impl Service for Arc<PreparedForward> {
     fn name(&self) -> String {
-        self.0.shown.clone()
+        self.shown.clone()
     }
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
-        let (addresses, ours) = self.0.addresses();
+        let (addresses, ours) = self.addresses();
         let attempts = Attempts {
             id: peer.id,
             trail: ours.then(|| forward_loops::trail(peer.local.clone(), peer.remote.clone())),
             left: addresses.iter().rev().cloned().collect(),
             tried: Vec::new(),
-            until: Instant::now() + self.0.connect_timeout,
+            until: Instant::now() + self.connect_timeout,
             asked: false,
             error: None,
         };
         Box::new(ForwardSession {
-            upstream: Arc::clone(&self.0),
+            forward: Arc::clone(self),
             opened: None,
             attempts: Some(Box::new(attempts)),
         })
@@ -285,49 +282,49 @@ impl Service for PreparedForward {
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {
-        self.0.leads_to()
+        Onward::leads_to(&**self)
     }
 }
 
-impl Datagrams for PreparedForward {
+impl Datagrams for Arc<PreparedForward> {
     fn on_datagram(&self, _data: &[u8], _from: &Peer, _reply: &mut dyn Reply) -> SessionResult {
         unreachable!("the engine forwards datagrams by `onward`")
     }
 
     fn onward(&self) -> Option<Arc<dyn Onward>> {
-        Some(Arc::clone(&self.0) as Arc<dyn Onward>)
+        Some(Arc::clone(self) as Arc<dyn Onward>)
     }
 }
 
-impl Onward for Upstream {
+impl Onward for PreparedForward {
     fn target(&self) -> Endpoint {
-        self.endpoint(self.known.lock().addresses[0].clone())
+        self.endpoint(self.resolved.lock().addresses[0].clone())
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {
         self.addresses().0.iter().map(|address| self.endpoint(address.clone())).collect()
     }
 
-    fn hop(&self) -> ForwarderId {
-        self.hop
+    fn forwarder(&self) -> ForwarderId {
+        self.id
     }
 
     fn refused(self: Arc<Self>, target: Endpoint) {
-        let mut known = self.known.lock();
-        if known.addresses[0] == target.address {
+        let mut resolved = self.resolved.lock();
+        if resolved.addresses[0] == target.address {
             // It is tried again after the other addresses.
-            let mut addresses = known.addresses.to_vec();
+            let mut addresses = resolved.addresses.to_vec();
             addresses.rotate_left(1);
-            known.addresses = addresses.into();
+            resolved.addresses = addresses.into();
         }
-        drop(known);
+        drop(resolved);
         self.ask(None);
     }
 }
 
 /// The session of one forwarded connection.
 struct ForwardSession {
-    upstream: Arc<Upstream>,
+    forward: Arc<PreparedForward>,
     /// Registers the upstream connection, so that it is recognised if it comes back.
     opened: Option<Opened>,
     /// Present until the target is connected.
@@ -362,22 +359,22 @@ impl ForwardSession {
             let share = rest / (attempts.left.len() as u32 + 1);
             attempts.tried.push(address.clone());
             io.set_timer(TIMER, Some(share));
-            let target = self.upstream.endpoint(address);
+            let target = self.forward.endpoint(address);
             let opening = attempts.trail.as_ref().map(|trail| (trail, Opening::begin()));
             io.connect(target.clone());
             if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Upstream)) {
-                self.opened = Some(opening.done(local, target, trail, self.upstream.hop));
+                self.opened = Some(opening.done(local, target, trail, self.forward.id));
             }
             return Ok(());
         }
-        if self.upstream.name.is_some() && !attempts.asked && !rest.is_zero() {
+        if self.forward.name.is_some() && !attempts.asked && !rest.is_zero() {
             attempts.asked = true;
             io.set_timer(TIMER, Some(rest));
-            self.upstream.ask(Some((attempts.id, io.waker())));
+            self.forward.ask(Some((attempts.id, io.waker())));
             return Ok(());
         }
         let error = attempts.error.take();
-        Err(SessionError(error.unwrap_or_else(|| format!("{}: timed out", self.upstream.shown))))
+        Err(SessionError(error.unwrap_or_else(|| format!("{}: timed out", self.forward.shown))))
     }
 
     /// Records the failure of the current address, and tries the next.
@@ -394,8 +391,8 @@ impl ForwardSession {
 impl Session for ForwardSession {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         let trail = self.attempts.as_ref().and_then(|attempts| attempts.trail.as_ref());
-        if trail.is_some_and(|trail| trail.contains(&self.upstream.hop)) {
-            let text = format!("{}: a connection of its own came back to it", self.upstream.shown);
+        if trail.is_some_and(|trail| trail.contains(&self.forward.id)) {
+            let text = format!("{}: a connection of its own came back to it", self.forward.shown);
             return Err(SessionError(text));
         }
         // No input is read before it can be sent.
@@ -437,7 +434,7 @@ impl Session for ForwardSession {
 
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         let Some(attempts) = &mut self.attempts else { return Ok(()) };
-        let (fresh, _) = self.upstream.addresses();
+        let (fresh, _) = self.forward.addresses();
         attempts.left = fresh
             .iter()
             .rev()
@@ -453,7 +450,7 @@ impl Session for ForwardSession {
 
     fn closed(&mut self, _why: ClosedBy) {
         if let Some(attempts) = self.attempts.as_ref().filter(|attempts| attempts.asked) {
-            self.upstream.forget(attempts.id);
+            self.forward.forget(attempts.id);
         }
     }
 }
