@@ -1,4 +1,4 @@
-//! rsock: network sockets for Python, run by Rust threads. Owns the split into engine and border;
+//! rsock: network sockets for Python, run by Rust threads. Owns the split into `net` and `py`;
 //! must never contain code.
 //!
 //! - `net`: the engine in plain Rust. Builds and tests without Python (`--no-default-features`).

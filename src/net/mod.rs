@@ -1,21 +1,24 @@
-//! The engine: servers, connections and clients in plain Rust. Owns every socket and thread; must
-//! never name Python, nor print.
+//! The engine: servers, connections, clients in plain Rust. Owns every socket, and every thread but
+//! those that run Python code; must never name Python, nor print. `server/server.rs` lists the threads.
 //!
-//! The layers. A file uses its own folder and what is below; folders of one line do not know each
-//! other. `tests/test_layers.py` holds the `use` lines to this picture.
+//! The layers. A file uses its own folder and the lines below; `·` separates folders that do not use
+//! each other. `tests/test_layers.py` holds the `use` lines to this picture.
 //!
 //! ```text
 //! server                             what callers hold; starts the threads, waits for them
 //! datagram                           UDP sockets, their threads, the records of peers
 //! handoff                            connections in the hands of the caller's threads
 //! worker                             the accept loop, and threads with a poller
-//! connection   stream   services     a worker's connection; a blocking stream; Echo and the others
+//! connection · stream · services     a worker's connection; a blocking stream; Echo and the others
 //! control                            limits, admission, shutdown, registry of servers
-//! stage                              what sits between a socket and its session: faults, TLS
+//! stage                              what is put between a socket and its session (only tests do yet)
 //! service                            what a service is written against
 //! ledger                             records, totals, traces
-//! socket   >   address   >   base    one socket; where it leads; locks, flags, timers, forks
-//! error    >   sys                   what callers are told; all unsafe code
+//! socket                             one socket, its options and files
+//! address                            hosts, ports, names
+//! base                               locks, event flags, waiting, timers, forks
+//! error                              what callers are told
+//! sys                                system calls: all unsafe code
 //! ```
 
 #![deny(unsafe_code)]

@@ -1,16 +1,31 @@
 //! A server. Owns one listening endpoint, the steps that open it, the order in which its threads
 //! start and end; must never serve a byte itself, nor hold a lock while it waits.
 //!
-//! Threads: `rsock-accept` (acceptor.rs) and `rsock-worker-N` (worker.rs), or one worker alone.
-//! `Server::start` starts them; the accept thread adds workers as the load asks for them. With
-//! handlers the first lingering close starts one (linger.rs), and with stages there are workers as
-//! well (inner.rs). All end by `Server::stop`, by a failure of the listener, or when the `Server` is
-//! dropped. Each holds an `Alive` (context.rs); when the last one is dropped, `stop` and `wait`
-//! return.
+//! The threads of rsock, and what ends each of them:
 //!
-//! Order of locks: the registry's, then those of one server's `Inner` in the order of its fields,
-//! then the one of its `Shutdown`, then the ledger's. Two are held at once only where a handler's
-//! first lingering close starts its worker, and none during a system call that can block.
+//! | thread | what it does | ends |
+//! |---|---|---|
+//! | `rsock-accept` | accepts (`worker/acceptor.rs`); with `Shape::Accept` and on UDP it only waits for the stop (`handoff/on_demand.rs`, `datagram/handoff.rs`) | when a stop has begun and the connections in its care have ended, or when the listener fails |
+//! | `rsock-worker-N` | serves connections or datagrams (`worker/worker.rs`, `datagram/worker.rs`, `datagram/relay.rs`); the only worker of a server also accepts | when a stop has begun and its connections have ended |
+//! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work |
+//! | `rsock-resolve` | one call of getaddrinfo(3) (`address/resolve.rs`) | when the call returns; no stop waits for it |
+//! | `rsock-log`, `rsock-account` | Python's own: the logger `rsock.connections` (`python/rsock/_progress.py`), the live table of the command line | when the ledger ends, which is when the server does |
+//!
+//! `Server::start` starts the first two kinds. The acceptor starts further workers under load
+//! (`worker/pool.rs`). A server with handlers starts its one worker at the first close that has to
+//! wait for the peer (`handoff/linger.rs`), or, with stages, workers for every connection
+//! (`handoff/inner.rs`).
+//!
+//! A stop is begun by `Server::stop`, by a failure of the listener, or when the `Server` is dropped.
+//! `control/shutdown.rs` keeps its deadline and wakes the threads. Each of the first two kinds holds
+//! an `Alive` (`control/context.rs`); when the last one is dropped, `stop` and `wait` join the threads
+//! and return.
+//!
+//! Order of locks: the registry's (`control/registry.rs`), then those of one server's `Inner` in the
+//! order of its fields (`server/inner.rs`), then the one of its `Shutdown`, then the ledger's. No two
+//! of them are held at once, except while `handoff/linger.rs` starts its worker, which takes the one
+//! of `Shutdown` within its own. None is held during a system call that can block, or while Python
+//! code runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
 
 use std::os::fd::RawFd;
 use std::panic;
