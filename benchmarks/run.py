@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
 
+from harness.baseline import beside_baseline
 from harness.children import BENCHMARKS, BINARIES, LOAD_CORE, SERVER_CORE, BenchmarkError
 from harness.contest import Contender, Scenario, run_round
 from harness.plot import draw
@@ -31,7 +32,9 @@ def main() -> int:
         signal.signal(number, _leave)
     try:
         _run(
-            arguments.only or SCENARIOS, 1 if arguments.quick else arguments.rounds, arguments.quick
+            _scenarios(arguments.only or SCENARIOS, arguments.baseline),
+            1 if arguments.quick else arguments.rounds,
+            "quick" if arguments.quick else "baseline" if arguments.baseline else "latest",
         )
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -41,7 +44,11 @@ def main() -> int:
     return 0
 
 
-def _run(scenarios: Sequence[Scenario], rounds: int, quick: bool) -> None:
+def _scenarios(scenarios: Sequence[Scenario], baseline: str | None) -> Sequence[Scenario]:
+    return [beside_baseline(each, baseline) for each in scenarios] if baseline else scenarios
+
+
+def _run(scenarios: Sequence[Scenario], rounds: int, name: str) -> None:
     console = Console(stderr=True)  # progress; only the table goes to standard output
     _prepare(console)
     circumstances = facts(rounds)
@@ -50,11 +57,10 @@ def _run(scenarios: Sequence[Scenario], rounds: int, quick: bool) -> None:
     for number in range(rounds):
         for scenario in scenarios:
             console.print(f"round {number + 1} of {rounds}: {scenario.title}", style="dim")
-            results[scenario.key].append(run_round(scenario, number, quick=quick))
+            results[scenario.key].append(run_round(scenario, number, quick=name == "quick"))
     lines = [line for scenario in scenarios for line in summarize(scenario, results[scenario.key])]
     show(lines)
-    # The figures of a smoke run mean nothing and must not replace real ones.
-    name = "quick" if quick else "latest"
+    # The figures of a smoke run, or of a comparison with a baseline, must not replace real ones.
     save(BENCHMARKS / "results", name, circumstances, lines)
     caption = ", ".join(circumstances[fact] for fact in ("date", "machine", "kernel", "Python"))
     draw(BENCHMARKS / "results" / f"{name}.svg", lines, caption)
@@ -106,6 +112,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=_rounds, default=ROUNDS, help=f"default {ROUNDS}")
     keys = ",".join(scenario.key for scenario in SCENARIOS)
     parser.add_argument("--only", type=_chosen, metavar="KEY,…", help=f"some of {keys}")
+    parser.add_argument(
+        "--baseline",
+        metavar="PYTHON",
+        help="compare with the rsock of this interpreter, such as ../before/.venv/bin/python",
+    )
     parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
     return parser.parse_args()
 

@@ -10,6 +10,8 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -23,6 +25,21 @@ LOAD_CORE = _cores[1 % len(_cores)]
 
 # Longer than any answer takes, even on a busy machine.
 PATIENCE = 60.0
+
+
+# The interpreter of the scripts that are started now, in place of the harness's own.
+_interpreter: str | None = None
+
+
+@contextmanager
+def interpreter(python: str) -> Iterator[None]:
+    """Runs the scripts that are started in this context with another Python."""
+    global _interpreter
+    _interpreter = python
+    try:
+        yield
+    finally:
+        _interpreter = None
 
 
 class BenchmarkError(Exception):
@@ -43,6 +60,8 @@ class Child:
     """A process with a protocol of lines; the first line that it prints says that it is ready."""
 
     def __init__(self, command: list[str], core: int | None = None) -> None:
+        if _interpreter and command[0] == sys.executable:
+            command = [_interpreter, *command[1:]]
         self._command = command
         self._core = core
         self._unread = bytearray()
