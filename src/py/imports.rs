@@ -26,3 +26,12 @@ pub(super) fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyT
     let found = found.ok_or_else(|| PyNameError::new_err(name.to_owned()))?;
     Ok(found.cast_into()?)
 }
+
+/// Calls a function of the Python half: `module.name(object)`.
+pub(super) fn in_python(
+    object: &Bound<'_, PyAny>,
+    module: &str,
+    name: &str,
+) -> PyResult<Py<PyAny>> {
+    Ok(object.py().import(module)?.call_method1(name, (object,))?.unbind())
+}

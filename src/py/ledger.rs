@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyIterator, PyList};
 
 use super::args::{self, deadline, timeout, user_address, whole};
 use super::error::exception;
+use super::imports::in_python;
 use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
@@ -529,9 +530,4 @@ fn export(
 ) -> PyResult<Py<PyAny>> {
     let module = ledger.py().import("rsock._ledger")?;
     Ok(module.call_method1(function, (ledger, target))?.unbind())
-}
-
-/// Calls a function of the Python half: `module.name(object)`.
-fn in_python(object: &Bound<'_, PyAny>, module: &str, name: &str) -> PyResult<Py<PyAny>> {
-    Ok(object.py().import(module)?.call_method1(name, (object,))?.unbind())
 }

@@ -205,7 +205,16 @@ def test_the_version_is_printed() -> None:
     assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "echo", "serve", "forward", "connect", "limits", "demo"])
+COMMANDS = ["", "echo", "serve", "forward", "connect", "limits", "demo"]
+
+
+def test_every_command_is_tested_for_its_help() -> None:
+    _, out, _ = run("--help")
+    listed = re.findall(r"^    (\w+) +\w", out.partition("commands:")[2], re.MULTILINE)
+    assert listed == COMMANDS[1:]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_screen(command: str) -> None:
     code, out, err = run(*command.split(), "--help")
     assert (code, err) == (0, "")
