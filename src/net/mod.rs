@@ -9,10 +9,10 @@
 //! datagram                           UDP sockets, their threads, the records of peers
 //! handoff                            connections in the hands of the caller's threads
 //! worker                             the accept loop, and threads with a poller
-//! connection · stream · services     a worker's connection; a blocking stream; Echo and the others
+//! connection · stream · services     a worker's connection; a blocking stream; Echo, Forward, a new one
 //! control                            limits, admission, shutdown, registry of servers
-//! stage                              what is put between a socket and its session (only tests do yet)
-//! service                            what a service is written against
+//! stage                              faults, TLS: between a socket and its session (so far for tests)
+//! service                            the traits of a service, and of its session on one connection
 //! ledger                             records, totals, traces
 //! socket                             one socket, its options and files
 //! address                            hosts, ports, names

@@ -345,10 +345,10 @@ impl Server {
     /// it. A file whose socket is in use, or a file of another kind, is never replaced
     /// (EADDRINUSE).
     ///
-    /// Raises OSError if the address is in use, not permitted or not one of this host; what the
-    /// call has opened is then closed. If a Server of this process holds the address, the error
-    /// names that server; if that server is just stopping, the call first waits up to 1 s for its
-    /// end, with the interpreter released.
+    /// Raises OSError if the address is in use, not permitted or not one of this host; the socket
+    /// is then closed, also one that `create` had opened, and the next call begins with a new one.
+    /// If a Server of this process holds the address, the error names that server; if that server
+    /// is just stopping, the call first waits up to 1 s for its end, with the interpreter released.
     #[pyo3(signature = (address=None))]
     fn bind<'py>(
         slf: Bound<'py, Self>,
@@ -392,7 +392,7 @@ impl Server {
         Ok(slf)
     }
 
-    /// Start serving, after `listen` if that was not called; return once the port is open.
+    /// Start serving, after `listen` if that was not called; return once connections are accepted.
     ///
     /// Has no effect on a server that is already serving. Returns the server. Raises the same
     /// errors as `bind`, and StateError if the server was stopped.
@@ -410,8 +410,8 @@ impl Server {
     ///
     /// Connections that are left after `drain` seconds are reset; 0 resets all of them at once, and
     /// None takes the server's own value. A server that was started still serves the connections
-    /// that wait in the kernel's queue. A connection that has not sent anything has 0.25 s for its
-    /// first byte.
+    /// that wait in the kernel's queue. A connection that has not sent anything has 0.25 s of
+    /// `drain` for its first byte. A server that was never started just closes its socket.
     ///
     /// Blocks, with the interpreter released, for at most `drain` seconds plus 50 ms. A second
     /// call, from any thread, applies the earlier deadline and returns the same StopReport. Ctrl-C
@@ -506,8 +506,8 @@ impl Server {
     ///
     /// Raises BlockingIOError if the system has no room for the datagram, PermissionError if a peer
     /// outside the loopback would receive more bytes than it has sent or more than its share,
-    /// OSError (EMSGSIZE) if the data is too long for a datagram, StateError if the server is not
-    /// serving, and TypeError on any other server.
+    /// OSError (EMSGSIZE) if the data is too long for a datagram, socket.gaierror for an unknown
+    /// host, StateError if the server is not serving, and TypeError on any other server.
     fn sendto<'py>(
         &self,
         py: Python<'py>,

@@ -1,22 +1,24 @@
 //! A server. Owns one listening endpoint, the steps that open it, the order in which its threads
-//! start and end; must never serve a byte itself, nor hold a lock while it waits.
+//! start and end; must never serve a connection itself, nor hold a lock while it waits.
 //!
 //! The threads of rsock, and what ends each of them:
 //!
 //! | thread | what it does | ends |
 //! |---|---|---|
-//! | `rsock-accept` | accepts (`worker/acceptor.rs`); with `Shape::Accept` and on UDP it only waits for the stop (`handoff/on_demand.rs`, `datagram/handoff.rs`) | when a stop has begun and the connections in its care have ended, or when the listener fails |
-//! | `rsock-worker-N` | serves connections or datagrams (`worker/worker.rs`, `datagram/worker.rs`, `datagram/relay.rs`); the only worker of a server also accepts | when a stop has begun and its connections have ended |
-//! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work |
+//! | `rsock-accept` | accepts (`worker/acceptor.rs`); with `Shape::Accept` it only waits for the stop (`handoff/on_demand.rs`, `datagram/handoff.rs`) | when a stop has begun and the connections in its care have ended, or when the listener fails |
+//! | `rsock-worker-N` | serves connections or datagrams (`worker/worker.rs`, `datagram/worker.rs`, `datagram/relay.rs`); if a server may have only one, that one also accepts | when a stop has begun and its connections have ended |
+//! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work. A stop does not wait longer than its deadline for a handler; `py/exit.rs` ends those that still run when the interpreter ends |
 //! | `rsock-resolve` | one call of getaddrinfo(3) (`address/resolve.rs`) | when the call returns; no stop waits for it |
-//! | `rsock-log`, `rsock-account` | Python's own: the logger `rsock.connections` (`python/rsock/_progress.py`), the live table of the command line | when the ledger ends, which is when the server does |
+//! | `rsock-log`, `rsock-account` | Python's own: the logger `rsock.connections` (`python/rsock/_progress.py`), the live table of the command line (`python/rsock/_cli`) | when the ledger ends: the server has, and no record can be added |
 //!
-//! `Server::start` starts the first two kinds. The acceptor starts further workers under load
-//! (`worker/pool.rs`). A server with handlers starts its one worker at the first close that has to
-//! wait for the peer (`handoff/linger.rs`), or, with stages, workers for every connection
-//! (`handoff/inner.rs`).
+//! `Server::start` starts the first two kinds (`start.rs`): for a service in Rust both, on UDP only
+//! workers; for handlers only the first kind over TCP, and one worker on UDP; for `Shape::Accept`
+//! only the first kind. The acceptor starts further workers under load (`worker/pool.rs`). A TCP
+//! server with handlers starts its one worker at the first close that has to wait for the peer
+//! (`handoff/linger.rs`), or, with stages, workers for every connection (`handoff/inner.rs`).
 //!
-//! A stop is begun by `Server::stop`, by a failure of the listener, or when the `Server` is dropped.
+//! A stop is begun by `Server::stop` or `begin_stop`, by a failure of the listener, or when the
+//! `Server` is dropped. Signals, the interpreter's end and Python's `stop_all` call these.
 //! `control/shutdown.rs` keeps its deadline and wakes the threads. Each of the first two kinds holds
 //! an `Alive` (`control/context.rs`); when the last one is dropped, `stop` and `wait` join the threads
 //! and return.
@@ -47,7 +49,7 @@ use crate::net::stream::Stream;
 
 /// The most workers that a service in Rust gets by default.
 const MOST_WORKERS: usize = 8;
-/// How long a server drains that is dropped without a stop.
+/// How long a server drains if it is dropped without a stop.
 const DROPPED: Duration = Duration::from_millis(250);
 
 /// One server.
@@ -162,13 +164,13 @@ impl Server {
         self.reach("listen", Step::Listen.to(), None, backlog, waiter)
     }
 
-    /// Starts the threads. Takes the steps before it first if necessary. Returns once the port is
-    /// open.
+    /// Starts the threads. Takes the steps before it first if necessary. Returns once connections
+    /// are accepted. `Error::State` on a server that already serves.
     pub fn start(&self, waiter: &mut dyn Waiter) -> Result<()> {
         self.reach("start", Step::Start.to(), None, None, waiter)
     }
 
-    /// Runs one step without holding the lock. What the step fails to do stays undone.
+    /// Runs one step without holding the lock. A step that fails leaves the state as it was.
     fn step(
         &self,
         asked: &'static str,
@@ -229,8 +231,8 @@ impl Server {
         if state >= goal {
             return Err(self.wrong(asked, state.hint()));
         }
-        // A failure closes everything that was opened, and the caller starts again from the first
-        // step.
+        // A failure closes everything that was opened, also by earlier calls, and the caller starts
+        // again from the first step.
         let outcome = loop {
             let state = self.state();
             let Some(step) = state.step().filter(|_| state < goal) else { return Ok(()) };
