@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LOOPBACK, closed_port, error_number, fds, has_ipv6, listener, output_of, threads
+from support import (
+    LOOPBACK,
+    closed_port,
+    error_number,
+    fds,
+    has_ipv6,
+    listener,
+    output_of,
+    reserved_port,
+    threads,
+)
 
 from rsock import Accept, Client, Echo, Handler, Limits, Server, SocketOptions
 
@@ -188,13 +198,13 @@ def test_a_port_taken_by_a_server_on_the_wildcard_names_it_too() -> None:
 
 
 def test_the_call_that_the_message_names_frees_the_port() -> None:
-    first = Server(name="in the way").start()
-    port = first.port
-    with pytest.raises(OSError, match="in the way"):
-        Server(LOOPBACK, port).start()
-    first.stop()
-    with Server(LOOPBACK, port) as second:
-        assert second.port == port
+    with reserved_port() as port:
+        first = Server(LOOPBACK, port, name="in the way").start()
+        with pytest.raises(OSError, match="in the way"):
+            Server(LOOPBACK, port).start()
+        first.stop()
+        with Server(LOOPBACK, port) as second:
+            assert second.port == port
 
 
 PRIVILEGED = """

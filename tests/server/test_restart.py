@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
-from support import LOOPBACK, Background, all_say_back, dial, drop, says_back
+from support import LOOPBACK, Background, all_say_back, dial, drop, reserved_port, says_back
 
 from rsock import Server
 
 
-def test_start_again_on_the_same_port_at_once() -> None:
-    with Server() as first:
-        port = first.port
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+def test_start_again_on_the_same_port_at_once(port: int) -> None:
     for _ in range(30):
         with Server(LOOPBACK, port) as server, dial(server.address) as peer:
             assert says_back(peer)
 
 
-def test_start_again_while_connections_of_the_last_one_linger() -> None:
+def test_start_again_while_connections_of_the_last_one_linger(port: int) -> None:
     # The server closes first, so that its side of each connection stays in TIME-WAIT.
-    with Server() as first:
-        port = first.port
     for _ in range(10):
         server = Server(LOOPBACK, port).start()
         peers = [dial(server.address) for _ in range(5)]
@@ -32,9 +35,7 @@ def test_start_again_while_connections_of_the_last_one_linger() -> None:
             peer.close()
 
 
-def test_start_again_under_load(workers: int) -> None:
-    with Server(workers=workers) as first:
-        port = first.port
+def test_start_again_under_load(port: int, workers: int) -> None:
     over = threading.Event()
 
     def load() -> int:
@@ -58,9 +59,7 @@ def test_start_again_under_load(workers: int) -> None:
     assert sum([client.result() for client in clients]) >= 30 * 3
 
 
-def test_start_again_after_a_stop_that_reset_everything() -> None:
-    with Server() as first:
-        port = first.port
+def test_start_again_after_a_stop_that_reset_everything(port: int) -> None:
     for _ in range(10):
         server = Server(LOOPBACK, port).start()
         with dial(server.address) as peer:
@@ -78,9 +77,7 @@ def test_a_cell_run_twice_gets_an_error_about_the_first_server() -> None:
     server.stop()
 
 
-def test_the_port_of_a_dropped_server_is_free_again() -> None:
-    with Server() as first:
-        port = first.port
+def test_the_port_of_a_dropped_server_is_free_again(port: int) -> None:
     for _ in range(5):
         held = [Server(LOOPBACK, port).start()]
         with dial(held[0].address) as peer:

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from support import dial, has_ipv6, says_back
+from support import dial, has_ipv6, reserved_port, says_back
 
 from rsock import Accept, Server
 from rsock.rfc147 import SocketNumber, SocketPair, pair
@@ -93,15 +93,14 @@ def test_a_record_has_the_pair_of_its_connection(echo: Server) -> None:
 
 def test_used_again_for_the_same_purpose_the_numbers_are_the_same() -> None:
     pairs = []
-    port = 0
-    for _ in range(2):
-        with Server("127.0.0.1", port, Accept()) as server:
-            port = server.port
-            for _ in range(3):
-                with dial(server.address):
-                    connection, _ = server.accept()
-                    connection.close()
-            pairs.append([record.rfc147 for record in server.ledger.closed])
+    with reserved_port() as port:
+        for _ in range(2):
+            with Server("127.0.0.1", port, Accept()) as server:
+                for _ in range(3):
+                    with dial(server.address):
+                        connection, _ = server.accept()
+                        connection.close()
+                pairs.append([record.rfc147 for record in server.ledger.closed])
     assert pairs[0] == pairs[1]
     assert len(set(pairs[0])) == 3
 

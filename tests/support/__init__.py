@@ -32,6 +32,7 @@ from support.peers import (
     leave_stale,
     listener,
     refused,
+    reserved_port,
     reset,
 )
 from support.processes import Script, compiled, output_of, run_script
@@ -83,6 +84,7 @@ __all__ = [
     "read_exactly",
     "read_to_end",
     "refused",
+    "reserved_port",
     "reset",
     "rss",
     "run_script",

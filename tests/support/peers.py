@@ -92,6 +92,20 @@ def closed_port() -> Iterator[tuple[str, int]]:
         yield holder.getsockname()
 
 
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port on which servers can follow each other; the kernel gives it to no other program.
+
+    A bound socket with SO_REUSEADDR keeps the number from those that bind port 0, and lets in those
+    that name it, as a Server does. Without it a parallel test may get the number between two
+    servers, and with it the connections of this test.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((LOOPBACK, 0))
+        yield holder.getsockname()[1]
+
+
 def leave_stale(path: str | Path) -> None:
     """Leave what a killed process leaves: the file of a Unix socket without an owner."""
     with socket.socket(socket.AF_UNIX) as dead:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from support import read_exactly
+from support import read_exactly, reserved_port
 
 from reliability import load
 from reliability.figures import Figure, at_most, equal
@@ -30,11 +30,13 @@ def restart(times: int) -> int:
     """How many times the same port could be opened again at once, with an echo each time."""
     from rsock import Server
 
-    good, port = 0, 0
-    for _ in range(times):
-        with Server(port=port) as server:
-            port = server.port
-            with socket.create_connection(server.address, load.PATIENCE) as peer:
+    good = 0
+    with reserved_port() as port:
+        for _ in range(times):
+            with (
+                Server(port=port) as server,
+                socket.create_connection(server.address, load.PATIENCE) as peer,
+            ):
                 peer.sendall(b"again")
                 good += read_exactly(peer, 5) == b"again"
     return good
