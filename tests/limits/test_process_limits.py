@@ -131,10 +131,18 @@ def test_a_program_that_closes_what_is_not_its_own_is_not_spun_for(workers: int)
     code = """
 import contextlib, os, sys, time
 from rsock import Server
+def state(task):
+    with open(f"/proc/self/task/{task}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
 server = Server(workers=int(sys.argv[1])).start()
 client = server.client(timeout=5)
 client.sendall(b"x")
 client.recv_exactly(1)
+# A worker that was not in epoll_wait yet would never see the connection again.
+end = time.monotonic() + 10
+while any(state(task) != "S" for task in os.listdir("/proc/self/task") if int(task) != os.getpid()):
+    assert time.monotonic() < end, "a worker does not sleep"
+    time.sleep(0.001)
 for number in os.listdir("/proc/self/fd"):
     with contextlib.suppress(OSError):
         if "eventpoll" in os.readlink(f"/proc/self/fd/{number}"):
