@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::event::{Direction, Inbound, Outbound};
 use super::flow::{Flow, Requests, StageEnd};
-use super::queue::{Front, Mark, Queue};
+use super::queue::Queue;
 use super::stage::{Stage, StageError, StageResult};
 use crate::net::address::Endpoint;
 use crate::net::service::Waker;
@@ -49,23 +49,13 @@ impl Chain {
 
     /// Gives what came from the socket to the first stage.
     pub fn inbound(&mut self, now: Instant, event: Inbound<'_>) -> StageResult {
-        let first = &mut self.inbound[0];
-        match event {
-            Inbound::Bytes(bytes) => first.push_bytes(bytes),
-            Inbound::End => first.push(Mark::End),
-            Inbound::Error(errno) => first.push(Mark::Failure(errno)),
-        }
+        self.inbound[0].push_inbound(event);
         self.settle(now)
     }
 
     /// Gives what came from the session to the last stage.
     pub fn outbound(&mut self, now: Instant, event: Outbound<'_>) -> StageResult {
-        let last = &mut self.outbound[self.stages.len()];
-        match event {
-            Outbound::Bytes(bytes) => last.push_bytes(bytes),
-            Outbound::End => last.push(Mark::End),
-            Outbound::Reset => last.push(Mark::Failure(0)),
-        }
+        self.outbound[self.stages.len()].push_outbound(event);
         self.settle(now)
     }
 
@@ -94,11 +84,7 @@ impl Chain {
     /// What leaves the chain next for the session.
     #[must_use]
     pub fn next_inbound(&self) -> Option<Inbound<'_>> {
-        Some(match self.inbound[self.stages.len()].front()? {
-            Front::Bytes(bytes) => Inbound::Bytes(bytes),
-            Front::End => Inbound::End,
-            Front::Failure(errno) => Inbound::Error(errno),
-        })
+        self.inbound[self.stages.len()].front_inbound()
     }
 
     /// Takes what `next_inbound` has shown; of a chunk, that many bytes.
@@ -109,11 +95,7 @@ impl Chain {
     /// What leaves the chain next for the socket.
     #[must_use]
     pub fn next_outbound(&self) -> Option<Outbound<'_>> {
-        Some(match self.outbound[0].front()? {
-            Front::Bytes(bytes) => Outbound::Bytes(bytes),
-            Front::End => Outbound::End,
-            Front::Failure(_) => Outbound::Reset,
-        })
+        self.outbound[0].front_outbound()
     }
 
     /// Takes what `next_outbound` has shown; of a chunk, that many bytes.
@@ -224,19 +206,13 @@ impl Chain {
         if self.inbound[index].is_empty() {
             return Ok(false);
         }
+        // A stage never passes anything back into the queue it is given from.
         let mut queue = std::mem::take(&mut self.inbound[index]);
-        while let Some(front) = queue.front() {
-            let (event, count) = match front {
-                Front::Bytes(bytes) => (Inbound::Bytes(bytes), bytes.len()),
-                Front::End => (Inbound::End, 0),
-                Front::Failure(errno) => (Inbound::Error(errno), 0),
-            };
+        while let Some(event) = queue.front_inbound() {
+            let count = if let Inbound::Bytes(bytes) = event { bytes.len() } else { 0 };
             self.call(now, index, |stage, flow| stage.inbound(flow, event))?;
             queue.consume(count);
         }
-        // A stage never passes anything back into the queue it is given from.
-        queue.clear();
-        self.inbound[index] = queue;
         Ok(true)
     }
 
@@ -245,17 +221,11 @@ impl Chain {
             return Ok(false);
         }
         let mut queue = std::mem::take(&mut self.outbound[index + 1]);
-        while let Some(front) = queue.front() {
-            let (event, count) = match front {
-                Front::Bytes(bytes) => (Outbound::Bytes(bytes), bytes.len()),
-                Front::End => (Outbound::End, 0),
-                Front::Failure(_) => (Outbound::Reset, 0),
-            };
+        while let Some(event) = queue.front_outbound() {
+            let count = if let Outbound::Bytes(bytes) = event { bytes.len() } else { 0 };
             self.call(now, index, |stage, flow| stage.outbound(flow, event))?;
             queue.consume(count);
         }
-        queue.clear();
-        self.outbound[index + 1] = queue;
         Ok(true)
     }
 }

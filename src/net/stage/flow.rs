@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::event::{Inbound, Outbound};
-use super::queue::{Mark, Queue};
+use super::queue::Queue;
 use crate::net::address::Endpoint;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::Waker;
@@ -28,21 +28,13 @@ impl Flow<'_> {
 
     /// Passes something on towards the session. Each call stays a chunk of its own.
     pub fn pass_in(&mut self, event: Inbound<'_>) {
-        match event {
-            Inbound::Bytes(bytes) => self.inbound.push_bytes(bytes),
-            Inbound::End => self.inbound.push(Mark::End),
-            Inbound::Error(errno) => self.inbound.push(Mark::Failure(errno)),
-        }
+        self.inbound.push_inbound(event);
     }
 
     /// Passes something on towards the socket. Each call stays a chunk of its own, down to the call that
     /// sends it.
     pub fn pass_out(&mut self, event: Outbound<'_>) {
-        match event {
-            Outbound::Bytes(bytes) => self.outbound.push_bytes(bytes),
-            Outbound::End => self.outbound.push(Mark::End),
-            Outbound::Reset => self.outbound.push(Mark::Failure(0)),
-        }
+        self.outbound.push_outbound(event);
     }
 
     /// Ends the connection: what this stage has passed out is sent, then FIN, and what it has passed in is

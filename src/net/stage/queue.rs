@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 
+use super::event::{Inbound, Outbound};
+
 /// Bytes already taken are removed once there are this many.
 const COMPACT: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+enum Mark {
     /// A chunk of this many bytes.
     Bytes(usize),
     End,
@@ -17,7 +19,7 @@ pub(super) enum Mark {
 
 /// What stands first in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Front<'a> {
+enum Front<'a> {
     Bytes(&'a [u8]),
     End,
     Failure(i32),
@@ -31,15 +33,27 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn push_inbound(&mut self, event: Inbound<'_>) {
+        match event {
+            Inbound::Bytes(bytes) => self.push_bytes(bytes),
+            Inbound::End => self.marks.push_back(Mark::End),
+            Inbound::Error(errno) => self.marks.push_back(Mark::Failure(errno)),
+        }
+    }
+
+    pub(super) fn push_outbound(&mut self, event: Outbound<'_>) {
+        match event {
+            Outbound::Bytes(bytes) => self.push_bytes(bytes),
+            Outbound::End => self.marks.push_back(Mark::End),
+            Outbound::Reset => self.marks.push_back(Mark::Failure(0)),
+        }
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.bytes.extend_from_slice(bytes);
             self.marks.push_back(Mark::Bytes(bytes.len()));
         }
-    }
-
-    pub(super) fn push(&mut self, mark: Mark) {
-        self.marks.push_back(mark);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -51,7 +65,23 @@ impl Queue {
         self.bytes.len() - self.taken
     }
 
-    pub(super) fn front(&self) -> Option<Front<'_>> {
+    pub(super) fn front_inbound(&self) -> Option<Inbound<'_>> {
+        Some(match self.front()? {
+            Front::Bytes(bytes) => Inbound::Bytes(bytes),
+            Front::End => Inbound::End,
+            Front::Failure(errno) => Inbound::Error(errno),
+        })
+    }
+
+    pub(super) fn front_outbound(&self) -> Option<Outbound<'_>> {
+        Some(match self.front()? {
+            Front::Bytes(bytes) => Outbound::Bytes(bytes),
+            Front::End => Outbound::End,
+            Front::Failure(_) => Outbound::Reset,
+        })
+    }
+
+    fn front(&self) -> Option<Front<'_>> {
         Some(match *self.marks.front()? {
             Mark::Bytes(count) => Front::Bytes(&self.bytes[self.taken..self.taken + count]),
             Mark::End => Front::End,
@@ -84,10 +114,6 @@ impl Queue {
             self.taken = 0;
         }
     }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]
@@ -101,8 +127,8 @@ mod tests {
         assert!(queue.is_empty(), "an empty chunk is none");
         queue.push_bytes(b"abc");
         queue.push_bytes(b"de");
-        queue.push(Mark::End);
-        queue.push(Mark::Failure(5));
+        queue.push_inbound(Inbound::End);
+        queue.push_inbound(Inbound::Error(5));
         assert!(queue.ends_with_failure());
         assert_eq!((queue.front(), queue.len()), (Some(Front::Bytes(b"abc")), 5));
         queue.consume(2);
