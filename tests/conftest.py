@@ -14,6 +14,7 @@ from types import FrameType
 import pytest
 from support import compiled, fds, full_listener, threads
 from support.project import TESTS
+from support.roles import OURS, ROLES, Pair, connected
 
 from rsock import Client, Server
 
@@ -48,6 +49,20 @@ def workers(request: pytest.FixtureRequest) -> int:
     """A single worker accepts by itself; with several workers a separate thread accepts."""
     number: int = request.param
     return number
+
+
+@pytest.fixture(params=ROLES)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """A stream in each role, or a plain socket, and the socket at its other end."""
+    with connected(request.param) as pair:
+        yield pair
+
+
+@pytest.fixture(params=OURS)
+def ours(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """A stream in each role, and the plain socket at its other end."""
+    with connected(request.param) as pair:
+        yield pair
 
 
 @pytest.fixture

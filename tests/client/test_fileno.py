@@ -33,7 +33,7 @@ from support import (
     sleeping,
     wait_until,
 )
-from support.roles import OURS, ROLES, Pair, connected, handled
+from support.roles import ROLES, Pair, connected, handled
 
 from rsock import Accept, Client, Connection, Limits, Server
 
@@ -48,20 +48,6 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 # libuv opens a pipe with the first loop of a process and never closes it.
 uvloop.new_event_loop().close()
-
-
-@pytest.fixture(params=ROLES)
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """A stream in each role, or a plain socket, and the socket at its other end."""
-    with connected(request.param) as pair:
-        yield pair
-
-
-@pytest.fixture(params=OURS)
-def ours(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """A stream in each role, and the plain socket at its other end."""
-    with connected(request.param) as pair:
-        yield pair
 
 
 @pytest.fixture(params=LOOPS)

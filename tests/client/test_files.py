@@ -43,13 +43,6 @@ MODES = ["r", "w", "rw", "wr", "", "rr", "rb", "br", "b", "wb", "bw", "rwb", "br
 TEN_MIB = payload(10 << 20, seed=10)
 
 
-@pytest.fixture(params=ROLES)
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """A stream in each role, or a plain socket, and the socket at its other end."""
-    with connected(request.param) as pair:
-        yield pair
-
-
 @pytest.fixture(params=OURS)
 def beside(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, Pair]]:
     """A plain socket and a stream, each with its peer: the stream must behave like the socket."""

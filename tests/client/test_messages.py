@@ -28,7 +28,7 @@ from support import (
     reset,
     wait_until,
 )
-from support.roles import OURS, ROLES, Pair, Stream, connected, handled, outcome
+from support.roles import OURS, Pair, Stream, connected, handled, outcome
 
 from rsock import Connection
 
@@ -39,20 +39,6 @@ IOV_MAX = os.sysconf("SC_IOV_MAX")
 TCP_INQ = TCP_CM_INQ = 36
 # asm-generic/socket.h: as a control message it takes 32 bits of flags.
 SO_TIMESTAMPING = 37
-
-
-@pytest.fixture(params=ROLES)
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """A stream in each role, or a plain socket, and the socket at its other end."""
-    with connected(request.param) as pair:
-        yield pair
-
-
-@pytest.fixture(params=OURS)
-def ours(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """A stream in each role, and the plain socket at its other end."""
-    with connected(request.param) as pair:
-        yield pair
 
 
 @pytest.fixture(params=OURS)
