@@ -360,7 +360,7 @@ impl Filler {
             // What is in the kernel's queue now is still handed out, and is no more than the
             // receive buffer holds. Later datagrams are not.
             let mut left = sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE;
-            while left > 0 {
+            while left > 0 && Instant::now() < context.shutdown.deadline() {
                 let Ok(Some(count)) = self.hand_out(left, libc::MSG_DONTWAIT) else { break };
                 left -= count.min(left);
             }

@@ -27,7 +27,8 @@ pub(crate) struct DatagramSocket {
     socket: Listener,
     pub(super) local: SocketAddr,
     ended: AtomicBool,
-    /// Set when the server ends, and when a thread that waits for room can continue.
+    /// Set when the server ends, when the deadline of its stop moves closer, and when a thread that
+    /// waits for room can continue.
     pub(crate) notifier: Arc<EventFd>,
     /// Tells other processes that a server answers here.
     _claim: Option<PortClaim>,
@@ -139,6 +140,12 @@ impl DatagramSockets {
         open.iter().for_each(|socket| socket.end());
     }
 
+    /// Wakes the threads that wait until the deadline of a stop.
+    fn wake(&self) {
+        let open = self.open.lock().clone();
+        open.iter().for_each(|socket| socket.notifier.set());
+    }
+
     /// The number of a new peer, from 1.
     pub(super) fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Relaxed) + 1
@@ -148,5 +155,9 @@ impl DatagramSockets {
 impl ShutdownListener for DatagramSockets {
     fn begun(&self) {
         self.end();
+    }
+
+    fn deadline_moved(&self) {
+        self.wake();
     }
 }
