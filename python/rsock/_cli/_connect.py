@@ -4,6 +4,7 @@ One loop and no thread: it reads from the side that has data, and holds at most 
 server has not taken yet. It must never change a byte.
 """
 
+import argparse
 import os
 import select
 import socket
@@ -16,10 +17,11 @@ from .._settings import SocketOptions
 from . import _fields
 from ._addresses import Address, port_of
 from ._errors import Failure, UsageError, message
-from ._namespace import Arguments
+from ._namespace import Arguments as Base
+from ._options import add_fields, some_seconds
 from ._streams import write
 
-__all__ = ["connect"]
+__all__ = ["Arguments", "add_arguments", "run"]
 
 _PIECE: Final = 65_536
 # The payload that fits in an Ethernet frame after the headers of IPv4 and UDP.
@@ -30,7 +32,41 @@ _INPUT: Final = 0
 _OUTPUT: Final = 1
 
 
-def connect(arguments: Arguments) -> int:
+class Arguments(Base):
+    """The arguments of `rsock connect`."""
+
+    to: list[str]
+    path: str | None
+    udp: bool
+    timeout: float | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "rsock connect [OPTION ...] HOST PORT"
+    parser.description = (
+        "Send standard input, and print what comes back.\n\n"
+        "The end of the input (Ctrl-D) ends our side, not the connection: the command\n"
+        "ends when the server has finished, too."
+    )
+    parser.add_argument(
+        "to",
+        nargs="*",
+        default=[],
+        metavar="HOST PORT",
+        help="or one word: HOST:PORT, [::1]:PORT, a path",
+    )
+    parser.add_argument("--path", help="connect to a Unix socket instead")
+    parser.add_argument(
+        "--udp", action="store_true", help="send each line or piece of the input as a datagram"
+    )
+    parser.add_argument(
+        "--timeout", type=some_seconds, metavar="SECONDS", help="how long connecting may take"
+    )
+    add_fields(parser, SocketOptions)
+
+
+def run(arguments: Arguments) -> int:
     """Talk to a server until it has finished."""
     client = _connected(arguments)
     # Only in a terminal: in a pipe there is no output except the server's bytes.

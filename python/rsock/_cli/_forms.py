@@ -24,7 +24,7 @@ from .._rsock import Record
 from .._server import Server
 from .._types import StopReport, Totals
 from ._console import console
-from ._namespace import Arguments
+from ._serving import Serving
 from ._streams import write
 from ._threads import signals_blocked
 
@@ -41,7 +41,7 @@ _USUAL: Final = frozenset(
 _OTHER_LINES: Final = 7
 
 
-def chosen(arguments: Arguments, server: Server, output: TextIO) -> "Form":
+def chosen(arguments: Serving, server: Server, output: TextIO) -> "Form":
     """Return the form that the arguments name or, if they name none, one that suits the output."""
     if arguments.json:
         return Json(server, output)

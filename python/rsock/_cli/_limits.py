@@ -1,19 +1,34 @@
 """`rsock limits`: the system's limits on a process. It must never change a limit."""
 
+import argparse
 import json
 from dataclasses import asdict
 
-from rich.table import Table
-
 from .._rsock import process_limits
-from ._console import console
-from ._namespace import Arguments
+from ._namespace import Arguments as Base
 
-__all__ = ["limits"]
+__all__ = ["Arguments", "add_arguments", "run"]
 
 
-def limits(arguments: Arguments) -> int:
+class Arguments(Base):
+    """The arguments of `rsock limits`."""
+
+    json: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "rsock limits [--json]"
+    parser.description = "Show how many descriptors, ports and waiting connections are allowed."
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: Arguments) -> int:
     """Print the limits of this process, which every program started from the same shell has."""
+    from rich.table import Table
+
+    from ._console import console
+
     found = process_limits()
     if arguments.json:
         print(json.dumps(asdict(found)))

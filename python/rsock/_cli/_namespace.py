@@ -1,34 +1,18 @@
-"""What was typed, as the commands get it.
+"""What was typed, as a command gets it.
 
-This file owns the names of the values. It must not know how they are parsed.
+This file owns the values that every command has. It must not know how they are parsed; the values
+of one command are in its own file, as a subclass.
 """
 
 import argparse
 from collections.abc import Callable
-
-from ._addresses import Address
+from typing import Any
 
 __all__ = ["Arguments"]
 
 
 class Arguments(argparse.Namespace):
-    """The arguments of one run. Each command sets those that it has options for."""
+    """The arguments of one run."""
 
-    command: Callable[["Arguments"], int]
-    json: bool
-    # Of the commands that serve.
-    service: str
-    listen: Address
-    target: Address
-    workers: int | None
-    drain: float
-    name: str | None
-    ledger: str | None
-    plain: bool
-    udp: bool
-    allow_external: bool
-    # Of the others.
-    to: list[str]
-    path: str | None
-    timeout: float | None
-    connections: int
+    # The function `run` of the command's file, which takes these arguments.
+    command: Callable[[Any], int]

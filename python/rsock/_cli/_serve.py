@@ -1,168 +1,43 @@
-"""`rsock echo`, `serve`, `forward`: one server, from its start to its account.
+"""`rsock serve`: its arguments. It must not load what only a run needs."""
 
-It must never delay traffic: a thread of its own follows the ledger, and the output shows what is in
-the ledger.
-"""
+import argparse
 
-import contextlib
-import functools
-import sys
-import threading
-from collections.abc import Callable
-from io import FileIO
-from typing import Any, Final
+from ._options import Print
+from ._serving import Serving, add_listen, add_serving
 
-from .._exceptions import StateError
-from .._ledger import json_line
-from .._rsock import Forward, Record
-from .._server import Server
-from .._settings import Limits, SocketOptions
-from . import _fields, _services
-from ._errors import Failure, UsageError, message
-from ._forms import Form, chosen
-from ._namespace import Arguments
-from ._threads import signals_blocked
-
-__all__ = ["forward", "serve"]
-
-# The exit code after a second signal, which reset the connections that were still open.
-_FORCED: Final = {"SIGINT": 130, "SIGTERM": 143}
-
-# How many closed connections may wait to be written, in a burst.
-_HISTORY: Final = 100_000
+__all__ = ["Arguments", "add_arguments", "run"]
 
 
-def serve(arguments: Arguments) -> int:
+class Arguments(Serving):
+    """The arguments of `rsock serve`."""
+
+    service: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "rsock serve [OPTION ...] SERVICE [LISTEN]"
+    parser.description = "Serve each connection with SERVICE, until Ctrl-C."
+    parser.add_argument(
+        "service",
+        metavar="SERVICE",
+        help="a name (--help-services lists them), a call such as 'Greeting(\"hello\")', or"
+        " MODULE:FUNCTION, which is called with each connection",
+    )
+    parser.add_argument("--help-services", action=Print, text=_services, help=argparse.SUPPRESS)
+    add_listen(parser)
+    add_serving(parser)
+
+
+def run(arguments: Arguments) -> int:
     """Serve by a service or a function, until a signal; drain, and show the account."""
-    return _run(arguments, lambda: _services.find(arguments.service))
+    from . import _services
+    from ._running import serve
+
+    return serve(arguments, arguments.listen, lambda: _services.find(arguments.service))
 
 
-def forward(arguments: Arguments) -> int:
-    """Pass connections on, until a signal; drain, and show the account."""
-    target = arguments.target
-    if target.path is not None:
-        made = functools.partial(Forward, path=target.path)
-    else:
-        made = functools.partial(Forward, target.host, target.port)
-    if arguments.timeout is not None:
-        made = functools.partial(made, connect_timeout=arguments.timeout)
-    return _run(arguments, made)
+def _services() -> str:
+    from ._services import explained
 
-
-def _run(arguments: Arguments, service: Callable[[], Any]) -> int:
-    with contextlib.ExitStack() as stack:
-        output = sys.stdout
-        if arguments.json:
-            # Modules and handlers may print; standard output must have only the JSON lines.
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        server = _made(arguments, service)
-        ledger = None
-        if arguments.ledger is not None:
-            # In append mode, because the file may have an earlier account; and unbuffered, so that
-            # each line is one write and several servers can share a file.
-            ledger = stack.enter_context(open(arguments.ledger, "ab", buffering=0))
-        form = stack.enter_context(chosen(arguments, server, output))
-        return _Run(server, form, ledger).run()
-
-
-def _made(arguments: Arguments, service: Callable[[], Any]) -> "_Announced":
-    listen = arguments.listen
-    address: dict[str, Any] = {"host": listen.host, "port": listen.port}
-    if listen.path is not None:
-        address = {"path": listen.path}
-    if arguments.udp:
-        address["transport"] = "udp"
-    try:
-        return _Announced(
-            **address,
-            service=service(),
-            allow_external=arguments.allow_external,
-            workers=arguments.workers,
-            drain=arguments.drain,
-            history=_HISTORY,
-            name=arguments.name,
-            limits=_fields.given(arguments, Limits),
-            options=_fields.given(arguments, SocketOptions),
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(str(error)) from None
-
-
-class _Announced(Server):
-    """A server that announces that it listens, at a time when a signal already drains it."""
-
-    announce: Callable[[], None]
-
-    def start(self) -> "_Announced":
-        super().start()
-        self.announce()
-        return self
-
-
-class _Run:
-    """One run of a server, with the output about it in the right order."""
-
-    def __init__(self, server: _Announced, form: Form, ledger: FileIO | None) -> None:
-        self._server = server
-        self._form = form
-        self._ledger = ledger
-        self._error: BaseException | None = None
-        # Made before the first connection, so that no record is missed.
-        self._ends = server.ledger.follow()
-        self._follower = threading.Thread(target=self._follow, name="rsock-account", daemon=True)
-        server.announce = self._announce
-
-    def run(self) -> int:
-        ended: BaseException | None = None
-        try:
-            report = self._server.run()
-        except (KeyboardInterrupt, SystemExit) as error:
-            # A second signal, or raised by a handler.
-            if self._server.state != "stopped":
-                raise
-            ended, report = error, self._server.stop()
-        except (StateError, ValueError) as error:
-            # An error that only the start can detect, such as a forwarder to itself.
-            text = str(error).replace("allow_external=True", "--allow-external")
-            raise Failure(text) from None
-        finally:
-            if self._follower.is_alive():
-                self._follower.join()
-        if self._error is not None:
-            raise self._error
-        self._form.stopped(report)
-        if self._ends.missed:
-            missed = f"rsock: {self._ends.missed:,} connections ended faster than they were written"
-            sys.stderr.write(f"{missed}; the totals include them\n")
-        if isinstance(ended, SystemExit):
-            raise ended
-        if ended is not None:
-            return _FORCED.get(report.cause, _FORCED["SIGINT"])
-        if report.cause == "accept error":
-            raise Failure("the listening socket failed, and the server has stopped")
-        return 0
-
-    def _announce(self) -> None:
-        self._form.listening()
-        if self._form.follows or self._ledger is not None:
-            with signals_blocked():
-                self._follower.start()
-
-    def _follow(self) -> None:
-        try:
-            for record in self._ends:
-                if self._form.follows:
-                    self._form.closed(record)
-                if self._ledger is not None:
-                    _append(self._ledger, record)
-        except Exception as error:
-            # The output cannot be written any more. `run` raises the error.
-            self._error = error
-            self._server.stop()
-
-
-def _append(ledger: FileIO, record: Record) -> None:
-    try:
-        ledger.write(json_line(record.to_dict()).encode())
-    except OSError as error:
-        raise Failure(f"{ledger.name}: {message(error)}") from None
+    return explained()

@@ -5,7 +5,6 @@ must never be evaluated; only literals and other services can be arguments of a 
 """
 
 import ast
-import difflib
 import functools
 import importlib
 import inspect
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 import rsock
 
+from . import _meant
 from ._errors import Failure, UsageError
 from ._fields import screen_width
 
@@ -70,12 +70,13 @@ def find(text: str) -> Any:
     """
     function = _FUNCTION.fullmatch(text)
     if function is not None:
+        _check_module(text, function["module"])
         return _imported(function["module"], function["path"])
     call = _CALL.fullmatch(text)
     if call is None:
         raise UsageError(
             f"service {text!r}: neither a name, nor a call such as 'Greeting(\"hello\")', nor"
-            f" MODULE:FUNCTION"
+            f" MODULE:FUNCTION{_function_meant(text)}"
         )
     kind = _kind(call["name"])
     if call["arguments"] is None:
@@ -107,8 +108,8 @@ def _kind(name: str) -> type[rsock.Service]:
     if kind is None:
         raise UsageError(
             f"no service {name!r}; there {'is' if len(kinds) == 1 else 'are'}"
-            f" {', '.join(known())}{_meant(name, list(known()))};"
-            f" your own function is MODULE:FUNCTION"
+            f" {', '.join(known())}{_similar(name, list(known()))};"
+            f" your own function is MODULE:FUNCTION{_function_meant(name)}"
         )
     return kind
 
@@ -161,7 +162,7 @@ def _imported(module_name: str, path: str) -> Any:
             public = [each for each in vars(found) if not each.startswith("_")]
             where = getattr(found, "__file__", None)
             raise UsageError(
-                f"{module_name} has no {name!r}{_meant(name, public)}"
+                f"{module_name} has no {name!r}{_similar(name, public)}"
                 f"{f' (it is {where})' if where else ''}"
             ) from None
     return found
@@ -184,6 +185,49 @@ def _module(name: str) -> ModuleType:
         raise _broken(name, error) from None
 
 
+def _check_module(text: str, module: str) -> None:
+    """Raise UsageError for the name of a file, where a module is meant: `app.py:shout`."""
+    meant = _function_meant(text) if module.endswith(".py") else ""
+    if meant:
+        raise UsageError(f"service {text!r}: {module} is a file, not a module{meant}")
+
+
+def _function_meant(text: str) -> str:
+    """What was meant by the name of a module without its function: `app`, `app.py`, `app.shout`.
+
+    It looks at files of the current directory, and imports nothing.
+    """
+    where, _, function = text.partition(":")
+    dotted = where.removeprefix("./").removesuffix(".py").replace("/", ".").strip(".")
+    parent, _, last = dotted.rpartition(".")
+    for module, name in ((dotted, function), (parent, last)):
+        functions = _functions(module) if module else None
+        if functions is None:
+            continue
+        names = [name] if name in functions else functions[:3] or ["FUNCTION"]
+        return f"; did you mean {' or '.join(f'{module}:{each}' for each in names)}?"
+    return ""
+
+
+def _functions(module: str) -> list[str] | None:
+    """The public functions of a module of the current directory; None if there is no such file."""
+    path = os.path.join(*module.split("."))
+    for file in (f"{path}.py", os.path.join(path, "__init__.py")):
+        try:
+            with open(file, "rb") as source:
+                tree = ast.parse(source.read())
+        except OSError:
+            continue
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return []
+        return [
+            each.name
+            for each in tree.body
+            if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")
+        ]
+    return None
+
+
 def _broken(name: str, error: Exception) -> Failure:
     """The error of a module, with only the frames of its author's code."""
     frames = error.__traceback__
@@ -197,6 +241,6 @@ def _is_machinery(filename: str) -> bool:
     return filename.startswith("<frozen importlib") or filename in (__file__, importlib.__file__)
 
 
-def _meant(name: str, among: list[str]) -> str:
-    close = difflib.get_close_matches(name, among, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _similar(name: str, among: list[str]) -> str:
+    meant = _meant.hint(name, among)
+    return f"; did you mean {meant}?" if meant else ""

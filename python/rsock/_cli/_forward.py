@@ -1,0 +1,58 @@
+"""`rsock forward`: its arguments. It must not load what only a run needs."""
+
+import argparse
+import functools
+
+from .._rsock import Forward
+from ._addresses import Address
+from ._errors import UsageError
+from ._options import Addresses, seconds
+from ._serving import Serving, add_serving
+
+__all__ = ["Arguments", "add_arguments", "run"]
+
+
+class Arguments(Serving):
+    """The arguments of `rsock forward`."""
+
+    addresses: list[Address]
+    timeout: float | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "rsock forward [OPTION ...] LISTEN TARGET"
+    parser.description = "Forward each connection to LISTEN on to TARGET, until Ctrl-C."
+    parser.add_argument(
+        "addresses",
+        nargs="*",
+        action=Addresses,
+        default=[],
+        metavar="LISTEN TARGET",
+        help="each [HOST:]PORT, or a path with a /; a LISTEN of 0 is a free port",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="how long connecting to TARGET may take [10]",
+    )
+    add_serving(parser)
+
+
+def run(arguments: Arguments) -> int:
+    """Pass connections on, until a signal; drain, and show the account."""
+    from ._running import serve
+
+    if len(arguments.addresses) != 2:
+        raise UsageError(
+            f"forward takes LISTEN and TARGET, not {len(arguments.addresses)} addresses"
+        )
+    listen, target = arguments.addresses
+    if target.path is not None:
+        made = functools.partial(Forward, path=target.path)
+    else:
+        made = functools.partial(Forward, target.host, target.port)
+    if arguments.timeout is not None:
+        made = functools.partial(made, connect_timeout=arguments.timeout)
+    return serve(arguments, [listen], made)

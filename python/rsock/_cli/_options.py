@@ -1,0 +1,98 @@
+"""What several commands share of their arguments: options, types of values.
+
+This file owns how a value is written. It must not know what a command does with it.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from .._settings import Limits, SocketOptions
+from . import _fields
+from ._addresses import parsed
+from ._errors import UsageError
+
+__all__ = ["Addresses", "Print", "add_fields", "count", "descriptor", "seconds", "some_seconds"]
+
+
+def add_fields(parser: argparse.ArgumentParser, *kinds: type[Limits] | type[SocketOptions]) -> None:
+    """Add an option for each field of these classes, and a line of help on all of them."""
+    for kind in kinds:
+        prefix = _fields.prefix(kind)
+        _fields.add(parser, kind)
+        parser.add_argument(
+            f"--help-{prefix}",
+            action=Print,
+            text=functools.partial(_fields.explanation, kind),
+            help=f"list the options --{prefix}-…, those of rsock.{kind.__name__}",
+        )
+
+
+class Print(argparse.Action):
+    """Print a text, which is made only now, and exit."""
+
+    def __init__(
+        self, option_strings: list[str], text: Callable[[], str], help: str | None, **_: object
+    ) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+        self._text = text
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(self._text())
+        parser.exit()
+
+
+class Addresses(argparse.Action):
+    """Addresses, read together: a host and its port may have been typed as two words."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, parsed(values))
+        except UsageError as error:
+            parser.error(str(error))
+
+
+# Types of values. Each raises ArgumentTypeError, which argparse turns into the error of a command.
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}") from None
+
+
+def some_seconds(text: str) -> float:
+    """Return a time-out of a socket, for which 0 would mean that calls do not wait."""
+    number = seconds(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return number
+
+
+def count(text: str) -> int:
+    """Return a number from 1."""
+    return _whole(text, 1)
+
+
+def descriptor(text: str) -> int:
+    """Return the number of a descriptor."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"must be a number from {lowest}, not {text!r}")
+    return number
