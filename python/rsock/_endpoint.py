@@ -5,7 +5,9 @@ An endpoint is a frozen value. It must never open a socket, nor resolve a name.
 
 from dataclasses import dataclass
 
-__all__ = ["Endpoint", "printable"]
+from ._printable import printable
+
+__all__ = ["Endpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,3 @@ class Endpoint:
             return printable(self.address) or "(unnamed)"
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with control characters escaped.
-
-    Peers choose the names of their Unix sockets, and a terminal must not act on what is in them.
-    """
-
-    def shown(char: str) -> str:
-        if "\udc80" <= char <= "\udcff":
-            # os.fsdecode writes a byte that is not valid text as a surrogate.
-            return f"\\x{ord(char) - 0xDC00:02x}"
-        return char if char.isprintable() else repr(char)[1:-1]
-
-    return "".join(map(shown, text))

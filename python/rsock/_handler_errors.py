@@ -12,11 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from ._printable import printable_lines, tame
 from ._rsock import Connection, Datagram
 
 __all__ = ["HandlerErrors", "report_broken_log", "warn"]
 
 logger = logging.getLogger("rsock")
+# The texts of exceptions may have what peers sent.
+logger.addFilter(tame)
 
 # How many errors of handlers are kept, newest last: enough to find a problem, and bounded.
 _KEPT: Final = 100
@@ -120,7 +123,7 @@ def _note(error: Exception, where: str) -> None:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return printable_lines(str(error))
     except Exception:
         return "<unprintable>"
 

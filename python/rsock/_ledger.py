@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from . import rfc147
+from ._printable import spreadsheet_safe
 from ._rsock import Ledger, Record
 from ._types import Cell, Row, TcpInfo, TextFile
 
@@ -141,7 +142,12 @@ def _text(value: Cell) -> Cell:
 def _csv(rows: Iterable[Row], file: TextFile) -> None:
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
-    writer.writerows({name: _text(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+
+
+def _csv_cell(value: Cell) -> Cell:
+    """A value for CSV, which people open in a terminal or in a spreadsheet."""
+    return spreadsheet_safe(value) if isinstance(value, str) else _text(value)
 
 
 def json_line(row: Row) -> str:

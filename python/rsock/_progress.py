@@ -12,11 +12,14 @@ import logging
 import threading
 from typing import Final
 
+from ._printable import tame
 from ._rsock import Follower, Record, Server
 
 __all__ = ["Progress", "follower"]
 
 logger: Final = logging.getLogger("rsock.connections")
+# Peers choose the names of their sockets, and the texts of errors may have what they sent.
+logger.addFilter(tame)
 
 # How many seconds a stop waits for the last lines.
 _LAST_LINES: Final = 1.0

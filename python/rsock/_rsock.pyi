@@ -459,16 +459,20 @@ class Ledger:
         """Write the same values as CSV (RFC 4180), with a header line.
 
         `path_or_file` is a path or an open text file; if it is None, the text is returned as a str.
-        Times are in ISO 8601 format, and None is an empty field. Raises OSError if the file cannot
-        be written.
+        Times are in ISO 8601 format, and None is an empty field. Control characters in a text are
+        escaped, and a text that a spreadsheet would take for a formula, because it begins with `=`,
+        `+`, `-` or `@`, has an apostrophe before it; `to_dicts` has it unchanged. Raises OSError if
+        the file cannot be written.
         """
     @overload
     def to_csv(self, path_or_file: str | PathLike[str] | TextFile) -> None:
         """Write the same values as CSV (RFC 4180), with a header line.
 
         `path_or_file` is a path or an open text file; if it is None, the text is returned as a str.
-        Times are in ISO 8601 format, and None is an empty field. Raises OSError if the file cannot
-        be written.
+        Times are in ISO 8601 format, and None is an empty field. Control characters in a text are
+        escaped, and a text that a spreadsheet would take for a formula, because it begins with `=`,
+        `+`, `-` or `@`, has an apostrophe before it; `to_dicts` has it unchanged. Raises OSError if
+        the file cannot be written.
         """
     @overload
     def to_jsonl(self, path_or_file: None = None) -> str:
@@ -572,7 +576,8 @@ class Record:
     def error(self) -> str | None:
         """The text of the error that ended the connection, or that its handler raised.
 
-        None if there was no error.
+        None if there was no error. It may contain what the peer sent, control characters included;
+        displays, logs and CSV escape these.
         """
     @property
     def closed_at(self) -> float | None:

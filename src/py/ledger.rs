@@ -192,8 +192,10 @@ impl Ledger {
     /// Write the same values as CSV (RFC 4180), with a header line.
     ///
     /// `path_or_file` is a path or an open text file; if it is None, the text is returned as a str.
-    /// Times are in ISO 8601 format, and None is an empty field. Raises OSError if the file cannot
-    /// be written.
+    /// Times are in ISO 8601 format, and None is an empty field. Control characters in a text are
+    /// escaped, and a text that a spreadsheet would take for a formula, because it begins with `=`,
+    /// `+`, `-` or `@`, has an apostrophe before it; `to_dicts` has it unchanged. Raises OSError if
+    /// the file cannot be written.
     #[pyo3(signature = (path_or_file=None))]
     fn to_csv(
         slf: &Bound<'_, Self>,
@@ -432,7 +434,8 @@ impl Record {
 
     /// The text of the error that ended the connection, or that its handler raised.
     ///
-    /// None if there was no error.
+    /// None if there was no error. It may contain what the peer sent, control characters included;
+    /// displays, logs and CSV escape these.
     #[getter]
     fn error(&self) -> Option<String> {
         self.inner.error().map(str::to_owned)

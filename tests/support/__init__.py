@@ -1,8 +1,8 @@
 """What the tests share: waiting with a deadline, plain peers, fresh interpreters.
 
 Re-exports the names that most tests use, so that a test imports from `support` alone;
-`support.pages`, `project`, `roles` and `wire` are imported by name. Must never define anything
-itself.
+`support.command_line`, `pages`, `project`, `roles` and `wire` are imported by name. Must never
+define anything itself.
 """
 
 from support.errors import error_number, partial

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from .._printable import printable_lines
 from . import _streams
 from ._errors import Failure, OutputGone, UsageError, message
 
@@ -59,5 +60,5 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    sys.stderr.write(f"rsock: {text.rstrip()}\n")
+    sys.stderr.write(f"rsock: {printable_lines(text.rstrip())}\n")
     return code

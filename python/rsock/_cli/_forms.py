@@ -20,6 +20,7 @@ from .._display._tables import cell
 from .._display._units import count, seconds, size
 from .._display._views import end, peer, server_address, sums
 from .._ledger import json_line
+from .._printable import printable_lines
 from .._rsock import Record
 from .._server import Server
 from .._types import StopReport, Totals
@@ -82,6 +83,7 @@ class Form:
         """Show that the server has stopped; `closed` was called for each connection."""
 
     def _write(self, line: str) -> None:
+        line = printable_lines(line)
         # In one write, so that what handlers print does not get into the line.
         encoding, errors = self._output.encoding, self._output.errors or "strict"
         write(self._output.fileno(), line.encode(encoding, errors))
@@ -165,7 +167,7 @@ class Screen(Form):
         for_long = seconds(time.monotonic() - self._began)
         title = Text.assemble(
             (server_address(server), "bold"),
-            f"  {server.service!r}  {server.state} for {for_long}, Ctrl-C ends it",
+            f"  {cell(repr(server.service))}  {server.state} for {for_long}, Ctrl-C ends it",
             no_wrap=True,
             overflow="ellipsis",
         )

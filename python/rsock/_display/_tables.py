@@ -8,7 +8,7 @@ import html
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from .._endpoint import printable
+from .._printable import printable
 
 __all__ = ["Rows", "cell", "html_table", "text_table"]
 
@@ -29,6 +29,7 @@ def text_table(
 ) -> str:
     """Return a table as lines of text; the columns named in `right` are flush right."""
     lines = [columns, *([cell(text) for text in row] for row in rows)]
+    title, note = printable(title), printable(note)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(cells: Iterable[str]) -> str:
@@ -63,12 +64,10 @@ def html_table(
     body = "".join(f"<tr>{''.join(_html_row(columns, row, right))}</tr>" for row in rows)
     foot = ""
     if note:
-        wide = (
-            f'<td colspan="{len(columns)}" style="{_CELL};text-align:left">{html.escape(note)}</td>'
-        )
+        wide = f'<td colspan="{len(columns)}" style="{_CELL};text-align:left">{_html(note)}</td>'
         foot = f"<tfoot><tr>{wide}</tr></tfoot>"
     return (
-        f'<table style="{_TABLE}"><caption style="{_CAPTION}">{html.escape(title)}</caption>'
+        f'<table style="{_TABLE}"><caption style="{_CAPTION}">{_html(title)}</caption>'
         + (f"<thead><tr>{head}</tr></thead>" if head else "")
         + f"<tbody>{body}</tbody>{foot}</table>"
     )
@@ -94,6 +93,9 @@ def _html_cell(tag: str, text: str, right: bool = False, *, scope: str = "") -> 
     weight = ";font-weight:normal;opacity:.7" if tag == "th" else ""
     attribute = f' scope="{scope}"' if scope else ""
     return (
-        f'<{tag}{attribute} style="{_CELL};text-align:{align}{weight}">'
-        f"{html.escape(cell(text))}</{tag}>"
+        f'<{tag}{attribute} style="{_CELL};text-align:{align}{weight}">{_html(cell(text))}</{tag}>'
     )
+
+
+def _html(text: str) -> str:
+    return html.escape(printable(text))

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from .._endpoint import Endpoint
 from .._exceptions import StateError
+from .._printable import printable
 from .._rsock import Ledger, Record, Server, Stream
 from .._types import TcpInfo
 from ._tables import Rows, cell, html_table, text_table
@@ -48,7 +49,7 @@ def _never_raises(show: Callable[[_T], str]) -> Callable[[_T], str]:
         try:
             return show(thing)
         except Exception as error:
-            text = f"<{type(thing).__name__}: {error}>"
+            text = printable(f"<{type(thing).__name__}: {error}>")
             return html.escape(text) if show.__name__.endswith("_html") else text
 
     return safe
