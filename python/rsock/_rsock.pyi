@@ -322,7 +322,31 @@ class Server:
         host, StateError if the server is not serving, and TypeError on any other server.
         """
     def fileno(self) -> int:
-        """Return the listening file descriptor; -1 if there is none."""
+        """Return the listening file descriptor; -1 if there is none.
+
+        The server shuts the socket down when it stops, also for a process that has inherited or
+        duplicated the descriptor; `hand_over` gives the socket to others.
+        """
+    def hand_over(self) -> int:
+        """Return a new descriptor of the listening socket, for a server that takes over:
+        `Server(fd=…)`.
+
+        From then on this server treats its socket as one that others use. Until it is stopped it
+        goes on accepting, beside the others. Its end, for whatever reason, then only closes its own
+        descriptor, without shutdown(2): clients that connect are never refused while another
+        descriptor is open, the connections and datagrams that wait in the queue are left to the
+        others, and the file of a Unix socket stays. What this server has accepted is drained as
+        usual. Without another open descriptor the end resets what waits in the queue.
+
+        The caller owns the descriptor, and closes it once the other server has its own. It is not
+        inheritable: pass it to a child with subprocess' `pass_fds`, or by `socket.send_fds`. On UDP
+        with several workers it is the socket of the first; the others end with this server, after
+        their datagrams were answered.
+
+        Blocks, with the interpreter released, until a thread of a UDP server has noticed: for
+        at most a second. Raises StateError before `bind` and once a stop has begun, and OSError
+        (EMFILE) if the process is out of descriptors.
+        """
     # As in typeshed: the type depends on the transport, which the caller knows. The same is true of
     # every `| Any` and plain `Any` below.
     def getsockname(self) -> Any:

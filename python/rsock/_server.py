@@ -234,15 +234,16 @@ class Server(_rsock.Server):
         `sendto` answers it.
 
         Blocks, with the interpreter released, for at most `timeout` seconds (None: forever).
-        Raises TimeoutError; StateError when the server stops or has been stopped; TypeError with
-        another service.
+        Raises TimeoutError; StateError when the server stops or has been stopped; OSError when its
+        listening socket has failed, as when another process that shares it has shut it down;
+        TypeError with another service.
         """
         if not isinstance(self.service, _rsock.Accept):
             raise TypeError(
                 f"accept: {self.service!r} takes the connections of this server; with "
                 f"service=Accept() they are left to accept()"
             )
-        if self.state not in _RUNNING:
+        if self.state not in (*_RUNNING, "stopped"):
             self.start()
         return self._accept(timeout)
 

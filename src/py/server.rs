@@ -1,7 +1,7 @@
 //! Server for Python. Owns the checks of its arguments, steps and stop; must never hold a lock of
 //! the engine while it calls Python, nor keep Python objects other than those it was passed.
 
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -551,8 +551,34 @@ impl Server {
     }
 
     /// Return the listening file descriptor; -1 if there is none.
+    ///
+    /// The server shuts the socket down when it stops, also for a process that has inherited or
+    /// duplicated the descriptor; `hand_over` gives the socket to others.
     fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
         self.here(py)?.fileno().map_err(|error| exception(py, error))
+    }
+
+    /// Return a new descriptor of the listening socket, for a server that takes over: `Server(fd=…)`.
+    ///
+    /// From then on this server treats its socket as one that others use. Until it is stopped it goes
+    /// on accepting, beside the others. Its end, for whatever reason, then only closes its own
+    /// descriptor, without shutdown(2): clients that connect are never refused while another
+    /// descriptor is open, the connections and datagrams that wait in the queue are left to the
+    /// others, and the file of a Unix socket stays. What this server has accepted is drained as
+    /// usual. Without another open descriptor the end resets what waits in the queue.
+    ///
+    /// The caller owns the descriptor, and closes it once the other server has its own. It is not
+    /// inheritable: pass it to a child with subprocess' `pass_fds`, or by `socket.send_fds`. On UDP
+    /// with several workers it is the socket of the first; the others end with this server, after
+    /// their datagrams were answered.
+    ///
+    /// Blocks, with the interpreter released, until a thread of a UDP server has noticed: for
+    /// at most a second. Raises StateError before `bind` and once a stop has begun, and OSError
+    /// (EMFILE) if the process is out of descriptors.
+    fn hand_over(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let inner = self.here(py)?;
+        let descriptor = Attached::run(py, |waiter| inner.hand_over(waiter))?;
+        Ok(descriptor.into_raw_fd())
     }
 
     /// Return the listener's address in the form of socket.getsockname(), by getsockname(2).

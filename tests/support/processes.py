@@ -49,6 +49,7 @@ class Script:
         *args: str,
         options: tuple[str, ...] = (),
         prefix: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.process = subprocess.Popen(
             [*prefix, sys.executable, *options, "-c", code, *args],
@@ -56,6 +57,7 @@ class Script:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=pass_fds,
         )
 
     def __enter__(self) -> Script:

@@ -42,6 +42,8 @@ pub(crate) struct ServerContext {
     /// Pipes for splicing.
     pub(crate) pipes: Arc<PipeAllowance>,
     errors: AtomicU64,
+    /// The error of the listener that ended the server, for calls of `accept`.
+    failure: OnceLock<i32>,
 }
 
 impl ServerContext {
@@ -62,6 +64,7 @@ impl ServerContext {
             notifier: AcceptNotifier::default(),
             pipes: Arc::default(),
             errors: AtomicU64::new(0),
+            failure: OnceLock::new(),
         }
     }
 
@@ -85,6 +88,20 @@ impl ServerContext {
     /// Begins a stop from one of the server's own threads, with the server's drain time.
     pub(crate) fn stop_by_itself(&self, cause: Cause) {
         self.shutdown.begin(cause, self.drain);
+    }
+
+    /// The same, because of an error of the listener. Without effect if a stop has begun.
+    pub(crate) fn fail(&self, error: &std::io::Error) {
+        if !self.shutdown.has_begun() {
+            // The first error is kept.
+            let _ = self.failure.set(error.raw_os_error().unwrap_or(libc::EIO));
+            self.stop_by_itself(Cause::AcceptError);
+        }
+    }
+
+    /// The error of the listener that ended the server.
+    pub(crate) fn failure(&self) -> Option<i32> {
+        self.failure.get().copied()
     }
 
     /// Counts a connection that has ended, if a stop has begun.

@@ -20,7 +20,7 @@ use crate::net::error::{Error, Result};
 use crate::net::handoff::{Answers, Datagram, Job, ThreadPool};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
-use crate::net::worker::ACCEPT_BACKOFF;
+use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
 /// How many datagrams wait for a thread of the pool. Others wait in the kernel's buffer.
 const QUEUE: usize = 64;
@@ -226,7 +226,7 @@ impl Handoff {
                 Err(error) => error,
             };
             let notifier = PollFd::readable(socket.notifier.as_fd());
-            let mut fds = [PollFd::readable(socket.as_fd()), notifier];
+            let mut fds = [PollFd::arrival(socket.as_fd()), notifier];
             let until = match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
                 Failure::Fatal => return Err(Error::os(step, target(), &error)),
                 Failure::Earlier => {
@@ -242,6 +242,9 @@ impl Handoff {
                 }
             };
             let ready = waiter.wait(&mut fds, until)?;
+            if fds[0].is_shut() && !socket.has_ended() {
+                self.context.fail(&shut_down());
+            }
             if fds[0].failed() {
                 // A receive may not report the error, and the next wait would return at once.
                 self.with(Admission::read_error_queue);
@@ -334,8 +337,17 @@ fn open(
 /// datagram.
 fn wait_for_end(handoff: &Handoff, socket: &DatagramSocket, notifier: &EventFd) {
     while !socket.has_ended() {
-        let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], handoff.idle_at());
+        let mut fds = [PollFd::readable(notifier.as_fd()), PollFd::shutdown(socket.as_fd())];
+        let polled = sys::poll(&mut fds, handoff.idle_at()).is_ok();
         notifier.clear();
+        if polled && fds[1].failed() {
+            // The poll would return at once again.
+            handoff.with(Admission::read_error_queue);
+        }
+        if polled && fds[1].is_shut() && !socket.has_ended() {
+            // By another of its owners. No call of `accept` may be there to notice it.
+            handoff.context.fail(&shut_down());
+        }
         handoff.close_idle();
     }
     handoff.close(handoff.context.shutdown.is_hard());
@@ -356,7 +368,7 @@ impl Filler {
             context.stop_by_itself(Cause::AcceptError);
         }
         self.pool.handed_out.begin_drain();
-        if !context.shutdown.is_hard() {
+        if !context.shutdown.is_hard() && !self.socket.is_handed_over() {
             // What is in the kernel's queue now is still handed out, and is no more than the
             // receive buffer holds. Later datagrams are not.
             let mut left = sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE;
@@ -371,9 +383,16 @@ impl Filler {
 
     fn fill_until_end(&mut self) -> io::Result<()> {
         let context = Arc::clone(&self.handoff.context);
-        let may_block = self.socket.may_block() && context.limits.idle.is_none();
-        let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        if context.limits.idle.is_none() {
+            self.socket.allow_blocking();
+        }
+        let mut blocks = self.socket.blocks();
         while !self.socket.has_ended() {
+            if blocks && !self.socket.blocks() {
+                blocks = false;
+                self.socket.blocks_no_more();
+            }
+            let flags = if blocks { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             let room = QUEUE.saturating_sub(self.pool.queued());
             if room == 0 {
                 self.pool.ask_for_room(&self.socket.notifier);
@@ -384,8 +403,8 @@ impl Filler {
                     self.pool.forget_room();
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
-                && !may_block
-                && self.socket.wait(self.handoff.idle_at())
+                // Also on a socket that blocks: another of its owners may have made it non-blocking.
+                && self.socket.wait(self.handoff.idle_at())?
             {
                 self.handoff.with(Admission::read_error_queue);
             }
@@ -402,6 +421,11 @@ impl Filler {
                 for slot in 0..count {
                     let received = inbound.get(slot);
                     let (data, control) = (received.data, received.control);
+                    match received.from.address() {
+                        None if !socket.has_ended() => return Err(shut_down()),
+                        Some(from) if socket.is_wake_up(canonical(from)) => continue,
+                        _ => {}
+                    }
                     let arrived =
                         handoff.record_received(received.from, data, control, received.cut);
                     let Some((peer, record)) = arrived else { continue };

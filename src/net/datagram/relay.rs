@@ -23,7 +23,7 @@ use crate::net::ledger::{ClosedBy, Far};
 use crate::net::service::{ForwarderId, Onward};
 use crate::net::socket::Socket;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
-use crate::net::worker::ACCEPT_BACKOFF;
+use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
 /// How long a session without datagrams stays open if `Limits.idle` is not set. UDP has no end of a
 /// connection, and each session holds a descriptor.
@@ -93,6 +93,8 @@ struct Relay {
     readable: bool,
     /// Until when the socket is not read, because the system is out of a resource.
     paused_until: Option<Instant>,
+    /// The poller has reported that the socket was shut down.
+    is_shut: bool,
     /// While the server drains: how many datagrams may still be received.
     left: Option<usize>,
 }
@@ -131,6 +133,7 @@ impl Relay {
             run: Vec::new(),
             readable: true,
             paused_until: None,
+            is_shut: false,
             left: None,
         })
     }
@@ -160,12 +163,18 @@ impl Relay {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.poll(&mut events);
+            if self.is_shut && !self.socket.has_ended() {
+                return Err(shut_down());
+            }
             if self.socket.has_ended() && self.left.is_none() {
                 if self.context.shutdown.is_hard() {
                     return Ok(());
                 }
-                // What is in the queue now is still forwarded. Later datagrams are not.
-                self.left = Some(sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE);
+                // What is in the queue now is still forwarded, unless it is left to others. Later datagrams
+                // are not.
+                let is_left = self.socket.is_handed_over();
+                let queued = if is_left { 0 } else { sys::queued(self.socket.as_fd()) };
+                self.left = Some(queued / LEAST_IN_QUEUE);
                 self.readable = true;
             }
             if self.readable && self.paused_until.is_none() {
@@ -199,7 +208,10 @@ impl Relay {
         let _ = self.poll.poll(events, if busy { Some(Duration::ZERO) } else { timeout });
         for event in &*events {
             match event.token() {
-                SOCKET => self.readable = true,
+                SOCKET => {
+                    self.readable = true;
+                    self.is_shut |= event.is_read_closed();
+                }
                 NOTIFIER => {
                     if !self.socket.has_ended() {
                         self.socket.notifier.clear();

@@ -2,17 +2,20 @@
 //! never receive or send one.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::amplification::PortClaim;
-use crate::net::base::{EventFd, Mutex};
+use crate::net::address::{canonical, display};
+use crate::net::base::{EventFd, Mutex, Waiter};
 use crate::net::control::ShutdownListener;
+use crate::net::error::{Error, Result};
 use crate::net::socket::Listener;
 use crate::net::sys::{self, Name, PollFd};
+use crate::net::worker::shut_down;
 
 /// The largest UDP payload, reached over IPv6 (RFC 768: the length field has 16 bits and counts the
 /// 8 bytes of the header). Over IPv4 the limit is 20 bytes less, and the system enforces it.
@@ -22,11 +25,22 @@ pub const MOST_DATAGRAM: usize = 65_527;
 /// alone is larger.
 pub(super) const LEAST_IN_QUEUE: usize = 256;
 
+/// How long `stop_blocking` waits at most.
+const WAKE_UP: Duration = Duration::from_secs(1);
+/// Interval between the datagrams that it sends.
+const WAKE_UP_TURN: Duration = Duration::from_millis(20);
+
 /// A socket that receives datagrams.
 pub(crate) struct DatagramSocket {
     socket: Listener,
     pub(super) local: SocketAddr,
     ended: AtomicBool,
+    /// Whether its thread waits inside the receive call, which only a shutdown of the socket ends.
+    blocks: AtomicBool,
+    /// Present while a thread that blocks is asked to poll from then on.
+    change: Mutex<Option<Change>>,
+    /// Whether there is one, for the thread, which takes no lock to find out.
+    changing: AtomicBool,
     /// Set when the server ends, when the deadline of its stop moves closer, and when a thread that
     /// waits for room can continue.
     pub(crate) notifier: Arc<EventFd>,
@@ -38,7 +52,16 @@ impl DatagramSocket {
     pub(crate) fn new(socket: Listener, local: SocketAddr) -> io::Result<Self> {
         let notifier = Arc::new(EventFd::new()?);
         let claim = PortClaim::new(local);
-        Ok(Self { socket, local, ended: AtomicBool::new(false), notifier, _claim: claim })
+        Ok(Self {
+            socket,
+            local,
+            ended: AtomicBool::new(false),
+            blocks: AtomicBool::new(false),
+            change: Mutex::new(None),
+            changing: AtomicBool::new(false),
+            notifier,
+            _claim: claim,
+        })
     }
 
     /// Whether the server has ended.
@@ -70,9 +93,100 @@ impl DatagramSocket {
         self.socket.shut();
     }
 
-    /// Whether a receive may block: only on a socket that `end` can wake.
-    pub(super) fn may_block(&self) -> bool {
-        !self.socket.is_adopted()
+    /// Whether the server has handed the socket on, and with it what is in its queue.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.socket.sharing().is_handed_over()
+    }
+
+    /// Lets the socket's thread wait inside the receive call, if it may: only on a socket that `end` can wake,
+    /// because no one else uses it.
+    pub(super) fn allow_blocking(&self) {
+        self.blocks.store(true, SeqCst);
+        // After the store, so that a change of the users that comes now finds it.
+        if self.socket.sharing().has_others() {
+            self.blocks.store(false, SeqCst);
+        }
+    }
+
+    /// Whether the socket's thread waits inside the receive call.
+    pub(super) fn blocks(&self) -> bool {
+        self.blocks.load(Relaxed)
+    }
+
+    /// Called by the socket's thread when `blocks` has become false, and it will wait in a receive no more.
+    pub(super) fn blocks_no_more(&self) {
+        if let Some(change) = &mut *self.change.lock() {
+            change.is_known = true;
+            change.done.set();
+        }
+    }
+
+    /// Whether a datagram from this sender was sent by `stop_blocking`.
+    pub(super) fn is_wake_up(&self, from: SocketAddr) -> bool {
+        if !self.changing.load(Relaxed) {
+            return false;
+        }
+        let mut change = self.change.lock();
+        let Some(change) = change.as_mut().filter(|change| change.from == Some(from)) else {
+            return false;
+        };
+        change.is_seen = true;
+        change.done.set();
+        true
+    }
+
+    /// Makes the socket's thread wait in poll(2) from now on, because others use the socket too: a shutdown,
+    /// which is what ends a blocking receive, would reach them as well. Returns when the thread has noticed.
+    ///
+    /// A receive that blocks is ended by a datagram to the socket itself, which the thread ignores. The thread
+    /// may be busy, or a filter may drop the datagram: that ends the wait after a second.
+    pub(crate) fn stop_blocking(&self, waiter: &mut dyn Waiter) -> Result<()> {
+        if !self.blocks.load(SeqCst) {
+            return Ok(());
+        }
+        let failed = |error: io::Error| Error::os("hand_over", display(&self.local), &error);
+        let done = Arc::new(EventFd::new().map_err(failed)?);
+        *self.change.lock() = Some(Change::new(&done));
+        self.changing.store(true, SeqCst);
+        self.blocks.store(false, SeqCst);
+        // For a thread that waits for something else than a datagram.
+        self.notifier.set();
+        let result = self.wake(&done, waiter);
+        self.changing.store(false, SeqCst);
+        *self.change.lock() = None;
+        result
+    }
+
+    fn wake(&self, done: &EventFd, waiter: &mut dyn Waiter) -> Result<()> {
+        let failed = |error: io::Error| Error::os("hand_over", display(&self.local), &error);
+        let end = Instant::now() + WAKE_UP;
+        let mut sender = None;
+        loop {
+            let turn = end.min(Instant::now() + WAKE_UP_TURN);
+            let _ = waiter.wait(&mut [PollFd::readable(done.as_fd())], Some(turn))?;
+            done.clear();
+            let (is_known, is_seen) =
+                self.change.lock().as_ref().map_or((true, true), Change::state);
+            // What was sent must not be left to those who get the socket.
+            if is_known && (is_seen || sender.is_none())
+                || self.has_ended()
+                || end <= Instant::now()
+            {
+                return Ok(());
+            }
+            if sender.is_none() {
+                let socket = wake_up_sender(self.local).map_err(failed)?;
+                let from = socket.local_addr().map_err(failed)?;
+                if let Some(change) = &mut *self.change.lock() {
+                    change.from = Some(canonical(from));
+                }
+                sender = Some(socket);
+            }
+            if let Some(sender) = &sender {
+                // An error, as of a filter: tried again until the end.
+                let _ = sender.send(&[]);
+            }
+        }
     }
 
     /// An address in the form of the socket's family.
@@ -88,10 +202,9 @@ impl DatagramSocket {
 
     /// Waits for a datagram, the notifier, or the deadline. True if the error queue is not empty: a
     /// receive may not report that, and the next wait would return at once, so the caller reads the
-    /// queue first.
-    #[must_use]
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut fds = [PollFd::readable(self.notifier.as_fd()), PollFd::readable(self.as_fd())];
+    /// queue first. An error if another of its owners has shut the socket down.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
+        let mut fds = [PollFd::readable(self.notifier.as_fd()), PollFd::arrival(self.as_fd())];
         // An interrupted or failed poll is treated as a wake-up: everything is checked again after
         // it.
         let polled = sys::poll(&mut fds, deadline).is_ok();
@@ -99,7 +212,10 @@ impl DatagramSocket {
             // Set for room in the pool, which this wait does not need.
             self.notifier.clear();
         }
-        polled && fds[1].failed()
+        if polled && fds[1].is_shut() && !self.has_ended() {
+            return Err(shut_down());
+        }
+        Ok(polled && fds[1].failed())
     }
 
     /// Waits for the notifier or the deadline only.
@@ -117,6 +233,41 @@ impl AsFd for DatagramSocket {
     }
 }
 
+/// A request to the thread of a socket to block no more.
+struct Change {
+    /// Set when one of the fields below has changed.
+    done: Arc<EventFd>,
+    /// The sender of the datagrams that wake the thread.
+    from: Option<SocketAddr>,
+    is_seen: bool,
+    is_known: bool,
+}
+
+impl Change {
+    fn new(done: &Arc<EventFd>) -> Self {
+        Self { done: Arc::clone(done), from: None, is_seen: false, is_known: false }
+    }
+
+    fn state(&self) -> (bool, bool) {
+        (self.is_known, self.is_seen)
+    }
+}
+
+/// A socket that sends to `local`, from an address that others of this machine can send from at most.
+fn wake_up_sender(local: SocketAddr) -> io::Result<UdpSocket> {
+    let to = match local.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, local.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, local.port()).into(),
+        _ => local,
+    };
+    let any: IpAddr =
+        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 /// The open sockets of one server, so that the end reaches all of them.
 #[derive(Default)]
 pub(crate) struct DatagramSockets {
@@ -132,6 +283,14 @@ impl DatagramSockets {
 
     pub(crate) fn remove(&self, socket: &Arc<DatagramSocket>) {
         self.open.lock().retain(|open| !Arc::ptr_eq(open, socket));
+    }
+
+    /// Lets no thread block in a receive on a socket that others use.
+    pub(crate) fn share(&self, waiter: &mut dyn Waiter) -> Result<()> {
+        let open = self.open.lock().clone();
+        open.iter()
+            .filter(|socket| socket.socket.sharing().has_others())
+            .try_for_each(|socket| socket.stop_blocking(waiter))
     }
 
     /// Ends all of them.

@@ -21,7 +21,7 @@ use crate::net::control::{Cause, ServerContext};
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Datagrams, Reply, SessionError};
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
-use crate::net::worker::ACCEPT_BACKOFF;
+use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
 /// The buffer for replies that do not lie within the received datagram. A larger batch is sent in
 /// parts.
@@ -101,28 +101,35 @@ impl Worker {
     fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
         // A blocking receive saves the poll before it and the failed receive after the last
         // datagram.
-        let may_block = self.socket.may_block() && self.context.limits.idle.is_none();
-        let flags = if may_block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        if self.context.limits.idle.is_none() {
+            self.socket.allow_blocking();
+        }
+        let mut blocks = self.socket.blocks();
         while !self.socket.has_ended() {
+            if blocks && !self.socket.blocks() {
+                blocks = false;
+                self.socket.blocks_no_more();
+            }
+            let flags = if blocks { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             match self.receive(BATCH, flags)? {
-                Some(count) => self.serve(count, service),
-                None if may_block => {}
+                Some(count) => self.serve(count, service)?,
+                // Also on a socket that blocks: another of its owners may have made it non-blocking.
                 None => {
-                    if self.socket.wait(self.admission.peers.idle_at()) {
+                    if self.socket.wait(self.admission.peers.idle_at())? {
                         self.admission.read_error_queue();
                     }
                 }
             }
             self.admission.peers.close_idle();
         }
-        if self.context.shutdown.is_hard() {
+        if self.context.shutdown.is_hard() || self.socket.is_handed_over() {
             return Ok(());
         }
         // What is in the queue now is still served. Later datagrams are not.
         let mut left = sys::queued(self.socket.as_fd()) / LEAST_IN_QUEUE;
         while left > 0 && Instant::now() < self.context.shutdown.deadline() {
             let Some(count) = self.receive(left, libc::MSG_DONTWAIT)? else { break };
-            self.serve(count, service);
+            self.serve(count, service)?;
             left -= count.min(left);
         }
         Ok(())
@@ -146,14 +153,22 @@ impl Worker {
         Ok(None)
     }
 
-    /// Calls the service for each received datagram, and sends the replies.
-    fn serve(&mut self, count: usize, service: &dyn Datagrams) {
+    /// Calls the service for each received datagram, and sends the replies. An error if another of its
+    /// owners has shut the socket down.
+    fn serve(&mut self, count: usize, service: &dyn Datagrams) -> io::Result<()> {
         self.admission.close_servers();
+        let mut is_shut = false;
         for slot in 0..count {
             let Self { admission, inbound, outbox, context, socket } = self;
             let received = inbound.get(slot);
             // A datagram without a sender marks the end: the socket was shut down.
-            let Some(from) = received.from.address() else { continue };
+            let Some(from) = received.from.address() else {
+                is_shut = !socket.has_ended();
+                continue;
+            };
+            if socket.is_wake_up(canonical(from)) {
+                continue;
+            }
             if received.cut {
                 context.ledger.count_cut();
             }
@@ -194,6 +209,7 @@ impl Worker {
         if std::mem::take(&mut self.outbox.error_queued) {
             self.admission.read_error_queue();
         }
+        if is_shut { Err(shut_down()) } else { Ok(()) }
     }
 
     fn flush(&mut self) {

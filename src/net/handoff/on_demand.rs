@@ -1,6 +1,7 @@
 //! Accepts the next connection on the caller's thread, when the caller asks. Owns the listener
 //! while the server serves; must never accept a connection that no caller waits for.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,12 +13,12 @@ use super::inner::OuterWorkers;
 use super::lease::Leases;
 use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Waiter};
-use crate::net::control::{Cause, ServerContext};
+use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Listener;
 use crate::net::stream::Stream;
 use crate::net::sys::{self, PollFd};
-use crate::net::worker::{Admitter, Attempt, Failures, backoff};
+use crate::net::worker::{Admitter, Attempt, Failures, backoff, shut_down};
 
 /// What a call of `accept` uses.
 #[derive(Clone)]
@@ -57,7 +58,7 @@ impl OnDemand {
         listener: Listener,
         local: &Address,
         outer: Option<Arc<OuterWorkers>>,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
         self.context.admission.set_room_flag(Some(Arc::clone(&room)));
         let admitter = Arc::new(Admitter::new(Arc::clone(&self.context), local.clone()));
@@ -69,12 +70,13 @@ impl OnDemand {
     }
 
     /// Closes the listener. Waiting callers return; the kernel resets the connections that are
-    /// still in the queue. Returns their number.
+    /// still in the queue, unless the listener was handed over. Returns their number.
     pub(crate) fn close(&self) -> usize {
         let open = self.listener.lock().take();
         self.context.admission.set_room_flag(None);
         open.map_or(0, |OnDemandListener { listener, over, .. }| {
-            let waiting = listener.waiting();
+            let is_handed_over = listener.sharing().is_handed_over();
+            let waiting = if is_handed_over { 0 } else { listener.waiting() };
             listener.shut();
             over.set();
             waiting
@@ -84,11 +86,20 @@ impl OnDemand {
     /// The body of the server's only thread. Waits for the stop, then for the connections.
     pub(crate) fn run(&self, notifier: &EventFd) {
         let shutdown = &self.context.shutdown;
+        let listener = self.listener().map(|open| open.listener);
         while !shutdown.has_begun() {
+            let socket = listener.as_ref().map(|listener| PollFd::shutdown(listener.as_fd()));
+            let mut fds =
+                [PollFd::readable(notifier.as_fd()), socket.unwrap_or_else(PollFd::unused)];
             // A failed poll counts as a wake-up.
-            let _ = sys::poll(&mut [PollFd::readable(notifier.as_fd())], None);
+            let _ = sys::poll(&mut fds, None);
             notifier.clear();
+            if fds[1].is_shut() {
+                // By another of its owners. No call of `accept` may be there to notice it.
+                self.context.fail(&shut_down());
+            }
         }
+        drop(listener);
         self.handed_out.begin_drain();
         let leases = self.listener.lock().as_ref().map(|open| Arc::clone(&open.leases));
         for _ in 0..self.close() {
@@ -130,6 +141,10 @@ impl OnDemand {
         }
     }
 
+    fn listener(&self) -> Option<OnDemandListener> {
+        self.listener.lock().clone()
+    }
+
     /// Calls accept4(2) for the caller. None once the server ends.
     ///
     /// Blocks while the limit of connections is reached, and while the process is out of
@@ -141,8 +156,9 @@ impl OnDemand {
     ) -> Result<Option<Arc<Stream>>> {
         let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut failures = Failures::default();
+        let mut is_shut = false;
         loop {
-            let open = self.listener.lock().clone();
+            let open = self.listener();
             let open = open.filter(|_| !self.context.shutdown.has_begun());
             let Some(OnDemandListener { listener, over, room, admitter, leases }) = open else {
                 return Ok(None);
@@ -167,15 +183,20 @@ impl OnDemand {
                     }
                 }
                 Attempt::Empty => {
+                    if is_shut {
+                        self.context.fail(&shut_down());
+                        continue;
+                    }
                     let mut fds =
-                        [PollFd::readable(listener.as_fd()), PollFd::readable(over.as_fd())];
+                        [PollFd::arrival(listener.as_fd()), PollFd::readable(over.as_fd())];
                     if !waiter.wait(&mut fds, deadline)? {
                         return Err(late());
                     }
+                    is_shut = fds[0].is_shut();
                     failures = Failures::default();
                 }
                 Attempt::Fatal(error) => {
-                    self.context.stop_by_itself(Cause::AcceptError);
+                    self.context.fail(&error);
                     return Err(Error::os("accept", admitter.local(), &error));
                 }
                 Attempt::Refused => {

@@ -14,7 +14,7 @@ use crate::net::datagram::{DatagramSockets, Handoff};
 use crate::net::error::Result;
 use crate::net::handoff::{HandedOut, OnDemand, ThreadPool};
 use crate::net::service::Shape;
-use crate::net::socket::{FileId, Listener, Probe};
+use crate::net::socket::{FileId, Listener, Probe, Sharing};
 
 /// The state of the listening socket before a thread owns it.
 pub(super) struct Steps {
@@ -28,6 +28,8 @@ pub(super) struct Steps {
     pub(super) number: RawFd,
     /// The probe for `waiting`, kept likewise.
     pub(super) probe: Option<Arc<Probe>>,
+    /// The users of the socket, kept likewise.
+    pub(super) sharing: Option<Arc<Sharing>>,
     pub(super) bound: Option<Address>,
 }
 
@@ -40,6 +42,7 @@ impl Steps {
             busy: false,
             number: -1,
             probe: None,
+            sharing: None,
             bound: None,
         }
     }

@@ -29,7 +29,7 @@
 //! of `Shutdown` within its own. None is held during a system call that can block, or while Python
 //! code runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
 use std::sync::{Arc, Once, Weak};
 use std::thread;
@@ -46,6 +46,7 @@ use crate::net::handoff::Pool;
 use crate::net::ledger::Ledger;
 use crate::net::service::Shape;
 use crate::net::stream::Stream;
+use crate::net::sys;
 
 /// The most workers that a service in Rust gets by default.
 const MOST_WORKERS: usize = 8;
@@ -127,6 +128,38 @@ impl Server {
         Ok(probe.map_or(0, |probe| probe.waiting()))
     }
 
+    /// Another descriptor of the listening socket, for another server. From then on the end of this one only
+    /// closes its own descriptor: connections that wait in the queue, and a Unix socket's file, are left to
+    /// the others. `Error::State` unless the server is bound, or once a stop has begun.
+    ///
+    /// Blocks for as long as a thread of a UDP server needs to notice.
+    pub fn hand_over(&self, waiter: &mut dyn Waiter) -> Result<OwnedFd> {
+        self.check_origin()?;
+        let asked = "hand_over";
+        let steps = self.inner.steps.lock();
+        let (busy, bound) = (steps.busy, steps.bound.clone());
+        let socket = steps.probe.clone().zip(steps.sharing.clone());
+        drop(steps);
+        if busy {
+            return Err(self.wrong(asked, "another thread is running one of its steps"));
+        }
+        let Some(bound) = bound else {
+            return Err(self.wrong(asked, "there is nothing to hand over before bind()"));
+        };
+        let over = || self.wrong(asked, "its socket is closed");
+        if self.inner.context.shutdown.has_begun() {
+            return Err(over());
+        }
+        let (probe, sharing) = socket.ok_or_else(over)?;
+        let duplicate = probe
+            .with_number(|number| sharing.hand_over(|| sys::duplicate(number)))
+            .flatten()
+            .ok_or_else(over)?;
+        let duplicate = duplicate.map_err(|error| Error::os(asked, &bound, &error))?;
+        self.inner.sockets.share(waiter)?;
+        Ok(duplicate)
+    }
+
     /// The drain time of the configuration.
     #[must_use]
     pub fn drain(&self) -> Duration {
@@ -196,6 +229,7 @@ impl Server {
                 busy: true,
                 number: steps.number,
                 probe: steps.probe.clone(),
+                sharing: steps.sharing.clone(),
                 bound: steps.bound.clone(),
             }
         };
@@ -266,6 +300,15 @@ impl Server {
         }
     }
 
+    /// The error of `accept` on a server that has ended: that of its listener, if that was the cause.
+    fn nothing_to_accept(&self) -> Error {
+        let bound = self.inner.steps.lock().bound.clone();
+        match (self.inner.context.failure(), bound) {
+            (Some(errno), Some(bound)) => Error::errno("accept", bound, errno),
+            _ => self.wrong("accept", "there is nothing to accept"),
+        }
+    }
+
     /// Blocks until there is a connection for the caller. Only with `Shape::Accept`.
     pub fn accept(
         &self,
@@ -273,7 +316,7 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<Arc<Stream>> {
         self.check_origin()?;
-        let over = || self.wrong("accept", "there is nothing to accept");
+        let over = || self.nothing_to_accept();
         if self.inner.steps.lock().bound.is_none() {
             return Err(over());
         }
@@ -289,7 +332,7 @@ impl Server {
         waiter: &mut dyn Waiter,
     ) -> Result<(usize, Address)> {
         self.check_origin()?;
-        let over = || self.wrong("accept", "there is nothing to accept");
+        let over = || self.nothing_to_accept();
         let handoff = self.datagrams().ok_or_else(over)?;
         let (bytes, from) = handoff.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
         Ok((bytes, from.into()))

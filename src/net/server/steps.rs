@@ -2,6 +2,7 @@
 //! start a thread.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::inner::Steps;
@@ -44,6 +45,7 @@ impl Server {
         };
         steps.number = listener.as_fd().as_raw_fd();
         steps.probe = Some(listener.probe());
+        steps.sharing = Some(Arc::clone(listener.sharing()));
         steps.listener = Some(listener);
         steps.state = State::Created;
         Ok(())
@@ -99,6 +101,7 @@ impl Server {
         let bound = listener.address()?;
         steps.number = listener.as_fd().as_raw_fd();
         steps.probe = Some(listener.probe());
+        steps.sharing = Some(Arc::clone(listener.sharing()));
         steps.bound = Some(bound.clone());
         *self.inner.file.lock() = listener.file();
         *self.inner.address.lock() = Some(bound);

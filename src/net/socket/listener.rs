@@ -11,11 +11,12 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use super::options::MAX_BACKLOG;
 use super::options::SocketOptions;
 use super::probe::Probe;
+use super::sharing::Sharing;
 use super::unix_file;
 use super::unix_file::FileId;
 use super::unix_file::SocketFile;
 use crate::net::address::{Address, Transport, UnixName};
-use crate::net::base::{Listed, Mutex};
+use crate::net::base::Listed;
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 
@@ -24,11 +25,11 @@ pub(crate) struct Listener {
     // Before the descriptor, so that the number leaves the fork table before it is closed.
     _listed: Listed,
     probe: Arc<Probe>,
-    /// The file that a bind to a path has created. Removed before the descriptor is closed.
-    file: Mutex<Option<SocketFile>>,
+    /// Who else may use it. Its file is removed before the descriptor is closed.
+    sharing: Arc<Sharing>,
     fd: OwnedFd,
     transport: Transport,
-    /// Passed as `fd=`: other processes may own it too, so it is closed without shutdown(2).
+    /// Passed as `fd=`.
     adopted: bool,
 }
 
@@ -121,13 +122,13 @@ impl Listener {
 
     fn own(fd: OwnedFd, transport: Transport, adopted: bool) -> Self {
         let probe = Arc::new(Probe::of(fd.as_fd()));
-        let file = Mutex::new(None);
-        Self { _listed: Listed::new(&fd), probe, file, fd, transport, adopted }
+        let sharing = Arc::new(Sharing::new(adopted));
+        Self { _listed: Listed::new(&fd), probe, sharing, fd, transport, adopted }
     }
 
-    /// Whether other processes may own it too.
-    pub(crate) fn is_adopted(&self) -> bool {
-        self.adopted
+    /// Who uses the socket besides this server.
+    pub(crate) fn sharing(&self) -> &Arc<Sharing> {
+        &self.sharing
     }
 
     /// Whether the kernel reports the destination of each datagram.
@@ -163,7 +164,7 @@ impl Listener {
         }
         self.socket().bind(&address.to_raw().map_err(failed)?).map_err(failed)?;
         if let Some(path) = path {
-            *self.file.lock() = Some(SocketFile::new(path, options.mode).map_err(failed)?);
+            self.sharing.set_file(SocketFile::new(path, options.mode).map_err(failed)?);
         }
         Ok(())
     }
@@ -193,8 +194,7 @@ impl Listener {
 
     /// The file that a Unix socket is bound to; None without one.
     pub(crate) fn file(&self) -> Option<FileId> {
-        let own = self.file.lock().as_ref().map(SocketFile::id);
-        own.or_else(|| self.address().ok()?.as_unix().and_then(FileId::of))
+        self.sharing.file().or_else(|| self.address().ok()?.as_unix().and_then(FileId::of))
     }
 
     /// Whether it already has a port or a name. Before `bind`, only an adopted socket can.
@@ -210,10 +210,10 @@ impl Listener {
         self.socket().is_listener().unwrap_or(false)
     }
 
-    /// accept4(2) without waiting. Sets an adopted listener to non-blocking again, because another
-    /// owner may have changed that.
+    /// accept4(2) without waiting. Sets a listener that others use to non-blocking again, because they may
+    /// have changed that.
     pub(crate) fn accept(&self, nonblocking: bool) -> io::Result<(OwnedFd, Option<Address>)> {
-        if self.adopted && !self.socket().nonblocking()? {
+        if self.sharing.has_others() && !self.socket().nonblocking()? {
             self.socket().set_nonblocking(true)?;
         }
         let (fd, peer) = sys::accept(self.as_fd(), nonblocking)?;
@@ -231,10 +231,14 @@ impl Listener {
         Arc::clone(&self.probe)
     }
 
-    /// The number of connections still to accept at a stop: those that wait now. A Unix listener of
-    /// our own is shut down first, which rejects new connections, and then emptied.
+    /// The number of connections still to accept at a stop: those that wait now; none if they are left to
+    /// others. A Unix listener that no one else uses is shut down first, which rejects new connections, and
+    /// then emptied.
     pub(crate) fn last_call(&self) -> usize {
-        if self.transport != Transport::Unix || self.adopted {
+        if self.sharing.is_handed_over() {
+            return 0;
+        }
+        if self.transport != Transport::Unix || self.sharing.has_others() {
             return self.waiting();
         }
         self.shut();
@@ -247,12 +251,10 @@ impl Listener {
     }
 
     /// Stops listening without closing the descriptor: later connects are refused, and the path is
-    /// free for another server. Wakes threads that wait for a connection, unless the listener is
-    /// adopted.
+    /// free for another server. Wakes threads that wait for a connection. A listener that others use is left
+    /// as it is.
     pub(crate) fn shut(&self) {
-        let file = self.file.lock().take();
-        drop(file);
-        if !self.adopted {
+        if self.sharing.end() {
             // A UDP server still answers the datagrams it has received.
             let how = match self.transport {
                 Transport::Tcp | Transport::Unix => Shutdown::Both,

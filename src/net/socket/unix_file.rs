@@ -12,6 +12,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,13 @@ impl SocketFile {
 
     pub(crate) fn id(&self) -> FileId {
         self.id
+    }
+
+    /// Leaves the file where it is.
+    pub(super) fn keep(self) {
+        let mut this = ManuallyDrop::new(self);
+        // Only the memory of the path is freed.
+        drop(std::mem::take(&mut this.path));
     }
 }
 

@@ -31,8 +31,8 @@ pub(crate) use self::queues::{queued, take_refusal, unacknowledged, unread, unse
 pub(crate) use self::resolver::{ResolverError, getaddrinfo};
 pub use self::socket::RawTcpInfo;
 pub(crate) use self::socket::{
-    accept, address_of, adopt, close_number, disconnect, getsockopt, replace, setsockopt,
-    setsockopt_length, tcp_info,
+    accept, address_of, adopt, close_number, disconnect, duplicate, getsockopt, replace,
+    setsockopt, setsockopt_length, tcp_info,
 };
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

@@ -24,6 +24,18 @@ impl PollFd {
         Self::new(fd, libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP)
     }
 
+    /// Waits for input, for an error, or for a shutdown of the socket by any of its owners.
+    #[must_use]
+    pub fn arrival(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLIN | libc::POLLRDHUP)
+    }
+
+    /// Waits for a shutdown of the socket by any of its owners, or for an error, but for no input.
+    #[must_use]
+    pub fn shutdown(fd: BorrowedFd<'_>) -> Self {
+        Self::new(fd, libc::POLLRDHUP)
+    }
+
     /// Waits until writing is possible, or for an error.
     #[must_use]
     pub fn writable(fd: BorrowedFd<'_>) -> Self {
@@ -44,6 +56,12 @@ impl PollFd {
     #[must_use]
     pub fn ended(&self) -> bool {
         self.0.revents & (libc::POLLRDHUP | libc::POLLERR) == libc::POLLRDHUP
+    }
+
+    /// Whether the last `poll` for `arrival` or `shutdown` found that the socket was shut down.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.0.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0
     }
 
     /// Whether the last `poll` found an error, which a read need not report.

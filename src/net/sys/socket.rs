@@ -60,6 +60,15 @@ pub(crate) fn address_of(number: RawFd) -> Option<SockAddr> {
     socket2::SockRef::from(&fd).local_addr().ok()
 }
 
+/// fcntl(2), F_DUPFD_CLOEXEC: another descriptor of the same socket. The caller makes sure that the number is
+/// not closed meanwhile.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are involved; a wrong number is reported as EBADF.
+    let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel has just returned this number; it has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// close(2) of a bare number, for a forked child, where the number's owner is never dropped.
 /// Async-signal-safe.
 pub(crate) fn close_number(number: RawFd) {

@@ -1,6 +1,7 @@
 //! The classes of errors of accept4(2). Owns how long the accept loop pauses after each; must never
 //! act on one.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 /// The most connections accepted at each wake-up, so that a stop is noticed even in a flood. Also
@@ -12,6 +13,11 @@ pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// When a pause that starts now ends.
 pub(crate) fn backoff() -> Instant {
     Instant::now() + ACCEPT_BACKOFF
+}
+
+/// The error of a listener that was shut down by another of its owners.
+pub(crate) fn shut_down() -> io::Error {
+    io::Error::from_raw_os_error(libc::EINVAL)
 }
 
 /// Counts consecutive errors that each concern one connection.
@@ -56,7 +62,8 @@ pub(crate) fn classify(errno: i32) -> Failure {
         | libc::EPERM
         | libc::ETIMEDOUT
         | libc::ECONNRESET => Failure::Connection,
-        libc::EBADF | libc::ENOTSOCK => Failure::Fatal,
+        // EINVAL: it was shut down, perhaps by another process that shares it.
+        libc::EBADF | libc::ENOTSOCK | libc::EINVAL => Failure::Fatal,
         // EMFILE, ENFILE, ENOBUFS, ENOMEM, and errors that a later kernel may add: back off.
         _ => Failure::Exhausted,
     }

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::accept_errors::{Failures, TURN, backoff};
+use super::accept_errors::{Failures, TURN, backoff, shut_down};
 use super::admit::{Admitter, Attempt};
 use super::sink::{Accepted, Sink};
 use crate::net::address::Address;
 use crate::net::base::EventFd;
 use crate::net::control::{Cause, Overflow, ServerContext};
-use crate::net::socket::{Listener, Socket};
+use crate::net::socket::{Listener, MAX_BACKLOG, Socket};
 use crate::net::sys::{self, PollFd};
 
 /// In a flood, connections arrive closer together than this...
@@ -40,6 +40,8 @@ pub(crate) struct Acceptor<S: Sink> {
     /// The queue may hold a connection. Used only on a worker's thread, whose poller is
     /// edge-triggered.
     ready: bool,
+    /// The poller has reported that the listener was shut down. Used only on a worker's thread.
+    is_shut: bool,
     /// A descriptor to close, so that an excess connection can be refused even when no other is
     /// free.
     reserve: Option<std::fs::File>,
@@ -64,6 +66,7 @@ impl<S: Sink> Acceptor<S> {
             crowded: false,
             // For connections that arrived before the listener was registered with the poller.
             ready: true,
+            is_shut: false,
             reserve: None,
         };
         acceptor.refill_reserve();
@@ -115,21 +118,30 @@ impl<S: Sink> Acceptor<S> {
             if self.has_room() && self.paused_until.is_none() {
                 let mut fds = [
                     PollFd::readable(self.notifier.as_fd()),
-                    PollFd::readable(self.listener.as_fd()),
+                    PollFd::arrival(self.listener.as_fd()),
                 ];
                 wait(&mut fds, None);
                 if fds[0].ready() {
                     self.notifier.clear();
                 }
                 if fds[1].ready() && !self.context.shutdown.has_begun() {
+                    if fds[1].is_shut() {
+                        return self.accept_last();
+                    }
                     self.coalesce();
                     self.accept_some(TURN)?;
                 }
             } else {
                 // At the limit, or out of descriptors: the next connection that ends sets the flag.
-                let mut fds = [PollFd::readable(self.notifier.as_fd())];
+                let mut fds = [
+                    PollFd::readable(self.notifier.as_fd()),
+                    PollFd::shutdown(self.listener.as_fd()),
+                ];
                 let freed = wait(&mut fds, self.paused_until);
                 self.notifier.clear();
+                if fds[1].is_shut() && !self.context.shutdown.has_begun() {
+                    return self.accept_last();
+                }
                 if freed || self.paused_until.is_none_or(|until| until <= Instant::now()) {
                     self.paused_until = None;
                     self.refill_reserve();
@@ -149,6 +161,13 @@ impl<S: Sink> Acceptor<S> {
     fn accept_queue(&mut self) -> io::Result<()> {
         let waiting = self.listener.last_call();
         if self.has_room() { self.accept_some(waiting) } else { Ok(()) }
+    }
+
+    /// Accepts what a listener still holds that another of its owners has shut down, as a Unix listener
+    /// does. Returns the error that ends the loop.
+    fn accept_last(&mut self) -> io::Result<()> {
+        self.accept_some(MAX_BACKLOG as usize)?;
+        Err(shut_down())
     }
 
     /// Whether the limit admits another connection. If not, the next connection that ends sets the
@@ -228,9 +247,10 @@ impl Acceptor<Vec<Accepted>> {
         self.listener.as_fd().as_raw_fd()
     }
 
-    /// Notes that the poller has reported the listener as readable.
-    pub(crate) fn notice(&mut self) {
+    /// Notes that the poller has reported the listener as readable, or as shut down.
+    pub(crate) fn notice(&mut self, is_shut: bool) {
         self.ready = true;
+        self.is_shut |= is_shut;
     }
 
     /// When the next turn is due. None if only an event of the poller can make one due.
@@ -252,6 +272,9 @@ impl Acceptor<Vec<Accepted>> {
                 self.accept_queue()?;
             }
             return Ok(false);
+        }
+        if self.is_shut {
+            self.accept_last()?;
         }
         let over = |until| !self.context.admission.wants_room() || until <= Instant::now();
         if self.paused_until.is_some_and(over) {

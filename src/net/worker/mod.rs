@@ -11,7 +11,7 @@ mod pool;
 mod sink;
 mod worker;
 
-pub(crate) use self::accept_errors::{ACCEPT_BACKOFF, Failures, backoff};
+pub(crate) use self::accept_errors::{ACCEPT_BACKOFF, Failures, backoff, shut_down};
 pub(crate) use self::acceptor::Acceptor;
 pub(crate) use self::admit::{Admitter, Attempt};
 pub(crate) use self::inbox::{Inbox, Message};

@@ -129,7 +129,7 @@ impl Worker {
             for event in &events {
                 match (event.token(), &mut self.acceptor) {
                     (INBOX, _) => self.inbox.flag.clear(),
-                    (LISTENER, Some(acceptor)) => acceptor.notice(),
+                    (LISTENER, Some(acceptor)) => acceptor.notice(event.is_read_closed()),
                     _ => self.notice(event),
                 }
             }
