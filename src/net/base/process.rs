@@ -60,7 +60,7 @@ fn ephemeral_ports() -> (u16, u16) {
 }
 
 /// Longest accept queue that the system allows.
-fn backlog_max() -> u32 {
+pub(crate) fn backlog_max() -> u32 {
     let text = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
     // The kernel's built-in default since 5.4, if /proc is not mounted.
     text.trim().parse().unwrap_or(4096)

@@ -19,9 +19,9 @@ impl Connection {
     /// Whether a stop has nothing more to wait for. The acknowledgement of a FIN is an event.
     fn is_acknowledged(&self) -> bool {
         self.until_acknowledged
-            && self.legs().all(|state| {
-                state.writing.is_over() && sys::unacknowledged(state.socket.as_fd()) == 0
-            })
+            && self
+                .legs()
+                .all(|state| state.writing.is_over() && sys::is_acknowledged(state.socket.as_fd()))
     }
 
     /// Whether one direction has ended, or is about to.

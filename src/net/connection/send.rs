@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use super::outbox::Outbox;
 use super::serve::Turn;
+use super::splice::Drained;
 use crate::net::service::Leg;
 use crate::net::sys;
 
@@ -43,7 +44,17 @@ impl Turn<'_> {
         let Some(mut outbox) = self.leg_mut(leg).outbox.take() else { return };
         let whole = match &mut *outbox {
             Outbox::Ring(ring) => self.flush_ring(leg, ring),
-            Outbox::Pipe(pipe) => self.drain_pipe(leg, pipe),
+            Outbox::Pipe(pipe) => match self.drain_pipe(leg, pipe) {
+                Drained::Sent => true,
+                Drained::Broken => false,
+                Drained::Refused => {
+                    let Outbox::Pipe(pipe) = *outbox else { unreachable!("it was a pipe above") };
+                    let Some(mut rest) = self.take_back(leg, pipe) else { return };
+                    let whole = self.flush_ring(leg, &mut rest);
+                    outbox = Box::new(Outbox::Ring(rest));
+                    whole
+                }
+            },
             Outbox::Staged { .. } => unreachable!("a leg with stages is never writable"),
         };
         if !whole {

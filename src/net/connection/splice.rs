@@ -6,6 +6,7 @@
 //! that move a few bytes cost more than a copy of them. What is in the pipe is the outbox of the leg that it
 //! goes out on, and everything that holds for an outbox holds for it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -23,9 +24,19 @@ enum Filled {
     Bytes,
     /// The queue is empty.
     Nothing,
-    /// Nothing, for a reason that splice does not give: an end, urgent data, or a kind of socket that it does
-    /// not support.
+    /// Nothing, for a reason that splice does not give: an end, urgent data, a kind of socket that it does
+    /// not support, or a system on which it is not available.
     Unclear,
+}
+
+/// What became of the bytes in a pipe.
+pub(super) enum Drained {
+    /// They are sent, as far as the kernel takes them.
+    Sent,
+    /// splice(2) is not available: they have to be copied.
+    Refused,
+    /// The leg turned out to be broken.
+    Broken,
 }
 
 impl Turn<'_> {
@@ -38,8 +49,22 @@ impl Turn<'_> {
         };
         let mut moved = 0;
         let mut clear = true;
-        // The pipe is filled only when it is empty: EAGAIN of a full pipe would look like an empty queue.
-        while self.drain_pipe(to, &mut pipe) && pipe.held() == 0 && self.resources.budget > 0 {
+        loop {
+            match self.drain_pipe(to, &mut pipe) {
+                // The pipe is filled only when it is empty: EAGAIN of a full pipe would look like an empty
+                // queue.
+                Drained::Sent if pipe.held() == 0 && self.resources.budget > 0 => {}
+                Drained::Sent | Drained::Broken => break,
+                Drained::Refused => {
+                    self.leg_mut(leg).delivery = Delivery::Copy(to);
+                    if let Some(rest) = self.take_back(to, pipe) {
+                        let state = self.leg_mut(to);
+                        state.blocked = true;
+                        state.outbox = Some(Box::new(Outbox::Ring(rest)));
+                    }
+                    return true;
+                }
+            }
             let Some(filled) = self.fill(leg, &mut pipe) else { return true };
             moved += pipe.held();
             if !matches!(filled, Filled::Bytes) {
@@ -91,6 +116,10 @@ impl Turn<'_> {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => return Some(Filled::Nothing),
                     io::ErrorKind::InvalidInput => return Some(Filled::Unclear),
+                    _ if self.is_refusal(leg, &error) => {
+                        self.resources.pipes.give_up();
+                        return Some(Filled::Unclear);
+                    }
                     _ => {
                         self.broken(leg, "recv", &error);
                         return None;
@@ -100,15 +129,14 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends what is in a pipe, as far as the kernel takes it. Returns false where the leg turned out to be
-    /// broken.
-    pub(super) fn drain_pipe(&mut self, to: Leg, pipe: &mut Pipe) -> bool {
+    /// Sends what is in a pipe, as far as the kernel takes it.
+    pub(super) fn drain_pipe(&mut self, to: Leg, pipe: &mut Pipe) -> Drained {
         while pipe.held() > 0 && self.leg(to).writable {
             match pipe.drain(self.leg(to).socket.as_fd()) {
                 // Never of a pipe with bytes in it; but if it were, the loop would not end.
                 Ok(0) => {
                     self.broken(to, "send", &io::ErrorKind::WriteZero.into());
-                    return false;
+                    return Drained::Broken;
                 }
                 Ok(count) => {
                     // The bytes were counted when they came in.
@@ -119,13 +147,40 @@ impl Turn<'_> {
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => self.leg_mut(to).writable = false,
+                    _ if self.is_refusal(to, &error) => {
+                        self.resources.pipes.give_up();
+                        return Drained::Refused;
+                    }
                     _ => {
                         self.broken(to, "send", &error);
-                        return false;
+                        return Drained::Broken;
                     }
                 },
             }
         }
-        true
+        Drained::Sent
+    }
+
+    /// Takes the bytes out of a pipe that cannot be drained by splice(2); None where the leg turned out to be
+    /// broken.
+    pub(super) fn take_back(&mut self, to: Leg, pipe: Pipe) -> Option<VecDeque<u8>> {
+        match pipe.into_bytes() {
+            Ok(bytes) => Some(bytes.into()),
+            Err(error) => {
+                self.broken(to, "send", &error);
+                None
+            }
+        }
+    }
+
+    /// Whether an error of splice(2) is one of the call itself, which a kernel or a filter (seccomp(2))
+    /// refuses by any errno, and not one of the connection. An error of the connection is reported once,
+    /// and has ended it.
+    fn is_refusal(&self, leg: Leg, error: &io::Error) -> bool {
+        let ended = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::TimedOut
+        );
+        !ended && self.leg(leg).socket.options().peer_addr().is_ok()
     }
 }

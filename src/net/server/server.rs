@@ -121,11 +121,11 @@ impl Server {
     }
 
     /// The number of connections that have finished their handshake and wait in the kernel's queue.
-    /// 0 before `listen` and after the end.
+    /// 0 before `listen` and after the end, and if the kernel does not report it.
     pub fn waiting(&self) -> Result<usize> {
         self.check_origin()?;
         let probe = self.inner.steps.lock().probe.clone();
-        Ok(probe.map_or(0, |probe| probe.waiting()))
+        Ok(probe.and_then(|probe| probe.waiting()).unwrap_or(0))
     }
 
     /// Another descriptor of the listening socket, for another server. From then on the end of this one only

@@ -16,7 +16,7 @@ use super::unix_file;
 use super::unix_file::FileId;
 use super::unix_file::SocketFile;
 use crate::net::address::{Address, Transport, UnixName};
-use crate::net::base::Listed;
+use crate::net::base::{Listed, process};
 use crate::net::error::{Error, Result};
 use crate::net::sys;
 
@@ -62,8 +62,8 @@ impl Listener {
         }
         if transport == Transport::Unix {
             options.check_unix()?;
-        } else {
-            socket.set_reuse_port(options.reuse_port).map_err(failed)?;
+        } else if options.reuse_port {
+            socket.set_reuse_port(true).map_err(failed)?;
         }
         options.apply(&socket, transport).map_err(failed)?;
         let listener = Self::own(socket.into(), transport, false);
@@ -74,14 +74,16 @@ impl Listener {
     }
 
     /// Enables reports of peers that refuse datagrams (IP_RECVERR), and, unless the address is the
-    /// loopback, of each datagram's destination (IP_PKTINFO).
+    /// loopback, of each datagram's destination (IP_PKTINFO). An error is one of the latter: without
+    /// it, nothing tells a datagram to a broadcast address from others.
     fn enable_reports(&self, domain: Domain, is_loopback: bool) -> io::Result<()> {
         let on = 1i32.to_ne_bytes();
         let set = |level, name| sys::setsockopt(self.as_fd(), level, name, &on);
-        // An IPv6 socket may have IPv4 peers, so both levels are set.
-        set(libc::IPPROTO_IP, libc::IP_RECVERR)?;
+        // An IPv6 socket may have IPv4 peers, so both levels are set. Without these reports, the
+        // record of a peer that refuses datagrams stays open until its limit.
+        let _ = set(libc::IPPROTO_IP, libc::IP_RECVERR);
         if domain == Domain::IPV6 {
-            set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR)?;
+            let _ = set(libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
         }
         if !is_loopback {
             set(libc::IPPROTO_IP, libc::IP_PKTINFO)?;
@@ -223,7 +225,7 @@ impl Listener {
     /// Connections that have finished their handshake and wait to be accepted; 0 if the kernel does
     /// not report it.
     pub(crate) fn waiting(&self) -> usize {
-        self.probe.waiting()
+        self.probe.waiting().unwrap_or(0)
     }
 
     /// The probe that others use while the listener exists.
@@ -231,15 +233,15 @@ impl Listener {
         Arc::clone(&self.probe)
     }
 
-    /// The number of connections still to accept at a stop: those that wait now; none if they are left to
-    /// others. A Unix listener that no one else uses is shut down first, which rejects new connections, and
-    /// then emptied.
+    /// The number of connections still to accept at a stop: those that wait now, or the longest queue that
+    /// the system allows if the kernel does not report them; none if they are left to others. A Unix
+    /// listener that no one else uses is shut down first, which rejects new connections, and then emptied.
     pub(crate) fn last_call(&self) -> usize {
         if self.sharing.is_handed_over() {
             return 0;
         }
         if self.transport != Transport::Unix || self.sharing.has_others() {
-            return self.waiting();
+            return self.probe.waiting().unwrap_or_else(|| process::backlog_max() as usize);
         }
         self.shut();
         MAX_BACKLOG as usize

@@ -53,16 +53,16 @@ impl Probe {
     }
 
     /// The number of connections that have finished their handshake and wait for this listener to
-    /// accept them; 0 if it no longer listens.
-    pub(crate) fn waiting(&self) -> usize {
+    /// accept them; 0 if it no longer listens. None if the kernel does not report it.
+    pub(crate) fn waiting(&self) -> Option<usize> {
         let number = self.0.lock();
         if *number < 0 {
-            return 0;
+            return Some(0);
         }
         match sys::tcp_info(*number) {
-            Ok((info, _)) if info.state == LISTEN => info.unacked as usize,
-            Ok(_) => 0,
-            Err(_) => unix_waiting(*number).unwrap_or(0),
+            Ok((info, _)) if info.state == LISTEN => Some(info.unacked as usize),
+            Ok(_) => Some(0),
+            Err(_) => unix_waiting(*number).ok(),
         }
     }
 }
@@ -135,23 +135,23 @@ mod tests {
         let path = std::env::temp_dir().join(format!("rsock-probe-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let probe = Probe::of(listener.as_fd());
-        assert_eq!(probe.waiting(), 0);
+        assert_eq!(probe.waiting(), Some(0));
         let _clients = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(probe.waiting(), 2);
+        assert_eq!(probe.waiting(), Some(2));
         listener.accept().unwrap();
-        assert_eq!(probe.waiting(), 1);
+        assert_eq!(probe.waiting(), Some(1));
         probe.withdraw();
-        assert_eq!(probe.waiting(), 0);
+        assert_eq!(probe.waiting(), Some(0));
     }
 
     #[test]
     fn other_sockets_have_no_waiting_connections() {
         let (one, mut other) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut other, b"unread").unwrap();
-        assert_eq!(Probe::of(one.as_fd()).waiting(), 0);
-        assert_eq!(Probe::none().waiting(), 0);
+        assert_eq!(Probe::of(one.as_fd()).waiting(), Some(0));
+        assert_eq!(Probe::none().waiting(), Some(0));
         let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(Probe::of(datagrams.as_fd()).waiting(), 0);
+        assert_eq!(Probe::of(datagrams.as_fd()).waiting(), None);
     }
 }

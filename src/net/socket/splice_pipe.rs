@@ -1,7 +1,8 @@
 //! Pipes that carry bytes between two sockets inside the kernel: pipe(2), splice(2). Owns their
 //! number and size; must never decide when a pipe is worth its cost.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -43,7 +44,7 @@ impl PipeAllowance {
 /// A pipe with its contents.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    read: OwnedFd,
+    read: File,
     write: OwnedFd,
     held: usize,
     allowance: Arc<PipeAllowance>,
@@ -69,6 +70,14 @@ impl Pipe {
         self.held -= count;
         Ok(count)
     }
+
+    /// Takes the bytes out by read(2), where splice(2) is not available.
+    pub(crate) fn into_bytes(self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.held];
+        // They are all in the pipe, so the read does not wait.
+        (&self.read).read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 impl Drop for Pipe {
@@ -82,21 +91,29 @@ pub(crate) struct Pipes {
     idle: Vec<Pipe>,
     allowance: Arc<PipeAllowance>,
     skip: u32,
+    /// splice(2) is not available here.
+    given_up: bool,
 }
 
 impl Pipes {
     pub(crate) fn new(allowance: Arc<PipeAllowance>) -> Self {
-        Self { idle: Vec::new(), allowance, skip: 0 }
+        Self { idle: Vec::new(), allowance, skip: 0, given_up: false }
     }
 
-    /// An empty pipe; None if the limit is reached or no descriptor is free, and the bytes must be
-    /// copied.
+    /// Hands out no pipe any more: splice(2) is not available here, and bytes must be copied.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up = true;
+        self.idle.clear();
+    }
+
+    /// An empty pipe; None if the limit is reached, no descriptor is free or splice(2) is not
+    /// available, and the bytes must be copied.
     pub(crate) fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.pop() {
             return Some(pipe);
         }
-        if self.skip > 0 {
-            self.skip -= 1;
+        if self.given_up || self.skip > 0 {
+            self.skip = self.skip.saturating_sub(1);
             return None;
         }
         if !self.allowance.take() {
@@ -104,19 +121,19 @@ impl Pipes {
             return None;
         }
         let Ok((read, write)) = sys::pipe() else {
-            // EMFILE or ENFILE: connections have priority for descriptors.
+            // EMFILE or ENFILE: connections have priority for descriptors. Or not available here.
             self.allowance.give_back();
             self.skip = SKIPPED;
             return None;
         };
         // EPERM if the user's pipes have reached their limit: the pipe keeps its default size.
         let _ = sys::set_pipe_size(write.as_fd(), CAPACITY);
-        Some(Pipe { read, write, held: 0, allowance: Arc::clone(&self.allowance) })
+        Some(Pipe { read: read.into(), write, held: 0, allowance: Arc::clone(&self.allowance) })
     }
 
     /// Returns a pipe. A pipe with bytes in it is closed.
     pub(crate) fn give(&mut self, pipe: Pipe) {
-        if pipe.held == 0 && self.idle.len() < KEPT {
+        if pipe.held == 0 && self.idle.len() < KEPT && !self.given_up {
             self.idle.push(pipe);
         }
     }

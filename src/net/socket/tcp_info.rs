@@ -13,6 +13,8 @@ pub struct Algorithm([u8; Self::MOST]);
 impl Algorithm {
     /// TCP_CA_NAME_MAX (include/net/tcp.h).
     const MOST: usize = 16;
+    /// No name.
+    const UNKNOWN: Self = Self([0; Self::MOST]);
 
     /// The algorithm of a socket: getsockopt(TCP_CONGESTION), tcp(7). Accepted sockets inherit
     /// their listener's.
@@ -42,10 +44,11 @@ pub struct TcpInfo {
 }
 
 impl TcpInfo {
-    /// Queries a socket: getsockopt(TCP_INFO) and, unless `algorithm` is given, TCP_CONGESTION.
+    /// Queries a socket: getsockopt(TCP_INFO) and, unless `algorithm` is given, TCP_CONGESTION, whose
+    /// name is empty if the kernel does not report it.
     pub(crate) fn of(fd: impl AsRawFd + Copy, algorithm: Option<Algorithm>) -> io::Result<Self> {
         let (raw, length) = sys::tcp_info(fd)?;
-        let algorithm = algorithm.map_or_else(|| Algorithm::of(fd), Ok)?;
+        let algorithm = algorithm.or_else(|| Algorithm::of(fd).ok()).unwrap_or(Algorithm::UNKNOWN);
         Ok(Self { raw, length, algorithm })
     }
 }

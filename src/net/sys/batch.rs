@@ -6,8 +6,9 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::net::sys::check;
+use crate::net::sys::message::sendmsg;
 use crate::net::sys::name::Name;
+use crate::net::sys::{check, check_len, is_refused};
 
 /// Datagrams per recvmmsg(2) or sendmmsg(2) call. A larger batch saves nothing measurable.
 pub(crate) const BATCH: usize = 64;
@@ -124,7 +125,7 @@ impl Inbound {
     }
 
     /// recvmmsg(2) of up to `most` datagrams, which replace those of the last call. Returns their
-    /// number.
+    /// number. Where recvmmsg(2) is not available, recvmsg(2) receives one.
     pub(crate) fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -151,9 +152,27 @@ impl Inbound {
                 std::ptr::null_mut(),
             )
         });
+        let received = match received {
+            Err(error) if is_refused(&error) => self.receive_one(fd, flags),
+            received => received,
+        };
         // A failed call may have written to one header as well.
         self.used = received.as_ref().map_or(1, |&count| (count as usize + 1).min(BATCH));
         Ok(received? as usize)
+    }
+
+    /// recvmsg(2) into the first place. Returns the number of datagrams, which is 1.
+    fn receive_one(&mut self, fd: BorrowedFd<'_>, flags: i32) -> io::Result<libc::c_int> {
+        // A flag of recvmmsg alone: recvmsg waits for its one datagram without it.
+        let flags = flags & !libc::MSG_WAITFORONE;
+        // SAFETY: the header leads to memory that is valid for writes of the lengths it gives.
+        let length = check_len(unsafe {
+            libc::recvmsg(fd.as_raw_fd(), &raw mut (*self.headers.at(0)).msg_hdr, flags)
+        })?;
+        // SAFETY: within memory that is owned, to which there are no references while `self` is
+        // borrowed mutably.
+        unsafe { (*self.headers.at(0)).msg_len = length as libc::c_uint };
+        Ok(1)
     }
 
     /// The datagram at `index` among those that the last call received.
@@ -187,7 +206,8 @@ pub(crate) struct Outgoing<'a> {
 }
 
 /// sendmmsg(2) of up to `BATCH` of `count` datagrams, which `message` returns by index. Returns the
-/// number sent; an error refers to the first datagram.
+/// number sent; an error refers to the first datagram. Where sendmmsg(2) is not available,
+/// sendmsg(2) sends the first one.
 pub(crate) fn send_many<'a>(
     fd: BorrowedFd<'_>,
     count: usize,
@@ -223,6 +243,12 @@ pub(crate) fn send_many<'a>(
             count as _,
             (flags | libc::MSG_NOSIGNAL) as _,
         )
-    })?;
-    Ok(sent as usize)
+    });
+    match sent {
+        Err(error) if is_refused(&error) && count > 0 => {
+            let Outgoing { data, to, control } = message(0);
+            sendmsg(fd, &[io::IoSlice::new(data)], control, Some(to), flags).map(|_| 1)
+        }
+        sent => sent.map(|sent| sent as usize),
+    }
 }

@@ -27,7 +27,7 @@ pub(crate) use self::process::{
     at_fork, fd_limits, name_thread, set_fd_soft_limit, set_timer_slack, try_lock,
     with_signals_blocked,
 };
-pub(crate) use self::queues::{queued, take_refusal, unacknowledged, unread, unsent};
+pub(crate) use self::queues::{is_acknowledged, queued, take_refusal, unread, unsent};
 pub(crate) use self::resolver::{ResolverError, getaddrinfo};
 pub use self::socket::RawTcpInfo;
 pub(crate) use self::socket::{
@@ -37,6 +37,13 @@ pub(crate) use self::socket::{
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Whether a call failed because it is not available here: the kernel lacks it, or a filter
+/// (seccomp(2)) refuses it. Other causes of these errors concern every form of the call, so trying
+/// another form is never wrong.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES))
 }
 
 fn check_len(result: libc::ssize_t) -> io::Result<usize> {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::net::sys::check;
+use crate::net::sys::{check, is_refused};
 
 /// One descriptor of a `poll` call.
 #[repr(transparent)]
@@ -78,7 +78,7 @@ impl PollFd {
 }
 
 /// ppoll(2) until `deadline`. Returns the number of ready descriptors, 0 after the deadline. EINTR
-/// is returned, not retried.
+/// is returned, not retried. Where ppoll(2) is not available, poll(2) waits, in whole milliseconds.
 pub fn poll(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<usize> {
     let left = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
     let pointer = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
@@ -86,7 +86,23 @@ pub fn poll(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<usize> 
     // if present, outlives the call.
     let ready = check(unsafe {
         libc::ppoll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, pointer, std::ptr::null())
-    })?;
+    });
+    match ready {
+        Err(error) if is_refused(&error) => poll_by_milliseconds(fds, deadline),
+        ready => ready.map(|ready| ready as usize),
+    }
+}
+
+#[cold]
+fn poll_by_milliseconds(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<usize> {
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    // Rounded up, because a wait of 0 before the deadline would make the caller spin.
+    let left = left.map_or(-1, |left| {
+        libc::c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+    });
+    // SAFETY: PollFd is a transparent pollfd; the slice is valid for its length.
+    let ready =
+        check(unsafe { libc::poll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, left) })?;
     Ok(ready as usize)
 }
 

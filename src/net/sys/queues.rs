@@ -3,33 +3,54 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Instant;
 
-use crate::net::sys::message::{control_messages, recvmsg};
+use crate::net::sys::message::{control_messages, recv, recvmsg};
 use crate::net::sys::name::Name;
-use crate::net::sys::socket::getsockopt;
+use crate::net::sys::poll::{PollFd, poll};
+use crate::net::sys::socket::{getsockopt, tcp_info};
+use crate::net::sys::{check, is_refused};
 
 /// ioctl(SIOCOUTQNSD): bytes written that the kernel has never sent; 0 if the socket has no such
-/// queue. Bytes sent at least once are delivered even if the socket is closed.
+/// queue. Bytes sent at least once are delivered even if the socket is closed. Where ioctl(2) is
+/// refused, TCP_INFO has the same number.
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> usize {
     /// linux/sockios.h; not in the `libc` crate.
     const SIOCOUTQNSD: libc::Ioctl = 0x894B;
-    let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQNSD writes one int.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCOUTQNSD, &raw mut bytes) };
-    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    unsafe { ask(fd, SIOCOUTQNSD) }
+        .unwrap_or_else(|| tcp_info(fd).map_or(0, |(info, _)| info.notsent_bytes as usize))
 }
 
-/// ioctl(SIOCOUTQ), tcp(7): bytes sent that the peer has not acknowledged, including one for a FIN;
-/// 0 if the socket has no such queue.
-pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> usize {
-    let mut bytes: libc::c_int = 0;
+/// Whether the peer has acknowledged everything that was sent, including a FIN: ioctl(SIOCOUTQ),
+/// tcp(7). True if the socket has no such queue. Where ioctl(2) is refused, TCP_INFO knows.
+pub(crate) fn is_acknowledged(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    match unsafe { ask(fd, libc::TIOCOUTQ) } {
+        Some(bytes) => bytes == 0,
+        // The first is in segments, and includes a FIN.
+        None => tcp_info(fd).map_or(true, |(info, _)| info.unacked == 0 && info.notsent_bytes == 0),
+    }
+}
+
+/// ioctl(2) for the length of a queue; 0 if the socket has no such queue. None if the call is
+/// refused.
+///
+/// # Safety
+///
+/// The request writes one int.
+unsafe fn ask(fd: BorrowedFd<'_>, request: libc::Ioctl) -> Option<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: by the contract of this function.
+    match check(unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut bytes) }) {
+        Ok(_) => Some(usize::try_from(bytes).unwrap_or(0)),
+        Err(error) if is_refused(&error) => None,
+        Err(_) => Some(0),
+    }
 }
 
 /// getsockopt(SO_MEMINFO): bytes of the receive buffer used by unread data, including the kernel's
-/// overhead.
+/// overhead. Where the kernel does not report it, the size of the buffer, SO_RCVBUF.
 pub(crate) fn queued(fd: BorrowedFd<'_>) -> usize {
     let mut info = [0; 9 * size_of::<u32>()];
     // SK_MEMINFO_RMEM_ALLOC comes first.
@@ -37,8 +58,7 @@ pub(crate) fn queued(fd: BorrowedFd<'_>) -> usize {
         Ok(length) if length >= 4 => {
             u32::from_ne_bytes([info[0], info[1], info[2], info[3]]) as usize
         }
-        // Unknown: assume the maximum.
-        _ => usize::MAX,
+        _ => socket2::SockRef::from(&fd).recv_buffer_size().unwrap_or(usize::MAX),
     }
 }
 
@@ -65,10 +85,25 @@ pub(crate) fn take_refusal(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
     }
 }
 
-/// ioctl(FIONREAD): bytes received that have not been read.
+/// ioctl(FIONREAD): bytes received that have not been read. Where ioctl(2) is refused, a look at the
+/// data tells: `usize::MAX` then means `LOOK` bytes or more.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
-    let mut bytes: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
-    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    unsafe { ask(fd, libc::FIONREAD) }.unwrap_or_else(|| {
+        let mut input = [PollFd::readable(fd)];
+        let found = poll(&mut input, Some(Instant::now()));
+        // A look at a socket with an error would take the error away.
+        if found.is_err() || !input[0].ready() || input[0].failed() {
+            return 0;
+        }
+        let mut data = [0; LOOK];
+        match recv(fd, &mut data, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+            Ok(LOOK) => usize::MAX,
+            Ok(count) => count,
+            Err(_) => 0,
+        }
+    })
 }
+
+/// The most bytes that are looked at to find out how many there are.
+const LOOK: usize = 64 * 1024;

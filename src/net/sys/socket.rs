@@ -7,17 +7,32 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::{SockAddr, SockAddrStorage};
 
-use crate::net::sys::check;
+use crate::net::sys::{check, is_refused};
 
 /// accept4(2): takes one connection off the queue, close-on-exec. Returns it with its peer's
 /// address in the kernel's form.
 ///
 /// The address comes from the call itself, because `getpeername` fails on a connection that was
 /// reset while it waited.
+///
+/// Where accept4(2) is not available, accept(2) takes the connection, and fcntl(2) sets the flags:
+/// another thread that forks and executes a program in between passes the descriptor on.
 pub(crate) fn accept(
     listener: BorrowedFd<'_>,
     nonblocking: bool,
 ) -> io::Result<(OwnedFd, SockAddr)> {
+    match accept4(listener, nonblocking) {
+        Err(error) if is_refused(&error) => {
+            let (socket, peer) = socket2::SockRef::from(&listener).accept_raw()?;
+            socket.set_cloexec(true)?;
+            socket.set_nonblocking(nonblocking)?;
+            Ok((socket.into(), peer))
+        }
+        result => result,
+    }
+}
+
+fn accept4(listener: BorrowedFd<'_>, nonblocking: bool) -> io::Result<(OwnedFd, SockAddr)> {
     let mut flags = libc::SOCK_CLOEXEC;
     if nonblocking {
         flags |= libc::SOCK_NONBLOCK;
@@ -33,10 +48,18 @@ pub(crate) fn accept(
 }
 
 /// dup3(2): makes `number` refer to what `source` refers to; closes what it referred to before.
+/// Where dup3(2) is not available, dup2(2), and fcntl(2) for close-on-exec.
 pub(crate) fn replace(source: BorrowedFd<'_>, number: BorrowedFd<'_>) -> io::Result<()> {
+    let (source, target) = (source.as_raw_fd(), number.as_raw_fd());
     // SAFETY: both numbers are open for the length of the call; `number` keeps its owner.
-    check(unsafe { libc::dup3(source.as_raw_fd(), number.as_raw_fd(), libc::O_CLOEXEC) })?;
-    Ok(())
+    match check(unsafe { libc::dup3(source, target, libc::O_CLOEXEC) }) {
+        Err(error) if is_refused(&error) => {
+            // SAFETY: as above.
+            check(unsafe { libc::dup2(source, target) })?;
+            socket2::SockRef::from(&number).set_cloexec(true)
+        }
+        result => result.map(drop),
+    }
 }
 
 /// Takes ownership of a descriptor number that other code opened (a caller's `fd=`). EBADF if the
