@@ -4,7 +4,15 @@ A check raises TypeError or ValueError; the message has class, field and value a
 write them. It must never change a value. What each field may hold is in `_settings.py`.
 """
 
-__all__ = ["bad_value", "check_bool", "check_int", "check_mode", "check_seconds", "wrong_type"]
+__all__ = [
+    "bad_value",
+    "check_bool",
+    "check_groups",
+    "check_int",
+    "check_mode",
+    "check_seconds",
+    "wrong_type",
+]
 
 
 def bad_value(owner: object, name: str, rule: str) -> ValueError:
@@ -49,6 +57,43 @@ def check_mode(owner: object, name: str) -> None:
     if not 0 <= mode <= 0o777:
         # Writing 600 for 0o600 is the usual mistake, so the message shows the value in octal.
         raise bad_value(owner, name, f"must be between 0o0 and 0o777, which {oct(mode)} is not")
+
+
+def check_groups(owner: object, name: str) -> None:
+    """Check multicast groups: one or several, each with or without an interface; or None."""
+    value = getattr(owner, name)
+    if value is None:
+        return
+    one = isinstance(value, str) or _is_pair(value)
+    if not one and not isinstance(value, list | tuple):
+        raise wrong_type(owner, name, "a multicast group, (group, interface), a list, or None")
+    for group in [value] if one else value:
+        address, interface = group if _is_pair(group) else (group, None)
+        if not isinstance(address, str) or not isinstance(interface, str | int | None):
+            raise wrong_type(owner, name, "a multicast group or (group, interface)")
+        if not _is_multicast(address):
+            raise bad_value(owner, name, f"must name a multicast group, which {address!r} is not")
+
+
+def _is_pair(value: object) -> bool:
+    """Whether this is a group with an interface, and not two groups."""
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and not isinstance(value[1], tuple)
+        and not (isinstance(value[1], str) and _is_multicast(value[1]))
+    )
+
+
+def _is_multicast(text: str) -> bool:
+    # Only programs that name a group need the module.
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(text.partition("%")[0]).is_multicast
+    except ValueError:
+        return False
 
 
 def check_seconds(owner: object, name: str, lowest: int, highest: int) -> float | None:

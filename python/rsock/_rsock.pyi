@@ -24,6 +24,7 @@ from ._types import (
     PeerCredentials,
     ProcessLimits,
     Row,
+    Sender,
     SocketOptions,
     SocketPath,
     StopReport,
@@ -413,7 +414,7 @@ class Server:
         """The object that reports the errors of handlers; None with other services."""
     def _pool(self) -> Pool:
         """Return the Pool from which handler threads take their connections."""
-    def _accept(self, timeout: float | None = None) -> tuple[Any, tuple[str, int] | Any]:
+    def _accept(self, timeout: float | None = None) -> tuple[Any, Any]:
         """Wait for the next connection or datagram. For the Python half of `accept`."""
     def _abandon(self) -> None:
         """Begin a stop and return at once. For `__del__`."""
@@ -947,8 +948,12 @@ class Datagram:
     def data(self) -> bytes:
         """The received bytes. Raises TypeError once the handler has returned."""
     @property
-    def address(self) -> tuple[str, int]:
-        """The sender's address, a (host, port) pair."""
+    def address(self) -> Sender:
+        """The sender's address, a (host, port) pair, with the address that the datagram was sent
+        to.
+
+        Raises TypeError once the handler has returned.
+        """
     @property
     def record(self) -> Record:
         """The Record of the sender."""

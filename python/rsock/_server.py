@@ -221,7 +221,7 @@ class Server(_rsock.Server):
 
     # With Accept().
 
-    def accept(self, timeout: float | None = None) -> tuple[Any, tuple[str, int] | Any]:
+    def accept(self, timeout: float | None = None) -> tuple[Any, Any]:
         """Wait for the next client; return the `Connection` and the client's address.
 
         The address is `(host, port)`, or on a Unix socket the client's path, which is usually "".
@@ -247,7 +247,7 @@ class Server(_rsock.Server):
             self.start()
         return self._accept(timeout)
 
-    def __iter__(self) -> Iterator[tuple[Any, tuple[str, int] | Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Accept until the server stops: `for conn, (host, port) in server`.
 
         On UDP, `for data, (host, port) in server`.
@@ -260,7 +260,7 @@ class Server(_rsock.Server):
             )
         return self._accept_all()
 
-    def _accept_all(self) -> Iterator[tuple[Any, tuple[str, int] | Any]]:
+    def _accept_all(self) -> Iterator[tuple[Any, Any]]:
         while True:
             try:
                 accepted = self.accept()

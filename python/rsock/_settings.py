@@ -4,10 +4,19 @@ They are frozen, and checked when they are made, so that the code that receives 
 Nothing in this file may let a value through that the engine would have to check again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
-from ._checks import bad_value, check_bool, check_int, check_mode, check_seconds, wrong_type
+from ._checks import (
+    bad_value,
+    check_bool,
+    check_groups,
+    check_int,
+    check_mode,
+    check_seconds,
+    wrong_type,
+)
 
 __all__ = ["Limits", "SocketOptions", "Trace"]
 
@@ -35,6 +44,11 @@ _MAX_TRACE_EVENTS: Final = 1_000_000
 _MAX_SECONDS: Final = 366 * 86_400
 
 
+# One multicast group, with its interface; or several.
+Group: TypeAlias = str | tuple[str, str | int | None]
+Groups: TypeAlias = Group | Sequence[Group]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketOptions:
     """Options set on a socket before it is used; None leaves a value to the system.
@@ -54,6 +68,10 @@ class SocketOptions:
     dual_stack: on "::", accept IPv4 as well (IPV6_V6ONLY off); no effect on any other host.
     mode: permission bits of the file of a Unix socket that a server binds, 0 to 0o777, whatever the
         umask; the file never has others. None leaves them to the umask.
+
+    multicast: multicast groups that a UDP socket joins (IP_ADD_MEMBERSHIP): an address, with the
+        interface behind a `%` or as a pair ("224.0.0.251", interface); or several of these in a
+        list. The interface is its name, number or IPv4 address; without one the system chooses.
 
     A Unix socket takes `backlog`, `send_buffer`, `receive_buffer` (which Linux ignores there) and
     `mode`. On a Unix socket, `keepalive`, `linger`, `max_segment` and `reuse_port` raise
@@ -75,6 +93,7 @@ class SocketOptions:
     max_segment: int | None = None
     dual_stack: bool = True
     mode: int | None = None
+    multicast: Groups | None = None
 
     def __post_init__(self) -> None:
         for name in ("reuse_address", "reuse_port", "nodelay", "dual_stack"):
@@ -85,6 +104,7 @@ class SocketOptions:
         check_int(self, "receive_buffer", 1, _C_INT_MAX)
         check_int(self, "max_segment", *_MAX_SEGMENT)
         check_mode(self, "mode")
+        check_groups(self, "multicast")
         linger = check_seconds(self, "linger", 0, _MAX_LINGER)
         # The kernel counts whole seconds, and 0 means "reset": rounding half a second down to 0
         # would reset the connection.

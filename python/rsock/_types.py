@@ -25,6 +25,7 @@ __all__ = [
     "PeerCredentials",
     "ProcessLimits",
     "Row",
+    "Sender",
     "SocketOptions",
     "SocketPath",
     "StopReport",
@@ -48,11 +49,28 @@ Destination: TypeAlias = tuple[str, int | str] | SocketPath
 
 # A handler: it serves a connection or, on UDP, answers the data of an address. The connection is
 # `rsock.Connection`, which lies above the stub, so the type of the argument cannot be checked.
-Function: TypeAlias = Callable[[Any], None] | Callable[[bytes, tuple[str, int]], bytes | None]
+Function: TypeAlias = Callable[[Any], None] | Callable[[bytes, "Sender"], bytes | None]
 
 # A value in the tables of a ledger, and one row of them.
 Cell: TypeAlias = str | int | float | datetime | None
 Row: TypeAlias = dict[str, Cell]
+
+
+class Sender(tuple[str, int]):
+    """The sender of a UDP datagram: `(host, port)`, as `socket.recvfrom` returns it.
+
+    `destination` is the `(host, port)` that the datagram was sent to: an address of this machine,
+    or a broadcast or multicast address.
+    """
+
+    destination: tuple[str, int] | None
+
+    def __new__(
+        cls, address: tuple[str, int], destination: tuple[str, int] | None = None
+    ) -> "Sender":
+        self = super().__new__(cls, address)
+        self.destination = destination
+        return self
 
 
 class TextFile(Protocol):

@@ -17,7 +17,6 @@ use super::imports;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text, port_named};
 use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
-use crate::net::socket::SocketOptions;
 
 /// The repr of a value for a message, cut to 80 characters.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
@@ -34,7 +33,7 @@ pub(super) fn wrong_type(name: &str, wanted: &str, value: &Bound<'_, PyAny>) -> 
 }
 
 /// A str without surrogates.
-fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(super) fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     let text = value.cast::<PyString>().map_err(|_| wrong_type(name, "a str", value))?;
     text.to_str()
         .map(str::to_owned)
@@ -245,6 +244,15 @@ pub(super) fn user_address<'py>(py: Python<'py>, address: &Address) -> PyResult<
     }
 }
 
+/// The sender of a datagram: an `rsock.Sender`, with the address that the datagram was sent to.
+pub(super) fn sender<'py>(
+    py: Python<'py>,
+    from: &Address,
+    to: &Address,
+) -> PyResult<Bound<'py, PyAny>> {
+    imports::class(py, "Sender")?.call1((user_address(py, from)?, user_address(py, to)?))
+}
+
 /// The name of a Unix socket as str, as os.fsdecode returns it: empty if it has none.
 pub(super) fn name_text<'py>(py: Python<'py>, name: &UnixName) -> PyResult<Bound<'py, PyString>> {
     OsStr::from_bytes(name.bytes()).into_pyobject(py).map_err(Into::into)
@@ -394,40 +402,6 @@ pub(super) fn settings<'py>(
         return Ok(value);
     }
     Err(wrong_type(name, &format!("a {}", class.getattr("__name__")?), &value))
-}
-
-/// The fields of `rsock.SocketOptions`. The class has checked them.
-#[derive(FromPyObject)]
-struct OptionsFields {
-    reuse_address: bool,
-    reuse_port: bool,
-    backlog: Option<u32>,
-    nodelay: bool,
-    keepalive: Option<bool>,
-    linger: Option<f64>,
-    send_buffer: Option<usize>,
-    receive_buffer: Option<usize>,
-    max_segment: Option<u32>,
-    dual_stack: bool,
-    mode: Option<u32>,
-}
-
-/// The engine's options from `rsock.SocketOptions`.
-pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions> {
-    let fields: OptionsFields = value.extract()?;
-    Ok(SocketOptions {
-        reuse_address: fields.reuse_address,
-        reuse_port: fields.reuse_port,
-        backlog: fields.backlog,
-        nodelay: fields.nodelay,
-        keepalive: fields.keepalive,
-        linger: fields.linger.map(Duration::from_secs_f64),
-        send_buffer: fields.send_buffer,
-        receive_buffer: fields.receive_buffer,
-        max_segment: fields.max_segment,
-        dual_stack: fields.dual_stack,
-        mode: fields.mode,
-    })
 }
 
 /// The fields of `rsock.Limits` that are implemented. The class has checked them.

@@ -10,6 +10,7 @@ use pyo3::types::PyTuple;
 
 use super::args::{self, settings};
 use super::error::exception;
+use super::socket_options::socket_options;
 use super::stream::Stream;
 use super::wait::Attached;
 use crate::net;
@@ -74,7 +75,7 @@ impl Client {
             }
         };
         let timeout = args::timeout("timeout", timeout.as_ref())?;
-        let options = args::socket_options(&settings(
+        let options = socket_options(&settings(
             py,
             "options",
             "SocketOptions",

@@ -42,10 +42,13 @@ impl Datagram {
         self.with(|datagram| PyBytes::new(py, datagram.data()))
     }
 
-    /// The sender's address, a (host, port) pair.
+    /// The sender's address, a (host, port) pair, with the address that the datagram was sent to.
+    ///
+    /// Raises TypeError once the handler has returned.
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        args::user_address(py, &self.record.remote().address)
+        let to = self.with(net::handoff::Datagram::to)?;
+        args::sender(py, &self.record.remote().address, &to.into())
     }
 
     /// The Record of the sender.

@@ -19,6 +19,7 @@ mod process;
 mod server;
 mod service;
 mod services;
+mod socket_options;
 mod stream;
 mod tcp_info;
 mod wait;

@@ -22,6 +22,7 @@ use super::pool::Pool;
 use super::process::object;
 use super::service::{Handler, Service};
 use super::services::Echo;
+use super::socket_options::socket_options;
 use super::wait::Attached;
 use crate::net;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text};
@@ -156,6 +157,7 @@ fn listen_target(
 /// Refuses options and limits that have no meaning on the transport.
 fn check_transport(
     target: &Target,
+    transport: Transport,
     fd: Option<RawFd>,
     options: &SocketOptions,
     limits: &Limits,
@@ -169,6 +171,7 @@ fn check_transport(
             ));
         }
     }
+    options.check_multicast(transport)?;
     let Some(mode) = options.mode else { return Ok(()) };
     let why = match target.as_unix() {
         Some(name) if name.is_abstract() => "an abstract name has no file",
@@ -267,18 +270,16 @@ impl Server {
         let limits = settings(py, "limits", "Limits", &args::DEFAULT_LIMITS, limits)?;
         let service = self::service(py, service)?;
         let on_error = self::on_error(py, on_error)?;
-        let socket_options = args::socket_options(&options)?;
+        let engine_options = socket_options(&options)?;
         let engine_limits = args::limits(&limits)?;
-        check_transport(&target, fd, &socket_options, &engine_limits)
-            .map_err(|error| exception(py, error))?;
-        if let Some(linger) = socket_options.linger.filter(|linger| !linger.is_zero()) {
+        if let Some(linger) = engine_options.linger.filter(|linger| !linger.is_zero()) {
             return Err(PyValueError::new_err(format!(
                 "SocketOptions(linger={}): above 0 it makes close() wait, which a server's threads never do; \
                  leave it at None, or give 0 to reset connections at their end",
                 linger.as_secs()
             )));
         }
-        if transport == Some(Transport::Udp) && socket_options.reuse_port {
+        if transport == Some(Transport::Udp) && engine_options.reuse_port {
             return Err(PyValueError::new_err(
                 "SocketOptions(reuse_port=True) would let others take datagrams of a UDP server; workers=… \
                  opens a socket on the port for each thread",
@@ -288,6 +289,8 @@ impl Server {
             _ if target.as_unix().is_some() => Transport::Unix,
             transport => transport.unwrap_or(Transport::Tcp),
         };
+        check_transport(&target, transport, fd, &engine_options, &engine_limits)
+            .map_err(|error| exception(py, error))?;
         let shape = service.get().shape_for(transport)?;
         if let Ok(handler) = service.cast::<Handler>() {
             let check = py.import("rsock._handlers")?.getattr("check_arity")?;
@@ -301,7 +304,7 @@ impl Server {
             shape,
             stages: _stages.map(|stages| test_stages(&stages)).transpose()?,
             workers: workers.map(|workers| workers as usize),
-            options: socket_options,
+            options: engine_options,
             limits: engine_limits,
             history: history as usize,
             trace: args::trace(trace.as_ref())?,
@@ -489,9 +492,9 @@ impl Server {
         let inner = slf.get().here(py)?;
         if inner.config().transport == Transport::Udp {
             return with_scratch(inner.config().limits.datagram, |scratch| {
-                let (bytes, from) =
+                let (bytes, from, to) =
                     Attached::run(py, |waiter| inner.receive(scratch, deadline, waiter))?;
-                (PyBytes::new(py, &scratch[..bytes]), args::user_address(py, &from)?)
+                (PyBytes::new(py, &scratch[..bytes]), args::sender(py, &from, &to)?)
                     .into_pyobject(py)
             });
         }

@@ -22,6 +22,14 @@ __all__ = ["add", "explanation", "given", "prefix", "screen_width"]
 _PREFIXES: Final[dict[type, str]] = {Limits: "limit", SocketOptions: "socket"}
 _SWITCH: Final = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 _NONE: Final = "none"
+# What each type is called. A type that is not here cannot be written on the command line.
+_METAVARS: Final[dict[Any, str]] = {
+    bool: "on|off",
+    int: "N",
+    float: "SECONDS",
+    str: "TEXT",
+    type(None): _NONE,
+}
 
 
 def screen_width() -> int:
@@ -102,7 +110,8 @@ def _documented(kind: type) -> dict[str, str]:
 def _reader(hint: Any) -> Callable[[str], object]:
     kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
     optional = type(None) in kinds
-    [kind] = kinds - {type(None)}
+    # Of a field that takes several types, a text is what the command line has.
+    [kind] = {str} if str in kinds else kinds - {type(None)}
 
     def read(text: str) -> object:
         if optional and text == _NONE:
@@ -134,8 +143,8 @@ def _metavar(hint: Any) -> str:
     for kind in kinds:
         if typing.get_origin(kind) is Literal:
             words += typing.get_args(kind)
-        else:
-            words.append({bool: "on|off", int: "N", float: "SECONDS"}.get(kind, _NONE))
+        elif kind in _METAVARS:
+            words.append(_METAVARS[kind])
     return "|".join(words)
 
 

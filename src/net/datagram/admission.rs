@@ -26,6 +26,9 @@ pub(super) struct Admission {
     pub(super) socket: Arc<DatagramSocket>,
     pub(super) peers: Peers,
     pub(super) policy: SenderPolicy,
+    /// Whether every sender is heard. The caller's own code decides what it answers; a service in
+    /// Rust hears only those that it may answer.
+    hears_all: bool,
     /// The most records that this socket may have open, a share of the server's limit. Only its own
     /// records can be closed for a new one.
     share: usize,
@@ -41,11 +44,16 @@ impl Admission {
         share: usize,
     ) -> Self {
         let peers = Peers::new(Arc::clone(&context), sockets, idle);
-        Self { context, socket, peers, policy: SenderPolicy::new(), share }
+        Self { context, socket, peers, policy: SenderPolicy::new(), hears_all: false, share }
     }
 
-    /// The index of the sender's record, opened if there is none. None if the sender gets no
-    /// answer, which is counted. `to` is the destination, as `sys::destination` returns it.
+    /// The same for the caller's own code, which hears every sender.
+    pub(super) fn hearing_all(self) -> Self {
+        Self { hears_all: true, ..self }
+    }
+
+    /// The index of the sender's record, opened if there is none. None if the sender is not heard,
+    /// which is counted. `to` is the destination, as `sys::destination` returns it.
     /// `settle` is called before a record closes, to send the replies that wait for that peer.
     pub(super) fn find_or_admit(
         &mut self,
@@ -53,14 +61,14 @@ impl Admission {
         to: Option<(IpAddr, IpAddr)>,
         settle: &mut dyn FnMut(&Peers),
     ) -> Option<u32> {
-        if to.is_some_and(|to| !amplification::was_unicast(to)) {
+        if to.is_some_and(|to| !amplification::was_unicast(to)) && !self.hears_all {
             self.context.ledger.count_suspect();
             return None;
         }
-        let key = Key { remote, local: to.map(|(_, own)| own) };
+        let key = Key::new(remote, to);
         if let Some(index) = self.peers.find_and_touch(&key) {
             let received = self.peers.get(index).record.received().messages;
-            if received % RECHECK_AFTER != 0 || !self.policy.is_server(remote) {
+            if received % RECHECK_AFTER != 0 || self.hears_all || !self.policy.is_server(remote) {
                 return Some(index);
             }
             settle(&self.peers);
@@ -68,7 +76,9 @@ impl Admission {
             self.context.ledger.count_suspect();
             return None;
         }
-        if amplification::is_suspect(remote) || self.policy.is_server(remote) {
+        let may_hear =
+            self.hears_all || !amplification::is_suspect(remote) && !self.policy.is_server(remote);
+        if !may_hear {
             self.context.ledger.count_suspect();
             return None;
         }

@@ -15,8 +15,10 @@ use crate::net::address::{Transport, canonical};
 use crate::net::base::Listed;
 use crate::net::control::registry;
 
-/// Ports below this belong to servers (RFC 6335, "system ports"); clients do not use them.
-const FIRST_CLIENT_PORT: u16 = 1024;
+/// Ports of services that answer whatever they are sent: echo (RFC 862), systat (866), daytime
+/// (867), qotd (865), chargen (864), time (868). No datagram comes from port 0. Two such services
+/// would answer each other without end (CERT CA-1996-01, CVE-2024-2169).
+const ANSWERING_PORTS: [u16; 7] = [0, 7, 11, 13, 17, 19, 37];
 /// Replies per second to one source outside the loopback.
 const RATE: f64 = 1000.0;
 /// Replies that a source may get at once after a pause.
@@ -38,9 +40,10 @@ pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     canonical(address).ip().is_loopback()
 }
 
-/// Whether no client can send from this address.
+/// Whether no service in Rust may answer this address, because what is there may answer anything,
+/// or because it is not one host.
 pub(super) fn is_suspect(from: SocketAddr) -> bool {
-    from.port() < FIRST_CLIENT_PORT || !is_one_host(canonical(from).ip())
+    ANSWERING_PORTS.contains(&from.port()) || !is_one_host(canonical(from).ip())
 }
 
 /// Whether a datagram was sent to one address, not to a broadcast or multicast address.
@@ -48,8 +51,19 @@ pub(super) fn was_unicast((to, own): (IpAddr, IpAddr)) -> bool {
     to == own && is_one_host(to)
 }
 
-fn is_one_host(ip: IpAddr) -> bool {
+/// Whether an address is neither unspecified nor a multicast address, nor the broadcast address of
+/// every network. The broadcast address of one network looks like that of a host.
+pub(crate) fn is_one_host(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Whether an address is the broadcast address of a network of this machine. The kernel refuses to
+/// connect to such an address (EACCES) unless SO_BROADCAST is set.
+pub(crate) fn is_broadcast(ip: IpAddr) -> bool {
+    let IpAddr::V4(ip) = canonical((ip, 0).into()).ip() else { return false };
+    let refused = |socket: UdpSocket| socket.connect((ip, 9)).err();
+    let error = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok().and_then(refused);
+    ip.is_broadcast() || error.is_some_and(|error| error.raw_os_error() == Some(libc::EACCES))
 }
 
 /// Decides, for one socket, which senders are admitted and answered.
@@ -199,15 +213,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_system_port_or_an_address_of_many_hosts_is_suspect() {
-        for from in ["192.0.2.1:0", "192.0.2.1:1023", "[::1]:53", "0.0.0.0:4000", "224.0.0.1:4000"]
-        {
+    fn the_port_of_a_service_that_answers_anything_or_an_address_of_many_hosts_is_suspect() {
+        for from in ["192.0.2.1:0", "192.0.2.1:7", "[::1]:19", "0.0.0.0:4000", "224.0.0.1:4000"] {
             assert!(is_suspect(from.parse().unwrap()), "{from}");
         }
         for from in ["255.255.255.255:4000", "[ff02::1]:4000", "[::ffff:224.0.0.1]:4000"] {
             assert!(is_suspect(from.parse().unwrap()), "{from}");
         }
-        for from in ["192.0.2.1:1024", "[2001:db8::1]:4000", "127.0.0.1:65535"] {
+        for from in ["192.0.2.1:123", "[::1]:53", "[2001:db8::1]:4000", "127.0.0.1:65535"] {
             assert!(!is_suspect(from.parse().unwrap()), "{from}");
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::admission::Admission;
+use super::amplification;
 use super::amplification::is_loopback;
 use super::errors::{Failure, classify};
 use super::peer_table::Key;
@@ -30,6 +31,14 @@ const NO_CREDIT: &str =
 /// Room for the control messages of one datagram.
 const CONTROL: usize = 128;
 
+/// A datagram that is counted in its peer's record.
+struct Arrival {
+    key: Key,
+    /// The address in its header: that of this machine, or of many.
+    to: SocketAddr,
+    record: Arc<Record>,
+}
+
 /// Receives and sends datagrams for the caller's threads.
 pub(crate) struct Handoff {
     context: Arc<ServerContext>,
@@ -46,13 +55,14 @@ impl Handoff {
         socket: Arc<DatagramSocket>,
     ) -> Self {
         let (context, sockets) = (Arc::clone(context), Arc::clone(sockets));
-        let admission = Mutex::new(Some(Admission::new(
+        let admission = Admission::new(
             Arc::clone(&context),
             Arc::clone(&sockets),
             socket,
             context.limits.idle,
             context.admission.limit(),
-        )));
+        );
+        let admission = Mutex::new(Some(admission.hearing_all()));
         Self { context, sockets, admission }
     }
 
@@ -66,14 +76,15 @@ impl Handoff {
         self.with(|admission| Arc::clone(&admission.socket))
     }
 
-    /// Counts a received datagram in its peer's record. None if the datagram must not be answered.
+    /// Counts a received datagram in its peer's record. None if there is no sender, or no room for
+    /// its record.
     fn record_received(
         &self,
         from: &Name,
         data: &[u8],
         control: &[u8],
         cut: bool,
-    ) -> Option<(Key, Arc<Record>)> {
+    ) -> Option<Arrival> {
         // A datagram without a sender marks the end: the socket was shut down.
         let remote = canonical(from.address()?);
         if cut {
@@ -82,9 +93,10 @@ impl Handoff {
         let to = sys::destination(control);
         let mut admission = self.admission.lock();
         let admission = admission.as_mut()?;
-        admission.close_servers();
         let index = admission.find_or_admit(remote, to, &mut |_| {})?;
+        let own = admission.socket.local;
         let entry = admission.peers.get_mut(index);
+        let key = entry.key;
         entry.record.count_received(data);
         entry.add_credit(data.len());
         let record = Arc::clone(&entry.record);
@@ -92,13 +104,16 @@ impl Handoff {
             // The thread that closes idle records has to compute its next deadline.
             self.context.notifier.notify();
         }
-        Some((Key { remote, local: to.map(|(_, own)| own) }, record))
+        // A socket that is bound to one address receives only what was sent to it.
+        let to = SocketAddr::new(to.map_or(own.ip(), |(to, _)| to), own.port());
+        Some(Arrival { key, to: canonical(to), record })
     }
 
     /// Sends a datagram to the peer with this key, or to the peer at `remote`. Never waits.
     ///
     /// A peer outside the loopback gets no more bytes than it has sent, at most `most`, within the
-    /// rate of its source. Otherwise raises EPERM.
+    /// rate of its source. Otherwise raises EPERM. A multicast group that the socket has joined may
+    /// be sent more.
     fn send(
         &self,
         remote: SocketAddr,
@@ -120,10 +135,12 @@ impl Handoff {
             || admission.peers.find_by_remote(remote),
             |key| admission.peers.index_of(&key),
         );
+        // The program has joined the group: no forged sender has named it.
+        let is_group = admission.context.options.is_joined(remote.ip());
         let index = match known_index {
             Some(index) => index,
             None => {
-                if !is_loopback(remote) && !data.is_empty() {
+                if !is_loopback(remote) && !is_group && !data.is_empty() {
                     // The peer has sent nothing, or its record has closed. No record opens for it,
                     // nor does one close to make room.
                     return failed(libc::EPERM, NO_CREDIT);
@@ -139,7 +156,7 @@ impl Handoff {
         };
         let entry = admission.peers.get(index);
         if !entry.is_loopback {
-            if data.len() > most.min(entry.credit) {
+            if data.len() > most.min(entry.credit) && !is_group {
                 return failed(libc::EPERM, NO_CREDIT);
             }
             if !admission.policy.may_answer(remote.ip()) {
@@ -186,14 +203,14 @@ impl Handoff {
         self.send(canonical(remote), None, data, usize::MAX)
     }
 
-    /// Waits for the next datagram and copies as much of it as fits into `buffer`. None once the
-    /// server ends.
+    /// Waits for the next datagram and copies as much of it as fits into `buffer`. Returns the
+    /// length, the sender, and the address that it was sent to; None once the server ends.
     pub(crate) fn receive(
         &self,
         buffer: &mut [u8],
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
-    ) -> Result<Option<(usize, SocketAddr)>> {
+    ) -> Result<Option<(usize, SocketAddr, SocketAddr)>> {
         let step = "accept";
         let Some(socket) = self.socket() else { return Ok(None) };
         let target = || display(&socket.local);
@@ -216,7 +233,9 @@ impl Handoff {
                     let arrived =
                         self.record_received(&from, &buffer[..bytes], &control[..length], cut);
                     match arrived {
-                        Some((key, _)) => return Ok(Some((bytes, key.remote))),
+                        Some(arrival) => {
+                            return Ok(Some((bytes, arrival.key.remote, arrival.to)));
+                        }
                         None => {
                             waiter.breathe()?;
                             continue;
@@ -276,6 +295,11 @@ impl Handoff {
 
 impl Answers for Handoff {
     fn reply(&self, to: SocketAddr, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()> {
+        if !amplification::is_one_host(to.ip()) {
+            // Such as 0.0.0.0, the sender of a DHCP client without an address.
+            self.context.ledger.count_dropped(1);
+            return Ok(());
+        }
         self.send(to, Some(Key { remote: to, local: own }), data, most).map(drop)
     }
 
@@ -428,7 +452,7 @@ impl Filler {
                     }
                     let arrived =
                         handoff.record_received(received.from, data, control, received.cut);
-                    let Some((peer, record)) = arrived else { continue };
+                    let Some(Arrival { key: peer, to, record }) = arrived else { continue };
                     let data = data.to_vec();
                     let job = pool.handed_out.add(Weak::new());
                     let datagram = Datagram {
@@ -439,6 +463,7 @@ impl Filler {
                         data,
                         from: peer.remote,
                         own: peer.local,
+                        to,
                         record,
                     };
                     pool.push(job, Job::Datagram(datagram));

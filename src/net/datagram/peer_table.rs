@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::amplification;
 use super::socket::{DatagramSocket, DatagramSockets};
 use crate::net::address::Endpoint;
 use crate::net::control::ServerContext;
@@ -22,6 +23,16 @@ pub(super) struct Key {
     pub(super) remote: SocketAddr,
     /// The local address that was written to, where the socket has several.
     pub(super) local: Option<IpAddr>,
+}
+
+impl Key {
+    /// The key of a sender. `to` is the destination of its datagram, as `sys::destination` returns
+    /// it.
+    pub(super) fn new(remote: SocketAddr, to: Option<(IpAddr, IpAddr)>) -> Self {
+        // No answer can leave from an address of many hosts: the kernel then chooses one.
+        let local = to.map(|(_, own)| own).filter(|&own| amplification::is_one_host(own));
+        Self { remote, local }
+    }
 }
 
 /// The most credit that a peer can collect, so that a long exchange does not add up to a flood.

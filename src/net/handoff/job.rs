@@ -38,6 +38,8 @@ pub struct Datagram {
     pub(crate) from: SocketAddr,
     /// The local address that it was sent to, where the socket has several.
     pub(crate) own: Option<IpAddr>,
+    /// The address in its header.
+    pub(crate) to: SocketAddr,
     pub(crate) record: Arc<Record>,
 }
 
@@ -52,6 +54,12 @@ impl Datagram {
     #[must_use]
     pub fn from(&self) -> SocketAddr {
         self.from
+    }
+
+    /// The address that it was sent to: of this machine, or a broadcast or multicast address.
+    #[must_use]
+    pub fn to(&self) -> SocketAddr {
+        self.to
     }
 
     /// The record of the sender.

@@ -324,18 +324,19 @@ impl Server {
     }
 
     /// Blocks until there is a datagram for the caller. Copies as much as fits into `buffer`, and
-    /// returns the length and the sender. Only for a UDP server with `Shape::Accept`.
+    /// returns the length, the sender, and the address that it was sent to. Only for a UDP server
+    /// with `Shape::Accept`.
     pub fn receive(
         &self,
         buffer: &mut [u8],
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
-    ) -> Result<(usize, Address)> {
+    ) -> Result<(usize, Address, Address)> {
         self.check_origin()?;
         let over = || self.nothing_to_accept();
         let handoff = self.datagrams().ok_or_else(over)?;
-        let (bytes, from) = handoff.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
-        Ok((bytes, from.into()))
+        let (bytes, from, to) = handoff.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
+        Ok((bytes, from.into(), to.into()))
     }
 
     /// Sends a datagram from the server's port. The send does not block; the resolution of a name

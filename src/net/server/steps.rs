@@ -13,6 +13,7 @@ use crate::net::base::Waiter;
 use crate::net::control::{Registered, registry};
 use crate::net::datagram::amplification;
 use crate::net::error::{Error, Result};
+use crate::net::service::Shape;
 use crate::net::socket::{Listener, clear_way};
 
 /// How long `bind` waits for a server of this process that is just ending.
@@ -99,6 +100,8 @@ impl Server {
             }
         }
         let bound = listener.address()?;
+        self.check_hearing(&bound)?;
+        listener.join_groups(&bound, &self.config.options)?;
         steps.number = listener.as_fd().as_raw_fd();
         steps.probe = Some(listener.probe());
         steps.sharing = Some(Arc::clone(listener.sharing()));
@@ -168,6 +171,22 @@ impl Server {
             return Err(Error::Value(format!(
                 "bind {address}: a UDP server outside the loopback may answer forged senders; \
                  pass allow_external=True to allow that"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Server {
+    /// No service in Rust hears what is sent to many hosts, so a server with one that listens on
+    /// such an address only would be silent.
+    fn check_hearing(&self, bound: &Address) -> Result<()> {
+        let Some(ip) = bound.as_ip().map(|address| address.ip()) else { return Ok(()) };
+        let is_udp = matches!(self.config.shape, Shape::Datagram(_));
+        if is_udp && (ip.is_multicast() || amplification::is_broadcast(ip)) {
+            return Err(Error::Value(format!(
+                "bind {bound}: a datagram to a broadcast or multicast address is never answered by \
+                 a service in Rust; give a function of (data, address), or Accept()"
             )));
         }
         Ok(())

@@ -171,6 +171,28 @@ impl Listener {
         Ok(())
     }
 
+    /// Joins the multicast groups of the options, once it is bound to `address`. A socket that is bound to another address than a
+    /// group's would never hear one.
+    pub(crate) fn join_groups(&self, address: &Address, options: &SocketOptions) -> Result<()> {
+        let Some(ip) = address.as_ip().map(|address| address.ip()) else { return Ok(()) };
+        let deaf = options.multicast.iter().find(|membership| {
+            !(ip.is_unspecified() || ip == membership.group) || {
+                // An IPv4 socket joins no IPv6 group; "::" joins both.
+                let both = self.socket().only_v6().is_ok_and(|only| !only);
+                ip.is_ipv4() != membership.group.is_ipv4() && !both
+            }
+        });
+        if let Some(membership) = deaf {
+            let text = membership.text();
+            return Err(Error::Value(format!(
+                "bind {address}: a socket with this address hears no datagram to the multicast \
+                 group {text}; listen on {} or on the group's own address",
+                if membership.group.is_ipv4() { "0.0.0.0" } else { "::" }
+            )));
+        }
+        options.join_groups(&self.fd, address.domain())
+    }
+
     /// listen(2). A backlog of None is the system's maximum. Does nothing for UDP, which receives
     /// from bind(2) on.
     pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {

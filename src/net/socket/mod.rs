@@ -3,6 +3,7 @@
 
 pub(crate) mod lingering;
 mod listener;
+mod multicast;
 mod options;
 pub(crate) mod peer_credentials;
 mod probe;
@@ -15,6 +16,7 @@ mod unix_file;
 pub(crate) use self::lingering::Until;
 pub(crate) use self::listener::Listener;
 pub use self::listener::bound_address;
+pub use self::multicast::{Interface, Membership};
 pub(crate) use self::options::MAX_BACKLOG;
 pub use self::options::SocketOptions;
 pub use self::peer_credentials::Credentials;

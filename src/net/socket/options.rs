@@ -1,11 +1,13 @@
 //! Socket options, each with the step at which it is set. Must never hold a socket.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef};
 
+use super::multicast::Membership;
 use crate::net::address::Transport;
 use crate::net::error::{Error, Result};
 
@@ -37,6 +39,8 @@ pub struct SocketOptions {
     pub dual_stack: bool,
     /// Permission bits of a Unix listener's file; None uses the umask.
     pub mode: Option<u32>,
+    /// Multicast groups that a UDP socket joins.
+    pub multicast: Vec<Membership>,
 }
 
 impl Default for SocketOptions {
@@ -53,6 +57,7 @@ impl Default for SocketOptions {
             max_segment: None,
             dual_stack: true,
             mode: None,
+            multicast: Vec::new(),
         }
     }
 }
@@ -85,6 +90,35 @@ impl SocketOptions {
             socket.set_tcp_mss(bytes)?;
         }
         Ok(())
+    }
+
+    /// Joins the multicast groups, once the socket is bound: the port decides what it hears of them.
+    ///
+    /// An IPv4 socket joins no groups of IPv6.
+    pub(crate) fn join_groups(&self, fd: &impl AsFd, domain: Domain) -> Result<()> {
+        let fits = |group: IpAddr| group.is_ipv4() || domain == Domain::IPV6;
+        for membership in self.multicast.iter().filter(|membership| fits(membership.group)) {
+            membership
+                .join(fd)
+                .map_err(|error| Error::os("join multicast group", membership.text(), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a socket with these options joins this multicast group.
+    pub(crate) fn is_joined(&self, group: IpAddr) -> bool {
+        self.multicast.iter().any(|membership| membership.group == group)
+    }
+
+    /// `Error::Value` for multicast groups on a transport that has none.
+    pub fn check_multicast(&self, transport: Transport) -> Result<()> {
+        match self.multicast.first() {
+            Some(membership) if transport != Transport::Udp => Err(Error::Value(format!(
+                "SocketOptions(multicast={:?}): only UDP has multicast groups; give transport='udp'",
+                membership.text()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// `Error::Value` for an option that was set explicitly and has no effect on a Unix socket.

@@ -222,6 +222,9 @@ impl Stream {
         let fresh = Socket::open(transport, domain)?;
         self.family.store(domain.into(), Relaxed);
         self.options.apply(&fresh, transport)?;
+        let errno = |error: Error| error.raw().unwrap_or(libc::EIO);
+        let joined = self.options.join_groups(&fresh, domain);
+        joined.map_err(|error| io::Error::from_raw_os_error(errno(error)))?;
         for (level, name, value) in &*self.set_options.lock() {
             // An option that fits only the other family must not fail the call.
             let _ = set_option(fresh.as_fd(), *level, *name, value);

@@ -131,6 +131,8 @@ impl Stream {
             // A UDP socket can receive without a connect.
             Self::bind_source(&socket, source)?;
         }
+        options.check_multicast(transport)?;
+        options.join_groups(&socket, domain)?;
         let stream = Self {
             socket: Mutex::new(Some(Arc::new(socket))),
             closed: AtomicBool::new(false),

@@ -136,7 +136,7 @@ def _accepting(name: str, timeout: float | None) -> Iterator[Case]:
                 conn, address = server.accept(SOON)
                 with conn:
                     there: tuple[str, int] = peer.getsockname()
-                    return address == there
+                    return bool(address == there)
 
         yield (
             (lambda: server.accept(timeout)) if name == "accept" else (lambda: next(iter(server))),

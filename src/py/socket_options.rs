@@ -1,0 +1,110 @@
+//! The conversion of `rsock.SocketOptions`. Owns how a multicast group and its interface are written;
+//! must never set an option.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use super::args::{shown, text, whole};
+use super::error::exception;
+use crate::net::socket::{Interface, Membership, SocketOptions};
+
+/// The fields of `rsock.SocketOptions`. The class has checked them.
+#[derive(FromPyObject)]
+struct OptionsFields {
+    reuse_address: bool,
+    reuse_port: bool,
+    backlog: Option<u32>,
+    nodelay: bool,
+    keepalive: Option<bool>,
+    linger: Option<f64>,
+    send_buffer: Option<usize>,
+    receive_buffer: Option<usize>,
+    max_segment: Option<u32>,
+    dual_stack: bool,
+    mode: Option<u32>,
+    /// Checked here, because the engine knows the families of addresses.
+    multicast: Py<PyAny>,
+}
+
+/// The engine's options from `rsock.SocketOptions`.
+pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions> {
+    let fields: OptionsFields = value.extract()?;
+    Ok(SocketOptions {
+        reuse_address: fields.reuse_address,
+        reuse_port: fields.reuse_port,
+        backlog: fields.backlog,
+        nodelay: fields.nodelay,
+        keepalive: fields.keepalive,
+        linger: fields.linger.map(Duration::from_secs_f64),
+        send_buffer: fields.send_buffer,
+        receive_buffer: fields.receive_buffer,
+        max_segment: fields.max_segment,
+        dual_stack: fields.dual_stack,
+        mode: fields.mode,
+        multicast: memberships(fields.multicast.bind(value.py()))?,
+    })
+}
+
+/// The multicast groups of `SocketOptions(multicast=…)`: None, one group, or several. A group is a
+/// str, "224.0.0.251" or "224.0.0.251%eth0", or a pair of it and an interface.
+fn memberships(value: &Bound<'_, PyAny>) -> PyResult<Vec<Membership>> {
+    if value.is_none() {
+        return Ok(Vec::new());
+    }
+    if value.is_instance_of::<PyString>() || is_pair(value)? {
+        return Ok(vec![membership(value)?]);
+    }
+    value.try_iter()?.map(|each| membership(&each?)).collect()
+}
+
+/// Whether a value is a group with an interface, and not two groups.
+fn is_pair(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let Ok(pair) = value.cast::<PyTuple>() else { return Ok(false) };
+    if pair.len() != 2 || !pair.get_item(0)?.is_instance_of::<PyString>() {
+        return Ok(false);
+    }
+    let second = pair.get_item(1)?;
+    let group = second.cast::<PyString>().ok().and_then(|text| text.to_str().ok()?.parse().ok());
+    Ok(!second.is_instance_of::<PyTuple>() && !group.is_some_and(|ip: IpAddr| ip.is_multicast()))
+}
+
+fn membership(value: &Bound<'_, PyAny>) -> PyResult<Membership> {
+    let py = value.py();
+    let (group, interface) = match value.cast::<PyTuple>() {
+        Ok(_) => value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?,
+        Err(_) => (value.clone(), py.None().into_bound(py)),
+    };
+    let written = text("multicast", &group)?;
+    let (address, scope) = match written.split_once('%') {
+        Some((address, scope)) => (address, Some(scope.to_owned())),
+        None => (written.as_str(), None),
+    };
+    let parsed = address.parse().map_err(|_| {
+        PyValueError::new_err(format!("multicast group {}: not an IP address", shown(&group)))
+    })?;
+    let interface = match (scope, interface.is_none()) {
+        (None, true) => Interface::Any,
+        (Some(scope), true) => interface_named(scope),
+        (_, false) if interface.is_instance_of::<PyString>() => {
+            interface_named(text("multicast", &interface)?)
+        }
+        (_, false) => {
+            Interface::Index(
+                whole("multicast interface", &interface, 1, i64::from(i32::MAX))? as u32
+            )
+        }
+    };
+    Membership::new(parsed, interface).map_err(|error| exception(py, error))
+}
+
+fn interface_named(name: String) -> Interface {
+    match (name.parse(), name.parse()) {
+        (Ok(address), _) => Interface::Address(address),
+        (_, Ok(index)) => Interface::Index(index),
+        _ => Interface::Name(name),
+    }
+}
