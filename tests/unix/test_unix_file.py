@@ -10,6 +10,7 @@ import socket
 import stat
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,84 @@ os.unlink(sys.argv[1])
         script.tell()
         with starting.result(LONG) as server, server.client(timeout=LONG) as client:
             assert says_back(client)
+
+
+def test_a_directory_that_goes_while_its_lock_is_waited_for_is_an_error(directory: Path) -> None:
+    """In an interpreter of its own: a call that spins would stop this one."""
+    code = """
+import fcntl, os, shutil, sys, threading
+from rsock import Server
+path = sys.argv[1]
+lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
+
+def start():
+    try:
+        Server(path=path).start()
+    except OSError as error:
+        print(error)
+
+starting = threading.Thread(target=start, daemon=True)
+starting.start()
+print("waiting", flush=True)
+sys.stdin.readline()
+shutil.rmtree(os.path.dirname(path))
+os.close(lock)
+starting.join(10)
+"""
+    path = str(directory / "goes" / "x.sock")
+    os.mkdir(directory / "goes")
+    leave_stale(path)
+    with Script(code, path) as script:
+        assert script.line() == "waiting"
+        script.tell()
+        said = f"[Errno 2] bind {path}: No such file or directory\n"
+        assert script.end(2 * LONG) == (0, said, "")
+
+
+def replaced_after_the_bind(path: str, mode: str, replacement: Callable[[], object]) -> list[str]:
+    """What a server says whose file is replaced between its bind and the setting of the mode."""
+    code = """
+import os, sys
+from rsock import Server, SocketOptions
+os.umask(0o777)
+try:
+    with Server(path=sys.argv[1], options=SocketOptions(mode=int(sys.argv[2], 8))):
+        print("started")
+except OSError as error:
+    print("refused", error.errno)
+"""
+    slow = ("strace", "-f", "-o", os.devnull, "-etrace=bind", "-einject=bind:delay_exit=300000")
+    with Script(code, path, mode, prefix=slow) as script:
+        wait_until(lambda: Path(path).is_socket(), LONG, "it is bound")
+        replacement()
+        return script.end(LONG)[1].split()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_the_mode_is_set_on_no_file_but_the_socket_of_the_server(
+    directory: Path, path: str
+) -> None:
+    victim = directory / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    assert replaced_after_the_bind(path, "777", lambda: victim.rename(path)) == ["refused", "2"]
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert Path(path).read_text() == "secret"
+    os.unlink(path)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_the_socket_of_another_server_at_the_path_is_neither_changed_nor_removed(
+    directory: Path, path: str
+) -> None:
+    with Server(path=directory / "other", options=SocketOptions(mode=0o600)):
+        said = replaced_after_the_bind(path, "777", lambda: os.rename(directory / "other", path))
+        assert said == ["refused", "2"]
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        with dial_path(path) as peer:
+            assert says_back(peer)
+    os.unlink(path)
 
 
 def test_a_lock_file_of_another_program_is_left_alone(directory: Path, path: str) -> None:

@@ -141,6 +141,7 @@ impl Server {
                 None if Instant::now() < deadline && address.as_unix().is_some() => {
                     let name = address.as_unix().expect("the guard has checked it");
                     clear_way(name, deadline, waiter)?;
+                    waiter.breathe()?;
                 }
                 // The server that held the address may have ended between the two calls.
                 None if may_retry => may_retry = false,

@@ -166,7 +166,8 @@ impl Listener {
         }
         self.socket().bind(&address.to_raw().map_err(failed)?).map_err(failed)?;
         if let Some(path) = path {
-            self.sharing.set_file(SocketFile::new(path, options.mode).map_err(failed)?);
+            self.sharing
+                .set_file(SocketFile::new(self.fd.as_fd(), path, options.mode).map_err(failed)?);
         }
         Ok(())
     }

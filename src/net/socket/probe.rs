@@ -71,13 +71,59 @@ impl Probe {
 /// queue.
 const LISTEN: u8 = 10;
 
-/// The queue length of a Unix listener: sock_diag(7), which needs no privilege. An error if it is
-/// not a Unix socket, or if the kernel lacks this feature.
+/// The queue length of a Unix listener. An error if it is not a Unix socket, or if the kernel lacks this
+/// feature.
 fn unix_waiting(number: RawFd) -> io::Result<usize> {
-    // linux/sock_diag.h, linux/unix_diag.h; not in the `libc` crate.
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    // linux/unix_diag.h; not in the `libc` crate.
     const UDIAG_SHOW_RQLEN: u32 = 0x10;
     const UNIX_DIAG_RQLEN: u16 = 4;
+    let answer = ask_unix(number, UDIAG_SHOW_RQLEN)?;
+    if answer.state != LISTEN {
+        return Ok(0);
+    }
+    Ok(answer.word(UNIX_DIAG_RQLEN, 0).map_or(0, |waiting| waiting as usize))
+}
+
+/// The inode of the file that a Unix socket is bound to, in the file system's own numbers, of which the kernel
+/// returns 32 bits. An error if it is not bound to a path, or if the kernel lacks this feature.
+pub(super) fn bound_inode(number: RawFd) -> io::Result<u32> {
+    // linux/unix_diag.h: struct unix_diag_vfs begins with the inode.
+    const UDIAG_SHOW_VFS: u32 = 0x02;
+    const UNIX_DIAG_VFS: u16 = 1;
+    let answer = ask_unix(number, UDIAG_SHOW_VFS)?;
+    answer.word(UNIX_DIAG_VFS, 0).ok_or_else(|| io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+}
+
+/// The kernel's answer about one Unix socket.
+struct UnixAnswer {
+    /// The state of the socket, as in `LISTEN`.
+    state: u8,
+    attributes: Vec<u8>,
+}
+
+impl UnixAnswer {
+    /// A 32-bit word of an attribute, at a distance of `offset` bytes from its beginning.
+    fn word(&self, kind: u16, offset: usize) -> Option<u32> {
+        let short = |at: usize| {
+            self.attributes.get(at..at + 2).map(|two| u16::from_ne_bytes([two[0], two[1]]))
+        };
+        let mut at = 0;
+        while let (Some(size), Some(found)) = (short(at), short(at + 2)) {
+            if found == kind {
+                let word = self.attributes.get(at + 4 + offset..at + 8 + offset)?;
+                return word.try_into().ok().map(u32::from_ne_bytes);
+            }
+            // Attributes begin at multiples of four.
+            at += usize::from(size).max(4).next_multiple_of(4);
+        }
+        None
+    }
+}
+
+/// Asks the kernel about a Unix socket: sock_diag(7), which needs no privilege.
+fn ask_unix(number: RawFd, show: u32) -> io::Result<UnixAnswer> {
+    // linux/sock_diag.h; not in the `libc` crate.
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
     /// Sizes of the netlink header, and of the fixed part of an answer before its attributes.
     const HEADER: usize = 16;
     const MESSAGE: usize = 16;
@@ -91,7 +137,7 @@ fn unix_waiting(number: RawFd) -> io::Result<usize> {
     // Sequence number and sender, which are not used.
     request.extend([0; 8]);
     request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
-    for word in [any, inode, UDIAG_SHOW_RQLEN, any, any] {
+    for word in [any, inode, show, any, any] {
         request.extend(word.to_ne_bytes());
     }
     let kernel = Socket::new(
@@ -104,23 +150,13 @@ fn unix_waiting(number: RawFd) -> io::Result<usize> {
     let mut answer = [0; 256];
     let length = (&kernel).read(&mut answer)?;
     let answer = &answer[..length];
-    let short = |at: usize| answer.get(at..at + 2).map(|two| u16::from_ne_bytes([two[0], two[1]]));
-    if short(4) != Some(SOCK_DIAG_BY_FAMILY) {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    }
-    if answer.get(HEADER + 2) != Some(&LISTEN) {
-        return Ok(0);
-    }
-    let mut at = HEADER + MESSAGE;
-    while let (Some(size), Some(kind)) = (short(at), short(at + 2)) {
-        if kind == UNIX_DIAG_RQLEN {
-            let waiting = answer.get(at + 4..at + 8).and_then(|four| four.try_into().ok());
-            return Ok(waiting.map_or(0, |four| u32::from_ne_bytes(four) as usize));
+    let kind = answer.get(4..6).map(|two| u16::from_ne_bytes([two[0], two[1]]));
+    match (kind, answer.get(HEADER + 2), answer.get(HEADER + MESSAGE..)) {
+        (Some(SOCK_DIAG_BY_FAMILY), Some(&state), Some(attributes)) => {
+            Ok(UnixAnswer { state, attributes: attributes.to_vec() })
         }
-        // Attributes begin at multiples of four.
-        at += usize::from(size).max(4).next_multiple_of(4);
+        _ => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
     }
-    Ok(0)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket as Raw, Type};
 
+use super::probe::bound_inode;
 use crate::net::address::UnixName;
 use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result, strerror};
@@ -62,22 +63,27 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// The file at `path`, which was just bound, with the requested permission bits.
+    /// The file of `socket`, which was just bound to `path`, with the requested permission bits. ENOENT if
+    /// another file has taken the path since, which is neither changed nor removed.
     ///
     /// The socket had these bits before the bind, so the file never had more. The umask may have
     /// removed some, which are restored here.
-    pub(crate) fn new(path: &Path, mode: Option<u32>) -> io::Result<Self> {
+    pub(crate) fn new(socket: BorrowedFd<'_>, path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        let metadata = fs::symlink_metadata(&path)?;
+        // One descriptor for all that follows, so that each step concerns the same file.
+        let file = handle(&path)?;
+        let metadata = file.metadata()?;
+        if !metadata.file_type().is_socket() || is_file_of(&file, socket) == Some(false) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
         let made = Self { path, id: FileId::from(&metadata), origin: Origin::here() };
         if let Some(mode) = mode.filter(|mode| *mode != metadata.permissions().mode() & 0o7777) {
-            // Through a descriptor, so that no other file at this path is changed.
-            let file = handle(&made.path)?;
-            if FileId::from(&file.metadata()?) != made.id {
-                return Err(io::Error::from_raw_os_error(libc::ENOENT));
-            }
             let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
-            fs::set_permissions(itself, Permissions::from_mode(mode))?;
+            if let Err(error) = fs::set_permissions(itself, Permissions::from_mode(mode)) {
+                // The bind fails, so the file goes.
+                drop(made);
+                return Err(error);
+            }
         }
         Ok(made)
     }
@@ -114,6 +120,16 @@ fn handle(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
     options.open(path)
+}
+
+/// Whether a file is the one that the kernel created for the bind of `socket`; None if the kernel does not
+/// tell. The numbers compared are the kernel's own: those of stat(2) differ on some file systems.
+fn is_file_of(file: &File, socket: BorrowedFd<'_>) -> Option<bool> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+    let inode =
+        info.lines().find_map(|line| line.strip_prefix("ino:"))?.trim().parse::<u64>().ok()?;
+    // The answer has 32 bits of it.
+    Some(bound_inode(socket.as_raw_fd()).ok()? == inode as u32)
 }
 
 /// fchmod(2) before bind(2): sets the maximum permissions of a socket's file. Linux creates the
@@ -194,6 +210,8 @@ pub(crate) fn clear_way(name: &UnixName, deadline: Instant, waiter: &mut dyn Wai
     }
     let lock = match Lock::take(path, deadline, waiter)? {
         Ok(lock) => lock,
+        // The directory is gone, which the next attempt reports.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             let lock = lock_path(path);
             return Err(in_doubt(&format!("its lock {} cannot be had", lock.display()), &error));
@@ -230,10 +248,14 @@ impl Lock {
         let path = lock_path(path);
         loop {
             let file = match Self::open(&path) {
-                Ok(file) => file,
-                // Removed by another process between two calls.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Ok(Some(file)) => file,
                 Err(error) => return Ok(Err(error)),
+                // Removed by another process between two calls.
+                Ok(None) if Instant::now() < deadline => {
+                    waiter.wait(&mut [], Some(Instant::now()))?;
+                    continue;
+                }
+                Ok(None) => return Ok(Err(io::Error::from_raw_os_error(libc::EWOULDBLOCK))),
             };
             loop {
                 match sys::try_lock(file.as_fd()) {
@@ -254,25 +276,35 @@ impl Lock {
                     return Ok(Ok(Self { path, file }));
                 }
                 (_, Err(error)) => return Ok(Err(error)),
-                _ => {}
+                _ if deadline <= Instant::now() => {
+                    return Ok(Err(io::Error::from_raw_os_error(libc::EWOULDBLOCK)));
+                }
+                // Looks for signals.
+                _ => {
+                    waiter.wait(&mut [], Some(Instant::now()))?;
+                }
             }
         }
     }
 
-    /// Opens the lock's file, creating it if needed. A file of another kind is an error.
-    fn open(path: &Path) -> io::Result<File> {
+    /// Opens the lock's file, creating it if needed. None if it was there and has just been removed. A file of
+    /// another kind is an error, and so is ENOENT of the directory.
+    fn open(path: &Path) -> io::Result<Option<File>> {
         let mut made = OpenOptions::new();
         made.write(true).create_new(true).mode(LOCK_MODE).custom_flags(libc::O_NOFOLLOW);
         match made.open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            file => return file,
+            file => return file.map(Some),
         }
         let mut found = OpenOptions::new();
         // O_NONBLOCK, so that opening a pipe does not wait for a writer.
         found.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let file = found.open(path)?;
+        let file = match found.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
         if file.metadata()?.is_file() {
-            return Ok(file);
+            return Ok(Some(file));
         }
         Err(io::Error::from_raw_os_error(libc::EINVAL))
     }
