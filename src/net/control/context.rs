@@ -81,6 +81,12 @@ impl ServerContext {
         }
     }
 
+    /// The last thread has ended, or the start has failed.
+    fn last_thread_ended(&self) {
+        self.ledger.close_flag();
+        self.finish_ledger();
+    }
+
     pub(crate) fn count_error(&self) {
         self.errors.fetch_add(1, Relaxed);
     }
@@ -166,7 +172,7 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.shutdown.thread_ended(|| self.0.finish_ledger());
+        self.0.shutdown.thread_ended(|| self.0.last_thread_ended());
     }
 }
 

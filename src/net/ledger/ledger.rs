@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -18,6 +18,9 @@ use crate::net::error::{Error, Result};
 use crate::net::socket::Algorithm;
 use crate::net::sys::PollFd;
 
+/// How often a call looks at the ledger for which the process has no descriptor to wait with.
+const WITHOUT_FLAG: Duration = Duration::from_millis(20);
+
 pub(crate) struct LedgerState {
     open: Slab<Arc<Record>>,
     pub(super) closed: VecDeque<Arc<Record>>,
@@ -25,6 +28,11 @@ pub(crate) struct LedgerState {
     pub(super) totals: Totals,
     /// The conditions that callers wait for, each with the flag to set when it is met.
     waiting: Vec<(Wait, Arc<EventFd>)>,
+    /// A flag for the next call that waits, so that it needs no new descriptor. None while a call
+    /// uses it.
+    spare: Option<Arc<EventFd>>,
+    /// Whether `spare` is kept: from the start of the server to its end.
+    keeps_spare: bool,
     /// Whether the server has ended.
     pub(super) over: bool,
 }
@@ -50,12 +58,40 @@ impl LedgerState {
         }
     }
 
+    /// The flag of a call that waits, entered in the list. None if the process has no descriptor
+    /// left: EMFILE, ENFILE, ENOMEM.
+    fn wait_with_flag(&mut self, wait: Wait) -> Option<Arc<EventFd>> {
+        let flag = match self.spare.take() {
+            Some(spare) => spare,
+            None => Arc::new(EventFd::new().ok()?),
+        };
+        flag.clear();
+        self.waiting.push((wait, Arc::clone(&flag)));
+        Some(flag)
+    }
+
+    /// Takes back the flag of a call that has ended.
+    fn give_back(&mut self, flag: Arc<EventFd>) {
+        self.waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
+        if self.keeps_spare && self.spare.is_none() {
+            self.spare = Some(flag);
+        }
+    }
+
     fn records(&self) -> Vec<Arc<Record>> {
         let mut records: Vec<_> = self.closed.iter().cloned().collect();
         records.extend(self.open.iter().map(|(_, record)| Arc::clone(record)));
         records.sort_by_key(|record| record.id());
         records
     }
+}
+
+/// Waits until it is time to look at the ledger again. False after the deadline.
+fn wait_without_flag(deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<bool> {
+    let soon = Instant::now() + WITHOUT_FLAG;
+    let until = deadline.map_or(soon, |deadline| deadline.min(soon));
+    waiter.wait(&mut [], Some(until))?;
+    Ok(deadline.is_none_or(|deadline| until < deadline))
 }
 
 /// The key of an open record in the ledger; free for reuse after the close.
@@ -77,6 +113,8 @@ impl Ledger {
             closed: VecDeque::new(),
             totals: Totals::default(),
             waiting: Vec::new(),
+            spare: None,
+            keeps_spare: false,
             over: false,
         };
         Self { state: Mutex::new(state), datagrams: DatagramCounters::default(), history }
@@ -233,27 +271,39 @@ impl Ledger {
                 }
                 match &flag {
                     Some(flag) => flag.clear(),
-                    None => match EventFd::new() {
-                        Ok(new) => {
-                            let new = Arc::new(new);
-                            state.waiting.push((wait, Arc::clone(&new)));
-                            flag = Some(new);
-                        }
-                        Err(error) => break Err(Error::os("eventfd", "", &error)),
-                    },
+                    None => flag = state.wait_with_flag(wait),
                 }
             }
-            let flag = flag.as_ref().expect("made above");
-            match waiter.wait(&mut [PollFd::readable(flag.as_fd())], deadline) {
+            let waited = match &flag {
+                Some(flag) => waiter.wait(&mut [PollFd::readable(flag.as_fd())], deadline),
+                None => wait_without_flag(deadline, waiter),
+            };
+            match waited {
                 Ok(true) => {}
                 Ok(false) => break Ok(None),
                 Err(error) => break Err(error),
             }
         };
         if let Some(flag) = flag {
-            self.state.lock().waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
+            self.state.lock().give_back(flag);
         }
         result
+    }
+
+    /// Opens the flag that `wait` uses while no other call does. Called before the server starts.
+    pub(crate) fn open_flag(&self) -> std::io::Result<()> {
+        let flag = Arc::new(EventFd::new()?);
+        let mut state = self.state.lock();
+        state.spare = Some(flag);
+        state.keeps_spare = true;
+        Ok(())
+    }
+
+    /// Closes that flag once no call uses it. Called when the last thread has ended.
+    pub(crate) fn close_flag(&self) {
+        let mut state = self.state.lock();
+        state.keeps_spare = false;
+        state.spare = None;
     }
 
     /// Ends all waiting: the server has ended, and no connection will close any more.

@@ -34,6 +34,7 @@ impl Server {
         context.shutdown.open_flag().map_err(failed)?;
         // From here to the end of this step a stop waits for the step.
         let alive = Alive::new(context);
+        context.ledger.open_flag().map_err(failed)?;
         if context.shutdown.has_begun() {
             return Err(self.wrong("start", State::Stopped.hint()));
         }
