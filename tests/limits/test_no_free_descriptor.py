@@ -6,6 +6,7 @@ ledger, its log, and the command line go on then.
 
 from __future__ import annotations
 
+import functools
 import re
 import resource
 import signal
@@ -122,8 +123,8 @@ def test_strangers_who_use_up_the_descriptors_do_not_end_the_command(tmp_path: P
     account = tmp_path / "account"
     command = ["-m", "rsock", "echo", "127.0.0.1:0", "--ledger", str(account)]
 
-    def written() -> int:
-        return len(account.read_text().splitlines())
+    def written(count: int) -> bool:
+        return len(account.read_text().splitlines()) == count
 
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -137,7 +138,7 @@ def test_strangers_who_use_up_the_descriptors_do_not_end_the_command(tmp_path: P
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (6, before[1]))
             for number, peer in enumerate(peers, 1):
                 peer.close()
-                wait_until(lambda number=number: written() == number, what=f"{number} are written")
+                wait_until(functools.partial(written, number), what=f"{number} are written")
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
             with dial(address) as peer:
                 assert says_back(peer)

@@ -200,7 +200,7 @@ impl Connection {
     }
 
     /// How the connection ends unless a failure or a limit ends it first.
-    pub(super) fn closed_by(&self) -> ClosedBy {
+    pub(crate) fn closed_by(&self) -> ClosedBy {
         self.ended_by(Ending::Service)
     }
 

@@ -13,13 +13,18 @@ use crate::net::base::{EventFd, Mutex};
 /// The admitted connections, or records of peers, of one server.
 pub(crate) struct Admission {
     limit: AtomicUsize,
+    /// Connections with a slot: those whose records are open, and one for each attempt to accept.
     admitted: AtomicUsize,
+    /// Connections that have given back their slots, and whose sockets are still open.
+    closing: AtomicUsize,
+    /// The limit is what the descriptors allow, so the sockets that are still open count.
+    counts_sockets: AtomicBool,
     /// `Limits.per_host`.
     per_host: Option<usize>,
     /// Number of connections of each address; used only with `per_host`.
     hosts: Mutex<HashMap<IpAddr, usize>>,
     room_wanted: AtomicBool,
-    /// The flag that the first `leave` after `ask_for_room` sets. Provided by the thread that waits
+    /// The flag that the first `leave` or `closed` after `ask_for_room` sets. Provided by the thread that waits
     /// for room.
     room: Mutex<Option<Arc<EventFd>>>,
 }
@@ -29,6 +34,8 @@ impl Admission {
         Self {
             limit: AtomicUsize::new(usize::MAX),
             admitted: AtomicUsize::new(0),
+            closing: AtomicUsize::new(0),
+            counts_sockets: AtomicBool::new(false),
             per_host,
             hosts: Mutex::new(HashMap::new()),
             room_wanted: AtomicBool::new(false),
@@ -41,21 +48,27 @@ impl Admission {
         self.limit.load(Relaxed)
     }
 
-    /// Sets the limit. Called before the first connection is admitted.
-    pub(crate) fn set_limit(&self, limit: usize) {
+    /// Sets the limit, and whether it bounds the sockets rather than the connections. Called before
+    /// the first connection is admitted.
+    pub(crate) fn set_limit(&self, limit: usize, counts_sockets: bool) {
         self.limit.store(limit, Relaxed);
+        self.counts_sockets.store(counts_sockets, Relaxed);
     }
 
-    /// Sets the flag that `leave` sets; None when no thread waits for room any more.
+    /// Sets the flag that `leave` and `closed` set; None when no thread waits for room any more.
     pub(crate) fn set_room_flag(&self, flag: Option<Arc<EventFd>>) {
         *self.room.lock() = flag;
     }
 
     /// Takes a slot for a connection; false at the limit.
     pub(crate) fn enter(&self) -> bool {
-        let limit = self.limit();
-        let more = |admitted| (admitted < limit).then_some(admitted + 1);
+        let more = |admitted| self.is_below_limit(admitted).then_some(admitted + 1);
         self.admitted.fetch_update(SeqCst, SeqCst, more).is_ok()
+    }
+
+    fn is_below_limit(&self, admitted: usize) -> bool {
+        let closing = if self.counts_sockets.load(Relaxed) { self.closing.load(SeqCst) } else { 0 };
+        admitted + closing < self.limit()
     }
 
     /// Takes a slot of a peer's host; false if the host already has `per_host`. Unix sockets have
@@ -89,12 +102,27 @@ impl Admission {
         self.admitted.fetch_sub(1, SeqCst);
     }
 
-    /// Gives back the slots of a connection with `peer`, and sets the flag if room was asked for.
+    /// Gives back the slots of a connection with `peer`, whose socket is still open, and sets the
+    /// flag if room was asked for. Called while the ledger closes its record, so that a reader of
+    /// the ledger finds the slots free.
     pub(crate) fn leave(&self, peer: &Endpoint) {
         if let Some(address) = peer.address.as_ip() {
             self.leave_host(address);
         }
+        self.closing.fetch_add(1, SeqCst);
         self.admitted.fetch_sub(1, SeqCst);
+        if !self.counts_sockets.load(Relaxed) {
+            self.notify_room();
+        }
+    }
+
+    /// The socket of a connection that has left is closed. Sets the flag if room was asked for.
+    pub(crate) fn closed(&self) {
+        self.closing.fetch_sub(1, SeqCst);
+        self.notify_room();
+    }
+
+    fn notify_room(&self) {
         if self.room_wanted.load(SeqCst) && self.room_wanted.swap(false, SeqCst) {
             let flag = self.room.lock().clone();
             if let Some(flag) = flag {
@@ -103,9 +131,9 @@ impl Admission {
         }
     }
 
-    /// Whether a slot is free; if not, `leave` sets the flag.
+    /// Whether a slot is free; if not, the next end of a connection sets the flag.
     pub(crate) fn has_room(&self) -> bool {
-        let free = || self.admitted.load(SeqCst) < self.limit();
+        let free = || self.is_below_limit(self.admitted.load(SeqCst));
         if free() {
             return true;
         }
@@ -113,7 +141,7 @@ impl Admission {
         free()
     }
 
-    /// Makes the next `leave` set the flag.
+    /// Makes the next `leave` or `closed` set the flag.
     pub(crate) fn ask_for_room(&self) {
         self.room_wanted.store(true, SeqCst);
     }

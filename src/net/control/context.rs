@@ -14,7 +14,7 @@ use super::shutdown::{Cause, Shutdown, StopReport};
 use crate::net::address::Transport;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::error::Result;
-use crate::net::ledger::{Ledger, TraceLimits};
+use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::StageFactory;
 use crate::net::sys::{self, PollFd};
@@ -85,6 +85,19 @@ impl ServerContext {
     fn last_thread_ended(&self) {
         self.ledger.close_flag();
         self.finish_ledger();
+    }
+
+    /// Closes a record, and gives back the slots of its connection. The socket is closed after
+    /// that, and then `admission.closed` called. `algorithm` as in `Record::last_tcp_info`.
+    pub(crate) fn close_record(
+        &self,
+        entry_id: EntryId,
+        by: ClosedBy,
+        error: Option<String>,
+        algorithm: Option<Algorithm>,
+    ) {
+        let leave = |record: &Record| self.admission.leave(&record.remote());
+        self.ledger.close(entry_id, by, error, algorithm, leave);
     }
 
     pub(crate) fn count_error(&self) {

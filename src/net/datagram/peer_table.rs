@@ -217,9 +217,9 @@ impl Peers {
         self.unlink(index);
         let entry = self.entries.remove(index as usize);
         self.table.remove(&entry.key);
-        self.context.ledger.close(entry.entry_id, by, error, None);
+        self.context.close_record(entry.entry_id, by, error, None);
         self.context.count_stopped(forced);
-        self.context.admission.leave(&entry.peer.remote);
+        self.context.admission.closed();
     }
 
     /// Closes all records, because the server stops.

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::handed_out::{HandedOut, JobId};
-use crate::net::address::Endpoint;
 use crate::net::base::Mutex;
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, Record};
@@ -172,8 +171,8 @@ impl Owner for InnerLease {
         unreachable!("may_linger is false")
     }
 
-    /// The worker gives the admission slot back.
-    fn socket_closed(&self, _peer: &Endpoint) {
+    /// The worker closes the outer socket, which the admission counts.
+    fn socket_closed(&self) {
         self.handed_out.remove_and_notify(self.job, &self.context);
     }
 
@@ -322,12 +321,12 @@ impl OuterWorkers {
     }
 
     fn refuse(&self, accepted: Accepted, error: &io::Error) {
-        let Accepted { socket, record, entry_id } = accepted;
+        let Accepted { socket, entry_id, .. } = accepted;
         let text = format!("socketpair: {error}");
-        self.context.ledger.close(entry_id, ClosedBy::Error, Some(text), None);
+        self.context.close_record(entry_id, ClosedBy::Error, Some(text), None);
         self.context.count_error();
         socket.abort();
-        self.context.admission.leave(&record.remote());
+        self.context.admission.closed();
     }
 
     /// No more connections come: those that are there end when their handlers have closed them.

@@ -10,7 +10,6 @@ use socket2::Domain;
 use super::handed_out::{HandedOut, JobId};
 use super::inner::{self, OuterWorkers};
 use super::linger::{LingerHost, PendingLinger};
-use crate::net::address::Endpoint;
 use crate::net::connection::LingeringSocket;
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, EntryId, Record};
@@ -118,7 +117,7 @@ impl Lease {
     fn close_record(&self, by: ClosedBy, error: Option<String>) -> bool {
         let first = !self.settled.swap(true, SeqCst);
         if first {
-            self.context.ledger.close(self.entry_id, by, error, None);
+            self.context.close_record(self.entry_id, by, error, None);
         }
         first
     }
@@ -162,9 +161,9 @@ impl Owner for Lease {
         })
     }
 
-    fn socket_closed(&self, peer: &Endpoint) {
+    fn socket_closed(&self) {
         self.handed_out.remove(self.job);
-        self.context.admission.leave(peer);
+        self.context.admission.closed();
         self.call_ended();
     }
 

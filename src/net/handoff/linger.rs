@@ -4,8 +4,9 @@
 //!
 //! A close with unread input sends RST, and after a close so does the peer's next byte. Either
 //! destroys data that the kernel has not sent yet, or that the peer has not read. So the socket
-//! moves to a worker, which sends FIN, then reads and discards the input. The record closes first;
-//! the admission slot is kept until the socket closes as well.
+//! moves to a worker, which sends FIN, then reads and discards the input. The record closes first,
+//! and the slot under the limits is free from then on. No more connections linger than the limit
+//! admits; the one that has lingered for longest is closed for another.
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -89,9 +90,7 @@ impl Drop for PendingLinger {
     fn drop(&mut self) {
         let Some(lingering) = self.lingering.take() else { return };
         lingering.socket.never_wait();
-        if let Some(LingeringSocket { socket, record, .. }) =
-            self.host.send(&self.context, lingering)
-        {
+        if let Some(LingeringSocket { socket, .. }) = self.host.send(&self.context, lingering) {
             let shutdown = &self.context.shutdown;
             let forced = shutdown.has_begun() && shutdown.deadline() <= Instant::now();
             if forced {
@@ -102,7 +101,7 @@ impl Drop for PendingLinger {
             }
             drop(socket);
             self.context.count_stopped(forced);
-            self.context.admission.leave(&record.remote());
+            self.context.admission.closed();
         }
         // After the message, because a stop sends the worker `Drain` once all jobs are removed.
         self.handed_out.remove_and_notify(self.job, &self.context);

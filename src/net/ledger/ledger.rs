@@ -129,13 +129,15 @@ impl Ledger {
     }
 
     /// Closes a record; called before the socket is closed. `algorithm` as in
-    /// `Record::last_tcp_info`.
+    /// `Record::last_tcp_info`. `release` gives back what the connection takes of the server's
+    /// limits, at the moment from which the ledger shows the connection as closed.
     pub(crate) fn close(
         &self,
         entry_id: EntryId,
         by: ClosedBy,
         error: Option<String>,
         algorithm: Option<Algorithm>,
+        release: impl FnOnce(&Record),
     ) {
         let record = Arc::clone(&self.state.lock().open[entry_id.0 as usize]);
         // Without the lock, because this makes a system call.
@@ -143,6 +145,7 @@ impl Ledger {
         drop(record);
         let mut state = self.state.lock();
         let record = state.open.remove(entry_id.0 as usize);
+        release(&record);
         record.close(by, error, tcp_info);
         state.totals.closed += 1;
         state.totals.closed_by[by.index()] += 1;

@@ -26,7 +26,8 @@
 //! Order of locks: the registry's (`control/registry.rs`), then those of one server's `Inner` in the
 //! order of its fields (`server/inner.rs`), then the one of its `Shutdown`, then the ledger's. No two
 //! of them are held at once, except while `handoff/linger.rs` starts its worker, which takes the one
-//! of `Shutdown` within its own. None is held during a system call that can block, or while Python
+//! of `Shutdown` within its own, and while the ledger closes a record, which takes the one of the
+//! hosts (`control/admission.rs`) within its own. None is held during a system call that can block, or while Python
 //! code runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
 
 use std::os::fd::{OwnedFd, RawFd};

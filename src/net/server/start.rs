@@ -47,7 +47,7 @@ impl Server {
             Shape::Handler | Shape::Accept => (if context.stages.is_some() { 3 } else { 1 }, false),
         };
         let room = context.limits.room(self.config.transport, legs, pipes);
-        context.admission.set_limit(room.connections);
+        context.admission.set_limit(room.connections, context.limits.connections.is_none());
         context.pipes.set(room.pipes);
         let listener = steps.listener.take().expect("listening");
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::net::address::Endpoint;
 use crate::net::base::Origin;
 use crate::net::control::Limits;
 use crate::net::ledger::{ClosedBy, Record};
@@ -46,8 +45,8 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
         error: Option<String>,
     ) -> DeferredClose;
 
-    /// Called when the descriptor of the connection with `peer` has been closed.
-    fn socket_closed(&self, peer: &Endpoint);
+    /// Called when the descriptor of the connection has been closed.
+    fn socket_closed(&self);
 
     /// Called when a call of the stream ends while the server drains.
     fn call_ended(&self);

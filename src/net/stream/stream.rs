@@ -407,8 +407,8 @@ impl Stream {
 
     /// Notifies the server that the descriptor is closed.
     pub(crate) fn notify_closed(&self) {
-        if let (Some(owned), Some(record)) = (&self.owned, self.record.get()) {
-            owned.owner.socket_closed(&record.remote());
+        if let Some(owned) = &self.owned {
+            owned.owner.socket_closed();
         }
     }
 

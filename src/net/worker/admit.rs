@@ -9,6 +9,7 @@ use super::accept_errors::{Failure, classify};
 use super::open_record::open_record;
 use super::sink::Accepted;
 use crate::net::address::Address;
+use crate::net::base::Mutex;
 use crate::net::control::{Overflow, ServerContext};
 use crate::net::socket::{Listener, Socket};
 
@@ -34,11 +35,14 @@ pub(crate) struct Admitter {
     context: Arc<ServerContext>,
     local: Address,
     next_id: AtomicU64,
+    /// Held for an attempt by a server that refuses excess connections. An attempt has a slot while
+    /// it finds the queue empty, and another one would refuse a connection for that.
+    alone: Mutex<()>,
 }
 
 impl Admitter {
     pub(crate) fn new(context: Arc<ServerContext>, local: Address) -> Self {
-        Self { context, local, next_id: AtomicU64::new(1) }
+        Self { context, local, next_id: AtomicU64::new(1), alone: Mutex::new(()) }
     }
 
     /// The address of the listener.
@@ -49,9 +53,11 @@ impl Admitter {
     /// Calls accept4(2) if the limits allow it. Never blocks.
     pub(crate) fn attempt(&self, listener: &Listener, nonblocking: bool) -> Attempt {
         let admission = &self.context.admission;
+        let refuses = self.context.limits.overflow == Overflow::Refuse;
+        let _alone = refuses.then(|| self.alone.lock());
         // The slot is taken first, so that no connection is accepted without one.
         let admitted = admission.enter();
-        if !admitted && self.context.limits.overflow == Overflow::Wait {
+        if !admitted && !refuses {
             return Attempt::Full;
         }
         let give_back = || {

@@ -21,7 +21,6 @@ use slab::Slab;
 use super::acceptor::Acceptor;
 use super::inbox::{Inbox, Message};
 use super::sink::Accepted;
-use crate::net::address::Endpoint;
 use crate::net::base::{EventFd, Key, Listed, fork, panic_text};
 use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::{FIRST_BYTE_GRACE, ServerContext};
@@ -243,8 +242,8 @@ impl Worker {
             Message::Adopt(accepted) => self.adopt(accepted, None, service),
             Message::AdoptOuter(accepted, inner) => self.adopt(accepted, Some(inner), service),
             Message::Linger(leaving) => {
-                let connection = Connection::of_lingering(leaving);
-                self.insert(connection, Box::new(Null));
+                self.insert(Connection::of_lingering(leaving), Box::new(Null));
+                self.bound_lingering();
             }
             Message::Wake(token) => {
                 if let Some((index, entry)) = self.find(token) {
@@ -277,13 +276,13 @@ impl Worker {
                 }
                 Ok(None) => {}
                 Err(panic) => {
-                    return self.refuse(socket, peer.remote, entry_id, panic_text(&*panic));
+                    return self.refuse(socket, entry_id, panic_text(&*panic));
                 }
             }
         }
         let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
             Ok(session) => session,
-            Err(panic) => return self.refuse(socket, peer.remote, entry_id, panic_text(&*panic)),
+            Err(panic) => return self.refuse(socket, entry_id, panic_text(&*panic)),
         };
         let mut connection = Connection::new(socket, record, Some(entry_id));
         inner.into_iter().for_each(|inner| connection.put_inner(inner));
@@ -328,11 +327,27 @@ impl Worker {
         self.enqueue(index);
     }
 
-    fn refuse(&mut self, socket: Socket, remote: Endpoint, entry_id: EntryId, error: String) {
+    /// Closes the connection that has lingered for longest if more linger than the server may have
+    /// connections. They have no slots.
+    fn bound_lingering(&mut self) {
+        if self.entries.len() <= self.context.admission.limit() {
+            return;
+        }
+        let lingering =
+            self.entries.iter().filter(|(_, entry)| entry.connection.entry_id.is_none());
+        if let Some((index, _)) = lingering.min_by_key(|(_, entry)| entry.generation) {
+            let connection = &mut self.entries[index].connection;
+            let by = connection.closed_by();
+            connection.end(by, None, false);
+            self.close(index);
+        }
+    }
+
+    fn refuse(&mut self, socket: Socket, entry_id: EntryId, error: String) {
         self.close_record(entry_id, ClosedBy::Error, Some(error));
         self.context.count_error();
         socket.abort();
-        self.release(&remote);
+        self.release();
     }
 
     /// Tells every session that the server stops, and checks every receive buffer once more.
@@ -425,7 +440,6 @@ impl Worker {
         let entry = self.entries.remove(index);
         let Entry { mut session, connection, generation, .. } = entry;
         let entry_id = connection.entry_id;
-        let remote = connection.record.remote();
         let (gone, sockets) =
             connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
@@ -464,19 +478,19 @@ impl Worker {
                 (_, Some(_)) => {}
             }
         }
-        self.release(&remote);
+        self.release();
     }
 
     /// Services in Rust do not change the congestion control algorithm: it is the listener's.
     fn close_record(&self, entry_id: EntryId, by: ClosedBy, error: Option<String>) {
         let inherited = self.context.algorithm.get().copied();
-        self.context.ledger.close(entry_id, by, error, inherited);
+        self.context.close_record(entry_id, by, error, inherited);
     }
 
-    /// Frees a connection's slot, once its descriptors are closed.
-    fn release(&self, remote: &Endpoint) {
+    /// Accounts for a connection whose descriptors are closed.
+    fn release(&self) {
         self.inbox.load.fetch_sub(1, Relaxed);
-        self.context.admission.leave(remote);
+        self.context.admission.closed();
     }
 
     /// Applies the drain's grace and deadline. True if the worker has nothing left to do.
