@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from os import PathLike
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ._endpoint import Endpoint
 from ._settings import Limits, SocketOptions, Trace
@@ -41,6 +41,8 @@ __all__ = [
 for _kind in (Endpoint, Limits, SocketOptions, Trace):
     _kind.__module__ = __name__
 del _kind
+
+_T = TypeVar("_T")
 
 # The path of a Unix socket, as callers give it.
 SocketPath: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
@@ -78,6 +80,28 @@ class TextFile(Protocol):
 
     def write(self, text: str, /) -> object:
         """Write the text."""
+
+
+class Listing(list[_T]):
+    """A list whose `repr` stays short, because a notebook shows it: its first and last items."""
+
+    # How many items a `repr` has.
+    _shown = 20
+
+    def __repr__(self) -> str:
+        hidden = len(self) - self._shown
+        if hidden <= 0:
+            return super().__repr__()
+        head, tail = self[: self._shown // 2], self[-(self._shown // 2) :]
+        return (
+            f"[{', '.join(map(repr, head))},\n … {hidden:,} more …,\n {', '.join(map(repr, tail))}]"
+        )
+
+
+class TraceEvents(Listing["TraceEvent"]):
+    """The list of `Record.trace`."""
+
+    _shown = 6
 
 
 class FiveTuple(NamedTuple):
@@ -279,6 +303,11 @@ class TcpInfo:
     delivery_rate: int
 
 
+# How many bytes of its data the `repr` of an event has: of text, and of what is escaped in it.
+_SHOWN_DATA: Final = 32
+_SHOWN_BINARY: Final = 8
+
+
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
     """One receive or send that carried data: a message of `Record.messages_in` or `messages_out`.
@@ -295,6 +324,18 @@ class TraceEvent:
     direction: Literal["in", "out"]
     size: int
     data: bytes
+
+    def __repr__(self) -> str:
+        """As it is made, but with the start of long data only: there may be kilobytes."""
+        data, rest = self.data, ""
+        if len(data) > _SHOWN_DATA:
+            data, rest = data[:_SHOWN_DATA], f"… {len(self.data):,} bytes"
+            if len(repr(data)) > 2 * _SHOWN_DATA:
+                data = data[:_SHOWN_BINARY]
+        return (
+            f"TraceEvent(number={self.number}, seconds={self.seconds!r},"
+            f" direction={self.direction!r}, size={self.size}, data={data!r}{rest})"
+        )
 
     @property
     def truncated(self) -> bool:

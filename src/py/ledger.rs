@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyIterator, PyList};
 
 use super::args::{self, deadline, timeout, user_address, whole};
 use super::error::exception;
-use super::imports::in_python;
+use super::imports::{self, in_python};
 use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
@@ -67,18 +67,27 @@ impl<'a, 'py> FromPyObject<'a, 'py> for WaitTimeout {
     }
 }
 
+/// A list of one of the classes of `rsock._types` whose repr is short.
+fn listing<'py, T: IntoPyObject<'py>>(
+    py: Python<'py>,
+    class: &str,
+    items: Vec<T>,
+) -> PyResult<Bound<'py, PyAny>> {
+    imports::class(py, class)?.call1((PyList::new(py, items)?,))
+}
+
 impl Ledger {
     fn records<'py>(
         &self,
         py: Python<'py>,
         records: Vec<Arc<net::ledger::Record>>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let origin = self.origin;
         let records: Vec<_> = records
             .into_iter()
             .map(|inner| Bound::new(py, Record { inner, origin }))
             .collect::<PyResult<_>>()?;
-        PyList::new(py, records)
+        listing(py, "Listing", records)
     }
 }
 
@@ -86,7 +95,7 @@ impl Ledger {
 impl Ledger {
     /// The records of the open connections, a list, oldest first.
     #[getter]
-    fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn open<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.records(py, self.inner(py)?.open_records())
     }
 
@@ -94,7 +103,7 @@ impl Ledger {
     ///
     /// At most as many as the server's `history`.
     #[getter]
-    fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn closed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.records(py, self.inner(py)?.closed_records())
     }
 
@@ -139,7 +148,7 @@ impl Ledger {
         open: Option<Bound<'py, PyAny>>,
         closed: Option<Bound<'py, PyAny>>,
         timeout: WaitTimeout,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         if open.is_none() && closed.is_none() {
             return Err(PyTypeError::new_err("wait() needs an argument: open=, closed= or both"));
         }
@@ -466,7 +475,7 @@ impl Record {
     /// It holds the last events, within the bounds of the server's `trace`. None if the server has
     /// no trace, and for a client.
     #[getter]
-    fn trace<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+    fn trace<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.origin.check().map_err(|error| exception(py, error))?;
         let Some(events) = self.inner.trace() else { return Ok(None) };
         let events = events.iter().map(|event| {
@@ -479,7 +488,7 @@ impl Record {
             object(py, "TraceEvent", &fields)
         });
         let events: Vec<_> = events.collect::<PyResult<_>>()?;
-        PyList::new(py, events).map(Some)
+        listing(py, "TraceEvents", events).map(Some)
     }
 
     /// The socket numbers after RFC 147, a SocketPair.

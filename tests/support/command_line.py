@@ -41,9 +41,12 @@ def run(*args: str, data: bytes = b"", cwd: Path | None = None) -> tuple[int, st
 class Running:
     """A command that runs beside the test, with pipes for its input and output."""
 
-    def __init__(self, *args: str, cwd: Path | None = None) -> None:
+    def __init__(
+        self, *args: str, cwd: Path | None = None, descriptors: tuple[int, ...] = ()
+    ) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, *args],
+            pass_fds=descriptors,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

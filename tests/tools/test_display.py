@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from support import LOOPBACK, Background, dial, payload, says_back, send_until_stuck, wait_until
+from support import (
+    LOOPBACK,
+    Background,
+    closed_port,
+    dial,
+    payload,
+    read_exactly,
+    says_back,
+    send_until_stuck,
+    wait_until,
+)
 
-from rsock import Client, Echo, Endpoint, Limits, Server, SocketOptions
+from rsock import (
+    Client,
+    Connection,
+    Echo,
+    Endpoint,
+    Forward,
+    Limits,
+    Server,
+    SocketOptions,
+    TraceEvent,
+)
 
 VOID = {"br", "col", "hr", "img", "meta", "wbr"}
 
@@ -204,6 +225,110 @@ def test_a_ledger_of_many_records_stays_a_small_table(echo: Server) -> None:
     assert "300" in checked(echo.ledger).text
     assert "300" in repr(echo.ledger)
     assert repr(echo.ledger).count("\n") <= 40
+
+
+def test_a_ledger_shows_what_is_open_first_and_how_much_it_hides(echo: Server) -> None:
+    with dial(echo.address) as first:
+        assert says_back(first)
+        for _ in range(60):
+            with dial(echo.address) as peer:
+                assert says_back(peer)
+        echo.ledger.wait(open=1, closed=60)
+        shown = repr(echo.ledger)
+        assert shown.splitlines()[2].split()[0] == "1"
+        assert shown.count("still open") == 1
+        assert "… and 41 more: 41 closed" in shown
+        html = checked(echo.ledger).text
+        assert "still open" in html
+        assert "… and 41 more: 41 closed" in html
+        extra = [dial(echo.address) for _ in range(25)]
+        assert all(says_back(each) for each in extra)
+        assert "… and 66 more: 6 open, 60 closed" in repr(echo.ledger)
+        for each in extra:
+            each.close()
+
+
+def test_a_ledger_says_how_many_records_are_not_kept() -> None:
+    with Server(history=3) as server:
+        for _ in range(7):
+            with dial(server.address) as peer:
+                assert says_back(peer)
+        server.ledger.wait(open=0, closed=7)
+        for text in (repr(server.ledger), checked(server.ledger).text):
+            assert "4 older ones are not kept" in text
+
+
+def test_a_ledger_and_a_server_show_what_ended_connections_too_early() -> None:
+    with closed_port() as (host, port), Server(service=Forward(host, port)) as server:
+        for _ in range(3):
+            with contextlib.suppress(ConnectionResetError), dial(server.address) as peer:
+                peer.recv(1)
+        server.ledger.wait(open=0, closed=3)
+        cause = f"ended by error (connect {host}:{port}: Connection refused): 3"
+        assert cause in repr(server.ledger)
+        assert "; 3 errors" in repr(server.ledger).splitlines()[0]
+        for thing in (server.ledger, server):
+            assert cause in checked(thing).text
+    with Server(limits=Limits(idle=0.05)) as server, dial(server.address) as peer:
+        assert peer.recv(1) == b""
+        server.ledger.wait(open=0, closed=1)
+        assert "ended by limit (idle): 1" in repr(server.ledger)
+
+
+def test_different_errors_are_listed_up_to_a_few() -> None:
+    def fail(conn: Connection) -> None:
+        raise ValueError(f"number {min(conn.id, 20)}")
+
+    with Server(service=fail, on_error=lambda _: None) as server:
+        for _ in range(30):
+            with contextlib.suppress(ConnectionResetError), dial(server.address) as peer:
+                peer.recv(1)
+        server.ledger.wait(open=0, closed=30)
+        lines = [line for line in repr(server.ledger).splitlines() if line.startswith("ended by")]
+    assert lines[0] == "ended by error (ValueError: number 20): 11"
+    assert len(lines) == 6
+    assert lines[-1] == "ended by other errors: 15"
+
+
+def test_a_trace_of_kilobytes_is_shown_in_a_few_lines() -> None:
+    with Server(trace=True) as server, dial(server.address) as peer:
+        for _ in range(60):
+            peer.sendall(b"\0" * 100)
+            assert len(read_exactly(peer, 100)) == 100
+        [record] = server.ledger.open
+        trace = record.trace
+        assert trace is not None
+        assert len(trace) >= 100
+        assert len(repr(trace)) < 1_000
+        assert f"… {len(trace) - 6:,} more …" in repr(trace)
+        # The values are all there.
+        assert isinstance(trace, list)
+        assert trace[-1].data == b"\0" * 100
+        assert repr(trace[-1]).endswith("\\x00'… 100 bytes)")
+        short = trace[0]
+        assert repr(short).startswith("TraceEvent(number=")
+
+
+def test_a_short_event_is_shown_as_it_is_made() -> None:
+    event = TraceEvent(1, 0.5, "in", 5, b"hello")
+    assert repr(event) == (
+        "TraceEvent(number=1, seconds=0.5, direction='in', size=5, data=b'hello')"
+    )
+    assert eval(repr(event)) == event
+
+
+def test_a_list_of_thousands_of_records_is_shown_in_a_few_lines(echo: Server) -> None:
+    for _ in range(50):
+        with dial(echo.address) as peer:
+            peer.sendall(b"x")
+    records = echo.ledger.wait(open=0, closed=50)
+    for each in (records, echo.ledger.closed):
+        assert "… 30 more …" in repr(each)
+        assert repr(each).count("<Record ") == 20
+        assert each == list(each)
+        assert isinstance(each, list)
+    assert "more" not in repr(records[:20])
+    assert repr(echo.ledger.open) == "[]"
 
 
 SCRIPT = "<script>alert('1')</script>\"&amp;"

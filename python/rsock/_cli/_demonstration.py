@@ -16,6 +16,7 @@ from rich.table import Table
 
 from .. import (
     Client,
+    Ledger,
     Record,
     RsockError,
     Server,
@@ -99,7 +100,7 @@ def demonstrate(terminal: Console, wanted: int) -> None:
         report = server.stop()
         totals = server.ledger.totals
     took = time.perf_counter() - began
-    show(terminal, totals, records, report)
+    show(terminal, server.ledger, records, report)
     check(count, while_open, totals, report)
     messages = count * len(MESSAGE_SIZES)
     terminal.print(
@@ -151,10 +152,10 @@ def check(count: int, while_open: Totals, totals: Totals, report: StopReport) ->
         raise Wrong(f"the end was not orderly: {totals.open} left open, {report}")
 
 
-def show(terminal: Console, totals: Totals, records: Iterable[Record], report: StopReport) -> None:
+def show(terminal: Console, ledger: Ledger, records: Iterable[Record], report: StopReport) -> None:
     """Print the totals, the stop and the newest records."""
     terminal.print("\nThe server's ledger", style="italic")
-    terminal.print(account(totals))
+    terminal.print(account(ledger))
     terminal.print(f"Stopped in {report.seconds * 1_000:.1f} ms, {report.forced} by force.\n")
 
     newest = sorted(records, key=lambda record: record.id)[-5:]

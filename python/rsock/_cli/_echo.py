@@ -11,7 +11,7 @@ __all__ = ["Arguments", "add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.usage = "rsock echo [OPTION ...] [LISTEN]"
+    parser.usage = "rsock echo [OPTION ...] [LISTEN ...]"
     parser.description = "Send back all data that arrives (RFC 862), until Ctrl-C."
     add_listen(parser)
     add_serving(parser)

@@ -1,29 +1,29 @@
 """The output of a serving command: a live table in a terminal, plain lines, or JSON Lines.
 
-It reads and prints, and must never change what it shows.
+It shows the servers of one run. It reads and prints, and must never change what it shows.
 """
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.constrain import Constrain
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from .._display._tables import cell
 from .._display._units import count, seconds, size
-from .._display._views import end, peer, server_address, sums
+from .._display._views import causes, end, peer, server_address, short_end, sums
 from .._ledger import json_line
 from .._printable import printable_lines
-from .._rsock import Record
+from .._rsock import Ledger, Record
 from .._server import Server
-from .._types import StopReport, Totals
+from .._types import StopReport
 from ._console import console
 from ._serving import Serving
 from ._streams import write
@@ -38,28 +38,35 @@ _USUAL: Final = frozenset(
     {"accepted", "open", "closed", "closed_by"}
     | {"messages_in", "messages_out", "bytes_in", "bytes_out"}
 )
-# The lines of the screen that show no records: address, totals, headings, and empty lines.
-_OTHER_LINES: Final = 7
+# The lines of the screen that show no records, besides those about the servers: the headings with
+# their rule, and an empty line before and after the table.
+_OTHER_LINES: Final = 4
+# Columns of the live table that a narrow terminal has no room for, the first to go first.
+_OPTIONAL: Final = (("in", "out"), ("lasted",), ("id",), ("local",), ("peer",))
+_RIGHT: Final = frozenset({"id", "lasted", "in", "out"})
+_GAP: Final = 2
+# What the last column, which is cut, should have room for: "error (Connection refused)".
+_LAST: Final = 28
 
 
-def chosen(arguments: Serving, server: Server, output: TextIO) -> "Form":
+def chosen(arguments: Serving, servers: Sequence[Server], output: TextIO) -> "Form":
     """Return the form that the arguments name or, if they name none, one that suits the output."""
     if arguments.json:
-        return Json(server, output)
+        return Json(servers, output)
     terminal = console()
     if arguments.plain or not output.isatty() or terminal.is_dumb_terminal:
-        return Plain(server, output)
-    return Screen(server, output, terminal)
+        return Plain(servers, output)
+    return Screen(servers, output, terminal)
 
 
 class Form:
-    """How one server is shown."""
+    """How the servers of a run are shown."""
 
-    # Whether `closed` is called for each connection that ended, on a thread of its own.
+    # Whether `closed` is called for each connection that ended, on a thread of each server.
     follows = True
 
-    def __init__(self, server: Server, output: TextIO) -> None:
-        self.server = server
+    def __init__(self, servers: Sequence[Server], output: TextIO) -> None:
+        self.servers = servers
         self._output = output
 
     def __enter__(self) -> Self:
@@ -74,13 +81,17 @@ class Form:
         pass
 
     def listening(self) -> None:
-        """Show that the server listens."""
+        """Show that the servers listen."""
 
-    def closed(self, record: Record) -> None:
-        """Show that a connection has ended."""
+    def closed(self, server: Server, record: Record) -> None:
+        """Show that a connection of a server has ended."""
 
-    def stopped(self, report: StopReport) -> None:
-        """Show that the server has stopped; `closed` was called for each connection."""
+    def stopped(self, server: Server, report: StopReport) -> None:
+        """Show that a server has stopped; `closed` was called for each of its connections."""
+
+    def _where(self, server: Server, text: str) -> str:
+        """The text, with the address before it if there are several servers."""
+        return f"{server_address(server)} {text}" if len(self.servers) > 1 else text
 
     def _write(self, line: str) -> None:
         line = printable_lines(line)
@@ -90,53 +101,64 @@ class Form:
 
 
 class Plain(Form):
-    """A line for the start, for each end of a connection, and two for the account."""
+    """A line for the start, for each end of a connection, and some for the account."""
 
     def listening(self) -> None:
-        self._write(f"listening on {server_address(self.server)}: {self.server.service!r}\n")
+        for server in self.servers:
+            self._write(f"listening on {server_address(server)}: {server.service!r}\n")
 
-    def closed(self, record: Record) -> None:
+    def closed(self, server: Server, record: Record) -> None:
+        what = f"{record.id} {cell(peer(record))}"
+        if len(self.servers) > 1:
+            what += f" at {server_address(server)}"
         self._write(
-            f"closed {record.id} {cell(peer(record))} by {end(record)}"
-            f" after {seconds(record.seconds)},"
+            f"closed {what} by {end(record)} after {seconds(record.seconds)},"
             f" {size(record.bytes_in)} in, {size(record.bytes_out)} out\n"
         )
 
-    def stopped(self, report: StopReport) -> None:
-        self._write(f"{_stopped(report)}\n")
-        self._write(f"{sums(self.server.ledger)}\n")
+    def stopped(self, server: Server, report: StopReport) -> None:
+        self._write(f"{self._where(server, _stopped(report))}\n{sums(server.ledger)}\n")
+        for cause, number in causes(server.ledger):
+            self._write(f"{number:,} by {cause}\n")
 
 
 class Json(Form):
     """The same events, each as a JSON object on one line; `event` names it."""
 
     def listening(self) -> None:
-        server = self.server
+        for server in self.servers:
+            self._event(
+                "listening",
+                transport=server.transport,
+                address=server.address,
+                service=repr(server.service),
+                name=server.name,
+            )
+
+    def closed(self, server: Server, record: Record) -> None:
+        self._event("closed", **record.to_dict(), server=server.name)
+
+    def stopped(self, server: Server, report: StopReport) -> None:
+        ledger = server.ledger
         self._event(
-            "listening",
-            transport=server.transport,
-            address=server.address,
-            service=repr(server.service),
-            name=server.name,
+            "stopped",
+            **asdict(report),
+            totals=asdict(ledger.totals),
+            causes=dict(causes(ledger)),
+            server=server.name,
         )
-
-    def closed(self, record: Record) -> None:
-        self._event("closed", **record.to_dict())
-
-    def stopped(self, report: StopReport) -> None:
-        self._event("stopped", **asdict(report), totals=asdict(self.server.ledger.totals))
 
     def _event(self, event: str, **fields: Any) -> None:
         self._write(json_line({"event": event, **fields}))
 
 
 class Screen(Form):
-    """A table that is redrawn while the server runs; the account replaces it at the end."""
+    """A table that is redrawn while the servers run; the account replaces it at the end."""
 
     follows = False
 
-    def __init__(self, server: Server, output: TextIO, console: Console) -> None:
-        super().__init__(server, output)
+    def __init__(self, servers: Sequence[Server], output: TextIO, console: Console) -> None:
+        super().__init__(servers, output)
         self._console = console
         self._began = time.monotonic()
         self._live = Live(
@@ -156,14 +178,20 @@ class Screen(Form):
         with signals_blocked():
             self._live.start(refresh=True)
 
-    def stopped(self, report: StopReport) -> None:
+    def stopped(self, server: Server, report: StopReport) -> None:
         self._live.stop()
-        totals = self.server.ledger.totals
-        self._console.print(f"{server_address(self.server)} {_stopped(report)}")
-        self._console.print(account(totals))
+        self._console.print(f"{server_address(server)} {_stopped(report)}")
+        self._console.print(account(server.ledger))
 
     def _frame(self) -> RenderableType:
-        server = self.server
+        lines = [text for server in self.servers for text in self._about(server)]
+        width, height = self._console.size
+        used = sum(len(text.wrap(self._console, width)) for text in lines)
+        table = self._records(max(1, height - used - _OTHER_LINES), width)
+        # The last line is empty: there the terminal echoes the ^C.
+        return Group(*lines, "", table, "")
+
+    def _about(self, server: Server) -> list[Text]:
         for_long = seconds(time.monotonic() - self._began)
         title = Text.assemble(
             (server_address(server), "bold"),
@@ -171,39 +199,61 @@ class Screen(Form):
             no_wrap=True,
             overflow="ellipsis",
         )
-        rows = max(1, self._console.size.height - _OTHER_LINES)
-        # Leave room for the ^C that the terminal echoes, so that it needs no further line.
-        return Constrain(
-            Group(title, Text(sums(server.ledger)), "", self._records(rows)),
-            self._console.size.width - len("^C^C"),
-        )
+        return [title, Text(sums(server.ledger))]
 
-    def _records(self, most: int) -> Table:
+    def _records(self, most: int, width: int) -> Table:
         """The newest open connections, and below them the newest that have ended."""
-        ledger = self.server.ledger
-        newest = ledger.open[::-1][:most]
-        newest += ledger.closed[::-1][: most - len(newest)]
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("id", "peer", "lasted", "in", "out", "closed by"):
+        newest: list[Record] = []
+        for part in ("open", "closed"):
+            each = [getattr(server.ledger, part)[::-1][:most] for server in self.servers]
+            found = [record for records in each for record in records]
+            newest += sorted(found, key=lambda record: record.opened_at, reverse=True)
+        rows = [self._row(record) for record in newest[:most]]
+        columns = _fitting(rows, width) if rows else list(_HEADINGS)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+        for column in columns:
             # If there is not enough room, the last column is cut.
-            right = column in ("id", "lasted", "in", "out")
-            last = column == "closed by"
-            table.add_column(column, justify="right" if right else "left", no_wrap=not last)
-        for record in newest:
+            last = column == columns[-1]
+            justify: JustifyMethod = "right" if column in _RIGHT else "left"
+            table.add_column(column, justify=justify, no_wrap=not last)
+        for record, row in zip(newest, rows, strict=False):
+            cells = (row[column] for column in columns)
             table.add_row(
-                str(record.id),
-                cell(peer(record)),
-                seconds(record.seconds),
-                size(record.bytes_in),
-                size(record.bytes_out),
-                Text(end(record), no_wrap=True, overflow="ellipsis"),
+                *(Text(text, no_wrap=True, overflow="ellipsis") for text in cells),
                 style="" if record.closed_by is None else "dim",
             )
         return table
 
+    def _row(self, record: Record) -> dict[str, str]:
+        row = {"id": str(record.id), "peer": cell(peer(record))}
+        if len(self.servers) > 1:
+            row["local"] = cell(str(record.local))
+        return row | {
+            "lasted": seconds(record.seconds),
+            "in": size(record.bytes_in),
+            "out": size(record.bytes_out),
+            "closed by": short_end(record),
+        }
 
-def account(totals: Totals) -> Table:
-    """The totals of a ledger as a table."""
+
+_HEADINGS: Final = ("id", "peer", "lasted", "in", "out", "closed by")
+
+
+def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """The columns for which a terminal of this width has room, in their order."""
+    columns = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
+    widths[columns[-1]] = min(widths[columns[-1]], _LAST)
+    for group in _OPTIONAL:
+        if sum(widths[name] + _GAP for name in columns) - _GAP <= width:
+            break
+        columns = [name for name in columns if name not in group]
+    return columns
+
+
+def account(ledger: Ledger) -> Table:
+    """The totals of a ledger as a table, with what limits and errors ended."""
+    totals = ledger.totals
     ends = ", ".join(
         f"{number:,} by {reason}" for reason, number in totals.closed_by.items() if number
     )
@@ -212,6 +262,8 @@ def account(totals: Totals) -> Table:
         "accepted", f"{totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
     )
     table.add_row("closed", ends or "none")
+    for cause, number in causes(ledger):
+        table.add_row("", f"{number:,} by {cause}")
     table.add_row("received", f"{totals.bytes_in:,} bytes in {count(totals.messages_in, 'read')}")
     table.add_row("sent", f"{totals.bytes_out:,} bytes in {count(totals.messages_out, 'write')}")
     for name, number in asdict(totals).items():

@@ -44,15 +44,15 @@ def run(arguments: Arguments) -> int:
     """Pass connections on, until a signal; drain, and show the account."""
     from ._running import serve
 
-    if len(arguments.addresses) != 2:
-        raise UsageError(
-            f"forward takes LISTEN and TARGET, not {len(arguments.addresses)} addresses"
-        )
-    listen, target = arguments.addresses
+    # With a descriptor to listen on, LISTEN can be left out.
+    number = len(arguments.addresses)
+    if number != 2 and not (number == 1 and arguments.fd):
+        raise UsageError(f"forward takes LISTEN and TARGET, not {number or 'no'} addresses")
+    *listen, target = arguments.addresses
     if target.path is not None:
         made = functools.partial(Forward, path=target.path)
     else:
         made = functools.partial(Forward, target.host, target.port)
     if arguments.timeout is not None:
         made = functools.partial(made, connect_timeout=arguments.timeout)
-    return serve(arguments, [listen], made)
+    return serve(arguments, listen, made)

@@ -1,7 +1,7 @@
-"""The run of a command that serves: one server, from its start to its account.
+"""The run of a command that serves: its servers, from their start to their account.
 
-It must never delay traffic: a thread of its own follows the ledger, and the output shows what is in
-the ledger.
+It must never delay traffic: a thread for each server follows its ledger, and the output shows what
+is in the ledgers.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from .._ledger import json_line
 from .._rsock import Record
 from .._server import Server
 from .._settings import Limits, SocketOptions
+from .._types import StopReport
 from . import _fields
 from ._addresses import Address
 from ._errors import Failure, UsageError, message
@@ -28,8 +29,6 @@ __all__ = ["serve"]
 # The exit code after a second signal, which reset the connections that were still open.
 _FORCED: Final = {"SIGINT": 130, "SIGTERM": 143}
 
-_ANYWHERE: Final = Address("127.0.0.1", 0)
-
 # How many closed connections may wait to be written, in a burst.
 _HISTORY: Final = 100_000
 
@@ -37,118 +36,186 @@ _HISTORY: Final = 100_000
 def serve(arguments: Serving, listen: Sequence[Address], service: Callable[[], Any]) -> int:
     """Serve what `service` returns, until a signal; drain, and show the account.
 
-    Without an address it is a free port of 127.0.0.1.
+    Each address has a server of its own, and so has each descriptor that was given. Without any of
+    them it is a free port of 127.0.0.1.
     """
-    if len(listen) > 1:
-        raise UsageError(f"one LISTEN is enough; {len(listen)} are given")
     with contextlib.ExitStack() as stack:
         output = sys.stdout
         if arguments.json:
             # Modules and handlers may print; standard output must have only the JSON lines.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        server = _made(arguments, listen[0] if listen else _ANYWHERE, service)
+        servers = _made(arguments, _places(arguments, listen), service)
         ledger = None
         if arguments.ledger is not None:
             # In append mode, because the file may have an earlier account; and unbuffered, so that
             # each line is one write and several servers can share a file.
             ledger = stack.enter_context(open(arguments.ledger, "ab", buffering=0))
-        form = stack.enter_context(chosen(arguments, server, output))
-        return _Run(server, form, ledger).run()
+        form = stack.enter_context(chosen(arguments, servers, output))
+        return _Run(servers, form, ledger).run()
 
 
-def _made(arguments: Serving, listen: Address, service: Callable[[], Any]) -> "_Announced":
-    address: dict[str, Any] = {"host": listen.host, "port": listen.port}
-    if listen.path is not None:
-        address = {"path": listen.path}
-    if arguments.udp:
-        address["transport"] = "udp"
-    try:
-        return _Announced(
-            **address,
-            service=service(),
-            allow_external=arguments.allow_external,
-            workers=arguments.workers,
-            drain=arguments.drain,
-            history=_HISTORY,
-            name=arguments.name,
-            limits=_fields.given(arguments, Limits),
-            options=_fields.given(arguments, SocketOptions),
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UsageError(str(error)) from None
+def _places(arguments: Serving, listen: Sequence[Address]) -> list[dict[str, Any]]:
+    """Where to listen, as arguments of `Server`."""
+    places: list[dict[str, Any]] = [{"fd": number} for number in arguments.fd]
+    for host, port, path in listen:
+        places.append({"host": host, "port": port} if path is None else {"path": path})
+    return places or [{"host": "127.0.0.1", "port": 0}]
 
 
-class _Announced(Server):
-    """A server that announces that it listens, at a time when a signal already drains it."""
+def _made(
+    arguments: Serving, places: list[dict[str, Any]], service: Callable[[], Any]
+) -> list["_Served"]:
+    servers = []
+    for number, place in enumerate(places, 1):
+        name = arguments.name
+        if name is not None and len(places) > 1:
+            name = f"{name}-{number}"
+        if arguments.udp:
+            place["transport"] = "udp"
+        try:
+            server = _Served(
+                **place,
+                service=service(),
+                allow_external=arguments.allow_external,
+                workers=arguments.workers,
+                drain=arguments.drain,
+                history=_HISTORY,
+                name=name,
+                limits=_fields.given(arguments, Limits),
+                options=_fields.given(arguments, SocketOptions),
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(str(error)) from None
+        servers.append(server)
+    return servers
 
-    announce: Callable[[], None]
 
-    def start(self) -> "_Announced":
+class _Served(Server):
+    """A server of a run; the first one starts and stops the others with it.
+
+    It announces that all of them listen at a time when a signal already drains them.
+    """
+
+    announce: Callable[[], None] | None = None
+    others: Sequence["_Served"] = ()
+
+    def start(self) -> "_Served":
+        for other in self.others:
+            other.start()
         super().start()
-        self.announce()
+        if self.announce is not None:
+            self.announce()
         return self
+
+    def _stop(self, drain: float | None, cause: str) -> StopReport:
+        # All drain at the same time.
+        for other in self.others:
+            other._begin_stop(cause)
+        report = super()._stop(drain, cause)
+        for other in self.others:
+            other._stop(drain, cause)
+        return report
 
 
 class _Run:
-    """One run of a server, with the output about it in the right order."""
+    """One run of some servers, with the output about them in the right order."""
 
-    def __init__(self, server: _Announced, form: Form, ledger: FileIO | None) -> None:
-        self._server = server
+    def __init__(self, servers: Sequence[_Served], form: Form, ledger: FileIO | None) -> None:
+        self._servers = servers
+        self._first, *self._others = servers
         self._form = form
         self._ledger = ledger
         self._error: BaseException | None = None
+        self._ended: BaseException | None = None
+        self._follows = form.follows or ledger is not None
         # Made before the first connection, so that no record is missed.
-        self._ends = server.ledger.follow()
-        self._follower = threading.Thread(target=self._follow, name="rsock-account", daemon=True)
-        server.announce = self._announce
+        self._ends = [server.ledger.follow() for server in servers]
+        self._threads = [
+            threading.Thread(target=self._follow, args=(i,), name="rsock-account", daemon=True)
+            for i in range(len(servers))
+        ]
+        self._threads += [
+            threading.Thread(target=self._watch, args=(other,), name="rsock-watch", daemon=True)
+            for other in self._others
+        ]
+        self._first.others = self._others
+        self._first.announce = self._announce
 
     def run(self) -> int:
-        ended: BaseException | None = None
+        cause = "exception"
         try:
-            report = self._server.run()
+            cause = self._first.run().cause
         except (KeyboardInterrupt, SystemExit) as error:
             # A second signal, or raised by a handler.
-            if self._server.state != "stopped":
+            if self._first.state != "stopped":
                 raise
-            ended, report = error, self._server.stop()
+            self._ended = error
         except (StateError, ValueError) as error:
             # An error that only the start can detect, such as a forwarder to itself.
             text = str(error).replace("allow_external=True", "--allow-external")
             raise Failure(text) from None
         finally:
-            if self._follower.is_alive():
-                self._follower.join()
+            # They are still open if only the first has ended, or could not start.
+            for other in self._others:
+                other._begin_stop(cause)
+            for other in self._others:
+                other._stop(0 if cause == "exception" else None, cause)
+            for thread in self._threads:
+                if thread.is_alive():
+                    thread.join()
+        return self._account()
+
+    def _account(self) -> int:
+        """Show the end of each server, and return the exit code."""
+        for i in range(len(self._servers)):
+            # A signal may have come before its thread was started.
+            if self._threads[i].ident is None and self._follows:
+                self._follow(i)
         if self._error is not None:
             raise self._error
-        self._form.stopped(report)
-        if self._ends.missed:
-            missed = f"rsock: {self._ends.missed:,} connections ended faster than they were written"
-            sys.stderr.write(f"{missed}; the totals include them\n")
-        if isinstance(ended, SystemExit):
-            raise ended
-        if ended is not None:
-            return _FORCED.get(report.cause, _FORCED["SIGINT"])
-        if report.cause == "accept error":
+        reports = [server._stop(0, "stop") for server in self._servers]
+        for server, report in zip(self._servers, reports, strict=True):
+            self._form.stopped(server, report)
+        missed = sum(ends.missed for ends in self._ends)
+        if missed:
+            text = f"rsock: {missed:,} connections ended faster than they were written"
+            sys.stderr.write(f"{text}; the totals include them\n")
+        if isinstance(self._ended, SystemExit):
+            raise self._ended
+        if self._ended is not None:
+            return _FORCED.get(reports[0].cause, _FORCED["SIGINT"])
+        if any(report.cause == "accept error" for report in reports):
             raise Failure("the listening socket failed, and the server has stopped")
         return 0
 
     def _announce(self) -> None:
         self._form.listening()
-        if self._form.follows or self._ledger is not None:
-            with signals_blocked():
-                self._follower.start()
+        with signals_blocked():
+            for thread in self._threads[0 if self._follows else len(self._servers) :]:
+                thread.start()
 
-    def _follow(self) -> None:
+    def _follow(self, number: int) -> None:
+        """Write what ends at one server."""
         try:
-            for record in self._ends:
+            for record in self._ends[number]:
                 if self._form.follows:
-                    self._form.closed(record)
+                    self._form.closed(self._servers[number], record)
                 if self._ledger is not None:
                     _append(self._ledger, record)
         except Exception as error:
             # The output cannot be written any more. `run` raises the error.
             self._error = error
-            self._server.stop()
+            self._first._begin_stop("exception")
+
+    def _watch(self, other: _Served) -> None:
+        """Stop all servers when one of them has ended."""
+        cause = "exception"
+        try:
+            cause = other.wait().cause
+        except BaseException as error:
+            # A SystemExit that a handler of this server raised.
+            self._ended = error
+        self._first._begin_stop(cause)
 
 
 def _append(ledger: FileIO, record: Record) -> None:

@@ -16,13 +16,13 @@ class Arguments(Serving):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.usage = "rsock serve [OPTION ...] SERVICE [LISTEN]"
+    parser.usage = "rsock serve [OPTION ...] SERVICE [LISTEN ...]"
     parser.description = "Serve each connection with SERVICE, until Ctrl-C."
     parser.add_argument(
         "service",
         metavar="SERVICE",
-        help="a name (--help-services lists them), a call such as 'Greeting(\"hello\")', or"
-        " MODULE:FUNCTION, which is called with each connection",
+        help="a name (see --help-services), a call such as 'Quote(\"hi\")', or"
+        " MODULE:FUNCTION, called with each connection",
     )
     parser.add_argument("--help-services", action=Print, text=_services, help=argparse.SUPPRESS)
     add_listen(parser)

@@ -8,7 +8,7 @@ import argparse
 from .._settings import Limits, SocketOptions
 from ._addresses import Address
 from ._namespace import Arguments
-from ._options import Addresses, add_fields, count, seconds
+from ._options import Addresses, add_fields, count, descriptor, seconds
 
 __all__ = ["Serving", "add_listen", "add_serving"]
 
@@ -17,6 +17,7 @@ class Serving(Arguments):
     """The arguments of a command that serves."""
 
     listen: list[Address]
+    fd: list[int]
     json: bool
     plain: bool
     ledger: str | None
@@ -28,14 +29,14 @@ class Serving(Arguments):
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
-    """Add the address to listen on."""
+    """Add the addresses to listen on."""
     parser.add_argument(
         "listen",
         nargs="*",
         action=Addresses,
         default=[],
         metavar="LISTEN",
-        help="[HOST:]PORT, or a path with a / in it [a free port of 127.0.0.1]",
+        help="[HOST:]PORT, or a path with a /; one or more [127.0.0.1:0]",
     )
 
 
@@ -57,6 +58,14 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="SECONDS",
         help="time for open connections to finish after Ctrl-C [1]",
+    )
+    parser.add_argument(
+        "--fd",
+        type=descriptor,
+        action="append",
+        default=[],
+        metavar="N",
+        help="serve the listening socket N, which this process inherited",
     )
     parser.add_argument("--udp", action="store_true", help="serve datagrams")
     parser.add_argument(

@@ -25,11 +25,14 @@ def cell(text: str) -> str:
 
 
 def text_table(
-    title: str, columns: Sequence[str], rows: Rows, note: str = "", right: Collection[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Rows,
+    notes: Sequence[str] = (),
+    right: Collection[str] = (),
 ) -> str:
     """Return a table as lines of text; the columns named in `right` are flush right."""
     lines = [columns, *([cell(text) for text in row] for row in rows)]
-    title, note = printable(title), printable(note)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(cells: Iterable[str]) -> str:
@@ -41,7 +44,7 @@ def text_table(
 
     # A table without rows is its title alone.
     body = map(line, lines) if rows else ()
-    return "\n".join(filter(None, (title, *body, note)))
+    return "\n".join((printable(title), *body, *map(printable, notes)))
 
 
 # Styles are on the elements, where neither a notebook's style sheet nor a sanitizer that drops
@@ -56,20 +59,20 @@ def html_table(
     title: str,
     columns: Sequence[str],
     rows: Iterable[tuple[str, ...]],
-    note: str = "",
+    notes: Sequence[str] = (),
     right: Collection[str] = (),
 ) -> str:
     """Return one <table>; without columns, the first cell of a row is its heading."""
     head = "".join(_html_cell("th", column, column in right, scope="col") for column in columns)
     body = "".join(f"<tr>{''.join(_html_row(columns, row, right))}</tr>" for row in rows)
-    foot = ""
-    if note:
-        wide = f'<td colspan="{len(columns)}" style="{_CELL};text-align:left">{_html(note)}</td>'
-        foot = f"<tfoot><tr>{wide}</tr></tfoot>"
+    wide = f'<td colspan="{len(columns) or 2}" style="{_CELL};text-align:left">'
+    foot = "".join(f"<tr>{wide}{_html(note)}</td></tr>" for note in notes)
     return (
         f'<table style="{_TABLE}"><caption style="{_CAPTION}">{_html(title)}</caption>'
         + (f"<thead><tr>{head}</tr></thead>" if head else "")
-        + f"<tbody>{body}</tbody>{foot}</table>"
+        + f"<tbody>{body}</tbody>"
+        + (f"<tfoot>{foot}</tfoot>" if foot else "")
+        + "</table>"
     )
 
 

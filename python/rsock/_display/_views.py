@@ -7,6 +7,8 @@ of its object: debuggers, logs and finalizers ask for displays of objects in any
 import functools
 import html
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
@@ -19,6 +21,7 @@ from ._tables import Rows, cell, html_table, text_table
 from ._units import count, seconds, size
 
 __all__ = [
+    "causes",
     "end",
     "ledger_html",
     "ledger_repr",
@@ -28,6 +31,7 @@ __all__ = [
     "server_address",
     "server_html",
     "server_repr",
+    "short_end",
     "stream_html",
     "stream_repr",
     "sums",
@@ -37,6 +41,8 @@ _T = TypeVar("_T")
 
 # As many records as fit a screen together with the code that shows them.
 _MAX_RECORDS: Final = 20
+# Different texts of errors, each of which may have what a peer sent.
+_MAX_CAUSES: Final = 5
 
 # One line each, for repr().
 
@@ -140,6 +146,7 @@ def server_html(server: Server) -> str:
             ("in", f"{count(totals.messages_in, 'message')}, {size(totals.bytes_in)}"),
             ("out", f"{count(totals.messages_out, 'message')}, {size(totals.bytes_out)}"),
         ],
+        _notes(server.ledger),
     )
 
 
@@ -219,10 +226,13 @@ _COLUMNS: Final = (
 _RIGHT: Final = frozenset(_COLUMNS) - {"peer", "closed by"}
 
 
-def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, str]:
-    """Columns, rows and closing note: the newest records first."""
+def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, list[str]]:
+    """Columns, rows and closing notes: the newest open records, then the newest closed ones."""
     records = list(ledger)
-    newest = sorted(records, key=lambda record: record.id, reverse=True)[:_MAX_RECORDS]
+    newest = sorted(records, key=lambda record: record.id, reverse=True)
+    opened = [record for record in newest if record.closed_by is None]
+    closed = [record for record in newest if record.closed_by is not None]
+    shown = (opened + closed)[:_MAX_RECORDS]
     rows: Rows = [
         (
             str(record.id),
@@ -234,19 +244,57 @@ def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, str]:
             size(record.bytes_out),
             end(record),
         )
-        for record in newest
+        for record in shown
     ]
-    more = len(records) - len(newest)
-    return (_COLUMNS if rows else ()), rows, (f"… and {more:,} more" if more else "")
+    hidden = max(0, len(opened) - len(shown))
+    notes = [*_hidden(hidden, len(records) - len(shown) - hidden), *_notes(ledger)]
+    return (_COLUMNS if rows else ()), rows, notes
+
+
+def _hidden(opened: int, closed: int) -> list[str]:
+    """How many records a table does not show."""
+    parts = [f"{opened:,} open"] * bool(opened) + [f"{closed:,} closed"] * bool(closed)
+    return [f"… and {opened + closed:,} more: {', '.join(parts)}"] if parts else []
+
+
+def _notes(ledger: Ledger) -> list[str]:
+    """What ended connections too early, and how many records are gone."""
+    notes = [f"ended by {cause}: {number:,}" for cause, number in causes(ledger)]
+    gone = ledger.totals.closed - len(ledger.closed)
+    if gone > 0:
+        notes.append(f"{gone:,} older ones are not kept; the totals include them")
+    return notes
+
+
+def causes(ledger: Ledger) -> list[tuple[str, int]]:
+    """What limits and errors ended connections, with the number of each, the most frequent first.
+
+    Only the records that the ledger holds have the text; of different texts the most frequent are
+    listed, and the others are counted together.
+    """
+    totals = ledger.totals.closed_by
+    counted: list[tuple[str, int]] = []
+    for reason in ("error", "limit"):
+        number = totals.get(reason, 0)
+        if not number:
+            continue
+        found = Counter(end(record) for record in ledger.closed if record.closed_by == reason)
+        counted += (frequent := found.most_common(_MAX_CAUSES))
+        rest = number - sum(many for _, many in frequent)
+        if rest > 0:
+            counted.append((f"other {reason}s" if frequent else f"{reason}s", rest))
+    return counted
 
 
 def sums(ledger: Ledger) -> str:
-    """The totals of a ledger on one line; counts of refusals, waits and errors if there are any."""
+    """The totals of a ledger on one line; what went wrong only if there was any."""
     totals = ledger.totals
     text = (
         f"{totals.accepted:,} accepted = {totals.open:,} open + {totals.closed:,} closed;"
         f" {size(totals.bytes_in)} in, {size(totals.bytes_out)} out"
     )
+    if totals.closed_by.get("error"):
+        text += f"; {count(totals.closed_by['error'], 'error')}"
     if totals.refused:
         text += f"; {totals.refused:,} refused"
     if totals.waited:
@@ -262,6 +310,17 @@ def end(record: Record) -> str:
         return "still open"
     detail = record.limit or record.error
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
+
+
+# The step and the address before what the system says: "connect 127.0.0.1:80: Connection refused".
+_STEP: Final = re.compile(r"[a-z]+(?: .+)?: (?=[A-Z])")
+
+
+def short_end(record: Record) -> str:
+    """The same for a narrow column: an error of the system without its step and address."""
+    if record.closed_by is None or not record.error or record.limit:
+        return end(record)
+    return f"{record.closed_by} ({cell(_STEP.sub('', record.error, count=1))})"
 
 
 def _tcp_rows(info: TcpInfo | None) -> list[tuple[str, str]]:
