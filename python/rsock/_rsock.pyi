@@ -760,8 +760,9 @@ class Stream:
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> int | bytes:
         """Return the value of a socket option, by getsockopt(2).
 
-        Returns an int, or, if `buflen` is not 0, at most `buflen` bytes (1024 at the most). Raises
-        OSError for an option that the system refuses.
+        Returns an int, or, if `buflen` is not 0, at most `buflen` bytes (1024 at the most). For
+        SO_GET_FILTER the int is the number of instructions. Raises OSError for an option that the
+        system refuses.
         """
     def getpeername(self) -> Any:
         """Return the peer's address in the form of socket.getpeername(), by getpeername(2).

@@ -34,6 +34,9 @@ use crate::net::sys::{control_message, control_messages};
 const SMALL: usize = 64 * 1024;
 /// The most bytes of control messages for one call. The kernel's own limit is near this.
 const MOST_CONTROL: usize = 64 * 1024;
+/// The most bytes of control messages of a send, without their headers. The kernel takes less: it
+/// copies them into one allocation, of 4 MiB at the most.
+const MOST_CONTROL_SENT: usize = 8 * 1024 * 1024;
 /// The sender of a datagram. On a stream: the name of a Unix socket's peer, otherwise None.
 type Sender<'py> = Option<Bound<'py, PyAny>>;
 
@@ -275,8 +278,8 @@ fn blank(scratch: &mut [u8], flags: i32) {
     }
 }
 
-/// A control message from its three parts: level, type, data.
-fn one_control_message(item: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+/// Adds a control message from its three parts: level, type, data.
+fn add_control_message(control: &mut Vec<u8>, item: &Bound<'_, PyAny>) -> PyResult<()> {
     let parts = item.cast::<PySequence>().map_err(PyErr::from)?;
     if parts.len()? != 3 {
         return Err(PyTypeError::new_err(format!(
@@ -286,7 +289,14 @@ fn one_control_message(item: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     }
     let data = Source::new(parts.get_item(2)?)?;
     let (level, kind) = (parts.get_item(0)?.extract()?, parts.get_item(1)?.extract()?);
-    Ok(control_message(level, kind, data.as_slice()))
+    let data = data.as_slice();
+    if data.len() > MOST_CONTROL_SENT.saturating_sub(control.len()) {
+        // Not copied only to be refused: it may have gigabytes.
+        let text = format!("sendmsg: more than {MOST_CONTROL_SENT} bytes of control messages");
+        return Err(os_error(item.py(), libc::ENOBUFS, text));
+    }
+    control.extend(control_message(level, kind, data));
+    Ok(())
 }
 
 #[pymethods]
@@ -545,7 +555,7 @@ impl Stream {
         let mut control = Vec::new();
         if let Some(ancdata) = ancdata {
             for item in ancdata.try_iter()? {
-                control.extend(one_control_message(&item?)?);
+                add_control_message(&mut control, &item?)?;
             }
         }
         let target = self.check_destination(py, "sendmsg", address)?;
@@ -766,7 +776,16 @@ impl Stream {
                 Err(error) if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) => {
                     return Err(error);
                 }
-                Err(_) => OptionValue::Bytes(Source::new(value)?.as_slice().to_vec()),
+                Err(_) => {
+                    let value = Source::new(value)?;
+                    let slice = value.as_slice();
+                    if i32::try_from(slice.len()).is_err() {
+                        // The kernel takes a signed int, and would be given the length cut to one.
+                        let text = format!("setsockopt: a value of {} bytes", slice.len());
+                        return Err(os_error(py, libc::EINVAL, text));
+                    }
+                    OptionValue::Bytes(slice.to_vec())
+                }
             },
             _ => {
                 return Err(PyTypeError::new_err("setsockopt takes a value, or None and a length"));
@@ -777,8 +796,9 @@ impl Stream {
 
     /// Return the value of a socket option, by getsockopt(2).
     ///
-    /// Returns an int, or, if `buflen` is not 0, at most `buflen` bytes (1024 at the most). Raises
-    /// OSError for an option that the system refuses.
+    /// Returns an int, or, if `buflen` is not 0, at most `buflen` bytes (1024 at the most). For
+    /// SO_GET_FILTER the int is the number of instructions. Raises OSError for an option that the
+    /// system refuses.
     #[pyo3(signature = (level, optname, buflen=0))]
     fn getsockopt<'py>(
         &self,
@@ -791,17 +811,13 @@ impl Stream {
             let text = format!("getsockopt buflen {buflen}: must be from 0 to 1024");
             return Err(os_error(py, libc::EINVAL, text));
         }
-        let wanted = if buflen == 0 { size_of::<i32>() } else { buflen as usize };
-        let value = self
-            .inner()
-            .getsockopt(level, optname, wanted)
-            .map_err(|error| self.raised(py, error))?;
-        if buflen > 0 {
-            return Ok(PyBytes::new(py, &value).into_any());
+        if buflen == 0 {
+            let number = self.inner().getsockopt_int(level, optname);
+            let number = number.map_err(|error| self.raised(py, error))?;
+            return Ok(number.into_pyobject(py)?.into_any());
         }
-        let mut number = [0; size_of::<i32>()];
-        number[..value.len()].copy_from_slice(&value);
-        Ok(i32::from_ne_bytes(number).into_pyobject(py)?.into_any())
+        let value = self.inner().getsockopt(level, optname, buflen as usize);
+        Ok(PyBytes::new(py, &value.map_err(|error| self.raised(py, error))?).into_any())
     }
 
     /// Return the peer's address in the form of socket.getpeername(), by getpeername(2).

@@ -85,6 +85,12 @@ class Background(Generic[T]):
     def running(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def ident(self) -> int:
+        """Its thread, as `threading` numbers it."""
+        assert self._thread.ident is not None
+        return self._thread.ident
+
     def asleep(self) -> bool:
         """Whether the call is blocked in the kernel."""
         return self.running and sleeping(self._thread.native_id)

@@ -52,8 +52,8 @@ impl Stream {
         let step = "sendto";
         let address = self.destination(step, target, waiter)?;
         let name = Name::new(address);
-        let mut deadline = self.deadline(flags);
-        let sent = self.attempt(step, Interest::Writable, &mut deadline, waiter, |fd, wait| {
+        let mut deadline = self.send_deadline(flags);
+        let sent = self.attempt(step, Interest::Writable, 0, &mut deadline, waiter, |fd, wait| {
             sys::send_to(fd, data, name, flags | wait)
         });
         let sent = sent.map_err(|error| at(error, address))?;

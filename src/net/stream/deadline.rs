@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 pub(crate) struct Deadline {
     pub(crate) timeout: Option<Duration>,
     pub(crate) at: Option<Instant>,
+    /// Whether the time-out is an option of the socket (SO_RCVTIMEO, SO_SNDTIMEO), which ends a call
+    /// with EAGAIN.
+    pub(crate) is_option: bool,
 }
 
 impl Deadline {
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
-        Self { timeout, at: None }
+        Self { timeout, at: None, is_option: false }
     }
 
     /// The deadline. The first call of this method reads the clock.

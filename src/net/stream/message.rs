@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use super::deadline::Deadline;
@@ -14,6 +14,9 @@ use crate::net::address::Target;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
 use crate::net::sys::{self, Name, PollFd};
+
+/// linux/socket.h; libc has no name for it.
+const SCM_PIDFD: i32 = 4;
 
 /// The result of recvmsg(2).
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +29,8 @@ pub struct Message {
     pub flags: i32,
     /// The sender of a datagram.
     pub from: Option<SocketAddr>,
+    /// Whether it carries neither bytes nor descriptors, and is no datagram.
+    nothing: bool,
 }
 
 impl Message {
@@ -40,7 +45,7 @@ impl Message {
 
 impl Transferred for Message {
     fn is_nothing(&self) -> bool {
-        self.bytes == 0
+        self.nothing
     }
 }
 
@@ -54,41 +59,82 @@ impl Stream {
         flags: i32,
         waiter: &mut dyn Waiter,
     ) -> Result<Message> {
-        let requested: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        let mut deadline = self.deadline(flags);
-        if !self.waits_for_all(flags) || requested == 0 {
+        let requested = room(buffers);
+        let mut deadline = self.receive_deadline(flags);
+        let least = self.least(flags, requested);
+        if least <= 1 {
             return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
         }
         let _held = self.hold(step)?;
         if flags & libc::MSG_PEEK != 0 {
-            self.wait_for_input(step, requested, &mut deadline, waiter)?;
+            self.wait_for_input(step, least, &mut deadline, waiter)?;
             return self.receive_part(step, buffers, control, flags, 0, &mut deadline, waiter);
         }
         let mut message = Message::default();
-        let mut taken = 0;
-        while taken < requested {
-            let mut rest = after_first(buffers, taken);
-            let part =
-                self.receive_part(step, &mut rest, control, flags, taken, &mut deadline, waiter);
-            taken += part.as_ref().map_or(0, |part| part.bytes);
-            match part.and_then(|part| waiter.breathe().map(|()| part)) {
-                Ok(part) if part.bytes == 0 => break,
-                Ok(part) => {
-                    message = part;
-                    if part.ends_receive(control, self.is_unix()) {
-                        break;
+        let received = {
+            let mut slices: Vec<_> =
+                buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let mut rest = slices.as_mut_slice();
+            loop {
+                let before = message.bytes;
+                let more = self.receive_more(
+                    step,
+                    rest,
+                    control,
+                    flags,
+                    &mut message,
+                    &mut deadline,
+                    waiter,
+                );
+                match more {
+                    Ok(true) if message.bytes < least => {
+                        IoSliceMut::advance_slices(&mut rest, message.bytes - before);
                     }
-                }
-                Err(error) => {
-                    let mut partial =
-                        buffers.iter().map(|buffer| &**buffer).collect::<Vec<_>>().concat();
-                    partial.truncate(taken);
-                    return Err(error.after(partial));
+                    other => break other,
                 }
             }
+        };
+        received.map(|_| message).map_err(|error| {
+            let taken = buffers.iter().flat_map(|buffer| buffer.iter().copied());
+            error.after(taken.take(message.bytes).collect())
+        })
+    }
+
+    /// Receives one more part of a call that waits for several, into the buffers that are left. Adds it to
+    /// `message`; returns whether another part may follow.
+    #[allow(clippy::too_many_arguments, reason = "the arguments of recvmsg, with those of a wait")]
+    pub(super) fn receive_more(
+        &self,
+        step: &'static str,
+        rest: &mut [IoSliceMut<'_>],
+        control: &mut [u8],
+        flags: i32,
+        message: &mut Message,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<bool> {
+        let taken = message.bytes;
+        if taken > 0 {
+            // Not after the last part: an exception would take the place of a complete message,
+            // and nothing would own the descriptors in it.
+            waiter.breathe()?;
         }
-        message.bytes = taken;
-        Ok(message)
+        // The kernel returns one descriptor of the sender's process for the whole receive
+        // (SO_PASSPIDFD). Here each part has its own, and the caller gets the last one.
+        let earlier = received_pidfd(&control[..message.control]);
+        let part = self.receive_part(step, rest, control, flags, taken, deadline, waiter);
+        match part {
+            Ok(part) if part.bytes > 0 || taken == 0 => {
+                *message = Message { bytes: taken + part.bytes, ..part };
+                Ok(part.bytes > 0 && !part.ends_receive(control, self.is_unix()))
+            }
+            // The end: what came before is the result.
+            Ok(_) => {
+                let _ = earlier.map(IntoRawFd::into_raw_fd);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// One recvmsg(2) of a call that has already taken `taken` bytes. After the first byte, the end
@@ -104,17 +150,17 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<Message> {
-        let requested: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let requested = room(buffers);
         let interest = if taken > 0 { Interest::Input } else { Interest::Readable };
         let mut ended = None;
-        let message = self.attempt(step, interest, deadline, waiter, |fd, wait| {
+        let message = self.attempt(step, interest, requested, deadline, waiter, |fd, wait| {
             if taken > 0 && sys::unread(fd) == 0 {
                 let mut input = [PollFd::input(fd)];
                 let announced = sys::poll(&mut input, Some(Instant::now()))? > 0;
                 // Checked again, because input may have arrived between the two calls.
                 if announced && sys::unread(fd) == 0 {
                     ended = Some(input[0].ended());
-                    return Ok(Message::default());
+                    return Ok(Message { nothing: true, ..Message::default() });
                 }
                 if !announced {
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -150,8 +196,8 @@ impl Stream {
             _ => None,
         };
         let to = address.map(Name::new);
-        let mut deadline = self.deadline(flags);
-        let sent = self.attempt(step, Interest::Writable, &mut deadline, waiter, |fd, wait| {
+        let mut deadline = self.send_deadline(flags);
+        let sent = self.attempt(step, Interest::Writable, 0, &mut deadline, waiter, |fd, wait| {
             sys::sendmsg(fd, buffers, control, to.as_ref(), flags | wait)
         });
         let sent = sent.map_err(|error| match address {
@@ -163,6 +209,19 @@ impl Stream {
     }
 }
 
+/// The descriptor of the sender's process that came with a message, if SO_PASSPIDFD is set, unix(7).
+fn received_pidfd(control: &[u8]) -> Option<OwnedFd> {
+    let (.., data) = sys::control_messages(control)
+        .find(|&(level, kind, _)| (level, kind) == (libc::SOL_SOCKET, SCM_PIDFD))?;
+    sys::adopt(i32::from_ne_bytes(data.try_into().ok()?)).ok()
+}
+
+/// How many bytes the buffers have room for.
+fn room(buffers: &[IoSliceMut<'_>]) -> usize {
+    // Buffers may overlap, so that their sum is not bounded by memory.
+    buffers.iter().fold(0, |sum, buffer| sum.saturating_add(buffer.len()))
+}
+
 pub(crate) fn receive(
     fd: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
@@ -170,16 +229,13 @@ pub(crate) fn receive(
     flags: i32,
 ) -> io::Result<Message> {
     let mut from = Name::room();
-    let (bytes, control, flags) = sys::recvmsg(fd, buffers, control, &mut from, flags)?;
-    Ok(Message { bytes, control, flags, from: from.address() })
-}
-
-/// The rest of the buffers after their first `taken` bytes.
-fn after_first<'a>(buffers: &'a mut [IoSliceMut<'_>], mut taken: usize) -> Vec<IoSliceMut<'a>> {
-    let rest = buffers.iter_mut().map(|buffer| {
-        let cut = taken.min(buffer.len());
-        taken -= cut;
-        IoSliceMut::new(&mut buffer[cut..])
-    });
-    rest.filter(|buffer| !buffer.is_empty()).collect()
+    let (bytes, taken, flags) = sys::recvmsg(fd, buffers, control, &mut from, flags)?;
+    let from = from.address();
+    // A datagram may be empty, and so may an entry of the error queue. A receive of zero bytes
+    // takes the descriptors of a Unix message all the same.
+    let nothing = bytes == 0
+        && from.is_none()
+        && flags & libc::MSG_ERRQUEUE == 0
+        && !sys::has_descriptors(&control[..taken]);
+    Ok(Message { bytes, control: taken, flags, from, nothing })
 }

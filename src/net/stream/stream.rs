@@ -44,7 +44,15 @@ pub(crate) mod seen {
     pub(crate) const FORCED: u8 = 32;
     /// SO_RCVLOWAT was set: a blocking receive waits for that many bytes.
     pub(crate) const LOWAT: u8 = 64;
+    /// SO_RCVTIMEO or SO_SNDTIMEO was set: a time-out of the kernel's own.
+    pub(crate) const TIMEO: u8 = 128;
 }
+
+/// SO_RCVTIMEO and SO_SNDTIMEO, also with 64-bit times on a 32-bit system (asm-generic/socket.h).
+const TIMEOUTS: [i32; 4] = [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO, 66, 67];
+
+/// The bytes of the longest filter: BPF_MAXINSNS of linux/bpf_common.h.
+const MOST_FILTER: usize = 4096 * size_of::<libc::sock_filter>();
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -106,6 +114,8 @@ pub enum OptionValue {
     Bytes(Vec<u8>),
     /// No value, only a length.
     Length(u32),
+    /// The instructions of SO_ATTACH_FILTER, whose value is a pointer to them.
+    Filter(Vec<u8>),
 }
 
 impl Stream {
@@ -295,6 +305,34 @@ impl Stream {
         // The error queue is not input: poll does not wait for it, and neither does recv(2).
         let waits = flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0;
         Deadline::new(if waits { self.timeout() } else { Some(Duration::ZERO) })
+    }
+
+    /// The deadline of a receive.
+    pub(crate) fn receive_deadline(&self, flags: i32) -> Deadline {
+        // Urgent data is never waited for, recv(2): EAGAIN says that its byte has not arrived yet,
+        // and poll(2) reports the input before it.
+        let flags = if flags & libc::MSG_OOB == 0 { flags } else { libc::MSG_DONTWAIT };
+        self.or_option(self.deadline(flags), |socket| socket.read_timeout())
+    }
+
+    /// The deadline of a send.
+    pub(crate) fn send_deadline(&self, flags: i32) -> Deadline {
+        self.or_option(self.deadline(flags), |socket| socket.write_timeout())
+    }
+
+    /// The deadline by the socket's own option, if there is no other.
+    fn or_option(
+        &self,
+        deadline: Deadline,
+        ask: impl FnOnce(&SockRef<'_>) -> io::Result<Option<Duration>>,
+    ) -> Deadline {
+        // A duplicate may have set it.
+        if deadline.timeout.is_some() || !self.has_seen(seen::TIMEO | seen::DUPLICATED) {
+            return deadline;
+        }
+        let socket = self.socket.lock().clone();
+        let timeout = socket.and_then(|socket| ask(&socket.options()).ok().flatten());
+        Deadline { timeout, at: None, is_option: timeout.is_some() }
     }
 
     /// The number of the descriptor. -1 once closed.
@@ -528,11 +566,29 @@ impl Stream {
 
     /// Calls getsockopt(2). Returns up to `length` bytes.
     pub fn getsockopt(&self, level: i32, name: i32, length: usize) -> Result<Vec<u8>> {
-        let socket = self.hold("getsockopt")?;
         let mut value = vec![0; length];
+        let length = self.ask_option(level, name, &mut value)?;
+        value.truncate(length);
+        Ok(value)
+    }
+
+    /// Calls getsockopt(2) for an option whose value is an int. Of SO_GET_FILTER, that is the number
+    /// of instructions.
+    pub fn getsockopt_int(&self, level: i32, name: i32) -> Result<i32> {
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_GET_FILTER) {
+            let count = self.ask_option(level, name, &mut [])?;
+            return Ok(i32::try_from(count).unwrap_or(i32::MAX));
+        }
+        let mut value = [0; size_of::<i32>()];
+        self.ask_option(level, name, &mut value)?;
+        Ok(i32::from_ne_bytes(value))
+    }
+
+    fn ask_option(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize> {
+        let socket = self.hold("getsockopt")?;
         let mut length = 0;
         let mut ask = |number| {
-            length = sys::getsockopt(number, level, name, &mut value)?;
+            length = sys::getsockopt(number, level, name, value)?;
             Ok(())
         };
         match self.outer().filter(|_| is_of_outer(level, name)) {
@@ -540,8 +596,7 @@ impl Stream {
             None => ask(socket.as_fd().as_raw_fd()),
         }
         .map_err(|error| Error::os("getsockopt", "", &error))?;
-        value.truncate(length);
-        Ok(value)
+        Ok(length)
     }
 
     /// Whether a close may block, which requires SO_LINGER.
@@ -564,8 +619,17 @@ impl Stream {
         if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
             self.saw(seen::LOWAT);
         }
+        if level == libc::SOL_SOCKET && TIMEOUTS.contains(&name) {
+            self.saw(seen::TIMEO);
+        }
         if socket.options().peer_addr().is_err() {
-            // Not connected yet. `connect` may have to replace the socket.
+            // Not connected yet. `connect` may have to replace the socket. By then the memory of a
+            // filter may be gone.
+            let is_filter = (level, name) == (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+            let value = match is_filter {
+                true => OptionValue::Filter(self.getsockopt(level, name, MOST_FILTER)?),
+                false => value,
+            };
             let mut options = self.set_options.lock();
             options.retain(|&(other, of, _)| (other, of) != (level, name));
             options.push((level, name, value));
@@ -602,5 +666,14 @@ pub(crate) fn set_option(
     match value {
         OptionValue::Bytes(bytes) => sys::setsockopt(fd, level, name, bytes),
         OptionValue::Length(length) => sys::setsockopt_length(fd, level, name, *length),
+        OptionValue::Filter(instructions) => {
+            // struct sock_fprog of linux/filter.h: a count, and a pointer after it.
+            let count = instructions.len() / size_of::<libc::sock_filter>();
+            let mut value = [0; 2 * size_of::<usize>()];
+            let (first, second) = value.split_at_mut(size_of::<usize>());
+            first[..2].copy_from_slice(&(count as u16).to_ne_bytes());
+            second.copy_from_slice(&instructions.as_ptr().expose_provenance().to_ne_bytes());
+            sys::setsockopt(fd, level, name, &value)
+        }
     }
 }

@@ -34,11 +34,11 @@ impl Stream {
         flags: i32,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        if self.waits_for_all(flags) {
+        if self.least(flags, buffer.len()) > 1 {
             let buffers = &mut [IoSliceMut::new(buffer)];
             return Ok(self.receive_message(step, buffers, &mut [], flags, waiter)?.bytes);
         }
-        self.recv_some(step, buffer, flags, &mut self.deadline(flags), waiter)
+        self.recv_some(step, buffer, flags, &mut self.receive_deadline(flags), waiter)
     }
 
     /// Calls recvmsg(2) for up to `count` bytes. The vector grows with the data, so that a wrong
@@ -52,14 +52,16 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<(Vec<u8>, Message)> {
         let _held = self.hold(step)?;
-        let mut deadline = self.deadline(flags);
+        let mut deadline = self.receive_deadline(flags);
         let mut taken = Vec::new();
-        if !self.waits_for_all(flags) || flags & libc::MSG_PEEK != 0 {
-            if self.waits_for_all(flags) {
-                self.wait_for_input(step, count, &mut deadline, waiter)?;
+        let least = self.least(flags, count);
+        if least <= 1 || flags & libc::MSG_PEEK != 0 {
+            if least > 1 {
+                self.wait_for_input(step, least, &mut deadline, waiter)?;
             }
+            let interest = Interest::Readable;
             let message =
-                self.attempt(step, Interest::Readable, &mut deadline, waiter, |fd, wait| {
+                self.attempt(step, interest, count, &mut deadline, waiter, |fd, wait| {
                     taken.resize(sys::unread(fd).max(FIRST_RESERVE).min(count), 0);
                     receive(fd, &mut [IoSliceMut::new(&mut taken)], control, flags | wait)
                 })?;
@@ -68,24 +70,19 @@ impl Stream {
             return Ok((taken, message));
         }
         let mut message = Message::default();
-        while taken.len() < count {
-            let start = taken.len();
-            taken.resize(start + (count - start).min(start.max(FIRST_RESERVE)), 0);
-            let rest = &mut [IoSliceMut::new(&mut taken[start..])];
-            let part = self.receive_part(step, rest, control, flags, start, &mut deadline, waiter);
-            taken.truncate(start + part.as_ref().map_or(0, |part| part.bytes));
-            match part.and_then(|part| waiter.breathe().map(|()| part)) {
-                Ok(part) if part.bytes == 0 => break,
-                Ok(part) => {
-                    message = part;
-                    if part.ends_receive(control, self.is_unix()) {
-                        break;
-                    }
+        loop {
+            let rest = &mut [IoSliceMut::new(room_in(&mut taken, message.bytes, count))];
+            let (message, deadline) = (&mut message, &mut deadline);
+            match self.receive_more(step, rest, control, flags, message, deadline, waiter) {
+                Ok(true) if message.bytes < least => {}
+                Ok(_) => break,
+                Err(error) => {
+                    taken.truncate(message.bytes);
+                    return Err(error.after(taken));
                 }
-                Err(error) => return Err(error.after(taken)),
             }
         }
-        message.bytes = taken.len();
+        taken.truncate(message.bytes);
         Ok((taken, message))
     }
 
@@ -98,7 +95,8 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
         let requested = buffer.len();
-        let got = self.attempt(step, Interest::Readable, deadline, waiter, |fd, wait| {
+        let interest = Interest::Readable;
+        let got = self.attempt(step, interest, requested, deadline, waiter, |fd, wait| {
             sys::recv(fd, buffer, flags | wait)
         })?;
         self.count_received(got, [&*buffer], requested, flags);
@@ -113,25 +111,29 @@ impl Stream {
         // Held from the first byte to the last, so that a draining server does not end it in
         // between.
         let _held = self.hold(step)?;
-        let mut deadline = self.deadline(0);
+        let mut deadline = self.receive_deadline(0);
         let mut taken = Vec::new();
-        while taken.len() < count {
-            let start = taken.len();
-            // Grows with the data, as in `receive_vec`.
-            let room = (count - start).min(start.max(FIRST_RESERVE));
-            taken.resize(start + room, 0);
-            let result = self.recv_some(step, &mut taken[start..], 0, &mut deadline, waiter);
-            taken.truncate(start + result.as_ref().map_or(0, |&got| got));
-            match result.and_then(|got| waiter.breathe().map(|()| got)) {
-                Ok(0) if start == 0 => break,
-                Ok(0) => {
-                    let wanted = format!("{count}");
-                    return Err(Error::Incomplete { wanted, got: start }.after(taken));
+        let mut got = 0;
+        while got < count {
+            let rest = room_in(&mut taken, got, count);
+            let result = self.recv_some(step, rest, 0, &mut deadline, waiter);
+            let error = match result {
+                Ok(0) if got == 0 => break,
+                Ok(0) => Error::Incomplete { wanted: format!("{count}"), got },
+                Ok(part) => {
+                    got += part;
+                    // Not after the last part: an error would take the place of a complete message.
+                    match if got < count { waiter.breathe() } else { Ok(()) } {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    }
                 }
-                Ok(_) => {}
-                Err(error) => return Err(error.after(taken)),
-            }
+                Err(error) => error,
+            };
+            taken.truncate(got);
+            return Err(error.after(taken));
         }
+        taken.truncate(got);
         Ok(taken)
     }
 
@@ -148,7 +150,7 @@ impl Stream {
     ) -> Result<Vec<u8>> {
         let _held = self.hold(step)?;
         self.needs_stream(step)?;
-        let mut deadline = self.deadline(0);
+        let mut deadline = self.receive_deadline(0);
         let mut taken = Vec::new();
         loop {
             let start = taken.len();
@@ -201,7 +203,7 @@ impl Stream {
 
     /// Calls send(2). Sends as much as there is room for, at least one byte.
     pub fn send(&self, data: &[u8], flags: i32, waiter: &mut dyn Waiter) -> Result<usize> {
-        self.send_some("send", data, flags, &mut self.deadline(flags), waiter)
+        self.send_some("send", data, flags, &mut self.send_deadline(flags), waiter)
     }
 
     fn send_some(
@@ -212,7 +214,7 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
-        let sent = self.attempt(step, Interest::Writable, deadline, waiter, |fd, wait| {
+        let sent = self.attempt(step, Interest::Writable, 0, deadline, waiter, |fd, wait| {
             sys::send(fd, data, flags | wait)
         })?;
         self.count_sent(sent, [data]);
@@ -228,7 +230,7 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let _held = self.hold("sendall")?;
-        let mut deadline = self.deadline(flags);
+        let mut deadline = self.send_deadline(flags);
         // Calls send once even for empty data, so that a closed or broken stream raises its error.
         loop {
             *sent += self.send_some("sendall", &data[*sent..], flags, &mut deadline, waiter)?;
@@ -253,7 +255,7 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
         let _held = self.hold("sendfile")?;
-        let mut deadline = self.deadline(0);
+        let mut deadline = self.send_deadline(0);
         let mut buffer = vec![0; FILE_PART];
         loop {
             let at = offset.saturating_add(*sent);
@@ -321,6 +323,16 @@ impl Stream {
             self.note_traffic();
         }
     }
+}
+
+/// The room behind the first `got` bytes, for a message of `count`. The vector grows when it is full:
+/// with the data, so that a wrong length does not allocate everything at once, and seldom, because
+/// what is added is cleared.
+fn room_in(taken: &mut Vec<u8>, got: usize, count: usize) -> &mut [u8] {
+    if got == taken.len() {
+        taken.resize(got + (count - got).min(got.max(FIRST_RESERVE)), 0);
+    }
+    &mut taken[got..]
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

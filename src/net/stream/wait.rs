@@ -20,6 +20,10 @@ use crate::net::sys::{self, PollFd};
 /// How often a call retries that cannot poll its socket, because an unread error queue makes each
 /// poll return.
 const ERRORS_WAIT: Duration = Duration::from_millis(10);
+/// After this many polls in a row that reported input where there was none to take, a call pauses
+/// between its tries. Threads that take each other's input do not get that far.
+const MOST_FRUITLESS: u32 = 64;
+
 /// The event that a call waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
@@ -36,8 +40,9 @@ fn earlier(deadline: &mut Deadline, limit: Option<Until>) -> Option<Instant> {
     [deadline.at(), limit.map(|(at, _)| at)].into_iter().flatten().min()
 }
 
-/// The result of a system call that may have been made on a socket that was replaced meanwhile.
+/// The result of a system call on a socket that may have been replaced or shut down meanwhile.
 pub(super) trait Transferred: Send {
+    /// Whether the call moved nothing, so that it may have met the end of that socket.
     fn is_nothing(&self) -> bool;
 }
 
@@ -49,11 +54,12 @@ impl Transferred for usize {
 
 impl Stream {
     /// Tries the operation, and waits while it would block. The operation is passed MSG_DONTWAIT,
-    /// or 0 if it may block.
+    /// or 0 if it may block. `requested` is how many bytes a receive has room for.
     pub(super) fn attempt<T: Transferred>(
         &self,
         step: &'static str,
         interest: Interest,
+        requested: usize,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
         mut operation: impl FnMut(BorrowedFd<'_>, i32) -> io::Result<T> + Send,
@@ -81,14 +87,17 @@ impl Stream {
                 },
             }
         };
-        // MSG_DONTWAIT ignores SO_RCVLOWAT; poll(2) respects it.
+        // MSG_DONTWAIT ignores SO_RCVLOWAT; poll(2) respects it. A receive of fewer bytes than that
+        // does not wait for more than it has room for.
         let polled = interest == Interest::Readable
             && self.has_seen(seen::LOWAT)
             && deadline.timeout != Some(Duration::ZERO);
         let ready = || sys::poll(&mut [PollFd::readable(fd)], Some(Instant::now()));
-        let first = !polled || ready().is_ok_and(|ready| ready > 0);
+        let first =
+            !polled || ready().is_ok_and(|ready| ready > 0) || sys::unread(fd) >= requested.max(1);
         let mut result = if first { with(libc::MSG_DONTWAIT) } else { None };
         let mut first_wait = None;
+        let mut fruitless = 0;
         while result.is_none() {
             if deadline.timeout == Some(Duration::ZERO) {
                 return Err(Error::errno(step, self.peer_text(), libc::EAGAIN));
@@ -122,22 +131,23 @@ impl Stream {
             }];
             let ready = waiter.wait(&mut poll, until)?;
             if !ready {
-                self.check_expired(step, &socket, limit, self.limit(interest, &mut first_wait))?;
+                self.check_expired(step, &socket, deadline, limit, &mut first_wait, interest)?;
             }
             result = with(libc::MSG_DONTWAIT);
             if !ready || result.is_some() {
                 continue;
             }
+            fruitless += 1;
             if self.is_datagram() && interest == Interest::Readable && poll[0].ended() {
                 // After a shutdown for reading, the kernel returns the end only to a blocking
                 // receive.
                 waiter.release(&mut || result = with(0));
             } else if until.is_some_and(|at| at <= Instant::now()) {
                 // The poll reported an event without anything to receive, and would do so again.
-                self.check_expired(step, &socket, limit, self.limit(interest, &mut first_wait))?;
-            } else if poll[0].failed() {
+                self.check_expired(step, &socket, deadline, limit, &mut first_wait, interest)?;
+            } else if poll[0].failed() || fruitless >= MOST_FRUITLESS {
                 // The error queue is not empty. This call does not read it, and every poll would
-                // return.
+                // return. So it would for urgent data of a Unix socket, which a peek passes over.
                 let soon = Instant::now() + ERRORS_WAIT;
                 waiter.wait(&mut [], Some(until.map_or(soon, |until| until.min(soon))))?;
                 result = with(libc::MSG_DONTWAIT);
@@ -146,11 +156,13 @@ impl Stream {
         if let Some(error) = self.outer_error(step, &socket, &result) {
             return Err(error);
         }
-        // A close from another thread has shut the socket down to wake this one.
-        if self.is_closed() {
-            return Err(self.closed_error(step));
+        // A close from another thread has shut the socket down to wake this one. Bytes that were
+        // moved before, and descriptors that came with them, still belong to the caller.
+        match result {
+            Some(Ok(done)) if !done.is_nothing() => Ok(done),
+            Some(result) if !self.is_closed() => result,
+            _ => Err(self.closed_error(step)),
         }
-        result.unwrap_or_else(|| Err(self.closed_error(step)))
     }
 
     /// The error of a call that found the end of an inner socket, where its outer connection has not ended in
@@ -180,24 +192,51 @@ impl Stream {
         &self,
         step: &'static str,
         socket: &Socket,
+        deadline: &Deadline,
         limit: Option<Until>,
-        now: Option<Until>,
+        since: &mut Option<Instant>,
+        interest: Interest,
     ) -> Result<()> {
         match limit.filter(|&(at, _)| at <= Instant::now()) {
-            Some(_) if now != limit => Ok(()),
+            Some(_) if self.limit(interest, since) != limit => Ok(()),
             Some((_, name)) => Err(self.over_limit(socket, step, name)),
+            None if deadline.is_option => Err(Error::errno(step, self.peer_text(), libc::EAGAIN)),
             None => Err(Error::TimedOut { step, target: self.peer_text() }),
         }
     }
 
-    /// Whether a receive waits for all bytes that it asks for. The kernel does this only for a
-    /// blocking call.
-    pub(super) fn waits_for_all(&self, flags: i32) -> bool {
+    /// How many bytes a receive of up to `requested` waits for. The kernel waits for more than one
+    /// only in a blocking call.
+    pub(super) fn least(&self, flags: i32, requested: usize) -> usize {
+        let all = flags & libc::MSG_WAITALL != 0;
         let never = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
-        !self.is_datagram()
-            && flags & libc::MSG_WAITALL != 0
-            && flags & never == 0
-            && self.timeout() != Some(Duration::ZERO)
+        if !(all || self.has_seen(seen::LOWAT))
+            || flags & never != 0
+            || self.is_datagram()
+            || self.timeout() == Some(Duration::ZERO)
+        {
+            return 1;
+        }
+        let peeks = flags & libc::MSG_PEEK != 0;
+        match (all, self.is_unix()) {
+            // A peek at a Unix socket ends after the first part.
+            (_, true) if peeks => 1,
+            (true, _) => requested,
+            // Unlike that of TCP, poll(2) of a Unix socket knows nothing of SO_RCVLOWAT.
+            (false, true) if self.timeout().is_none() => self.low_water().min(requested),
+            (false, _) if self.outer().is_some() && !peeks => self.low_water().min(requested),
+            (false, _) => 1,
+        }
+    }
+
+    /// SO_RCVLOWAT of the socket.
+    fn low_water(&self) -> usize {
+        let mut value = [0; size_of::<i32>()];
+        let asked = self.hold("recv").and_then(|socket| {
+            sys::getsockopt(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut value)
+                .map_err(|error| Error::os("recv", "", &error))
+        });
+        asked.map_or(1, |_| usize::try_from(i32::from_ne_bytes(value)).unwrap_or(1))
     }
 
     /// Waits until `count` bytes can be peeked at, or until no more will arrive: after an end, an
@@ -233,7 +272,7 @@ impl Stream {
             let limit = self.limit(Interest::Input, &mut None);
             let fds = &mut [PollFd::readable(edges.registry().as_fd())];
             if !waiter.wait(fds, earlier(deadline, limit))? {
-                self.check_expired(step, &socket, limit, self.limit(Interest::Input, &mut None))?;
+                self.check_expired(step, &socket, deadline, limit, &mut None, Interest::Input)?;
             }
             match edges.poll(&mut events, Some(Duration::ZERO)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {

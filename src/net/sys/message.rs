@@ -157,14 +157,20 @@ pub(crate) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: Name, flags: i32) -> 
     })
 }
 
+/// Where the data of a control message begins, and the alignment of the next message. The macros of
+/// cmsg(3) take lengths of 32 bits, so that they are asked for small ones only.
+fn layout() -> (usize, usize) {
+    // SAFETY: CMSG_LEN and CMSG_SPACE only calculate.
+    let (start, next) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_SPACE(1) as usize) };
+    (start, next - start)
+}
+
 /// One control message as bytes, cmsg(3): header, data, padding.
 #[must_use]
 pub fn control_message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
-    // SAFETY: CMSG_SPACE and CMSG_LEN only calculate.
-    let (space, length) = unsafe {
-        (libc::CMSG_SPACE(data.len() as u32) as usize, libc::CMSG_LEN(data.len() as u32) as usize)
-    };
-    let mut bytes = vec![0; space];
+    let (start, align) = layout();
+    let length = start + data.len();
+    let mut bytes = vec![0; length.next_multiple_of(align)];
     // SAFETY: cmsghdr is plain old data; all zeroes is a valid value.
     let mut header: libc::cmsghdr = unsafe { mem::zeroed() };
     header.cmsg_len = length as _;
@@ -179,9 +185,7 @@ pub fn control_message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
 /// The control messages that recvmsg(2) returned, cmsg(3): level, type, data. A message that the
 /// kernel truncated is returned truncated.
 pub fn control_messages(mut bytes: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8])> {
-    // SAFETY: CMSG_LEN and CMSG_SPACE only calculate.
-    let (start, align) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_SPACE(1) as usize) };
-    let align = align - start;
+    let (start, align) = layout();
     std::iter::from_fn(move || {
         if bytes.len() < start {
             return None;

@@ -116,32 +116,46 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// getsockopt(2) of raw bytes. Returns the number of bytes that the kernel wrote.
+///
+/// For SO_GET_FILTER with an empty value, returns the number of instructions.
 pub(crate) fn getsockopt(
     fd: impl AsRawFd,
     level: i32,
     name: i32,
     value: &mut [u8],
 ) -> io::Result<usize> {
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: the slice is valid for writes of `length` bytes.
+    // The lengths of SO_GET_FILTER count instructions, socket(7).
+    let is_filter = (level, name) == (libc::SOL_SOCKET, libc::SO_GET_FILTER);
+    let unit = if is_filter { size_of::<libc::sock_filter>() } else { 1 };
+    let room = value.len() / unit;
+    let mut length = option_length(room)?;
+    // SAFETY: the slice is valid for writes of `length` units.
     check(unsafe {
         libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
     })?;
-    Ok(length as usize)
+    let length = length as usize;
+    match (is_filter, room) {
+        (true, 0) if value.is_empty() => Ok(length),
+        // The kernel has counted the instructions and written none.
+        (true, 0) if length > 0 => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        // The length of some options is that of the whole value, of which a part was written.
+        _ => Ok((length * unit).min(value.len())),
+    }
+}
+
+/// The length of an option as the kernel takes it, a signed int. A larger one would be cut.
+fn option_length(length: usize) -> io::Result<libc::socklen_t> {
+    match i32::try_from(length) {
+        Ok(_) => Ok(length as libc::socklen_t),
+        Err(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
 }
 
 /// setsockopt(2) of raw bytes.
 pub(crate) fn setsockopt(fd: impl AsRawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = option_length(value.len())?;
     // SAFETY: the slice is valid for reads of its length.
-    check(unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            value.as_ptr().cast(),
-            value.len() as libc::socklen_t,
-        )
-    })?;
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) })?;
     Ok(())
 }
 
