@@ -54,7 +54,7 @@ PYTHON_LAYERS = [
     ["_rsock"],
     ["_types"],
     ["_endpoint", "_settings"],
-    ["_checks", "_exceptions", "_printable", "rfc147"],
+    ["_checks", "_exceptions", "_keywords", "_printable", "rfc147"],
 ]
 
 Graph = dict[str, set[str]]

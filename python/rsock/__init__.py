@@ -28,7 +28,7 @@ PYTEST_DONT_REWRITE
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _types
 #     _endpoint, _settings
-#     _checks, _exceptions, _printable, rfc147
+#     _checks, _exceptions, _keywords, _printable, rfc147
 
 # A public module, because its few names belong to one RFC.
 from . import rfc147 as rfc147

@@ -17,6 +17,7 @@ from ._checks import (
     check_seconds,
     wrong_type,
 )
+from ._keywords import explained
 
 __all__ = ["Limits", "SocketOptions", "Trace"]
 
@@ -49,6 +50,7 @@ Group: TypeAlias = str | tuple[str, str | int | None]
 Groups: TypeAlias = Group | Sequence[Group]
 
 
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketOptions:
     """Options set on a socket before it is used; None leaves a value to the system.
@@ -112,6 +114,7 @@ class SocketOptions:
             raise bad_value(self, "linger", "must be a whole number of seconds")
 
 
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a server allows its connections; None means no limit, except for `connections`.
@@ -173,6 +176,7 @@ class Limits:
         check_int(self, "handler_threads", 1, _MAX_THREADS, optional=False)
 
 
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """How much of the traffic of each connection a server keeps.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use super::buffer::Source;
 use super::error::exception;
 use super::imports;
+use super::service::Service;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text, port_named};
 use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
@@ -40,8 +41,57 @@ pub(super) fn text(name: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
         .map_err(|_| PyValueError::new_err(format!("{name} {}: not valid text", shown(value))))
 }
 
+/// Whether a value is a service, or a function that could be a handler.
+fn serves(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<Service>() || value.is_callable()
+}
+
+/// The error for a service where a port is expected.
+fn wrong_port(value: &Bound<'_, PyAny>) -> PyErr {
+    wrong_type("port", "an int or a name such as 'http' (what serves is service=…)", value)
+}
+
+/// The error for a host that is no str, with the argument that was meant.
+fn no_host(value: &Bound<'_, PyAny>) -> PyErr {
+    let wanted = match value {
+        _ if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() => {
+            format!("a str (a port without a host is port={})", shown(value))
+        }
+        _ if serves(value) => "a str (what serves is service=…)".to_owned(),
+        _ if value.hasattr("__fspath__").unwrap_or(false) => {
+            "a str (a Unix socket is path=…)".to_owned()
+        }
+        _ if value.is_instance_of::<PyList>() => "a str, or a (host, port) tuple".to_owned(),
+        _ => "a str".to_owned(),
+    };
+    wrong_type("host", &wanted, value)
+}
+
+/// The error for a host without a port whose text has one, or is one; None for any other.
+pub(super) fn port_in_host(host: &Bound<'_, PyAny>) -> Option<PyErr> {
+    let host = host.cast::<PyString>().ok()?.to_str().ok()?;
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    // "0" is an address, which inet_aton(3) reads as 0.0.0.0.
+    if is_port(host) && host != "0" {
+        return Some(PyValueError::new_err(format!(
+            "host {host:?}: a number; a port without a host is port={host}"
+        )));
+    }
+    let (name, port) = host.rsplit_once(':')?;
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let plain = host.starts_with('[') || !name.contains(':');
+    (plain && is_port(port) && !name.is_empty()).then(|| {
+        PyValueError::new_err(format!(
+            "host {host:?}: has a port in it; did you mean ({name:?}, {port})?"
+        ))
+    })
+}
+
 /// A host as text. A name that is not ASCII is encoded with IDNA, as `socket` does.
 fn host_name(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    if !value.is_instance_of::<PyString>() {
+        return Err(no_host(value));
+    }
     let host = text("host", value)?;
     if host.is_ascii() || host.len() > 1000 {
         return Ok(host);
@@ -127,6 +177,9 @@ pub(super) fn port(value: &Bound<'_, PyAny>) -> PyResult<u16> {
     if value.is_instance_of::<PyString>() {
         return port_named(&text("port", value)?).map_err(|error| exception(value.py(), error));
     }
+    if serves(value) {
+        return Err(wrong_port(value));
+    }
     if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyFloat>() {
         return Err(wrong_type("port", "an int or the name of a service", value));
     }
@@ -149,11 +202,17 @@ pub(super) fn target(
 ) -> PyResult<Target> {
     let py = host.py();
     let Ok(pair) = host.cast::<PyTuple>() else {
+        if let Some(error) = port_in_host(host).filter(|_| port_.is_none()) {
+            return Err(error);
+        }
         let number = port_.map_or(Ok(0), port)?;
         let host = host_name(host)?;
         return Target::new(&host, number).map_err(|error| exception(py, error));
     };
     if let Some(port_) = port_ {
+        if serves(port_) {
+            return Err(wrong_port(port_));
+        }
         return Err(PyTypeError::new_err(format!(
             "address {} has a port already; port={} is one too many",
             shown(host),

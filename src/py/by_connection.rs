@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::args;
+use super::keywords::no_more;
 use super::service::Service;
 use crate::net::base::Mutex;
 use crate::net::service::Shape;
@@ -38,12 +39,14 @@ impl ByConnection {
 #[pymethods]
 impl ByConnection {
     #[new]
-    #[pyo3(signature = (*services, rest=None))]
+    #[pyo3(signature = (*services, rest=None, **unknown), text_signature = "(*services, rest=None)")]
     fn make(
         services: Bound<'_, PyTuple>,
         rest: Option<Bound<'_, PyAny>>,
+        unknown: Option<Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let py = services.py();
+        no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         let mut first = Vec::with_capacity(services.len());
         for (index, service) in services.iter().enumerate() {
             first.push(nested(&format!("service {}", index + 1), &service)?);

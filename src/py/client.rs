@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyInt, PyTuple};
 
 use super::args::{self, settings};
 use super::error::exception;
@@ -63,7 +63,14 @@ impl Client {
             }
             (Some(host), Some(port)) => Some(args::target(host, Some(port))?),
             (None, None) => None,
-            (Some(_), None) => {
+            (Some(host), None) => {
+                if host.is_instance_of::<PyInt>() {
+                    return Err(PyTypeError::new_err(format!(
+                        "Client({host}) needs a host too: Client(\"127.0.0.1\", {host})"
+                    )));
+                }
+                // What is wrong with the host comes first.
+                args::target(host, None)?;
                 return Err(PyTypeError::new_err(
                     "Client(host) needs a port too: Client(host, port)",
                 ));

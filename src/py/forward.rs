@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::args;
 use super::error::exception;
+use super::keywords::no_more;
 use super::server::Server;
 use super::service::Service;
 use crate::net::address::Target;
@@ -58,6 +59,9 @@ impl Forward {
                 ));
             }
             (Err(_), None) if !host.is_instance_of::<PyTuple>() => {
+                if let Some(error) = args::port_in_host(&host) {
+                    return Err(error);
+                }
                 return Err(PyTypeError::new_err(format!(
                     "Forward({}): no target; give a host and a port, a Server, or path= for a Unix socket",
                     host.repr()?
@@ -71,14 +75,16 @@ impl Forward {
 #[pymethods]
 impl Forward {
     #[new]
-    #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None), text_signature = "(host=None, port=None, *, path=None, connect_timeout=10.0)")]
+    #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None, **unknown), text_signature = "(host=None, port=None, *, path=None, connect_timeout=10.0)")]
     fn make(
         py: Python<'_>,
         host: Option<Bound<'_, PyAny>>,
         port: Option<Bound<'_, PyAny>>,
         path: Option<Bound<'_, PyAny>>,
         connect_timeout: Option<Bound<'_, PyAny>>,
+        unknown: Option<Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
+        no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         let connect_timeout = match &connect_timeout {
             None => Duration::from_secs(10),
             Some(seconds) => args::seconds("connect_timeout", seconds)?,

@@ -13,6 +13,7 @@ mod forward;
 mod handler_error;
 mod imports;
 mod interpreter;
+mod keywords;
 mod ledger;
 mod pool;
 mod process;

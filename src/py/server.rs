@@ -71,12 +71,12 @@ fn service<'py>(
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, Service>> {
     let Some(value) = value else {
-        return Ok(Bound::new(py, Echo::make(py)?)?.into_super());
+        return Ok(Bound::new(py, Echo::make(py, None)?)?.into_super());
     };
     match value.cast_into::<Service>() {
         Ok(service) => Ok(service),
         // A function is wrapped in a Handler, whose constructor refuses other objects.
-        Err(error) => Ok(Bound::new(py, Handler::make(error.into_inner())?)?.into_super()),
+        Err(error) => Ok(Bound::new(py, Handler::make(error.into_inner(), None)?)?.into_super()),
     }
 }
 

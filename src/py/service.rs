@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::keywords::no_more;
 use crate::net::address::Transport;
 use crate::net::base::Mutex;
 use crate::net::service::Shape;
@@ -72,8 +74,13 @@ pub(super) struct Handler {
 #[pymethods]
 impl Handler {
     #[new]
-    pub(super) fn make(function: Bound<'_, PyAny>) -> PyResult<PyClassInitializer<Self>> {
+    #[pyo3(signature = (function, **unknown), text_signature = "(function)")]
+    pub(super) fn make(
+        function: Bound<'_, PyAny>,
+        unknown: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
         let py = function.py();
+        no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         py.import("rsock._handlers")?.call_method1("check", (&function,))?;
         let service = Service { shape: Shape::Handler };
         let handler = Self { function: Mutex::new(Some(function.unbind())) };
@@ -114,7 +121,12 @@ pub(super) struct Accept;
 #[pymethods]
 impl Accept {
     #[new]
-    fn make() -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Service { shape: Shape::Accept }).add_subclass(Self)
+    #[pyo3(signature = (**unknown), text_signature = "()")]
+    fn make(
+        py: Python<'_>,
+        unknown: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        no_more(&py.get_type::<Self>(), unknown.as_ref())?;
+        Ok(PyClassInitializer::from(Service { shape: Shape::Accept }).add_subclass(Self))
     }
 }

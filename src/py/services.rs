@@ -7,9 +7,11 @@ use std::sync::Arc;
 use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::args::{self, whole};
 use super::error::exception;
+use super::keywords::no_more;
 use super::service::Service;
 use crate::net::service::Shape;
 use crate::net::{self, services};
@@ -31,12 +33,14 @@ macro_rules! services {
         #[pymethods]
         impl $name {
             #[new]
-            #[pyo3(signature = ($($argument = Argument::Default),*), text_signature = $text)]
+            #[pyo3(signature = ($($argument = Argument::Default,)* **unknown), text_signature = $text)]
             #[allow(unused_variables, reason = "not every entry needs the interpreter")]
             pub(super) fn make(
                 $py: Python<'_>,
-                $($argument: Argument<'_>),*
+                $($argument: Argument<'_>,)*
+                unknown: Option<Bound<'_, PyDict>>,
             ) -> PyResult<PyClassInitializer<Self>> {
+                no_more(&$py.get_type::<Self>(), unknown.as_ref())?;
                 let service = Arc::new($make);
                 let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
                 Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self { service }))

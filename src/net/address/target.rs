@@ -41,7 +41,7 @@ impl Target {
             return bad("a host has no spaces and no control characters");
         }
         if host.contains('/') {
-            return bad("a host alone, not a URL or a path");
+            return bad("a host alone, not a URL or a path (a Unix socket is path=…)");
         }
         let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let bare = inner.unwrap_or(host);
