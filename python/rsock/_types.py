@@ -157,8 +157,9 @@ class StopReport:
     forced: connections that were reset at the deadline.
     abandoned: handler threads that did not return in time and were left running.
     errors: failures of services and handlers during the server's life.
-    cause: why it stopped: "stop", "SIGINT", "SIGTERM", "exception", "accept error", "exit", or
-        "dropped" (garbage-collected without a stop).
+    cause: why it stopped: "stop", "SIGINT", "SIGTERM", "exception", "accept error" (its listening
+        socket failed, or the program closed a descriptor of the server), "exit", or "dropped"
+        (garbage-collected without a stop).
     seconds: how long stopping took.
     """
 

@@ -156,7 +156,7 @@ print(time.process_time() - before < 0.25, server.stop(0).cause, flush=True)
 # Its number may be reused by now: nothing is closed twice here.
 os._exit(0)
 """
-    assert output_of(code, str(workers)) == "True stop\n"
+    assert output_of(code, str(workers)) == "True accept error\n"
 
 
 def test_the_default_limit_of_connections_is_below_that_of_descriptors() -> None:

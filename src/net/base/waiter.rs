@@ -2,7 +2,8 @@
 //! descriptor can report the event.
 
 use std::io;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::net::error::{Error, Result};
 use crate::net::sys::{self, PollFd};
@@ -39,6 +40,54 @@ pub trait Waiter {
     fn may_spin(&self) -> bool {
         false
     }
+}
+
+/// The longest single wait of a call for a flag. A program that closes descriptors which are not its own takes
+/// the flag away without waking the call.
+const BACKSTOP: Duration = Duration::from_secs(1);
+/// How long a thread sleeps where its poll would return at once, because a descriptor is not open.
+const CLOSED: Duration = Duration::from_millis(5);
+
+/// Waits in a call from outside for descriptors of the engine: true if one is ready, false after the deadline.
+/// EBADF if the program has closed one of them.
+pub(crate) fn wait_for_own(
+    waiter: &mut dyn Waiter,
+    fds: &mut [PollFd],
+    deadline: Option<Instant>,
+) -> Result<bool> {
+    loop {
+        let backstop = Instant::now() + BACKSTOP;
+        let until = deadline.map_or(backstop, |deadline| deadline.min(backstop));
+        let ready = waiter.wait(fds, Some(until))?;
+        if ready && fds.iter().any(PollFd::is_invalid) {
+            return Err(Error::errno("poll", "", libc::EBADF));
+        }
+        if ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(ready);
+        }
+    }
+}
+
+/// Waits on a thread of the engine: true if a descriptor is ready, false after the deadline. EINTR counts as
+/// ready, so that the caller checks everything. EBADF if the program has closed one of the descriptors.
+pub(crate) fn poll_own(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<bool> {
+    match sys::poll(fds, deadline) {
+        Ok(_) if fds.iter().any(PollFd::is_invalid) => {
+            Err(io::Error::from_raw_os_error(libc::EBADF))
+        }
+        Ok(ready) => Ok(ready > 0),
+        Err(_) => Ok(true),
+    }
+}
+
+/// The same where nothing can be done about a descriptor that is closed: the thread then sleeps, and checks
+/// everything from time to time.
+pub(crate) fn poll_or_sleep(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
+    poll_own(fds, deadline).unwrap_or_else(|_| {
+        let soon = Instant::now() + CLOSED;
+        thread::sleep(deadline.unwrap_or(soon).min(soon).saturating_duration_since(Instant::now()));
+        deadline.is_none_or(|deadline| Instant::now() < deadline)
+    })
 }
 
 /// Waits on plain Rust threads: polls, and retries on EINTR.

@@ -12,12 +12,15 @@ use super::config::Config;
 use super::limits::Limits;
 use super::shutdown::{Cause, Shutdown, StopReport};
 use crate::net::address::Transport;
-use crate::net::base::{EventFd, Mutex, Origin, Waiter};
-use crate::net::error::Result;
+use crate::net::base::{EventFd, Mutex, Origin, Waiter, wait_for_own};
+use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::StageFactory;
 use crate::net::sys::{self, PollFd};
+
+/// How often a call that waits for the end of a server looks, where the program has closed descriptors of it.
+const LOST: Duration = Duration::from_millis(10);
 
 /// The state shared by all parts of one server.
 pub(crate) struct ServerContext {
@@ -111,11 +114,22 @@ impl ServerContext {
 
     /// The same, because of an error of the listener. Without effect if a stop has begun.
     pub(crate) fn fail(&self, error: &std::io::Error) {
+        if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK)) {
+            self.lose();
+            return;
+        }
         if !self.shutdown.has_begun() {
             // The first error is kept.
             let _ = self.failure.set(error.raw_os_error().unwrap_or(libc::EIO));
             self.stop_by_itself(Cause::AcceptError);
         }
+    }
+
+    /// Ends the server, because the program has closed one of its descriptors.
+    pub(crate) fn lose(&self) {
+        let _ = self.failure.set(libc::EBADF);
+        self.stop_by_itself(Cause::AcceptError);
+        self.shutdown.lose();
     }
 
     /// The error of the listener that ended the server.
@@ -165,7 +179,24 @@ impl ServerContext {
         while !self.has_ended() {
             // None if the last thread has just ended.
             let Some(done) = self.shutdown.done() else { continue };
-            if !waiter.wait(&mut [PollFd::readable(done.as_fd())], deadline)? {
+            let ended = if self.shutdown.is_lost() {
+                // The flag may be closed too, and a thread that was about to wait was not interrupted.
+                self.shutdown.lose();
+                let soon = Instant::now() + LOST;
+                let until = deadline.map_or(soon, |deadline| deadline.min(soon));
+                waiter.wait(&mut [], Some(until))?;
+                deadline.is_none_or(|deadline| until < deadline)
+            } else {
+                match wait_for_own(waiter, &mut [PollFd::readable(done.as_fd())], deadline) {
+                    Err(Error::Os { errno: libc::EBADF, .. }) => {
+                        done.lose();
+                        self.lose();
+                        true
+                    }
+                    ended => ended?,
+                }
+            };
+            if !ended {
                 return Ok(None);
             }
         }

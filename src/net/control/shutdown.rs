@@ -1,12 +1,14 @@
 //! The shutdown of one server: its cause, its deadline, its report. Must never close anything
 //! itself, call a server, or hold its lock while it waits.
 
+use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::sys;
 
 /// How long a draining server waits for the first byte of a connection that has sent none.
 pub(crate) const FIRST_BYTE_GRACE: Duration = Duration::from_millis(250);
@@ -22,7 +24,7 @@ pub enum Cause {
     Sigterm,
     /// The body of its `with` statement raised.
     Exception,
-    /// Its listener failed permanently.
+    /// Its listener failed permanently, or the program has closed one of its descriptors.
     AcceptError,
     /// The interpreter exits.
     Exit,
@@ -82,21 +84,26 @@ pub struct StopReport {
 /// A part of the server that is notified of a shutdown. Registered before the threads that it wakes
 /// are started.
 pub(crate) trait ShutdownListener: Send + Sync {
-    /// The shutdown has begun. Must not block.
-    fn begun(&self) {}
+    /// The shutdown has begun. False if the part cannot be woken, because the program has closed its
+    /// descriptor. Must not block.
+    fn begun(&self) -> bool {
+        true
+    }
 
-    /// The deadline has moved closer. Must not block.
-    fn deadline_moved(&self) {}
+    /// The deadline has moved closer. Returns, and must not block, as `begun`.
+    fn deadline_moved(&self) -> bool {
+        true
+    }
 }
 
 /// The thread that polls the flag checks the shutdown each time it wakes.
 impl ShutdownListener for EventFd {
-    fn begun(&self) {
-        self.set();
+    fn begun(&self) -> bool {
+        self.set()
     }
 
-    fn deadline_moved(&self) {
-        self.set();
+    fn deadline_moved(&self) -> bool {
+        self.set()
     }
 }
 
@@ -107,6 +114,8 @@ struct State {
     /// When the last thread ended.
     ended: Option<Instant>,
     threads: Vec<JoinHandle<()>>,
+    /// The program has closed a descriptor of the server.
+    is_lost: bool,
     report: Option<StopReport>,
 }
 
@@ -131,6 +140,7 @@ impl Shutdown {
             deadline: Instant::now(),
             ended: None,
             threads: Vec::new(),
+            is_lost: false,
             report: None,
         };
         Self {
@@ -161,16 +171,34 @@ impl Shutdown {
     /// than the current one changes nothing. Never blocks.
     pub(crate) fn begin(&self, cause: Cause, drain: Duration) -> Begun {
         let begun = self.note(cause, drain);
-        let tell: fn(&dyn ShutdownListener) = match begun {
+        let tell: fn(&dyn ShutdownListener) -> bool = match begun {
             Begun::First => |listener| listener.begun(),
             Begun::Sooner => |listener| listener.deadline_moved(),
             Begun::Before => return begun,
         };
         let listeners = self.listeners.lock().clone();
+        let mut all_woken = true;
         for listener in listeners.iter().filter_map(Weak::upgrade) {
-            tell(&*listener);
+            all_woken &= tell(&*listener);
+        }
+        if !all_woken {
+            self.lose();
         }
         begun
+    }
+
+    /// Notes that the program has closed a descriptor of the server, and interrupts the threads, which may wait
+    /// for it: a call that waits already does not notice a close.
+    pub(crate) fn lose(&self) {
+        let mut state = self.state.lock();
+        state.is_lost = true;
+        // Under the lock, because `report` joins the threads.
+        state.threads.iter().for_each(|thread| sys::interrupt(thread.as_pthread_t()));
+    }
+
+    /// Whether the program has closed a descriptor of the server, as far as that was noticed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state.lock().is_lost
     }
 
     fn note(&self, cause: Cause, drain: Duration) -> Begun {
@@ -250,7 +278,10 @@ impl Shutdown {
         if let Some(report) = state.report {
             return report;
         }
-        let (begun, cause) = state.begun.unwrap_or((Instant::now(), Cause::Stop));
+        let (begun, mut cause) = state.begun.unwrap_or((Instant::now(), Cause::Stop));
+        if state.is_lost {
+            cause = Cause::AcceptError;
+        }
         let ended = state.ended.unwrap_or_else(Instant::now);
         let report = StopReport {
             drained: self.drained.load(Relaxed),

@@ -15,8 +15,8 @@ use super::errors::{Failure, classify};
 use super::peer_table::Key;
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
 use crate::net::address::{canonical, display};
-use crate::net::base::{EventFd, Mutex, Waiter};
-use crate::net::control::{Cause, ServerContext};
+use crate::net::base::{EventFd, Mutex, Waiter, poll_own, wait_for_own};
+use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{Answers, Datagram, Job, ThreadPool};
 use crate::net::ledger::{ClosedBy, Record};
@@ -247,7 +247,10 @@ impl Handoff {
             let notifier = PollFd::readable(socket.notifier.as_fd());
             let mut fds = [PollFd::arrival(socket.as_fd()), notifier];
             let until = match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
-                Failure::Fatal => return Err(Error::os(step, target(), &error)),
+                Failure::Fatal => {
+                    self.context.fail(&error);
+                    return Err(Error::os(step, target(), &error));
+                }
                 Failure::Earlier => {
                     self.with(Admission::read_error_queue);
                     continue;
@@ -260,7 +263,11 @@ impl Handoff {
                     Some(deadline.map_or(rest, |deadline| deadline.min(rest)))
                 }
             };
-            let ready = waiter.wait(&mut fds, until)?;
+            let ready = wait_for_own(waiter, &mut fds, until).inspect_err(|error| {
+                if error.raw() == Some(libc::EBADF) {
+                    self.context.lose();
+                }
+            })?;
             if fds[0].is_shut() && !socket.has_ended() {
                 self.context.fail(&shut_down());
             }
@@ -362,7 +369,13 @@ fn open(
 fn wait_for_end(handoff: &Handoff, socket: &DatagramSocket, notifier: &EventFd) {
     while !socket.has_ended() {
         let mut fds = [PollFd::readable(notifier.as_fd()), PollFd::shutdown(socket.as_fd())];
-        let polled = sys::poll(&mut fds, handoff.idle_at()).is_ok();
+        let polled = match poll_own(&mut fds, handoff.idle_at()) {
+            Ok(polled) => polled,
+            Err(error) => {
+                handoff.context.fail(&error);
+                break;
+            }
+        };
         notifier.clear();
         if polled && fds[1].failed() {
             // The poll would return at once again.
@@ -388,8 +401,8 @@ struct Filler {
 impl Filler {
     fn run(mut self, notifier: &EventFd) {
         let context = Arc::clone(&self.handoff.context);
-        if self.fill_until_end().is_err() {
-            context.stop_by_itself(Cause::AcceptError);
+        if let Err(error) = self.fill_until_end() {
+            context.fail(&error);
         }
         self.pool.handed_out.begin_drain();
         if !context.shutdown.is_hard() && !self.socket.is_handed_over() {

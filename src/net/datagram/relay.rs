@@ -142,11 +142,13 @@ impl Relay {
     fn run(mut self, mut from_clients: Inbound, mut from_upstream: Inbound) {
         let serve = || self.serve_until_end(&mut from_clients, &mut from_upstream);
         let served = catch_unwind(AssertUnwindSafe(serve));
-        if !matches!(served, Ok(Ok(()))) {
-            if served.is_err() {
+        match served {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.context.fail(&error),
+            Err(_) => {
                 self.context.count_error();
+                self.context.stop_by_itself(Cause::AcceptError);
             }
-            self.context.stop_by_itself(Cause::AcceptError);
         }
         let hard = self.context.shutdown.is_hard();
         for index in self.admission.peers.indices() {
@@ -162,7 +164,7 @@ impl Relay {
     ) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            self.poll(&mut events);
+            self.poll(&mut events)?;
             if self.is_shut && !self.socket.has_ended() {
                 return Err(shut_down());
             }
@@ -192,7 +194,8 @@ impl Relay {
         }
     }
 
-    fn poll(&mut self, events: &mut Events) {
+    /// EBADF if the program has closed the poller.
+    fn poll(&mut self, events: &mut Events) -> io::Result<()> {
         if self.paused_until.is_some_and(|until| until <= Instant::now()) {
             self.paused_until = None;
         }
@@ -204,8 +207,11 @@ impl Relay {
         ];
         let next = until.into_iter().flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
-        // EINTR is treated as a wake-up: everything is checked again after it.
-        let _ = self.poll.poll(events, if busy { Some(Duration::ZERO) } else { timeout });
+        match self.poll.poll(events, if busy { Some(Duration::ZERO) } else { timeout }) {
+            // A wake-up: everything is checked again after it.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            polled => polled?,
+        }
         for event in &*events {
             match event.token() {
                 SOCKET => {
@@ -220,6 +226,7 @@ impl Relay {
                 Token(index) => self.enqueue(index as u32),
             }
         }
+        Ok(())
     }
 
     fn enqueue(&mut self, index: u32) {

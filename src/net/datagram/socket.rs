@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::amplification::PortClaim;
 use crate::net::address::{canonical, display};
-use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ShutdownListener;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Listener;
-use crate::net::sys::{self, Name, PollFd};
+use crate::net::sys::{Name, PollFd};
 use crate::net::worker::shut_down;
 
 /// The largest UDP payload, reached over IPv6 (RFC 768: the length field has 16 bits and counts the
@@ -85,12 +85,14 @@ impl DatagramSocket {
 
     /// Marks the end and wakes the threads that wait for a datagram. What was received before can
     /// still be read.
-    pub(crate) fn end(&self) {
+    ///
+    /// False if the program has closed a descriptor, so that a thread may not be woken.
+    pub(crate) fn end(&self) -> bool {
         self.ended.store(true, SeqCst);
-        self.notifier.set();
+        let is_woken = self.notifier.set();
         // On Linux this also wakes a receive on a socket without a peer, although it returns
         // ENOTCONN.
-        self.socket.shut();
+        self.socket.shut() && is_woken
     }
 
     /// Whether the server has handed the socket on, and with it what is in its queue.
@@ -205,9 +207,7 @@ impl DatagramSocket {
     /// queue first. An error if another of its owners has shut the socket down.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
         let mut fds = [PollFd::readable(self.notifier.as_fd()), PollFd::arrival(self.as_fd())];
-        // An interrupted or failed poll is treated as a wake-up: everything is checked again after
-        // it.
-        let polled = sys::poll(&mut fds, deadline).is_ok();
+        let polled = poll_own(&mut fds, deadline)?;
         if polled && fds[0].ready() && !self.has_ended() {
             // Set for room in the pool, which this wait does not need.
             self.notifier.clear();
@@ -220,7 +220,7 @@ impl DatagramSocket {
 
     /// Waits for the notifier or the deadline only.
     pub(super) fn wait_for_notifier(&self, deadline: Option<Instant>) {
-        let _ = sys::poll(&mut [PollFd::readable(self.notifier.as_fd())], deadline);
+        poll_or_sleep(&mut [PollFd::readable(self.notifier.as_fd())], deadline);
         if !self.has_ended() {
             self.notifier.clear();
         }
@@ -293,16 +293,17 @@ impl DatagramSockets {
             .try_for_each(|socket| socket.stop_blocking(waiter))
     }
 
-    /// Ends all of them.
-    pub(crate) fn end(&self) {
+    /// Ends all of them. False if a thread may not be woken.
+    pub(crate) fn end(&self) -> bool {
         let open = self.open.lock().clone();
-        open.iter().for_each(|socket| socket.end());
+        // Each of them: `all` would stop at the first.
+        open.iter().filter(|socket| !socket.end()).count() == 0
     }
 
     /// Wakes the threads that wait until the deadline of a stop.
-    fn wake(&self) {
+    fn wake(&self) -> bool {
         let open = self.open.lock().clone();
-        open.iter().for_each(|socket| socket.notifier.set());
+        open.iter().filter(|socket| !socket.notifier.set()).count() == 0
     }
 
     /// The number of a new peer, from 1.
@@ -312,11 +313,11 @@ impl DatagramSockets {
 }
 
 impl ShutdownListener for DatagramSockets {
-    fn begun(&self) {
-        self.end();
+    fn begun(&self) -> bool {
+        self.end()
     }
 
-    fn deadline_moved(&self) {
-        self.wake();
+    fn deadline_moved(&self) -> bool {
+        self.wake()
     }
 }

@@ -88,7 +88,7 @@ impl Worker {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_end(service)));
         match served {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => self.context.stop_by_itself(Cause::AcceptError),
+            Ok(Err(error)) => self.context.fail(&error),
             Err(_) => {
                 self.context.count_error();
                 self.context.stop_by_itself(Cause::AcceptError);

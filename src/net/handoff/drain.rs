@@ -7,10 +7,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::pool::ThreadPool;
-use crate::net::base::EventFd;
+use crate::net::base::{EventFd, poll_or_sleep};
 use crate::net::control::FIRST_BYTE_GRACE;
 use crate::net::stream::Stream;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys::PollFd;
 
 /// How long `stop` waits, after resetting their connections, for handlers to return.
 pub(super) const FORCED_GRACE: Duration = Duration::from_millis(30);
@@ -56,7 +56,7 @@ impl ThreadPool {
     /// Waits for the handlers until the deadline. The accept thread ends with this call.
     pub(crate) fn drain(&self, notifier: &EventFd) {
         let shutdown = &self.context.shutdown;
-        let poll = |until| sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+        let poll = |until| poll_or_sleep(&mut [PollFd::readable(notifier.as_fd())], Some(until));
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         let mut graceful = true;
         self.dismiss();
@@ -77,7 +77,7 @@ impl ThreadPool {
             let _ = poll(more.map_or(until, |more| until.min(more)));
         }
         // A handler that returns from here on closes its connection at once.
-        self.linger.end();
+        self.linger.end(&self.context);
         self.handed_out.streams().iter().for_each(|stream| stream.force());
         self.drop_queue();
         let late = Instant::now() + FORCED_GRACE;

@@ -317,6 +317,9 @@ impl OuterWorkers {
         let worker = self.pool.lock().pick();
         worker.load.fetch_add(1, Relaxed);
         worker.send(Message::AdoptOuter(accepted, ours));
+        if worker.is_lost() {
+            self.context.lose();
+        }
         Some((theirs, link, record))
     }
 

@@ -64,15 +64,21 @@ impl LingerHost {
         let LingerWorker::Running(inbox) = &*worker else { return Some(lingering) };
         inbox.load.fetch_add(1, Relaxed);
         inbox.send(Message::Linger(lingering));
+        if inbox.is_lost() {
+            context.lose();
+        }
         None
     }
 
     /// Accepts no more sockets. Those that linger do so until all data has arrived, or until the
     /// deadline.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, context: &ServerContext) {
         let worker = std::mem::take(&mut *self.0.lock());
         if let LingerWorker::Running(inbox) = worker {
             inbox.send(Message::Drain);
+            if inbox.is_lost() {
+                context.lose();
+            }
         }
     }
 }

@@ -12,12 +12,12 @@ use super::handed_out::HandedOut;
 use super::inner::OuterWorkers;
 use super::lease::Leases;
 use crate::net::address::Address;
-use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own, wait_for_own};
 use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Listener;
 use crate::net::stream::Stream;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys::PollFd;
 use crate::net::worker::{Admitter, Attempt, Failures, backoff, shut_down};
 
 /// What a call of `accept` uses.
@@ -91,9 +91,10 @@ impl OnDemand {
             let socket = listener.as_ref().map(|listener| PollFd::shutdown(listener.as_fd()));
             let mut fds =
                 [PollFd::readable(notifier.as_fd()), socket.unwrap_or_else(PollFd::unused)];
-            // A failed poll counts as a wake-up.
-            let _ = sys::poll(&mut fds, None);
-            notifier.clear();
+            if poll_own(&mut fds, None).is_err() || !notifier.clear() {
+                self.context.lose();
+                break;
+            }
             if fds[1].is_shut() {
                 // By another of its owners. No call of `accept` may be there to notice it.
                 self.context.fail(&shut_down());
@@ -134,8 +135,8 @@ impl OnDemand {
                 return;
             }
             let until = if hard { Instant::now() + FORCED_GRACE } else { shutdown.deadline() };
-            let woken = sys::poll(&mut [PollFd::readable(notifier.as_fd())], Some(until));
-            if hard && woken.is_ok_and(|count| count == 0) {
+            let woken = poll_or_sleep(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+            if hard && !woken {
                 return;
             }
         }
@@ -189,7 +190,7 @@ impl OnDemand {
                     }
                     let mut fds =
                         [PollFd::arrival(listener.as_fd()), PollFd::readable(over.as_fd())];
-                    if !waiter.wait(&mut fds, deadline)? {
+                    if !self.wait_for(&mut fds, deadline, waiter)? {
                         return Err(late());
                     }
                     is_shut = fds[0].is_shut();
@@ -221,11 +222,25 @@ impl OnDemand {
                     let pause = backoff();
                     let until = deadline.map_or(pause, |deadline| deadline.min(pause));
                     let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
-                    waiter.wait(&mut fds, Some(until))?;
+                    self.wait_for(&mut fds, Some(until), waiter)?;
                     room.clear();
                 }
             }
         }
+    }
+
+    /// Waits for descriptors of the server, which ends if the program has closed one of them.
+    fn wait_for(
+        &self,
+        fds: &mut [PollFd],
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<bool> {
+        wait_for_own(waiter, fds, deadline).inspect_err(|error| {
+            if error.raw() == Some(libc::EBADF) {
+                self.context.lose();
+            }
+        })
     }
 
     /// Waits until a slot may be free. False at the deadline.
@@ -244,7 +259,7 @@ impl OnDemand {
             return Ok(true);
         }
         let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
-        let result = waiter.wait(&mut fds, deadline);
+        let result = self.wait_for(&mut fds, deadline, waiter);
         self.short_of_room.fetch_sub(1, SeqCst);
         room.clear();
         // One set of the flag may stand for several slots.

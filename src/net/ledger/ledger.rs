@@ -13,7 +13,7 @@ use super::closed_by::ClosedBy;
 use super::counters::DatagramCounters;
 use super::record::Record;
 use super::totals::Totals;
-use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::base::{EventFd, Mutex, Waiter, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::socket::Algorithm;
 use crate::net::sys::PollFd;
@@ -61,11 +61,10 @@ impl LedgerState {
     /// The flag of a call that waits, entered in the list. None if the process has no descriptor
     /// left: EMFILE, ENFILE, ENOMEM.
     fn wait_with_flag(&mut self, wait: Wait) -> Option<Arc<EventFd>> {
-        let flag = match self.spare.take() {
+        let flag = match self.spare.take().filter(|spare| spare.clear()) {
             Some(spare) => spare,
             None => Arc::new(EventFd::new().ok()?),
         };
-        flag.clear();
         self.waiting.push((wait, Arc::clone(&flag)));
         Some(flag)
     }
@@ -73,7 +72,7 @@ impl LedgerState {
     /// Takes back the flag of a call that has ended.
     fn give_back(&mut self, flag: Arc<EventFd>) {
         self.waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
-        if self.keeps_spare && self.spare.is_none() {
+        if self.keeps_spare && self.spare.is_none() && !flag.is_lost() {
             self.spare = Some(flag);
         }
     }
@@ -273,16 +272,24 @@ impl Ledger {
                     break Ok(Some(found));
                 }
                 match &flag {
-                    Some(flag) => flag.clear(),
+                    // A flag that the program has closed is found by the wait.
+                    Some(flag) => drop(flag.clear()),
                     None => flag = state.wait_with_flag(wait),
                 }
             }
             let waited = match &flag {
-                Some(flag) => waiter.wait(&mut [PollFd::readable(flag.as_fd())], deadline),
+                Some(flag) => wait_for_own(waiter, &mut [PollFd::readable(flag.as_fd())], deadline),
                 None => wait_without_flag(deadline, waiter),
             };
             match waited {
                 Ok(true) => {}
+                Err(Error::Os { errno: libc::EBADF, .. }) => {
+                    // The program has closed it.
+                    if let Some(flag) = flag.take() {
+                        flag.lose();
+                        self.state.lock().give_back(flag);
+                    }
+                }
                 Ok(false) => break Ok(None),
                 Err(error) => break Err(error),
             }

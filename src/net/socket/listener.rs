@@ -277,16 +277,18 @@ impl Listener {
 
     /// Stops listening without closing the descriptor: later connects are refused, and the path is
     /// free for another server. Wakes threads that wait for a connection. A listener that others use is left
-    /// as it is.
-    pub(crate) fn shut(&self) {
+    /// as it is. False if the descriptor is closed, so that no thread is woken.
+    pub(crate) fn shut(&self) -> bool {
         if self.sharing.end() {
             // A UDP server still answers the datagrams it has received.
             let how = match self.transport {
                 Transport::Tcp | Transport::Unix => Shutdown::Both,
                 Transport::Udp => Shutdown::Read,
             };
-            let _ = self.socket().shutdown(how);
+            let lost = |error: &io::Error| error.raw_os_error() == Some(libc::EBADF);
+            return !self.socket().shutdown(how).is_err_and(|error| lost(&error));
         }
+        true
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) use self::pipe::{pipe, pread, set_pipe_size, splice};
 pub(crate) use self::poll::eventfd;
 pub use self::poll::{PollFd, poll};
 pub(crate) use self::process::{
-    at_fork, fd_limits, name_thread, set_fd_soft_limit, set_timer_slack, try_lock,
+    at_fork, fd_limits, interrupt, name_thread, set_fd_soft_limit, set_timer_slack, try_lock,
     with_signals_blocked,
 };
 pub(crate) use self::queues::{is_acknowledged, queued, take_refusal, unread, unsent};

@@ -70,6 +70,12 @@ impl PollFd {
         self.0.revents & libc::POLLERR != 0
     }
 
+    /// Whether the last `poll` found that the descriptor is not open.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.0.revents & libc::POLLNVAL != 0
+    }
+
     /// Whether the last `poll` reported any event.
     #[must_use]
     pub fn ready(&self) -> bool {

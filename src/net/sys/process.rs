@@ -49,7 +49,30 @@ pub(crate) fn set_fd_soft_limit(soft: u64, hard: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `f` with SIGPIPE and every asynchronous signal blocked. A thread that `f` spawns inherits
+/// The signal of `interrupt`. Programs do not use it otherwise, and its default action is to ignore
+/// it.
+const INTERRUPT: libc::c_int = libc::SIGURG;
+
+/// pthread_kill(3): makes the blocking call of a thread that `with_signals_blocked` has spawned return
+/// EINTR. Installs a handler that does nothing if the program has none for the signal.
+pub(crate) fn interrupt(thread: libc::pthread_t) {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: sigaction is plain old data.
+    let mut found: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: reads the current action into a valid struct.
+    let asked = unsafe { libc::sigaction(INTERRUPT, std::ptr::null(), &raw mut found) };
+    if asked == 0 && matches!(found.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
+        // SAFETY: as above. Without SA_RESTART, so that the call returns.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+        // SAFETY: a valid action whose handler does nothing.
+        unsafe { libc::sigaction(INTERRUPT, &raw const action, std::ptr::null_mut()) };
+    }
+    // SAFETY: the caller has not joined the thread, so that the handle is valid.
+    unsafe { libc::pthread_kill(thread, INTERRUPT) };
+}
+
+/// Runs `f` with SIGPIPE and every asynchronous signal but that of `interrupt` blocked. A thread that `f` spawns inherits
 /// the mask: signals of the process are for Python's threads.
 pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: sigset_t is plain old data; sigfillset sets every bit of it before use.
@@ -68,6 +91,7 @@ pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
             libc::SIGTRAP,
             libc::SIGABRT,
             libc::SIGSYS,
+            INTERRUPT,
         ] {
             libc::sigdelset(&raw mut mask, signal);
         }

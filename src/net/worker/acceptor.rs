@@ -15,7 +15,7 @@ use super::accept_errors::{Failures, TURN, backoff, shut_down};
 use super::admit::{Admitter, Attempt};
 use super::sink::{Accepted, Sink};
 use crate::net::address::Address;
-use crate::net::base::EventFd;
+use crate::net::base::{EventFd, poll_own};
 use crate::net::control::{Cause, Overflow, ServerContext};
 use crate::net::socket::{Listener, MAX_BACKLOG, Socket};
 use crate::net::sys::{self, PollFd};
@@ -100,10 +100,12 @@ impl<S: Sink> Acceptor<S> {
     fn guarded<T>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| part(self))) {
             Ok(Ok(done)) => return Some(done),
-            Ok(Err(_)) => {}
-            Err(_) => self.context.count_error(),
+            Ok(Err(error)) => self.context.fail(&error),
+            Err(_) => {
+                self.context.count_error();
+                self.context.stop_by_itself(Cause::AcceptError);
+            }
         }
-        self.context.stop_by_itself(Cause::AcceptError);
         None
     }
 
@@ -120,9 +122,9 @@ impl<S: Sink> Acceptor<S> {
                     PollFd::readable(self.notifier.as_fd()),
                     PollFd::arrival(self.listener.as_fd()),
                 ];
-                wait(&mut fds, None);
-                if fds[0].ready() {
-                    self.notifier.clear();
+                poll_own(&mut fds, None)?;
+                if fds[0].ready() && !self.notifier.clear() {
+                    return Err(io::Error::from_raw_os_error(libc::EBADF));
                 }
                 if fds[1].ready() && !self.context.shutdown.has_begun() {
                     if fds[1].is_shut() {
@@ -137,7 +139,7 @@ impl<S: Sink> Acceptor<S> {
                     PollFd::readable(self.notifier.as_fd()),
                     PollFd::shutdown(self.listener.as_fd()),
                 ];
-                let freed = wait(&mut fds, self.paused_until);
+                let freed = poll_own(&mut fds, self.paused_until)?;
                 self.notifier.clear();
                 if fds[1].is_shut() && !self.context.shutdown.has_begun() {
                     return self.accept_last();
@@ -291,10 +293,4 @@ impl Acceptor<Vec<Accepted>> {
     pub(crate) fn arrived(&mut self) -> Vec<Accepted> {
         std::mem::take(&mut self.sink)
     }
-}
-
-/// Calls poll(2). An interrupted or failed poll counts as a wake-up: everything is checked again
-/// after it.
-fn wait(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
-    sys::poll(fds, deadline).is_ok_and(|ready| ready > 0)
 }

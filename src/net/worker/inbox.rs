@@ -60,6 +60,11 @@ impl Inbox {
         }
     }
 
+    /// Whether the program has closed the flag, as far as that was noticed: the worker is not woken.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.flag.is_lost()
+    }
+
     /// Whether the worker waits in its poll.
     pub(crate) fn is_asleep(&self) -> bool {
         self.asleep.load(Relaxed)
@@ -67,8 +72,9 @@ impl Inbox {
 }
 
 impl ShutdownListener for Inbox {
-    fn deadline_moved(&self) {
+    fn deadline_moved(&self) -> bool {
         self.send(Message::Deadline);
+        !self.is_lost()
     }
 }
 

@@ -70,6 +70,9 @@ impl Sink for WorkerPool {
         let worker = self.pick();
         worker.load.fetch_add(1, Relaxed);
         worker.send(Message::Adopt(accepted));
+        if worker.is_lost() {
+            self.context.lose();
+        }
     }
 
     fn close(self, _notifier: &EventFd) {
@@ -82,6 +85,9 @@ impl WorkerPool {
     pub(crate) fn drain(&self) {
         // Behind every connection in each channel; a worker started later would have none.
         self.workers.iter().for_each(|worker| worker.send(Message::Drain));
+        if self.workers.iter().any(|worker| worker.is_lost()) {
+            self.context.lose();
+        }
     }
 }
 

@@ -34,7 +34,7 @@ use crate::net::socket::{Pipes, Socket};
 const SCRATCH: usize = 64 * 1024;
 /// The most events that one poll returns.
 const EVENTS: usize = 256;
-/// How long the worker sleeps after its poll has failed.
+/// How long the worker sleeps between its turns without a poller.
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
 const INBOX: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
+    /// The program has closed the poller: no connection reports an event any more.
+    is_lost: bool,
     /// The accept loop, if this is the server's only thread.
     acceptor: Option<Box<Acceptor<Vec<Accepted>>>>,
 }
@@ -106,6 +108,7 @@ impl Worker {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
             quit: false,
+            is_lost: false,
             acceptor: None,
             _listed: listed,
         };
@@ -127,7 +130,7 @@ impl Worker {
             self.poll(&mut events);
             for event in &events {
                 match (event.token(), &mut self.acceptor) {
-                    (INBOX, _) => self.inbox.flag.clear(),
+                    (INBOX, _) => drop(self.inbox.flag.clear()),
                     (LISTENER, Some(acceptor)) => acceptor.notice(event.is_read_closed()),
                     _ => self.notice(event),
                 }
@@ -189,13 +192,15 @@ impl Worker {
         self.inbox.asleep.store(true, SeqCst);
         // A message sent before this store did not set the flag.
         let timeout = if self.messages.is_empty() { timeout } else { Some(Duration::ZERO) };
-        if let Err(error) = self.resources.poll.poll(events, timeout) {
-            // All signals are blocked, so EINTR comes only under a tracer. Other errors, as when
-            // the program has closed a descriptor that it does not own, leave the worker with
-            // messages only.
-            if error.kind() != io::ErrorKind::Interrupted {
-                thread::sleep(POLL_BACKOFF);
-            }
+        let polled = if self.is_lost { Ok(()) } else { self.resources.poll.poll(events, timeout) };
+        if polled.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+            // EBADF: the program has closed a descriptor that it does not own.
+            self.is_lost = true;
+            self.context.lose();
+        }
+        if self.is_lost {
+            events.clear();
+            thread::sleep(POLL_BACKOFF);
         }
         self.inbox.asleep.store(false, SeqCst);
     }
@@ -497,7 +502,7 @@ impl Worker {
     fn end_of_drain(&mut self) -> bool {
         let Some(draining) = self.draining else { return false };
         let now = Instant::now();
-        if draining.deadline <= now {
+        if draining.deadline <= now || self.is_lost {
             self.force();
         } else if draining.grace.is_some_and(|grace| grace <= now) {
             self.draining = Some(Draining { grace: None, ..draining });
