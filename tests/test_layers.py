@@ -45,7 +45,7 @@ PYTHON_LAYERS = [
     ["pytest_plugin"],
     ["__init__"],
     ["_connection"],
-    ["_server"],
+    ["_server", "_wait_for"],
     ["_client", "_signals", "_started", "_in_thread"],
     ["_stream"],
     ["_handlers"],

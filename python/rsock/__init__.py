@@ -19,7 +19,7 @@ PYTEST_DONT_REWRITE
 #     pytest_plugin
 #     __init__
 #     _connection
-#     _server
+#     _server, _wait_for
 #     _client, _signals, _started, _in_thread
 #     _stream
 #     _handlers
@@ -70,6 +70,7 @@ from ._types import (
     Totals,
     TraceEvent,
 )
+from ._wait_for import wait_for
 
 __all__ = [
     "Accept",
@@ -112,4 +113,5 @@ __all__ = [
     "run_server",
     "servers",
     "stop_all",
+    "wait_for",
 ]

@@ -14,11 +14,14 @@ class Client(StreamMethods, _rsock.Client):
     """A real socket, connecting to any server; blocking, like the standard library's.
 
     `Client(host, port)` or `Client((host, port))` connects: the system resolves the name, and each
-    of its addresses is tried. Without an address the socket is only created, and
+    of its addresses is tried, IPv6 and IPv4 in turn (RFC 8305). The next one is tried when the one
+    before has failed, or has not answered for 250 ms or its share of the time-out; the first that
+    answers is connected to. Without an address the socket is only created, and
     `connect(address)` is a separate step. Connecting blocks, with the interpreter released, for at
     most `timeout` seconds (None: as long as the kernel tries) and lets signal handlers run.
-    It raises `socket.gaierror` for an unknown host, TimeoutError, or the OSError of the last
-    address that was tried, such as ConnectionRefusedError.
+    It raises `socket.gaierror` for an unknown host or service name, TimeoutError, or the OSError of
+    the first address that failed, such as ConnectionRefusedError. A port of this machine on which
+    no socket listens refuses, also where the kernel would connect the socket to itself.
 
     Methods with the names of `socket.socket` have its meaning, errors and return values. In
     addition there are `recv_exactly`, `recv_until`, `recv_line`, `abort`, `to_socket`,
@@ -27,7 +30,11 @@ class Client(StreamMethods, _rsock.Client):
 
     `timeout`: seconds that one call may take, as in `settimeout`; None waits forever.
     `options`: a `SocketOptions`, set before connecting.
-    `source_address`: the `(host, port)` to connect from, as in `socket.create_connection`.
+    `source_address`: the `(host, port)` to connect from, as in `socket.create_connection`: of a
+    name, the address of the target's family is taken; an empty host is any address.
+    `retry`: seconds for which a connect that fails is tried again, because the server may be about
+    to start: refused, no such host, no route, no file of a Unix socket, no answer. None does not
+    try again. The last error is raised. `rsock.wait_for` only waits.
     `path`: the Unix socket to connect to, instead of host and port: str, bytes or os.PathLike, or
     an abstract name with a leading NUL. `transport="unix"` alone creates a Unix socket, which
     `connect(path)` then connects.

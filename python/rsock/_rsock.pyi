@@ -904,8 +904,9 @@ class Client(Stream):
         transport: str = "tcp",
         path: SocketPath | None = None,
         options: SocketOptions | None = None,
-        source_address: tuple[str, int] | None = None,
+        source_address: tuple[str, int | str] | None = None,
         spin: float = 200e-6,
+        retry: float | None = None,
     ) -> Self: ...
     @property
     def server(self) -> None:

@@ -43,8 +43,9 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 class _ClientOptions(TypedDict, total=False):
     timeout: float | None
     options: SocketOptions | None
-    source_address: tuple[str, int] | None
+    source_address: tuple[str, int | str] | None
     spin: float
+    retry: float | None
 
 
 class ServerOptions(TypedDict, total=False):

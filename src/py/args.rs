@@ -15,7 +15,9 @@ use super::buffer::Source;
 use super::error::exception;
 use super::imports;
 use super::service::Service;
-use crate::net::address::{Address, Target, Transport, UnixName, host_text, port_named};
+use crate::net::address::{
+    Address, ConnectSource, Target, Transport, UnixName, host_text, port_named,
+};
 use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
 
@@ -254,21 +256,17 @@ pub(super) fn destination(value: &Bound<'_, PyAny>) -> PyResult<Target> {
     Err(wrong_type("address", "a (host, port) pair, or the path of a Unix socket", value))
 }
 
-/// The argument `source_address`: a pair with a numeric host.
-pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
-    // ("", port) is any IPv4 address, as for socket.create_connection.
+/// The argument `source_address`: a pair, whose host may be empty for any address.
+pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<ConnectSource> {
     if let Ok((host, number)) = value.extract::<(String, Bound<'_, PyAny>)>() {
         if host.is_empty() {
-            return Ok((std::net::Ipv4Addr::UNSPECIFIED, port(&number)?).into());
+            return port(&number).map(ConnectSource::any);
         }
     }
     if !value.is_instance_of::<PyTuple>() {
         return Err(wrong_type("source_address", "a (host, port) pair", value));
     }
-    let target = address(value)?;
-    target.numeric().ok_or_else(|| {
-        PyValueError::new_err(format!("source_address {}: give a numeric host", shown(value)))
-    })
+    address(value).map(ConnectSource::of)
 }
 
 /// An address as `socket` returns it: a pair, or a 4-tuple for IPv6; a path as str, an abstract

@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
 
 use super::args::{self, settings};
-use super::error::exception;
 use super::socket_options::socket_options;
 use super::stream::Stream;
 use super::wait::Attached;
@@ -27,9 +26,9 @@ pub(super) struct Client;
 impl Client {
     #[new]
     #[pyo3(signature = (host=None, port=None, *, timeout=None, transport=None, path=None, options=None,
-        source_address=None, spin=200e-6),
+        source_address=None, spin=200e-6, retry=None),
         text_signature = "(host=None, port=None, *, timeout=None, transport='tcp', path=None, options=None, \
-        source_address=None, spin=200e-6)")]
+        source_address=None, spin=200e-6, retry=None)")]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn new<'py>(
         py: Python<'py>,
@@ -41,6 +40,7 @@ impl Client {
         options: Option<Bound<'py, PyAny>>,
         source_address: Option<Bound<'py, PyAny>>,
         spin: f64,
+        retry: Option<Bound<'py, PyAny>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let transport = args::transport(transport.as_ref())?;
         let others = [
@@ -100,8 +100,16 @@ impl Client {
             Some(_) => Transport::Unix,
             None => transport.unwrap_or(Transport::Tcp),
         };
-        let inner = net::stream::Stream::new(transport, timeout, options, source, spin)
-            .map_err(|error| exception(py, error))?;
+        let retry = retry.map(|retry| args::seconds("retry", &retry)).transpose()?;
+        if let (Some(retry), Some(Duration::ZERO)) = (retry, timeout) {
+            return Err(PyValueError::new_err(format!(
+                "retry={} and timeout=0: a call that never waits cannot try again",
+                retry.as_secs_f64()
+            )));
+        }
+        let inner = Attached::run(py, |waiter| {
+            net::stream::Stream::new(transport, timeout, options, source, spin, retry, waiter)
+        })?;
         if let Some(target) = target {
             Attached::run(py, |waiter| inner.connect(&target, waiter))?;
         }

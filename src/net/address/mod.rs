@@ -3,10 +3,14 @@
 
 mod endpoint;
 pub(crate) mod resolve;
+mod source;
 mod target;
 mod unix_name;
 
 pub(crate) use self::endpoint::canonical;
 pub use self::endpoint::{Address, Endpoint, Transport, display, host_text};
+pub(crate) use self::resolve::STAGGER;
+pub use self::source::ConnectSource;
+pub(crate) use self::source::SourceAddresses;
 pub use self::target::{Target, port_named};
 pub use self::unix_name::UnixName;

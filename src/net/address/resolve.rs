@@ -5,13 +5,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::endpoint::Address;
 use super::target::Target;
 use crate::net::base::{EventFd, Mutex, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::sys::{self, PollFd, ResolverError};
+
+/// How long an address has to answer before the next one is tried as well (RFC 8305, section 5).
+pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
 struct Question {
     answer: Mutex<Option<Result<Vec<Address>>>>,
@@ -74,10 +77,48 @@ pub(crate) fn ask(
     sys::with_signals_blocked(spawn).map(drop)
 }
 
+/// The order in which addresses are tried: the resolver's, but with the two families in turn, so that one that
+/// does not work here delays no more than one attempt (RFC 8305, section 4). Duplicates are removed.
+pub(crate) fn interleaved(addresses: &[Address]) -> Vec<Address> {
+    let mut unique = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !unique.contains(address) {
+            unique.push(address.clone());
+        }
+    }
+    let first = unique.first().map(Address::domain);
+    let (mut same, mut other): (Vec<_>, Vec<_>) =
+        unique.into_iter().rev().partition(|address| Some(address.domain()) == first);
+    let mut ordered = Vec::with_capacity(same.len() + other.len());
+    while !same.is_empty() || !other.is_empty() {
+        ordered.extend(same.pop());
+        ordered.extend(other.pop());
+    }
+    ordered
+}
+
 fn no_address(host: &str) -> Error {
     Error::Resolve {
         host: host.to_owned(),
         code: libc::EAI_NONAME,
         text: "no address of a stream socket".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_families_of_a_name_alternate_from_the_preferred_one_on() {
+        let of = |texts: &[&str]| -> Vec<Address> {
+            texts.iter().map(|text| Address::Ip(text.parse().unwrap())).collect()
+        };
+        let found = of(&["[::1]:1", "[::2]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1", "2.2.2.2:1"]);
+        let wanted = of(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"]);
+        assert_eq!(interleaved(&found), wanted);
+        let four = of(&["1.1.1.1:1", "2.2.2.2:1"]);
+        assert_eq!(interleaved(&four), four);
+        assert_eq!(interleaved(&[]), []);
     }
 }

@@ -114,9 +114,16 @@ impl fmt::Display for Target {
 }
 
 /// Port number of a service name in the system's table, services(5). Makes no network query.
-/// `Error::Value` for an unknown name.
+/// `Error::Resolve` for an unknown name, as of getaddrinfo(3).
 pub fn port_named(name: &str) -> Result<u16> {
-    let unknown = || Error::Value(format!("port {name:?}: no such service name in /etc/services"));
+    let unknown = || Error::Resolve {
+        host: name.to_owned(),
+        code: libc::EAI_SERVICE,
+        text: "as a port: no such service name in /etc/services".to_owned(),
+    };
+    if name.contains('\0') {
+        return Err(Error::Value(format!("port {name:?}: a service name has no NUL")));
+    }
     if name.is_empty()
         || name.len() > 64
         || name.contains(|c: char| c.is_whitespace() || c.is_control())

@@ -40,13 +40,13 @@ impl UpstreamLeg {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
-        let local = socket.options().local_addr()?;
-        let local = Address::from_raw(&local).map_or_else(|| target.clone(), Endpoint::stream);
-        if local == target {
-            // Where no socket listens on a port of the ephemeral range, the system may choose that very port
-            // as the local one, and connect the socket to itself.
+        if socket.is_connected_to_itself(&target.address) {
+            // With FIN, the port would be in TIME-WAIT, and the target could not bind it for a minute.
+            socket.abort();
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
+        let local = socket.options().local_addr()?;
+        let local = Address::from_raw(&local).map_or_else(|| target.clone(), Endpoint::stream);
         let mut state = LegState::new(socket, target.transport);
         state.connecting = true;
         state.readable = false;

@@ -378,8 +378,15 @@ impl Relay {
     }
 
     fn connect(&self, target: &Endpoint) -> io::Result<(Socket, Endpoint)> {
-        let socket = Socket::outward(target, &self.context.options)?;
-        socket.options().connect(&target.address.to_raw()?)?;
+        let raw = target.address.to_raw()?;
+        let mut socket = Socket::outward(target, &self.context.options)?;
+        socket.options().connect(&raw)?;
+        if socket.is_connected_to_itself(&target.address) {
+            // The next one gets another port, because this one is still open.
+            let another = Socket::outward(target, &self.context.options)?;
+            another.options().connect(&raw)?;
+            socket = another;
+        }
         let local = socket.options().local_addr()?.as_socket();
         let local = local.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         Ok((socket, Endpoint::new(target.transport, local)))

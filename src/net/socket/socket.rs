@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Protocol, SockRef, Socket as Raw, Type};
 
 use super::options::SocketOptions;
-use crate::net::address::{Endpoint, Transport};
+use crate::net::address::{Address, Endpoint, Transport, canonical};
 use crate::net::base::fork;
 use crate::net::sys;
 
@@ -56,6 +56,19 @@ impl Socket {
 
     pub(crate) fn options(&self) -> SockRef<'_> {
         SockRef::from(self)
+    }
+
+    /// Whether a connect to `target` has connected the socket to itself. Where no socket listens on a port of
+    /// the ephemeral range, the system may choose that very port as the local one.
+    pub(crate) fn is_connected_to_itself(&self, target: &Address) -> bool {
+        let Some(target) = target.as_ip() else { return false };
+        let local = self.options().local_addr().ok().and_then(|local| local.as_socket());
+        local.map(canonical).is_some_and(|local| {
+            // A connect to the unspecified address reaches the loopback.
+            let is_there = local.ip() == target.ip()
+                || target.ip().is_unspecified() && local.ip().is_loopback();
+            local.port() == target.port() && is_there
+        })
     }
 
     /// shutdown(2).

@@ -1,6 +1,6 @@
-//! The connect of a stream. Owns the order in which a target's addresses are tried, under one
-//! time-out for all of them; must never leave half a handshake behind, nor call a resolver on the
-//! caller's thread.
+//! The connect of a stream. Owns its steps for one address, and what is tried again after a failure, under
+//! one time-out for everything; must never leave half a handshake behind, nor call a resolver on the caller's
+//! thread. `race` connects to several addresses at once.
 
 use std::io;
 use std::net::Shutdown;
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use socket2::Domain;
 
 use super::deadline::Deadline;
-use super::stream::{Stream, set_option};
-use crate::net::address::{Address, Endpoint, Target, Transport, resolve};
+use super::stream::{Stream, seen, set_option};
+use crate::net::address::{
+    Address, ConnectSource, Endpoint, SourceAddresses, Target, Transport, resolve,
+};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{Record, Role};
@@ -22,27 +24,100 @@ use crate::net::sys::PollFd;
 
 /// How long one connect(2) blocks in the kernel before the call looks for signals and a close.
 const PART: Duration = Duration::from_millis(100);
+/// The pauses between the attempts of a connect that is repeated, each twice as long as the one before.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// The time that each of these attempts has at least.
+const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 
 impl Stream {
-    /// Connects to the first address of `target` that answers: connect(2). The time-out covers all
-    /// addresses together.
+    /// Connects to an address of `target` that answers: connect(2). The time-out covers all addresses
+    /// together. With `retry`, tries again until that time is over.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
-        let mut deadline = self.deadline(0);
+        let timeout = self.timeout();
+        let retry = self.connecting.as_ref().and_then(|connecting| connecting.retry);
+        match retry.filter(|_| timeout != Some(Duration::ZERO)) {
+            Some(retry) => self.connect_again(target, timeout, retry, waiter),
+            None => self.connect_once(target, self.deadline(0), waiter),
+        }
+    }
+
+    /// Connects as soon as there is a server, within `retry`.
+    fn connect_again(
+        &self,
+        target: &Target,
+        timeout: Option<Duration>,
+        retry: Duration,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let end = began.checked_add(retry);
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            // The kernel repeats a lost SYN after 1 s, 2 s, 4 s and so on. A new attempt repeats it sooner, but
+            // an attempt must have time for a distant peer.
+            let most = began.elapsed().max(SHORTEST_ATTEMPT);
+            let most = timeout.map_or(most, |timeout| timeout.min(most));
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let most = left.map_or(most, |left| left.min(most)).max(Duration::from_nanos(1));
+            let error = match self.connect_once(target, Deadline::new(Some(most)), waiter) {
+                Err(error) if is_temporary(&error) => error,
+                result => return result,
+            };
+            let until = Instant::now() + pause;
+            if end.is_some_and(|end| end <= until) {
+                return Err(error);
+            }
+            waiter.wait(&mut [], Some(until))?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn connect_once(
+        &self,
+        target: &Target,
+        mut deadline: Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let until = deadline.at();
         // Even a call that may not wait resolves its target: a numeric address needs no resolver,
         // and for a name there is no other way.
         let until = if deadline.timeout == Some(Duration::ZERO) { None } else { until };
-        let addresses = resolve::addresses(target, false, until, waiter)?;
-        let mut first: Option<Error> = None;
-        let last = addresses.len() - 1;
-        for (number, address) in addresses.into_iter().enumerate() {
-            let mut result = self.connect_to(&address, number > 0, &mut deadline, waiter);
-            if let Err(Error::Os { target: at, .. } | Error::TimedOut { target: at, .. }) =
-                &mut result
-            {
-                *at = at.replace(&address.to_string(), &target_text(target, &address));
+        let addresses = resolve::interleaved(&resolve::addresses(target, false, until, waiter)?);
+        let source = match self.source() {
+            Some(_) if target.as_unix().is_some() => {
+                return Err(Error::Value(format!(
+                    "source_address: a Unix socket such as {target} has no host and port"
+                )));
             }
-            match result {
+            Some(source) => Some(source.addresses(until, waiter)?),
+            None => None,
+        };
+        let to = Candidates { target, addresses, source };
+        if to.addresses.len() > 1 && self.may_race(&deadline) {
+            if let Some(result) = self.race(&to, &mut deadline, waiter) {
+                return result;
+            }
+        }
+        self.connect_in_turn(&to, &mut deadline, waiter)
+    }
+
+    pub(super) fn source(&self) -> Option<&ConnectSource> {
+        self.connecting.as_ref()?.source.as_ref()
+    }
+
+    /// Tries one address after the other.
+    fn connect_in_turn(
+        &self,
+        to: &Candidates<'_>,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let mut first: Option<Error> = None;
+        let last = to.addresses.len().saturating_sub(1);
+        for (number, address) in to.addresses.iter().enumerate() {
+            let result = self.connect_to(to, address, number > 0, deadline, waiter);
+            match result.map_err(|error| to.name(error, address)) {
                 // The error of a socket that is in use does not depend on the address.
                 Err(Error::Os { errno, .. })
                     if number < last
@@ -51,17 +126,23 @@ impl Stream {
                             libc::EINPROGRESS | libc::EALREADY | libc::EISCONN | libc::EBADF
                         ) =>
                 {
-                    first = first.or(result.err());
+                    first = first.or(Some(Error::errno("connect", to.text(address), errno)));
                 }
-                Err(error @ Error::Os { .. }) => return Err(first.unwrap_or(error)),
+                Err(error @ Error::Resolve { .. }) if number < last => {
+                    first = first.or(Some(error))
+                }
+                Err(error @ (Error::Os { .. } | Error::Resolve { .. })) => {
+                    return Err(first.unwrap_or(error));
+                }
                 result => return result,
             }
         }
-        Err(first.unwrap_or_else(|| Error::errno("connect", target, libc::EADDRNOTAVAIL)))
+        Err(first.unwrap_or_else(|| Error::errno("connect", to.target, libc::EADDRNOTAVAIL)))
     }
 
     fn connect_to(
         &self,
+        to: &Candidates<'_>,
         address: &Address,
         after_failure: bool,
         deadline: &mut Deadline,
@@ -72,57 +153,84 @@ impl Stream {
         let failed = |error: &io::Error| Error::os(step, address, error);
         let domain = socket.options().domain().map_err(|error| failed(&error))?;
         let another = domain != address.domain();
-        let bound = socket.options().local_addr().ok().and_then(|at| at.as_socket());
+        let bound = bound_port(&socket);
         // A bound socket keeps its port, which peers may know already. The kernel decides what it
-        // can connect to; an IPv6 socket also reaches IPv4.
-        let is_known = self.is_datagram() && bound.is_some_and(|at| at.port() != 0);
+        // can connect to; an IPv6 socket also reaches IPv4. A port of the system's choice at any address is
+        // not worth keeping for the other family.
+        let is_movable = another && self.source().is_some_and(|at| at.is_any() && at.port() == 0);
+        let is_known = self.is_datagram() && bound != 0 && !is_movable;
         if another && !is_known && socket.options().peer_addr().is_ok() {
             // Another family requires another socket, and this one is in use.
             return Err(Error::errno(step, address, libc::EISCONN));
         }
         if address.as_unix().is_some() {
             self.options.check_unix()?;
-            if self.source.is_some() {
-                return Err(Error::Value(format!(
-                    "source_address: a Unix socket such as {address} has no host and port"
-                )));
-            }
         }
-        if (after_failure || another) && !is_known {
+        let is_renewed = (after_failure || another) && !is_known;
+        if is_renewed {
             self.renew(&socket, address.domain()).map_err(|error| failed(&error))?;
         }
-        if let Some(source) = self.source {
-            let bound = socket.options().local_addr().ok().and_then(|at| at.as_socket());
-            if bound.is_none_or(|at| at.port() == 0) {
-                socket
-                    .options()
-                    .bind(&source.into())
-                    .map_err(|error| Error::os("bind", Address::Ip(source), &error))?;
-            }
-        }
+        // Otherwise the caller may want it so. (A TCP socket tells the port of its last connect.)
+        let is_kept = !is_renewed && self.is_datagram() && bound != 0;
+        let is_chosen_by_system = to.port() == 0 && !is_kept && !self.has_seen(seen::DUPLICATED);
+        to.bind(&socket, address)?;
         // Non-blocking during the handshake, so that the wait can be interrupted.
         let blocking = deadline.timeout != Some(Duration::ZERO);
         socket.options().set_nonblocking(true).map_err(|error| failed(&error))?;
-        let result = self.handshake(&socket, address, deadline, waiter);
+        let mut result = self.handshake(&socket, address, deadline, waiter);
+        if is_chosen_by_system && socket.is_connected_to_itself(address) {
+            result = self.leave_itself(to, &socket, address, deadline, waiter);
+        }
         if blocking {
             socket.options().set_nonblocking(false).map_err(|error| failed(&error))?;
         }
         if self.is_closed() {
             return Err(self.closed_error(step));
         }
-        let pending = || *self.pending.lock() = Some(address.clone().canonical());
         match &result {
-            Ok(()) => {
-                pending();
-                self.note_connected(true);
+            Ok(()) => self.connected_to(address),
+            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
+                *self.pending.lock() = Some(address.clone().canonical());
             }
-            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => pending(),
             Err(_) => {}
         }
         if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
             // A socket with half a handshake cannot be used again, so a new one replaces it.
             let _ = self.renew(&socket, address.domain());
         }
+        result
+    }
+
+    /// Opens the record of a client that is connected.
+    pub(super) fn connected_to(&self, address: &Address) {
+        *self.pending.lock() = Some(address.clone().canonical());
+        self.note_connected(true);
+    }
+
+    /// Gives up a connection of the socket to itself: there is no server. With FIN, its port would be in
+    /// TIME-WAIT, and the server could not bind it for a minute.
+    fn leave_itself(
+        &self,
+        to: &Candidates<'_>,
+        socket: &Socket,
+        address: &Address,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let step = "connect";
+        let failed = |error: io::Error| Error::os(step, address, &error);
+        if !self.is_datagram() {
+            socket.reset();
+            self.renew(socket, address.domain()).map_err(failed)?;
+            return Err(Error::errno(step, address, libc::ECONNREFUSED));
+        }
+        // Datagrams need no server to be sent. The next socket gets another port, because this one is open
+        // until then.
+        let holder = socket.options().try_clone().map_err(failed)?;
+        self.renew(socket, address.domain()).map_err(failed)?;
+        to.bind(socket, address)?;
+        let result = self.handshake(socket, address, deadline, waiter);
+        drop(holder);
         result
     }
 
@@ -210,9 +318,8 @@ impl Stream {
         result
     }
 
-    /// Puts a new socket under the same descriptor number, with all options that were set on this
-    /// one.
-    pub(super) fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
+    /// A new socket with all options that were set on this stream's.
+    pub(super) fn fresh(&self, domain: Domain) -> io::Result<Socket> {
         // A TCP stream becomes a Unix one, and the reverse, to fit the address.
         let transport = match (domain, self.transport) {
             (Domain::UNIX, _) => Transport::Unix,
@@ -220,18 +327,27 @@ impl Stream {
             (_, transport) => transport,
         };
         let fresh = Socket::open(transport, domain)?;
-        self.family.store(domain.into(), Relaxed);
         self.options.apply(&fresh, transport)?;
-        let errno = |error: Error| error.raw().unwrap_or(libc::EIO);
-        let joined = self.options.join_groups(&fresh, domain);
-        joined.map_err(|error| io::Error::from_raw_os_error(errno(error)))?;
         for (level, name, value) in &*self.set_options.lock() {
             // An option that fits only the other family must not fail the call.
             let _ = set_option(fresh.as_fd(), *level, *name, value);
         }
+        Ok(fresh)
+    }
+
+    /// Puts a new socket under the same descriptor number, with all options that were set on this
+    /// one.
+    pub(super) fn renew(&self, socket: &Socket, domain: Domain) -> io::Result<()> {
+        let fresh = self.fresh(domain)?;
         if self.timeout() == Some(Duration::ZERO) {
             fresh.options().set_nonblocking(true)?;
         }
+        self.install(fresh, socket, domain)
+    }
+
+    /// Puts a socket under the same descriptor number.
+    pub(super) fn install(&self, fresh: Socket, socket: &Socket, domain: Domain) -> io::Result<()> {
+        self.family.store(domain.into(), Relaxed);
         let old = socket.options().try_clone();
         fresh.replace(socket)?;
         self.renewals.fetch_add(1, SeqCst);
@@ -286,7 +402,73 @@ impl Stream {
     }
 }
 
-/// The text for a target in errors: a name is followed by the address that was tried.
-fn target_text(target: &Target, address: &Address) -> String {
-    if target.known().is_some() { address.to_string() } else { format!("{target} ({address})") }
+/// The addresses of one connect.
+pub(super) struct Candidates<'a> {
+    pub(super) target: &'a Target,
+    /// In the order in which they are tried.
+    pub(super) addresses: Vec<Address>,
+    /// The addresses to connect from.
+    pub(super) source: Option<SourceAddresses>,
+}
+
+impl Candidates<'_> {
+    /// The port to connect from; 0 if the system chooses it.
+    pub(super) fn port(&self) -> u16 {
+        self.source.as_ref().and_then(SourceAddresses::first).map_or(0, |source| source.port())
+    }
+
+    /// Binds a socket that will connect to `address` to the source, unless it is bound.
+    pub(super) fn bind(&self, socket: &Socket, address: &Address) -> Result<()> {
+        let (Some(source), Some(to)) = (&self.source, address.as_ip()) else { return Ok(()) };
+        if bound_port(socket) != 0 {
+            return Ok(());
+        }
+        let source = source.fitting(to)?;
+        let failed = |error: io::Error| Error::os("bind", Address::Ip(source), &error);
+        socket.options().bind(&source.into()).map_err(failed)
+    }
+
+    /// The text for an address in errors: a name is followed by the address that was tried.
+    pub(super) fn text(&self, address: &Address) -> String {
+        match self.target.known() {
+            Some(_) => address.to_string(),
+            None => format!("{} ({address})", self.target),
+        }
+    }
+
+    /// An error of the address, with the name in its text.
+    pub(super) fn name(&self, mut error: Error, address: &Address) -> Error {
+        if let Error::Os { target: at, .. } | Error::TimedOut { target: at, .. } = &mut error {
+            *at = at.replace(&address.to_string(), &self.text(address));
+        }
+        error
+    }
+}
+
+/// The port that a socket is bound to; 0 if it is not.
+fn bound_port(socket: &Socket) -> u16 {
+    let local = socket.options().local_addr().ok().and_then(|at| at.as_socket());
+    local.map_or(0, |local| local.port())
+}
+
+/// Whether a connect that failed in this way may succeed a moment later: a server may be about to start, or a
+/// network, or the name be about to be known.
+fn is_temporary(error: &Error) -> bool {
+    match error {
+        Error::TimedOut { .. } | Error::Resolve { .. } => true,
+        Error::Os { step: "connect", errno, .. } => matches!(
+            *errno,
+            libc::ECONNREFUSED
+                | libc::ECONNRESET
+                | libc::ECONNABORTED
+                | libc::ENOENT
+                | libc::EAGAIN
+                | libc::ETIMEDOUT
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTUNREACH
+                | libc::EHOSTDOWN
+        ),
+        _ => false,
+    }
 }

@@ -7,6 +7,7 @@ mod datagram;
 mod deadline;
 mod message;
 mod owner;
+mod race;
 mod spin;
 mod stream;
 mod transfer;

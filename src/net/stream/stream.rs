@@ -7,7 +7,7 @@
 //! and `owner` is the link to a server.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{
@@ -21,8 +21,8 @@ use socket2::{Domain, SockRef};
 use super::deadline::Deadline;
 use super::owner::{DeferredClose, Outer, Owned};
 use super::spin::Spin;
-use crate::net::address::{Address, Transport};
-use crate::net::base::{Mutex, Origin};
+use crate::net::address::{Address, ConnectSource, Transport};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, SocketOptions, TcpInfo};
@@ -66,7 +66,8 @@ pub struct Stream {
     pub(crate) options: SocketOptions,
     /// The options set with `setsockopt`, for a socket that replaces this one in `connect`.
     pub(crate) set_options: Mutex<Vec<(i32, i32, OptionValue)>>,
-    pub(crate) source: Option<SocketAddr>,
+    /// How a client connects. None for an accepted stream.
+    pub(super) connecting: Option<Box<Connecting>>,
     pub(crate) peer: Mutex<Option<Address>>,
     /// The address of a `connect` whose outcome is not known yet.
     pub(crate) pending: Mutex<Option<Address>>,
@@ -82,6 +83,17 @@ pub struct Stream {
     pub(crate) record: OnceLock<Arc<Record>>,
     /// The link to the server that accepted the stream. None for a client.
     pub(crate) owned: Option<Owned>,
+}
+
+/// How a client connects.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    /// The address to connect from.
+    pub(super) source: Option<ConnectSource>,
+    /// For how long `connect` tries again after a failure.
+    pub(super) retry: Option<Duration>,
+    /// Set by a close, while `connect` waits for sockets that are not the stream's own yet.
+    pub(super) racing: Mutex<Option<Arc<EventFd>>>,
 }
 
 /// The socket during one call.
@@ -119,27 +131,34 @@ pub enum OptionValue {
 }
 
 impl Stream {
-    /// Opens an unconnected socket: socket(2). A `spin` of zero disables spinning.
+    /// Opens an unconnected socket: socket(2). A `spin` of zero disables spinning. Blocks while the name of a
+    /// UDP socket's source is resolved.
     pub fn new(
         transport: Transport,
         timeout: Option<Duration>,
         options: SocketOptions,
-        source: Option<SocketAddr>,
+        source: Option<ConnectSource>,
         spin: Duration,
+        retry: Option<Duration>,
+        waiter: &mut dyn Waiter,
     ) -> Result<Self> {
         crate::net::base::watch();
+        // A UDP socket can receive without a connect, so it is bound now. For TCP the target decides.
+        let bound = match source.as_ref().filter(|_| transport == Transport::Udp) {
+            Some(source) => source.addresses(None, waiter)?.first(),
+            None => None,
+        };
         let domain = if transport == Transport::Unix {
             options.check_unix()?;
             Domain::UNIX
         } else {
-            source.map_or(Domain::IPV4, Domain::for_address)
+            bound.map_or(Domain::IPV4, Domain::for_address)
         };
         let failed = |error: io::Error| Error::os("create", "", &error);
         let socket = Socket::open(transport, domain).map_err(failed)?;
         options.apply(&socket, transport).map_err(failed)?;
-        if let Some(source) = source.filter(|_| transport == Transport::Udp) {
-            // A UDP socket can receive without a connect.
-            Self::bind_source(&socket, source)?;
+        if let Some(bound) = bound {
+            Self::bind_source(&socket, bound)?;
         }
         options.check_multicast(transport)?;
         options.join_groups(&socket, domain)?;
@@ -150,7 +169,7 @@ impl Stream {
             transport,
             options,
             set_options: Mutex::new(Vec::new()),
-            source,
+            connecting: Some(Box::new(Connecting { source, retry, racing: Mutex::new(None) })),
             peer: Mutex::new(None),
             pending: Mutex::new(None),
             spin: Spin::new(spin),
@@ -183,7 +202,7 @@ impl Stream {
             transport: record.transport(),
             options,
             set_options: Mutex::new(Vec::new()),
-            source: None,
+            connecting: None,
             peer: Mutex::new(Some(remote)),
             pending: Mutex::new(None),
             spin: Spin::new(Duration::ZERO),
@@ -458,6 +477,11 @@ impl Stream {
         // Opens the record of a client whose connect has completed by now.
         let _ = self.record();
         self.closed.store(true, SeqCst);
+        if let Some(connecting) = &self.connecting {
+            if let Some(flag) = &*connecting.racing.lock() {
+                flag.set();
+            }
+        }
         self.socket.lock().take()
     }
 
