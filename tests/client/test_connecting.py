@@ -69,6 +69,13 @@ def echoed(stream):
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
+def at_most(most):
+    # The thread of the resolver, and a server's worker, may be about to close theirs.
+    end = time.monotonic() + 10
+    while descriptors() > most and time.monotonic() < end:
+        time.sleep(0.01)
+    return descriptors() <= most
+
 said = {}
 """
 )
@@ -100,14 +107,15 @@ for silent, answering in (("::1", "127.0.0.1"), ("127.0.0.1", "::1")):
                 took = time.monotonic() - began
                 said[f"{silent} {timeout}"] = [
                     client.getpeername()[0] == answering, echoed(client), took < 1.5,
-                    client.gettimeout() == timeout, descriptors() - before <= 2,
+                    client.gettimeout() == timeout, at_most(before + 2),
                     client.record.remote.host == answering,
                 ]
 """,
     )
     assert len(said) == 6
     # The descriptors of the client, and of the server's side.
-    assert all(one == [True] * 6 for one in said.values()), said
+    wrong = {name: one for name, one in said.items() if one != [True] * 6}
+    assert wrong == {}
 
 
 def test_each_of_several_silent_addresses_has_its_share(tmp_path: Path) -> None:
@@ -147,7 +155,7 @@ with contextlib.ExitStack() as stack:
     except TimeoutError as error:
         said["text"] = str(error)
     said["took"] = 0.3 < time.monotonic() - began < 5.0
-    said["left"] = descriptors() - before
+    said["left"] = not at_most(before)
     client.connect(server.address)
     said["usable"] = echoed(client)
 
@@ -179,7 +187,7 @@ with contextlib.ExitStack() as stack:
     assert "timed out" in text
     assert said == {
         "took": True,
-        "left": 0,
+        "left": False,
         "usable": True,
         "interrupted": True,
         "usable after Ctrl-C": True,
