@@ -209,6 +209,10 @@ class Handler(Service):
     `function(data, address)`; the bytes that it returns are sent to the peer, and None sends
     nothing. A function passed as the service of a Server is wrapped in a Handler.
 
+    The datagrams of one peer are handled one after the other, in the order in which they arrived;
+    those of other peers at the same time. With `ordered=False` one peer's are handled at the same
+    time too, in any order. On streams `ordered` has no effect.
+
     Threads are started as they are needed, are reused, and end when they are no longer needed. Each
     call runs in a fresh contextvars context; the contents of a threading.local stay with the
     thread.
@@ -216,10 +220,13 @@ class Handler(Service):
     Raises TypeError, naming what is accepted, for an object that cannot be called with these
     arguments, for a class and for a coroutine function.
     """
-    def __new__(cls, function: Function) -> Self: ...
+    def __new__(cls, function: Function, *, ordered: bool = True) -> Self: ...
     @property
     def function(self) -> Function:
         """The function that serves each connection, or answers each datagram."""
+    @property
+    def ordered(self) -> bool:
+        """Whether the datagrams of one peer are handled one after the other."""
 
 @final
 class Accept(Service):

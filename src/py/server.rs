@@ -76,7 +76,9 @@ fn service<'py>(
     match value.cast_into::<Service>() {
         Ok(service) => Ok(service),
         // A function is wrapped in a Handler, whose constructor refuses other objects.
-        Err(error) => Ok(Bound::new(py, Handler::make(error.into_inner(), None)?)?.into_super()),
+        Err(error) => {
+            Ok(Bound::new(py, Handler::make(error.into_inner(), None, None)?)?.into_super())
+        }
     }
 }
 
@@ -302,6 +304,7 @@ impl Server {
             target,
             fd,
             shape,
+            ordered: service.cast::<Handler>().map_or(true, |handler| handler.get().ordered),
             stages: _stages.map(|stages| test_stages(&stages)).transpose()?,
             workers: workers.map(|workers| workers as usize),
             options: engine_options,

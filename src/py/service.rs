@@ -60,6 +60,10 @@ impl Service {
 /// `function(data, address)`; the bytes that it returns are sent to the peer, and None sends
 /// nothing. A function passed as the service of a Server is wrapped in a Handler.
 ///
+/// The datagrams of one peer are handled one after the other, in the order in which they arrived;
+/// those of other peers at the same time. With `ordered=False` one peer's are handled at the same
+/// time too, in any order. On streams `ordered` has no effect.
+///
 /// Threads are started as they are needed, are reused, and end when they are no longer needed. Each
 /// call runs in a fresh contextvars context; the contents of a threading.local stay with the
 /// thread.
@@ -69,21 +73,28 @@ impl Service {
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct Handler {
     function: Mutex<Option<Py<PyAny>>>,
+    pub(super) ordered: bool,
 }
 
 #[pymethods]
 impl Handler {
     #[new]
-    #[pyo3(signature = (function, **unknown), text_signature = "(function)")]
+    #[pyo3(signature = (function, *, ordered=None, **unknown),
+        text_signature = "(function, *, ordered=True)")]
     pub(super) fn make(
         function: Bound<'_, PyAny>,
+        ordered: Option<Bound<'_, PyAny>>,
         unknown: Option<Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
+        let ordered = ordered.map_or(Ok(true), |ordered| {
+            let wrong = |_| format!("ordered must be True or False, not {ordered:?}");
+            ordered.extract::<bool>().map_err(wrong).map_err(PyTypeError::new_err)
+        })?;
         let py = function.py();
         no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         py.import("rsock._handlers")?.call_method1("check", (&function,))?;
         let service = Service { shape: Shape::Handler };
-        let handler = Self { function: Mutex::new(Some(function.unbind())) };
+        let handler = Self { function: Mutex::new(Some(function.unbind())), ordered };
         Ok(PyClassInitializer::from(service).add_subclass(handler))
     }
 
@@ -91,6 +102,12 @@ impl Handler {
     #[getter]
     pub(super) fn function(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.function.lock().as_ref().map(|function| function.clone_ref(py))
+    }
+
+    /// Whether the datagrams of one peer are handled one after the other.
+    #[getter]
+    fn ordered(&self) -> bool {
+        self.ordered
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

@@ -87,6 +87,7 @@ pub fn config(service: impl Service + 'static) -> Config {
 pub fn config_of(shape: Shape) -> Config {
     let buffers = THROUGH.with_borrow(|through| through.buffers);
     Config {
+        ordered: true,
         transport: Transport::Tcp,
         allow_external: false,
         target: Target::new("127.0.0.1", 0).unwrap(),

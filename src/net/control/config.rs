@@ -23,6 +23,8 @@ pub struct Config {
     pub fd: Option<RawFd>,
     /// What handles the connections.
     pub shape: Shape,
+    /// Whether a handler gets the datagrams of a peer one after the other, in their order.
+    pub ordered: bool,
     /// Creates the stages between each connection and its session; None for no stages. Used by
     /// workers only.
     pub stages: Option<Arc<dyn StageFactory>>,

@@ -29,6 +29,8 @@ pub(crate) struct ServerContext {
     pub(crate) transport: Transport,
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
+    /// Whether a handler gets the datagrams of a peer one after the other, in their order.
+    pub(crate) ordered: bool,
     /// Creates the stages between each connection and its session; None for no stages.
     pub(crate) stages: Option<Arc<dyn StageFactory>>,
     /// How long a stop drains by default.
@@ -57,6 +59,7 @@ impl ServerContext {
             transport: config.transport,
             options: config.options.clone(),
             limits: config.limits.clone(),
+            ordered: config.ordered,
             stages: config.stages.clone(),
             drain: config.drain,
             ledger: Arc::new(Ledger::new(config.history)),

@@ -479,7 +479,11 @@ impl Filler {
                         to,
                         record,
                     };
-                    pool.push(job, Job::Datagram(datagram));
+                    if handoff.context.ordered {
+                        pool.push_in_turn(job, datagram);
+                    } else {
+                        pool.push(job, Job::Datagram(datagram));
+                    }
                 }
                 return Ok(Some(count));
             }

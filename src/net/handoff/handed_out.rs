@@ -25,6 +25,13 @@ pub(crate) struct JobId {
     number: u64,
 }
 
+impl JobId {
+    /// The number, which no other job of the list has.
+    pub(super) fn number(self) -> u64 {
+        self.number
+    }
+}
+
 #[derive(Default)]
 struct List {
     /// All jobs that are queued or handed out, by slot. A datagram has only a number.
@@ -108,14 +115,21 @@ impl HandedOut {
         CURRENT_JOB.set((ptr::from_ref(self), job.number));
     }
 
-    /// Notes that the calling thread has finished its job. True if the job was in this list.
-    pub(crate) fn finish_job(&self) -> bool {
+    /// Notes that the calling thread has finished its job. Returns the job's number, if the job was
+    /// in this list.
+    pub(crate) fn finish_job(&self) -> Option<u64> {
         let (list, number) = CURRENT_JOB.replace((ptr::null(), 0));
         let ours = ptr::eq(list, self);
         if ours {
             self.list.lock().exempt.retain(|&other| other != number);
         }
-        ours
+        ours.then_some(number)
+    }
+
+    /// The number of the job of the calling thread, if it is in this list.
+    pub(super) fn current_job(&self) -> Option<u64> {
+        let (list, number) = CURRENT_JOB.get();
+        ptr::eq(list, self).then_some(number)
     }
 
     /// Exempts the job of the calling thread, which waits for the stop of its own server. The stop

@@ -11,8 +11,8 @@ mod linger;
 mod on_demand;
 mod parked_thread;
 mod pool;
+mod turns;
 
-pub(crate) use self::handed_out::HandedOut;
 pub(crate) use self::inner::OuterWorkers;
 pub(crate) use self::job::Answers;
 pub use self::job::{Datagram, Job};

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::handed_out::{HandedOut, JobId};
 use super::inner::OuterWorkers;
-use super::job::Job;
+use super::job::{Datagram, Job};
 use super::lease::Leases;
 use super::linger::LingerHost;
 use super::parked_thread::{Assignment, ParkedThread};
-use crate::net::base::{EventFd, Mutex};
+use super::turns::{Turn, Turns};
+use crate::net::base::{EventFd, Mutex, MutexGuard};
 use crate::net::control::ServerContext;
 use crate::net::sys;
 use crate::net::worker::{Accepted, Sink};
@@ -40,6 +41,8 @@ struct State {
     missing: bool,
     /// No more jobs follow: threads end.
     over: bool,
+    /// The jobs that wait for an earlier one of the same peer.
+    turns: Turns,
 }
 
 /// The caller's threads that serve one server's connections or datagrams.
@@ -75,7 +78,26 @@ impl ThreadPool {
 
     /// Gives a job to an idle thread, or queues it for the next thread that becomes idle.
     pub(crate) fn push(&self, id: JobId, job: Job) {
+        self.push_to(self.state.lock(), id, job);
+    }
+
+    /// The same with a datagram, which has its turn after the earlier ones of its peer. Dropped and
+    /// counted if too much waits for that peer: the others must not wait for it.
+    pub(crate) fn push_in_turn(&self, id: JobId, datagram: Datagram) {
+        let (peer, bytes) = (datagram.from(), datagram.data().len());
         let mut state = self.state.lock();
+        match state.turns.add(peer, id, Job::Datagram(datagram), bytes) {
+            Turn::Now(job) => self.push_to(state, id, job),
+            Turn::Later => {}
+            Turn::NoRoom(job) => {
+                drop(state);
+                drop(job);
+                self.context.ledger.count_dropped(1);
+            }
+        }
+    }
+
+    fn push_to(&self, mut state: MutexGuard<'_, State>, id: JobId, job: Job) {
         if let Some(parked) = state.idle.pop() {
             state.busy += 1;
             drop(state);
@@ -132,7 +154,13 @@ impl ThreadPool {
 
     /// The calling thread leaves the pool.
     fn thread_left(&self) {
-        self.finish_job(&mut self.state.lock());
+        let mut state = self.state.lock();
+        self.finish_job(&mut state);
+        // The next job of its peer is for another thread.
+        match state.queue.pop_front() {
+            Some((id, job)) => self.push_to(state, id, job),
+            None => drop(state),
+        }
         self.retract();
     }
 
@@ -176,9 +204,23 @@ impl ThreadPool {
 
     /// Counts the calling thread as idle, if it had a job.
     fn finish_job(&self, state: &mut State) {
-        if self.handed_out.finish_job() {
+        if let Some(number) = self.handed_out.finish_job() {
             state.busy -= 1;
+            // The calling thread takes the first job of the queue itself.
+            state.queue.extend(state.turns.finish(number));
         }
+    }
+
+    /// The calling thread's job waits for the stop of its own server: the stop does not wait for it,
+    /// nor does the next datagram of its peer.
+    pub(crate) fn exempt_caller(&self) {
+        if let Some(number) = self.handed_out.current_job() {
+            let mut state = self.state.lock();
+            if let Some((id, job)) = state.turns.finish(number) {
+                self.push_to(state, id, job);
+            }
+        }
+        self.handed_out.exempt_caller(&self.context);
     }
 
     fn wait_for_next(&self) -> Option<(JobId, Job)> {
@@ -229,8 +271,10 @@ impl ThreadPool {
 
     /// Closes the connections that no thread has taken.
     pub(super) fn drop_queue(&self) {
-        let queue = std::mem::take(&mut self.state.lock().queue);
-        drop(queue);
+        let mut state = self.state.lock();
+        let left = (std::mem::take(&mut state.queue), state.turns.take());
+        drop(state);
+        drop(left);
     }
 
     /// The number of threads that have not ended, without the exempt ones.

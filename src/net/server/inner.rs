@@ -12,7 +12,7 @@ use crate::net::base::{Mutex, Waiter};
 use crate::net::control::{Begun, Cause, Registered, ServerContext, StopReport};
 use crate::net::datagram::{DatagramSockets, Handoff};
 use crate::net::error::Result;
-use crate::net::handoff::{HandedOut, OnDemand, ThreadPool};
+use crate::net::handoff::{OnDemand, ThreadPool};
 use crate::net::service::Shape;
 use crate::net::socket::{FileId, Listener, Probe, Sharing};
 
@@ -95,11 +95,6 @@ impl Inner {
         }
     }
 
-    /// The two lists of connections and datagrams that are handed out.
-    fn handed_out(&self) -> [&HandedOut; 2] {
-        [&self.pool.handed_out, &self.on_demand.handed_out]
-    }
-
     /// Closes the listener of a server that does not serve yet, and so has no thread to close it.
     fn close_unserved(&self) {
         let mut steps = self.steps.lock();
@@ -142,9 +137,8 @@ impl Registered for Inner {
     }
 
     fn exempt_caller(&self) {
-        for handed_out in self.handed_out() {
-            handed_out.exempt_caller(&self.context);
-        }
+        self.pool.exempt_caller();
+        self.on_demand.handed_out.exempt_caller(&self.context);
     }
 
     fn signal_stop(&self, cause: Cause, drain: Duration) {
