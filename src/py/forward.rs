@@ -25,7 +25,7 @@ use crate::net::services::{self, To};
 /// reference to its target.
 ///
 /// Each direction ends separately: a FIN is forwarded. A reset, or an error of the target, resets
-/// the client. All addresses of a name are tried in turn, for `connect_timeout` seconds together.
+/// the client. The addresses of a name are tried as in `Client`, for `connect_timeout` seconds together.
 /// The name is resolved when the server starts, and again if no address could be connected to. If
 /// the target cannot be reached, the client is reset, and its record names the error.
 /// `record.far` describes the leg to the target.

@@ -259,6 +259,66 @@ with Server(order[-1]) as server, Client(timeout=5.0) as client:
     assert said["reached"] is True
 
 
+@ipv6
+def test_a_forwarder_passes_an_address_that_does_not_answer(tmp_path: Path) -> None:
+    said = said_alone(
+        tmp_path,
+        """
+for silent, answering in (("::1", "127.0.0.1"), ("127.0.0.1", "::1")):
+    with contextlib.ExitStack() as stack:
+        port = swallowing(stack, silent)
+        target = stack.enter_context(Server(answering, port))
+        forward = stack.enter_context(Server(service=Forward("both.test", port)))
+        began = time.monotonic()
+        clients = [stack.enter_context(forward.client(timeout=10.0)) for _ in range(3)]
+        said[silent] = [all(map(echoed, clients)), time.monotonic() - began < 3.0]
+        forward.ledger.wait(open=3)
+        far = [record.far.remote.host == answering for record in forward.ledger.open]
+        said[silent].append(all(far))
+        for client in clients:
+            client.close()
+        forward.ledger.wait(open=0)
+        target.ledger.wait(open=0, closed=3)
+""",
+    )
+    assert said == {"::1": [True, True, True], "127.0.0.1": [True, True, True]}
+
+
+def test_a_forwarder_gives_each_of_several_silent_addresses_its_share(tmp_path: Path) -> None:
+    said = said_alone(
+        tmp_path,
+        """
+order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+with contextlib.ExitStack() as stack:
+    port = swallowing(stack, order[0])
+    for silent in order[1:-1]:
+        swallowing(stack, silent, port)
+    forward = stack.enter_context(Server(service=Forward("many.test", port, connect_timeout=1.5)))
+    before = descriptors()
+    began = time.monotonic()
+    with forward.client(timeout=10.0) as client:
+        try:
+            said["refused"] = client.recv(1)
+        except ConnectionResetError:
+            said["refused"] = "reset"
+    said["late"] = time.monotonic() - began
+    [record] = forward.ledger.wait(open=0, closed=1)
+    said["error"] = record.error
+    said["left"] = not at_most(before)
+    target = stack.enter_context(Server(order[-1], port))
+    before = descriptors()
+    with forward.client(timeout=10.0) as client:
+        said["reached"] = echoed(client)
+    forward.ledger.wait(open=0)
+    target.ledger.wait(open=0, closed=1)
+    said["left after"] = not at_most(before)
+""",
+    )
+    assert 0.5 < said.pop("late") < 10.0
+    assert said.pop("error").startswith("connect 127.0.0.")
+    assert said == {"refused": "reset", "left": False, "reached": True, "left after": False}
+
+
 # --- a connection of a socket to itself ----------------------------------------------------
 
 # Two ports for the system to choose from, so that one in two connects finds itself.

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::leg::{Input, LegState};
 use super::resources::WorkerResources;
 use super::serve::Turn;
-use super::upstream::UpstreamLeg;
+use super::upstream::{Rival, UpstreamLeg, outcome};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::base::fork;
 use crate::net::ledger::Far;
@@ -20,8 +20,14 @@ impl Connection {
     pub(crate) fn put_inner(&mut self, socket: Socket) {
         let mut state = LegState::new(socket, Transport::Unix);
         state.input = Input::Paused;
-        self.upstream =
-            Some(Box::new(UpstreamLeg { state, account: None, inner: true, left_unread: false }));
+        self.upstream = Some(Box::new(UpstreamLeg {
+            state,
+            account: None,
+            inner: true,
+            left_unread: false,
+            rivals: Vec::new(),
+            has_raced: false,
+        }));
     }
 
     /// Whether the upstream leg is one end of a socket pair.
@@ -33,11 +39,18 @@ impl Connection {
     /// the next one.
     fn give_up_upstream(&mut self, resources: &WorkerResources) {
         let Some(upstream) = self.upstream.take() else { return };
-        if fork::has_forked() {
-            // A forked child's copy would keep it in the poller.
-            let fd = upstream.state.socket.as_fd().as_raw_fd();
-            let _ = resources.poll.registry().deregister(&mut SourceFd(&fd));
-        }
+        let UpstreamLeg { state, rivals, .. } = *upstream;
+        give_up(state.socket, resources);
+        rivals.into_iter().for_each(|rival| give_up(rival.socket, resources));
+    }
+}
+
+/// Closes a socket that is not connected, or that is not needed any more.
+fn give_up(socket: Socket, resources: &WorkerResources) {
+    if fork::has_forked() {
+        // A forked child's copy would keep it in the poller.
+        let fd = socket.as_fd().as_raw_fd();
+        let _ = resources.poll.registry().deregister(&mut SourceFd(&fd));
     }
 }
 
@@ -58,9 +71,80 @@ impl Turn<'_> {
         }
     }
 
-    /// The outcome of the upstream leg's connect, after an event of it.
-    pub(super) fn finish_connect(&mut self) -> Result<(), i32> {
-        let Some(upstream) = &mut self.connection.upstream else { return Err(libc::ENOTCONN) };
+    /// As `begin_connect`, but a connect that is in progress goes on beside this one.
+    pub(super) fn begin_another_connect(&mut self, target: Endpoint) {
+        let may_race = |upstream: &mut Box<UpstreamLeg>| {
+            upstream.state.connecting && !upstream.state.unix && target.transport == Transport::Tcp
+        };
+        let Some(before) = self.connection.upstream.take_if(may_race) else {
+            return self.begin_connect(target);
+        };
+        match UpstreamLeg::begin(self.resources, self.token, target) {
+            Ok(mut upstream) => {
+                let UpstreamLeg { state, account, mut rivals, .. } = *before;
+                rivals.push(Rival { socket: state.socket, account });
+                upstream.rivals = rivals;
+                upstream.has_raced = true;
+                self.connection.upstream = Some(Box::new(upstream));
+            }
+            Err(error) => {
+                self.connection.upstream = Some(before);
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.connection.due().refused = Some(errno);
+            }
+        }
+    }
+
+    /// The outcome of a connect, after an event of one of several sockets that were being connected. None if
+    /// all are still on their way. The first that is connected becomes the leg.
+    fn finish_race(&mut self) -> Option<Result<(), i32>> {
+        let upstream = self.connection.upstream.as_deref_mut()?;
+        let UpstreamLeg { state, account, rivals, .. } = upstream;
+        // The event may have been that of any of them.
+        state.readable = false;
+        state.writable = false;
+        state.drain_to_eagain = false;
+        state.failed = false;
+        let sockets = rivals.iter().map(|rival| &rival.socket).chain([&state.socket]);
+        let mut outcomes = sockets.map(outcome).enumerate();
+        let (at, result) = outcomes.find_map(|(at, outcome)| Some((at, outcome?)))?;
+        drop(outcomes);
+        if let Some(rival) = rivals.get_mut(at) {
+            std::mem::swap(&mut rival.socket, &mut state.socket);
+            std::mem::swap(&mut rival.account, account);
+        }
+        match (result, rivals.pop()) {
+            (Ok(()), last) => {
+                state.connecting = false;
+                state.readable = true;
+                state.writable = true;
+                for rival in last.into_iter().chain(std::mem::take(rivals)) {
+                    give_up(rival.socket, self.resources);
+                }
+                if let Some(account) = account.take() {
+                    self.connection.record.open_far(account);
+                }
+            }
+            (Err(_), Some(other)) => {
+                // The others may have outcomes too, which no event tells again.
+                state.writable = true;
+                *account = other.account;
+                give_up(std::mem::replace(&mut state.socket, other.socket), self.resources);
+            }
+            (Err(_), None) => self.connection.give_up_upstream(self.resources),
+        }
+        Some(result)
+    }
+
+    /// The outcome of the upstream leg's connect, after an event of it. None while several connects are in
+    /// progress, and none has an outcome.
+    pub(super) fn finish_connect(&mut self) -> Option<Result<(), i32>> {
+        let Some(upstream) = &mut self.connection.upstream else {
+            return Some(Err(libc::ENOTCONN));
+        };
+        if upstream.has_raced {
+            return self.finish_race();
+        }
         upstream.state.connecting = false;
         upstream.state.failed = false;
         let failed = match upstream.state.socket.options().take_error() {
@@ -68,13 +152,13 @@ impl Turn<'_> {
                 if let Some(account) = upstream.account.take() {
                     self.connection.record.open_far(account);
                 }
-                return Ok(());
+                return Some(Ok(()));
             }
             Ok(Some(error)) | Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         };
         // The session decides what becomes of the client leg; there is no other.
         self.connection.give_up_upstream(self.resources);
-        Err(failed)
+        Some(Err(failed))
     }
 
     /// Our own end of the upstream leg.

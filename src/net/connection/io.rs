@@ -139,6 +139,14 @@ impl Io for Turn<'_> {
         self.begin_connect(target);
     }
 
+    fn connect_too(&mut self, target: Endpoint) {
+        self.begin_another_connect(target);
+    }
+
+    fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {
+        self.connection.upstream.as_ref().map_or_else(Vec::new, |upstream| upstream.attempts())
+    }
+
     fn local(&self, leg: Leg) -> Option<Endpoint> {
         match leg {
             Leg::Client => Some(self.connection.record.local()),

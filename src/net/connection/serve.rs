@@ -151,7 +151,7 @@ impl Turn<'_> {
         }
         if self.leg(leg).connecting && self.leg(leg).writable {
             acted = true;
-            let result = self.finish_connect();
+            let Some(result) = self.finish_connect() else { return Ok(true) };
             if !self.connection.lingering {
                 session.connected(self, result)?;
             }

@@ -19,9 +19,34 @@ pub(super) struct UpstreamLeg {
     pub(super) inner: bool,
     /// The handler has closed that end before it had read everything.
     pub(super) left_unread: bool,
+    /// While it is being connected: earlier attempts with other targets, which go on.
+    pub(super) rivals: Vec<Rival>,
+    /// There were several attempts: an event of the leg may be that of another socket.
+    pub(super) has_raced: bool,
+}
+
+/// A connect in progress that may still become the leg.
+pub(super) struct Rival {
+    pub(super) socket: Socket,
+    pub(super) account: Option<Box<Far>>,
+}
+
+/// How far a connect in progress has come. A failure is reported once.
+pub(super) fn outcome(socket: &Socket) -> Option<Result<(), i32>> {
+    match socket.options().take_error() {
+        Ok(Some(error)) | Err(error) => Some(Err(error.raw_os_error().unwrap_or(libc::EIO))),
+        Ok(None) => socket.options().peer_addr().is_ok().then_some(Ok(())),
+    }
 }
 
 impl UpstreamLeg {
+    /// Our side and the target of each connect in progress, oldest first.
+    pub(super) fn attempts(&self) -> Vec<(Endpoint, Endpoint)> {
+        let rivals = self.rivals.iter().map(|rival| &rival.account);
+        let accounts = rivals.chain(self.state.connecting.then_some(&self.account));
+        accounts.flatten().map(|account| (account.local(), account.remote())).collect()
+    }
+
     /// Opens a socket and begins to connect it. An event reports the outcome.
     pub(super) fn begin(
         resources: &WorkerResources,
@@ -53,6 +78,13 @@ impl UpstreamLeg {
         state.writable = false;
         state.register(resources, token, Leg::Upstream)?;
         let account = Some(Box::new(Far::new(local, target)));
-        Ok(Self { state, account, inner: false, left_unread: false })
+        Ok(Self {
+            state,
+            account,
+            inner: false,
+            left_unread: false,
+            rivals: Vec::new(),
+            has_raced: false,
+        })
     }
 }

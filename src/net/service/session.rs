@@ -179,6 +179,17 @@ pub trait Io {
     /// EISCONN.
     fn connect(&mut self, target: Endpoint);
 
+    /// Connects the upstream leg to another target as well: the first to answer becomes the leg, and the
+    /// other attempts are abandoned without a report. Until then `connected` reports each that fails.
+    fn connect_too(&mut self, target: Endpoint) {
+        self.connect(target);
+    }
+
+    /// Our side and the target of each connect in progress, oldest first.
+    fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {
+        Vec::new()
+    }
+
     /// The address of our side of a leg, for the upstream leg from `connect` on; None if there is
     /// no such leg.
     fn local(&self, leg: Leg) -> Option<Endpoint>;

@@ -4,13 +4,16 @@
 //!
 //! For datagrams it only returns the target: the engine opens a session for each peer.
 //!
+//! The addresses of a name are tried as RFC 8305 says: the next one as well if the one before has not answered
+//! for a moment, and the first that answers is taken.
+//!
 //! A name is resolved when the server starts, and again when no address could be connected to. The
 //! second time a separate thread does it, because a worker must not wait.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::net::address::{Address, Endpoint, Target, Transport, resolve};
+use crate::net::address::{Address, Endpoint, STAGGER, Target, Transport, resolve};
 use crate::net::base::{Mutex, Waiter};
 use crate::net::control::{Opened, Opening, ServerHandle, forward_loops};
 use crate::net::error::{Error, Result, strerror};
@@ -260,15 +263,16 @@ impl Service for Arc<PreparedForward> {
         let attempts = Attempts {
             id: peer.id,
             trail: ours.then(|| forward_loops::trail(peer.local.clone(), peer.remote.clone())),
-            left: addresses.iter().rev().cloned().collect(),
+            left: resolve::interleaved(&addresses).into_iter().rev().collect(),
             tried: Vec::new(),
+            failed: Vec::new(),
             until: Instant::now() + self.connect_timeout,
             asked: false,
             error: None,
         };
         Box::new(ForwardSession {
             forward: Arc::clone(self),
-            opened: None,
+            opened: Vec::new(),
             attempts: Some(Box::new(attempts)),
         })
     }
@@ -325,8 +329,9 @@ impl Onward for PreparedForward {
 /// The session of one forwarded connection.
 struct ForwardSession {
     forward: Arc<PreparedForward>,
-    /// Registers the upstream connection, so that it is recognised if it comes back.
-    opened: Option<Opened>,
+    /// Registers the upstream connection, and those in progress, by our side of each, so that they are
+    /// recognised if they come back.
+    opened: Vec<(Endpoint, Opened)>,
     /// Present until the target is connected.
     attempts: Option<Box<Attempts>>,
 }
@@ -339,6 +344,8 @@ struct Attempts {
     /// Addresses not yet tried, the next one last.
     left: Vec<Address>,
     tried: Vec<Address>,
+    /// Those of them whose failure is recorded.
+    failed: Vec<Address>,
     until: Instant,
     /// Whether the resolver was queried again.
     asked: bool,
@@ -350,21 +357,34 @@ impl ForwardSession {
     /// Tries the next address, or queries the resolver again, or gives up.
     fn connect_next(&mut self, io: &mut dyn Io) -> SessionResult {
         let Some(attempts) = &mut self.attempts else { return Ok(()) };
-        // First, because the port of its socket may be reused at once.
-        self.opened = None;
+        let going_on = io.connecting();
+        // First, because the port of a socket that was closed may be reused at once.
+        self.opened.retain(|(local, _)| going_on.iter().any(|(ours, _)| ours == local));
         let rest = attempts.until.saturating_duration_since(Instant::now());
         if let Some(address) = attempts.left.pop().filter(|_| !rest.is_zero()) {
-            // An equal share of the time left, so that an address that does not answer leaves time
-            // for the others.
-            let share = rest / (attempts.left.len() as u32 + 1);
             attempts.tried.push(address.clone());
+            // The last address has all the time that is left, as the others have had since their turn.
+            let share = match attempts.left.len() as u32 {
+                0 => rest,
+                left => STAGGER.min(rest / (left + 1)),
+            };
             io.set_timer(TIMER, Some(share));
             let target = self.forward.endpoint(address);
             let opening = attempts.trail.as_ref().map(|trail| (trail, Opening::begin()));
-            io.connect(target.clone());
-            if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Upstream)) {
-                self.opened = Some(opening.done(local, target, trail, self.forward.id));
+            if going_on.is_empty() {
+                io.connect(target.clone());
+            } else {
+                io.connect_too(target.clone());
             }
+            if let (Some((trail, opening)), Some(local)) = (opening, io.local(Leg::Upstream)) {
+                if !self.opened.iter().any(|(ours, _)| *ours == local) {
+                    let opened = opening.done(local.clone(), target, trail, self.forward.id);
+                    self.opened.push((local, opened));
+                }
+            }
+            return Ok(());
+        }
+        if !going_on.is_empty() && !rest.is_zero() {
             return Ok(());
         }
         if self.forward.name.is_some() && !attempts.asked && !rest.is_zero() {
@@ -377,11 +397,20 @@ impl ForwardSession {
         Err(SessionError(error.unwrap_or_else(|| format!("{}: timed out", self.forward.shown))))
     }
 
-    /// Records the failure of the current address, and tries the next.
+    /// Records the failure of an address, and tries the next.
     fn failed(&mut self, io: &mut dyn Io, why: &str) -> SessionResult {
+        let going_on = io.connecting();
         if let Some(attempts) = &mut self.attempts {
-            if let (None, Some(address)) = (&attempts.error, attempts.tried.last()) {
-                attempts.error = Some(format!("connect {address}: {why}"));
+            let has_failed = |address: &&Address| {
+                !going_on.iter().any(|(_, target)| target.address == **address)
+                    && !attempts.failed.contains(address)
+            };
+            // The last one, if a time-out ends all that are left.
+            let which = attempts.tried.iter().find(has_failed).or(attempts.tried.last());
+            if let Some(address) = which.cloned() {
+                let text = format!("connect {address}: {why}");
+                attempts.error.get_or_insert(text);
+                attempts.failed.push(address);
             }
         }
         self.connect_next(io)
@@ -414,6 +443,8 @@ impl Session for ForwardSession {
             return self.failed(io, &strerror(errno));
         }
         self.attempts = None;
+        let own = io.local(Leg::Upstream);
+        self.opened.retain(|(local, _)| own.as_ref() == Some(local));
         io.set_timer(TIMER, None);
         io.pipe(Leg::Client, Leg::Upstream);
         io.pipe(Leg::Upstream, Leg::Client);
@@ -427,6 +458,11 @@ impl Session for ForwardSession {
             attempts.left.extend(attempts.tried.pop());
             return self.connect_next(io);
         }
+        let left = self.attempts.as_ref().map_or(0, |attempts| attempts.left.len());
+        if left > 0 && !io.connecting().is_empty() {
+            // The attempts so far have not failed. The next address is tried beside them.
+            return self.connect_next(io);
+        }
         io.set_timer(RETRY, None);
         // The time-out of an address, or of the resolver, whose failure is never the first.
         self.failed(io, "timed out")
@@ -435,7 +471,7 @@ impl Session for ForwardSession {
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         let Some(attempts) = &mut self.attempts else { return Ok(()) };
         let (fresh, _) = self.forward.addresses();
-        attempts.left = fresh
+        attempts.left = resolve::interleaved(&fresh)
             .iter()
             .rev()
             .filter(|address| !attempts.tried.contains(address))
