@@ -37,6 +37,7 @@ class Arguments(Base):
 
     to: list[str]
     path: str | None
+    keep_open: bool
     udp: bool
     timeout: float | None
 
@@ -58,10 +59,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--path", help="connect to a Unix socket instead")
     parser.add_argument(
+        "--keep-open",
+        action="store_true",
+        help="do not end our side with the input, for a server that would end then",
+    )
+    parser.add_argument(
         "--udp", action="store_true", help="send each line or piece of the input as a datagram"
     )
     parser.add_argument(
-        "--timeout", type=some_seconds, metavar="SECONDS", help="how long connecting may take"
+        "--timeout",
+        type=some_seconds,
+        metavar="SECONDS",
+        help="how long connecting may take; with --udp, how long to wait for an answer after the"
+        " end of the input [1]",
     )
     add_fields(parser, SocketOptions)
 
@@ -75,9 +85,15 @@ def run(arguments: Arguments) -> int:
         record = client.record
         what = "sending to" if arguments.udp else "connected to"
         where = f" {record.remote}" if record is not None else ""
-        _tell(f"{what}{where}; Ctrl-D ends our side, Ctrl-C all of it")
+        ends = "" if arguments.keep_open else "Ctrl-D ends our side, "
+        _tell(f"{what}{where}; {ends}Ctrl-C {'ends it' if arguments.keep_open else 'all of it'}")
     with client:
-        _converse(client, arguments.udp)
+        if arguments.udp:
+            # On UDP there is no sign that the server has finished.
+            silence = None if arguments.keep_open else arguments.timeout or _SILENCE
+            _converse(client, _DATAGRAM, silence, shutdown=False)
+        else:
+            _converse(client, _PIECE, None, shutdown=not arguments.keep_open)
         record = client.record
     if verbose and record is not None:
         _tell(
@@ -118,11 +134,16 @@ def _address(words: list[str], path: str | None) -> Address:
     )
 
 
-def _converse(client: Client, datagrams: bool) -> None:
-    """Move bytes both ways until the server has finished; neither direction waits for the other."""
+def _converse(client: Client, piece: int, silence: float | None, *, shutdown: bool) -> None:
+    """Move bytes both ways until the server has finished; neither direction waits for the other.
+
+    What the server sends is printed to its end, whatever becomes of our side. With `silence`, the
+    end is also when nothing has come for so long since the input ended; with `shutdown`, the end of
+    the input ends our side.
+    """
+    datagrams = piece == _DATAGRAM
     client.setblocking(False)
     connection = client.fileno()
-    piece = _DATAGRAM if datagrams else _PIECE
     reading = True
     unsent = memoryview(b"")
     failed: OSError | None = None
@@ -131,10 +152,9 @@ def _converse(client: Client, datagrams: bool) -> None:
         poller.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
         if reading and not unsent:
             poller.register(_INPUT, select.POLLIN)
-        # On UDP there is no sign that the server has finished.
-        last = datagrams and not reading
-        ready = dict(poller.poll(_SILENCE * 1_000 if last else None))
-        if last and not ready:
+        last = None if reading or silence is None else silence * 1_000
+        ready = dict(poller.poll(last))
+        if last is not None and not ready:
             break
         if ready.get(connection, 0) & ~select.POLLOUT:
             received = _received(client)
@@ -147,7 +167,7 @@ def _converse(client: Client, datagrams: bool) -> None:
         try:
             if unsent:
                 unsent = unsent[client.send(unsent) :]
-            elif _INPUT in ready and not datagrams:
+            elif _INPUT in ready and shutdown:
                 client.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass

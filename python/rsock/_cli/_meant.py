@@ -28,6 +28,8 @@ _HABITS: Final = {
     "-W": "--timeout",
     "-q": "--plain",
     "--quiet": "--plain",
+    "--no-shutdown": "--keep-open",
+    "--wait": "--timeout",
     "--threads": "--workers",
     "--version": "it goes before the command: rsock --version",
 }
