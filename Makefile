@@ -1,7 +1,7 @@
 # Every target works from a clean clone with no step before it, given Rust, Python 3.11+ and make.
-# PYTHON picks the interpreter that the virtual environment is made with.
+# PYTHON picks the interpreter that the virtual environment is made with; without it, that of an
+# environment that is there is kept.
 
-PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # maturin's own directory: sharing one with cargo, each would rebuild the other's work.
@@ -9,6 +9,15 @@ MATURIN_TARGET := target/maturin
 RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock build.rs pyproject.toml
 # The interpreter that cargo links the Rust tests of the border with.
 export PYO3_PYTHON := $(abspath $(BIN))/python
+
+# Which interpreter an environment is of: its version, and where it is installed.
+IDENTITY := import sys; sys.version_info >= (3, 11) and print(*sys.version_info[:3], sys.base_prefix)
+FOUND := $(shell $(BIN)/python -c '$(IDENTITY)' 2>/dev/null)
+PYTHON ?= $(if $(FOUND),$(BIN)/python,python3)
+WANTED := $(shell $(PYTHON) -c '$(IDENTITY)' 2>/dev/null)
+RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+# Empty if the wanted interpreter is missing or too old; `interpreter` says so.
+SAME := $(if $(WANTED),$(filter-out $(FOUND),$(WANTED))$(filter-out $(WANTED),$(FOUND)),other)
 
 .PHONY: demo test check lint bench build rust-test python-test format clean
 
@@ -39,7 +48,7 @@ bench: $(VENV)/.built
 
 build: $(VENV)/.built
 
-rust-test:
+rust-test: toolchain
 	cargo test --no-default-features --target-dir target/cargo $(ARGS)
 
 # Arguments go into ARGS: make python-test ARGS="-k stop -x", make rust-test ARGS=stop.
@@ -55,12 +64,36 @@ format: $(VENV)/.tools
 clean:
 	rm -rf target $(VENV)
 
-$(VENV)/.tools: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --group contributing
-	touch $@
+# Versions are checked before anything is installed, which takes minutes.
+.PHONY: interpreter toolchain
 
-$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) CARGO_TARGET_DIR=$(MATURIN_TARGET) $(BIN)/maturin develop --release --quiet
-	touch $@
+interpreter:
+	@command -v $(PYTHON) >/dev/null || { echo "rsock needs Python 3.11 or later, and there is no $(PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rsock needs Python 3.11 or later, and \
+	$(PYTHON) is %d.%d.%d; name another, as in: make PYTHON=python3.12" % sys.version_info[:3])'
+	@test ! -d $(VENV) || echo "$(VENV) is of another interpreter, and is made anew."
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+toolchain:
+	@command -v cargo >/dev/null || { echo "rsock needs Rust $(RUST) or later, and there is no cargo: see https://rustup.rs" >&2; exit 1; }
+	@have=$$(rustc --version | cut -d' ' -f2); \
+	test "$$(printf '%s\n' $(RUST) $$have | sort -V | head -n1)" = $(RUST) || \
+	{ echo "rsock needs Rust $(RUST) or later, and rustc is $$have: rustup update" >&2; exit 1; }
+
+ifneq ($(SAME),)
+$(VENV)/.tools: interpreter
+endif
+
+$(VENV)/.tools: pyproject.toml | toolchain
+	@echo "Installing the tools into $(VENV): one to two minutes the first time."
+	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' || \
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --disable-pip-version-check --group contributing
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) | toolchain
+	@echo "Building rsock in release mode: one to two minutes the first time."
+	@# pip would say of the package rich, which is for the command line alone, that it ignores it.
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) CARGO_TARGET_DIR=$(MATURIN_TARGET) $(BIN)/maturin develop --release --quiet
+	@touch $@

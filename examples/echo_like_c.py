@@ -6,8 +6,8 @@ connection; everything else is sent back. Run it, then try `ncat 127.0.0.1 8080`
 For a protocol of lines, use the service `LineEcho()`.
 """
 
+import argparse
 import contextlib
-import sys
 
 from rsock import Accept, Connection, Server
 
@@ -25,7 +25,9 @@ def serve(conn: Connection) -> None:
 
 def main() -> None:
     """Serve one client after the other."""
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("port", nargs="?", type=int, default=8080)
+    port = arguments.parse_args().port
     with Server("127.0.0.1", port, Accept()) as server:
         print(f"listening on port {server.port}", flush=True)
         for conn, _ in server:

@@ -3,7 +3,7 @@
 h11 implements the protocol, the handler transfers the bytes. Requires `pip install h11`.
 """
 
-import sys
+import argparse
 from email.utils import formatdate
 
 import h11
@@ -75,6 +75,9 @@ def respond(
 
 
 if __name__ == "__main__":
-    server = Server("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080, serve).listen()
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("port", nargs="?", type=int, default=8080)
+    port = arguments.parse_args().port
+    server = Server("127.0.0.1", port, serve).listen()
     print(f"serving {server.url('http')}", flush=True)
     print(server.run())

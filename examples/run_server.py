@@ -4,8 +4,8 @@ Connections that have not been accepted yet wait in the kernel's queue; `server.
 number. Run it, then try `echo hello | ncat 127.0.0.1 8080`; Ctrl-C stops it.
 """
 
+import argparse
 import contextlib
-import sys
 
 from rsock import Accept, Server
 
@@ -23,5 +23,8 @@ def run_server(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("port", nargs="?", type=int, default=8080)
+    port = arguments.parse_args().port
     with contextlib.suppress(KeyboardInterrupt):
-        run_server("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+        run_server("127.0.0.1", port)

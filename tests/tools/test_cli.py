@@ -171,7 +171,8 @@ def test_without_the_extra_it_says_how_to_get_it() -> None:
     for command in (["echo"], ["limits"], ["demo"], ["connect", "127.0.0.1", "1"]):
         done = run_script(code, *command)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "pip install 'rsock[cli]'" in done.stderr
+        assert "pip install rich" in done.stderr
+        assert "pip install '.[cli]'" in done.stderr
         assert done.stderr.count("\n") == 1
     helped = run_script(code, "--help")
     assert helped.returncode == 0

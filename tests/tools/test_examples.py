@@ -337,3 +337,17 @@ def test_every_example_is_run_by_a_test() -> None:
     programs = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("c/*.c")]
     assert len(programs) >= 8
     assert [path.name for path in programs if path.stem not in tests] == []
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("words", [["no-number"], ["127.0.0.1", "no-number"], ["1", "2", "3"]])
+def test_an_example_with_wrong_arguments_says_how_it_is_used(name: str, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *words],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {name}")

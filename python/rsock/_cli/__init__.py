@@ -18,7 +18,9 @@ __all__ = ["main"]
 _INTERRUPTED: Final = 130
 _PIPE_CLOSED: Final = 141
 
-_MISSING: Final = "the command line needs the package rich: pip install 'rsock[cli]'"
+_MISSING: Final = (
+    "the command line needs the package rich: pip install rich, or in a clone pip install '.[cli]'"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
