@@ -71,7 +71,7 @@ def test_the_version_is_printed() -> None:
     assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
 
 
-COMMANDS = ["", "echo", "serve", "forward", "connect", "limits", "demo"]
+COMMANDS = ["", "echo", "serve", "forward", "connect", "wait", "limits", "demo"]
 
 
 def test_every_command_is_tested_for_its_help() -> None:
@@ -278,6 +278,13 @@ WRONG = {
     "two-transports": ("echo --udp ./a", "two transports"),
     "mode-that-is-none": ("echo ./a --socket-mode 600", "0o777"),
     "connect-in-no-time": ("connect 127.0.0.1 1 --timeout 0", "more than 0 seconds"),
+    "port-of-a-host-unknown": ("echo 127.0.0.1:no-such-port", "no-such-port"),
+    "port-to-connect-to-unknown": ("connect 127.0.0.1 no-such-port", "no-such-port"),
+    "port-to-wait-for-unknown": ("wait 127.0.0.1:no-such-port", "no-such-port"),
+    "wait-for-nothing": ("wait", "HOST:PORT"),
+    "wait-for-a-host": ("wait 127.0.0.1", "127.0.0.1:PORT"),
+    "wait-for-no-port": ("wait 127.0.0.1:99999", "99999"),
+    "wait-less-than-nothing": ("wait 127.0.0.1:1 --timeout -1", "-1"),
     "no-connections": ("demo --connections 0", "0"),
 }
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
-from support import LOOPBACK, listener, payload, read_exactly, read_to_end
+from support import (
+    LOOPBACK,
+    closed_port,
+    listener,
+    payload,
+    read_exactly,
+    read_to_end,
+    reserved_port,
+)
 from support.command_line import PATIENCE, Running, Terminal, run
 
 from rsock import Server
@@ -112,3 +121,46 @@ def test_a_target_by_datagram_that_is_silent_ends_it() -> None:
             "",
             "",
         )
+
+
+# --- waiting -------------------------------------------------------------------------------
+
+
+def test_waiting_ends_when_a_server_accepts() -> None:
+    options = ("--timeout", str(PATIENCE))
+    with reserved_port() as port, Running("wait", f"{LOOPBACK}:{port}", *options) as command:
+        # It has been refused at least once when its interpreter has had the time to start.
+        time.sleep(0.5)
+        assert command.process.poll() is None
+        with Server(LOOPBACK, port) as server:
+            assert command.end() == (0, "", "")
+            [record] = server.ledger.wait(open=0, closed=1)
+            assert record.bytes_in == 0
+
+
+def test_waiting_for_a_server_that_is_there_takes_every_form(echo: Server, directory: Path) -> None:
+    path = str(directory / "socket")
+    with Server(path=path):
+        assert run("wait", path) == (0, "", "")
+        assert run("wait", "--path", path) == (0, "", "")
+    assert run("wait", f"{echo.host}:{echo.port}") == (0, "", "")
+    assert run("wait", echo.host, str(echo.port), "--timeout", "5") == (0, "", "")
+
+
+def test_waiting_in_vain_is_a_failure_that_says_why() -> None:
+    with closed_port() as (host, port):
+        for timeout in ("0.2", "0"):
+            code, out, err = run("wait", f"{host}:{port}", "--timeout", timeout)
+            assert (code, out) == (1, "")
+            assert err == (
+                f"rsock: nothing accepts connections at {host}:{port} after {timeout} s"
+                f" (connect {host}:{port}: Connection refused)\n"
+            )
+
+
+def test_ctrl_c_ends_waiting() -> None:
+    with closed_port() as (host, port), Terminal("wait", f"{host}:{port}") as terminal:
+        time.sleep(0.5)
+        terminal.type("\x03")
+        assert terminal.end() == 130
+        assert "Traceback" not in terminal.seen

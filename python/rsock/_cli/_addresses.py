@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ._errors import UsageError
 
-__all__ = ["Address", "parsed", "port_of"]
+__all__ = ["Address", "one_of", "parsed", "port_of"]
 
 
 class Address(NamedTuple):
@@ -50,7 +50,7 @@ class Address(NamedTuple):
             )
         if not port:
             raise UsageError(f"address {text!r}: no port; 0 lets the system choose one")
-        return cls(host, port_of(port))
+        return cls(host, _known(port))
 
     @classmethod
     def of_path(cls, text: str) -> "Address":
@@ -77,6 +77,24 @@ def parsed(words: Sequence[str]) -> list[Address]:
     return addresses
 
 
+def one_of(command: str, words: Sequence[str], path: str | None) -> Address:
+    """Read the address of a command that has one: HOST PORT, HOST:PORT, or a path.
+
+    Raises UsageError for anything else.
+    """
+    if path is not None and not words:
+        return Address.of_path(path)
+    if len(words) == 1 and path is None:
+        return Address.parse(words[0])
+    if len(words) == 2 and path is None:
+        host, port = words
+        return Address(host, _known(port))
+    given = [*words, *([] if path is None else ["--path", path])]
+    raise UsageError(
+        f"{command} takes HOST PORT, HOST:PORT or --path PATH, not {' '.join(given) or 'nothing'!r}"
+    )
+
+
 def port_of(text: str) -> int | str:
     """Return a number or, if the text is not one, the name of a port, such as `http`."""
     # A negative number is one, too: the error then says that it is out of range.
@@ -84,17 +102,25 @@ def port_of(text: str) -> int | str:
     return int(text) if digits.isascii() and digits.isdigit() else text
 
 
+def _known(text: str) -> int | str:
+    """A port; one that is named must be in services(5)."""
+    port = port_of(text)
+    if isinstance(port, str):
+        try:
+            socket.getservbyname(port)
+        except (OSError, ValueError):
+            raise UsageError(f"port {text!r}: no such service") from None
+    return port
+
+
 # What was meant.
 
 
 def _port_alone(text: str) -> int | str:
     """A port without a host; the most likely mistake is a host without a port."""
-    port = port_of(text)
-    if isinstance(port, int):
-        return port
     try:
-        socket.getservbyname(text)
-    except (OSError, ValueError):
+        return _known(text)
+    except UsageError:
         if os.path.exists(text) or text.endswith((".sock", ".socket")):
             raise UsageError(
                 f"address {text!r}: a path has a / in it: ./{text} is a Unix socket"
@@ -104,7 +130,6 @@ def _port_alone(text: str) -> int | str:
         raise UsageError(
             f"port {text!r}: no such service; an address is [HOST:]PORT, or a path with a /"
         ) from None
-    return port
 
 
 def _without_port(host: str) -> str:

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "serve": "serve with a service, or with your own function",
     "forward": "forward connections to another address",
     "connect": "talk to a server, from a terminal or in a pipe",
+    "wait": "wait until a server accepts connections",
     "limits": "show the system's limits on a process",
     "demo": "open a thousand connections and check every byte",
 }

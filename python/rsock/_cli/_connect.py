@@ -15,7 +15,7 @@ from .._client import Client
 from .._display._units import seconds, size
 from .._settings import SocketOptions
 from . import _fields
-from ._addresses import Address, port_of
+from ._addresses import one_of
 from ._errors import Failure, UsageError, message
 from ._namespace import Arguments as Base
 from ._options import add_fields, some_seconds
@@ -104,7 +104,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _connected(arguments: Arguments) -> Client:
-    address = _address(arguments.to, arguments.path)
+    address = one_of("connect", arguments.to, arguments.path)
     target: dict[str, Any] = {"host": address.host, "port": address.port}
     if address.path is not None:
         target = {"path": address.path}
@@ -118,20 +118,6 @@ def _connected(arguments: Arguments) -> Client:
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(str(error)) from None
-
-
-def _address(words: list[str], path: str | None) -> Address:
-    if path is not None and not words:
-        return Address.of_path(path)
-    if len(words) == 1 and path is None:
-        return Address.parse(words[0])
-    if len(words) == 2 and path is None:
-        host, port = words
-        return Address(host, port_of(port))
-    given = [*words, *([] if path is None else ["--path", path])]
-    raise UsageError(
-        f"connect takes HOST PORT, HOST:PORT or --path PATH, not {' '.join(given) or 'nothing'!r}"
-    )
 
 
 def _converse(client: Client, piece: int, silence: float | None, *, shutdown: bool) -> None:
