@@ -53,7 +53,7 @@ PYTHON_LAYERS = [
     ["_display"],
     ["_rsock"],
     ["_types"],
-    ["_endpoint", "_settings"],
+    ["_endpoint", "_settings", "_threads"],
     ["_checks", "_exceptions", "_keywords", "_printable", "rfc147"],
 ]
 

@@ -27,7 +27,7 @@ PYTEST_DONT_REWRITE
 #     _display
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _types
-#     _endpoint, _settings
+#     _endpoint, _settings, _threads
 #     _checks, _exceptions, _keywords, _printable, rfc147
 
 # A public module, because its few names belong to one RFC.

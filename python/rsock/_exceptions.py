@@ -39,3 +39,7 @@ class IncompleteRead(RsockError, EOFError):
     # BaseException would unpickle it from the message alone.
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.partial), self.__dict__
+
+
+class StoppedStarting(BaseException):
+    """A signal arrived during the `start()` of `Server.run`. No other code ever sees it."""

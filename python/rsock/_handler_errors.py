@@ -5,12 +5,16 @@ print, and reporting must never raise: the thread that reports has further conne
 """
 
 import contextlib
+import itertools
 import logging
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from opcode import opmap
+from types import FrameType
+from typing import Any, Final
 
 from ._printable import printable_lines, tame
 from ._rsock import Connection, Datagram
@@ -23,6 +27,8 @@ logger.addFilter(tame)
 
 # How many errors of handlers are kept, newest last: enough to find a problem, and bounded.
 _KEPT: Final = 100
+# The frames of functions that can be suspended.
+_SUSPENDABLE: Final = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 # How a note of ours begins.
 _WHERE: Final = "in the handler of "
 
@@ -35,47 +41,54 @@ class HandlerErrors:
 
     def __init__(self, on_error: str | Callable[[BaseException], object]) -> None:
         self._on_error = on_error
-        self._lock = threading.Lock()
+        # No lock, as in `Handlers`: each change is a single operation of the interpreter.
         self._kept: deque[BaseException] = deque(maxlen=_KEPT)
         self._to_raise: deque[BaseException] = deque(maxlen=_KEPT)
-        self._not_raised = 0
+        # Counts what was added to `_to_raise`, and each look at the count itself.
+        self._added = itertools.count()
+        self._raised = 0
         self._escaped: BaseException | None = None
 
     @property
     def kept(self) -> list[BaseException]:
         """What handlers raised, oldest first, as far as it is kept."""
-        with self._lock:
-            return list(self._kept)
+        return list(self._kept)
 
     def report(self, error: BaseException, conn: Connection | Datagram) -> None:
-        """Treat an error as `on_error` says. Never raises."""
+        """Treat an error as `on_error` says. Never raises.
+
+        Its traceback keeps what is needed to print it; the values of local variables are freed.
+        """
+        try:
+            self._report(error, conn)
+        finally:
+            _free_locals(error)
+
+    def _report(self, error: BaseException, conn: Connection | Datagram) -> None:
         record = conn.record
         where = f"{_WHERE}connection {conn.id}"
         if isinstance(conn, Datagram):
             where = f"{_WHERE}a datagram"
         if record is not None:
             where += f" from {record.remote}"
-        with self._lock:
-            self._kept.append(error)
+        self._kept.append(error)
         if not isinstance(error, Exception):
             self._escape(error, conn)
             return
         _note(error, where)
         if self._on_error == "raise":
-            with self._lock:
-                if len(self._to_raise) == _KEPT:
-                    self._not_raised += 1
-                self._to_raise.append(error)
+            self._to_raise.append(error)
+            next(self._added)
         elif callable(self._on_error):
             try:
                 self._on_error(error)
             except Exception:
                 # The traceback of the callback's exception includes the error's own.
-                _log("on_error itself raised, %s", where, conn=conn)
+                _log("on_error itself raised, %s", where, conn=conn, error=error)
             except BaseException as escaped:
                 self._escape(escaped, conn)
         else:
-            _log("an exception %s", where, conn=conn)
+            _log("an exception %s", where, conn=conn, error=error)
 
     def _escape(self, error: BaseException, conn: Connection | Datagram) -> None:
         """SystemExit, KeyboardInterrupt: stop the server; the call that waits for it raises it."""
@@ -90,31 +103,78 @@ class HandlerErrors:
 
         If the body of a `with` raised `body`, that exception goes on, with a note of the others.
         """
-        with self._lock:
-            escaped, self._escaped = self._escaped, None
-            errors = list(self._to_raise)
-            self._to_raise.clear()
-            more, self._not_raised = self._not_raised, 0
+        escaped, self._escaped = self._escaped, None
+        errors = self._take_errors()
         if body is not None:
             for error in [escaped, *errors] if escaped else errors:
                 # An error that cannot be shown, or noted, must not replace the body's.
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(Exception, SystemExit):
                     note = "\n".join(getattr(error, "__notes__", ()))
                     body.add_note(f"{type(error).__name__} {note}: {_text(error)}")
             return
         if escaped is not None:
             raise escaped
         if errors:
-            count = len(errors) + more
+            added = next(self._added)
+            count = max(len(errors), added - self._raised)
+            self._raised = added + 1
             text = f"{count} exception{'' if count == 1 else 's'} in handlers of {name}"
-            if more:
+            if count > len(errors):
                 text += f", of which the last {len(errors)} are here"
             raise ExceptionGroup(text, [each for each in errors if isinstance(each, Exception)])
+
+    def _take_errors(self) -> list[BaseException]:
+        errors: list[BaseException] = []
+        # Other threads may add some meanwhile; each is taken once.
+        while self._to_raise:
+            with contextlib.suppress(IndexError):
+                errors.append(self._to_raise.popleft())
+        return errors
+
+
+def _free_locals(error: BaseException) -> None:
+    """Free the local variables of all frames that an error refers to. Never raises.
+
+    A handler's variables may be large, and the errors are kept for as long as the server.
+    """
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        each = errors.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        errors += (_own(each, "__cause__"), _own(each, "__context__"))
+        if isinstance(each, BaseExceptionGroup):
+            errors += BaseExceptionGroup.exceptions.__get__(each)
+        traceback = _own(each, "__traceback__")
+        while traceback is not None:
+            if not _is_suspended(traceback.tb_frame):
+                # RuntimeError: it is running, as that of an error from another thread may be.
+                with contextlib.suppress(RuntimeError):
+                    traceback.tb_frame.clear()
+            traceback = traceback.tb_next
+
+
+def _own(error: BaseException, name: str) -> Any:
+    """An attribute of BaseException, whose name the error's class may use for another."""
+    return getattr(BaseException, name).__get__(error)
+
+
+def _is_suspended(frame: FrameType) -> bool:
+    """Whether a frame may be that of a suspended generator, which `clear` would close."""
+    code = frame.f_code
+    if not code.co_flags & _SUSPENDABLE:
+        return False
+    if sys.version_info >= (3, 12):
+        return frame.f_back is None
+    return frame.f_lasti >= 0 and code.co_code[frame.f_lasti] == opmap["YIELD_VALUE"]
 
 
 def _note(error: Exception, where: str) -> None:
     """Note where an error was raised; this replaces our earlier notes on the same object."""
-    with contextlib.suppress(Exception):
+    # Whatever its attributes raise.
+    with contextlib.suppress(BaseException):
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
             notes[:] = [each for each in notes if not str(each).startswith(_WHERE)]
@@ -124,14 +184,19 @@ def _note(error: Exception, where: str) -> None:
 def _text(error: BaseException) -> str:
     try:
         return printable_lines(str(error))
-    except Exception:
+    except (Exception, SystemExit):
         return "<unprintable>"
 
 
-def _log(text: str, *args: object, conn: Connection | Datagram) -> None:
+def _log(text: str, where: str, *, conn: Connection | Datagram, error: BaseException) -> None:
     record = conn.record
     extra = {"connection": conn.id, "peer": str(record.remote) if record is not None else None}
-    logger.exception(text, *args, extra=extra)
+    try:
+        logger.exception(text, where, extra=extra)
+    except BaseException:
+        # One of its attributes raises, or the log is broken, and raises again.
+        text += ": %s, which cannot be shown"
+        logger.error(text, where, type(error).__name__, extra=extra)
 
 
 def warn(text: str, *args: object) -> None:

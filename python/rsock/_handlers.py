@@ -7,8 +7,8 @@ methods, and nothing may print.
 """
 
 import contextvars
+import itertools
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -19,52 +19,53 @@ from ._handler_check import check as check  # Looked up here by the compiled mod
 from ._handler_check import check_arity as check_arity
 from ._handler_check import shown
 from ._handler_errors import HandlerErrors, report_broken_log, warn
+from ._threads import get_ident, start_thread, undisturbed
 
 __all__ = ["Handlers"]
 
-# How long a stop waits for threads that only have to end. Ending takes almost no time, but on a
-# busy machine a thread may have to wait for the processor.
-_END: Final = 5.0
-
 # How long the exit of the interpreter waits for handlers after it has asked them to end.
 _EXIT: Final = 0.1
+# How often it looks whether they have ended.
+_LOOK: Final = 0.002
 
 
 class Handlers:
     """The handler threads of one server, with the errors that they reported.
 
     `on_error` is "log", "raise", or a function of one exception.
+
+    There is no lock: a signal handler, a finalizer that the garbage collector runs, or a forked
+    child may call any method while another call of the same thread is in the middle of one. Each
+    change is a single operation of the interpreter.
     """
 
     def __init__(self, on_error: str | Callable[[BaseException], object]) -> None:
         self.errors: Final = HandlerErrors(on_error)
-        self._lock = threading.Lock()
-        self._threads: set[threading.Thread] = set()
-        # Threads that only have to end.
-        self._ending: list[threading.Thread] = []
-        self._number = 0
+        # The threads that serve, by their numbers.
+        self._threads: dict[int, None] = {}
+        self._numbers = itertools.count()
         self._missing = False
 
-    def start_thread(self, pool: _rsock.Pool, server: "weakref.ref[_rsock.Server]") -> None:
-        """Start the thread that the pool needs.
+    def start_first_thread(self, pool: _rsock.Pool, server: "weakref.ref[_rsock.Server]") -> None:
+        """Start the first thread of the pool. Raises RuntimeError if the system has none."""
+        undisturbed(lambda: self.start_thread(pool, server))
 
-        Raises RuntimeError if the system has none.
+    def start_thread(self, pool: _rsock.Pool, server: "weakref.ref[_rsock.Server]") -> None:
+        """Start a thread if the pool needs one. Raises RuntimeError if the system has none.
+
+        Must run on a thread without signal handlers.
         """
-        with self._lock:
-            name = f"rsock-handler-{self._number}"
-            self._number += 1
+        if not pool.wants_thread():
+            return
+        name = f"rsock-handler-{next(self._numbers)}"
         # Two may take the pool out of the list: the new thread, or this one if the start fails.
         # `list.pop` is one step of the interpreter, so exactly one of them gets it.
         offered = [pool]
-        thread = threading.Thread(target=_run, args=(offered, server), name=name, daemon=True)
-        with self._lock:
-            self._threads.add(thread)
         try:
-            thread.start()
+            start_thread(name, lambda: _run(offered, server, name))
         except BaseException:
-            # After an interrupt the thread may be running all the same; then it has the pool.
+            # The thread may be running all the same; then it has the pool.
             if _taken(offered):
-                self.ended(thread)
                 pool.missing()
             raise
         self._missing = False
@@ -82,35 +83,23 @@ class Handlers:
             len(self._threads),
         )
 
-    def ended(self, thread: threading.Thread) -> None:
-        """Note that a thread no longer serves."""
-        with self._lock:
-            self._threads.discard(thread)
-            self._ending = [each for each in self._ending if each.is_alive()]
-            self._ending.append(thread)
+    def began(self) -> None:
+        """Note that the calling thread serves."""
+        self._threads[get_ident()] = None
 
-    def join(self) -> None:
-        """Wait for the threads of a stopped server that are ending, not for running handlers."""
-        me = threading.current_thread()
-        end = time.monotonic() + _END
-        with self._lock:
-            threads, self._ending = self._ending, []
-        for thread in threads:
-            # A thread that could not be started was never alive.
-            if thread is not me and thread.ident is not None:
-                thread.join(max(0.0, end - time.monotonic()))
+    def ended(self) -> None:
+        """Note that the calling thread no longer serves."""
+        self._threads.pop(get_ident(), None)
 
     def end_threads(self) -> None:
-        """Raise SystemExit in the threads that are still alive, and wait for them briefly."""
-        with self._lock:
-            threads = [each for each in self._threads if each.is_alive()]
-        for thread in threads:
-            if thread.ident is not None and thread is not threading.current_thread():
-                _rsock._end_thread(thread.ident)
+        """Raise SystemExit in the threads that still serve, and wait for them briefly."""
+        me = get_ident()
+        for thread in list(self._threads):
+            if thread != me:
+                _rsock._end_thread(thread)
         end = time.monotonic() + _EXIT
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, end - time.monotonic()))
+        while any(thread != me for thread in list(self._threads)) and time.monotonic() < end:
+            time.sleep(_LOOK)
 
 
 def _taken(offered: list[_rsock.Pool]) -> _rsock.Pool | None:
@@ -121,29 +110,31 @@ def _taken(offered: list[_rsock.Pool]) -> _rsock.Pool | None:
         return None
 
 
-def _run(offered: list[_rsock.Pool], reference: "weakref.ref[_rsock.Server]") -> None:
+def _run(offered: list[_rsock.Pool], reference: "weakref.ref[_rsock.Server]", name: str) -> None:
     """The body of a handler thread."""
     pool = _taken(offered)
     if pool is None:
         # The thread that started this one has given it up.
         return
-    pool.name_thread(threading.current_thread().name)
+    # From here on the pool counts this thread, until the system has ended it.
+    pool.enter(name)
     try:
+        _note(reference, Handlers.began)
         while (conn := pool.next()) is not None:
             _serve(conn, pool, reference)
             # Otherwise it would stay alive until the next connection comes.
             del conn
     finally:
-        server = reference()
-        if server is not None:
-            _forget(server)
+        _note(reference, Handlers.ended)
         pool.left()
 
 
-def _forget(server: _rsock.Server) -> None:
-    handlers: Handlers | None = server._handlers
-    if handlers is not None:
-        handlers.ended(threading.current_thread())
+def _note(reference: "weakref.ref[_rsock.Server]", change: Callable[[Handlers], None]) -> None:
+    server = reference()
+    if server is not None:
+        handlers: Handlers | None = server._handlers
+        if handlers is not None:
+            change(handlers)
 
 
 def _call(function: Callable[..., object], conn: _rsock.Connection | _rsock.Datagram) -> None:
@@ -174,12 +165,11 @@ def _serve(
         # The server was dropped while this connection was on its way.
         conn._returned(None)
         return
-    if pool.wants_thread():
-        try:
-            handlers.start_thread(pool, reference)
-        except (RuntimeError, MemoryError) as error:
-            # The existing threads have to do; the thread that takes the next connection retries.
-            handlers.warn_of_missing(server, error)
+    try:
+        handlers.start_thread(pool, reference)
+    except (RuntimeError, MemoryError) as error:
+        # The existing threads have to do; the thread that takes the next connection retries.
+        handlers.warn_of_missing(server, error)
     if pool.should_warn():
         warn(
             "%r: connections wait, because all %d handler threads are busy; "

@@ -9,20 +9,18 @@ first are counted.
 
 import contextlib
 import logging
-import threading
+from _queue import Empty, SimpleQueue
 from typing import Final
 
 from ._printable import tame
 from ._rsock import Follower, Record, Server
+from ._threads import get_ident, start_thread, undisturbed
 
 __all__ = ["Progress", "follower"]
 
 logger: Final = logging.getLogger("rsock.connections")
 # Peers choose the names of their sockets, and the texts of errors may have what they sent.
 logger.addFilter(tame)
-
-# How many seconds a stop waits for the last lines.
-_LAST_LINES: Final = 1.0
 
 _ENDS: Final = {
     "peer": "left",
@@ -42,15 +40,28 @@ class Progress:
     def __init__(self, name: str, follower: Follower) -> None:
         self._name = name
         self._follower = follower
-        self._thread = threading.Thread(target=self._run, name="rsock-log", daemon=True)
-        self._thread.start()
+        self._thread = 0
+        # Has an item once the thread has ended.
+        self._over: SimpleQueue[None] = SimpleQueue()
+        undisturbed(lambda: start_thread("rsock-log", self._run))
 
-    def join(self) -> None:
-        """Wait for the last lines of a server that has stopped."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_LAST_LINES)
+    def join(self, timeout: float) -> None:
+        """Wait for the last lines of a server that has stopped, for up to `timeout` seconds."""
+        if get_ident() == self._thread:
+            return
+        with contextlib.suppress(Empty):
+            self._over.get(timeout=timeout)
+            # For the next caller.
+            self._over.put(None)
 
     def _run(self) -> None:
+        self._thread = get_ident()
+        try:
+            self._follow()
+        finally:
+            self._over.put(None)
+
+    def _follow(self) -> None:
         missed = 0
         for record in self._follower:
             self._say(line(record))

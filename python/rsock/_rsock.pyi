@@ -289,8 +289,13 @@ class Server:
         """Start serving, after `listen` if that was not called; return once connections are
         accepted.
 
-        Has no effect on a server that is already serving. Returns the server. Raises the same
-        errors as `bind`, and StateError if the server was stopped.
+        Has no effect on a server that is already serving; waits for a start by another thread.
+        Returns the server.
+
+        Blocks, with the interpreter released, while the host is resolved and while another server
+        that is just stopping still holds the port (at most a second). Raises OSError with the step
+        and the address, after closing what was opened; StateError if the server was stopped;
+        RuntimeError if the system has no thread for a handler.
         """
     def stop(self, drain: float | None = None) -> StopReport:
         """Stop accepting, deliver pending data for up to `drain` seconds, and return a StopReport.
@@ -413,6 +418,11 @@ class Server:
     # The rest is for the Python half only.
     def _stop(self, drain: float | None, cause: str) -> StopReport:
         """Do the same as `stop`; `cause` is the cause in the report. For the Python half."""
+    @property
+    def _left(self) -> float:
+        """The seconds that are left to a stop: until its deadline, and 50 ms. For the Python
+        half.
+        """
     def _begin_stop(self, cause: str) -> None:
         """Begin a stop and return at once. For handlers that end the program."""
     # An object of `_handlers.Handlers`, which is typed against this file.
@@ -991,17 +1001,20 @@ class Pool:
     def wants_thread(self) -> bool:
         """Return whether the caller must start another thread.
 
-        The new thread must call `next` until that returns None, and then `left`. If the thread
-        cannot be started, the caller must call `missing`.
+        The new thread must call `enter`, then `next` until that returns None, and then `left`. If
+        the thread cannot be started, the caller must call `missing`.
+        """
+    def enter(self, name: str) -> None:
+        """Take the calling thread into the pool, until the system has ended it.
+
+        `name` is what debuggers and /proc show.
         """
     def left(self) -> None:
-        """Report that the calling thread ends."""
+        """Report that the calling thread takes no further connections."""
     def missing(self) -> None:
         """Report that a thread which `wants_thread` asked for could not be started."""
     def should_warn(self) -> bool:
         """Return whether connections had to wait for a thread. Returns True only once."""
-    def name_thread(self, name: str) -> None:
-        """Set the name of the calling thread that debuggers and /proc show."""
 
 def process_limits() -> ProcessLimits:
     """Return the current limits of this process, a ProcessLimits. Does not block.

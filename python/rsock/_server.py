@@ -22,7 +22,7 @@ from ._client import Client
 from ._exceptions import StateError
 from ._in_thread import in_thread
 from ._settings import Limits, SocketOptions, Trace
-from ._signals import Signals, StoppedStarting
+from ._signals import Signals
 
 # The compiled module calls this one by the name it has here, when the interpreter exits.
 from ._started import end_handlers as _end_handlers  # noqa: F401
@@ -31,6 +31,7 @@ from ._types import Function, SocketPath, StopReport
 if TYPE_CHECKING:
     from ._handlers import Handlers
     from ._progress import Progress
+    from ._rsock import Follower
 
 __all__ = ["Server", "ServerOptions", "run_server", "servers"]
 
@@ -126,45 +127,27 @@ class Server(_rsock.Server):
 
     # Starting and stopping.
 
-    def start(self) -> Self:
-        """Start serving; return when the port is listening.
-
-        Does the steps that are missing. Blocks, with the interpreter released, while the host is
-        resolved and while another server that is just stopping still holds the port (at most a
-        second). Raises OSError with the step and the address, after closing what was opened, and
-        StateError on a server that was stopped.
-        """
+    # `start` is in the compiled class, which calls this before it starts the threads in Rust,
+    def _before_start(self) -> "Follower | None":
         # Entered first, so that no exception can come between a start and its entry; `servers()`
         # checks the state of each entry, and does not list a start that failed.
-        if self.state in _RUNNING:
-            return super().start()
         _started.enter(self)
         # A program that has not imported logging cannot have enabled the progress lines.
-        progress = None
-        if "logging" in sys.modules:
-            from . import _progress
+        if "logging" not in sys.modules:
+            return None
+        from . import _progress
 
-            progress = _progress.follower(self)
-        try:
-            super().start()
-            self._start_first_thread()
-            if progress is not None:
-                self._progress = _progress.Progress(self.name, progress)
-            return self
-        except StoppedStarting:
-            # A signal during `run()`, which stops the server itself.
-            raise
-        except BaseException:
-            # Interrupted, or no thread could be started that serves.
-            _stop_at_once(self)
-            raise
+        return _progress.follower(self)
 
-    def _start_first_thread(self) -> None:
+    # and this after it, in the call that started them. It stops the server if this raises.
+    def _after_start(self, follower: "Follower | None") -> None:
         handlers = self._handlers
         if handlers is not None:
-            pool = self._pool()
-            if pool.wants_thread():
-                handlers.start_thread(pool, weakref.ref(self))
+            handlers.start_first_thread(self._pool(), weakref.ref(self))
+        if follower is not None:
+            from . import _progress
+
+            self._progress = _progress.Progress(self.name, follower)
 
     def stop(self, drain: float | None = None) -> StopReport:
         """Stop accepting, deliver what is owed for up to `drain` seconds, and return the report.
@@ -201,11 +184,9 @@ class Server(_rsock.Server):
         return report
 
     def _join(self) -> None:
-        handlers = self._handlers
-        if handlers is not None:
-            handlers.join()
+        # The engine has waited for the threads of handlers.
         if self._progress is not None:
-            self._progress.join()
+            self._progress.join(self._left)
 
     def _ended(self, report: StopReport) -> StopReport:
         self._join()
@@ -216,7 +197,9 @@ class Server(_rsock.Server):
 
     @property
     def errors(self) -> list[BaseException]:
-        """What handlers raised, oldest first: at most the last 100."""
+        """What handlers raised, oldest first: at most the last 100. Never blocks."""
+        # Raises in a forked child, as every use of a server there.
+        self.state  # noqa: B018
         handlers = self._handlers
         return [] if handlers is None else handlers.errors.kept
 

@@ -8,14 +8,11 @@ import contextlib
 import signal
 from types import FrameType
 
+from ._exceptions import StoppedStarting
 from ._rsock import Server
 from ._types import StopReport
 
-__all__ = ["Signals", "StoppedStarting"]
-
-
-class StoppedStarting(BaseException):
-    """A signal arrived during `start()`. Only `Server.start` and `Signals.run` ever see it."""
+__all__ = ["Signals"]
 
 
 class Signals:

@@ -5,12 +5,17 @@ empty list.
 """
 
 import os
+import time
 import weakref
 from collections.abc import Iterator
+from typing import Final
 
 from ._rsock import Server
 
 __all__ = ["end_handlers", "enter", "entered"]
+
+# How many seconds the exit of the interpreter waits for the last lines of the log.
+_LAST_LINES: Final = 0.3
 
 # By id(), in the order of a dict. Each operation on it is a single one of the interpreter's, so it
 # needs no lock, which a fork could copy in its locked state.
@@ -36,12 +41,18 @@ def end_handlers() -> None:
     """End the handlers that did not return in time; called when the interpreter exits.
 
     A handler that runs Python code gets to its `finally`; one that is blocked in a system call
-    does not.
+    does not. The last lines of the log "rsock.connections" get a moment as well.
     """
-    for server in entered():
+    servers = list(entered())
+    for server in servers:
         handlers = server._handlers
         if handlers is not None:
             handlers.end_threads()
+    end = time.monotonic() + _LAST_LINES
+    for server in servers:
+        progress = getattr(server, "_progress", None)
+        if progress is not None:
+            progress.join(max(0.0, end - time.monotonic()))
 
 
 def _forget_parent() -> None:

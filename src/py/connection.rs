@@ -86,7 +86,7 @@ impl Connection {
             base.end(py, |stream| stream.close());
             return Ok(false);
         };
-        let fault = attribute_error(base, &error)?;
+        let fault = attribute_error(base, &error);
         let text = error_text(&error);
         base.end(py, |stream| match fault {
             Fault::Peer(by) => stream.close_for(by, Some(text)),

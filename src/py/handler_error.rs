@@ -22,14 +22,20 @@ pub(super) enum Fault {
     Handler,
 }
 
-/// The cause of an exception that the handler of the connection `base` raised.
-pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Fault> {
+/// The cause of an exception that the handler of the connection `base` raised. An exception that
+/// cannot be examined, because one of its attributes raises, is the handler's.
+pub(super) fn attribute_error(base: &Stream, error: &Bound<'_, PyAny>) -> Fault {
+    examine(base, error).unwrap_or(Fault::Handler)
+}
+
+fn examine(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Fault> {
     let py = error.py();
     let stream = base.inner();
     let mark = error.getattr(intern!(py, "_stream")).and_then(|mark| mark.extract::<usize>());
     let own = mark.is_ok_and(|mark| Some(mark) == base.mark());
+    // Any object may be there: OSError("text", object). That is no error of the system.
     let errno = || match error.is_instance_of::<PyOSError>() {
-        true => PyResult::Ok(error.getattr("errno")?.extract::<Option<i32>>()?.unwrap_or(0)),
+        true => PyResult::Ok(error.getattr("errno")?.extract::<i32>().unwrap_or(0)),
         false => Ok(0),
     };
     // ENOTCONN of an accepted connection: a reset has arrived that no read has returned yet.

@@ -1,6 +1,7 @@
 //! The pool of a server's handler threads, for Python. Owns the conversion of the engine's jobs;
 //! must never keep a server alive while no handler runs.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -9,7 +10,14 @@ use super::connection::connection;
 use super::datagram::Datagram;
 use crate::net;
 use crate::net::base::{Mutex, Origin};
-use crate::net::handoff::Job;
+use crate::net::handoff::{Job, Member};
+
+thread_local! {
+    /// The calling thread's place in a pool. Dropped when the system ends the thread, after all that
+    /// belongs to Python: a stop thus waits for the whole thread, as a join would, and needs none of
+    /// Python's locks for it.
+    static MEMBER: Cell<Option<Member>> = const { Cell::new(None) };
+}
 
 /// The queue from which handler threads take their connections. Keeps no server alive.
 #[pyclass(frozen, module = "rsock._rsock")]
@@ -53,16 +61,26 @@ impl Pool {
 
     /// Return whether the caller must start another thread.
     ///
-    /// The new thread must call `next` until that returns None, and then `left`. If the thread
-    /// cannot be started, the caller must call `missing`.
+    /// The new thread must call `enter`, then `next` until that returns None, and then `left`. If
+    /// the thread cannot be started, the caller must call `missing`.
     fn wants_thread(&self) -> bool {
         self.inner.is_here() && self.inner.wants_thread()
     }
 
-    /// Report that the calling thread ends.
+    /// Take the calling thread into the pool, until the system has ended it.
+    ///
+    /// `name` is what debuggers and /proc show.
+    fn enter(&self, name: &str) {
+        self.inner.name_thread(name);
+        if self.inner.is_here() {
+            MEMBER.set(Some(self.inner.enter()));
+        }
+    }
+
+    /// Report that the calling thread takes no further connections.
     fn left(&self) {
         if self.inner.is_here() {
-            self.inner.thread_left();
+            self.inner.thread_ends();
         }
     }
 
@@ -76,10 +94,5 @@ impl Pool {
     /// Return whether connections had to wait for a thread. Returns True only once.
     fn should_warn(&self) -> bool {
         self.inner.should_warn()
-    }
-
-    /// Set the name of the calling thread that debuggers and /proc show.
-    fn name_thread(&self, name: &str) {
-        self.inner.name_thread(name);
     }
 }

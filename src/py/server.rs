@@ -17,6 +17,7 @@ use super::buffer::{Source, with_scratch};
 use super::connection::accepted;
 use super::error::exception;
 use super::exit::stop_at_exit;
+use super::imports;
 use super::ledger::Ledger;
 use super::pool::Pool;
 use super::process::object;
@@ -400,14 +401,33 @@ impl Server {
 
     /// Start serving, after `listen` if that was not called; return once connections are accepted.
     ///
-    /// Has no effect on a server that is already serving. Returns the server. Raises the same
-    /// errors as `bind`, and StateError if the server was stopped.
+    /// Has no effect on a server that is already serving; waits for a start by another thread.
+    /// Returns the server.
+    ///
+    /// Blocks, with the interpreter released, while the host is resolved and while another server
+    /// that is just stopping still holds the port (at most a second). Raises OSError with the step
+    /// and the address, after closing what was opened; StateError if the server was stopped;
+    /// RuntimeError if the system has no thread for a handler.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        // Not in the Python half: only this call knows whether it has started the server, and there
+        // no exception of a signal handler can come between the start and that knowledge.
         let py = slf.py();
         let inner = slf.get().here(py)?;
         stop_at_exit(py)?;
-        if inner.state() != State::Serving {
-            Attached::run(py, |waiter| inner.start(waiter))?;
+        if inner.state() == State::Serving {
+            return Ok(slf);
+        }
+        let prepared = slf.call_method0(intern!(py, "_before_start"))?;
+        if !Attached::run(py, |waiter| inner.start(waiter))? {
+            return Ok(slf);
+        }
+        if let Err(error) = slf.call_method1(intern!(py, "_after_start"), (prepared,)) {
+            // Interrupted, or no thread could be started that serves. `run` stops the server itself.
+            if !error.is_instance(py, imports::class(py, "StoppedStarting")?.as_any()) {
+                let at_once = Some(Duration::ZERO);
+                Attached::run(py, |waiter| inner.stop(at_once, Cause::Exception, waiter))?;
+            }
+            return Err(error);
         }
         Ok(slf)
     }
@@ -454,6 +474,12 @@ impl Server {
             Attached::run(py, |waiter| server.inner.stop(at_once, Cause::Exception, waiter))?;
         }
         left.map(drop)
+    }
+
+    /// The seconds that are left to a stop: until its deadline, and 50 ms. For the Python half.
+    #[getter]
+    fn _left(&self, py: Python<'_>) -> PyResult<f64> {
+        self.here(py).map(|inner| inner.time_left().as_secs_f64())
     }
 
     /// Do the same as `stop`; `cause` is the cause in the report. For the Python half.

@@ -34,10 +34,14 @@ fn is_main_thread(py: Python<'_>) -> bool {
     if let Some((_, is_main)) = IS_MAIN.get().filter(|(origin, _)| origin.is_here()) {
         return is_main;
     }
+    // Not by `threading.get_ident`, which a library may have replaced by the number of a green
+    // thread.
     let ask_threading = || -> PyResult<bool> {
         let threading = py.import("threading")?;
-        let main = threading.call_method0("main_thread")?.getattr("ident")?;
-        main.eq(threading.call_method0("get_ident")?)
+        let own = threading.call_method0("get_native_id")?;
+        // In a forked child this is the number that the thread had in the parent.
+        let main = threading.call_method0("main_thread")?.getattr("native_id")?;
+        Ok(own.eq(std::process::id())? || own.eq(main)?)
     };
     // While the interpreter ends, the module cannot be imported: check for signals to be safe.
     let is_main = ask_threading().unwrap_or(true);

@@ -220,6 +220,46 @@ def test_accept_does_the_steps_that_are_missing(steps: list[str]) -> None:
     server.stop()
 
 
+def test_threads_that_accept_at_once_start_the_server_once() -> None:
+    for _ in range(20):
+        # Its name is resolved on another thread, so that every start begins before the first ends.
+        server = Server("localhost", service=Accept())
+        together = threading.Barrier(4)
+
+        def accept_one(server: Server = server, together: threading.Barrier = together) -> int:
+            together.wait(SOON)
+            conn, _ = server.accept(SOON)
+            with conn:
+                sent: int = conn.send(b"accepted")
+                return sent
+
+        accepting = [Background(accept_one) for _ in range(4)]
+        wait_until(lambda s=server: s.state == "serving")  # type: ignore[misc]
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                peer = stack.enter_context(dial(server.address))
+                assert read_to_end(peer) == b"accepted"
+            assert [call.result() for call in accepting] == [8] * 4
+        assert server.state == "serving"
+        server.stop()
+
+
+def test_one_that_accepts_too_late_to_start_the_server_leaves_it_running() -> None:
+    for start in ("start", "accept"):
+        server = Server("localhost", service=Accept())
+        together = threading.Barrier(8)
+
+        def begin(start: str = start, together: threading.Barrier = together) -> None:
+            together.wait(SOON)
+            with contextlib.suppress(TimeoutError):
+                getattr(server, start)(*([0.0] if start == "accept" else []))  # noqa: B023
+
+        for call in [Background(begin) for _ in range(8)]:
+            call.result()
+        assert server.state == "serving"
+        server.stop()
+
+
 def test_a_loop_does_the_steps_that_are_missing() -> None:
     server = Server(service=Accept()).listen()
     with dial(server.address) as peer:

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -383,6 +384,49 @@ class Frozen(Exception):
     what: str = "cold"
 
 
+class OddNumber(OSError):
+    def __init__(self) -> None:
+        super().__init__("text", object())
+
+
+class LargeNumber(OSError):
+    def __init__(self) -> None:
+        super().__init__(1 << 40, "text")
+
+
+class NumberFails(OSError):
+    @property
+    def errno(self) -> int:  # type: ignore[override]
+        raise LookupError("no number")
+
+
+class ExitsWhenShown(OSError):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Unexaminable(OSError):
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("_stream", "errno", "add_note"):
+            raise SystemExit(3)
+        return super().__getattribute__(name)
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        return 3  # type: ignore[return-value]
+
+
+class OddNotes(Exception):
+    __notes__ = 3  # type: ignore[assignment]
+
+
+class NoTraceback(Exception):
+    __traceback__ = property(lambda self: 1 / 0)
+    __context__ = property(lambda self: 1 / 0)
+    __cause__ = property(lambda self: 1 / 0)
+
+
 # A failure while a failure is reported may end in threading.excepthook; here only the pool matters.
 anything_unraisable = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
@@ -391,23 +435,133 @@ anything_unraisable = pytest.mark.filterwarnings(
 
 
 @anything_unraisable
-@pytest.mark.parametrize("kind", [Wordless, Unnotable, Frozen])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Wordless,
+        Unnotable,
+        Frozen,
+        OddNumber,
+        LargeNumber,
+        NumberFails,
+        ExitsWhenShown,
+        Unexaminable,
+        NoText,
+        OddNotes,
+        NoTraceback,
+    ],
+)
+@pytest.mark.parametrize("on_error", ["log", "raise"])
 def test_an_exception_that_is_broken_itself_is_reported_and_costs_no_thread(
-    kind: type[Exception], log: Log
+    on_error: Literal["log", "raise"], kind: type[Exception], log: Log
 ) -> None:
     def break_first(conn: Connection) -> None:
         if conn.id == 1:
             raise kind
         conn.sendall(b"served")
 
-    server = Server(service=break_first, limits=ONE).start()
+    server = Server(service=break_first, limits=ONE, on_error=on_error).start()
     visit(server)
     try:
-        with dial(server.address, timeout=1.0) as peer:
+        with dial(server.address, timeout=SOON) as peer:
             assert read_to_end(peer) == b"served"
         assert [type(error) for error in server.errors] == [kind]
+        # Closed by the report, not by the collector.
+        assert server.ledger.wait(closed=2)[0].closed_by == "error"
     finally:
-        server.stop(0)
+        if on_error == "log":
+            server.stop(0)
+            assert said(log) or kind is Wordless
+        else:
+            with pytest.raises(ExceptionGroup) as caught:
+                server.stop(0)
+            assert [type(error) for error in caught.value.exceptions] == [kind]
+
+
+@anything_unraisable
+@pytest.mark.parametrize("kind", [OddNumber, NumberFails, Unexaminable, NoTraceback])
+def test_an_exception_on_a_stream_that_was_handed_to_tls_is_examined_without_harm(
+    kind: type[Exception], log: Log
+) -> None:
+    def handler(conn: Connection) -> None:
+        with conn.to_socket():
+            raise kind
+
+    with Server(service=handler) as server:
+        visit(server)
+        assert [type(error) for error in server.errors] == [kind]
+        assert server.ledger.wait(closed=1)[0].closed_by == "error"
+
+
+class Large:
+    """Stands for what a handler needs much memory for."""
+
+
+@pytest.mark.parametrize("on_error", ["log", "raise", "call"])
+def test_an_error_that_is_kept_keeps_no_variable_of_the_handler(on_error: Any, log: Log) -> None:
+    alive: weakref.WeakSet[Large] = weakref.WeakSet()
+    seen: list[BaseException] = []
+
+    def large() -> Large:
+        made = Large()
+        alive.add(made)
+        return made
+
+    def parse() -> None:
+        body = large()
+        raise KeyError("deep", len(str(body)))
+
+    def produce() -> Iterator[int]:
+        part = large()
+        yield 1
+        raise LookupError("in a generator", len(str(part)))
+
+    def handler(conn: Connection) -> None:
+        request = large()
+        try:
+            parse()
+        except KeyError as error:
+            try:
+                list(produce())
+            except LookupError as other:
+                several = ExceptionGroup("several", [error, other])
+                raise ValueError("at the end", len(str(request))) from several
+
+    server = Server(service=handler, on_error=seen.append if on_error == "call" else on_error)
+    server.start()
+    visit(server, 3)
+    server.ledger.wait(open=0, closed=3)
+    # The last one may still be in the hands of its thread.
+    wait_until(lambda: len(server.errors) == 3 and not alive)
+    with contextlib.suppress(ExceptionGroup):
+        server.stop()
+    text = "".join(traceback.format_exception(server.errors[0]))
+    for line in ("raise KeyError(", "raise LookupError(", "from several", "in parse", "at the end"):
+        assert line in text
+
+
+def test_freeing_the_variables_of_an_error_closes_no_generator_that_is_suspended(log: Log) -> None:
+    suspended: list[Iterator[BaseException | None]] = []
+
+    def remember() -> Iterator[BaseException | None]:
+        try:
+            yield None
+        except ValueError as error:
+            yield error
+        yield None
+
+    def handler(conn: Connection) -> None:
+        generator = remember()
+        suspended.append(generator)
+        next(generator)
+        error = generator.throw(ValueError("kept by a generator"))  # type: ignore[attr-defined]
+        raise error
+
+    with Server(service=handler) as server:
+        visit(server)
+        wait_until(lambda: server.errors)
+        server.stop()
+        assert next(suspended[0]) is None
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ impl Threads {
         live.fetch_add(1, SeqCst);
         started.fetch_add(1, SeqCst);
         thread::spawn(move || {
+            let _member = this.pool.enter();
             while let Some(Job::Stream(stream)) = this.pool.next() {
                 if this.pool.wants_thread() {
                     this.one_more(Arc::clone(&handler));
@@ -61,7 +62,7 @@ impl Threads {
                 stream.close();
             }
             this.live.fetch_sub(1, SeqCst);
-            this.pool.thread_left();
+            this.pool.thread_ends();
         });
     }
 

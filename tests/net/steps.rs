@@ -1,5 +1,6 @@
 //! Steps, states, stop and the books, without Python.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::IntoRawFd;
@@ -7,11 +8,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::base::Plain;
+use _rsock::net::address::Target;
+use _rsock::net::base::{Plain, Waiter};
 use _rsock::net::control::{Cause, Limits, Overflow};
-use _rsock::net::error::Error;
+use _rsock::net::error::{Error, Result};
 use _rsock::net::server::{Server, State};
 use _rsock::net::services::Echo;
+use _rsock::net::sys::PollFd;
 
 use crate::support::{closed, config, dial, echo, ip, open, rejection, start, stop, until};
 
@@ -253,4 +256,55 @@ crate::support::through_stages! {
     the_queue_is_served_before_the_end,
     a_limit_is_never_exceeded_and_refuses_where_it_is_told_to,
     a_thousand_connections_on_several_workers_balance,
+}
+
+/// Calls a function at the first wait, as a signal handler would run there.
+struct Interrupting<'a>(Option<&'a dyn Fn()>);
+
+impl Waiter for Interrupting<'_> {
+    fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+        if let Some(handler) = self.0.take() {
+            handler();
+        }
+        Plain.wait(fds, deadline)
+    }
+}
+
+#[test]
+fn a_start_within_a_start_of_the_same_thread_does_not_wait_for_itself() {
+    let server = Server::new({
+        let mut config = config(Echo);
+        // A name, for whose resolution the start waits.
+        config.target = Target::new("localhost", 0).unwrap();
+        config
+    });
+    let called = Cell::new(false);
+    let inner = || {
+        called.set(true);
+        assert!(matches!(server.start(&mut Plain), Err(Error::State { asked: "start", .. })));
+    };
+    assert!(server.start(&mut Interrupting(Some(&inner))).unwrap());
+    assert!(called.get());
+    assert_eq!(server.state(), State::Serving);
+    // A later start finds it started.
+    assert!(!server.start(&mut Plain).unwrap());
+    stop(&server);
+}
+
+#[test]
+fn one_of_several_threads_starts_the_server_and_the_others_wait_for_it() {
+    for _ in 0..20 {
+        let server = Server::new({
+            let mut config = config(Echo);
+            config.target = Target::new("localhost", 0).unwrap();
+            config
+        });
+        let started: usize = thread::scope(|scope| {
+            let starts: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| server.start(&mut Plain).unwrap())).collect();
+            starts.into_iter().map(|start| usize::from(start.join().unwrap())).sum()
+        });
+        assert_eq!((started, server.state()), (1, State::Serving));
+        stop(&server);
+    }
 }

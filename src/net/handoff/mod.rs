@@ -17,5 +17,5 @@ pub(crate) use self::inner::OuterWorkers;
 pub(crate) use self::job::Answers;
 pub use self::job::{Datagram, Job};
 pub(crate) use self::on_demand::OnDemand;
-pub use self::pool::Pool;
+pub use self::pool::{Member, Pool};
 pub(crate) use self::pool::{PoolSink, ThreadPool};

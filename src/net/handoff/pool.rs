@@ -6,7 +6,9 @@
 //! thread that works on it closes it. At a stop the accept thread waits until all of them are
 //! closed, or the deadline has passed.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -23,6 +25,11 @@ use crate::net::control::ServerContext;
 use crate::net::sys;
 use crate::net::worker::{Accepted, Sink};
 
+thread_local! {
+    /// The pool that this thread is in, and whether it is exempt as a thread that ends.
+    static MEMBER: Cell<(*const ThreadPool, bool)> = const { Cell::new((ptr::null(), false)) };
+}
+
 /// How long a thread waits for a job while other threads wait as well. Then it ends.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -33,8 +40,10 @@ struct State {
     /// Waiting threads. The one that has waited least is used first, because its stack is still in
     /// the cache.
     idle: Vec<Arc<ParkedThread>>,
-    /// The number of threads in the pool, including announced ones.
+    /// The number of threads in the pool, from their announcement until the system has ended them.
     threads: usize,
+    /// The number of those that themselves wait for the stop, without a job.
+    exempt: usize,
     /// The number of threads that work on a job.
     busy: usize,
     /// The last thread that was wanted could not be started.
@@ -152,16 +161,30 @@ impl ThreadPool {
         wanted
     }
 
-    /// The calling thread leaves the pool.
-    fn thread_left(&self) {
+    /// The calling thread takes no further job.
+    fn thread_ends(&self) {
         let mut state = self.state.lock();
         self.finish_job(&mut state);
         // The next job of its peer is for another thread.
-        match state.queue.pop_front() {
-            Some((id, job)) => self.push_to(state, id, job),
-            None => drop(state),
+        if let Some((id, job)) = state.queue.pop_front() {
+            self.push_to(state, id, job);
         }
-        self.retract();
+    }
+
+    /// Exempts the calling thread, which waits for the stop of this server: the stop waits neither
+    /// for it nor for the end of its connection.
+    pub(crate) fn exempt_caller(self: &Arc<Self>) {
+        self.handed_out.exempt_caller(&self.context);
+        let (pool, exempt) = MEMBER.get();
+        if !ptr::eq(pool, Arc::as_ptr(self)) || exempt || self.handed_out.has_job_here() {
+            return;
+        }
+        // It ends: a finalizer of the thread's own objects may stop the server.
+        MEMBER.set((pool, true));
+        self.state.lock().exempt += 1;
+        if self.handed_out.is_draining() {
+            self.context.notifier.notify();
+        }
     }
 
     /// The announced thread could not be started.
@@ -277,18 +300,21 @@ impl ThreadPool {
         drop(left);
     }
 
-    /// The number of threads that have not ended, without the exempt ones.
+    /// The number of threads that work on a job, without the exempt ones.
     pub(super) fn unfinished(&self) -> usize {
-        let threads = self.state.lock().threads;
-        threads.saturating_sub(self.handed_out.exempt().0)
+        let busy = self.state.lock().busy;
+        busy.saturating_sub(self.handed_out.exempt().0)
     }
 
     /// Whether all threads have ended and all connections are closed, apart from the exempt ones.
     pub(super) fn is_finished(&self) -> bool {
         // The threads first: after `dismiss` their number only falls.
-        let threads = self.state.lock().threads;
+        let (threads, ending) = {
+            let state = self.state.lock();
+            (state.threads, state.exempt)
+        };
         let (exempt, all) = self.handed_out.exempt();
-        threads <= exempt && all
+        threads <= exempt + ending && all
     }
 }
 
@@ -360,16 +386,23 @@ impl Pool {
     }
 
     /// Whether the caller should start another thread. True announces it: the thread must call
-    /// `next`, or the caller `thread_missing` if it cannot be started. Call it before the first
+    /// `enter`, or the caller `thread_missing` if it cannot be started. Call it before the first
     /// thread, and in each thread that takes a job, so that a thread waits for the next job.
     #[must_use]
     pub fn wants_thread(&self) -> bool {
         self.0.wants_thread()
     }
 
-    /// The calling thread leaves the pool.
-    pub fn thread_left(&self) {
-        self.0.thread_left();
+    /// The calling thread, which was announced, is in the pool until the `Member` is dropped.
+    #[must_use]
+    pub fn enter(&self) -> Member {
+        MEMBER.set((Arc::as_ptr(&self.0), false));
+        Member(Arc::clone(&self.0))
+    }
+
+    /// The calling thread takes no further job. Its `Member` is still to be dropped.
+    pub fn thread_ends(&self) {
+        self.0.thread_ends();
     }
 
     /// The announced thread could not be started.
@@ -392,6 +425,24 @@ impl Pool {
     /// Sets the calling thread's name in the system: prctl(2), PR_SET_NAME.
     pub fn name_thread(&self, name: &str) {
         sys::name_thread(name);
+    }
+}
+
+/// The place of one thread in a pool. Dropped by that thread, as late as it can be: a stop waits for
+/// it until its deadline.
+pub struct Member(Arc<ThreadPool>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let (_, exempt) = MEMBER.replace((ptr::null(), false));
+        if !self.0.context.origin.is_here() {
+            std::mem::forget(Arc::clone(&self.0));
+            return;
+        }
+        if exempt {
+            self.0.state.lock().exempt -= 1;
+        }
+        self.0.retract();
     }
 }
 

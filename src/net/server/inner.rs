@@ -4,11 +4,12 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use super::lifecycle::State;
 use crate::net::address::{Address, Endpoint};
-use crate::net::base::{Mutex, Waiter};
+use crate::net::base::{EventFd, Mutex, Waiter};
 use crate::net::control::{Begun, Cause, Registered, ServerContext, StopReport};
 use crate::net::datagram::{DatagramSockets, Handoff};
 use crate::net::error::Result;
@@ -22,8 +23,10 @@ pub(super) struct Steps {
     pub(super) listener: Option<Listener>,
     /// The resolved addresses that have not been tried yet.
     pub(super) candidates: Vec<Address>,
-    /// A step is running without the lock, because it may block.
-    pub(super) busy: bool,
+    /// The thread that runs a step, without the lock, because a step may block.
+    pub(super) busy: Option<ThreadId>,
+    /// Set when the running step ends. Made by the first thread that waits for that.
+    pub(super) step_ended: Option<Arc<EventFd>>,
     /// The number of the descriptor for `fileno`, kept while a thread owns the listener.
     pub(super) number: RawFd,
     /// The probe for `waiting`, kept likewise.
@@ -39,7 +42,8 @@ impl Steps {
             state: State::New,
             listener: None,
             candidates: Vec::new(),
-            busy: false,
+            busy: None,
+            step_ended: None,
             number: -1,
             probe: None,
             sharing: None,
@@ -98,7 +102,7 @@ impl Inner {
     /// Closes the listener of a server that does not serve yet, and so has no thread to close it.
     fn close_unserved(&self) {
         let mut steps = self.steps.lock();
-        let listener = if steps.busy { None } else { steps.listener.take() };
+        let listener = if steps.busy.is_some() { None } else { steps.listener.take() };
         drop(steps);
         if let Some(listener) = listener {
             listener.close();

@@ -30,7 +30,7 @@
 //! hosts (`control/admission.rs`) within its own. None is held during a system call that can block, or while Python
 //! code runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::panic;
 use std::sync::{Arc, Once, Weak};
 use std::thread;
@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use super::inner::{Inner, Steps};
 use super::lifecycle::{State, Step};
 use crate::net::address::{Address, Target, Transport, resolve};
-use crate::net::base::{Waiter, fork};
+use crate::net::base::{EventFd, Waiter, fork};
 use crate::net::control::{Cause, Config, Registered, ServerContext, ServerHandle, StopReport};
 use crate::net::datagram::Handoff;
 use crate::net::error::{Error, Result};
@@ -47,12 +47,17 @@ use crate::net::handoff::Pool;
 use crate::net::ledger::Ledger;
 use crate::net::service::Shape;
 use crate::net::stream::Stream;
-use crate::net::sys;
+use crate::net::sys::{self, PollFd};
 
 /// The most workers that a service in Rust gets by default.
 const MOST_WORKERS: usize = 8;
 /// How long a server drains if it is dropped without a stop.
 const DROPPED: Duration = Duration::from_millis(250);
+
+/// How long after its deadline a stop may return.
+const LATE: Duration = Duration::from_millis(50);
+/// The hint of an error for a step that another thread has taken, or is taking.
+const TAKEN: &str = "one of its steps is running already";
 
 /// One server.
 pub struct Server {
@@ -141,8 +146,8 @@ impl Server {
         let (busy, bound) = (steps.busy, steps.bound.clone());
         let socket = steps.probe.clone().zip(steps.sharing.clone());
         drop(steps);
-        if busy {
-            return Err(self.wrong(asked, "another thread is running one of its steps"));
+        if busy.is_some() {
+            return Err(self.wrong(asked, TAKEN));
         }
         let Some(bound) = bound else {
             return Err(self.wrong(asked, "there is nothing to hand over before bind()"));
@@ -165,6 +170,13 @@ impl Server {
     #[must_use]
     pub fn drain(&self) -> Duration {
         self.config.drain
+    }
+
+    /// How long a call that waits for the stop may still take: until the deadline, and 50 ms.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        let end = self.inner.context.shutdown.deadline() + LATE;
+        end.saturating_duration_since(Instant::now())
     }
 
     /// The server as the registry stores it.
@@ -190,18 +202,52 @@ impl Server {
     /// Binds the socket to its address: bind(2). Creates it first if necessary. Name resolution may
     /// block.
     pub fn bind(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
-        self.reach("bind", Step::Bind.to(), to, None, waiter)
+        self.reach("bind", Step::Bind.to(), to, None, waiter).map(drop)
     }
 
     /// Makes the kernel queue connections: listen(2). Takes the steps before it first if necessary.
     pub fn listen(&self, backlog: Option<u32>, waiter: &mut dyn Waiter) -> Result<()> {
-        self.reach("listen", Step::Listen.to(), None, backlog, waiter)
+        self.reach("listen", Step::Listen.to(), None, backlog, waiter).map(drop)
     }
 
     /// Starts the threads. Takes the steps before it first if necessary. Returns once connections
-    /// are accepted. `Error::State` on a server that already serves.
-    pub fn start(&self, waiter: &mut dyn Waiter) -> Result<()> {
-        self.reach("start", Step::Start.to(), None, None, waiter)
+    /// are accepted: true if this call has started it, false if another thread had, or did meanwhile.
+    pub fn start(&self, waiter: &mut dyn Waiter) -> Result<bool> {
+        loop {
+            match self.reach("start", Step::Start.to(), None, None, waiter) {
+                Err(Error::State { .. }) if self.state() == State::Serving => return Ok(false),
+                Err(error @ Error::State { hint: TAKEN, .. }) => {
+                    let Some(ended) = self.step_of_another_thread()? else { return Err(error) };
+                    waiter.wait(&mut [PollFd::readable(ended.as_fd())], None)?;
+                    self.check_origin()?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The flag that is set when the step ends that another thread is running; set already if none
+    /// is running. None if there is nothing to wait for: the server has started or ends, or the
+    /// caller itself is in the middle of a step, as a signal handler may be.
+    fn step_of_another_thread(&self) -> Result<Option<Arc<EventFd>>> {
+        let new = || EventFd::new().map(Arc::new).map_err(|error| Error::os("start", "", &error));
+        let mut steps = self.inner.steps.lock();
+        let may_go_on = steps.state < State::Serving && !self.inner.context.shutdown.has_begun();
+        match steps.busy {
+            _ if !may_go_on => Ok(None),
+            Some(thread) if thread == thread::current().id() => Ok(None),
+            Some(_) => {
+                if steps.step_ended.is_none() {
+                    steps.step_ended = Some(new()?);
+                }
+                Ok(steps.step_ended.clone())
+            }
+            None => {
+                let ended = new()?;
+                ended.set();
+                Ok(Some(ended))
+            }
+        }
     }
 
     /// Runs one step without holding the lock. A step that fails leaves the state as it was.
@@ -214,20 +260,25 @@ impl Server {
         self.check_origin()?;
         let mut taken = {
             let mut steps = self.inner.steps.lock();
-            if steps.busy {
+            if steps.busy.is_some() {
                 drop(steps);
-                return Err(self.wrong(asked, "another thread is running one of its steps"));
+                return Err(self.wrong(asked, TAKEN));
             }
             if steps.state != step.from() || self.inner.context.shutdown.has_begun() {
                 drop(steps);
+                if self.state() < State::Serving {
+                    return Err(self.wrong(asked, TAKEN));
+                }
                 return Err(self.wrong(asked, self.state().hint()));
             }
-            steps.busy = true;
+            let busy = Some(thread::current().id());
+            steps.busy = busy;
             Steps {
                 state: steps.state,
                 listener: steps.listener.take(),
                 candidates: std::mem::take(&mut steps.candidates),
-                busy: true,
+                busy,
+                step_ended: None,
                 number: steps.number,
                 probe: steps.probe.clone(),
                 sharing: steps.sharing.clone(),
@@ -235,17 +286,20 @@ impl Server {
             }
         };
         let result = work(&mut taken);
-        taken.busy = false;
+        taken.busy = None;
         if result.is_err() && taken.listener.is_none() {
             // The step has lost the listener: the steps start again from the first.
             taken = Steps::new();
         }
         let mut steps = self.inner.steps.lock();
-        *steps = taken;
+        let ended = std::mem::replace(&mut *steps, taken).step_ended;
         // A stop during the step had no listener to close.
         let orphan =
             if self.inner.context.shutdown.has_begun() { steps.listener.take() } else { None };
         drop(steps);
+        if let Some(ended) = ended {
+            ended.set();
+        }
         if let Some(listener) = orphan {
             listener.close();
             return Err(self.wrong(asked, State::Stopped.hint()));
@@ -253,6 +307,7 @@ impl Server {
         result
     }
 
+    /// Takes the steps that are missing up to `goal`. Returns whether this call took the last one.
     fn reach(
         &self,
         asked: &'static str,
@@ -260,17 +315,18 @@ impl Server {
         to: Option<&Target>,
         backlog: Option<u32>,
         waiter: &mut dyn Waiter,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.check_origin()?;
         let state = self.state();
         if state >= goal {
             return Err(self.wrong(asked, state.hint()));
         }
+        let mut reached = false;
         // A failure closes everything that was opened, also by earlier calls, and the caller starts
         // again from the first step.
         let outcome = loop {
             let state = self.state();
-            let Some(step) = state.step().filter(|_| state < goal) else { return Ok(()) };
+            let Some(step) = state.step().filter(|_| state < goal) else { return Ok(reached) };
             let result = self.step(asked, step, |steps| match step {
                 Step::Create => self.do_create(steps, to, waiter),
                 Step::Bind => self.do_bind(steps, to, waiter),
@@ -280,17 +336,18 @@ impl Server {
             if result.is_err() {
                 break result;
             }
+            reached = step.to() == goal;
         };
         if !matches!(outcome, Err(Error::State { .. })) {
             self.undo();
         }
-        outcome
+        outcome.map(|()| reached)
     }
 
     /// Returns to the state `New` after a failed step, with nothing open.
     fn undo(&self) {
         let mut steps = self.inner.steps.lock();
-        if !steps.busy && steps.state < State::Serving {
+        if steps.busy.is_none() && steps.state < State::Serving {
             let listener = steps.listener.take();
             *steps = Steps::new();
             drop(steps);

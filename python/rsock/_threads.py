@@ -1,0 +1,94 @@
+"""The threads of this package that run Python code, and calls that no signal interrupts.
+
+This file owns how such a thread is started: it is a thread of the system, also where a library has
+replaced the functions of `_thread` by green ones. Nothing here may take a lock of `threading` on a
+thread where a signal handler may run: an exception of the handler would leave the lock in doubt.
+"""
+
+import _thread
+import sys
+import threading
+from _queue import SimpleQueue
+from collections.abc import Callable
+from types import BuiltinFunctionType
+from typing import Any, Final
+
+from ._exceptions import StateError
+
+__all__ = ["get_ident", "start_thread", "undisturbed"]
+
+# As they are now: a library may replace them later.
+_FOUND: Final[dict[str, Any]] = {
+    "start_new_thread": _thread.start_new_thread,
+    "get_ident": _thread.get_ident,
+}
+
+
+def start_thread(name: str, body: Callable[[], None]) -> None:
+    """Start a daemon thread of the system. Raises RuntimeError if the system has none.
+
+    Must run on a thread without signal handlers, which `undisturbed` provides.
+    """
+    if _is_patched():
+        # `threading.Thread` would start a green thread, and waits by green locks.
+        _original("start_new_thread")(body, ())
+    else:
+        threading.Thread(target=body, name=name, daemon=True).start()
+
+
+def undisturbed(call: Callable[[], None]) -> None:
+    """Run `call` on a thread that no signal handler runs on, and wait for its end.
+
+    Raises what it raises. An exception of a signal handler ends the wait, and not the call.
+    """
+    outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    _original("start_new_thread")(run, ())
+    error = outcome.get()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            # Otherwise the traceback and this frame would keep each other alive.
+            del error
+
+
+def get_ident() -> int:
+    """Return the number of the calling thread of the system."""
+    ident: int = _original("get_ident")()
+    return ident
+
+
+def _is_patched() -> bool:
+    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+
+
+def _original(name: str) -> Callable[..., Any]:
+    """A function of `_thread` as the interpreter has it."""
+    found: Callable[..., Any] = getattr(_thread, name)
+    if not isinstance(found, BuiltinFunctionType):
+        found = _FOUND[name]
+    if isinstance(found, BuiltinFunctionType):
+        return found
+    # The library was there before this package.
+    gevent, eventlet = (sys.modules.get(each) for each in ("gevent.monkey", "eventlet.patcher"))
+    originals: list[Any] = []
+    if gevent is not None:
+        originals.append(gevent.get_original("_thread", name))
+    if eventlet is not None:
+        originals.append(getattr(eventlet.original("_thread"), name))
+    for original in originals:
+        if isinstance(original, BuiltinFunctionType):
+            return original
+    raise StateError(
+        f"_thread.{name} was replaced by {found.__module__}.{name}: handlers need threads of the "
+        f"system; import rsock before the patch, or leave threads out of it"
+    )
