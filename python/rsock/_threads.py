@@ -1,14 +1,16 @@
-"""The threads of this package that run Python code, and calls that no signal interrupts.
+"""The start of threads that run Python code of this package.
 
 This file owns how such a thread is started: it is a thread of the system, also where a library has
-replaced the functions of `_thread` by green ones. Nothing here may take a lock of `threading` on a
-thread where a signal handler may run: an exception of the handler would leave the lock in doubt.
+replaced the functions of `_thread` by green ones, and no signal handler interrupts its start.
+Nothing here may take a lock of `threading` on a thread where a signal handler may run: an exception
+of the handler would leave the lock in doubt.
 """
 
 import _thread
+import os
 import sys
 import threading
-from _queue import SimpleQueue
+from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Any, Final
@@ -16,6 +18,9 @@ from typing import Any, Final
 from ._exceptions import StateError
 
 __all__ = ["get_ident", "start_thread", "undisturbed"]
+
+# How often a call looks whether it runs in a forked child.
+_LOOK: Final = 0.1
 
 # As they are now: a library may replace them later.
 _FOUND: Final[dict[str, Any]] = {
@@ -52,7 +57,18 @@ def undisturbed(call: Callable[[], None]) -> None:
             outcome.put(None)
 
     _original("start_new_thread")(run, ())
-    error = outcome.get()
+    process = os.getpid()
+    while True:
+        try:
+            error = outcome.get(timeout=_LOOK)
+            break
+        except Empty:
+            # A signal handler may have forked. The child has no thread that would answer.
+            if os.getpid() != process:
+                raise StateError(
+                    f"process {os.getpid()} was forked from process {process} while a server "
+                    f"started there; only that process can use the server"
+                ) from None
     if error is not None:
         try:
             raise error

@@ -92,9 +92,15 @@ impl<'py> Attached<'py> {
 impl Waiter for Attached<'_> {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
         let is_main = is_main_thread(self.py);
+        let origin = Origin::here();
         loop {
             let polled = self.py.detach(|| poll_once(fds, deadline, is_main))?;
             self.check_signals()?;
+            if !origin.is_here() {
+                // A signal handler has forked, and this is the child, which may have closed these
+                // descriptors: the caller has to look again.
+                return Ok(true);
+            }
             if let Some(ready) = polled {
                 return Ok(ready);
             }
@@ -159,6 +165,7 @@ impl Detached {
 
 impl Waiter for Detached {
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool> {
+        let origin = Origin::here();
         loop {
             let polled = poll_once(fds, deadline, self.is_main)?;
             if polled.is_none() {
@@ -166,6 +173,9 @@ impl Waiter for Detached {
             } else {
                 // A peer that is always ready must not delay signals either.
                 self.breathe()?;
+            }
+            if !origin.is_here() {
+                return Ok(true);
             }
             if let Some(ready) = polled {
                 return Ok(ready);
@@ -196,7 +206,8 @@ impl Detached {
 /// with the data that it had taken as `partial`.
 fn finish<T>(py: Python<'_>, result: Result<T>, raised: Option<PyErr>) -> PyResult<T> {
     result.map_err(|error| match (error, raised) {
-        (Error::Interrupted, Some(raised)) => raised,
+        // What a signal handler raised in the child that it has forked.
+        (Error::Interrupted | Error::Forked { .. }, Some(raised)) => raised,
         (Error::Cut { cause, partial }, Some(raised)) if matches!(*cause, Error::Interrupted) => {
             with_partial(py, raised, &partial)
         }

@@ -305,3 +305,111 @@ if child == 0:
 print(os.waitpid(child, 0)[1], len(os.listdir("/proc/self/task")))
 """
     assert output_of(code, options=("-W", "error")).split() == ["0", "1"]
+
+
+CALLS = {
+    "wait": "server.wait()",
+    "wait with a time-out": "server.wait(60)",
+    "stop": "server.stop(60)",
+    "the wait of a ledger": "server.ledger.wait(open=7, timeout=None)",
+    "a follower": "next(server.ledger.follow())",
+    "a follower with a time-out": "next(server.ledger.follow(60))",
+    "accept": "accepting.accept()",
+    "accept with a time-out": "accepting.accept(60)",
+    "accept at the limit": "full.accept()",
+    "accept of datagrams": "hearing.accept()",
+    "run": "Server().run()",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_the_child_of_a_signal_handler_does_not_wait_in_the_call_interrupted(call: str) -> None:
+    code = f"""
+import threading
+from rsock import Accept, Limits
+server = Server(service=lambda conn: time.sleep(60)).start()
+accepting = Server(service=Accept()).start()
+full = Server(service=Accept(), limits=Limits(connections=1)).start()
+hearing = Server(transport="udp", service=Accept()).start()
+# So that a stop has something to wait for, and an accept no room.
+stuck, waiting = dial(server.address), dial(full.address)
+conn, _ = full.accept(5)
+server.ledger.wait(open=1)
+parent = os.getpid()
+
+class Forked(Exception):
+    pass
+
+def fork(number, frame):
+    child = os.fork()
+    if child:
+        raise Forked(child)
+    # Numbers of descriptors that the child has closed are in use again, by files that are never
+    # ready.
+    for _ in range(20):
+        os.pipe()
+
+def interrupt():
+    main = threading.main_thread().native_id
+    asleep = 0
+    while asleep < 5:
+        state = open(f"/proc/self/task/{{main}}/stat").read().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.002)
+    os.kill(parent, signal.SIGUSR1)
+
+signal.signal(signal.SIGUSR1, fork)
+interrupting = threading.Thread(target=interrupt)
+interrupting.start()
+try:
+    {call}
+except Forked as error:
+    child, = error.args
+except RuntimeError as error:
+    os._exit(7 if str(parent) in str(error) and str(os.getpid()) in str(error) else 1)
+interrupting.join()
+end = time.monotonic() + 10
+while not (found := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+    time.sleep(0.002)
+if not found[0]:
+    kill(child)
+print(os.waitstatus_to_exitcode(found[1]) if found[0] else "it still waits")
+for each in (server, accepting, full, hearing):
+    each.stop(0)
+"""
+    assert output_of(COMMON + code) == "7\n"
+
+
+def test_a_client_goes_on_waiting_in_the_child_of_a_signal_handler() -> None:
+    code = """
+import threading
+parent = os.getpid()
+children = []
+
+def fork(number, frame):
+    children.append(os.fork())
+
+def interrupt():
+    main = threading.main_thread().native_id
+    while open(f"/proc/self/task/{main}/stat").read().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.002)
+    os.kill(parent, signal.SIGUSR1)
+    while not children:
+        time.sleep(0.002)
+    peer.sendall(b"12")
+
+listening = socket.create_server(("127.0.0.1", 0))
+client = Client(listening.getsockname(), timeout=10)
+peer, _ = listening.accept()
+signal.signal(signal.SIGUSR1, fork)
+interrupting = threading.Thread(target=interrupt)
+interrupting.start()
+# One byte for each of the two processes.
+got = client.recv_exactly(1)
+if os.getpid() != parent:
+    os._exit(0 if got in (b"1", b"2") else 1)
+interrupting.join()
+print(got in (b"1", b"2"), os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+client.close()
+"""
+    assert output_of(COMMON + code) == "True 0\n"

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::Address;
 use super::target::Target;
-use crate::net::base::{EventFd, Mutex, Waiter};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::sys::{self, PollFd, ResolverError};
 
@@ -36,6 +36,7 @@ pub(crate) fn addresses(
         return Ok(vec![address]);
     }
     let failed = |error: std::io::Error| Error::os("resolve", target.host(), &error);
+    let origin = Origin::here();
     let question =
         Arc::new(Question { answer: Mutex::new(None), done: EventFd::new().map_err(failed)? });
     let asked = Arc::clone(&question);
@@ -44,7 +45,13 @@ pub(crate) fn addresses(
         asked.done.set();
     })
     .map_err(failed)?;
-    if !waiter.wait(&mut [PollFd::readable(question.done.as_fd())], deadline)? {
+    let answered = waiter.wait(&mut [PollFd::readable(question.done.as_fd())], deadline)?;
+    if !origin.is_here() {
+        // A signal handler has forked. The child has no thread that would answer; it asks again.
+        std::mem::forget(question);
+        return addresses(target, passive, deadline, waiter);
+    }
+    if !answered {
         return Err(Error::TimedOut { step: "resolve", target: target.host().to_owned() });
     }
     let answer = question.answer.lock().take();

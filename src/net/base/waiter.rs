@@ -16,6 +16,9 @@ pub trait Waiter {
     /// `Error::Interrupted` means that the caller must stop and return that error to its own
     /// caller; the waiter keeps the reason. A signal without a Python exception is not an
     /// interruption.
+    ///
+    /// A signal handler may fork. In the child the call returns true with nothing ready, and the
+    /// caller checks whose object it waits with before it takes a lock or uses an event flag.
     fn wait(&mut self, fds: &mut [PollFd], deadline: Option<Instant>) -> Result<bool>;
 
     /// Called between the steps of a call that may run for long without waiting. Checks for signals

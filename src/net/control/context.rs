@@ -188,9 +188,13 @@ impl ServerContext {
                 let soon = Instant::now() + LOST;
                 let until = deadline.map_or(soon, |deadline| deadline.min(soon));
                 waiter.wait(&mut [], Some(until))?;
+                self.origin.check()?;
                 deadline.is_none_or(|deadline| until < deadline)
             } else {
-                match wait_for_own(waiter, &mut [PollFd::readable(done.as_fd())], deadline) {
+                let waited = wait_for_own(waiter, &mut [PollFd::readable(done.as_fd())], deadline);
+                // A signal handler may have forked.
+                self.origin.check()?;
+                match waited {
                     Err(Error::Os { errno: libc::EBADF, .. }) => {
                         done.lose();
                         self.lose();

@@ -238,6 +238,7 @@ impl Handoff {
                         }
                         None => {
                             waiter.breathe()?;
+                            self.context.origin.check()?;
                             continue;
                         }
                     }
@@ -263,7 +264,10 @@ impl Handoff {
                     Some(deadline.map_or(rest, |deadline| deadline.min(rest)))
                 }
             };
-            let ready = wait_for_own(waiter, &mut fds, until).inspect_err(|error| {
+            let ready = wait_for_own(waiter, &mut fds, until);
+            // A signal handler may have forked.
+            self.context.origin.check()?;
+            let ready = ready.inspect_err(|error| {
                 if error.raw() == Some(libc::EBADF) {
                     self.context.lose();
                 }

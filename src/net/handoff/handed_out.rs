@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::net::base::Mutex;
 use crate::net::control::ServerContext;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_in_call};
 
 thread_local! {
     /// The job that this thread is working on: the address of its list, and its number.
@@ -92,6 +92,15 @@ impl HandedOut {
         self.list.lock().jobs.len()
     }
 
+    /// All connections, also those that a stop does not wait for.
+    pub(crate) fn all_streams(&self) -> Vec<Arc<Stream>> {
+        let list = self.list.lock();
+        let streams = list.jobs.iter().filter_map(|(_, (_, stream))| stream.upgrade()).collect();
+        // Unlocked first, as in `streams`.
+        drop(list);
+        streams
+    }
+
     /// The connections that a stop waits for.
     pub(crate) fn streams(&self) -> Vec<Arc<Stream>> {
         let list = self.list.lock();
@@ -137,18 +146,31 @@ impl HandedOut {
         ptr::eq(list, self).then_some(number)
     }
 
-    /// Exempts the job of the calling thread, which waits for the stop of its own server. The stop
-    /// then waits neither for that handler nor for the end of its connection.
+    /// Exempts the jobs that the calling thread is in the middle of, which waits for the stop of its
+    /// own server: the one that it works on as a handler, and those whose connections it is in a
+    /// call of, because a signal handler runs within such a call. The stop then waits neither for
+    /// these handlers nor for the end of their connections.
     pub(crate) fn exempt_caller(&self, context: &ServerContext) {
-        let (list, number) = CURRENT_JOB.get();
-        if !ptr::eq(list, self) {
+        let (current, number) = CURRENT_JOB.get();
+        let mut list = self.list.lock();
+        let jobs = list.jobs.iter().map(|(_, job)| job);
+        let called: Vec<_> = jobs.filter(|(_, stream)| is_in_call(stream.as_ptr())).collect();
+        let mut numbers: Vec<_> = called.iter().map(|&&(number, _)| number).collect();
+        let called: Vec<_> = called.iter().filter_map(|(_, stream)| stream.upgrade()).collect();
+        if ptr::eq(current, self) {
+            numbers.push(number);
+        }
+        numbers.retain(|number| !list.exempt.contains(number));
+        if numbers.is_empty() {
             return;
         }
-        let mut list = self.list.lock();
-        if !list.exempt.contains(&number) {
-            list.exempt.push(number);
-        }
+        list.exempt.extend(numbers);
         drop(list);
+        for stream in called {
+            // The call goes on when the stop has returned, and no thread of the server is left then
+            // to wake it.
+            stream.end_reads(false);
+        }
         // A stop may be waiting for this job only.
         if self.is_draining() {
             context.notifier.notify();

@@ -123,7 +123,7 @@ impl OnDemand {
             let hard = shutdown.deadline() <= Instant::now();
             let streams = self.handed_out.streams();
             if hard {
-                streams.iter().for_each(|stream| stream.force());
+                self.handed_out.all_streams().iter().for_each(|stream| stream.force());
             } else if !reads_ended {
                 reads_ended = true;
                 for stream in &streams {
@@ -159,6 +159,8 @@ impl OnDemand {
         let mut failures = Failures::default();
         let mut is_shut = false;
         loop {
+            // A signal handler may have forked.
+            self.context.origin.check()?;
             let open = self.listener();
             let open = open.filter(|_| !self.context.shutdown.has_begun());
             let Some(OnDemandListener { listener, over, room, admitter, leases }) = open else {
@@ -223,6 +225,7 @@ impl OnDemand {
                     let until = deadline.map_or(pause, |deadline| deadline.min(pause));
                     let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
                     self.wait_for(&mut fds, Some(until), waiter)?;
+                    self.context.origin.check()?;
                     room.clear();
                 }
             }
@@ -236,7 +239,10 @@ impl OnDemand {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<bool> {
-        wait_for_own(waiter, fds, deadline).inspect_err(|error| {
+        let ready = wait_for_own(waiter, fds, deadline);
+        // A signal handler may have forked.
+        self.context.origin.check()?;
+        ready.inspect_err(|error| {
             if error.raw() == Some(libc::EBADF) {
                 self.context.lose();
             }
@@ -260,6 +266,9 @@ impl OnDemand {
         }
         let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
         let result = self.wait_for(&mut fds, deadline, waiter);
+        if !self.context.origin.is_here() {
+            return result;
+        }
         self.short_of_room.fetch_sub(1, SeqCst);
         room.clear();
         // One set of the flag may stand for several slots.

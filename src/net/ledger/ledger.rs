@@ -13,7 +13,7 @@ use super::closed_by::ClosedBy;
 use super::counters::DatagramCounters;
 use super::record::Record;
 use super::totals::Totals;
-use crate::net::base::{EventFd, Mutex, Waiter, wait_for_own};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::socket::Algorithm;
 use crate::net::sys::PollFd;
@@ -264,6 +264,7 @@ impl Ledger {
         waiter: &mut dyn Waiter,
         mut found: impl FnMut(&mut LedgerState) -> Option<T>,
     ) -> Result<Option<T>> {
+        let origin = Origin::here();
         let mut flag: Option<Arc<EventFd>> = None;
         let result = loop {
             {
@@ -281,6 +282,10 @@ impl Ledger {
                 Some(flag) => wait_for_own(waiter, &mut [PollFd::readable(flag.as_fd())], deadline),
                 None => wait_without_flag(deadline, waiter),
             };
+            if !origin.is_here() {
+                // A signal handler has forked. In the child the lock may be held for ever.
+                return waited.and_then(|_| origin.check().map(|()| None));
+            }
             match waited {
                 Ok(true) => {}
                 Err(Error::Os { errno: libc::EBADF, .. }) => {

@@ -286,6 +286,11 @@ impl Server {
             }
         };
         let result = work(&mut taken);
+        if let Err(forked) = self.check_origin() {
+            // A signal handler has forked. The child leaves the parent's server as it is.
+            std::mem::forget(taken);
+            return result.and(Err(forked));
+        }
         taken.busy = None;
         if result.is_err() && taken.listener.is_none() {
             // The step has lost the listener: the steps start again from the first.
@@ -338,7 +343,7 @@ impl Server {
             }
             reached = step.to() == goal;
         };
-        if !matches!(outcome, Err(Error::State { .. })) {
+        if !matches!(outcome, Err(Error::State { .. })) && self.check_origin().is_ok() {
             self.undo();
         }
         outcome.map(|()| reached)
@@ -404,6 +409,7 @@ impl Server {
         let over = || self.wrong("sendto", "it can send only while it serves");
         let handoff = self.datagrams().ok_or_else(over)?;
         let found = resolve::addresses(target, false, None, waiter)?;
+        self.check_origin()?;
         let socket = handoff.socket().ok_or_else(over)?;
         let hosts = || found.iter().filter_map(Address::as_ip);
         let fitting = hosts().find(|address| address.is_ipv4() == socket.is_ipv4());

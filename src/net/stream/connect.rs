@@ -259,12 +259,18 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(&error)),
         }
-        if !waiter.wait(&mut [PollFd::writable(socket.as_fd())], deadline.at())? {
-            return Err(Error::TimedOut { step, target: address.to_string() });
+        loop {
+            if !waiter.wait(&mut [PollFd::writable(socket.as_fd())], deadline.at())? {
+                return Err(Error::TimedOut { step, target: address.to_string() });
+            }
+            // A second connect(2) returns the outcome and clears it. If SO_ERROR were read instead,
+            // the next connect on this socket would return the outcome of this one.
+            match socket.options().connect(&raw) {
+                // There is none yet: a signal handler has forked, and this is the child.
+                Err(error) if error.raw_os_error() == Some(libc::EALREADY) => {}
+                result => return result.map_err(|error| failed(&error)),
+            }
         }
-        // A second connect(2) returns the outcome and clears it. If SO_ERROR were read instead, the
-        // next connect on this socket would return the outcome of this one.
-        socket.options().connect(&raw).map_err(|error| failed(&error))
     }
 
     /// Connects to a Unix listener whose queue is full. No descriptor reports free space in the

@@ -16,4 +16,5 @@ mod wait;
 pub use self::message::Message;
 pub use self::owner::DeferredClose;
 pub(crate) use self::owner::{Outer, OuterEnd, Owned, Owner};
+pub(crate) use self::stream::is_in_call;
 pub use self::stream::{OptionValue, Stream};

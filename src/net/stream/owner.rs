@@ -141,7 +141,8 @@ impl Owned {
     }
 
     pub(super) fn call_ended(&self) {
-        if self.is_draining() {
+        // In a forked child the server is a copy without threads.
+        if self.is_draining() && self.origin.is_here() {
             self.owner.call_ended();
         }
     }

@@ -6,10 +6,12 @@
 //! `connect` connects, `transfer` receives and sends, `wait` waits, `spin` is the start of a wait,
 //! and `owner` is the link to a server.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
 };
@@ -114,9 +116,21 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.socket = None;
         if let Some(owned) = self.owned {
+            let _ = CALLS.try_with(|calls| calls.borrow_mut().pop());
             owned.call_ended();
         }
     }
+}
+
+thread_local! {
+    /// The accepted streams whose calls this thread is in, the innermost last. There may be several:
+    /// a signal handler runs within a call that waits.
+    static CALLS: RefCell<Vec<*const Stream>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether the calling thread is in a call of this stream.
+pub(crate) fn is_in_call(stream: *const Stream) -> bool {
+    CALLS.try_with(|calls| calls.borrow().contains(&stream)).unwrap_or(false)
 }
 
 /// The value for setsockopt(2).
@@ -221,6 +235,9 @@ impl Stream {
         let socket = self.socket.lock().clone();
         if socket.is_none() {
             return Err(self.closed_error(step));
+        }
+        if self.owned.is_some() {
+            let _ = CALLS.try_with(|calls| calls.borrow_mut().push(ptr::from_ref(self)));
         }
         Ok(Held { socket, owned: self.owned.as_ref() })
     }
