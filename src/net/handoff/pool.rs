@@ -155,7 +155,9 @@ impl ThreadPool {
     /// Announces a thread that will call `next`. False if no further thread is needed.
     fn wants_thread(&self) -> bool {
         let mut state = self.state.lock();
-        let wanted = state.idle.is_empty() && state.threads < self.most_threads && !state.over;
+        // A stop may begin before the first thread is there.
+        let may_come = !state.over || !state.queue.is_empty();
+        let wanted = state.idle.is_empty() && state.threads < self.most_threads && may_come;
         state.threads += usize::from(wanted);
         state.missing &= !wanted;
         wanted
