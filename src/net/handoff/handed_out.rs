@@ -124,11 +124,6 @@ impl HandedOut {
         CURRENT_JOB.set((ptr::from_ref(self), job.number));
     }
 
-    /// Whether the calling thread works on a job of this list.
-    pub(crate) fn has_job_here(&self) -> bool {
-        ptr::eq(CURRENT_JOB.get().0, self)
-    }
-
     /// Notes that the calling thread has finished its job. Returns the job's number, if the job was
     /// in this list.
     pub(crate) fn finish_job(&self) -> Option<u64> {

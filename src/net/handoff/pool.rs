@@ -173,22 +173,6 @@ impl ThreadPool {
         }
     }
 
-    /// Exempts the calling thread, which waits for the stop of this server: the stop waits neither
-    /// for it nor for the end of its connection.
-    pub(crate) fn exempt_caller(self: &Arc<Self>) {
-        self.handed_out.exempt_caller(&self.context);
-        let (pool, exempt) = MEMBER.get();
-        if !ptr::eq(pool, Arc::as_ptr(self)) || exempt || self.handed_out.has_job_here() {
-            return;
-        }
-        // It ends: a finalizer of the thread's own objects may stop the server.
-        MEMBER.set((pool, true));
-        self.state.lock().exempt += 1;
-        if self.handed_out.is_draining() {
-            self.context.notifier.notify();
-        }
-    }
-
     /// The announced thread could not be started.
     fn thread_missing(&self) {
         self.state.lock().missing = true;
@@ -236,9 +220,10 @@ impl ThreadPool {
         }
     }
 
-    /// The calling thread's job waits for the stop of its own server: the stop does not wait for it,
-    /// nor does the next datagram of its peer.
-    pub(crate) fn exempt_caller(&self) {
+    /// Exempts the calling thread, which waits for the stop of this server: the stop waits neither
+    /// for it nor for the end of its connection.
+    pub(crate) fn exempt_caller(self: &Arc<Self>) {
+        // The next job of its peer is for another thread.
         if let Some(number) = self.handed_out.current_job() {
             let mut state = self.state.lock();
             if let Some((id, job)) = state.turns.finish(number) {
@@ -246,6 +231,16 @@ impl ThreadPool {
             }
         }
         self.handed_out.exempt_caller(&self.context);
+        let (pool, exempt) = MEMBER.get();
+        if !ptr::eq(pool, Arc::as_ptr(self)) || exempt || self.handed_out.current_job().is_some() {
+            return;
+        }
+        // It ends: a finalizer of the thread's own objects may stop the server.
+        MEMBER.set((pool, true));
+        self.state.lock().exempt += 1;
+        if self.handed_out.is_draining() {
+            self.context.notifier.notify();
+        }
     }
 
     fn wait_for_next(&self) -> Option<(JobId, Job)> {
