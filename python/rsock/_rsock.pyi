@@ -376,6 +376,11 @@ class Server:
         a str.
         """
     @property
+    def _reachable(self) -> tuple[str, int] | Any:
+        """The address at which a client of this machine reaches the server: for every interface, a
+        loopback address that this machine has. For the Python half.
+        """
+    @property
     def host(self) -> str | Any:
         """The host of `address`; before `bind`, that of the constructor. None for a Unix socket."""
     @property

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerOptions", "run_server", "servers"]
 
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _RUNNING: Final = ("serving", "draining")
 # RFC 3986, section 3.1.
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
@@ -79,6 +78,8 @@ class Server(_rsock.Server):
     `with` starts it and stops it (at once when the body raises); `async with` does so without
     blocking the loop (also at once when it is cancelled); `run()` serves until Ctrl-C or SIGTERM.
 
+    `host`: an address, or a name, of which the first address that can be bound is used: "localhost"
+    is one family only. "::" serves both on one port, "0.0.0.0" is every interface of IPv4.
     `port`: 0 lets the system choose one, which `address` then shows. The name of a port works too
     ("http").
     `service`: what the server does with each connection; None is `Echo()`. A function means
@@ -320,14 +321,14 @@ class Server(_rsock.Server):
         """Connect a new `Client` to this server; keywords are those of `Client`.
 
         A server on every interface ("0.0.0.0", "::") is reached by the loopback address of the
-        same family, one on a Unix socket by its path. Blocks as `Client` does. Raises StateError
+        same family, or by 127.0.0.1 where the machine has no ::1; one on a Unix socket by its path. Blocks as `Client` does. Raises StateError
         before the server is bound, and the OSError of a connection that fails.
         """
-        address = self.address
+        address = self._reachable
         if isinstance(address, str):
             return Client(path=address, **options)
         host, port = address
-        return Client(_LOOPBACK.get(host, host), port, transport=self.transport, **options)
+        return Client(host, port, transport=self.transport, **options)
 
     def url(self, scheme: str, path: str = "/") -> str:
         """The URL of this server: `url("http")` is "http://127.0.0.1:43211/".
@@ -345,11 +346,10 @@ class Server(_rsock.Server):
             raise TypeError(f"path must be a str, not {type(path).__name__}: {path!r}")
         if path and not path.startswith(("/", "?", "#")):
             raise ValueError(f"path {path!r} must begin with '/'")
-        address = self.address
+        address = self._reachable
         if isinstance(address, str):
             return f"{scheme}://{urllib.parse.quote(os.fsencode(address), safe='')}{path}"
         host, port = address
-        host = _LOOPBACK.get(host, host)
         if ":" in host:
             number, percent, scope = host.partition("%")
             host = f"[{number}{percent and '%25'}{urllib.parse.quote(scope, safe='')}]"

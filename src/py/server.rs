@@ -26,7 +26,7 @@ use super::services::Echo;
 use super::socket_options::socket_options;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::{Address, Target, Transport, UnixName, host_text};
+use crate::net::address::{Address, Target, Transport, UnixName, host_text, reachable};
 use crate::net::base::Mutex;
 use crate::net::control::{Cause, Config, Limits, StopReport};
 use crate::net::error::Error;
@@ -630,6 +630,17 @@ impl Server {
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let address = self.here(py)?.address().map_err(|error| exception(py, error))?;
         args::user_address(py, &address)
+    }
+
+    /// The address at which a client of this machine reaches the server: for every interface, a
+    /// loopback address that this machine has. For the Python half.
+    #[getter]
+    fn _reachable<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.here(py)?;
+        let address = inner.address().map_err(|error| exception(py, error))?;
+        let dual_stack = inner.config().options.dual_stack;
+        let reached = address.as_ip().map(|ip| Address::Ip(reachable(ip, dual_stack)));
+        args::user_address(py, &reached.unwrap_or(address))
     }
 
     /// The host of `address`; before `bind`, that of the constructor. None for a Unix socket.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import dial, has_ipv6, output_of, says_back
+from support.namespaces import LOOPBACK_UP, alone
 
 from rsock import Client, Endpoint, Server, SocketOptions
 
@@ -84,6 +85,61 @@ def test_the_wildcard_of_ipv4_takes_every_loopback_address() -> None:
                 assert says_back(peer)
         server.ledger.wait(open=0)
         assert [record.local.host for record in server.ledger.closed] == ["127.0.0.1", "127.8.9.10"]
+
+
+# A machine whose IPv6 is disabled: sockets of the family can be bound to "::", and there is no ::1.
+NO_IPV6 = (
+    LOOPBACK_UP
+    + """
+import json
+for name in ("all", "default", "lo"):
+    with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w") as switch:
+        switch.write("1")
+from rsock import Client, Forward, Server, SocketOptions
+
+def echoed(client):
+    with client:
+        client.sendall(b"hello")
+        return client.recv(5) == b"hello"
+
+said = {}
+for transport in ("tcp", "udp"):
+    options = {"transport": transport, "allow_external": True}
+    with Server("::", **options) as server:
+        said[transport] = [
+            server.address == ("::", server.port),
+            server.url("http") == f"http://127.0.0.1:{server.port}/",
+            echoed(server.client(timeout=5.0)),
+        ]
+        with Server(transport=transport, service=Forward(server)) as forward:
+            said[transport].append(echoed(forward.client(timeout=5.0)))
+        with Server(fd=server.hand_over(), **options):
+            said[transport].append(server.stop().cause == "stop")
+with Server("::", options=SocketOptions(dual_stack=False)) as server:
+    said["alone"] = server.url("http") == f"http://[::1]:{server.port}/"
+print(json.dumps(said))
+"""
+)
+
+
+@ipv6
+def test_a_server_on_every_address_is_reached_where_there_is_no_ipv6(tmp_path: Path) -> None:
+    said = json.loads(output_of(NO_IPV6, prefix=alone(tmp_path)))
+    assert said == {"tcp": [True] * 5, "udp": [True] * 5, "alone": True}
+
+
+@ipv6
+def test_a_name_is_bound_at_the_first_of_its_addresses(tmp_path: Path) -> None:
+    code = """
+import json, socket
+from rsock import Client, Server
+first = socket.getaddrinfo("both.test", 0, type=socket.SOCK_STREAM)[0][4][0]
+with Server("both.test") as server, Client("both.test", server.port, timeout=5.0) as client:
+    client.sendall(b"hello")
+    print(json.dumps([server.host == first, client.recv(5) == b"hello"]))
+"""
+    prefix = alone(tmp_path, "127.0.0.1 both.test\n::1 both.test\n")
+    assert json.loads(output_of(LOOPBACK_UP + code, prefix=prefix)) == [True, True]
 
 
 # --- names ---------------------------------------------------------------------------------

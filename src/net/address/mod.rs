@@ -2,6 +2,7 @@
 //! open a socket except to test whether an address is this machine's.
 
 mod endpoint;
+mod loopback;
 pub(crate) mod resolve;
 mod source;
 mod target;
@@ -9,6 +10,7 @@ mod unix_name;
 
 pub(crate) use self::endpoint::canonical;
 pub use self::endpoint::{Address, Endpoint, Transport, display, host_text};
+pub use self::loopback::reachable;
 pub(crate) use self::resolve::STAGGER;
 pub use self::source::ConnectSource;
 pub(crate) use self::source::SourceAddresses;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::context::ServerContext;
 use super::shutdown::{Cause, StopReport};
-use crate::net::address::{Address, Endpoint};
+use crate::net::address::{Address, Endpoint, reachable};
 use crate::net::base::{Held, HeldAcrossFork, Mutex, Waiter, fork, lock};
 use crate::net::error::Result;
 use crate::net::service::Site;
@@ -135,15 +135,19 @@ impl ServerHandle {
         &self.name
     }
 
-    /// The address it is bound to; None before the bind and after its end.
+    /// The address at which this machine reaches it, which for every address is a loopback address; None before
+    /// the bind and after its end.
     #[must_use]
-    pub fn address(&self) -> Option<Endpoint> {
+    pub fn reachable(&self) -> Option<Endpoint> {
         let server = self.server.upgrade()?;
         if !server.context().origin.is_here() {
             std::mem::forget(server);
             return None;
         }
         let address = server.address().filter(|_| !server.context().has_ended())?;
+        let dual_stack = server.context().options.dual_stack;
+        let reached = address.as_ip().map(|ip| Address::Ip(reachable(ip, dual_stack)));
+        let address = reached.unwrap_or(address);
         Some(Endpoint { transport: server.context().transport, address })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use super::amplification::PortClaim;
-use crate::net::address::{canonical, display};
+use crate::net::address::{canonical, display, reachable};
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ShutdownListener;
 use crate::net::error::{Error, Result};
@@ -255,11 +255,8 @@ impl Change {
 
 /// A socket that sends to `local`, from an address that others of this machine can send from at most.
 fn wake_up_sender(local: SocketAddr) -> io::Result<UdpSocket> {
-    let to = match local.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, local.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, local.port()).into(),
-        _ => local,
-    };
+    // If the socket does not serve IPv4, and there is no IPv6, nothing reaches it at all.
+    let to = reachable(local, true);
     let any: IpAddr =
         if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;

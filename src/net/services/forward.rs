@@ -112,7 +112,7 @@ impl Forward {
                 (target.known().is_none().then(|| target.clone()), found)
             }
             To::Server(server) => {
-                let address = server.address().ok_or_else(|| Error::State {
+                let address = server.reachable().ok_or_else(|| Error::State {
                     asked: "start",
                     state: format!(
                         "new, and Forward to the server {:?} needs its address",
@@ -128,7 +128,7 @@ impl Forward {
                         site.local.transport.name()
                     )));
                 }
-                (None, vec![forward_loops::reached(address.address)])
+                (None, vec![address.address])
             }
         };
         if datagrams && addresses.iter().any(|address| address.as_ip().is_none()) {
