@@ -321,8 +321,9 @@ class Server(_rsock.Server):
         """Connect a new `Client` to this server; keywords are those of `Client`.
 
         A server on every interface ("0.0.0.0", "::") is reached by the loopback address of the
-        same family, or by 127.0.0.1 where the machine has no ::1; one on a Unix socket by its path. Blocks as `Client` does. Raises StateError
-        before the server is bound, and the OSError of a connection that fails.
+        same family, or by 127.0.0.1 where the machine has no ::1; one on a Unix socket by its
+        path. Blocks as `Client` does. Raises StateError before the server is bound, and the
+        OSError of a connection that fails.
         """
         address = self._reachable
         if isinstance(address, str):
