@@ -1,6 +1,7 @@
 //! Connecting the upstream leg of a connection. Owns when one is opened and when it is given up. Must never
 //! block, nor decide where it leads.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
@@ -12,8 +13,9 @@ use super::serve::Turn;
 use super::upstream::{Rival, UpstreamLeg, outcome};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::base::fork;
+use crate::net::control::forward_loops::MOST_HOPS;
 use crate::net::ledger::Far;
-use crate::net::socket::Socket;
+use crate::net::socket::{Socket, hops};
 
 impl Connection {
     /// Makes one end of a socket pair the upstream leg. It is not read before the session resumes it.
@@ -61,7 +63,7 @@ impl Turn<'_> {
             return;
         }
         self.connection.give_up_upstream(self.resources);
-        match UpstreamLeg::begin(self.resources, self.token, target) {
+        match self.open_upstream(target) {
             Ok(upstream) => self.connection.upstream = Some(Box::new(upstream)),
             // Reported in the next turn, like any other failure: `Io` never calls back into the session.
             Err(error) => {
@@ -69,6 +71,21 @@ impl Turn<'_> {
                 self.connection.due().refused = Some(errno);
             }
         }
+    }
+
+    /// Begins a connect that carries the number of forwarders which the connection has passed. ELOOP if they
+    /// are too many.
+    fn open_upstream(&mut self, target: Endpoint) -> io::Result<UpstreamLeg> {
+        let Connection { client, record, hops, .. } = &mut *self.connection;
+        // The kernel tells it once.
+        let passed = *hops.get_or_insert_with(|| {
+            let (local, remote) = (record.local().address, record.remote().address);
+            hops::of_stream(&client.socket, &local, &remote)
+        });
+        if passed >= MOST_HOPS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        UpstreamLeg::begin(self.resources, self.token, target, passed + 1)
     }
 
     /// As `begin_connect`, but a connect that is in progress goes on beside this one.
@@ -79,7 +96,7 @@ impl Turn<'_> {
         let Some(before) = self.connection.upstream.take_if(may_race) else {
             return self.begin_connect(target);
         };
-        match UpstreamLeg::begin(self.resources, self.token, target) {
+        match self.open_upstream(target) {
             Ok(mut upstream) => {
                 let UpstreamLeg { state, account, mut rivals, .. } = *before;
                 rivals.push(Rival { socket: state.socket, account });

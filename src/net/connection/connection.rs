@@ -70,6 +70,8 @@ pub(crate) struct Connection {
     pub(super) finishing_input: bool,
     /// What was moved last went out on the upstream leg, which owes an answer.
     pub(super) awaits_answer: bool,
+    /// The number of forwarders that it has passed; None until a session connects its upstream leg.
+    pub(super) hops: Option<u8>,
     pub(super) gone: Option<Box<Gone>>,
     pub(super) watch: Option<Box<Watch>>,
     pub(super) timers: Option<Box<Vec<(Key, Instant)>>>,
@@ -92,6 +94,7 @@ impl Connection {
             drains: false,
             finishing_input: false,
             awaits_answer: false,
+            hops: None,
             gone: None,
             watch: None,
             timers: None,

@@ -8,7 +8,7 @@ use super::resources::WorkerResources;
 use crate::net::address::{Address, Endpoint, Transport, UnixName};
 use crate::net::ledger::Far;
 use crate::net::service::Leg;
-use crate::net::socket::Socket;
+use crate::net::socket::{Socket, hops};
 
 /// The leg that a session opened.
 pub(super) struct UpstreamLeg {
@@ -47,17 +47,22 @@ impl UpstreamLeg {
         accounts.flatten().map(|account| (account.local(), account.remote())).collect()
     }
 
-    /// Opens a socket and begins to connect it. An event reports the outcome.
+    /// Opens a socket and begins to connect it. An event reports the outcome. `hops` is the number of
+    /// forwarders that the connection has passed, with this one.
     pub(super) fn begin(
         resources: &WorkerResources,
         token: u64,
         target: Endpoint,
+        hops: u8,
     ) -> io::Result<Self> {
         let socket = Socket::outward(&target, &resources.options)?;
         if target.transport == Transport::Unix {
-            // A name that the system chooses, by which a connection that comes back to this process is
-            // recognised. One without a name can be served all the same.
-            let _ = socket.options().bind(&UnixName::unnamed().to_raw()?);
+            // A name by which a connection that comes back is recognised. One that the system chooses, or
+            // none, can be served all the same.
+            let bind = |name: UnixName| socket.options().bind(&name.to_raw()?);
+            let _ = bind(hops::name(hops)).or_else(|_| bind(UnixName::unnamed()));
+        } else {
+            hops::mark(&socket, target.address.domain(), hops);
         }
         // A Unix socket is connected at once or, with EAGAIN, not at all: the listener's queue is full, and
         // no event would announce room in it.

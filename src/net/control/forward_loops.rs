@@ -1,11 +1,12 @@
 //! Detection of forwarders that lead back to themselves. Owns the table of connections that
 //! forwarders of this process have opened; must never open a connection, nor keep one alive.
 //!
-//! There are two checks. Before a server starts, its target is followed through the servers of this
+//! There are three checks. Before a server starts, its target is followed through the servers of this
 //! process. While it runs, each connection that a forwarder opens is registered together with the
 //! forwarders that it has passed. A connection that comes back is then recognised by its addresses,
 //! including cases that the first check misses: a name that resolves differently now, two servers
-//! that started at the same moment.
+//! that started at the same moment. A loop through other processes is noticed by the number of forwarders
+//! that a connection has passed (`socket/hops.rs`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -17,6 +18,17 @@ use crate::net::address::{Address, Endpoint, Transport, UnixName};
 use crate::net::base::{Held, HeldAcrossFork, Mutex, MutexGuard, fork, lock};
 use crate::net::service::{ForwarderId, Site};
 use crate::net::socket::FileId;
+
+/// The most forwarders of this machine that a connection passes, in this process and others. More are a
+/// loop.
+pub(crate) const MOST_HOPS: u8 = 16;
+
+/// The text of the error for one that has passed as many. `forwarder` is the one that refuses it.
+pub(crate) fn too_many_hops(forwarder: &str) -> String {
+    format!(
+        "{forwarder}: it has passed {MOST_HOPS} forwarders of this machine: they lead in a circle"
+    )
+}
 
 /// A connection by its two ends, the connecting side first. For a Unix socket the name of the
 /// connecting side is enough; the other side may have several names.

@@ -17,11 +17,12 @@ use super::send::{Sent, send_all};
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
 use crate::net::address::{Endpoint, canonical};
 use crate::net::base::{Listed, fork};
+use crate::net::control::forward_loops::MOST_HOPS;
 use crate::net::control::{Cause, Opened, Opening, ServerContext, forward_loops};
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Far};
 use crate::net::service::{ForwarderId, Onward};
-use crate::net::socket::Socket;
+use crate::net::socket::{Socket, hops};
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
 use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
@@ -44,7 +45,8 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let socket = Arc::new(socket);
     let size = context.limits.datagram;
-    let from_clients = Inbound::new(size, socket.tells_destination())?;
+    hops::report_with_datagrams(&*socket);
+    let from_clients = Inbound::new(size, true)?;
     let from_upstream = Inbound::new(size, false)?;
     let relay = Relay::new(context, sockets, Arc::clone(&socket), onward, share)?;
     let (open, served) = (Arc::clone(sockets), Arc::clone(&socket));
@@ -304,7 +306,14 @@ impl Relay {
                 let error = "a datagram that this server forwarded came back to it".to_owned();
                 return self.close(index, ClosedBy::Service, Some(error), false);
             }
-            if let Err(error) = self.open(index, received.from, &trail) {
+            let local = to.map_or(self.socket.local.ip(), |(_, own)| own);
+            let hops = hops::of_datagram(&*self.socket, local, from.ip(), received.control);
+            if hops >= MOST_HOPS {
+                self.context.ledger.count_suspect();
+                let error = forward_loops::too_many_hops(&self.onward.target().to_string());
+                return self.close(index, ClosedBy::Service, Some(error), false);
+            }
+            if let Err(error) = self.open(index, received.from, &trail, hops + 1) {
                 return self.close(index, ClosedBy::Error, Some(error), false);
             }
         }
@@ -324,7 +333,14 @@ impl Relay {
     }
 
     /// Opens the socket of a new peer. The text of an error is for its record.
-    fn open(&mut self, index: u32, name: &Name, trail: &[ForwarderId]) -> Result<(), String> {
+    /// `hops` is the number of forwarders that its datagrams have passed, with this one.
+    fn open(
+        &mut self,
+        index: u32,
+        name: &Name,
+        trail: &[ForwarderId],
+        hops: u8,
+    ) -> Result<(), String> {
         let hop = self.onward.forwarder();
         let target = self.onward.target();
         let failed = |error: &io::Error| {
@@ -334,7 +350,7 @@ impl Relay {
         let mut may_retry = true;
         let (socket, local, opened) = loop {
             let opening = Opening::begin();
-            let error = match self.connect(&target) {
+            let error = match self.connect(&target, hops) {
                 Ok((socket, local)) => {
                     let opened = opening.done(local.clone(), target.clone(), trail, hop);
                     break (socket, local, opened);
@@ -377,15 +393,17 @@ impl Relay {
         self.admission.peers.oldest().filter(|&oldest| oldest != index)
     }
 
-    fn connect(&self, target: &Endpoint) -> io::Result<(Socket, Endpoint)> {
+    fn connect(&self, target: &Endpoint, hops: u8) -> io::Result<(Socket, Endpoint)> {
         let raw = target.address.to_raw()?;
-        let mut socket = Socket::outward(target, &self.context.options)?;
-        socket.options().connect(&raw)?;
+        let connected = || {
+            let socket = Socket::outward(target, &self.context.options)?;
+            hops::mark(&socket, target.address.domain(), hops);
+            socket.options().connect(&raw).map(|()| socket)
+        };
+        let mut socket = connected()?;
         if socket.is_connected_to_itself(&target.address) {
             // The next one gets another port, because this one is still open.
-            let another = Socket::outward(target, &self.context.options)?;
-            another.options().connect(&raw)?;
-            socket = another;
+            socket = connected()?;
         }
         let local = socket.options().local_addr()?.as_socket();
         let local = local.ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;

@@ -15,7 +15,7 @@ use crate::net::datagram;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{OuterWorkers, PoolSink};
 use crate::net::service::Shape;
-use crate::net::socket::{Algorithm, Listener};
+use crate::net::socket::{Algorithm, Listener, hops};
 use crate::net::sys::PollFd;
 use crate::net::worker::{Acceptor, Inbox, Message, Sink, WorkerPool, start_accepting_worker};
 
@@ -50,6 +50,9 @@ impl Server {
         context.admission.set_limit(room.connections, context.limits.connections.is_none());
         context.pipes.set(room.pipes);
         let listener = steps.listener.take().expect("listening");
+        if legs > 1 && self.config.transport == Transport::Tcp {
+            hops::keep_first_packets(&listener);
+        }
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
             // Already set if an earlier start failed.
             let _ = context.algorithm.set(algorithm);

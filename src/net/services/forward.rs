@@ -440,6 +440,9 @@ impl Session for ForwardSession {
                 io.set_timer(RETRY, Some(RETRY_AFTER));
                 return Ok(());
             }
+            if errno == libc::ELOOP {
+                return Err(SessionError(forward_loops::too_many_hops(&self.forward.shown)));
+            }
             return self.failed(io, &strerror(errno));
         }
         self.attempts = None;

@@ -1,6 +1,7 @@
 //! One socket: its options, its steps, its state in the kernel. Must never wait, nor know what the
 //! socket is used for.
 
+pub(crate) mod hops;
 pub(crate) mod lingering;
 mod listener;
 mod multicast;
