@@ -6,13 +6,15 @@ conversion.
 """
 
 import csv
+import importlib
 import io
 import json
 import os
+import typing
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from . import rfc147
 from ._printable import spreadsheet_safe
@@ -29,6 +31,8 @@ __all__ = [
     "to_dict",
     "to_dicts",
     "to_jsonl",
+    "to_pandas",
+    "to_polars",
 ]
 
 # Where a table is written: a path, an open file, or None for a str.
@@ -36,6 +40,13 @@ Target = str | os.PathLike[str] | TextFile | None
 
 _TCP: Final = tuple(field.name for field in fields(TcpInfo))
 
+
+_TCP_KINDS: Final = {
+    f"tcp_{field.name}": next(
+        kind for kind in (float, int, str) if kind in (typing.get_args(field.type) or (field.type,))
+    )
+    for field in fields(TcpInfo)
+}
 
 # The columns of every table, in their order.
 COLUMNS: Final = (
@@ -70,6 +81,25 @@ COLUMNS: Final = (
     "rfc147_sends",
     *(f"tcp_{name}" for name in _TCP),
 )
+
+
+# The columns that have a value in each row; of the others any value may be None.
+_TEXTS: Final = frozenset({"role", "transport", "local", "remote"})
+_NUMBERS: Final = frozenset(
+    {"id", "messages_in", "messages_out", "bytes_in", "bytes_out", "bits_in", "bits_out"}
+)
+
+
+def _kind(name: str) -> type:
+    """The type of the values of a column, apart from None."""
+    if name in _TCP_KINDS:
+        return _TCP_KINDS[name]
+    if name in ("opened_at", "closed_at"):
+        return datetime
+    if name == "seconds":
+        return float
+    text = name.endswith("_host") or name in ("closed_by", "limit", "error", "forwarded_to")
+    return str if text or name in _TEXTS else int
 
 
 def rfc147_pair(record: Record) -> rfc147.SocketPair | None:
@@ -190,3 +220,36 @@ def to_csv(ledger: Ledger, target: Target) -> str | None:
 def to_jsonl(ledger: Ledger, target: Target) -> str | None:
     """Write the records that a ledger holds as JSON Lines."""
     return _write(_jsonl, ledger, target)
+
+
+def to_pandas(ledger: Ledger) -> Any:
+    """Return the records that a ledger holds as a pandas.DataFrame."""
+    pandas = _imported("pandas")
+    kinds = {str: object, float: "float64", int: "Int64", datetime: "datetime64[us, UTC]"}
+    return pandas.DataFrame(
+        {
+            name: pandas.Series(values, dtype="int64" if name in _NUMBERS else kinds[_kind(name)])
+            for name, values in to_columns(ledger).items()
+        }
+    )
+
+
+def to_polars(ledger: Ledger) -> Any:
+    """Return the records that a ledger holds as a polars.DataFrame."""
+    polars = _imported("polars")
+    time = polars.Datetime("us", "UTC")
+    kinds = {str: polars.String, float: polars.Float64, int: polars.Int64, datetime: time}
+    return polars.DataFrame(
+        to_columns(ledger), schema={name: kinds[_kind(name)] for name in COLUMNS}
+    )
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # One of the packages that it needs is missing.
+        if error.name != name:
+            raise
+        text = f"to_{name}() needs the package {name}: pip install {name}"
+        raise ModuleNotFoundError(text, name=name) from None

@@ -446,7 +446,8 @@ class Ledger:
     """The records of a server's connections, with totals that balance (accepted = open + closed).
 
     It holds the records of the open connections and of the last ones that were closed. Iteration
-    yields all records that it holds, oldest first; len() is their number.
+    yields all records that it holds, oldest first; len() is their number, and `ledger[-1]` the
+    newest.
     """
     @property
     def open(self) -> list[Record]:
@@ -533,6 +534,27 @@ class Ledger:
 
         `path_or_file`, the return value and the errors are as for `to_csv`.
         """
+    def to_pandas(self) -> Any:
+        """Return the same values as a pandas.DataFrame. Does not block.
+
+        pandas is imported by this call; without it, raises ImportError. Each column has the same
+        type in every table, even in an empty one: numbers that may be missing are of pandas' type
+        Int64, times are aware (UTC).
+        """
+    def to_polars(self) -> Any:
+        """Return the same values as a polars.DataFrame. Does not block.
+
+        polars is imported by this call; without it, raises ImportError. Each column has the same
+        type in every table, even in an empty one.
+        """
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Record:
+        """doc"""
+    @overload
+    def __getitem__(self, index: slice, /) -> list[Record]:
+        """doc"""
+    def __reversed__(self) -> Iterator[Record]:
+        """doc"""
     def __iter__(self) -> Iterator[Record]: ...
     def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...

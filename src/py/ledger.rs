@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PySlice};
 
 use super::args::{self, deadline, timeout, user_address, whole};
 use super::error::exception;
@@ -24,7 +24,8 @@ use crate::net::socket::Credentials;
 /// The records of a server's connections, with totals that balance (accepted = open + closed).
 ///
 /// It holds the records of the open connections and of the last ones that were closed. Iteration
-/// yields all records that it holds, oldest first; len() is their number.
+/// yields all records that it holds, oldest first; len() is their number, and `ledger[-1]` the
+/// newest.
 #[pyclass(frozen, module = "rsock")]
 pub(super) struct Ledger {
     inner: Arc<net::ledger::Ledger>,
@@ -222,6 +223,68 @@ impl Ledger {
         path_or_file: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         export(slf, "to_jsonl", path_or_file)
+    }
+
+    /// Return the same values as a pandas.DataFrame. Does not block.
+    ///
+    /// pandas is imported by this call; without it, raises ImportError. Each column has the same
+    /// type in every table, even in an empty one: numbers that may be missing are of pandas' type
+    /// Int64, times are aware (UTC).
+    fn to_pandas(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), "rsock._ledger", "to_pandas")
+    }
+
+    /// Return the same values as a polars.DataFrame. Does not block.
+    ///
+    /// polars is imported by this call; without it, raises ImportError. Each column has the same
+    /// type in every table, even in an empty one.
+    fn to_polars(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), "rsock._ledger", "to_polars")
+    }
+
+    /// Return one of the records that it holds, or for a slice a list of them, oldest first.
+    ///
+    /// `ledger[-1]` is the newest connection. Raises IndexError if there is no such record.
+    fn __getitem__<'py>(
+        &self,
+        py: Python<'py>,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let records = self.inner(py)?.records();
+        if let Ok(slice) = index.cast::<PySlice>() {
+            let range = slice.indices(isize::try_from(records.len())?)?;
+            let mut at = range.start;
+            let mut chosen = Vec::with_capacity(range.slicelength);
+            for _ in 0..range.slicelength {
+                chosen.extend(usize::try_from(at).ok().and_then(|at| records.get(at)).cloned());
+                at += range.step;
+            }
+            return self.records(py, chosen);
+        }
+        let number = py
+            .import("operator")?
+            .call_method1("index", (index,))
+            .map_err(|_| args::wrong_type("an index of a Ledger", "an int or a slice", index))?;
+        // A number that does not fit is out of range, too.
+        let found = number.extract::<isize>().ok().and_then(|number| {
+            let at = if number < 0 { number.checked_add_unsigned(records.len())? } else { number };
+            records.get(usize::try_from(at).ok()?)
+        });
+        let Some(inner) = found else {
+            return Err(PyIndexError::new_err(format!(
+                "ledger[{number}]: it holds {} records",
+                records.len()
+            )));
+        };
+        let record = Record { inner: Arc::clone(inner), origin: self.origin };
+        Ok(Bound::new(py, record)?.into_any())
+    }
+
+    /// Iterate over the records that it holds, newest first.
+    fn __reversed__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        let mut records = self.inner(py)?.records();
+        records.reverse();
+        self.records(py, records)?.try_iter()
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
