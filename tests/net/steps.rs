@@ -61,7 +61,8 @@ fn a_taken_port_names_its_holder_and_leaves_nothing_open() {
     let error = server.start(&mut Plain).unwrap_err();
     assert_eq!(error.raw(), Some(libc::EADDRINUSE));
     let text = error.to_string();
-    assert!(text.starts_with(&format!("bind {address}: Address already in use")), "{text}");
+    // The rest of the text differs between C libraries.
+    assert!(text.starts_with(&format!("bind {address}: Address ")), "{text}");
     assert!(text.contains("\"test\"") && text.contains("stop()"), "{text}");
     assert_eq!(server.state(), State::New);
     stop(&holder);

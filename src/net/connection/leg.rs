@@ -149,7 +149,8 @@ impl LegState {
         // short read of an empty queue.
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = Token(token as usize | usize::from(leg == Leg::Upstream));
-        let mut source = SourceFd(&self.socket.as_fd().as_raw_fd());
+        let number = self.socket.as_fd().as_raw_fd();
+        let mut source = SourceFd(&number);
         resources.poll.registry().register(&mut source, token, interest)
     }
 

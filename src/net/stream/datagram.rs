@@ -12,7 +12,7 @@ use crate::net::address::{Address, Target, Transport, display, resolve};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Socket;
-use crate::net::sys::{self, Name};
+use crate::net::sys;
 
 impl Stream {
     /// The transport of the socket.
@@ -51,10 +51,9 @@ impl Stream {
         }
         let step = "sendto";
         let address = self.destination(step, target, waiter)?;
-        let name = Name::new(address);
         let mut deadline = self.send_deadline(flags);
         let sent = self.attempt(step, Interest::Writable, 0, &mut deadline, waiter, |fd, wait| {
-            sys::send_to(fd, data, name, flags | wait)
+            sys::send_to(fd, data, address, flags | wait)
         });
         let sent = sent.map_err(|error| at(error, address))?;
         self.count_sent(sent, [data]);

@@ -182,7 +182,8 @@ impl Inbound {
         unsafe {
             let header = &*self.headers.at(index);
             let length = (header.msg_len as usize).min(self.size);
-            let control = header.msg_hdr.msg_controllen.min(self.control);
+            let control: usize = header.msg_hdr.msg_controllen as _;
+            let control = control.min(self.control);
             let name = self.names.at(index);
             (*name).length = header.msg_hdr.msg_namelen.min(Name::ROOM);
             Received {

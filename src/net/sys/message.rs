@@ -3,36 +3,34 @@
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::net::sys::check_len;
 use crate::net::sys::name::Name;
 
-/// recv(2). Passes the caller's flags on unchanged.
+/// recv(2). Passes the caller's flags on unchanged. With MSG_TRUNC, the number of bytes that there
+/// were, which may be larger than the buffer.
 ///
-/// Uses the system call number, as `send` does. The C library's function is a cancellation point:
-/// in a process with threads it performs locked operations that cost 1 % of an echo. No thread is
-/// ever cancelled here.
+/// Made without the C library, as `send` is. Its function is a cancellation point: in a process
+/// with threads it performs locked operations that cost 1 % of an echo. No thread is ever cancelled
+/// here.
+#[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
-    let no_address = std::ptr::null_mut::<libc::sockaddr>();
-    let (data, no_length) = (buffer.as_mut_ptr(), std::ptr::null_mut::<libc::socklen_t>());
-    // SAFETY: recvfrom(2) with the slice, which is valid for writes of its length. Null for both
-    // address and length means that no address is requested.
-    check_len(unsafe {
-        let (fd, length) = (fd.as_raw_fd(), buffer.len());
-        libc::syscall(libc::SYS_recvfrom, fd, data, length, flags, no_address, no_length)
-    } as isize)
+    let (_, length) = rustix::net::recv(fd, buffer, RecvFlags::from_bits_retain(flags as u32))?;
+    Ok(length)
 }
 
 /// send(2), never raising SIGPIPE.
+#[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8], flags: i32) -> io::Result<usize> {
-    let no_address = std::ptr::null::<libc::sockaddr>();
-    // SAFETY: sendto(2) with the slice, which is valid for reads of its length, and no address.
-    check_len(unsafe {
-        let (fd, flags) = (fd.as_raw_fd(), flags | libc::MSG_NOSIGNAL);
-        libc::syscall(libc::SYS_sendto, fd, data.as_ptr(), data.len(), flags, no_address, 0usize)
-    } as isize)
+    Ok(rustix::net::send(fd, data, send_flags(flags))?)
+}
+
+fn send_flags(flags: i32) -> SendFlags {
+    SendFlags::from_bits_retain(flags as u32) | SendFlags::NOSIGNAL
 }
 
 /// recvmsg(2) into several buffers. Returns the bytes received, the bytes of control messages, and
@@ -143,58 +141,78 @@ pub(crate) fn leave_from(own: IpAddr, v6: bool) -> Vec<u8> {
 }
 
 /// sendto(2) of one datagram.
-pub(crate) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: Name, flags: i32) -> io::Result<usize> {
-    // SAFETY: slice and address are valid for reads of their lengths.
-    check_len(unsafe {
-        libc::sendto(
-            fd.as_raw_fd(),
-            data.as_ptr().cast(),
-            data.len(),
-            flags | libc::MSG_NOSIGNAL,
-            (&raw const to.raw).cast(),
-            to.length,
-        )
-    })
+pub(crate) fn send_to(
+    fd: BorrowedFd<'_>,
+    data: &[u8],
+    to: SocketAddr,
+    flags: i32,
+) -> io::Result<usize> {
+    Ok(rustix::net::sendto(fd, data, send_flags(flags), &to)?)
 }
 
-/// Where the data of a control message begins, and the alignment of the next message. The macros of
-/// cmsg(3) take lengths of 32 bits, so that they are asked for small ones only.
-fn layout() -> (usize, usize) {
-    // SAFETY: CMSG_LEN and CMSG_SPACE only calculate.
-    let (start, next) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_SPACE(1) as usize) };
-    (start, next - start)
-}
+/// The header of a control message, cmsg(3): its length with the header, as the size of the kernel
+/// (the C library of musl declares another type), then level and type. Data follows, and the next
+/// header at a multiple of `ALIGN`.
+const HEADER: usize = ALIGN + 2 * size_of::<i32>();
+const ALIGN: usize = size_of::<usize>();
 
 /// One control message as bytes, cmsg(3): header, data, padding.
 #[must_use]
 pub fn control_message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
-    let (start, align) = layout();
-    let length = start + data.len();
-    let mut bytes = vec![0; length.next_multiple_of(align)];
-    // SAFETY: cmsghdr is plain old data; all zeroes is a valid value.
-    let mut header: libc::cmsghdr = unsafe { mem::zeroed() };
-    header.cmsg_len = length as _;
-    header.cmsg_level = level;
-    header.cmsg_type = kind;
-    // SAFETY: there is room for a header at the start; the vector may be less aligned than one.
-    unsafe { std::ptr::write_unaligned(bytes.as_mut_ptr().cast(), header) };
-    bytes[length - data.len()..length].copy_from_slice(data);
+    let length = HEADER + data.len();
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(ALIGN));
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(level.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(data);
+    bytes.resize(length.next_multiple_of(ALIGN), 0);
     bytes
 }
 
 /// The control messages that recvmsg(2) returned, cmsg(3): level, type, data. A message that the
 /// kernel truncated is returned truncated.
 pub fn control_messages(mut bytes: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8])> {
-    let (start, align) = layout();
     std::iter::from_fn(move || {
-        if bytes.len() < start {
-            return None;
-        }
-        // SAFETY: there are at least as many bytes as a header has; they may be less aligned.
-        let header: libc::cmsghdr = unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) };
-        let length = (header.cmsg_len as usize).min(bytes.len());
-        let data = bytes.get(start..length)?;
-        bytes = &bytes[length.next_multiple_of(align).min(bytes.len())..];
-        Some((header.cmsg_level, header.cmsg_type, data))
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (level, rest) = rest.split_first_chunk()?;
+        let (kind, _) = rest.split_first_chunk()?;
+        let length = usize::from_ne_bytes(*length).min(bytes.len());
+        let data = bytes.get(HEADER..length)?;
+        bytes = &bytes[length.next_multiple_of(ALIGN).min(bytes.len())..];
+        Some((i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind), data))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_messages_have_the_layout_of_the_c_library() {
+        for size in 0..40 {
+            let data = vec![7; size];
+            let bytes = control_message(1, 2, &data);
+            // SAFETY: CMSG_SPACE and CMSG_LEN only calculate.
+            let (space, length) =
+                unsafe { (libc::CMSG_SPACE(size as u32), libc::CMSG_LEN(size as u32)) };
+            assert_eq!(bytes.len(), space as usize);
+            assert_eq!(HEADER + size, length as usize);
+            let two = [bytes, control_message(3, 4, b"end")].concat();
+            let found: Vec<_> = control_messages(&two).collect();
+            assert_eq!(found, [(1, 2, &data[..]), (3, 4, b"end")]);
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_in_a_control_message_ends_the_list() {
+        let message = control_message(1, 2, b"data");
+        for length in [0, 1, HEADER - 1, usize::MAX, usize::MAX - 7] {
+            let mut wrong = message.clone();
+            wrong[..ALIGN].copy_from_slice(&length.to_ne_bytes());
+            assert!(control_messages(&wrong).count() <= 1);
+        }
+        for cut in 0..message.len() {
+            assert!(control_messages(&message[..cut]).count() <= 1);
+        }
+    }
 }

@@ -1,18 +1,25 @@
 //! Socket addresses as the kernel represents them, ip(7), ipv6(7). Also maps interface names to
 //! numbers, netdevice(7). Must never hold state, decide anything, or know what a server is.
 
-use std::ffi::{CStr, CString};
-use std::mem;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
 
 /// An IPv4 or IPv6 address as the kernel reads or writes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
-    // The larger of the two; both begin with the family.
-    pub(super) raw: libc::sockaddr_in6,
+    pub(super) raw: RawName,
     pub(super) length: libc::socklen_t,
 }
+
+/// The bytes of a sockaddr_in6, which has room for a sockaddr_in too, aligned as either. The family
+/// is in the byte order of the machine, ports are in that of the network.
+#[repr(C, align(4))]
+#[derive(Clone, Copy)]
+pub(super) struct RawName([u8; Name::ROOM as usize]);
 
 impl Name {
     /// Size of the largest address.
@@ -20,64 +27,119 @@ impl Name {
 
     /// A buffer for an address.
     pub(crate) fn room() -> Self {
-        // SAFETY: sockaddr_in6 is plain old data for which all zeroes is a valid value.
-        Self { raw: unsafe { mem::zeroed() }, length: Self::ROOM }
+        Self { raw: RawName([0; Self::ROOM as usize]), length: Self::ROOM }
     }
 
     pub(crate) fn new(address: SocketAddr) -> Self {
-        let address = socket2::SockAddr::from(address);
         let mut name = Self::room();
-        name.length = address.len().min(Self::ROOM);
-        // SAFETY: the source is valid for its length, the destination for at least as much.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                address.as_ptr().cast::<u8>(),
-                (&raw mut name.raw).cast::<u8>(),
-                name.length as usize,
-            );
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        name.put(0, &(family as libc::sa_family_t).to_ne_bytes());
+        name.put(2, &address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(address) => {
+                name.put(4, &address.ip().octets());
+                name.length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            }
+            SocketAddr::V6(address) => {
+                // Kept as the kernel has it, as the standard library does.
+                name.put(4, &address.flowinfo().to_ne_bytes());
+                name.put(8, &address.ip().octets());
+                name.put(24, &address.scope_id().to_ne_bytes());
+            }
         }
         name
     }
 
+    /// The bytes of an address that the kernel or the C library has written.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut name = Self::room();
+        let length = bytes.len().min(Self::ROOM as usize);
+        name.put(0, &bytes[..length]);
+        name.length = length as libc::socklen_t;
+        name
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.raw.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        std::array::from_fn(|index| self.raw.0[at + index])
+    }
+
     /// The address; None if the kernel omitted it.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        match (i32::from(self.raw.sin6_family), self.length) {
-            (libc::AF_INET, 1..) => {
-                // SAFETY: the family says that the storage, which is larger, holds a sockaddr_in.
-                let addr: libc::sockaddr_in = unsafe { *(&raw const self.raw).cast() };
-                let ip = Ipv4Addr::from(u32::from_be(addr.sin_addr.s_addr));
-                Some(SocketAddrV4::new(ip, u16::from_be(addr.sin_port)).into())
-            }
-            (libc::AF_INET6, 1..) => {
-                let addr = &self.raw;
-                let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
-                let port = u16::from_be(addr.sin6_port);
-                Some(SocketAddrV6::new(ip, port, addr.sin6_flowinfo, addr.sin6_scope_id).into())
+        if self.length == 0 {
+            return None;
+        }
+        let port = u16::from_be_bytes(self.get(2));
+        match libc::c_int::from(libc::sa_family_t::from_ne_bytes(self.get(0))) {
+            libc::AF_INET => Some(SocketAddrV4::new(Ipv4Addr::from(self.get::<4>(4)), port).into()),
+            libc::AF_INET6 => {
+                let ip = Ipv6Addr::from(self.get::<16>(8));
+                let flow = u32::from_ne_bytes(self.get(4));
+                let scope = u32::from_ne_bytes(self.get(24));
+                Some(SocketAddrV6::new(ip, port, flow, scope).into())
             }
             _ => None,
         }
     }
 }
 
-/// Interface number of a scope name (`eth0` in `fe80::1%eth0`), if_nametoindex(3).
-pub(crate) fn interface_index(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a valid C string.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => None,
-        index => Some(index),
-    }
+/// A socket to ask about interfaces by.
+fn any_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?)
 }
 
-/// Name of an interface, if_indextoname(3).
+/// Interface number of a scope name (`eth0` in `fe80::1%eth0`), as if_nametoindex(3) returns it.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    netdevice::name_to_index(any_socket().ok()?, name).ok()
+}
+
+/// Name of an interface, as if_indextoname(3) returns it.
 pub(crate) fn interface_name(index: u32) -> Option<String> {
-    let mut name = [0 as libc::c_char; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the size the call asks for.
-    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
-    if found.is_null() {
-        return None;
+    netdevice::index_to_name(any_socket().ok()?, index).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_form_of_the_kernel() {
+        for address in ["127.0.0.1:80", "0.0.0.0:0", "[::1]:65535", "[fe80::1%7]:443"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(Name::new(address).address(), Some(address));
+            // As the C library lays it out.
+            let raw = socket2::SockAddr::from(address);
+            assert_eq!(raw.len(), Name::new(address).length);
+        }
+        let address = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 1, 2, 3).into();
+        assert_eq!(Name::new(address).address(), Some(address));
+        assert_eq!(Name { length: 0, ..Name::new(address) }.address(), None);
+        assert_eq!(Name::room().address(), None);
     }
-    // SAFETY: on success the buffer holds a C string.
-    let name = unsafe { CStr::from_ptr(name.as_ptr()) };
-    name.to_str().ok().map(str::to_owned)
+
+    #[test]
+    fn the_kernel_reads_and_writes_the_same_addresses() {
+        let [one, other] = [(); 2].map(|()| std::net::UdpSocket::bind("[::1]:0"));
+        let (Ok(one), Ok(other)) = (one, other) else { return };
+        let to = other.local_addr().unwrap();
+        crate::net::sys::send_to(std::os::fd::AsFd::as_fd(&one), b"x", to, 0).unwrap();
+        let mut from = Name::room();
+        let fd = std::os::fd::AsFd::as_fd(&other);
+        crate::net::sys::recvmsg(fd, &mut [], &mut [], &mut from, 0).unwrap();
+        assert_eq!(from.address(), Some(one.local_addr().unwrap()));
+    }
+
+    #[test]
+    fn interfaces_have_names_and_numbers() {
+        let number = interface_index("lo").unwrap();
+        assert_eq!(interface_name(number).as_deref(), Some("lo"));
+        assert_eq!(interface_index("no such name"), None);
+        assert_eq!(interface_index(&"x".repeat(300)), None);
+        assert_eq!(interface_index("l\0o"), None);
+        assert_eq!(interface_name(0), None);
+    }
 }

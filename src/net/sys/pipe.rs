@@ -1,9 +1,11 @@
 //! pipe2(2), splice(2), pread(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
-use crate::net::sys::{check, check_len};
+use rustix::pipe::{PipeFlags, SpliceFlags};
+
+use crate::net::sys::check_len;
 
 /// pread(2) of a descriptor number that the caller owns.
 pub(crate) fn pread(number: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -15,18 +17,12 @@ pub(crate) fn pread(number: RawFd, buffer: &mut [u8], offset: u64) -> io::Result
 
 /// pipe2(2), non-blocking and close-on-exec. Returns the read end and the write end.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [-1; 2];
-    // SAFETY: the array has room for the two numbers.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-    // SAFETY: the kernel has just returned these numbers; they have no other owner.
-    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+    Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
 /// fcntl(F_SETPIPE_SZ): sets the capacity of a pipe, which the kernel rounds up.
 pub(crate) fn set_pipe_size(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    // SAFETY: no pointers are involved.
-    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) })?;
+    rustix::pipe::fcntl_setpipe_size(pipe, bytes)?;
     Ok(())
 }
 
@@ -34,15 +30,6 @@ pub(crate) fn set_pipe_size(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<()
 ///
 /// splice(2) has no flag against SIGPIPE, so all threads that call this block that signal.
 pub(crate) fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
-    // SAFETY: no offsets are given; the numbers are open for the length of the call.
-    check_len(unsafe {
-        libc::splice(
-            from.as_raw_fd(),
-            std::ptr::null_mut(),
-            to.as_raw_fd(),
-            std::ptr::null_mut(),
-            most,
-            libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK,
-        )
-    })
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
 }

@@ -1,8 +1,10 @@
 //! ppoll(2), eventfd(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+use rustix::event::EventfdFlags;
 
 use crate::net::sys::{check, is_refused};
 
@@ -113,16 +115,12 @@ fn poll_by_milliseconds(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Re
 }
 
 pub(crate) fn timespec(duration: Duration) -> libc::timespec {
-    libc::timespec {
-        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: duration.subsec_nanos().into(),
-    }
+    // The types of the fields differ between targets; this many seconds, 68 years, fit in all.
+    let seconds = i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
+    libc::timespec { tv_sec: seconds as _, tv_nsec: duration.subsec_nanos() as _ }
 }
 
 /// eventfd(2), non-blocking and close-on-exec.
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers are involved.
-    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    // SAFETY: the kernel has just returned this number; it has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }

@@ -4,49 +4,50 @@
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit};
 
 use crate::net::sys::check;
 
 /// An exclusive flock(2), without waiting: EWOULDBLOCK if another process holds the lock. Held
 /// until the last copy of the descriptor is closed.
 pub(crate) fn try_lock(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: no pointers are involved.
-    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
-    Ok(())
+    Ok(rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 /// prctl(PR_SET_NAME): the calling thread's name in debuggers and /proc, at most 15 bytes.
 pub(crate) fn name_thread(name: &str) {
     if let Ok(name) = CString::new(name) {
-        // SAFETY: a valid C string; the kernel takes its first 15 bytes.
-        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+        // The kernel takes the first 15 bytes.
+        let _ = rustix::thread::set_name(&name);
     }
 }
 
 /// prctl(PR_SET_TIMERSLACK): how much longer than requested a sleep of the calling thread may take.
 /// The default of 50 µs is as long as the engine's only sleep.
 pub(crate) fn set_timer_slack(slack: Duration) {
-    let nanos = libc::c_ulong::try_from(slack.as_nanos()).unwrap_or(libc::c_ulong::MAX);
-    // SAFETY: sets a number of the calling thread.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, nanos) };
+    let nanos = u64::try_from(slack.as_nanos()).unwrap_or(u64::MAX);
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(nanos));
 }
 
 /// getrlimit(RLIMIT_NOFILE): soft and hard limit of open descriptors.
+///
+/// By the C library: `rustix` expects that this call cannot fail, but a filter may refuse it.
 pub(crate) fn fd_limits() -> io::Result<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the struct is valid for writes.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    check(unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// setrlimit(RLIMIT_NOFILE): a new soft limit under the same hard one.
 pub(crate) fn set_fd_soft_limit(soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: the struct outlives the call.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
-    Ok(())
+    let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
+    Ok(rustix::process::setrlimit(Resource::Nofile, limit)?)
 }
 
 /// The signal of `interrupt`. Programs do not use it otherwise, and its default action is to ignore

@@ -1,6 +1,7 @@
 //! The contents of a socket's queues: ioctl(2), tcp(7), the error queue of ip(7). Must never hold
 //! state, decide anything, or know what a server is.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Instant;
@@ -15,35 +16,40 @@ use crate::net::sys::{check, is_refused};
 /// queue. Bytes sent at least once are delivered even if the socket is closed. Where ioctl(2) is
 /// refused, TCP_INFO has the same number.
 pub(crate) fn unsent(fd: BorrowedFd<'_>) -> usize {
-    /// linux/sockios.h; not in the `libc` crate.
-    const SIOCOUTQNSD: libc::Ioctl = 0x894B;
-    // SAFETY: SIOCOUTQNSD writes one int.
-    unsafe { ask(fd, SIOCOUTQNSD) }
+    ask(fd, SIOCOUTQNSD)
         .unwrap_or_else(|| tcp_info(fd).map_or(0, |(info, _)| info.notsent_bytes as usize))
 }
 
 /// Whether the peer has acknowledged everything that was sent, including a FIN: ioctl(SIOCOUTQ),
 /// tcp(7). True if the socket has no such queue. Where ioctl(2) is refused, TCP_INFO knows.
 pub(crate) fn is_acknowledged(fd: BorrowedFd<'_>) -> bool {
-    // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int.
-    match unsafe { ask(fd, libc::TIOCOUTQ) } {
+    match ask(fd, SIOCOUTQ) {
         Some(bytes) => bytes == 0,
         // The first is in segments, and includes a FIN.
         None => tcp_info(fd).map_or(true, |(info, _)| info.unacked == 0 && info.notsent_bytes == 0),
     }
 }
 
+/// A request of ioctl(2) that writes one int: the length of a queue.
+struct Queue(libc::Ioctl);
+
+/// linux/sockios.h; not in the `libc` crate.
+const SIOCOUTQNSD: Queue = Queue(0x894B);
+/// TIOCOUTQ by its other name.
+const SIOCOUTQ: Queue = Queue(libc::TIOCOUTQ);
+
 /// ioctl(2) for the length of a queue; 0 if the socket has no such queue. None if the call is
 /// refused.
-///
-/// # Safety
-///
-/// The request writes one int.
-unsafe fn ask(fd: BorrowedFd<'_>, request: libc::Ioctl) -> Option<usize> {
+fn ask(fd: BorrowedFd<'_>, queue: Queue) -> Option<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: by the contract of this function.
-    match check(unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut bytes) }) {
-        Ok(_) => Some(usize::try_from(bytes).unwrap_or(0)),
+    // SAFETY: the constants above are requests that write one int.
+    let done = check(unsafe { libc::ioctl(fd.as_raw_fd(), queue.0, &raw mut bytes) });
+    unless_refused(done.map(|_| usize::try_from(bytes).unwrap_or(0)))
+}
+
+fn unless_refused(length: io::Result<usize>) -> Option<usize> {
+    match length {
+        Ok(length) => Some(length),
         Err(error) if is_refused(&error) => None,
         Err(_) => Some(0),
     }
@@ -88,8 +94,8 @@ pub(crate) fn take_refusal(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
 /// ioctl(FIONREAD): bytes received that have not been read. Where ioctl(2) is refused, a look at the
 /// data tells: `usize::MAX` then means `LOOK` bytes or more.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
-    // SAFETY: FIONREAD writes one int.
-    unsafe { ask(fd, libc::FIONREAD) }.unwrap_or_else(|| {
+    let length = rustix::io::ioctl_fionread(fd).map_err(io::Error::from);
+    unless_refused(length.map(|length| length as usize)).unwrap_or_else(|| {
         let mut input = [PollFd::readable(fd)];
         let found = poll(&mut input, Some(Instant::now()));
         // A look at a socket with an error would take the error away.

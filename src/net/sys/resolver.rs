@@ -53,17 +53,10 @@ pub(crate) fn getaddrinfo(
     while !node.is_null() {
         // SAFETY: the list is well formed until freeaddrinfo below.
         let info = unsafe { &*node };
-        let mut name = Name::room();
-        name.length = info.ai_addrlen.min(Name::ROOM);
-        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes, and at most ROOM bytes are copied.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                info.ai_addr.cast::<u8>(),
-                (&raw mut name.raw).cast::<u8>(),
-                name.length as usize,
-            )
-        };
-        if let Some(addr) = name.address() {
+        // SAFETY: `ai_addr` is valid for `ai_addrlen` bytes until freeaddrinfo below.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(info.ai_addr.cast(), info.ai_addrlen as usize) };
+        if let Some(addr) = Name::from_bytes(bytes).address() {
             if !found.contains(&addr) {
                 found.push(addr);
             }

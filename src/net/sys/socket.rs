@@ -2,7 +2,6 @@
 //! dup3(2), close(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::{SockAddr, SockAddrStorage};
@@ -13,7 +12,8 @@ use crate::net::sys::{check, is_refused};
 /// address in the kernel's form.
 ///
 /// The address comes from the call itself, because `getpeername` fails on a connection that was
-/// reset while it waited.
+/// reset while it waited. By the C library: `rustix` panics where a peer is bound to a path that
+/// fills its address (108 bytes).
 ///
 /// Where accept4(2) is not available, accept(2) takes the connection, and fcntl(2) sets the flags:
 /// another thread that forks and executes a program in between passes the descriptor on.
@@ -102,17 +102,7 @@ pub(crate) fn close_number(number: RawFd) {
 /// connect(2) to AF_UNSPEC: ends an established TCP connection with RST at once, even while a
 /// forked child holds a copy of the descriptor.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: sockaddr is plain old data for which all zeroes is a valid value (AF_UNSPEC is 0).
-    let unspecified: libc::sockaddr = unsafe { mem::zeroed() };
-    // SAFETY: the address outlives the call, and its size is correct.
-    check(unsafe {
-        libc::connect(
-            fd.as_raw_fd(),
-            &raw const unspecified,
-            size_of::<libc::sockaddr>() as libc::socklen_t,
-        )
-    })?;
-    Ok(())
+    Ok(rustix::net::connect_unspec(fd)?)
 }
 
 /// getsockopt(2) of raw bytes. Returns the number of bytes that the kernel wrote.
@@ -174,7 +164,7 @@ pub(crate) fn setsockopt_length(
 /// The start of the kernel's `struct tcp_info` (linux/tcp.h), up to the last field that Linux 6.2
 /// fills.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "the kernel's own names; linux/tcp.h documents them")]
 pub struct RawTcpInfo {
     pub state: u8,
@@ -238,9 +228,8 @@ pub struct RawTcpInfo {
 /// getsockopt(TCP_INFO), tcp(7). Returns the struct, and the number of bytes that this kernel
 /// fills.
 pub(crate) fn tcp_info(fd: impl AsRawFd) -> io::Result<(RawTcpInfo, usize)> {
-    // SAFETY: integers only; all zeroes is valid, including for fields that an older kernel leaves
-    // unset.
-    let mut info: RawTcpInfo = unsafe { mem::zeroed() };
+    // Zero in the fields that an older kernel does not know.
+    let mut info = RawTcpInfo::default();
     let mut length = size_of::<RawTcpInfo>() as libc::socklen_t;
     // SAFETY: the struct is valid for writes of its size; the kernel writes no more than that.
     check(unsafe {

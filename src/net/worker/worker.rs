@@ -117,7 +117,8 @@ impl Worker {
 
     /// Makes the worker run the accept loop until the stop. Called before `run`.
     pub(crate) fn accept_with(&mut self, acceptor: Acceptor<Vec<Accepted>>) -> io::Result<()> {
-        let mut listener = SourceFd(&acceptor.descriptor());
+        let number = acceptor.descriptor();
+        let mut listener = SourceFd(&number);
         self.resources.poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         self.acceptor = Some(Box::new(acceptor));
         Ok(())
@@ -159,7 +160,8 @@ impl Worker {
             self.acceptor = Some(acceptor);
         } else {
             // A forked child's copy of the descriptor would keep it in the poller.
-            let mut listener = SourceFd(&acceptor.descriptor());
+            let number = acceptor.descriptor();
+            let mut listener = SourceFd(&number);
             let _ = self.resources.poll.registry().deregister(&mut listener);
             (*acceptor).end();
             self.drain();
