@@ -41,6 +41,7 @@ lint: $(VENV)/.built
 	$(BIN)/python tests/prose.py
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest rsock._rsock
+	$(BIN)/python tests/builds.py
 
 bench: $(VENV)/.built
 	cargo build --release --manifest-path benchmarks/peers/Cargo.toml --target-dir target/bench

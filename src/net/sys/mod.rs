@@ -1,7 +1,7 @@
-//! The system calls of the engine, beyond those of `socket2` and `mio`. Owns all `unsafe` of the
-//! engine, one file for each group of manual pages; each function is named after its call. A call
-//! that `rustix` offers as a safe function is made by it, others by a checked wrapper. Must never
-//! hold state, decide anything, or know what a server is.
+//! The system calls that `socket2` or `mio` do not offer. Owns all `unsafe` of the engine, one file
+//! for each group of manual pages; each function is named after its call. A call that `rustix`
+//! offers as a safe function is made by it, others by a checked wrapper. Must never hold state,
+//! decide anything, or know what a server is.
 
 use std::io;
 
