@@ -130,7 +130,9 @@ class Limits:
     write: seconds without progress while there is data to send that the peer does not take; then
         the connection is reset.
     half_close: seconds from our FIN to the peer's, and for sending what is left to a peer that has
-        finished sending.
+        finished sending; then the connection is reset. It does not bound the time that the target
+        of a Forward takes to answer a client that has finished: `idle` does, or, without `idle`,
+        10 minutes without a byte.
     line: bytes of a line, its ending included, in services that read lines; a longer one ends the
         connection. 1 to 2**30.
     write_buffer: bytes held for one connection whose peer does not read; at this size, reading from

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import random
 import socket
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,6 +264,43 @@ def test_a_reply_is_not_kept_for_ever_for_a_client_that_does_not_read() -> None:
         reset(far)
         [record] = server.ledger.wait(open=0, closed=1, timeout=10.0)
         assert record.closed_by in {"error", "limit"}
+
+
+def test_a_target_may_take_longer_than_half_close_to_answer(limits: Limits) -> None:
+    with through(dataclasses.replace(limits, half_close=0.2)) as (server, near, far):
+        near.sendall(b"question")
+        near.shutdown(socket.SHUT_WR)
+        assert read_to_end(far) == b"question"
+        for part in (b"an", b"swer"):
+            # Longer than the limit, from the end of the question and between the parts.
+            time.sleep(0.5)
+            assert server.ledger.totals.open == 1
+            far.sendall(part)
+            assert read_exactly(near, len(part)) == part
+        far.shutdown(socket.SHUT_WR)
+        assert ended(near)
+        assert end_of(server) == "peer"
+
+
+def test_an_answer_that_does_not_come_is_waited_for_as_long_as_idle() -> None:
+    with through(Limits(half_close=0.1, idle=0.6)) as (server, near, far):
+        began = time.monotonic()
+        near.shutdown(socket.SHUT_WR)
+        assert ended(far)
+        [record] = server.ledger.wait(open=0, closed=1)
+        assert (record.closed_by, record.limit) == ("limit", "idle")
+        assert time.monotonic() - began > 0.5
+
+
+def test_a_client_that_does_not_end_after_the_target_is_given_up_after_half_close() -> None:
+    with through(Limits(half_close=0.2)) as (server, near, far):
+        far.sendall(b"good bye")
+        far.shutdown(socket.SHUT_WR)
+        assert read_to_end(near) == b"good bye"
+        [record] = server.ledger.wait(open=0, closed=1)
+        assert (record.closed_by, record.limit) == ("limit", "half_close")
+        with contextlib.suppress(ConnectionResetError):
+            assert ended(far)
 
 
 # --- bytes ---------------------------------------------------------------------------------

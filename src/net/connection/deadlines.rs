@@ -14,6 +14,10 @@ use crate::net::sys;
 /// A lingering close gives up when nothing has moved for this long.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a target may take for its answer to a client that has finished, without an idle limit: nginx's
+/// default for a connection without traffic (proxy_timeout).
+const ANSWER: Duration = Duration::from_secs(600);
+
 impl Turn<'_> {
     /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has nothing
     /// to send and no limit of its own never has one.
@@ -70,6 +74,11 @@ impl Turn<'_> {
             }
             // A handler may answer late, after its peer has finished.
             Some(_) if connection.has_inner() && !connection.lingering => None,
+            // What a target still works on is not idle. The idle limit bounds it, if there is one.
+            Some(_) if connection.waits_for_target() => {
+                let most = limits.half_close.filter(|_| limits.idle.is_none());
+                after(watch.progress, most.map(|limit| limit.max(ANSWER)), "half_close")
+            }
             Some(_) => after(watch.progress, limits.half_close, "half_close"),
             None => None,
         };

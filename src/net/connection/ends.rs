@@ -29,6 +29,20 @@ impl Connection {
         self.lingering || self.legs().any(|state| state.has_ended() || state.writing.is_over())
     }
 
+    /// Whether the client has finished, the target has everything, and its answer is still to come, or to
+    /// continue.
+    pub(super) fn waits_for_target(&self) -> bool {
+        !self.lingering
+            && self.client.has_ended()
+            && self.client.outbox.is_none()
+            && self.leg(Leg::Upstream).is_some_and(|upstream| {
+                !upstream.has_ended()
+                    && upstream.outbox.is_none()
+                    && !upstream.connecting
+                    && upstream.writing.error().is_none()
+            })
+    }
+
     /// Begins a lingering close: a FIN behind what is owed, and the input is thrown away.
     pub(super) fn linger(&mut self) {
         self.lingering = true;

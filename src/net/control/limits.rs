@@ -39,7 +39,7 @@ pub struct Limits {
     /// Maximum time without progress while data is unsent.
     pub write: Option<Duration>,
     /// Maximum time from our FIN to the peer's, and for sending the rest after the peer's. None is
-    /// no limit.
+    /// no limit. The answer of a forwarder's target is not bounded by it, but by `idle`.
     pub half_close: Option<Duration>,
     /// Maximum length of a line in bytes, including its ending, for services that read lines.
     pub line: usize,
