@@ -133,6 +133,9 @@ class Limits:
         finished sending; then the connection is reset. It does not bound the time that the target
         of a Forward takes to answer a client that has finished: `idle` does, or, without `idle`,
         10 minutes without a byte.
+    lifetime: seconds from the accept to the end of the connection, whatever it does; then it is
+        closed, and a handler's next call raises TimeoutError. A handler that computes goes on until
+        its next call.
     line: bytes of a line, its ending included, in services that read lines; a longer one ends the
         connection. 1 to 2**30.
     write_buffer: bytes held for one connection whose peer does not read; at this size, reading from
@@ -144,7 +147,8 @@ class Limits:
 
     The record of a connection that a limit ended has `closed_by` "limit", and `limit` names the
     limit. With a handler or `Accept()`, `idle`, `first_byte` and `write` apply while one of the
-    connection's own calls waits: the call raises TimeoutError, and the connection is over.
+    connection's own calls waits: the call raises TimeoutError, and the connection is over. They do
+    not apply to a read or write through `fileno()` or `to_socket()`, as with TLS; `lifetime` does.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range, naming field
     and value.
@@ -157,6 +161,7 @@ class Limits:
     first_byte: float | None = None
     write: float | None = 60.0
     half_close: float | None = 30.0
+    lifetime: float | None = None
     line: int = 65_536
     datagram: int = 65_535
     write_buffer: int = 65_536
@@ -169,7 +174,7 @@ class Limits:
             raise wrong_type(self, "overflow", "'wait' or 'refuse'")
         if self.overflow not in ("wait", "refuse"):
             raise bad_value(self, "overflow", "must be 'wait' or 'refuse'")
-        for name in ("idle", "first_byte", "write", "half_close"):
+        for name in ("idle", "first_byte", "write", "half_close", "lifetime"):
             if check_seconds(self, name, 0, _MAX_SECONDS) == 0:
                 raise bad_value(self, name, "must be more than 0; None never gives up")
         check_int(self, "line", 1, _MAX_LINE, optional=False)

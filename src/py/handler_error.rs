@@ -48,7 +48,8 @@ fn examine(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Fault> {
                 || error.is_instance_of::<PyTimeoutError>()
                 || errno()? == libc::ENOTCONN && is_over()
                 || error.is_instance_of::<PyOSError>()
-                    && error.get_type().getattr("__module__")?.eq("ssl")?))
+                    && error.get_type().getattr("__module__")?.eq("ssl")?
+                    && !is_fault_of_context(error)?))
     };
     if !own && !of_duplicate()? {
         return Ok(Fault::Handler);
@@ -83,6 +84,44 @@ fn examine(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Fault> {
         }
         _ => Fault::Peer(ClosedBy::Error),
     })
+}
+
+/// Reasons of OpenSSL that a server causes by its own SSLContext: it lacks a certificate or a key that
+/// fits, or allows no protocol or cipher. A peer that offers nothing usable causes the first one as well.
+const OF_CONTEXT: &[&str] = &[
+    "NO_SHARED_CIPHER",
+    "NO_CERTIFICATE_ASSIGNED",
+    "NO_CERTIFICATE_SET",
+    "NO_PRIVATE_KEY_ASSIGNED",
+    "NO_CIPHERS_AVAILABLE",
+    "NO_CIPHERS_SPECIFIED",
+    "NO_PROTOCOLS_AVAILABLE",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM",
+    "NO_SUITABLE_KEY_SHARE",
+    "LIBRARY_HAS_NO_CIPHERS",
+    "MISSING_RSA_CERTIFICATE",
+    "MISSING_SIGNING_CERT",
+    "EE_KEY_TOO_SMALL",
+    "CA_KEY_TOO_SMALL",
+    "CA_MD_TOO_WEAK",
+    "DH_KEY_TOO_SMALL",
+    "SESSION_ID_CONTEXT_UNINITIALIZED",
+    "UNINITIALIZED",
+    "INTERNAL_ERROR",
+];
+
+/// Whether an error of the module `ssl` is the server's own fault: that of its context, or of a wrong call.
+fn is_fault_of_context(error: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let kind = error.get_type().name()?.to_string();
+    match kind.as_str() {
+        // A call that would wait, on a socket with a time-out of 0.
+        "SSLWantReadError" | "SSLWantWriteError" => return Ok(true),
+        "SSLError" => {}
+        _ => return Ok(false),
+    }
+    let reason = error.getattr("reason")?.extract::<Option<String>>().unwrap_or(None);
+    // Python's own errors, such as that of a client's context used for a server, have no reason.
+    Ok(reason.is_none_or(|reason| OF_CONTEXT.contains(&reason.as_str())))
 }
 
 /// The class and the text of an exception: "ValueError: what was wrong".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
 import shutil
@@ -248,6 +249,69 @@ def test_a_client_with_a_strange_certificate_is_refused_and_recorded(
         # SSLCertVerificationError is also a ValueError; that must not be mistaken for a limit.
         assert (record.closed_by, record.limit) == ("error", None)
         assert server.errors == []
+
+
+def test_a_server_without_a_certificate_is_told_so(for_clients: ssl.SSLContext) -> None:
+    without = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = Server(service=echo_by(without), on_error="raise").start()
+    with server.client(timeout=SOON) as client:
+        refused_over_tls(client, for_clients)
+    assert "NO_SHARED_CIPHER" in str(last_of(server).error)
+    wait_until(lambda: len(server.errors) == 1)
+    [error] = server.errors
+    assert isinstance(error, ssl.SSLError)
+    with pytest.raises(ExceptionGroup) as raised:
+        server.stop()
+    assert raised.value.exceptions == (error,)
+
+
+def test_a_context_for_clients_is_reported() -> None:
+    wrong = ssl.create_default_context()
+    wrong.check_hostname = False
+    with Server(service=echo_by(wrong)) as server, server.client(timeout=SOON):
+        last_of(server)
+        wait_until(lambda: len(server.errors) == 1)
+        assert "PROTOCOL_TLS_CLIENT" in str(server.errors[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"GET / HTTP/1.0\r\n\r\n", b"hello\n" * 20, HALF_A_HELLO, b""],
+    ids=["http", "text", "half", "nothing"],
+)
+def test_a_client_that_does_not_speak_tls_is_its_own_fault(tls_echo: Server, said: bytes) -> None:
+    with tls_echo.client(timeout=SOON) as client:
+        client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            client.recv(100)
+        assert last_of(tls_echo).closed_by in {"error", "peer"}
+    assert tls_echo.errors == []
+
+
+def test_a_stop_is_a_clean_end_for_a_tls_client(
+    authority: trustme.CA, for_clients: ssl.SSLContext
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(LOOPBACK).configure_cert(context)
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+
+    def echo(conn: Connection) -> None:
+        with context.wrap_socket(conn.to_socket(), server_side=True) as tls:
+            while data := tls.recv(1 << 16):
+                tls.sendall(data)
+            tls.unwrap()
+
+    with handled(echo) as server, server.client(timeout=SOON) as client:
+        with for_clients.wrap_socket(
+            client.to_socket(), server_hostname=LOOPBACK, suppress_ragged_eofs=False
+        ) as tls:
+            tls.sendall(b"before")
+            assert read_exactly(tls, 6) == b"before"
+            stopping = Background(server.stop)
+            # Without close_notify this raises SSLEOFError.
+            assert tls.recv(1) == b""
+        assert stopping.result().abandoned == 0
 
 
 def test_a_client_with_a_certificate_is_served(authority: trustme.CA) -> None:

@@ -26,6 +26,7 @@ impl Turn<'_> {
         let half_closed = connection.is_half_closed();
         let limits = &self.resources.limits;
         let timed = limits.idle.is_some()
+            || limits.lifetime.is_some()
             || limits.first_byte.is_some() && !connection.record.has_received();
         let owing = limits.write.is_some() && connection.owes();
         match &self.connection.watch {
@@ -92,6 +93,11 @@ impl Turn<'_> {
             after(watch.progress, write, "write"),
             after(connection.record.opened(), first_byte, "first_byte"),
             after(watch.moved, limits.idle.filter(|_| !connection.lingering), "idle"),
+            after(
+                connection.record.opened(),
+                limits.lifetime,
+                if connection.lingering { "" } else { "lifetime" },
+            ),
         ]
         .into_iter()
         .flatten()
@@ -120,7 +126,8 @@ impl Turn<'_> {
             }
             Some((at, name)) if at <= Instant::now() => {
                 // A peer that is owed nothing gets a FIN.
-                let reset = !matches!(name, "idle" | "first_byte") || self.connection.owes();
+                let reset =
+                    !matches!(name, "idle" | "first_byte" | "lifetime") || self.connection.owes();
                 self.connection.end(ClosedBy::Limit(name), None, reset);
             }
             // There was progress in the meantime: the timer is set again only when it runs out, not

@@ -41,6 +41,8 @@ pub struct Limits {
     /// Maximum time from our FIN to the peer's, and for sending the rest after the peer's. None is
     /// no limit. The answer of a forwarder's target is not bounded by it, but by `idle`.
     pub half_close: Option<Duration>,
+    /// Maximum time from the accept to the end of the connection.
+    pub lifetime: Option<Duration>,
     /// Maximum length of a line in bytes, including its ending, for services that read lines.
     pub line: usize,
     /// High water of the unsent bytes on one leg; low water is a quarter.
@@ -61,6 +63,7 @@ impl Default for Limits {
             first_byte: None,
             write: Some(Duration::from_secs(60)),
             half_close: Some(Duration::from_secs(30)),
+            lifetime: None,
             line: 65_536,
             write_buffer: 64 * 1024,
             datagram: 65_535,

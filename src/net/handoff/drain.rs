@@ -73,7 +73,9 @@ impl ThreadPool {
                 batches = WakeBatches::new(self.handed_out.streams());
             }
             let more = batches.wake(graceful, now, self.handed_out.len());
+            self.handed_out.end_old(self.context.limits.lifetime);
             let until = if graceful { deadline.min(grace) } else { deadline };
+            let until = self.handed_out.end_due().map_or(until, |due| until.min(due));
             let _ = poll(more.map_or(until, |more| until.min(more)));
         }
         // A handler that returns from here on closes its connection at once.

@@ -5,9 +5,11 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::lifetime::LifetimeCheck;
 use crate::net::base::Mutex;
 use crate::net::control::ServerContext;
 use crate::net::stream::{Stream, is_in_call};
@@ -48,9 +50,25 @@ pub(crate) struct HandedOut {
     list: Mutex<List>,
     /// The server is draining: reads return the end of input once the receive buffer is empty.
     draining: Arc<AtomicBool>,
+    lifetime: LifetimeCheck,
 }
 
 impl HandedOut {
+    /// A connection that began at `opened` is handed out. True if the thread that calls `end_old` must be woken.
+    pub(super) fn plan_end(&self, limit: Option<Duration>, opened: Instant) -> bool {
+        self.lifetime.plan(limit, opened)
+    }
+
+    /// When `end_old` must be called next.
+    pub(super) fn end_due(&self) -> Option<Instant> {
+        self.lifetime.due()
+    }
+
+    /// Ends the connections that are older than `limit`.
+    pub(super) fn end_old(&self, limit: Option<Duration>) {
+        self.lifetime.run(limit, || self.streams());
+    }
+
     /// Whether the server is draining.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)

@@ -77,6 +77,7 @@ impl Leases {
             return self.lease_inner(workers, accepted);
         }
         let Accepted { socket, record, entry_id } = accepted;
+        let opened = record.opened();
         let mut job = None;
         let stream = Arc::new_cyclic(|stream| {
             let id = *job.insert(self.handed_out.add(Weak::clone(stream)));
@@ -93,6 +94,9 @@ impl Leases {
             let owned = Owned::new(Box::new(lease), context.origin, draining, &context.limits);
             Stream::accepted(socket, self.family, context.options.clone(), record, owned)
         });
+        if self.handed_out.plan_end(self.context.limits.lifetime, opened) {
+            self.context.notifier.notify();
+        }
         Some((job.expect("set when the stream was made"), stream))
     }
 }

@@ -7,6 +7,7 @@ mod handed_out;
 mod inner;
 mod job;
 mod lease;
+mod lifetime;
 mod linger;
 mod on_demand;
 mod parked_thread;

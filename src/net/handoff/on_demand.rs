@@ -88,10 +88,11 @@ impl OnDemand {
         let shutdown = &self.context.shutdown;
         let listener = self.listener().map(|open| open.listener);
         while !shutdown.has_begun() {
+            self.handed_out.end_old(self.context.limits.lifetime);
             let socket = listener.as_ref().map(|listener| PollFd::shutdown(listener.as_fd()));
             let mut fds =
                 [PollFd::readable(notifier.as_fd()), socket.unwrap_or_else(PollFd::unused)];
-            if poll_own(&mut fds, None).is_err() || !notifier.clear() {
+            if poll_own(&mut fds, self.handed_out.end_due()).is_err() || !notifier.clear() {
                 self.context.lose();
                 break;
             }
@@ -134,7 +135,10 @@ impl OnDemand {
             if busy == 0 {
                 return;
             }
+            self.handed_out.end_old(self.context.limits.lifetime);
             let until = if hard { Instant::now() + FORCED_GRACE } else { shutdown.deadline() };
+            let due = self.handed_out.end_due().filter(|_| !hard);
+            let until = due.map_or(until, |due| until.min(due));
             let woken = poll_or_sleep(&mut [PollFd::readable(notifier.as_fd())], Some(until));
             if hard && !woken {
                 return;

@@ -350,6 +350,14 @@ impl Sink for PoolSink {
         }
     }
 
+    fn due(&self) -> Option<Instant> {
+        self.pool.handed_out.end_due()
+    }
+
+    fn check(&mut self) {
+        self.pool.handed_out.end_old(self.pool.context.limits.lifetime);
+    }
+
     fn begin_drain(&mut self) {
         // For reads that begin from now on. `drain` wakes the blocked ones.
         self.pool.handed_out.begin_drain();

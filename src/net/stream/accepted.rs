@@ -114,6 +114,18 @@ impl Stream {
         [call_limit, idle].into_iter().flatten().min()
     }
 
+    /// Ends the connection because of a limit, whatever its handler does: reads return the end, and calls of the
+    /// stream raise the error. The descriptor stays open until the handler releases it.
+    pub(crate) fn expire(&self, name: &'static str) {
+        let socket = self.socket.lock().clone();
+        let (Some(socket), Some(owned)) = (socket, &self.owned) else { return };
+        if !owned.owner.is_settled() && owned.reached.set(name).is_ok() {
+            owned.owner.settle(ClosedBy::Limit(name), None, false);
+            self.saw(seen::READS_ENDED);
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Closes the connection because a waiting call has reached a limit. Returns the error for that
     /// call.
     pub(super) fn over_limit(

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::net::base::Origin;
@@ -94,6 +94,8 @@ pub(crate) struct Owned {
     /// When a byte last went either way, in nanoseconds since it was accepted; kept only where the
     /// idle limit asks for it.
     pub(super) last_traffic: AtomicU64,
+    /// The limit that has ended the connection while no call of the stream waited for it.
+    pub(super) reached: OnceLock<&'static str>,
     /// Of an inner stream.
     pub(super) outer: Option<Arc<dyn Outer>>,
 }
@@ -126,6 +128,7 @@ impl Owned {
             write,
             first_byte,
             last_traffic: AtomicU64::new(0),
+            reached: OnceLock::new(),
             outer: None,
         }
     }

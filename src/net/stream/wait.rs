@@ -165,19 +165,22 @@ impl Stream {
         }
     }
 
-    /// The error of a call that found the end of an inner socket, where its outer connection has not ended in
-    /// peace.
+    /// The error of a call that found the end of a connection which a limit has ended, or the end of an inner
+    /// socket whose outer connection has not ended in peace.
     fn outer_error<T: Transferred>(
         &self,
         step: &'static str,
         socket: &Socket,
         result: &Option<Result<T>>,
     ) -> Option<Error> {
-        let outer = self.outer()?;
+        let owned = self.owned.as_ref()?;
         if result.as_ref()?.as_ref().is_ok_and(|transferred| !transferred.is_nothing()) {
             return None;
         }
-        match outer.end()? {
+        if let Some(name) = owned.reached.get() {
+            return Some(self.over_limit(socket, step, name));
+        }
+        match self.outer()?.end()? {
             OuterEnd::Reset => {
                 self.saw(seen::RESET);
                 Some(Error::errno(step, self.peer_text(), libc::ECONNRESET))

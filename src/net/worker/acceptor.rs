@@ -117,12 +117,13 @@ impl<S: Sink> Acceptor<S> {
                 }
                 return Ok(());
             }
+            self.sink.check();
             if self.has_room() && self.paused_until.is_none() {
                 let mut fds = [
                     PollFd::readable(self.notifier.as_fd()),
                     PollFd::arrival(self.listener.as_fd()),
                 ];
-                poll_own(&mut fds, None)?;
+                poll_own(&mut fds, self.sink.due())?;
                 if fds[0].ready() && !self.notifier.clear() {
                     return Err(io::Error::from_raw_os_error(libc::EBADF));
                 }
@@ -139,7 +140,8 @@ impl<S: Sink> Acceptor<S> {
                     PollFd::readable(self.notifier.as_fd()),
                     PollFd::shutdown(self.listener.as_fd()),
                 ];
-                let freed = poll_own(&mut fds, self.paused_until)?;
+                let until = [self.paused_until, self.sink.due()].into_iter().flatten().min();
+                let freed = poll_own(&mut fds, until)?;
                 self.notifier.clear();
                 if fds[1].is_shut() && !self.context.shutdown.has_begun() {
                     return self.accept_last();

@@ -2,6 +2,7 @@
 //! caller's threads. Owns the interface; must never refuse a connection.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::net::base::EventFd;
 use crate::net::ledger::{EntryId, Record};
@@ -23,6 +24,14 @@ pub(crate) trait Sink: Send {
 
     /// Takes a connection. Must not block.
     fn take(&mut self, accepted: Accepted);
+
+    /// When `check` must be called next.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Called by the accept thread from time to time. Must not block.
+    fn check(&mut self) {}
 
     /// Called before the listener closes.
     fn begin_drain(&mut self) {}
