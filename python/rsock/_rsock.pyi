@@ -236,8 +236,8 @@ class Accept(Service):
 @disjoint_base
 class Server:
     """The compiled half of rsock.Server."""
-    def __new__(
-        cls,
+    def __init__(
+        self,
         host: str | tuple[str, int | str] = "127.0.0.1",
         port: int | str = 0,
         service: Service | Function | None = None,
@@ -256,7 +256,7 @@ class Server:
         on_error: Literal["log", "raise"] | Callable[[BaseException], object] = "log",
         allow_external: bool = False,
         name: str | None = None,
-    ) -> Self: ...
+    ) -> None: ...
     def create(self) -> Self:
         """Open the socket with socket(2), and return the server, as all steps do.
 
@@ -939,8 +939,8 @@ class Stream:
 
 class Client(Stream):
     """The compiled half of rsock.Client."""
-    def __new__(
-        cls,
+    def __init__(
+        self,
         host: str | tuple[str, int | str] | None = None,
         port: int | str | None = None,
         *,
@@ -951,7 +951,7 @@ class Client(Stream):
         source_address: tuple[str, int | str] | None = None,
         spin: float = 200e-6,
         retry: float | None = None,
-    ) -> Self: ...
+    ) -> None: ...
     @property
     def server(self) -> None:
         """Always None; a Connection has its server here."""

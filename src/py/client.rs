@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyTuple};
+use pyo3::types::{PyDict, PyInt, PyTuple};
 
 use super::args::{self, settings};
+use super::error::called_twice;
 use super::socket_options::socket_options;
 use super::stream::Stream;
 use super::wait::Attached;
@@ -24,14 +25,24 @@ pub(super) struct Client;
 
 #[pymethods]
 impl Client {
+    // Takes any arguments: a subclass has an `__init__` of its own, with arguments of its own, which
+    // Python passes to both.
     #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host=None, port=None, *, timeout=None, \
+        transport='tcp', path=None, options=None, source_address=None, spin=200e-6, \
+        retry=None)")]
+    fn new(
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Stream::unset()).add_subclass(Self)
+    }
+
     #[pyo3(signature = (host=None, port=None, *, timeout=None, transport=None, path=None, options=None,
-        source_address=None, spin=200e-6, retry=None),
-        text_signature = "(host=None, port=None, *, timeout=None, transport='tcp', path=None, options=None, \
-        source_address=None, spin=200e-6, retry=None)")]
+        source_address=None, spin=200e-6, retry=None))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
-    fn new<'py>(
-        py: Python<'py>,
+    fn __init__<'py>(
+        slf: &Bound<'py, Self>,
         host: Option<Bound<'py, PyAny>>,
         port: Option<Bound<'py, PyAny>>,
         timeout: Option<Bound<'py, PyAny>>,
@@ -41,7 +52,8 @@ impl Client {
         source_address: Option<Bound<'py, PyAny>>,
         spin: f64,
         retry: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<PyClassInitializer<Self>> {
+    ) -> PyResult<()> {
+        let py = slf.py();
         let transport = args::transport(transport.as_ref())?;
         let others = [
             ("host", host.as_ref()),
@@ -113,7 +125,8 @@ impl Client {
         if let Some(target) = target {
             Attached::run(py, |waiter| inner.connect(&target, waiter))?;
         }
-        Ok(PyClassInitializer::from(Stream::new(Arc::new(inner))).add_subclass(Self))
+        let set = slf.as_super().get().set(Arc::new(inner));
+        set.map_err(|_| called_twice(py, "Client"))
     }
 
     /// Always None; a Connection has its server here.

@@ -62,6 +62,17 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
     }
 }
 
+/// The exception of an `__init__` that is called a second time.
+pub(super) fn called_twice(py: Python<'_>, class: &str) -> PyErr {
+    own(py, "StateError", format!("{class}.__init__() has been called already"))
+}
+
+/// The exception of a call before `__init__`, which a subclass has replaced by its own.
+pub(super) fn not_called(py: Python<'_>, class: &str) -> PyErr {
+    let hint = "the __init__() of a subclass must call super().__init__()";
+    own(py, "StateError", format!("{class}.__init__() has not been called; {hint}"))
+}
+
 /// An OSError from (errno, text), for which Python chooses the subclass, such as
 /// ConnectionRefusedError.
 pub(super) fn os_error(py: Python<'_>, errno: i32, text: String) -> PyErr {

@@ -2,8 +2,8 @@
 //! the engine while it calls Python, nor keep Python objects other than those it was passed.
 
 use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -15,7 +15,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::args::{self, optional_text, settings, unbuilt, whole};
 use super::buffer::{Source, with_scratch};
 use super::connection::accepted;
-use super::error::exception;
+use super::error::{called_twice, exception, not_called};
 use super::exit::stop_at_exit;
 use super::imports;
 use super::ledger::Ledger;
@@ -43,6 +43,12 @@ const MOST_HISTORY: i64 = 100_000_000;
 /// The compiled half of rsock.Server.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Server {
+    /// Set by `__init__`.
+    parts: OnceLock<Parts>,
+}
+
+/// What `Server.__init__` has made.
+struct Parts {
     inner: net::server::Server,
     /// The object that was passed, for the property. A service in Python may refer to the server.
     service: Mutex<Option<Py<PyAny>>>,
@@ -99,8 +105,14 @@ fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<
 impl Server {
     /// The engine's server; StateError in a forked child, where it cannot be used.
     fn here(&self, py: Python<'_>) -> PyResult<&net::server::Server> {
-        self.inner.check_origin().map_err(|error| exception(py, error))?;
-        Ok(&self.inner)
+        self.parts(py).map(|parts| &parts.inner)
+    }
+
+    /// The same with the Python objects. StateError before `__init__`.
+    fn parts(&self, py: Python<'_>) -> PyResult<&Parts> {
+        let parts = self.parts.get().ok_or_else(|| not_called(py, "Server"))?;
+        parts.inner.check_origin().map_err(|error| exception(py, error))?;
+        Ok(parts)
     }
 
     /// The handle by which a service finds this server.
@@ -206,17 +218,24 @@ fn test_stages(name: &Bound<'_, PyAny>) -> PyResult<Arc<dyn StageFactory>> {
 
 #[pymethods]
 impl Server {
+    // Takes any arguments: a subclass has an `__init__` of its own, with arguments of its own, which
+    // Python passes to both.
     #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
+        workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
+        drain=1.0, on_error='log', allow_external=False, name=None)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { parts: OnceLock::new() }
+    }
+
     #[pyo3(signature = (
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
         on_error=None, allow_external=None, name=None, _stages=None,
-    ), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
-        workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
-        drain=1.0, on_error='log', allow_external=False, name=None)")]
+    ))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
-    fn new<'py>(
-        py: Python<'py>,
+    fn __init__<'py>(
+        slf: &Bound<'py, Self>,
         host: Option<Bound<'py, PyAny>>,
         port: Option<Bound<'py, PyAny>>,
         service: Option<Bound<'py, PyAny>>,
@@ -235,7 +254,8 @@ impl Server {
         allow_external: Option<Bound<'py, PyAny>>,
         name: Option<Bound<'py, PyAny>>,
         _stages: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Self> {
+    ) -> PyResult<()> {
+        let py = slf.py();
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let transport = args::transport(transport.as_ref())?;
         let others = [("host", host.as_ref()), ("port", port.as_ref()), ("fd", fd.as_ref())];
@@ -322,14 +342,15 @@ impl Server {
         } else {
             None
         };
-        Ok(Self {
+        let parts = Parts {
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),
             limits: limits.unbind(),
             ledger,
             handlers: Mutex::new(handlers),
-        })
+        };
+        slf.get().parts.set(parts).map_err(|_| called_twice(py, "Server"))
     }
 
     /// Open the socket with socket(2), and return the server, as all steps do.
@@ -469,9 +490,10 @@ impl Server {
         let _ = (exc_type, traceback);
         let (py, server) = (slf.py(), slf.get());
         let left = slf.call_method1(intern!(py, "_leave"), (exc,));
-        if left.is_err() && matches!(server.inner.state(), State::Serving | State::Draining) {
+        let Some(Parts { inner, .. }) = server.parts.get() else { return left.map(drop) };
+        if left.is_err() && matches!(inner.state(), State::Serving | State::Draining) {
             let at_once = Some(Duration::ZERO);
-            Attached::run(py, |waiter| server.inner.stop(at_once, Cause::Exception, waiter))?;
+            Attached::run(py, |waiter| inner.stop(at_once, Cause::Exception, waiter))?;
         }
         left.map(drop)
     }
@@ -494,14 +516,18 @@ impl Server {
 
     /// Begin a stop and return at once. For handlers that end the program.
     fn _begin_stop(&self, cause: &str) -> PyResult<()> {
-        self.inner.begin_stop(named(cause)?);
+        let cause = named(cause)?;
+        if let Some(parts) = self.parts.get() {
+            parts.inner.begin_stop(cause);
+        }
         Ok(())
     }
 
     /// The object that reports the errors of handlers; None with other services.
     #[getter]
     fn _handlers(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.handlers.lock().as_ref().map(|handlers| handlers.clone_ref(py))
+        let handlers = self.parts.get()?.handlers.lock();
+        handlers.as_ref().map(|handlers| handlers.clone_ref(py))
     }
 
     /// Return the Pool from which handler threads take their connections.
@@ -563,7 +589,9 @@ impl Server {
     /// Begin a stop and return at once. For `__del__`.
     // Dropping the server is not enough: a program that keeps the ResourceWarning keeps the server.
     fn _abandon(&self) {
-        self.inner.abandon();
+        if let Some(parts) = self.parts.get() {
+            parts.inner.abandon();
+        }
     }
 
     /// Block until the server has stopped, for any cause, and return the StopReport.
@@ -715,48 +743,51 @@ impl Server {
     /// The service that the server was created with.
     #[getter]
     fn service(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.here(py)?;
-        Ok(self.service.lock().as_ref().map(|service| service.clone_ref(py)))
+        let service = self.parts(py)?.service.lock();
+        Ok(service.as_ref().map(|service| service.clone_ref(py)))
     }
 
     /// The SocketOptions that the server was created with.
     #[getter]
-    fn options(&self, py: Python<'_>) -> Py<PyAny> {
-        self.options.clone_ref(py)
+    fn options(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let parts = self.parts.get().ok_or_else(|| not_called(py, "Server"))?;
+        Ok(parts.options.clone_ref(py))
     }
 
     /// The Limits that the server was created with.
     #[getter]
-    fn limits(&self, py: Python<'_>) -> Py<PyAny> {
-        self.limits.clone_ref(py)
+    fn limits(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let parts = self.parts.get().ok_or_else(|| not_called(py, "Server"))?;
+        Ok(parts.limits.clone_ref(py))
     }
 
     /// The Ledger, which holds a record of each connection.
     #[getter]
     fn ledger(&self, py: Python<'_>) -> PyResult<Py<Ledger>> {
-        self.here(py)?;
-        Ok(self.ledger.clone_ref(py))
+        Ok(self.parts(py)?.ledger.clone_ref(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(parts) = self.parts.get() else { return Ok(()) };
         // The garbage collector must never wait: a lock that is held protects an object in use.
-        if let Some(service) = self.service.try_lock() {
+        if let Some(service) = parts.service.try_lock() {
             if let Some(service) = service.as_ref() {
                 visit.call(service)?;
             }
         }
-        if let Some(handlers) = self.handlers.try_lock() {
+        if let Some(handlers) = parts.handlers.try_lock() {
             if let Some(handlers) = handlers.as_ref() {
                 visit.call(handlers)?;
             }
         }
-        visit.call(&self.options)?;
-        visit.call(&self.limits)
+        visit.call(&parts.options)?;
+        visit.call(&parts.limits)
     }
 
     fn __clear__(&self) {
-        let service = self.service.try_lock().and_then(|mut service| service.take());
-        let handlers = self.handlers.try_lock().and_then(|mut handlers| handlers.take());
+        let Some(parts) = self.parts.get() else { return };
+        let service = parts.service.try_lock().and_then(|mut service| service.take());
+        let handlers = parts.handlers.try_lock().and_then(|mut handlers| handlers.take());
         drop((service, handlers));
     }
 }

@@ -5,8 +5,8 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::net::Shutdown;
 use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
@@ -45,7 +45,8 @@ type Sender<'py> = Option<Bound<'py, PyAny>>;
 /// It has the methods of socket.socket.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Stream {
-    inner: Arc<net::stream::Stream>,
+    /// Set by `Client.__init__`, or from the start.
+    inner: OnceLock<Arc<net::stream::Stream>>,
     /// The open files of `makefile`. The last of them to be closed does a deferred `close`.
     files: AtomicUsize,
     close_wanted: AtomicBool,
@@ -53,16 +54,34 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(inner: Arc<net::stream::Stream>) -> Self {
-        Self { inner, files: AtomicUsize::new(0), close_wanted: AtomicBool::new(false) }
+        Self { inner: OnceLock::from(inner), ..Self::unset() }
     }
 
-    pub(super) fn inner(&self) -> &net::stream::Stream {
-        &self.inner
+    /// A stream whose `__init__` has not run yet.
+    pub(super) fn unset() -> Self {
+        let (files, close_wanted) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { inner: OnceLock::new(), files, close_wanted }
+    }
+
+    /// Sets the stream; gives it back if there is one already.
+    pub(super) fn set(
+        &self,
+        inner: Arc<net::stream::Stream>,
+    ) -> std::result::Result<(), Arc<net::stream::Stream>> {
+        self.inner.set(inner)
+    }
+
+    /// The stream. Before `__init__` it is a closed one, as an uninitialized `socket.socket` is.
+    pub(super) fn inner(&self) -> &Arc<net::stream::Stream> {
+        static CLOSED: OnceLock<Arc<net::stream::Stream>> = OnceLock::new();
+        self.inner
+            .get()
+            .unwrap_or_else(|| CLOSED.get_or_init(|| Arc::new(net::stream::Stream::closed())))
     }
 
     /// The value of `_stream` on errors of this stream; None for a client, whose errors need none.
     pub(super) fn mark(&self) -> Option<usize> {
-        self.inner.is_accepted().then_some(Arc::as_ptr(&self.inner) as usize)
+        self.inner().is_accepted().then_some(Arc::as_ptr(self.inner()) as usize)
     }
 
     fn marked(&self, py: Python<'_>, error: PyErr) -> PyErr {
@@ -83,7 +102,7 @@ impl Stream {
         py: Python<'_>,
         call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T>,
     ) -> PyResult<T> {
-        Attached::run(py, |waiter| call(&self.inner, waiter))
+        Attached::run(py, |waiter| call(self.inner(), waiter))
             .map_err(|error| self.marked(py, error))
     }
 
@@ -93,7 +112,7 @@ impl Stream {
         py: Python<'_>,
         call: impl FnOnce(&net::stream::Stream, &mut dyn Waiter) -> Result<T> + Send,
     ) -> PyResult<T> {
-        Detached::run(py, |waiter| call(&self.inner, waiter))
+        Detached::run(py, |waiter| call(self.inner(), waiter))
             .map_err(|error| self.marked(py, error))
     }
 
@@ -104,9 +123,9 @@ impl Stream {
         py: Python<'_>,
         close: impl FnOnce(&net::stream::Stream) -> Option<DeferredClose> + Send,
     ) {
-        if self.inner.may_linger() {
-            py.detach(|| drop(close(&self.inner)));
-        } else if let Some(deferred) = close(&self.inner) {
+        if self.inner().may_linger() {
+            py.detach(|| drop(close(self.inner())));
+        } else if let Some(deferred) = close(self.inner()) {
             // May start a thread.
             py.detach(|| drop(deferred));
         }
@@ -121,13 +140,13 @@ impl Stream {
         address: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Target>> {
         let Some(address) = address else { return Ok(None) };
-        if !self.inner.is_unix() {
+        if !self.inner().is_unix() {
             return args::address(address).map(Some);
         }
         let target = args::destination(address)?;
-        let errno = match self.inner.peer_address() {
+        let errno = match self.inner().peer_address() {
             Ok(_) => libc::EISCONN,
-            Err(_) if self.inner.is_closed() => libc::EBADF,
+            Err(_) if self.inner().is_closed() => libc::EBADF,
             Err(_) => libc::EOPNOTSUPP,
         };
         Err(self.raised(py, Error::errno(step, target, errno)))
@@ -149,10 +168,10 @@ impl Stream {
     /// The sender that recvfrom(2) returns for a stream: the name of a Unix socket's peer,
     /// otherwise None.
     fn named_peer<'py>(&self, py: Python<'py>, bytes: usize) -> PyResult<Sender<'py>> {
-        if bytes == 0 || !self.inner.is_unix() {
+        if bytes == 0 || !self.inner().is_unix() {
             return Ok(None);
         }
-        match self.inner.peer_address() {
+        match self.inner().peer_address() {
             Ok(address) if !address.as_unix().is_none_or(UnixName::is_unnamed) => {
                 args::socket_address(py, &address).map(Some)
             }
@@ -189,7 +208,7 @@ impl Stream {
     }
 
     fn is_datagram(&self) -> bool {
-        self.inner.transport() == Transport::Udp
+        self.inner().transport() == Transport::Udp
     }
 
     /// Receives into a buffer as `recv_into` does.
@@ -707,7 +726,7 @@ impl Stream {
 
     /// Return a second descriptor of the same connection, by fcntl(2). For `to_socket`.
     fn _duplicate(&self, py: Python<'_>) -> PyResult<RawFd> {
-        self.inner.duplicate().map(IntoRawFd::into_raw_fd).map_err(|error| self.raised(py, error))
+        self.inner().duplicate().map(IntoRawFd::into_raw_fd).map_err(|error| self.raised(py, error))
     }
 
     /// Close this object without closing its file descriptor, and return the descriptor.

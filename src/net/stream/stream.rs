@@ -198,6 +198,29 @@ impl Stream {
         Ok(stream)
     }
 
+    /// A stream without a socket, which is closed from the start. Opens nothing.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self {
+            socket: Mutex::new(None),
+            closed: AtomicBool::new(true),
+            timeout: AtomicI64::new(-1),
+            transport: Transport::Tcp,
+            options: SocketOptions::default(),
+            set_options: Mutex::new(Vec::new()),
+            connecting: None,
+            peer: Mutex::new(None),
+            pending: Mutex::new(None),
+            spin: Spin::new(Duration::ZERO),
+            renewals: AtomicU32::new(0),
+            family: AtomicI32::new(Domain::IPV4.into()),
+            origin: Origin::here(),
+            seen: AtomicU8::new(0),
+            record: OnceLock::new(),
+            owned: None,
+        }
+    }
+
     /// Makes the stream of an accepted connection. It does not spin: a client may take any time,
     /// and other handlers need the CPU.
     pub(crate) fn accepted(
