@@ -908,7 +908,8 @@ class Stream:
         """The Record of the stream; None for a client that is not connected yet.
 
         The record of a connection is in its server's ledger. Bytes that pass through `fileno()` or
-        `to_socket()` are not counted.
+        `to_socket()` are not counted, and neither are those of a forked child, where the record
+        stays as it was at the fork.
         """
     @property
     def id(self) -> int | None:
@@ -923,6 +924,9 @@ class Stream:
         While it is stopping, reads return the data that has arrived, then b"".
         """
     # For the Python half only.
+    @property
+    def _inherited(self) -> bool:
+        """Whether a process made the stream that has forked this one since. For `__del__`."""
     def _open_file(self) -> None:
         """Count one more open file. For `makefile`."""
     def _decref_socketios(self) -> None:

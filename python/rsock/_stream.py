@@ -283,11 +283,13 @@ class StreamMethods(_Base):
     # `warn` is bound here because the module's globals may be gone when the interpreter exits.
     def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
         try:
-            if self.closed:
+            # One that a parent process made is for that process to close. Only the descriptor is
+            # this one's, and goes with the object.
+            if self.closed or self._inherited:
                 return
             text = f"unclosed {self!r}"
         except Exception:
-            # Not readable any more, or made in the parent process, which has to close it.
+            # Not readable any more.
             return
         # A warning that is stored or raised keeps its source alive: the connection must not stay
         # open because of that.

@@ -740,8 +740,8 @@ impl Stream {
     /// Return the file descriptor; -1 once the stream is closed.
     ///
     /// The descriptor is in blocking mode unless the time-out is 0.
-    fn fileno(&self, py: Python<'_>) -> PyResult<RawFd> {
-        self.inner().fileno().map_err(|error| self.raised(py, error))
+    fn fileno(&self) -> RawFd {
+        self.inner().fileno()
     }
 
     /// Set the time-out of each call in seconds.
@@ -883,10 +883,17 @@ impl Stream {
         self.close_wanted.load(SeqCst) || self.inner().is_closed()
     }
 
+    /// Whether a process made the stream that has forked this one since. For `__del__`.
+    #[getter]
+    fn _inherited(&self) -> bool {
+        !self.inner().is_here()
+    }
+
     /// The Record of the stream; None for a client that is not connected yet.
     ///
     /// The record of a connection is in its server's ledger. Bytes that pass through `fileno()` or
-    /// `to_socket()` are not counted.
+    /// `to_socket()` are not counted, and neither are those of a forked child, where the record stays
+    /// as it was at the fork.
     #[getter]
     fn record(&self) -> Option<Record> {
         Record::of(self.inner())
@@ -918,7 +925,7 @@ impl Stream {
         let local = self.inner().local_address().map_err(raise)?.canonical();
         let remote = self.inner().peer_address().map_err(raise)?.canonical();
         let fields = PyDict::new(py);
-        fields.set_item("fd", self.inner().fileno().map_err(raise)?)?;
+        fields.set_item("fd", self.inner().fileno())?;
         for (side, address) in [("local", &local), ("remote", &remote)] {
             let (host, port) = match address {
                 Address::Ip(address) => (host_text(address).into_pyobject(py)?, address.port()),

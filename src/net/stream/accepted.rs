@@ -19,7 +19,7 @@ impl Stream {
     /// Whether its server is draining: reads return `b""` once the receive buffer is empty.
     #[must_use]
     pub fn draining(&self) -> bool {
-        self.owned.as_ref().is_some_and(Owned::is_draining)
+        self.owned().is_some_and(Owned::is_draining)
     }
 
     /// Closes the connection for a reason that its handler gives.
@@ -30,7 +30,7 @@ impl Stream {
     /// Closes the connection because its handler failed. The error is counted however the
     /// connection ended.
     pub fn fail(&self, error: String) -> Option<DeferredClose> {
-        if let Some(owned) = &self.owned {
+        if let Some(owned) = self.owned() {
             owned.owner.count_error();
         }
         self.end(ClosedBy::Error, Some(error))
@@ -45,7 +45,7 @@ impl Stream {
         // A peer that has finished sends nothing more. With SO_LINGER set, the caller has chosen
         // the close.
         let settled = seen::END | seen::RESET | seen::FORCED | seen::LINGERS;
-        let owned = self.owned.as_ref().filter(|owned| owned.owner.may_linger())?;
+        let owned = self.owned().filter(|owned| owned.owner.may_linger())?;
         if self.has_seen(settled) || Arc::strong_count(socket) > 1 {
             return None;
         }
@@ -81,7 +81,7 @@ impl Stream {
 
     /// Notes that bytes were sent or received, for the idle limit.
     pub(super) fn note_traffic(&self) {
-        let (Some(owned), Some(record)) = (&self.owned, self.record.get()) else { return };
+        let (Some(owned), Some(record)) = (self.owned(), self.record.get()) else { return };
         if owned.idle.is_some() {
             let since = record.opened().elapsed().as_nanos();
             owned.last_traffic.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
@@ -95,7 +95,7 @@ impl Stream {
         interest: Interest,
         since: &mut Option<Instant>,
     ) -> Option<(Instant, &'static str)> {
-        let (owned, record) = (self.owned.as_ref()?, self.record.get()?);
+        let (owned, record) = (self.owned()?, self.record.get()?);
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
@@ -134,7 +134,7 @@ impl Stream {
         step: &'static str,
         name: &'static str,
     ) -> Error {
-        if let Some(owned) = &self.owned {
+        if let Some(owned) = self.owned() {
             owned.owner.settle(ClosedBy::Limit(name), None, false);
         }
         if name == "write" {
@@ -151,7 +151,7 @@ impl Stream {
     /// Ends reads of a connection that has received something, if the server drains: calls read
     /// what is in the buffer, then the end. True for the first call only.
     pub(super) fn end_reads_if_draining(&self, socket: &Held<'_>) -> bool {
-        let Some(owned) = &self.owned else { return false };
+        let Some(owned) = self.owned() else { return false };
         let received = || self.record.get().is_some_and(|record| record.has_received());
         if !owned.is_draining() || self.has_seen(seen::READS_ENDED) || !received() {
             return false;
@@ -161,7 +161,7 @@ impl Stream {
 
     fn end_reads_of(&self, socket: &Socket) -> bool {
         self.saw(seen::READS_ENDED);
-        if self.owned.as_ref().is_some_and(|owned| owned.owner.end_input()) {
+        if self.owned().is_some_and(|owned| owned.owner.end_input()) {
             // The end comes behind what is on its way.
             return true;
         }
@@ -175,7 +175,7 @@ impl Stream {
     /// that has received something. Returns whether it did.
     pub(crate) fn end_reads(&self, received_only: bool) -> bool {
         // Under the lock, because a close that finds the socket in use does not linger.
-        let slot = self.socket.lock();
+        let slot = self.slot().socket.lock();
         let Some(socket) = slot.as_ref() else { return false };
         // Includes bytes that were read by other means than the stream's methods. A Unix socket
         // does not report those.
@@ -194,9 +194,9 @@ impl Stream {
     /// Resets the connection, although a handler may still use it: the descriptor stays open until
     /// then.
     pub(crate) fn force(&self) {
-        let socket = self.socket.lock().clone();
+        let socket = self.slot().socket.lock().clone();
         if let Some(socket) = socket {
-            if let Some(owned) = &self.owned {
+            if let Some(owned) = self.owned() {
                 owned.owner.settle(ClosedBy::Stop, None, true);
             }
             self.saw(seen::FORCED);
@@ -207,17 +207,11 @@ impl Stream {
     /// Closes the connection if no thread is in one of its calls. False otherwise. Sends FIN after
     /// the data, unless there is unread input: then RST, as the kernel does.
     pub(crate) fn close_if_idle(&self) -> bool {
-        let mut slot = self.socket.lock();
-        let Some(socket) = slot.take() else { return true };
-        let socket = match Arc::try_unwrap(socket) {
+        let socket = match self.slot().take_idle() {
             Ok(socket) => socket,
-            Err(shared) => {
-                *slot = Some(shared);
-                return false;
-            }
+            Err(in_use) => return !in_use,
         };
         self.closed.store(true, SeqCst);
-        drop(slot);
         let all_read = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !all_read);
         match (all_read, self.has_seen(seen::DUPLICATED)) {
@@ -239,7 +233,7 @@ impl Stream {
 
     /// Sends a byte that is never read, so that the other end of the pair has unread data when it is closed.
     pub(crate) fn leave_unread(&self) {
-        let socket = self.socket.lock().clone();
+        let socket = self.slot().socket.lock().clone();
         if let Some(socket) = socket {
             // EPIPE, EAGAIN: it has finished, or there is unread data already.
             let _ = sys::send(socket.as_fd(), &[0], libc::MSG_DONTWAIT);

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use socket2::Domain;
 
 use super::deadline::Deadline;
-use super::stream::{Stream, seen, set_option};
+use super::option::set_option;
+use super::stream::{Stream, seen};
 use crate::net::address::{
     Address, ConnectSource, Endpoint, SourceAddresses, Target, Transport, resolve,
 };
@@ -190,7 +191,7 @@ impl Stream {
         match &result {
             Ok(()) => self.connected_to(address),
             Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
-                *self.pending.lock() = Some(address.clone().canonical());
+                *self.slot().pending.lock() = Some(address.clone().canonical());
             }
             Err(_) => {}
         }
@@ -203,7 +204,7 @@ impl Stream {
 
     /// Opens the record of a client that is connected.
     pub(super) fn connected_to(&self, address: &Address) {
-        *self.pending.lock() = Some(address.clone().canonical());
+        *self.slot().pending.lock() = Some(address.clone().canonical());
         self.note_connected(true);
     }
 
@@ -334,7 +335,7 @@ impl Stream {
         };
         let fresh = Socket::open(transport, domain)?;
         self.options.apply(&fresh, transport)?;
-        for (level, name, value) in &*self.set_options.lock() {
+        for (level, name, value) in &*self.slot().set_options.lock() {
             // An option that fits only the other family must not fail the call.
             let _ = set_option(fresh.as_fd(), *level, *name, value);
         }
@@ -357,7 +358,8 @@ impl Stream {
         let old = socket.options().try_clone();
         fresh.replace(socket)?;
         self.renewals.fetch_add(1, SeqCst);
-        if let Ok(old) = old {
+        // In a forked child, the parent may use the old one.
+        if let Some(old) = old.ok().filter(|_| self.is_here()) {
             // Wakes threads that wait on the old socket, so that they try the new one. Ends a
             // handshake in progress.
             let _ = old.shutdown(Shutdown::Both);
@@ -370,7 +372,7 @@ impl Stream {
     /// established.
     pub(super) fn note_connected(&self, certain: bool) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let mut pending = self.pending.lock();
+        let mut pending = self.slot().pending.lock();
         let peer = match &*pending {
             Some(peer) if certain || self.peer_address().is_ok() => peer.clone(),
             // A duplicate of the descriptor may have been connected.
@@ -388,7 +390,7 @@ impl Stream {
             }
             _ => peer,
         };
-        *self.peer.lock() = Some(peer.clone());
+        *self.slot().peer.lock() = Some(peer.clone());
         if self.record.get().is_some() {
             return;
         }

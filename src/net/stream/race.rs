@@ -47,11 +47,10 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Option<Result<()>> {
-        let connecting = self.connecting.as_ref()?;
         let closed = Arc::new(EventFd::new().ok()?);
-        *connecting.racing.lock() = Some(Arc::clone(&closed));
+        *self.slot().racing.lock() = Some(Arc::clone(&closed));
         let result = self.run_race(to, &closed, deadline, waiter);
-        *connecting.racing.lock() = None;
+        *self.slot().racing.lock() = None;
         match result {
             Err(Error::Os { step: "connect", errno: libc::EMFILE | libc::ENFILE, .. }) => None,
             result => Some(result),

@@ -21,10 +21,12 @@ use std::time::Duration;
 use socket2::{Domain, SockRef};
 
 use super::deadline::Deadline;
+use super::option::{MOST_FILTER, OptionValue, TIMEOUTS, is_of_outer, set_option};
 use super::owner::{DeferredClose, Outer, Owned};
+use super::slot::Slot;
 use super::spin::Spin;
 use crate::net::address::{Address, ConnectSource, Transport};
-use crate::net::base::{EventFd, Mutex, Origin, Waiter};
+use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, SocketOptions, TcpInfo};
@@ -50,41 +52,29 @@ pub(crate) mod seen {
     pub(crate) const TIMEO: u8 = 128;
 }
 
-/// SO_RCVTIMEO and SO_SNDTIMEO, also with 64-bit times on a 32-bit system (asm-generic/socket.h).
-const TIMEOUTS: [i32; 4] = [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO, 66, 67];
-
-/// The bytes of the longest filter: BPF_MAXINSNS of linux/bpf_common.h.
-const MOST_FILTER: usize = 4096 * size_of::<libc::sock_filter>();
-
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Stream {
-    /// Taken by `close`. Running calls hold a clone; the last of them frees the descriptor.
-    pub(crate) socket: Mutex<Option<Arc<Socket>>>,
+    slot: Slot,
     pub(crate) closed: AtomicBool,
     /// In nanoseconds. Negative means no time-out.
     pub(crate) timeout: AtomicI64,
     pub(crate) transport: Transport,
     pub(crate) options: SocketOptions,
-    /// The options set with `setsockopt`, for a socket that replaces this one in `connect`.
-    pub(crate) set_options: Mutex<Vec<(i32, i32, OptionValue)>>,
     /// How a client connects. None for an accepted stream.
     pub(super) connecting: Option<Box<Connecting>>,
-    pub(crate) peer: Mutex<Option<Address>>,
-    /// The address of a `connect` whose outcome is not known yet.
-    pub(crate) pending: Mutex<Option<Address>>,
     pub(crate) spin: Spin,
     /// How often another socket has replaced this one.
     pub(crate) renewals: AtomicU32,
     /// Kept so that it is known after the close.
     pub(crate) family: AtomicI32,
-    pub(crate) origin: Origin,
     /// Bits of `seen`.
     pub(crate) seen: AtomicU8,
     /// Its record, set once the stream is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
-    /// The link to the server that accepted the stream. None for a client.
-    pub(crate) owned: Option<Owned>,
+    /// The link to the server that accepted the stream. None for a client. Belongs to the process of
+    /// the server: see `owned()`.
+    pub(super) owned: Option<Owned>,
 }
 
 /// How a client connects.
@@ -94,8 +84,6 @@ pub(super) struct Connecting {
     pub(super) source: Option<ConnectSource>,
     /// For how long `connect` tries again after a failure.
     pub(super) retry: Option<Duration>,
-    /// Set by a close, while `connect` waits for sockets that are not the stream's own yet.
-    pub(super) racing: Mutex<Option<Arc<EventFd>>>,
 }
 
 /// The socket during one call.
@@ -133,17 +121,6 @@ pub(crate) fn is_in_call(stream: *const Stream) -> bool {
     CALLS.try_with(|calls| calls.borrow().contains(&stream)).unwrap_or(false)
 }
 
-/// The value for setsockopt(2).
-#[derive(Clone, Debug)]
-pub enum OptionValue {
-    /// Bytes in the kernel's format.
-    Bytes(Vec<u8>),
-    /// No value, only a length.
-    Length(u32),
-    /// The instructions of SO_ATTACH_FILTER, whose value is a pointer to them.
-    Filter(Vec<u8>),
-}
-
 impl Stream {
     /// Opens an unconnected socket: socket(2). A `spin` of zero disables spinning. Blocks while the name of a
     /// UDP socket's source is resolved.
@@ -177,19 +154,15 @@ impl Stream {
         options.check_multicast(transport)?;
         options.join_groups(&socket, domain)?;
         let stream = Self {
-            socket: Mutex::new(Some(Arc::new(socket))),
+            slot: Slot::new(socket, Origin::here(), None),
             closed: AtomicBool::new(false),
             timeout: AtomicI64::new(-1),
             transport,
             options,
-            set_options: Mutex::new(Vec::new()),
-            connecting: Some(Box::new(Connecting { source, retry, racing: Mutex::new(None) })),
-            peer: Mutex::new(None),
-            pending: Mutex::new(None),
+            connecting: Some(Box::new(Connecting { source, retry })),
             spin: Spin::new(spin),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(domain.into()),
-            origin: Origin::here(),
             seen: AtomicU8::new(0),
             record: OnceLock::new(),
             owned: None,
@@ -233,46 +206,60 @@ impl Stream {
         let origin = owned.origin;
         let remote = record.remote().address;
         Self {
-            socket: Mutex::new(Some(Arc::new(socket))),
+            slot: Slot::new(socket, origin, Some(remote)),
             closed: AtomicBool::new(false),
             timeout: AtomicI64::new(-1),
             transport: record.transport(),
             options,
-            set_options: Mutex::new(Vec::new()),
             connecting: None,
-            peer: Mutex::new(Some(remote)),
-            pending: Mutex::new(None),
             spin: Spin::new(Duration::ZERO),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(family.into()),
-            origin,
             seen: AtomicU8::new(0),
             record: OnceLock::from(record),
             owned: Some(owned),
         }
     }
 
+    /// What this process has of the stream. A forked child uses an inherited stream as it would use
+    /// an inherited socket.
+    pub(super) fn slot(&self) -> &Slot {
+        self.slot.here()
+    }
+
+    /// The link to the server. None in a forked child, which does not have the server's threads:
+    /// the ledger, the limits and a stop concern the parent only.
+    pub(super) fn owned(&self) -> Option<&Owned> {
+        self.owned.as_ref().filter(|_| self.is_here())
+    }
+
     /// The socket during one call. EBADF once the stream is closed.
     pub(crate) fn hold(&self, step: &'static str) -> Result<Held<'_>> {
-        self.origin.check()?;
-        let socket = self.socket.lock().clone();
+        let socket = self.slot().socket.lock().clone();
         if socket.is_none() {
             return Err(self.closed_error(step));
         }
-        if self.owned.is_some() {
+        let owned = self.owned();
+        if owned.is_some() {
             let _ = CALLS.try_with(|calls| calls.borrow_mut().push(ptr::from_ref(self)));
         }
-        Ok(Held { socket, owned: self.owned.as_ref() })
+        Ok(Held { socket, owned })
     }
 
     /// The outer connection, where this is one end of a socket pair.
     pub(super) fn outer(&self) -> Option<&dyn Outer> {
-        self.owned.as_ref()?.outer.as_deref()
+        self.owned()?.outer.as_deref()
+    }
+
+    /// The record, where this is one end of a socket pair, whose own addresses say nothing.
+    fn outer_record(&self) -> Option<&Arc<Record>> {
+        self.owned.as_ref()?.outer.as_ref()?;
+        self.record.get()
     }
 
     /// EBADF, saying who closed it.
     pub(crate) fn closed_error(&self, step: &'static str) -> Error {
-        let by_server = self.owned.as_ref().is_some_and(Owned::ended_by_stop);
+        let by_server = self.owned().is_some_and(Owned::ended_by_stop);
         Error::closed(
             step,
             match (&self.owned, by_server) {
@@ -310,10 +297,11 @@ impl Stream {
         }
     }
 
-    /// Its record: from the start for an accepted stream, from the connection on for a client.
+    /// Its record: from the start for an accepted stream, from the connection on for a client. In a
+    /// forked child it stays as it was at the fork.
     #[must_use]
     pub fn record(&self) -> Option<&Arc<Record>> {
-        if self.record.get().is_none() && self.origin.is_here() {
+        if self.record.get().is_none() && self.is_here() {
             self.note_connected(false);
         }
         self.record.get()
@@ -328,13 +316,13 @@ impl Stream {
     /// The process that made the stream.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.slot.origin
     }
 
     /// Whether the calling process made the stream.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        self.origin.is_here()
+        self.slot.origin.is_here()
     }
 
     /// The time-out of every call. None waits without limit, zero does not wait.
@@ -389,20 +377,20 @@ impl Stream {
         if deadline.timeout.is_some() || !self.has_seen(seen::TIMEO | seen::DUPLICATED) {
             return deadline;
         }
-        let socket = self.socket.lock().clone();
+        let socket = self.slot().socket.lock().clone();
         let timeout = socket.and_then(|socket| ask(&socket.options()).ok().flatten());
         Deadline { timeout, at: None, is_option: timeout.is_some() }
     }
 
     /// The number of the descriptor. -1 once closed.
-    pub fn fileno(&self) -> Result<RawFd> {
-        self.origin.check()?;
-        Ok(self.socket.lock().as_ref().map_or(-1, |socket| socket.as_fd().as_raw_fd()))
+    #[must_use]
+    pub fn fileno(&self) -> RawFd {
+        self.slot().fileno()
     }
 
     /// The last connected peer, for messages. A socket that was reset no longer knows its peer.
     pub(crate) fn peer_text(&self) -> String {
-        match &*self.peer.lock() {
+        match &*self.slot().peer.lock() {
             // Most clients of a Unix socket have no name. The address of the server helps more.
             Some(Address::Unix(name)) if name.is_unnamed() => {
                 self.record.get().map_or_else(String::new, |record| record.local().to_string())
@@ -435,7 +423,7 @@ impl Stream {
             ClosedBy::Reset
         } else if self.has_seen(seen::END) {
             ClosedBy::Peer
-        } else if self.owned.as_ref().is_some_and(Owned::is_draining) {
+        } else if self.draining() {
             ClosedBy::Stop
         } else {
             ClosedBy::Local
@@ -447,8 +435,9 @@ impl Stream {
             Ok(deferred) => return Some(deferred),
             Err(socket) => socket,
         };
-        let duplicated = self.owned.is_some() && self.has_seen(seen::DUPLICATED);
-        let shared = duplicated || Arc::strong_count(&socket) > 1;
+        let duplicated = self.owned().is_some() && self.has_seen(seen::DUPLICATED);
+        // In a forked child, a shutdown would end the connection of the parent.
+        let shared = duplicated || self.is_here() && Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -480,7 +469,7 @@ impl Stream {
     pub fn abort(&self) {
         if let Some(socket) = self.take() {
             self.settle(ClosedBy::Local, None, false);
-            if let Some(owned) = &self.owned {
+            if let Some(owned) = self.owned() {
                 owned.owner.reset();
             }
             match Arc::try_unwrap(socket) {
@@ -495,55 +484,44 @@ impl Stream {
 
     /// Closes the record. Only the first call has an effect.
     pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if let Some(owned) = &self.owned {
+        if let Some(owned) = self.owned() {
             owned.owner.settle(by, error, forced);
-        } else if let Some(record) = self.record.get() {
+        } else if let Some(record) = self.record.get().filter(|_| self.is_here()) {
             record.close(by, error, record.last_tcp_info(None));
         }
     }
 
     /// Notifies the server that the descriptor is closed.
     pub(crate) fn notify_closed(&self) {
-        if let Some(owned) = &self.owned {
+        if let Some(owned) = self.owned() {
             owned.owner.socket_closed();
         }
     }
 
     pub(crate) fn take(&self) -> Option<Arc<Socket>> {
-        if !self.origin.is_here() {
-            // A forked child does not touch its copy of the descriptor.
-            return None;
-        }
         // Opens the record of a client whose connect has completed by now.
         let _ = self.record();
         self.closed.store(true, SeqCst);
-        if let Some(connecting) = &self.connecting {
-            if let Some(flag) = &*connecting.racing.lock() {
-                flag.set();
-            }
+        let slot = self.slot();
+        if let Some(flag) = &*slot.racing.lock() {
+            flag.set();
         }
-        self.socket.lock().take()
+        slot.take()
     }
 
     /// Gives up the descriptor without closing it. -1 if it is closed. EBUSY while another thread's
     /// call uses it.
     pub fn detach(&self) -> Result<RawFd> {
-        self.origin.check()?;
         let _ = self.record();
-        let mut slot = self.socket.lock();
-        let Some(socket) = slot.take() else { return Ok(-1) };
-        match Arc::try_unwrap(socket) {
+        match self.slot().take_idle() {
             Ok(socket) => {
                 self.closed.store(true, SeqCst);
-                drop(slot);
                 self.settle(ClosedBy::Detached, None, false);
                 self.notify_closed();
                 Ok(socket.into_number())
             }
-            Err(shared) => {
-                *slot = Some(shared);
-                Err(Error::errno("detach", self.peer_text(), libc::EBUSY))
-            }
+            Err(false) => Ok(-1),
+            Err(true) => Err(Error::errno("detach", self.peer_text(), libc::EBUSY)),
         }
     }
 
@@ -553,6 +531,9 @@ impl Stream {
         let socket = self.hold("to_socket")?;
         let duplicate = socket.as_fd().try_clone_to_owned();
         self.saw(seen::DUPLICATED);
+        if self.owned().is_none() {
+            socket.share();
+        }
         duplicate.map_err(|error| Error::os("to_socket", self.peer_text(), &error))
     }
 
@@ -568,7 +549,7 @@ impl Stream {
 
     /// Calls getsockname(2).
     pub fn local_address(&self) -> Result<Address> {
-        if let (Some(_), Some(record)) = (self.outer(), self.record.get()) {
+        if let Some(record) = self.outer_record() {
             return self.hold("getsockname").map(|_| record.local().address);
         }
         self.address("getsockname", |socket| socket.local_addr())
@@ -576,7 +557,7 @@ impl Stream {
 
     /// Calls getpeername(2).
     pub fn peer_address(&self) -> Result<Address> {
-        if let (Some(_), Some(record)) = (self.outer(), self.record.get()) {
+        if let Some(record) = self.outer_record() {
             return self.hold("getpeername").map(|_| record.remote().address);
         }
         self.address("getpeername", |socket| socket.peer_addr())
@@ -694,7 +675,7 @@ impl Stream {
                 true => OptionValue::Filter(self.getsockopt(level, name, MOST_FILTER)?),
                 false => value,
             };
-            let mut options = self.set_options.lock();
+            let mut options = self.slot().set_options.lock();
             options.retain(|&(other, of, _)| (other, of) != (level, name));
             options.push((level, name, value));
         }
@@ -704,40 +685,12 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.origin.is_here() {
+        if self.is_here() {
             self.close();
         } else {
-            // In a forked child all of this is a copy. The descriptor and the record belong to the
-            // parent.
-            std::mem::forget(self.socket.get_mut().take());
+            // In a forked child the descriptor is a copy, and the rest belongs to the parent.
+            self.slot.leave();
             std::mem::forget(self.owned.take());
-        }
-    }
-}
-
-/// Whether an option of an inner stream is one of the outer socket: those of IP and TCP are, and of the
-/// others keepalive.
-fn is_of_outer(level: i32, name: i32) -> bool {
-    level != libc::SOL_SOCKET || name == libc::SO_KEEPALIVE
-}
-
-pub(crate) fn set_option(
-    fd: impl AsRawFd,
-    level: i32,
-    name: i32,
-    value: &OptionValue,
-) -> io::Result<()> {
-    match value {
-        OptionValue::Bytes(bytes) => sys::setsockopt(fd, level, name, bytes),
-        OptionValue::Length(length) => sys::setsockopt_length(fd, level, name, *length),
-        OptionValue::Filter(instructions) => {
-            // struct sock_fprog of linux/filter.h: a count, and a pointer after it.
-            let count = instructions.len() / size_of::<libc::sock_filter>();
-            let mut value = [0; 2 * size_of::<usize>()];
-            let (first, second) = value.split_at_mut(size_of::<usize>());
-            first[..2].copy_from_slice(&(count as u16).to_ne_bytes());
-            second.copy_from_slice(&instructions.as_ptr().expose_provenance().to_ne_bytes());
-            sys::setsockopt(fd, level, name, &value)
         }
     }
 }

@@ -305,8 +305,8 @@ impl Stream {
 
     /// The record of traffic just sent or received, which proves that the stream is connected.
     pub(super) fn record_of_traffic(&self) -> Option<&Arc<Record>> {
-        if self.outer().is_some() {
-            // The worker counts what the outer socket moves.
+        if self.outer().is_some() || !self.is_here() {
+            // The worker counts what the outer socket moves. A forked child counts nothing.
             return None;
         }
         if self.record.get().is_none() {

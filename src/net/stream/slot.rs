@@ -1,0 +1,118 @@
+//! The socket of a stream, as one process has it. Owns the descriptor with what calls change of it;
+//! must never use what a thread of another process may have locked.
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
+
+use super::option::OptionValue;
+use crate::net::address::Address;
+use crate::net::base::{EventFd, Mutex, Origin};
+use crate::net::socket::Socket;
+use crate::net::sys;
+
+/// What calls change of a stream, in one process.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(super) origin: Origin,
+    /// Taken by `close`. Running calls hold a clone; the last of them frees the descriptor.
+    pub(crate) socket: Mutex<Option<Arc<Socket>>>,
+    /// The descriptor, for a forked child; -1 from before it is closed.
+    number: AtomicI32,
+    /// The options set with `setsockopt`, for a socket that replaces this one in `connect`.
+    pub(crate) set_options: Mutex<Vec<(i32, i32, OptionValue)>>,
+    pub(crate) peer: Mutex<Option<Address>>,
+    /// The address of a `connect` whose outcome is not known yet.
+    pub(crate) pending: Mutex<Option<Address>>,
+    /// Set by a close, while `connect` waits for sockets that are not the stream's own yet.
+    pub(super) racing: Mutex<Option<Arc<EventFd>>>,
+    /// The same in a forked child, from its first use on.
+    inherited: OnceLock<Box<Self>>,
+}
+
+impl Slot {
+    pub(super) fn new(socket: Socket, origin: Origin, peer: Option<Address>) -> Self {
+        Self {
+            origin,
+            number: AtomicI32::new(socket.as_fd().as_raw_fd()),
+            socket: Mutex::new(Some(Arc::new(socket))),
+            set_options: Mutex::default(),
+            peer: Mutex::new(peer),
+            pending: Mutex::default(),
+            racing: Mutex::default(),
+            inherited: OnceLock::new(),
+        }
+    }
+
+    /// The slot of the calling process. A forked child makes its own: a thread that it does not have
+    /// may have held the locks at the fork, or a clone of the socket.
+    pub(super) fn here(&self) -> &Self {
+        let mut slot = self;
+        while !slot.origin.is_here() {
+            slot = slot.inherited.get_or_init(|| Box::new(slot.inherit()));
+        }
+        slot
+    }
+
+    fn inherit(&self) -> Self {
+        let number = self.number.load(SeqCst);
+        let socket = sys::adopt(number).ok().map(|fd| Arc::new(Socket::new(fd)));
+        if let Some(socket) = &socket {
+            socket.share();
+        }
+        Self {
+            origin: Origin::here(),
+            number: AtomicI32::new(if socket.is_some() { number } else { -1 }),
+            socket: Mutex::new(socket),
+            set_options: copied(&self.set_options),
+            peer: copied(&self.peer),
+            pending: copied(&self.pending),
+            racing: Mutex::default(),
+            inherited: OnceLock::new(),
+        }
+    }
+
+    /// Takes the socket, which its last user closes.
+    pub(super) fn take(&self) -> Option<Arc<Socket>> {
+        self.number.store(-1, SeqCst);
+        self.socket.lock().take()
+    }
+
+    /// Takes the socket if no call uses it. Otherwise returns whether there is one.
+    pub(super) fn take_idle(&self) -> std::result::Result<Socket, bool> {
+        let mut slot = self.socket.lock();
+        let Some(socket) = slot.take() else { return Err(false) };
+        match Arc::try_unwrap(socket) {
+            Ok(socket) => {
+                self.number.store(-1, SeqCst);
+                Ok(socket)
+            }
+            Err(shared) => {
+                *slot = Some(shared);
+                Err(true)
+            }
+        }
+    }
+
+    /// The number of the descriptor. -1 once closed.
+    pub(super) fn fileno(&self) -> RawFd {
+        self.number.load(SeqCst)
+    }
+
+    /// Closes the descriptor in a forked child, and leaves alone what belongs to its parent.
+    pub(super) fn leave(&mut self) {
+        if self.origin.is_here() {
+            return;
+        }
+        std::mem::forget(self.socket.get_mut().take());
+        match self.inherited.get_mut() {
+            Some(inherited) => inherited.leave(),
+            None => drop(sys::adopt(self.number.load(SeqCst))),
+        }
+    }
+}
+
+/// A copy of what a parent process guarded; empty if it was locked at the fork.
+fn copied<T: Clone + Default>(of: &Mutex<T>) -> Mutex<T> {
+    Mutex::new(of.try_lock().map_or_else(T::default, |value| value.clone()))
+}
