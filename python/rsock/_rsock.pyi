@@ -741,15 +741,37 @@ class Stream:
         bytes that had arrived are the attribute `partial` of IncompleteRead, TimeoutError and
         KeyboardInterrupt.
         """
-    def recv_until(self, delimiter: Buffer, limit: SupportsIndex = 65_536) -> bytes:
+    def recv_until(
+        self, delimiter: Buffer | tuple[Buffer, ...], limit: SupportsIndex = 65_536
+    ) -> bytes:
         """Receive up to and including `delimiter`, and no byte after it.
 
-        Returns b"" if the peer has finished before the first byte. Raises ValueError if the first
-        `limit` bytes do not contain the delimiter; its attribute `partial` holds the bytes that had
-        arrived. Blocks as `recv_exactly` does, and raises the same errors.
+        `delimiter` may be a tuple of several, of which the first to end counts. Returns b"" if the
+        peer has finished before the first byte. Raises ValueError if the first `limit` bytes do not
+        contain the delimiter; its attribute `partial` holds the bytes that had arrived. Blocks as
+        `recv_exactly` does, and raises the same errors.
         """
     def recv_line(self, limit: SupportsIndex = 65_536) -> bytes:
         r"""Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`."""
+    def recv_frame(self, header: str = ">I", limit: SupportsIndex = 16_777_216) -> bytes | None:
+        """Receive the data of one frame: a length of the format `header`, then as many bytes.
+
+        `header` is a format of the struct module with one integer, such as ">I" or "<H". Returns
+        None if the peer has finished before a frame, and b"" for a frame without data. Takes no
+        byte after the frame. Raises ValueError if the length is above `limit` or negative, and
+        IncompleteRead if the peer finishes inside the frame; the bytes that had arrived, with those
+        of the header, are the attribute `partial`. Blocks as `recv_exactly` does, and raises the
+        same errors.
+        """
+    def send_frame(self, data: Buffer, header: str = ">I") -> None:
+        """Send all of `data` as one frame: its length in the format `header`, then the data.
+
+        `header` is as for `recv_frame`. Frames that several threads send follow each other, as none
+        begins while another is being sent; other sends do not wait for that. The time-out applies
+        to the call as a whole, the wait for other frames included. Raises ValueError for data that
+        is too long for the header, OSError (EDEADLK) in a signal handler that interrupts another
+        frame of its thread, and as `sendall`; the attribute `sent` counts the header too.
+        """
     def shutdown(self, how: int) -> None:
         """Shut down one or both directions with shutdown(2). Does not block.
 
@@ -923,6 +945,18 @@ class Stream:
 
         While it is stopping, reads return the data that has arrived, then b"".
         """
+    # As in socket.socket; some programs use them.
+    @property
+    def _io_refs(self) -> int:
+        """How many files are open. Some programs count theirs here, as with `socket.socket`."""
+    @_io_refs.setter
+    def _io_refs(self, value: int) -> None:
+        """How many files are open. Some programs count theirs here, as with `socket.socket`."""
+    @property
+    def _closed(self) -> bool:
+        """Whether the stream was closed, as `socket.socket` has it under this name."""
+    def _real_close(self) -> None:
+        """Close the stream at once, whatever files are open."""
     # For the Python half only.
     @property
     def _inherited(self) -> bool:

@@ -7,12 +7,13 @@ and `send` or `recv`.
 
 import builtins
 import contextlib
+import functools
 import io
 import os
 import socket
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
 
@@ -227,6 +228,15 @@ class StreamMethods(_Base):
         finally:
             if sent and hasattr(file, "seek") and (number is not None or _can_seek(file)):
                 file.seek(offset + sent)
+
+    def lines(self, limit: int = 65_536) -> Iterator[bytes]:
+        """Iterate over the lines that arrive, each with its b"\\n", until the peer has finished.
+
+        Each line is received by `recv_line(limit)` when it is asked for, so that nothing after it
+        is taken; blocks and raises as that does, with IncompleteRead for a last line without its
+        end.
+        """
+        return iter(functools.partial(self.recv_line, limit), b"")
 
     def to_socket(self) -> socket.socket:
         """Return a `socket.socket` of the same connection, with a descriptor of its own.

@@ -20,6 +20,7 @@ use crate::net::address::{
 };
 use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
+use crate::net::stream::FrameHeader;
 
 /// The repr of a value for a message, cut to 80 characters.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
@@ -267,6 +268,43 @@ pub(super) fn source(value: &Bound<'_, PyAny>) -> PyResult<ConnectSource> {
         return Err(wrong_type("source_address", "a (host, port) pair", value));
     }
     address(value).map(ConnectSource::of)
+}
+
+/// The header of a frame: a format of the struct module with one integer; None is ">I".
+pub(super) fn frame_header(value: Option<&Bound<'_, PyAny>>) -> PyResult<FrameHeader> {
+    let Some(value) = value else {
+        return Ok(FrameHeader { size: 4, little: false, signed: false });
+    };
+    let wanted = "a format of the struct module, such as '>I'";
+    let text = value.cast::<PyString>().map_err(|_| wrong_type("header", wanted, value))?;
+    let text = text.to_string_lossy();
+    let (order, code) = match text.chars().next() {
+        Some(order @ ('@' | '=' | '<' | '>' | '!')) => (order, &text[1..]),
+        _ => ('@', &*text),
+    };
+    let native = order == '@';
+    // The sizes of the C types on the systems that Linux has ('@'), and those of the module.
+    let size = match code {
+        "b" | "B" => 1,
+        "h" | "H" => 2,
+        "i" | "I" => 4,
+        "l" | "L" if native => size_of::<std::ffi::c_long>(),
+        "l" | "L" => 4,
+        "q" | "Q" => 8,
+        "n" | "N" if native => size_of::<usize>(),
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "header {}: must be a format of the struct module with one integer, such as '>I'",
+                shown(value)
+            )));
+        }
+    };
+    let little = match order {
+        '<' => true,
+        '>' | '!' => false,
+        _ => cfg!(target_endian = "little"),
+    };
+    Ok(FrameHeader { size, little, signed: code.chars().all(|code| code.is_ascii_lowercase()) })
 }
 
 /// An address as `socket` returns it: a pair, or a 4-tuple for IPv6; a path as str, an abstract

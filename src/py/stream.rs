@@ -12,7 +12,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PySequence};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PySequence, PyTuple};
 
 use super::args::{self, length, name_text};
 use super::buffer::{SCRATCH, Sink, Source, with_scratch};
@@ -246,21 +246,24 @@ impl Stream {
         &self,
         py: Python<'py>,
         step: &'static str,
-        delimiter: &[u8],
+        delimiters: &[&[u8]],
         limit: isize,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let limit = length("limit", limit)?;
-        if delimiter.is_empty() {
+        let shortest = delimiters.iter().map(|delimiter| delimiter.len()).min();
+        let Some(shortest) = shortest else {
+            return Err(PyValueError::new_err("delimiter (): must not be empty"));
+        };
+        if shortest == 0 {
             return Err(PyValueError::new_err("delimiter b'': must not be empty"));
         }
-        if limit < delimiter.len() {
+        if limit < shortest {
             return Err(PyValueError::new_err(format!(
-                "limit {limit}: has no room for a delimiter of {} bytes",
-                delimiter.len()
+                "limit {limit}: has no room for a delimiter of {shortest} bytes"
             )));
         }
         let taken =
-            self.attached(py, |stream, waiter| stream.recv_until(step, delimiter, limit, waiter))?;
+            self.attached(py, |stream, waiter| stream.recv_until(step, delimiters, limit, waiter))?;
         Ok(PyBytes::new(py, &taken))
     }
 }
@@ -649,7 +652,7 @@ impl Stream {
 
     /// Receive up to and including `delimiter`, and no byte after it.
     ///
-    /// Returns b"" if the peer has finished before the first byte. Raises ValueError if the first
+    /// `delimiter` may be a tuple of several, of which the first to end counts. Returns b"" if the peer has finished before the first byte. Raises ValueError if the first
     /// `limit` bytes do not contain the delimiter; its attribute `partial` holds the bytes that had
     /// arrived. Blocks as `recv_exactly` does, and raises the same errors.
     #[pyo3(signature = (delimiter, limit=65_536))]
@@ -659,14 +662,74 @@ impl Stream {
         delimiter: Bound<'py, PyAny>,
         limit: isize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let delimiter = Source::new(delimiter)?;
-        self.read_until(py, "recv_until", delimiter.as_slice(), limit)
+        let delimiters = match delimiter.cast_into::<PyTuple>() {
+            Ok(several) => several.iter().map(Source::new).collect::<PyResult<Vec<_>>>()?,
+            Err(error) => vec![Source::new(error.into_inner())?],
+        };
+        let delimiters: Vec<_> = delimiters.iter().map(Source::as_slice).collect();
+        self.read_until(py, "recv_until", &delimiters, limit)
     }
 
     /// Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`.
     #[pyo3(signature = (limit=65_536))]
     fn recv_line<'py>(&self, py: Python<'py>, limit: isize) -> PyResult<Bound<'py, PyBytes>> {
-        self.read_until(py, "recv_line", b"\n", limit)
+        self.read_until(py, "recv_line", &[b"\n"], limit)
+    }
+
+    /// Receive the data of one frame: a length of the format `header`, then as many bytes.
+    ///
+    /// `header` is a format of the struct module with one integer, such as ">I" or "<H". Returns
+    /// None if the peer has finished before a frame, and b"" for a frame without data. Takes no byte
+    /// after the frame. Raises ValueError if the length is above `limit` or negative, and
+    /// IncompleteRead if the peer finishes inside the frame; the bytes that had arrived, with those
+    /// of the header, are the attribute `partial`. Blocks as `recv_exactly` does, and raises the
+    /// same errors.
+    #[pyo3(signature = (header=None, limit=16_777_216),
+        text_signature = "($self, header='>I', limit=16777216)")]
+    fn recv_frame<'py>(
+        &self,
+        py: Python<'py>,
+        header: Option<&Bound<'py, PyAny>>,
+        limit: isize,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let header = args::frame_header(header)?;
+        let limit = length("limit", limit)?;
+        let taken = self.attached(py, |stream, waiter| stream.recv_frame(header, limit, waiter))?;
+        Ok(taken.map(|taken| PyBytes::new(py, &taken[header.size..])))
+    }
+
+    /// Send all of `data` as one frame: its length in the format `header`, then the data.
+    ///
+    /// `header` is as for `recv_frame`. Frames that several threads send follow each other, as none
+    /// begins while another is being sent; other sends do not wait for that. The time-out applies
+    /// to the call as a whole, the wait for other frames included. Raises ValueError for data that
+    /// is too long for the header, OSError (EDEADLK) in a signal handler that interrupts another
+    /// frame of its thread, and as `sendall`; the attribute `sent` counts the header too.
+    #[pyo3(signature = (data, header=None), text_signature = "($self, data, header='>I')")]
+    fn send_frame<'py>(
+        &self,
+        py: Python<'py>,
+        data: Bound<'py, PyAny>,
+        header: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let data = Source::new(data)?;
+        let slice = data.as_slice();
+        let Some(bytes) = args::frame_header(header)?.encode(slice.len()) else {
+            return Err(PyValueError::new_err(format!(
+                "data of {} bytes: the header has no room for the number",
+                slice.len()
+            )));
+        };
+        let mut sent = 0;
+        let result = if slice.len() <= SMALL {
+            self.attached(py, |stream, waiter| stream.send_frame(&bytes, slice, &mut sent, waiter))
+        } else {
+            self.detached(py, |stream, waiter| stream.send_frame(&bytes, slice, &mut sent, waiter))
+        };
+        result.inspect_err(|error| {
+            // Fails only on an exception class that forbids attributes.
+            let _ = error.value(py).setattr("sent", sent);
+        })
     }
 
     /// Shut down one or both directions with shutdown(2). Does not block.
@@ -712,6 +775,29 @@ impl Stream {
         if left.map_or(0, |before| before - 1) == 0 && self.close_wanted.load(SeqCst) {
             self.end(py, |stream| stream.close());
         }
+    }
+
+    /// How many files are open. Some programs count theirs here, as with `socket.socket`.
+    #[getter(_io_refs)]
+    fn io_refs(&self) -> usize {
+        self.files.load(SeqCst)
+    }
+
+    #[setter(_io_refs)]
+    fn set_io_refs(&self, files: usize) {
+        self.files.store(files, SeqCst);
+    }
+
+    /// Whether the stream was closed, as `socket.socket` has it under this name.
+    #[getter]
+    fn _closed(&self) -> bool {
+        self.closed()
+    }
+
+    /// Close the stream at once, whatever files are open.
+    fn _real_close(&self, py: Python<'_>) {
+        self.close_wanted.store(true, SeqCst);
+        self.end(py, |stream| stream.close());
     }
 
     /// Close the stream with a reset (RST). Does not block.

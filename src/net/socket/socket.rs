@@ -4,7 +4,6 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{Protocol, SockRef, Socket as Raw, Type};
@@ -16,21 +15,17 @@ use crate::net::sys;
 
 /// A socket that is connected or connecting.
 #[derive(Debug)]
-pub(crate) struct Socket {
-    fd: Option<OwnedFd>,
-    /// Whether a close leaves the connection to other copies of the descriptor.
-    shared: AtomicBool,
-}
+pub(crate) struct Socket(Option<OwnedFd>);
 
 impl Socket {
     pub(crate) fn new(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: Some(fd.into()), shared: AtomicBool::new(false) }
+        Self(Some(fd.into()))
     }
 
-    /// Makes a close one of this copy of the descriptor only, as that of an ordinary socket: another
-    /// process, or the owner of a duplicate, goes on using the connection.
-    pub(crate) fn share(&self) {
-        self.shared.store(true, Relaxed);
+    /// Closes this copy of the descriptor only, as that of an ordinary socket: another process, or
+    /// the owner of a duplicate, goes on using the connection.
+    pub(crate) fn close_copy(mut self) {
+        self.0 = None;
     }
 
     /// Opens a socket for a family, close-on-exec and blocking: socket(2).
@@ -99,7 +94,7 @@ impl Socket {
     /// dup3(2): makes the number of `other` refer to this socket. Closes this socket's own number
     /// without a shutdown, because the connection continues.
     pub(crate) fn replace(mut self, other: &Self) -> io::Result<()> {
-        let own = self.fd.take().expect("only into_number and drop empty it, and both consume");
+        let own = self.0.take().expect("only into_number and drop empty it, and both consume");
         sys::replace(own.as_fd(), other.as_fd())
     }
 
@@ -123,20 +118,20 @@ impl Socket {
 
     /// Releases the descriptor number without sending anything.
     pub(crate) fn into_number(mut self) -> RawFd {
-        self.fd.take().map_or(-1, IntoRawFd::into_raw_fd)
+        self.0.take().map_or(-1, IntoRawFd::into_raw_fd)
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_ref().expect("only into_number and drop empty it, and both consume").as_fd()
+        self.0.as_ref().expect("only into_number and drop empty it, and both consume").as_fd()
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(fd) = self.fd.take() {
-            if fork::has_forked() && !self.shared.load(Relaxed) {
+        if let Some(fd) = self.0.take() {
+            if fork::has_forked() {
                 // ENOTCONN if there is no connection to end.
                 let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
             }

@@ -8,6 +8,7 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::owner::{DeferredClose, Owned};
+use super::slot::StreamSocket;
 use super::stream::{Held, Stream, seen};
 use super::wait::Interest;
 use crate::net::error::Error;
@@ -40,7 +41,7 @@ impl Stream {
     /// may still be sending, if no other call uses the socket.
     pub(super) fn linger_until(
         &self,
-        socket: &Arc<Socket>,
+        socket: &Arc<StreamSocket>,
     ) -> Option<(&Owned, Arc<Record>, Until)> {
         // A peer that has finished sends nothing more. With SO_LINGER set, the caller has chosen
         // the close.
@@ -208,7 +209,7 @@ impl Stream {
     /// the data, unless there is unread input: then RST, as the kernel does.
     pub(crate) fn close_if_idle(&self) -> bool {
         let socket = match self.slot().take_idle() {
-            Ok(socket) => socket,
+            Ok(socket) => socket.into_socket(),
             Err(in_use) => return !in_use,
         };
         self.closed.store(true, SeqCst);

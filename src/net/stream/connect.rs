@@ -401,7 +401,7 @@ impl Stream {
             let [local, peer] = ends;
             let id = NUMBER.fetch_add(1, Relaxed);
             let record = Record::new(id, Role::Client, local, peer);
-            let record = match peer_credentials(&*socket) {
+            let record = match peer_credentials(&**socket) {
                 Some(peer) if self.is_unix() => record.with_credentials(Some(peer)),
                 _ => record.with_socket(socket.as_fd()),
             };

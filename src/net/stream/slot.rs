@@ -1,22 +1,64 @@
 //! The socket of a stream, as one process has it. Owns the descriptor with what calls change of it;
 //! must never use what a thread of another process may have locked.
 
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
 use super::option::OptionValue;
+use super::turn::Turn;
 use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Origin};
 use crate::net::socket::Socket;
 use crate::net::sys;
+
+/// The socket of a stream.
+#[derive(Debug)]
+pub(crate) struct StreamSocket {
+    socket: Option<Socket>,
+    /// Whether a close leaves the connection to other copies of the descriptor.
+    shared: AtomicBool,
+}
+
+impl StreamSocket {
+    fn new(socket: Socket, shared: bool) -> Self {
+        Self { socket: Some(socket), shared: AtomicBool::new(shared) }
+    }
+
+    /// From here on a close leaves the connection to other copies of the descriptor.
+    pub(super) fn share(&self) {
+        self.shared.store(true, Relaxed);
+    }
+
+    /// The socket alone, whose close ends the connection.
+    pub(super) fn into_socket(mut self) -> Socket {
+        self.socket.take().expect("taken by this and drop only, and both consume")
+    }
+}
+
+impl Deref for StreamSocket {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        self.socket.as_ref().expect("taken by into_socket and drop only, and both consume")
+    }
+}
+
+impl Drop for StreamSocket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take().filter(|_| *self.shared.get_mut()) {
+            socket.close_copy();
+        }
+    }
+}
 
 /// What calls change of a stream, in one process.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(super) origin: Origin,
     /// Taken by `close`. Running calls hold a clone; the last of them frees the descriptor.
-    pub(crate) socket: Mutex<Option<Arc<Socket>>>,
+    pub(crate) socket: Mutex<Option<Arc<StreamSocket>>>,
     /// The descriptor, for a forked child; -1 from before it is closed.
     number: AtomicI32,
     /// The options set with `setsockopt`, for a socket that replaces this one in `connect`.
@@ -26,6 +68,8 @@ pub(crate) struct Slot {
     pub(crate) pending: Mutex<Option<Address>>,
     /// Set by a close, while `connect` waits for sockets that are not the stream's own yet.
     pub(super) racing: Mutex<Option<Arc<EventFd>>>,
+    /// The order of threads that send frames.
+    pub(super) turn: Arc<Turn>,
     /// The same in a forked child, from its first use on.
     inherited: OnceLock<Box<Self>>,
 }
@@ -35,11 +79,12 @@ impl Slot {
         Self {
             origin,
             number: AtomicI32::new(socket.as_fd().as_raw_fd()),
-            socket: Mutex::new(Some(Arc::new(socket))),
+            socket: Mutex::new(Some(Arc::new(StreamSocket::new(socket, false)))),
             set_options: Mutex::default(),
             peer: Mutex::new(peer),
             pending: Mutex::default(),
             racing: Mutex::default(),
+            turn: Arc::default(),
             inherited: OnceLock::new(),
         }
     }
@@ -56,10 +101,8 @@ impl Slot {
 
     fn inherit(&self) -> Self {
         let number = self.number.load(SeqCst);
-        let socket = sys::adopt(number).ok().map(|fd| Arc::new(Socket::new(fd)));
-        if let Some(socket) = &socket {
-            socket.share();
-        }
+        let socket = sys::adopt(number).ok();
+        let socket = socket.map(|fd| Arc::new(StreamSocket::new(Socket::new(fd), true)));
         Self {
             origin: Origin::here(),
             number: AtomicI32::new(if socket.is_some() { number } else { -1 }),
@@ -68,18 +111,19 @@ impl Slot {
             peer: copied(&self.peer),
             pending: copied(&self.pending),
             racing: Mutex::default(),
+            turn: Arc::default(),
             inherited: OnceLock::new(),
         }
     }
 
     /// Takes the socket, which its last user closes.
-    pub(super) fn take(&self) -> Option<Arc<Socket>> {
+    pub(super) fn take(&self) -> Option<Arc<StreamSocket>> {
         self.number.store(-1, SeqCst);
         self.socket.lock().take()
     }
 
     /// Takes the socket if no call uses it. Otherwise returns whether there is one.
-    pub(super) fn take_idle(&self) -> std::result::Result<Socket, bool> {
+    pub(super) fn take_idle(&self) -> std::result::Result<StreamSocket, bool> {
         let mut slot = self.socket.lock();
         let Some(socket) = slot.take() else { return Err(false) };
         match Arc::try_unwrap(socket) {

@@ -23,7 +23,7 @@ use socket2::{Domain, SockRef};
 use super::deadline::Deadline;
 use super::option::{MOST_FILTER, OptionValue, TIMEOUTS, is_of_outer, set_option};
 use super::owner::{DeferredClose, Outer, Owned};
-use super::slot::Slot;
+use super::slot::{Slot, StreamSocket};
 use super::spin::Spin;
 use crate::net::address::{Address, ConnectSource, Transport};
 use crate::net::base::{Origin, Waiter};
@@ -88,14 +88,14 @@ pub(super) struct Connecting {
 
 /// The socket during one call.
 pub(crate) struct Held<'a> {
-    pub(crate) socket: Option<Arc<Socket>>,
+    pub(crate) socket: Option<Arc<StreamSocket>>,
     pub(crate) owned: Option<&'a Owned>,
 }
 
 impl Deref for Held<'_> {
-    type Target = Socket;
+    type Target = StreamSocket;
 
-    fn deref(&self) -> &Socket {
+    fn deref(&self) -> &StreamSocket {
         self.socket.as_ref().expect("taken by drop only")
     }
 }
@@ -450,10 +450,10 @@ impl Stream {
     /// data, returns the lingering close.
     pub(crate) fn settle_or_linger(
         &self,
-        socket: Arc<Socket>,
+        socket: Arc<StreamSocket>,
         by: ClosedBy,
         error: Option<String>,
-    ) -> std::result::Result<DeferredClose, Arc<Socket>> {
+    ) -> std::result::Result<DeferredClose, Arc<StreamSocket>> {
         // The record is closed before the socket, so that a peer that sees the end finds the record
         // complete.
         let Some((owned, record, until)) = self.linger_until(&socket) else {
@@ -461,7 +461,7 @@ impl Stream {
             return Err(socket);
         };
         // A lingering socket has no other user.
-        let socket = Arc::try_unwrap(socket)?;
+        let socket = Arc::try_unwrap(socket)?.into_socket();
         Ok(owned.owner.linger(socket, record, until, by, error))
     }
 
@@ -473,7 +473,7 @@ impl Stream {
                 owned.owner.reset();
             }
             match Arc::try_unwrap(socket) {
-                Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.abort(),
+                Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.into_socket().abort(),
                 Ok(socket) => socket.reset(),
                 // Other calls still hold the socket. The connection ends at once all the same.
                 Err(shared) => shared.reset(),
@@ -498,7 +498,7 @@ impl Stream {
         }
     }
 
-    pub(crate) fn take(&self) -> Option<Arc<Socket>> {
+    pub(crate) fn take(&self) -> Option<Arc<StreamSocket>> {
         // Opens the record of a client whose connect has completed by now.
         let _ = self.record();
         self.closed.store(true, SeqCst);
@@ -518,7 +518,7 @@ impl Stream {
                 self.closed.store(true, SeqCst);
                 self.settle(ClosedBy::Detached, None, false);
                 self.notify_closed();
-                Ok(socket.into_number())
+                Ok(socket.into_socket().into_number())
             }
             Err(false) => Ok(-1),
             Err(true) => Err(Error::errno("detach", self.peer_text(), libc::EBUSY)),

@@ -111,45 +111,61 @@ impl Stream {
         // Held from the first byte to the last, so that a draining server does not end it in
         // between.
         let _held = self.hold(step)?;
-        let mut deadline = self.receive_deadline(0);
         let mut taken = Vec::new();
-        let mut got = 0;
-        while got < count {
-            let rest = room_in(&mut taken, got, count);
-            let result = self.recv_some(step, rest, 0, &mut deadline, waiter);
-            let error = match result {
-                Ok(0) if got == 0 => break,
-                Ok(0) => Error::Incomplete { wanted: format!("{count}"), got },
-                Ok(part) => {
-                    got += part;
-                    // Not after the last part: an error would take the place of a complete message.
-                    match if got < count { waiter.breathe() } else { Ok(()) } {
-                        Ok(()) => continue,
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
-            };
-            taken.truncate(got);
-            return Err(error.after(taken));
+        match self.fill(step, &mut taken, count, &mut self.receive_deadline(0), waiter) {
+            Ok(()) if taken.len() == count || taken.is_empty() => Ok(taken),
+            Ok(()) => {
+                let (wanted, got) = (format!("{count}"), taken.len());
+                Err(Error::Incomplete { wanted, got }.after(taken))
+            }
+            Err(error) => Err(error.after(taken)),
         }
-        taken.truncate(got);
-        Ok(taken)
     }
 
-    /// Receives up to and including `delimiter`. Peeks before it takes, so that nothing after the
-    /// delimiter is taken. Returns none if the peer finishes before the first byte; other errors
-    /// are those of `recv_exactly`, and `OverLimit` if the delimiter does not end within `limit`
-    /// bytes. `step` is the name of the call in errors.
+    /// Receives until `taken` has `count` bytes, or fewer if the peer finishes.
+    pub(super) fn fill(
+        &self,
+        step: &'static str,
+        taken: &mut Vec<u8>,
+        count: usize,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let mut got = taken.len();
+        let result = loop {
+            if got >= count {
+                break Ok(());
+            }
+            match self.recv_some(step, room_in(taken, got, count), 0, deadline, waiter) {
+                Ok(0) => break Ok(()),
+                Ok(part) => got += part,
+                Err(error) => break Err(error),
+            }
+            // Not after the last part: an error would take the place of a complete message.
+            if got < count {
+                if let Err(error) = waiter.breathe() {
+                    break Err(error);
+                }
+            }
+        };
+        taken.truncate(got);
+        result
+    }
+
+    /// Receives up to and including the first of `delimiters` to end. Peeks before it takes, so that
+    /// nothing after the delimiter is taken. Returns none if the peer finishes before the first
+    /// byte; other errors are those of `recv_exactly`, and `OverLimit` if no delimiter ends within
+    /// `limit` bytes. `step` is the name of the call in errors.
     pub fn recv_until(
         &self,
         step: &'static str,
-        delimiter: &[u8],
+        delimiters: &[&[u8]],
         limit: usize,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<u8>> {
         let _held = self.hold(step)?;
         self.needs_stream(step)?;
+        let longest = delimiters.iter().map(|delimiter| delimiter.len()).max().unwrap_or(1);
         let mut deadline = self.receive_deadline(0);
         let mut taken = Vec::new();
         loop {
@@ -175,9 +191,12 @@ impl Stream {
                 let wanted = "a message that ends with its delimiter".to_owned();
                 return Err(Error::Incomplete { wanted, got: start }.after(taken));
             }
-            // The delimiter may begin in the bytes taken before.
-            let from = start.saturating_sub(delimiter.len() - 1);
-            let found = find(&taken[from..], delimiter).map(|at| from + at + delimiter.len());
+            // A delimiter may begin in the bytes taken before.
+            let from = start.saturating_sub(longest - 1);
+            let ends = delimiters.iter().filter_map(|delimiter| {
+                find(&taken[from..], delimiter).map(|at| from + at + delimiter.len())
+            });
+            let found = ends.min();
             let end = found.unwrap_or(taken.len());
             taken.truncate(end);
             // Takes the bytes that were peeked at, which does not block.
