@@ -9,6 +9,7 @@ __all__ = [
     "check_bool",
     "check_groups",
     "check_int",
+    "check_keepalive",
     "check_mode",
     "check_seconds",
     "wrong_type",
@@ -45,6 +46,22 @@ def check_int(
         raise wrong_type(owner, name, "an int or None" if optional else "an int")
     if not lowest <= value <= highest:
         raise bad_value(owner, name, f"must be between {lowest} and {highest}")
+
+
+def check_keepalive(owner: object, name: str, highest: tuple[int, int, int]) -> None:
+    """Check a bool, or a tuple of three ints from 1 to those of `highest`; None is allowed."""
+    value = getattr(owner, name)
+    if value is None or isinstance(value, bool):
+        return
+    if (
+        not isinstance(value, tuple)
+        or len(value) != 3
+        or any(isinstance(part, bool) or not isinstance(part, int) for part in value)
+    ):
+        rule = "True, False, None or three ints, (idle, interval, count)"
+        raise wrong_type(owner, name, rule)
+    if not all(1 <= part <= most for part, most in zip(value, highest, strict=True)):
+        raise bad_value(owner, name, f"must be from (1, 1, 1) to {highest}")
 
 
 def check_mode(owner: object, name: str) -> None:
@@ -96,7 +113,7 @@ def _is_multicast(text: str) -> bool:
         return False
 
 
-def check_seconds(owner: object, name: str, lowest: int, highest: int) -> float | None:
+def check_seconds(owner: object, name: str, lowest: float, highest: int) -> float | None:
     """Check a number of seconds and return it; None is allowed."""
     value = getattr(owner, name)
     if value is None:

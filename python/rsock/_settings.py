@@ -13,6 +13,7 @@ from ._checks import (
     check_bool,
     check_groups,
     check_int,
+    check_keepalive,
     check_mode,
     check_seconds,
     wrong_type,
@@ -25,6 +26,10 @@ __all__ = ["Limits", "SocketOptions", "Trace"]
 _C_INT_MAX: Final = 2**31 - 1
 # What the kernel accepts for TCP_MAXSEG: TCP_MIN_MSS to MAX_TCP_WINDOW (net/ipv4/tcp.c).
 _MAX_SEGMENT: Final = (88, 32_767)
+# MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT (include/net/tcp.h).
+_MAX_KEEPALIVE: Final = (32_767, 32_767, 127)
+# TCP_USER_TIMEOUT takes a C int of milliseconds.
+_MAX_USER_TIMEOUT: Final = _C_INT_MAX // 1_000
 # l_linger was a signed short on the systems that introduced SO_LINGER; nine hours is plenty.
 _MAX_LINGER: Final = 32_767
 # One page. A smaller buffer would hold less than most messages, so that reading from the peer
@@ -60,7 +65,14 @@ class SocketOptions:
     backlog: how many connections may wait to be accepted, as in `listen(2)`; None is the system's
         maximum (net.core.somaxconn), which also caps every number given.
     nodelay: TCP_NODELAY: small messages leave at once instead of waiting for an acknowledgement.
-    keepalive: SO_KEEPALIVE: True makes the kernel probe a silent peer.
+    keepalive: SO_KEEPALIVE: probe a silent peer, and reset the connection if it does not answer.
+        True does so after the system's times, usually two hours; (idle, interval, count) after
+        `idle` seconds of silence, then every `interval` seconds, until `count` probes were not
+        answered (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, see `tcp(7)`). At most 32 767 s, and
+        127 probes.
+    user_timeout: TCP_USER_TIMEOUT (RFC 5482): seconds that data may stay unacknowledged before the
+        connection is reset, rounded to milliseconds. With `keepalive`, the time that a silent peer
+        has from the first probe on, in place of `count`. None is the system's, about 15 minutes.
     linger: SO_LINGER in whole seconds, 0 to 32 767: how long `close()` may wait for unsent bytes;
         0 discards them and resets the connection.
     send_buffer: SO_SNDBUF in bytes; Linux doubles it for its own book-keeping, see `socket(7)`.
@@ -76,9 +88,9 @@ class SocketOptions:
         list. The interface is its name, number or IPv4 address; without one the system chooses.
 
     A Unix socket takes `backlog`, `send_buffer`, `receive_buffer` (which Linux ignores there) and
-    `mode`. On a Unix socket, `keepalive`, `linger`, `max_segment` and `reuse_port` raise
-    ValueError, `nodelay` has no effect, and the others concern only ports. A TCP server refuses
-    `mode`.
+    `mode`. On a Unix socket, `keepalive`, `user_timeout`, `linger`, `max_segment` and
+    `reuse_port` raise ValueError, `nodelay` has no effect, and the others concern only ports. A
+    TCP server refuses `mode`.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range, naming
     field and value.
@@ -88,7 +100,8 @@ class SocketOptions:
     reuse_port: bool = False
     backlog: int | None = None
     nodelay: bool = True
-    keepalive: bool | None = None
+    keepalive: bool | tuple[int, int, int] | None = None
+    user_timeout: float | None = None
     linger: float | None = None
     send_buffer: int | None = None
     receive_buffer: int | None = None
@@ -100,7 +113,8 @@ class SocketOptions:
     def __post_init__(self) -> None:
         for name in ("reuse_address", "reuse_port", "nodelay", "dual_stack"):
             check_bool(self, name)
-        check_bool(self, "keepalive", optional=True)
+        check_keepalive(self, "keepalive", _MAX_KEEPALIVE)
+        check_seconds(self, "user_timeout", 0.001, _MAX_USER_TIMEOUT)
         check_int(self, "backlog", 0, _C_INT_MAX)
         check_int(self, "send_buffer", 1, _C_INT_MAX)
         check_int(self, "receive_buffer", 1, _C_INT_MAX)

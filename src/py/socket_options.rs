@@ -10,7 +10,7 @@ use pyo3::types::{PyString, PyTuple};
 
 use super::args::{shown, text, whole};
 use super::error::exception;
-use crate::net::socket::{Interface, Membership, SocketOptions};
+use crate::net::socket::{Interface, Keepalive, Membership, SocketOptions};
 
 /// The fields of `rsock.SocketOptions`. The class has checked them.
 #[derive(FromPyObject)]
@@ -19,7 +19,8 @@ struct OptionsFields {
     reuse_port: bool,
     backlog: Option<u32>,
     nodelay: bool,
-    keepalive: Option<bool>,
+    keepalive: Option<KeepaliveField>,
+    user_timeout: Option<f64>,
     linger: Option<f64>,
     send_buffer: Option<usize>,
     receive_buffer: Option<usize>,
@@ -30,6 +31,26 @@ struct OptionsFields {
     multicast: Py<PyAny>,
 }
 
+/// The field `keepalive`: a bool, or (idle, interval, count).
+#[derive(FromPyObject)]
+enum KeepaliveField {
+    Probes((u64, u64, u32)),
+    On(bool),
+}
+
+impl From<KeepaliveField> for Keepalive {
+    fn from(field: KeepaliveField) -> Self {
+        match field {
+            KeepaliveField::On(false) => Self::Off,
+            KeepaliveField::On(true) => Self::System,
+            KeepaliveField::Probes((idle, interval, count)) => {
+                let [idle, interval] = [idle, interval].map(Duration::from_secs);
+                Self::Probes { idle, interval, count }
+            }
+        }
+    }
+}
+
 /// The engine's options from `rsock.SocketOptions`.
 pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions> {
     let fields: OptionsFields = value.extract()?;
@@ -38,7 +59,8 @@ pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions
         reuse_port: fields.reuse_port,
         backlog: fields.backlog,
         nodelay: fields.nodelay,
-        keepalive: fields.keepalive,
+        keepalive: fields.keepalive.map(Keepalive::from),
+        user_timeout: fields.user_timeout.map(Duration::from_secs_f64),
         linger: fields.linger.map(Duration::from_secs_f64),
         send_buffer: fields.send_buffer,
         receive_buffer: fields.receive_buffer,

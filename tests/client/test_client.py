@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import errno
 import fcntl
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support import (
@@ -37,7 +40,7 @@ from support import (
 )
 
 import rsock
-from rsock import Client, IncompleteRead, Server, SocketOptions
+from rsock import Accept, Client, IncompleteRead, Server, SocketOptions
 
 Pair = tuple[Client, socket.socket]
 
@@ -701,6 +704,60 @@ def test_socket_options_are_set_before_connecting() -> None:
         assert client.getsockopt(base, socket.SO_RCVBUF) == 40_000
         assert client.tcp_info.send_mss <= 1_000
         assert client.getsockopt(base, socket.SO_LINGER, 8) == b"\1\0\0\0\3\0\0\0"
+
+
+KEEPALIVE = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+
+
+def probes(stream: Any) -> tuple[int, ...]:
+    """The keepalive of a stream, with its times, and its user time-out in milliseconds."""
+    tcp = socket.IPPROTO_TCP
+    on = stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    times = (stream.getsockopt(tcp, name) for name in (*KEEPALIVE, socket.TCP_USER_TIMEOUT))
+    return (on, *times)
+
+
+def test_keepalive_and_the_user_time_out_have_times_of_their_own() -> None:
+    with listener() as listening, Client(listening.getsockname()) as client:
+        system = probes(client)
+        assert (system[0], system[4]) == (0, 0)
+        for options, expected in (
+            (SocketOptions(keepalive=True), (1, *system[1:])),
+            (SocketOptions(keepalive=(60, 10, 5)), (1, 60, 10, 5, 0)),
+            (SocketOptions(keepalive=(32_767, 32_767, 127)), (1, 32_767, 32_767, 127, 0)),
+            (SocketOptions(user_timeout=12.5), (0, *system[1:4], 12_500)),
+            (SocketOptions(keepalive=(9, 8, 7), user_timeout=0.001), (1, 9, 8, 7, 1)),
+        ):
+            with Client(listening.getsockname(), options=options) as other:
+                assert probes(other) == expected
+
+
+@pytest.mark.parametrize("stages", [None, "bytewise"])
+def test_the_connections_of_a_server_have_its_keepalive(stages: str | None) -> None:
+    options = SocketOptions(keepalive=(60, 10, 5), user_timeout=30.0)
+    server = Server(service=Accept(), options=options, _stages=stages)  # type: ignore[call-arg]
+    with server, server.client(timeout=5.0) as client:
+        conn, _ = server.accept(5.0)
+        with conn:
+            assert probes(conn) == (1, 60, 10, 5, 30_000)
+        assert probes(client)[0] == 0
+
+
+def test_a_silent_peer_is_noticed_within_the_user_time_out() -> None:
+    """A peer that is frozen keeps its window closed; one that is gone acknowledges nothing."""
+    options = SocketOptions(user_timeout=0.2)
+    with listener() as listening, Client(listening.getsockname(), options=options) as client:
+        peer, _ = listening.accept()
+        with peer:
+            # From here on the peer's system drops everything (linux/filter.h: "ret 0").
+            program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+            filter_ = struct.pack("HL", 1, ctypes.addressof(program))
+            peer.setsockopt(socket.SOL_SOCKET, 26, filter_)
+            client.sendall(b"into the void")
+            client.settimeout(15.0)
+            with pytest.raises(TimeoutError, match="recv") as caught:
+                client.recv(1)
+            assert caught.value.errno == errno.ETIMEDOUT
 
 
 def test_nodelay_is_on_unless_asked_otherwise(pair: Pair) -> None:

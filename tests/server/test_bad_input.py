@@ -555,6 +555,12 @@ def test_a_limit_of_another_type_is_a_type_error(name: str, value: Any) -> None:
         ("receive_buffer", -1),
         ("max_segment", -1),
         ("max_segment", 70_000),
+        ("keepalive", (0, 10, 5)),
+        ("keepalive", (60, 40_000, 5)),
+        ("keepalive", (60, 10, 128)),
+        ("user_timeout", 0),
+        ("user_timeout", -1.0),
+        ("user_timeout", 1e9),
     ],
 )
 def test_a_socket_option_that_cannot_be_set_is_named_with_its_value(name: str, value: Any) -> None:
@@ -565,7 +571,17 @@ def test_a_socket_option_that_cannot_be_set_is_named_with_its_value(name: str, v
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("nodelay", 1), ("backlog", "16"), ("keepalive", "yes"), ("send_buffer", 4096.0)],
+    [
+        ("nodelay", 1),
+        ("backlog", "16"),
+        ("keepalive", "yes"),
+        ("keepalive", 60),
+        ("keepalive", (60, 10)),
+        ("keepalive", (60.0, 10, 5)),
+        ("keepalive", [60, 10, 5]),
+        ("user_timeout", "30"),
+        ("send_buffer", 4096.0),
+    ],
 )
 def test_a_socket_option_of_another_type_is_a_type_error(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=name):

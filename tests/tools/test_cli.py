@@ -208,6 +208,13 @@ def test_options_arrive_where_they_belong() -> None:
     )
 
 
+def test_an_option_of_several_numbers_takes_them_with_commas() -> None:
+    arguments = _arguments.parse(["echo", "--socket-keepalive", "60,10,5"])
+    assert _fields.given(arguments, SocketOptions) == SocketOptions(keepalive=(60, 10, 5))
+    with pytest.raises(Exception, match=r"must be on\|off\|N,N,N\|none, not '60,10'"):
+        _arguments.parse(["echo", "--socket-keepalive", "60,10"])
+
+
 def test_every_exported_service_that_needs_no_python_has_its_name() -> None:
     assert "Echo" in _services.known()
     for name, kind in _services.known().items():

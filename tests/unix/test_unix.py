@@ -273,11 +273,12 @@ def test_an_address_of_the_other_transport_is_a_type_error(path: str) -> None:
     "options",
     [
         SocketOptions(keepalive=False),
+        SocketOptions(user_timeout=30.0),
         SocketOptions(linger=0),
         SocketOptions(max_segment=1472),
         SocketOptions(reuse_port=True),
     ],
-    ids=["keepalive", "linger", "max_segment", "reuse_port"],
+    ids=["keepalive", "user_timeout", "linger", "max_segment", "reuse_port"],
 )
 def test_options_that_mean_nothing_here_are_refused(
     path: str, options: SocketOptions, request: pytest.FixtureRequest

@@ -5,6 +5,7 @@ This file owns the syntax of a field on the command line. Every field of `Limits
 """
 
 import argparse
+import contextlib
 import inspect
 import re
 import shutil
@@ -108,24 +109,37 @@ def _documented(kind: type) -> dict[str, str]:
 
 
 def _reader(hint: Any) -> Callable[[str], object]:
-    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+    kinds = set(_kinds(hint))
     optional = type(None) in kinds
     # Of a field that takes several types, a text is what the command line has.
-    [kind] = {str} if str in kinds else kinds - {type(None)}
+    accepted = [str] if str in kinds else [kind for kind in _kinds(hint) if kind is not type(None)]
 
     def read(text: str) -> object:
         if optional and text == _NONE:
             return None
-        try:
-            return _value(kind, text)
-        except (KeyError, ValueError):
-            expected = _metavar(hint)
-            raise argparse.ArgumentTypeError(f"must be {expected}, not {text!r}") from None
+        for kind in accepted:
+            with contextlib.suppress(KeyError, ValueError):
+                return _value(kind, text)
+        raise argparse.ArgumentTypeError(f"must be {_metavar(hint)}, not {text!r}")
 
     return read
 
 
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _is_numbers(kind: Any) -> bool:
+    """Whether this is a tuple of ints."""
+    return typing.get_origin(kind) is tuple and set(typing.get_args(kind)) == {int}
+
+
 def _value(kind: Any, text: str) -> object:
+    if _is_numbers(kind):
+        # "60,10,5"
+        parts = zip(typing.get_args(kind), text.split(","), strict=True)
+        return tuple(_value(part, word) for part, word in parts)
     if kind is bool:
         return _SWITCH[text.lower()]
     if kind is int:
@@ -138,11 +152,12 @@ def _value(kind: Any, text: str) -> object:
 
 
 def _metavar(hint: Any) -> str:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     words: list[str] = []
-    for kind in kinds:
+    for kind in _kinds(hint):
         if typing.get_origin(kind) is Literal:
             words += typing.get_args(kind)
+        elif _is_numbers(kind):
+            words.append(",".join("N" for _ in typing.get_args(kind)))
         elif kind in _METAVARS:
             words.append(_METAVARS[kind])
     return "|".join(words)

@@ -19,7 +19,7 @@ pub(crate) use self::listener::Listener;
 pub use self::listener::bound_address;
 pub use self::multicast::{Interface, Membership};
 pub(crate) use self::options::MAX_BACKLOG;
-pub use self::options::SocketOptions;
+pub use self::options::{Keepalive, SocketOptions};
 pub use self::peer_credentials::Credentials;
 pub(crate) use self::peer_credentials::peer_credentials;
 pub(crate) use self::probe::Probe;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef};
+use socket2::{Domain, SockRef, TcpKeepalive};
 
 use super::multicast::Membership;
 use crate::net::address::Transport;
@@ -13,6 +13,39 @@ use crate::net::error::{Error, Result};
 
 /// The largest useful backlog: the kernel stores it in 16 bits on some paths.
 pub(crate) const MAX_BACKLOG: u32 = 65_535;
+
+/// Whether the kernel probes a silent peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keepalive {
+    /// No.
+    Off,
+    /// After the system's times: two hours, unless it was configured otherwise.
+    System,
+    /// After times of its own, tcp(7).
+    Probes {
+        /// TCP_KEEPIDLE: silence before the first probe, whole seconds.
+        idle: Duration,
+        /// TCP_KEEPINTVL: time between the probes, whole seconds.
+        interval: Duration,
+        /// TCP_KEEPCNT: unanswered probes before the connection is reset.
+        count: u32,
+    },
+}
+
+impl Keepalive {
+    fn set(self, socket: &SockRef<'_>, tcp: bool) -> io::Result<()> {
+        match self {
+            Self::Off => socket.set_keepalive(false),
+            Self::Probes { idle, interval, count } if tcp => {
+                let probes = TcpKeepalive::new();
+                let probes = probes.with_time(idle).with_interval(interval).with_retries(count);
+                // Sets SO_KEEPALIVE as well.
+                socket.set_tcp_keepalive(&probes)
+            }
+            Self::System | Self::Probes { .. } => socket.set_keepalive(true),
+        }
+    }
+}
 
 /// The options of a new socket. `None` keeps the system's default.
 #[derive(Clone, Debug)]
@@ -25,8 +58,10 @@ pub struct SocketOptions {
     pub backlog: Option<u32>,
     /// TCP_NODELAY: disable Nagle's algorithm (RFC 896).
     pub nodelay: bool,
-    /// SO_KEEPALIVE.
-    pub keepalive: Option<bool>,
+    /// SO_KEEPALIVE, with the times of its probes.
+    pub keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT: how long data that was sent may stay unacknowledged (RFC 5482).
+    pub user_timeout: Option<Duration>,
     /// SO_LINGER; zero makes every close a reset.
     pub linger: Option<Duration>,
     /// SO_SNDBUF, bytes; the kernel doubles it.
@@ -51,6 +86,7 @@ impl Default for SocketOptions {
             backlog: None,
             nodelay: true,
             keepalive: None,
+            user_timeout: None,
             linger: None,
             send_buffer: None,
             receive_buffer: None,
@@ -74,8 +110,11 @@ impl SocketOptions {
         if self.nodelay && tcp {
             socket.set_tcp_nodelay(true)?;
         }
-        if let Some(on) = self.keepalive {
-            socket.set_keepalive(on)?;
+        if let Some(keepalive) = self.keepalive {
+            keepalive.set(&socket, tcp)?;
+        }
+        if self.user_timeout.is_some() && tcp {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
         }
         if let Some(linger) = self.linger {
             socket.set_linger(Some(linger))?;
@@ -131,6 +170,9 @@ impl SocketOptions {
         };
         if self.keepalive.is_some() {
             return refuse("keepalive", "SO_KEEPALIVE probes the peers of TCP");
+        }
+        if self.user_timeout.is_some() {
+            return refuse("user_timeout", "TCP_USER_TIMEOUT bounds the retransmissions of TCP");
         }
         if self.linger.is_some() {
             return refuse("linger", "SO_LINGER delays the close of TCP");
