@@ -118,7 +118,7 @@ impl Stream {
     /// Ends the connection because of a limit, whatever its handler does: reads return the end, and calls of the
     /// stream raise the error. The descriptor stays open until the handler releases it.
     pub(crate) fn expire(&self, name: &'static str) {
-        let socket = self.socket.lock().clone();
+        let socket = self.slot().socket.lock().clone();
         let (Some(socket), Some(owned)) = (socket, &self.owned) else { return };
         if !owned.owner.is_settled() && owned.reached.set(name).is_ok() {
             owned.owner.settle(ClosedBy::Limit(name), None, false);

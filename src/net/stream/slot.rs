@@ -89,6 +89,21 @@ impl Slot {
         }
     }
 
+    /// The slot of a stream that has no socket.
+    pub(super) fn empty() -> Self {
+        Self {
+            origin: Origin::here(),
+            number: AtomicI32::new(-1),
+            socket: Mutex::default(),
+            set_options: Mutex::default(),
+            peer: Mutex::default(),
+            pending: Mutex::default(),
+            racing: Mutex::default(),
+            turn: Arc::default(),
+            inherited: OnceLock::new(),
+        }
+    }
+
     /// The slot of the calling process. A forked child makes its own: a thread that it does not have
     /// may have held the locks at the fork, or a clone of the socket.
     pub(super) fn here(&self) -> &Self {

@@ -175,19 +175,15 @@ impl Stream {
     #[must_use]
     pub fn closed() -> Self {
         Self {
-            socket: Mutex::new(None),
+            slot: Slot::empty(),
             closed: AtomicBool::new(true),
             timeout: AtomicI64::new(-1),
             transport: Transport::Tcp,
             options: SocketOptions::default(),
-            set_options: Mutex::new(Vec::new()),
             connecting: None,
-            peer: Mutex::new(None),
-            pending: Mutex::new(None),
             spin: Spin::new(Duration::ZERO),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(Domain::IPV4.into()),
-            origin: Origin::here(),
             seen: AtomicU8::new(0),
             record: OnceLock::new(),
             owned: None,
