@@ -12,7 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from . import _rsock
 from ._handler_check import check as check  # Looked up here by the compiled module, as is the next.
@@ -45,6 +45,8 @@ class Handlers:
         self._threads: dict[int, None] = {}
         self._numbers = itertools.count()
         self._missing = False
+        # Those that are being served, by their numbers.
+        self.connections: Final[dict[int, Any]] = {}
 
     def start_first_thread(self, pool: _rsock.Pool, server: "weakref.ref[_rsock.Server]") -> None:
         """Start the first thread of the pool. Raises RuntimeError if the system has none."""
@@ -180,6 +182,9 @@ def _serve(
     function = getattr(server.service, "function", None)
     # A handler that waits for its client must not keep the server alive.
     del server
+    number = None if isinstance(conn, _rsock.Datagram) else conn.id
+    if number is not None:
+        handlers.connections[number] = conn
     try:
         if function is not None:
             _call(function, conn)
@@ -201,3 +206,6 @@ def _serve(
             report_broken_log()
     else:
         conn._returned(None)
+    finally:
+        if number is not None:
+            handlers.connections.pop(number, None)

@@ -204,6 +204,21 @@ class Server(_rsock.Server):
         handlers = self._handlers
         return [] if handlers is None else handlers.errors.kept
 
+    @property
+    def connections(self) -> list[Any]:
+        """Each `Connection` that a handler serves now, oldest call first: a snapshot. Never blocks.
+
+        Empty with other services. A connection whose handler closed it is not among them. Any
+        thread may send on one, also its reset by `abort()`; while its handler sends too, each takes
+        `conn.lock`. It may end at any time: calls then raise OSError.
+        """
+        # Raises in a forked child, as every use of a server there.
+        self.state  # noqa: B018
+        handlers = self._handlers
+        if handlers is None:
+            return []
+        return [conn for conn in list(handlers.connections.values()) if not conn.closed]
+
     # With Accept().
 
     def accept(self, timeout: float | None = None) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import io
 import os
 import socket
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -52,6 +53,17 @@ class StreamMethods(_Base):
     def type(self) -> socket.SocketKind:
         """SOCK_STREAM, as `socket.socket.type`."""
         return socket.SocketKind(super().type)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """A reentrant lock for threads that send whole messages: `with conn.lock: conn.sendall(…)`.
+
+        The stream's own calls do not take it: as with a socket, what two threads send at the same
+        time may be interleaved. The same lock each time.
+        """
+        # One step of the interpreter, so that two threads get the same lock.
+        lock: threading.RLock = self.__dict__.setdefault("_lock", threading.RLock())
+        return lock
 
     # `type` is the property above from here on; annotations say `builtins.type`.
 
