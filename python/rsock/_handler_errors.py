@@ -27,6 +27,8 @@ logger.addFilter(tame)
 
 # How many errors of handlers are kept, newest last: enough to find a problem, and bounded.
 _KEPT: Final = 100
+# How many exceptions of reads that ended in the middle of a message are kept.
+_WAITED: Final = 10
 # The frames of functions that can be suspended.
 _SUSPENDABLE: Final = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 # How a note of ours begins.
@@ -44,6 +46,8 @@ class HandlerErrors:
         # No lock, as in `Handlers`: each change is a single operation of the interpreter.
         self._kept: deque[BaseException] = deque(maxlen=_KEPT)
         self._to_raise: deque[BaseException] = deque(maxlen=_KEPT)
+        # Of reads that ended in the middle of a message.
+        self._waited: deque[Exception] = deque(maxlen=_WAITED)
         # Counts what was added to `_to_raise`, and each look at the count itself.
         self._added = itertools.count()
         self._raised = 0
@@ -54,28 +58,46 @@ class HandlerErrors:
         """What handlers raised, oldest first, as far as it is kept."""
         return list(self._kept)
 
-    def report(self, error: BaseException, conn: Connection | Datagram) -> None:
+    @property
+    def waited(self) -> list[Exception]:
+        """What reads raised that the peer or a stop ended in the middle of a message."""
+        return list(self._waited)
+
+    def report(
+        self, error: BaseException, conn: Connection | Datagram, fault: str = "handler"
+    ) -> None:
         """Treat an error as `on_error` says. Never raises.
+
+        `fault`: "handler"; or "stop" or "peer", which ended a read in the middle of a message. That
+        is no error of the handler. It is told only where the body of a `with`, or a test, raised:
+        what the handler waited for may be the reason.
 
         Its traceback keeps what is needed to print it; the values of local variables are freed.
         """
         try:
-            self._report(error, conn)
+            self._report(error, conn, fault)
         finally:
             _free_locals(error)
 
-    def _report(self, error: BaseException, conn: Connection | Datagram) -> None:
+    def _report(self, error: BaseException, conn: Connection | Datagram, fault: str) -> None:
         record = conn.record
         where = f"{_WHERE}connection {conn.id}"
         if isinstance(conn, Datagram):
             where = f"{_WHERE}a datagram"
         if record is not None:
             where += f" from {record.remote}"
+        if fault != "handler" and isinstance(error, Exception):
+            ended = "the server was stopped" if fault == "stop" else "the peer left"
+            had = f"{len(getattr(error, 'partial', b''))} bytes of a message"
+            _note(error, f"{where}, which had {had} and waited for the rest when {ended}")
+            self._waited.append(error)
+            return
+        if isinstance(error, Exception):
+            _note(error, where)
         self._kept.append(error)
         if not isinstance(error, Exception):
             self._escape(error, conn)
             return
-        _note(error, where)
         if self._on_error == "raise":
             self._to_raise.append(error)
             next(self._added)
@@ -101,11 +123,13 @@ class HandlerErrors:
     def raise_pending(self, name: str, body: BaseException | None = None) -> None:
         """Raise, once, what handlers left for the call that waits for the server's end.
 
-        If the body of a `with` raised `body`, that exception goes on, with a note of the others.
+        If the body of a `with` raised `body`, that exception goes on, with a note of the others and
+        of the messages that handlers waited for.
         """
         escaped, self._escaped = self._escaped, None
         errors = self._take_errors()
         if body is not None:
+            errors += [each for each in self.waited if each not in errors]
             for error in [escaped, *errors] if escaped else errors:
                 # An error that cannot be shown, or noted, must not replace the body's.
                 with contextlib.suppress(Exception, SystemExit):

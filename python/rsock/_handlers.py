@@ -199,8 +199,9 @@ def _serve(
         # what is in it.
         del traceback
         try:
-            if conn._returned(error):
-                handlers.errors.report(error, conn)
+            fault = conn._returned(error)
+            if fault is not None:
+                handlers.errors.report(error, conn, fault)
         except BaseException:
             # The log, or the exception itself, is broken: this thread has others to serve.
             report_broken_log()

@@ -1011,11 +1011,12 @@ class Connection(Stream):
     def server(self) -> Server | None:
         """The server that accepted it; None once that object has been deleted."""
     # For handler threads only.
-    def _returned(self, error: BaseException | None) -> bool:
+    def _returned(self, error: BaseException | None) -> str | None:
         """Close the connection after its handler returned, or raised `error`. For the pool.
 
-        Returns whether the error must be reported: an error that the peer or a stop of the server
-        caused is not.
+        Returns whose error it is: "handler", which must be reported; or "stop" or "peer", for a
+        read that a stop of the server or the peer ended in the middle of a message. None for any
+        other error that the peer or a stop caused.
         """
 
 @final
@@ -1049,10 +1050,10 @@ class Datagram:
         """The server that received it; None once that object has been deleted."""
     def _reply(self, answer: object) -> None:
         """Send `answer`, the bytes that the handler returned. Raises TypeError for another type."""
-    def _returned(self, error: BaseException | None) -> bool:
+    def _returned(self, error: BaseException | None) -> str | None:
         """Release the datagram after its handler returned, or raised `error`. For the pool.
 
-        Returns whether there is an error to report. `error` is recorded.
+        Returns whose error must be reported: "handler", or None without one. `error` is recorded.
         """
 
 @final

@@ -6,7 +6,7 @@ rsock` have not loaded, open nothing and start nothing. `-p no:rsock` disables i
 """
 
 from collections.abc import Iterator
-from typing import Protocol, Unpack
+from typing import Final, Protocol, Unpack
 
 import pytest
 
@@ -43,14 +43,26 @@ def rsock_server(make_rsock_server: MakeServer) -> Server:
     return make_rsock_server()
 
 
+# Whether the body of a test has failed.
+_FAILED: Final = pytest.StashKey[bool]()
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Note that a test has failed, for its fixtures."""
+    if call.when == "call" and call.excinfo is not None:
+        item.stash[_FAILED] = True
+
+
 @pytest.fixture
-def make_rsock_server() -> Iterator[MakeServer]:
+def make_rsock_server(request: pytest.FixtureRequest) -> Iterator[MakeServer]:
     """Make servers: `make_rsock_server(service=None, **options)` returns a started `rsock.Server`.
 
     `service` is a function of one connection, or a service such as `Accept()`; None echoes. The
     options are the keywords of `Server`, including `host` and `port`. All servers are stopped
     after the test, the last one first. An exception that a handler raises is then an error of the
-    test, unless `on_error` says otherwise. The type for annotations is
+    test, unless `on_error` says otherwise. If the test fails, an exception of a read that waited
+    for the rest of a message is one, too: it tells what the server waited for. The type for
+    annotations is
     `rsock.pytest_plugin.MakeServer`.
     """
     servers: list[Server] = []
@@ -66,10 +78,10 @@ def make_rsock_server() -> Iterator[MakeServer]:
         return server.start()
 
     yield make_rsock_server
-    _stop(servers)
+    _stop(servers, request.node.stash.get(_FAILED, False))
 
 
-def _stop(servers: list[Server]) -> None:
+def _stop(servers: list[Server], failed: bool) -> None:
     """Stop all servers, the last one first, whatever the others raise; then raise the errors."""
     errors: list[BaseException] = []
     interrupt: KeyboardInterrupt | None = None
@@ -86,6 +98,9 @@ def _stop(servers: list[Server]) -> None:
             errors.append(error.with_traceback(None))
         except BaseException as error:
             errors.append(error)
+        else:
+            if failed:
+                errors += _waited(server)
     if interrupt is not None:
         # Not in a group, where it would not end the run.
         raise interrupt
@@ -93,3 +108,12 @@ def _stop(servers: list[Server]) -> None:
         raise errors[0]
     if errors:
         raise BaseExceptionGroup(f"{len(errors)} servers ended with errors", errors)
+
+
+def _waited(server: Server) -> list[BaseExceptionGroup[Exception]]:
+    """The group of what the server's handlers waited for; empty if they waited for nothing."""
+    handlers = server._handlers
+    waited = [] if handlers is None else handlers.errors.waited
+    if not waited:
+        return []
+    return [ExceptionGroup(f"handlers of {server.name} waited for the rest of a message", waited)]

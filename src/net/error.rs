@@ -141,7 +141,7 @@ impl fmt::Display for Error {
             Self::TimedOut { step, target } => write!(f, "{step} {target}: timed out"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Incomplete { wanted, got } => {
-                write!(f, "the peer finished after {got} bytes of {wanted}")
+                write!(f, "the stream ended after {got} bytes of {wanted}")
             }
             Self::OverLimit { limit } => {
                 write!(f, "no delimiter within the limit of {limit} bytes")

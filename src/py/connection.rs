@@ -9,11 +9,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 
 use super::args;
-use super::handler_error::{Fault, attribute_error, error_text};
+use super::handler_error::{Fault, attribute_error, error_text, has_partial};
 use super::ledger::Record;
 use super::stream::Stream;
 use crate::net;
 use crate::net::base::Mutex;
+use crate::net::ledger::ClosedBy;
 
 /// An accepted stream, the argument of the constructor of Connection. Can be used once.
 #[pyclass(frozen, module = "rsock._rsock")]
@@ -77,23 +78,31 @@ impl Connection {
 
     /// Close the connection after its handler returned, or raised `error`. For the pool.
     ///
-    /// Returns whether the error must be reported: an error that the peer or a stop of the server
-    /// caused is not.
-    fn _returned(slf: &Bound<'_, Self>, error: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+    /// Returns whose error it is: "handler", which must be reported; or "stop" or "peer", for a read
+    /// that a stop of the server or the peer ended in the middle of a message. None for any other
+    /// error that the peer or a stop caused.
+    fn _returned(slf: &Bound<'_, Self>, error: Option<Bound<'_, PyAny>>) -> Option<&'static str> {
         let py = slf.py();
         let base = slf.as_super().get();
         let Some(error) = error else {
             base.end(py, |stream| stream.close());
-            return Ok(false);
+            return None;
         };
         let fault = attribute_error(base, &error);
+        let draining = base.inner().draining();
         let text = error_text(&error);
         base.end(py, |stream| match fault {
             Fault::Peer(by) => stream.close_for(by, Some(text)),
             Fault::Stop => stream.close(),
             Fault::Handler => stream.fail(text),
         });
-        Ok(matches!(fault, Fault::Handler))
+        match fault {
+            Fault::Handler => Some("handler"),
+            Fault::Stop | Fault::Peer(ClosedBy::Peer | ClosedBy::Reset) if has_partial(&error) => {
+                Some(if draining { "stop" } else { "peer" })
+            }
+            Fault::Stop | Fault::Peer(_) => None,
+        }
     }
 }
 

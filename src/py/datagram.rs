@@ -79,12 +79,12 @@ impl Datagram {
 
     /// Release the datagram after its handler returned, or raised `error`. For the pool.
     ///
-    /// Returns whether there is an error to report. `error` is recorded.
-    fn _returned(&self, error: Option<Bound<'_, PyAny>>) -> bool {
+    /// Returns whose error must be reported: "handler", or None without one. `error` is recorded.
+    fn _returned(&self, error: Option<Bound<'_, PyAny>>) -> Option<&'static str> {
         let datagram = self.inner.lock().take();
         if let (Some(datagram), Some(error)) = (datagram, &error) {
             datagram.fail(error_text(error));
         }
-        error.is_some()
+        error.map(|_| "handler")
     }
 }

@@ -6,6 +6,7 @@ use pyo3::exceptions::{
 };
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::imports;
 use super::stream::Stream;
@@ -122,6 +123,12 @@ fn is_fault_of_context(error: &Bound<'_, PyAny>) -> PyResult<bool> {
     let reason = error.getattr("reason")?.extract::<Option<String>>().unwrap_or(None);
     // Python's own errors, such as that of a client's context used for a server, have no reason.
     Ok(reason.is_none_or(|reason| OF_CONTEXT.contains(&reason.as_str())))
+}
+
+/// Whether an exception has bytes that its read had taken: it ended in the middle of a message.
+pub(super) fn has_partial(error: &Bound<'_, PyAny>) -> bool {
+    let partial = error.getattr(intern!(error.py(), "partial"));
+    partial.is_ok_and(|partial| partial.cast::<PyBytes>().is_ok_and(|it| !it.as_bytes().is_empty()))
 }
 
 /// The class and the text of an exception: "ValueError: what was wrong".

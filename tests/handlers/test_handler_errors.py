@@ -790,6 +790,40 @@ def test_what_the_peer_caused_is_recorded_and_goes_nowhere_else(case: TheirDoing
     assert not reported
 
 
+@pytest.mark.parametrize("on_error", ["log", "raise"])
+@pytest.mark.parametrize("closes", [False, True], ids=["stays", "closes"])
+def test_a_body_that_raised_is_told_what_its_handlers_waited_for(
+    on_error: Any, closes: bool, log: Log
+) -> None:
+    reading = threading.Event()
+
+    def read(conn: Connection) -> None:
+        reading.set()
+        conn.recv_exactly(10)
+
+    with (
+        pytest.raises(LookupError) as caught,
+        contextlib.ExitStack() as stack,
+        Server(service=read, on_error=on_error) as server,
+    ):
+        peer = stack.enter_context(dial(server.address))
+        peer.sendall(b"half")
+        assert reading.wait(SOON)
+        wait_until(lambda: server.ledger.totals.bytes_in == 4)
+        if closes:
+            peer.shutdown(socket.SHUT_WR)
+            settled(server)
+        raise LookupError
+    [note] = caught.value.__notes__
+    assert "in the handler of connection 1 from 127.0.0.1:" in note
+    if closes:
+        assert note.endswith("when the peer left: the stream ended after 4 bytes of 10")
+    else:
+        assert "which had 4 bytes of a message and waited for the rest when the server" in note
+    assert server.errors == []
+    assert not said(log)
+
+
 def test_the_end_of_a_message_is_no_error_where_the_handler_deals_with_it() -> None:
     caught: list[bytes] = []
 

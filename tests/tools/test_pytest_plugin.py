@@ -271,6 +271,61 @@ def test_greeting(make_rsock_server):
     )
 
 
+def test_what_a_handler_waited_for_is_told_when_its_client_gives_up(
+    pytester: pytest.Pytester,
+) -> None:
+    code = """
+def handler(conn):
+    conn.sendall(conn.recv_exactly(10))
+
+def test_client_that_is_closed(make_rsock_server):
+    server = make_rsock_server(handler)
+    with server.client(timeout=0.3) as client:
+        client.sendall(b"hello")
+        client.recv(10)
+
+def test_client_that_is_not(make_rsock_server):
+    client = make_rsock_server(handler).client(timeout=0.3)
+    servers.append(client)
+    client.sendall(b"hello")
+    client.recv(10)
+
+def test_line(make_rsock_server):
+    server = make_rsock_server(lambda conn: conn.recv_line())
+    with server.client(timeout=0.3) as client:
+        client.sendall(b"hello")
+        client.recv(10)
+
+def test_without_a_fixture():
+    with rsock.Server(service=handler) as server, server.client(timeout=0.3) as client:
+        client.sendall(b"hello")
+        client.recv(10)
+
+def test_that_passes(make_rsock_server):
+    server = make_rsock_server(handler)
+    with server.client(timeout=0.3) as client:
+        client.sendall(b"hello")
+        with pytest.raises(TimeoutError):
+            client.recv(10)
+
+def test_clean():
+    servers.pop().close()
+"""
+    done = inner(pytester, code)
+    done.assert_outcomes(failed=4, errors=3, passed=2)
+    text = done.stdout.str()
+    for name, end in (("closed", "the peer left"), ("not", "the server was stopped")):
+        said = text.partition(f"ERROR at teardown of test_client_that_is_{name} ")[2]
+        said = said.partition("ERROR at teardown")[0]
+        assert "conn.sendall(conn.recv_exactly(10))" in said
+        assert "the stream ended after 5 bytes of 10" in said
+        assert f"which had 5 bytes of a message and waited for the rest when {end}" in said
+    assert "after 5 bytes of a message that ends with its delimiter" in text
+    # Without the fixture it is a note on the exception of the test.
+    noted = text.partition("_ test_without_a_fixture _")[2]
+    assert "the stream ended after 5 bytes of 10" in noted.partition("short test summary")[0]
+
+
 def test_a_handler_may_fail_its_test(pytester: pytest.Pytester) -> None:
     code = """
 def handler(conn):
