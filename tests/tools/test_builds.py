@@ -1,4 +1,4 @@
-"""What the package promises to whoever compiles it, as far as its files can tell.
+"""What the package promises to those who compile it, as far as its files can tell.
 
 `make lint` runs the compilers (`tests/builds.py`).
 """
