@@ -357,7 +357,7 @@ class Server:
         their datagrams were answered.
 
         Blocks, with the interpreter released, until a thread of a UDP server has noticed: for
-        at most a second. Raises StateError before `bind` and once a stop has begun, and OSError
+        at most a second. Raises StateError before `bind` and once a stop has begun, OSError
         (EMFILE) if the process is out of descriptors.
         """
     # As in typeshed: the type depends on the transport, which the caller knows. The same is true of

@@ -633,7 +633,7 @@ impl Server {
     /// their datagrams were answered.
     ///
     /// Blocks, with the interpreter released, until a thread of a UDP server has noticed: for
-    /// at most a second. Raises StateError before `bind` and once a stop has begun, and OSError
+    /// at most a second. Raises StateError before `bind` and once a stop has begun, OSError
     /// (EMFILE) if the process is out of descriptors.
     fn hand_over(&self, py: Python<'_>) -> PyResult<RawFd> {
         let inner = self.here(py)?;

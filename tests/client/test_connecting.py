@@ -228,6 +228,43 @@ except ConnectionRefusedError as error:
     }
 
 
+def test_a_source_port_is_used_for_one_address_after_the_other(tmp_path: Path) -> None:
+    """Two sockets cannot have it at once, so each address has its share of the time."""
+    said = said_alone(
+        tmp_path,
+        """
+order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+with contextlib.ExitStack() as stack:
+    port = swallowing(stack, order[0])
+    stack.enter_context(Server(order[1], port))
+    source = ("127.0.0.9", 20_000)
+    with Client("many.test", port, timeout=2.0, source_address=source) as client:
+        said["reached"] = [client.getpeername()[0] == order[1], echoed(client)]
+        said["source"] = client.getsockname()[0:2] == source
+""",
+    )
+    assert said == {"reached": [True, True], "source": True}
+
+
+def test_a_socket_that_lost_the_race_delays_nothing(tmp_path: Path) -> None:
+    """Whose close would wait for its peer: SO_LINGER."""
+    said = said_alone(
+        tmp_path,
+        """
+from rsock import SocketOptions
+with contextlib.ExitStack() as stack:
+    port = swallowing(stack, "127.0.0.1")
+    stack.enter_context(Server("127.0.0.4", port))
+    began = time.monotonic()
+    client = Client("many.test", port, timeout=20.0, options=SocketOptions(linger=15))
+    said["took"] = time.monotonic() - began < 10.0
+    said["linger"] = client.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[4]
+    client.close()
+""",
+    )
+    assert said == {"took": True, "linger": 15}
+
+
 def test_a_process_with_few_descriptors_tries_one_address_after_the_other(tmp_path: Path) -> None:
     said = said_alone(
         tmp_path,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import os
 import socket
 import time
@@ -11,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import LATE, SOON, Background, Script, dial, dial_path, says_back, wait_until
+from support import (
+    LATE,
+    SOON,
+    Background,
+    Script,
+    dial,
+    dial_path,
+    output_of,
+    says_back,
+    wait_until,
+)
 
 from rsock import Accept, Echo, Forward, Limits, Server, StateError
 
@@ -214,6 +226,52 @@ def test_a_udp_server_that_waits_for_a_datagram_stops_after_it_was_handed_over(
         with reach(server, server.address) as peer:
             peer.send(b"for the other owner")
             assert shared.recv(100) == b"for the other owner"
+
+
+# Tries to hand a server over with 0, 1 and 2 free descriptors. Afterwards it serves, and stops.
+FEW = """
+import json, os, resource, sys
+from rsock import Server
+
+def outcome(transport, free):
+    server = Server(transport=transport).start()
+    with server.client(timeout=5) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    server.ledger.wait(open=0) if transport == "tcp" else None
+    held = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    for _ in range(free):
+        os.close(held.pop())
+    try:
+        held.append(server.hand_over())
+        said = "handed over"
+    except OSError as error:
+        said = error.errno
+    for number in held:
+        os.close(number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with server.client(timeout=5) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    assert server.stop().seconds < 5
+    return said
+
+said = {kind: [outcome(kind, free) for free in (0, 1, 2, 5)] for kind in ("tcp", "udp")}
+print(json.dumps(said))
+"""
+
+
+def test_a_server_that_could_not_be_handed_over_serves_and_stops() -> None:
+    said = json.loads(output_of(FEW))
+    assert said["tcp"] == [errno.EMFILE] + ["handed over"] * 3
+    assert (said["udp"][0], said["udp"][-1]) == (errno.EMFILE, "handed over")
 
 
 def test_a_server_that_was_handed_over_goes_on_serving(echo: Server) -> None:

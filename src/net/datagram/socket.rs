@@ -13,7 +13,7 @@ use crate::net::address::{canonical, display, reachable};
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ShutdownListener;
 use crate::net::error::{Error, Result};
-use crate::net::socket::Listener;
+use crate::net::socket::{Listener, Sharing};
 use crate::net::sys::{Name, PollFd};
 use crate::net::worker::shut_down;
 
@@ -141,7 +141,8 @@ impl DatagramSocket {
     /// which is what ends a blocking receive, would reach them as well. Returns when the thread has noticed.
     ///
     /// A receive that blocks is ended by a datagram to the socket itself, which the thread ignores. The thread
-    /// may be busy, or a filter may drop the datagram: that ends the wait after a second.
+    /// may be busy, or a filter may drop the datagram: that ends the wait after a second. After an error, the
+    /// thread waits as before.
     pub(crate) fn stop_blocking(&self, waiter: &mut dyn Waiter) -> Result<()> {
         if !self.blocks.load(SeqCst) {
             return Ok(());
@@ -156,6 +157,10 @@ impl DatagramSocket {
         let result = self.wake(&done, waiter);
         self.changing.store(false, SeqCst);
         *self.change.lock() = None;
+        if result.is_err() {
+            // The thread may still wait in the receive call.
+            self.blocks.store(true, SeqCst);
+        }
         result
     }
 
@@ -169,12 +174,13 @@ impl DatagramSocket {
             done.clear();
             let (is_known, is_seen) =
                 self.change.lock().as_ref().map_or((true, true), Change::state);
+            let is_late = end <= Instant::now();
             // What was sent must not be left to those who get the socket.
-            if is_known && (is_seen || sender.is_none())
-                || self.has_ended()
-                || end <= Instant::now()
-            {
+            if self.has_ended() || is_known && (is_seen || sender.is_none() || is_late) {
                 return Ok(());
+            }
+            if is_late {
+                return Err(Error::TimedOut { step: "hand_over", target: display(&self.local) });
             }
             if sender.is_none() {
                 let socket = wake_up_sender(self.local).map_err(failed)?;
@@ -282,11 +288,15 @@ impl DatagramSockets {
         self.open.lock().retain(|open| !Arc::ptr_eq(open, socket));
     }
 
-    /// Lets no thread block in a receive on a socket that others use.
-    pub(crate) fn share(&self, waiter: &mut dyn Waiter) -> Result<()> {
+    /// Makes the thread of the socket with these users wait in poll(2).
+    pub(crate) fn stop_blocking(
+        &self,
+        sharing: &Arc<Sharing>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let open = self.open.lock().clone();
         open.iter()
-            .filter(|socket| socket.socket.sharing().has_others())
+            .filter(|socket| Arc::ptr_eq(socket.socket.sharing(), sharing))
             .try_for_each(|socket| socket.stop_blocking(waiter))
     }
 

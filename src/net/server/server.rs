@@ -157,12 +157,15 @@ impl Server {
             return Err(over());
         }
         let (probe, sharing) = socket.ok_or_else(over)?;
+        // First, because after an error the end of the server must be able to wake that thread.
+        self.inner.sockets.stop_blocking(&sharing, waiter)?;
         let duplicate = probe
             .with_number(|number| sharing.hand_over(|| sys::duplicate(number)))
             .flatten()
             .ok_or_else(over)?;
         let duplicate = duplicate.map_err(|error| Error::os(asked, &bound, &error))?;
-        self.inner.sockets.share(waiter)?;
+        // A thread that has just started may have begun to block before it could know of others.
+        self.inner.sockets.stop_blocking(&sharing, waiter)?;
         Ok(duplicate)
     }
 

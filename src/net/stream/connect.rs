@@ -95,7 +95,7 @@ impl Stream {
             None => None,
         };
         let to = Candidates { target, addresses, source };
-        if to.addresses.len() > 1 && self.may_race(&deadline) {
+        if to.addresses.len() > 1 && self.may_race(&to, &deadline) {
             if let Some(result) = self.race(&to, &mut deadline, waiter) {
                 return result;
             }
@@ -107,7 +107,7 @@ impl Stream {
         self.connecting.as_ref()?.source.as_ref()
     }
 
-    /// Tries one address after the other.
+    /// Tries one address after the other. Each has its share of the time that is left.
     fn connect_in_turn(
         &self,
         to: &Candidates<'_>,
@@ -117,7 +117,8 @@ impl Stream {
         let mut first: Option<Error> = None;
         let last = to.addresses.len().saturating_sub(1);
         for (number, address) in to.addresses.iter().enumerate() {
-            let result = self.connect_to(to, address, number > 0, deadline, waiter);
+            let mut share = deadline.share(last - number);
+            let result = self.connect_to(to, address, number > 0, &mut share, waiter);
             match result.map_err(|error| to.name(error, address)) {
                 // The error of a socket that is in use does not depend on the address.
                 Err(Error::Os { errno, .. })
@@ -129,8 +130,8 @@ impl Stream {
                 {
                     first = first.or(Some(Error::errno("connect", to.text(address), errno)));
                 }
-                Err(error @ Error::Resolve { .. }) if number < last => {
-                    first = first.or(Some(error))
+                Err(error @ (Error::Resolve { .. } | Error::TimedOut { .. })) if number < last => {
+                    first = first.or(Some(error));
                 }
                 Err(error @ (Error::Os { .. } | Error::Resolve { .. })) => {
                     return Err(first.unwrap_or(error));

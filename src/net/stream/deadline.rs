@@ -18,6 +18,17 @@ impl Deadline {
         Self { timeout, at: None, is_option: false }
     }
 
+    /// The deadline of one step of several, of which `after` are still to come: an equal share of the time that
+    /// is left.
+    pub(crate) fn share(&mut self, after: usize) -> Self {
+        if after == 0 {
+            return *self;
+        }
+        let now = Instant::now();
+        let at = self.at().map(|at| now + at.saturating_duration_since(now) / (after as u32 + 1));
+        Self { at, ..*self }
+    }
+
     /// The deadline. The first call of this method reads the clock.
     pub(crate) fn at(&mut self) -> Option<Instant> {
         if self.at.is_none() {

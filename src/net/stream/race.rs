@@ -22,6 +22,15 @@ struct Attempt<'a> {
     socket: Socket,
 }
 
+/// The attempts in progress. Dropped, they are closed at once, whatever SO_LINGER says.
+struct Attempts<'a>(Vec<Attempt<'a>>);
+
+impl Drop for Attempts<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|attempt| attempt.socket.never_wait());
+    }
+}
+
 /// What became of an attempt.
 enum Outcome {
     Connected,
@@ -30,10 +39,11 @@ enum Outcome {
 }
 
 impl Stream {
-    /// Whether several addresses are tried at once: with datagrams a connect never waits, and a call that must
-    /// not wait has one socket to begin with.
-    pub(super) fn may_race(&self, deadline: &Deadline) -> bool {
+    /// Whether several addresses are tried at once: with datagrams a connect never waits, a call that must
+    /// not wait has one socket to begin with, and only one socket can have a port that the caller chose.
+    pub(super) fn may_race(&self, to: &Candidates<'_>, deadline: &Deadline) -> bool {
         self.transport == Transport::Tcp
+            && to.port() == 0
             && self.connecting.is_some()
             && deadline.timeout != Some(Duration::ZERO)
     }
@@ -72,7 +82,8 @@ impl Stream {
         let share = deadline.timeout.map(|timeout| timeout / to.addresses.len() as u32);
         let stagger = share.map_or(STAGGER, |share| share.min(STAGGER));
         let mut left = to.addresses.iter();
-        let mut attempts: Vec<Attempt<'_>> = Vec::new();
+        let mut pending = Attempts(Vec::new());
+        let attempts = &mut pending.0;
         let mut first: Option<Error> = None;
         let mut next = Instant::now();
         loop {
