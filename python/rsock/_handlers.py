@@ -179,7 +179,12 @@ def _serve(
             server,
             server.limits.handler_threads,
         )
-    function = getattr(server.service, "function", None)
+    service = server.service
+    if isinstance(service, _rsock.ByConnection):
+        function = service._function(conn.id or 0) if isinstance(conn, _rsock.Connection) else None
+    else:
+        function = getattr(service, "function", None)
+    del service
     # A handler that waits for its client must not keep the server alive.
     del server
     number = None if isinstance(conn, _rsock.Datagram) else conn.id

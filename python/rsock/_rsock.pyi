@@ -195,10 +195,15 @@ class ByConnection(Service):
     All later connections are served by `rest`, or by the last of `services` if `rest` is None. The
     number of a connection is its `id` in the ledger.
 
-    Only services in Rust can be chosen. Raises TypeError for a Handler, a function or Accept(),
-    which receive connections in another way; a handler can read `conn.id` itself.
+    A service is one in Rust, such as Echo(), or a Handler, or a function, which becomes one.
+    Handlers work on TCP and Unix sockets. Raises TypeError for Accept(), which leaves connections
+    in the kernel's queue, and for a class.
     """
-    def __new__(cls, *services: Service, rest: Service | None = None) -> Self: ...
+    def __new__(
+        cls, *services: Service | Function, rest: Service | Function | None = None
+    ) -> Self: ...
+    def _function(self, id: int) -> Any:
+        """The function that serves connection number `id`; None for a service in Rust."""
 
 @final
 class Handler(Service):

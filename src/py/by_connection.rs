@@ -10,10 +10,10 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::args;
 use super::keywords::no_more;
-use super::service::Service;
+use super::service::{Handler, Service};
 use crate::net::base::Mutex;
 use crate::net::service::Shape;
-use crate::net::{self, services};
+use crate::net::services::{self, Choice};
 
 /// A service that serves each connection with a service of its own, chosen by its number.
 ///
@@ -21,11 +21,13 @@ use crate::net::{self, services};
 /// All later connections are served by `rest`, or by the last of `services` if `rest` is None. The
 /// number of a connection is its `id` in the ledger.
 ///
-/// Only services in Rust can be chosen. Raises TypeError for a Handler, a function or Accept(),
-/// which receive connections in another way; a handler can read `conn.id` itself.
+/// A service is one in Rust, such as Echo(), or a Handler, or a function, which becomes one. Handlers
+/// work on TCP and Unix sockets. Raises TypeError for Accept(), which leaves connections in the
+/// kernel's queue, and for a class.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct ByConnection {
-    /// (services, rest) as passed, for equality. A service among them may refer to a server.
+    /// (services, rest) as passed, for equality, and the function of each that is a handler. They may refer to a
+    /// server.
     given: Mutex<Option<Py<PyTuple>>>,
 }
 
@@ -48,16 +50,35 @@ impl ByConnection {
         let py = services.py();
         no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         let mut first = Vec::with_capacity(services.len());
+        let mut functions = Vec::with_capacity(services.len() + 1);
         for (index, service) in services.iter().enumerate() {
-            first.push(nested(&format!("service {}", index + 1), &service)?);
+            let (choice, function) = nested(&format!("service {}", index + 1), &service)?;
+            first.push(choice);
+            functions.push(function);
         }
         let later = rest.as_ref().map(|rest| nested("rest", rest)).transpose()?;
-        let service = services::ByConnection::new(first, later).ok_or_else(|| {
+        let (later, function) = later.map_or((None, None), |(rest, call)| (Some(rest), Some(call)));
+        functions.extend(function);
+        let shape = services::ByConnection::shape(first, later).ok_or_else(|| {
             PyTypeError::new_err("ByConnection() needs a service, such as ByConnection(Echo())")
         })?;
-        let service = Service { shape: Shape::Stream(Arc::new(service)) };
-        let given = Mutex::new(Some((services, rest).into_pyobject(py)?.unbind()));
+        let service = Service { shape };
+        let functions = PyTuple::new(py, functions)?;
+        let given = Mutex::new(Some((services, rest, functions).into_pyobject(py)?.unbind()));
         Ok(PyClassInitializer::from(service).add_subclass(Self { given }))
+    }
+
+    /// The function that serves connection number `id`; None for a service in Rust.
+    fn _function<'py>(&self, py: Python<'py>, id: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let given = self.given(py);
+        if given.is_empty() {
+            return Ok(None);
+        }
+        let functions = given.get_item(2)?.cast_into::<PyTuple>()?;
+        // The last one is that of `rest`, or the last of `services`.
+        let index = id.saturating_sub(1).min(functions.len().saturating_sub(1));
+        let function = functions.get_item(index)?;
+        Ok((!function.is_none()).then_some(function))
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
@@ -82,22 +103,38 @@ impl ByConnection {
     }
 }
 
-/// The engine's service of an argument of ByConnection.
-fn nested(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Arc<dyn net::service::Service>> {
+/// The choice that an argument of ByConnection stands for, and the function of a handler.
+fn nested<'py>(
+    argument: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<(Choice, Option<Bound<'py, PyAny>>)> {
+    let py = value.py();
+    let function = match value.cast::<Handler>() {
+        Ok(handler) => handler.get().function(py).map(|function| function.into_bound(py)),
+        Err(_) if value.is_callable() && !value.is_instance_of::<PyType>() => Some(value.clone()),
+        Err(_) => None,
+    };
+    if let Some(function) = function {
+        let handlers = py.import("rsock._handlers")?;
+        handlers.call_method1("check", (&function,))?;
+        handlers.call_method1("check_arity", (&function, "tcp"))?;
+        let name = function
+            .getattr("__qualname__")
+            .or_else(|_| Ok::<_, PyErr>(function.repr()?.into_any()))?;
+        return Ok((Choice::Handler(format!("Handler({name})")), Some(function)));
+    }
     let why = match value.cast::<Service>() {
         Ok(service) => match &service.get().shape {
-            Shape::Stream(service) => return Ok(Arc::clone(service)),
+            Shape::Stream(service) => {
+                return Ok((Choice::Service(Arc::clone(service)), None));
+            }
+            Shape::Mixed(..) => "has handlers of its own; give them to this one",
             Shape::Datagram(_) | Shape::Handler | Shape::Accept => {
-                "is not one of those in Rust, such as Echo(); a \
-                handler can read conn.id itself"
+                "takes connections in another way than services such as Echo() and handlers"
             }
         },
         Err(_) if value.is_instance_of::<PyType>() => "is a class; pass an object, such as Echo()",
-        Err(_) if value.is_callable() => {
-            "is a function; only services in Rust, such as Echo(), \
-            are chosen by connection, and a handler can read conn.id itself"
-        }
-        Err(_) => "is no service; pass one in Rust, such as Echo()",
+        Err(_) => "is no service; pass one, such as Echo(), or a function",
     };
     Err(PyTypeError::new_err(format!("{argument} of ByConnection {why}: {}", args::shown(value))))
 }

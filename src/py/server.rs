@@ -337,7 +337,7 @@ impl Server {
         };
         let inner = net::server::Server::new(config);
         let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
-        let handlers = if matches!(service.get().shape, Shape::Handler) {
+        let handlers = if matches!(service.get().shape, Shape::Handler | Shape::Mixed(..)) {
             Some(py.import("rsock._handlers")?.getattr("Handlers")?.call1((on_error,))?.unbind())
         } else {
             None

@@ -35,6 +35,9 @@ impl Service {
                     ))
                 })
             }
+            (Transport::Udp, Shape::Mixed(service, _)) => {
+                Err(PyTypeError::new_err(format!("service {} serves streams only", service.name())))
+            }
             (_, shape) => Ok(shape.clone()),
         }
     }
@@ -44,7 +47,7 @@ impl Service {
 impl Service {
     fn __repr__(&self) -> String {
         match &self.shape {
-            Shape::Stream(service) => service.name(),
+            Shape::Stream(service) | Shape::Mixed(service, _) => service.name(),
             // No Python class has this shape by itself.
             Shape::Datagram(_) => "Service()".to_owned(),
             Shape::Handler => "Handler()".to_owned(),

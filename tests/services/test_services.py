@@ -38,7 +38,6 @@ from rsock import (
     Echo,
     Forward,
     Greeting,
-    Handler,
     Limits,
     LineEcho,
     Quote,
@@ -443,14 +442,13 @@ def handler(conn: object) -> None: ...
     [
         ((), None, "needs a service"),
         ((Echo,), None, "service 1 of ByConnection is a class"),
-        ((Echo(), Handler(handler)), None, "service 2 .* conn.id"),
-        ((handler,), None, "service 1 .* is a function"),
-        ((Echo(),), Accept(), "rest of ByConnection is not one of those in Rust"),
+        ((Echo(),), Accept(), "rest of ByConnection takes connections in another way"),
+        ((Echo(), ByConnection(handler)), None, "service 2 .* has handlers of its own"),
         ((Echo(), 3), None, "service 2 .* is no service.*: 3"),
     ],
-    ids=["nothing", "a class", "a Handler", "a function", "Accept", "a number"],
+    ids=["nothing", "a class", "Accept", "nested handlers", "a number"],
 )
-def test_by_connection_takes_services_in_rust_only(
+def test_by_connection_takes_services_and_handlers_only(
     services: tuple[Any, ...], rest: Any, said: str
 ) -> None:
     with pytest.raises(TypeError, match=said):

@@ -46,7 +46,7 @@ pub(crate) fn start(
             return handoff::start_on_demand(context, sockets, socket, notifier).map(Some);
         }
         Shape::Datagram(service) => service,
-        Shape::Stream(_) => {
+        Shape::Stream(_) | Shape::Mixed(..) => {
             unreachable!("a UDP server gets the datagram form of its service")
         }
     };

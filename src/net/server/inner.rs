@@ -132,7 +132,7 @@ impl Registered for Inner {
     fn leads_to(&self) -> Vec<Endpoint> {
         let shape = self.shape.lock().clone();
         match shape {
-            Some(Shape::Stream(service)) => service.leads_to(),
+            Some(Shape::Stream(service) | Shape::Mixed(service, _)) => service.leads_to(),
             Some(Shape::Datagram(service)) => {
                 service.onward().map_or_else(Vec::new, |onward| onward.leads_to())
             }

@@ -13,7 +13,7 @@ use crate::net::base::{EventFd, Waiter};
 use crate::net::control::{Alive, Registered, ShutdownListener};
 use crate::net::datagram;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::{OuterWorkers, PoolSink};
+use crate::net::handoff::{MixedSink, OuterWorkers, PoolSink};
 use crate::net::service::Shape;
 use crate::net::socket::{Algorithm, Listener, hops};
 use crate::net::sys::PollFd;
@@ -42,6 +42,9 @@ impl Server {
         self.set_notifier(&shape, &notifier);
         let (legs, pipes) = match &shape {
             Shape::Stream(service) => (service.legs(), service.pipes()),
+            Shape::Mixed(service, _) => {
+                (service.legs().max(if context.stages.is_some() { 3 } else { 1 }), service.pipes())
+            }
             Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
             // An inner socket has two ends.
             Shape::Handler | Shape::Accept => (if context.stages.is_some() { 3 } else { 1 }, false),
@@ -103,6 +106,9 @@ impl Server {
         let own = match &self.config.shape {
             Shape::Stream(service) => service.prepare(&site, waiter)?.map(Shape::Stream),
             Shape::Datagram(service) => service.prepare(&site, waiter)?.map(Shape::Datagram),
+            Shape::Mixed(service, by) => {
+                service.prepare(&site, waiter)?.map(|own| Shape::Mixed(own, Arc::clone(by)))
+            }
             Shape::Handler | Shape::Accept => None,
         };
         let shape = own.unwrap_or_else(|| self.config.shape.clone());
@@ -139,6 +145,14 @@ impl Server {
             Shape::Handler => {
                 let outer = self.outer_workers(workers)?;
                 let sink = PoolSink::new(&self.inner.pool, bound.domain(), outer);
+                self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
+            }
+            Shape::Mixed(service, by) => {
+                let outer = self.outer_workers(workers)?;
+                let sink = PoolSink::new(&self.inner.pool, bound.domain(), outer);
+                let mut pool = WorkerPool::new(context, service, self.inner.most_workers);
+                workers.push(pool.add()?);
+                let sink = MixedSink::new(sink, pool, by);
                 self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
             }
             // With one worker, a separate accept thread would only add a handover.

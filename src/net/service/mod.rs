@@ -15,6 +15,6 @@ pub use self::forwarder_id::ForwarderId;
 pub(crate) use self::null::Null;
 pub use self::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Service};
 pub use self::session::{Drain, Io, Leg, Peer, Session, SessionError, SessionResult};
-pub use self::shape::Shape;
+pub use self::shape::{HandedOutBy, Shape};
 pub use self::site::Site;
 pub use self::waker::{Notifier, Waker};

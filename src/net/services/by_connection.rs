@@ -7,7 +7,28 @@ use std::sync::Arc;
 use crate::net::address::Endpoint;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
-use crate::net::service::{Peer, Service, Session, Site};
+use crate::net::service::{Null, Peer, Service, Session, Shape, Site};
+
+/// The place of a handler among the services: its connections are handed out, and never served here.
+struct HandlerPlace(String);
+
+impl Service for HandlerPlace {
+    fn name(&self) -> String {
+        self.0.clone()
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Null)
+    }
+}
+
+/// What serves a connection.
+pub enum Choice {
+    /// A service, on a worker.
+    Service(Arc<dyn Service>),
+    /// A handler, with its name as users write it.
+    Handler(String),
+}
 
 /// Serves the n-th connection with the n-th service.
 pub struct ByConnection {
@@ -23,9 +44,35 @@ impl ByConnection {
         (!first.is_empty() || rest.is_some()).then_some(Self { first, rest })
     }
 
+    /// The shape of a server that serves the n-th connection with the n-th choice, and all later ones with
+    /// `rest`, or with the last of `first`. None without a choice.
+    #[must_use]
+    pub fn shape(first: Vec<Choice>, rest: Option<Choice>) -> Option<Shape> {
+        let is_handler = |choice: &Choice| matches!(choice, Choice::Handler(_));
+        let handed_out: Vec<bool> = first.iter().map(is_handler).collect();
+        let later = rest.as_ref().map(is_handler).or(handed_out.last().copied())?;
+        let service = |choice| match choice {
+            Choice::Service(service) => service,
+            Choice::Handler(name) => Arc::new(HandlerPlace(name)) as Arc<dyn Service>,
+        };
+        let any = later || handed_out.contains(&true);
+        let made = Self::new(first.into_iter().map(service).collect(), rest.map(service))?;
+        let made: Arc<dyn Service> = Arc::new(made);
+        if !any {
+            return Some(Shape::Stream(made));
+        }
+        let is_handed_out = move |id: u64| handed_out.get(index_of(id)).copied().unwrap_or(later);
+        Some(Shape::Mixed(made, Arc::new(is_handed_out)))
+    }
+
     fn all(&self) -> impl Iterator<Item = &Arc<dyn Service>> {
         self.first.iter().chain(&self.rest)
     }
+}
+
+/// The place among the services of the connection with a number, from 1.
+fn index_of(id: u64) -> usize {
+    usize::try_from(id).unwrap_or(usize::MAX).saturating_sub(1)
 }
 
 impl Service for ByConnection {
@@ -36,8 +83,8 @@ impl Service for ByConnection {
     }
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
-        let index = usize::try_from(peer.id).unwrap_or(usize::MAX).saturating_sub(1);
-        let service = self.first.get(index).or(self.rest.as_ref()).or(self.first.last());
+        let service =
+            self.first.get(index_of(peer.id)).or(self.rest.as_ref()).or(self.first.last());
         service.expect("`new` requires a service").open(peer)
     }
 

@@ -14,7 +14,7 @@ mod quote;
 mod send_and_close;
 pub mod time;
 
-pub use by_connection::ByConnection;
+pub use by_connection::{ByConnection, Choice};
 pub use chargen::Chargen;
 pub use daytime::Daytime;
 pub use discard::Discard;
