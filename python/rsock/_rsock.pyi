@@ -790,7 +790,9 @@ class Stream:
         The peer receives the data that was sent, then the end of the stream. Calls that block in
         other threads raise OSError (EBADF). Closing a closed stream has no effect. If files of
         `makefile` are open, the stream is closed with the last of them, as with any socket. Blocks
-        only with SocketOptions(linger=…).
+        only with SO_LINGER, socket(7), and lets other threads run meanwhile. On a server's
+        connection, a linger time that a duplicate has set or that its listener had makes no close
+        wait.
         """
     def abort(self) -> None:
         """Close the stream with a reset (RST). Does not block.
@@ -968,6 +970,8 @@ class Stream:
         """Whether a process made the stream that has forked this one since. For `__del__`."""
     def _open_file(self) -> None:
         """Count one more open file. For `makefile`."""
+    def _close_unawaited(self) -> None:
+        """Close the stream without waiting for the peer, whatever SO_LINGER says. For `__del__`."""
     def _decref_socketios(self) -> None:
         """Count one open file less. Called by `socket.SocketIO` when it is closed."""
     def _duplicate(self) -> int:

@@ -318,7 +318,7 @@ class StreamMethods(_Base):
         try:
             _warn(text, ResourceWarning, source=self)
         finally:
-            self.close()
+            self._close_unawaited()
 
 
 def _regular(file: IO[bytes]) -> int | None:

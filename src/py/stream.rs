@@ -755,12 +755,19 @@ impl Stream {
     /// The peer receives the data that was sent, then the end of the stream. Calls that block in
     /// other threads raise OSError (EBADF). Closing a closed stream has no effect. If files of
     /// `makefile` are open, the stream is closed with the last of them, as with any socket. Blocks
-    /// only with SocketOptions(linger=…).
+    /// only with SO_LINGER, socket(7), and lets other threads run meanwhile. On a server's
+    /// connection, a linger time that a duplicate has set or that its listener had makes no close
+    /// wait.
     fn close(&self, py: Python<'_>) {
         self.close_wanted.store(true, SeqCst);
         if self.files.load(SeqCst) == 0 {
             self.end(py, |stream| stream.close());
         }
+    }
+
+    /// Close the stream without waiting for the peer, whatever SO_LINGER says. For `__del__`.
+    fn _close_unawaited(&self, py: Python<'_>) {
+        self.end(py, |stream| stream.close_unawaited());
     }
 
     /// Count one more open file. For `makefile`.

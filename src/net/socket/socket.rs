@@ -4,6 +4,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Protocol, SockRef, Socket as Raw, Type};
@@ -89,6 +90,38 @@ impl Socket {
             // A child's copy would keep the connection open; disconnect ends it despite any copies.
             let _ = sys::disconnect(self.as_fd());
         }
+        self.close();
+    }
+
+    /// close(2), which waits for the peer as long as SO_LINGER says. A drop never waits.
+    pub(crate) fn close(mut self) {
+        self.close_number();
+    }
+
+    /// Calls `close`, on a thread of its own if it waits. The option stays, for duplicates.
+    pub(crate) fn close_apart(self, close: fn(Self)) {
+        if self.linger().is_none_or(|time| time.is_zero()) {
+            return close(self);
+        }
+        let spawn =
+            || thread::Builder::new().name("rsock-close".to_owned()).spawn(move || close(self));
+        // Without a thread (EAGAIN) the closure, and with it the socket, is dropped.
+        let _ = sys::with_signals_blocked(spawn);
+    }
+
+    fn close_number(&mut self) {
+        if let Some(fd) = self.0.take() {
+            if fork::has_forked() {
+                // ENOTCONN if there is no connection to end.
+                let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// SO_LINGER, socket(7): how long close(2) waits for the peer; zero makes it a reset. None if it
+    /// is off, or the socket has no such option.
+    pub(crate) fn linger(&self) -> Option<Duration> {
+        self.options().linger().ok().flatten()
     }
 
     /// dup3(2): makes the number of `other` refer to this socket. Closes this socket's own number
@@ -101,7 +134,7 @@ impl Socket {
     /// Makes a close return without waiting for unsent data, even if the owner has set SO_LINGER.
     /// The kernel still delivers that data.
     pub(crate) fn never_wait(&self) {
-        if self.options().linger().is_ok_and(|linger| linger.is_some_and(|time| !time.is_zero())) {
+        if self.linger().is_some_and(|time| !time.is_zero()) {
             let _ = self.options().set_linger(None);
         }
     }
@@ -130,11 +163,10 @@ impl AsFd for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take() {
-            if fork::has_forked() {
-                // ENOTCONN if there is no connection to end.
-                let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
-            }
+        if self.0.is_some() {
+            // A socket inherits SO_LINGER from its listener, and any owner of a duplicate can set it.
+            self.never_wait();
+            self.close_number();
         }
     }
 }

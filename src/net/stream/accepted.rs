@@ -53,7 +53,10 @@ impl Stream {
         let record = self.record.get()?;
         // Bytes sent through a duplicate are not counted.
         let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
-        Some((owned, Arc::clone(record), lingering::needed(socket, sent)?))
+        let until = lingering::needed(socket, sent)?;
+        // A linger time of 0 makes the close a reset, by any owner of the socket.
+        let resets = socket.linger() == Some(Duration::ZERO);
+        (!resets).then(|| (owned, Arc::clone(record), until))
     }
 
     /// Whether a server of this process accepted the stream.
@@ -216,10 +219,7 @@ impl Stream {
         let all_read = sys::unread(socket.as_fd()) == 0;
         self.settle(ClosedBy::Stop, None, !all_read);
         match (all_read, self.has_seen(seen::DUPLICATED)) {
-            (true, false) => {
-                socket.never_wait();
-                drop(socket);
-            }
+            (true, false) => drop(socket),
             (true, true) => {
                 let _ = socket.shutdown(Shutdown::Both);
             }

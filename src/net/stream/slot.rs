@@ -31,6 +31,22 @@ impl StreamSocket {
         self.shared.store(true, Relaxed);
     }
 
+    /// close(2), which waits for the peer as long as SO_LINGER says. A drop never waits.
+    pub(super) fn close(mut self) {
+        let shared = *self.shared.get_mut();
+        if let Some(socket) = self.socket.take() {
+            if shared { socket.close_copy() } else { socket.close() }
+        }
+    }
+
+    /// The same on a thread of its own, if it waits.
+    pub(super) fn close_apart(mut self) {
+        let close = if *self.shared.get_mut() { Socket::close_copy } else { Socket::close };
+        if let Some(socket) = self.socket.take() {
+            socket.close_apart(close);
+        }
+    }
+
     /// The socket alone, whose close ends the connection.
     pub(super) fn into_socket(mut self) -> Socket {
         self.socket.take().expect("taken by this and drop only, and both consume")
@@ -48,7 +64,7 @@ impl Deref for StreamSocket {
 impl Drop for StreamSocket {
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take().filter(|_| *self.shared.get_mut()) {
-            socket.close_copy();
+            socket.close_apart(Socket::close_copy);
         }
     }
 }

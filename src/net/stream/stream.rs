@@ -413,6 +413,11 @@ impl Stream {
         self.end(self.closed_by(), None)
     }
 
+    /// The same without waiting for the peer, whatever SO_LINGER says.
+    pub fn close_unawaited(&self) -> Option<DeferredClose> {
+        self.end_as(self.closed_by(), None, false)
+    }
+
     /// What ended the stream, if no caller has given a reason.
     pub(crate) fn closed_by(&self) -> ClosedBy {
         if self.has_seen(seen::RESET) {
@@ -427,6 +432,11 @@ impl Stream {
     }
 
     pub(crate) fn end(&self, by: ClosedBy, error: Option<String>) -> Option<DeferredClose> {
+        self.end_as(by, error, true)
+    }
+
+    /// The same. `may_wait` is whether the caller waits as long as SO_LINGER says.
+    fn end_as(&self, by: ClosedBy, error: Option<String>, may_wait: bool) -> Option<DeferredClose> {
         let socket = match self.settle_or_linger(self.take()?, by, error) {
             Ok(deferred) => return Some(deferred),
             Err(socket) => socket,
@@ -435,11 +445,28 @@ impl Stream {
         // In a forked child, a shutdown would end the connection of the parent.
         let shared = duplicated || self.is_here() && Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
-            let _ = socket.shutdown(Shutdown::Both);
+            if socket.linger() == Some(Duration::ZERO) {
+                // A FIN ahead of the reset would be an orderly end.
+                socket.reset();
+            } else {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
         }
-        drop(socket);
+        match Arc::try_unwrap(socket) {
+            Ok(socket) if may_wait && self.has_chosen_linger() => socket.close(),
+            // A duplicate goes on as it was, with its SO_LINGER.
+            Ok(socket) if self.owned().is_none() => socket.close_apart(),
+            // A server waits for no close, whatever a listener or a duplicate has set.
+            socket => drop(socket),
+        }
         self.notify_closed();
         None
+    }
+
+    /// Whether a close by the program waits as SO_LINGER says: on a client, or where the program has
+    /// set it by this stream.
+    fn has_chosen_linger(&self) -> bool {
+        self.owned().is_none() || self.has_seen(seen::LINGERS) || self.options.linger.is_some()
     }
 
     /// Closes the record of a socket that no call can reach any more. If a close might lose unsent
@@ -643,7 +670,10 @@ impl Stream {
     /// Whether a close may block, which requires SO_LINGER.
     #[must_use]
     pub fn may_linger(&self) -> bool {
-        self.has_seen(seen::LINGERS) || self.options.linger.is_some()
+        // A duplicate may have set it as well.
+        let waits =
+            |socket: &Arc<StreamSocket>| socket.linger().is_some_and(|time| !time.is_zero());
+        self.has_chosen_linger() && self.slot().socket.lock().as_ref().is_some_and(waits)
     }
 
     /// Calls setsockopt(2).
@@ -682,7 +712,8 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.is_here() {
-            self.close();
+            // The last reference may be dropped anywhere, and nothing waits for it.
+            self.close_unawaited();
         } else {
             // In a forked child the descriptor is a copy, and the rest belongs to the parent.
             self.slot.leave();
