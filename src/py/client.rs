@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyInt, PyTuple};
 
 use super::args::{self, settings};
 use super::error::called_twice;
+use super::keywords::no_more;
 use super::socket_options::socket_options;
 use super::stream::Stream;
 use super::wait::Attached;
@@ -39,7 +40,7 @@ impl Client {
     }
 
     #[pyo3(signature = (host=None, port=None, *, timeout=None, transport=None, path=None, options=None,
-        source_address=None, spin=200e-6, retry=None))]
+        source_address=None, spin=200e-6, retry=None, **unknown))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
         slf: &Bound<'py, Self>,
@@ -52,8 +53,10 @@ impl Client {
         source_address: Option<Bound<'py, PyAny>>,
         spin: f64,
         retry: Option<Bound<'py, PyAny>>,
+        unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
+        no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         let transport = args::transport(transport.as_ref())?;
         let others = [
             ("host", host.as_ref()),

@@ -18,6 +18,7 @@ use super::connection::accepted;
 use super::error::{called_twice, exception, not_called};
 use super::exit::stop_at_exit;
 use super::imports;
+use super::keywords::no_more;
 use super::ledger::Ledger;
 use super::pool::Pool;
 use super::process::object;
@@ -231,7 +232,7 @@ impl Server {
     #[pyo3(signature = (
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
-        on_error=None, allow_external=None, name=None, _stages=None,
+        on_error=None, allow_external=None, name=None, _stages=None, **unknown,
     ))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
@@ -254,8 +255,10 @@ impl Server {
         allow_external: Option<Bound<'py, PyAny>>,
         name: Option<Bound<'py, PyAny>>,
         _stages: Option<Bound<'py, PyAny>>,
+        unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
+        no_more(&py.get_type::<Self>(), unknown.as_ref())?;
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let transport = args::transport(transport.as_ref())?;
         let others = [("host", host.as_ref()), ("port", port.as_ref()), ("fd", fd.as_ref())];

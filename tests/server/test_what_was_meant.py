@@ -26,6 +26,12 @@ def shout(conn: rsock.Connection) -> None:
     """A handler."""
 
 
+def served(**options: Any) -> object:
+    """A client of a server, with options that may be wrong."""
+    with Server() as started:
+        return started.client(**options)
+
+
 HOSTS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "server-port-alone": (lambda: server(8080), TypeError, "port=8080"),
     "server-port-as-text": (lambda: server("8080"), ValueError, "port=8080"),
@@ -60,7 +66,22 @@ def test_a_wrong_address_is_told_what_was_meant(name: str) -> None:
     assert "__new__" not in str(caught.value)
 
 
+class Own(Server):
+    """A subclass with an argument of its own."""
+
+    def __init__(self, extra: object, **options: Any) -> None:
+        super().__init__(**options)
+
+
+own: Any = Own
+
 KEYWORDS: dict[str, tuple[Callable[[], object], str]] = {
+    "server": (lambda: server(limit=Limits()), "did you mean 'limits'?"),
+    "server-of-a-subclass": (lambda: own(1, prot=8080), "did you mean 'port'?"),
+    "server-unlike-any": (lambda: server(zzz=1), "it has host, port, service, "),
+    "run-server": (lambda: services.run_server(servce=Echo()), "did you mean 'service'?"),
+    "client": (lambda: client(timout=3), "did you mean 'timeout'?"),
+    "client-of-a-server": (lambda: served(timout=3), "did you mean 'timeout'?"),
     "limits": (lambda: limits(conections=5), "did you mean 'connections'?"),
     "limits-in-capitals": (lambda: limits(IDLE=5), "did you mean 'idle'?"),
     "limits-unlike-any": (lambda: limits(zzz=5), "it has connections, per_host, "),
