@@ -6,6 +6,7 @@ use std::io;
 use std::mem;
 use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
+use std::os::unix::thread::RawPthread;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -56,7 +57,7 @@ const INTERRUPT: libc::c_int = libc::SIGURG;
 
 /// pthread_kill(3): makes the blocking call of a thread that `with_signals_blocked` has spawned return
 /// EINTR. Installs a handler that does nothing if the program has none for the signal.
-pub(crate) fn interrupt(thread: libc::pthread_t) {
+pub(crate) fn interrupt(thread: RawPthread) {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: sigaction is plain old data.
     let mut found: libc::sigaction = unsafe { mem::zeroed() };
@@ -70,7 +71,7 @@ pub(crate) fn interrupt(thread: libc::pthread_t) {
         unsafe { libc::sigaction(INTERRUPT, &raw const action, std::ptr::null_mut()) };
     }
     // SAFETY: the caller has not joined the thread, so that the handle is valid.
-    unsafe { libc::pthread_kill(thread, INTERRUPT) };
+    unsafe { libc::pthread_kill(thread as libc::pthread_t, INTERRUPT) };
 }
 
 /// Runs `f` with SIGPIPE and every asynchronous signal but that of `interrupt` blocked. A thread that `f` spawns inherits
