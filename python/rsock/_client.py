@@ -41,8 +41,10 @@ class Client(StreamMethods, _rsock.Client):
     `spin`: seconds for which `recv` polls the socket without releasing the interpreter before it
     waits. Releasing and reacquiring it costs up to 5 ms while another Python thread is busy, so a
     short spin allows many more round trips for a little CPU time; 0 turns it off.
-    `transport`: "tcp", "udp" or "unix", if no `path` implies it. On UDP each send is a datagram and
-    each receive returns one; connecting sends nothing, and `sendto` and `recvfrom` work without it.
+    `transport`: "tcp", "udp" or "unix", if no `path` implies it; or "unix-datagram". On UDP and
+    "unix-datagram" each send is a datagram and each receive returns one; connecting sends nothing,
+    and `sendto` and `recvfrom` work without it. A Unix datagram client has a name that the system
+    chooses, so that it can be answered.
 
     `with` and `async with` close it at the end.
     """

@@ -14,9 +14,10 @@ __all__ = ["Endpoint"]
 class Endpoint:
     """One end of a stream: its transport and its address.
 
-    `transport` is "tcp", "udp" or "unix". `address` is `(host, port)`, where host includes the
-    scope of a link-local IPv6 address ("fe80::1%eth0"), or the path of a Unix socket: "" for an
-    unnamed one, as most clients are, and with a leading NUL for an abstract name (`unix(7)`).
+    `transport` is "tcp", "udp", "unix" or "unix-datagram". `address` is `(host, port)`, where host
+    includes the scope of a link-local IPv6 address ("fe80::1%eth0"), or the path of a Unix socket:
+    "" for an unnamed one, as most clients are, and with a leading NUL for an abstract name
+    (`unix(7)`).
 
     `str()` gives the usual notation: `127.0.0.1:8080`, `[::1]:80` (RFC 3986), the path, `@name` for
     an abstract name as in `ss(8)`, or `(unnamed)`.

@@ -13,6 +13,9 @@ from ._rsock import Service
 
 __all__ = ["check", "check_arity", "shown"]
 
+# The transports of which each message is a call.
+_DATAGRAMS = ("udp", "unix-datagram")
+
 
 def check(function: object) -> None:
     """Raise TypeError for an object that cannot be a handler on any transport."""
@@ -41,7 +44,7 @@ def check(function: object) -> None:
 
 def check_arity(function: Callable[..., object], transport: str) -> None:
     """Raise TypeError for a handler that cannot be called with the arguments of the transport."""
-    refused = _refused(function, 2 if transport == "udp" else 1)
+    refused = _refused(function, 2 if transport in _DATAGRAMS else 1)
     if refused:
         raise TypeError(_arity_refused(function, transport, refused))
 
@@ -68,7 +71,7 @@ def _refused(function: Callable[..., object], arguments: int) -> str | None:
 def _arity_refused(function: Callable[..., object], transport: str, why: str) -> str:
     name = getattr(function, "__qualname__", None) or repr(function)
     called = "with one argument, the connection"
-    if transport == "udp":
+    if transport in _DATAGRAMS:
         called = "on UDP with two arguments, the data and the sender's address"
     return (
         f"service is the function {name}{inspect.signature(function)}; a handler is called "

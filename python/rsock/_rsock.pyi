@@ -328,11 +328,11 @@ class Server:
         Raises TimeoutError after `timeout` seconds (None means no time-out), and StateError if the
         server was never started. Releases the interpreter.
         """
-    def sendto(self, data: Buffer, address: tuple[str, int | str]) -> int:
+    def sendto(self, data: Buffer, address: Destination) -> int:
         """Send a datagram from the server's port with sendto(2), and return its length in bytes.
 
-        For UDP servers with a handler or `Accept()`: sends a datagram that is not the return value
-        of a handler. Blocks only to resolve a host name.
+        For servers of datagrams with a handler or `Accept()`: sends a datagram that is not the
+        return value of a handler. Blocks only to resolve a host name.
 
         Raises BlockingIOError if the system has no room for the datagram, PermissionError if a peer
         outside the loopback would receive more bytes than it has sent or more than its share,
@@ -399,7 +399,7 @@ class Server:
         """
     @property
     def transport(self) -> str:
-        """The transport: "tcp", "udp" or "unix"."""
+        """The transport: "tcp", "udp", "unix" or "unix-datagram"."""
     @property
     def name(self) -> str:
         """The name of the server in messages."""
@@ -587,7 +587,7 @@ class Record:
         """The role of this end: "server" (it was accepted) or "client" (it connected)."""
     @property
     def transport(self) -> str:
-        """The transport: "tcp", "udp" or "unix"."""
+        """The transport: "tcp", "udp", "unix" or "unix-datagram"."""
     @property
     def peer_credentials(self) -> PeerCredentials | None:
         """The process at the other end of a Unix socket, a PeerCredentials.

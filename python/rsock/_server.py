@@ -107,10 +107,10 @@ class Server(_rsock.Server):
     each connection that ended.
     `trace`: True makes each record keep what was received and sent, and when, within the bounds
     of `Trace()`; a `Trace` of your own sets other bounds.
-    `transport`: "tcp", "udp" or "unix", if `path` or `fd` do not imply it. On UDP `service`
-    answers datagrams; a function is called with the data and the sender's address, and what it
-    returns is the answer. `Limits.connections` then bounds the peers that are remembered, and
-    `workers` None is one.
+    `transport`: "tcp", "udp" or "unix", if `path` or `fd` do not imply it; or "unix-datagram", with
+    a `path`. On the two transports of datagrams `service` answers datagrams; a function is called
+    with the data and the sender's address, and what it returns is the answer. `Limits.connections`
+    then bounds the peers that are remembered, and `workers` None is one.
     `allow_external`: whether a UDP server may have an address outside the loopback, where the
     addresses of senders can be forged. It concerns no other server.
     `faults` and `seed` are not implemented yet and accept only their defaults.
@@ -342,7 +342,7 @@ class Server(_rsock.Server):
         """
         address = self._reachable
         if isinstance(address, str):
-            return Client(path=address, **options)
+            return Client(path=address, transport=self.transport, **options)
         host, port = address
         return Client(host, port, transport=self.transport, **options)
 

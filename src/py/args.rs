@@ -137,8 +137,9 @@ pub(super) fn transport(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Tra
         "tcp" => Ok(Some(Transport::Tcp)),
         "udp" => Ok(Some(Transport::Udp)),
         "unix" => Ok(Some(Transport::Unix)),
+        "unix-datagram" => Ok(Some(Transport::UnixDatagram)),
         _ => Err(PyValueError::new_err(format!(
-            "transport {}: must be 'tcp', 'udp' or 'unix'",
+            "transport {}: must be 'tcp', 'udp', 'unix' or 'unix-datagram'",
             shown(value)
         ))),
     }
@@ -152,7 +153,7 @@ pub(super) fn unix(
     others: &[(&str, Option<&Bound<'_, PyAny>>)],
 ) -> PyResult<Option<Option<UnixName>>> {
     let Some(value) = path_ else {
-        return Ok((transport_ == Some(Transport::Unix)).then_some(None));
+        return Ok(transport_.is_some_and(Transport::is_unix).then_some(None));
     };
     let name = path(value)?;
     let other = others.iter().find_map(|(name, other)| Some((name, other.as_ref()?)));
@@ -165,7 +166,7 @@ pub(super) fn unix(
         )));
     }
     match transport_ {
-        None | Some(Transport::Unix) => Ok(Some(Some(name))),
+        None | Some(Transport::Unix | Transport::UnixDatagram) => Ok(Some(Some(name))),
         Some(transport_) => Err(PyValueError::new_err(format!(
             "path={} and transport='{}' are two transports; give path= alone for a Unix socket, or a host \
              and a port",
@@ -339,12 +340,16 @@ pub(super) fn user_address<'py>(py: Python<'py>, address: &Address) -> PyResult<
     }
 }
 
-/// The sender of a datagram: an `rsock.Sender`, with the address that the datagram was sent to.
+/// The sender of a datagram: an `rsock.Sender`, with the address that the datagram was sent to; the name of a
+/// Unix socket, which has one address only.
 pub(super) fn sender<'py>(
     py: Python<'py>,
     from: &Address,
     to: &Address,
 ) -> PyResult<Bound<'py, PyAny>> {
+    if from.as_unix().is_some() {
+        return user_address(py, from);
+    }
     imports::class(py, "Sender")?.call1((user_address(py, from)?, user_address(py, to)?))
 }
 

@@ -112,7 +112,7 @@ impl Client {
         }
         let spin = Duration::from_secs_f64(spin);
         let transport = match unix {
-            Some(_) => Transport::Unix,
+            Some(_) => transport.unwrap_or(Transport::Unix),
             None => transport.unwrap_or(Transport::Tcp),
         };
         let retry = retry.map(|retry| args::seconds("retry", &retry)).transpose()?;

@@ -47,8 +47,8 @@ impl Datagram {
     /// Raises TypeError once the handler has returned.
     #[getter]
     fn address<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let to = self.with(net::handoff::Datagram::to)?;
-        args::sender(py, &self.record.remote().address, &to.into())
+        let to = self.with(|datagram| datagram.to().clone())?;
+        args::sender(py, &self.record.remote().address, &to)
     }
 
     /// The Record of the sender.

@@ -385,7 +385,7 @@ impl Record {
         }
     }
 
-    /// The transport: "tcp", "udp" or "unix".
+    /// The transport: "tcp", "udp", "unix" or "unix-datagram".
     #[getter]
     fn transport(&self) -> &'static str {
         self.inner.transport().name()

@@ -153,13 +153,15 @@ fn listen_target(
     let found = fd.and_then(bound_address);
     match (path, found) {
         (Some(name), _) => Ok(Target::unix(name)),
-        (None, Some(Address::Unix(name))) if transport.is_none_or(|it| it == Transport::Unix) => {
+        (None, Some(Address::Unix(name))) if transport.is_none_or(Transport::is_unix) => {
             Ok(Target::unix(name))
         }
-        (None, _) if transport == Some(Transport::Unix) => Err(PyValueError::new_err(match fd {
-            Some(fd) => format!("fd={fd} and transport='unix': it is no Unix socket"),
-            None => "transport='unix' needs a path: path='/tmp/x.sock'".to_owned(),
-        })),
+        (None, _) if transport.is_some_and(Transport::is_unix) => {
+            Err(PyValueError::new_err(match fd {
+                Some(fd) => format!("fd={fd} and transport='unix': it is no Unix socket"),
+                None => "transport='unix' needs a path: path='/tmp/x.sock'".to_owned(),
+            }))
+        }
         (None, Some(Address::Unix(_))) => Err(PyValueError::new_err(format!(
             "fd={} and transport='{}': it is a Unix socket",
             fd.unwrap_or(-1),
@@ -312,7 +314,7 @@ impl Server {
             ));
         }
         let transport = match transport {
-            _ if target.as_unix().is_some() => Transport::Unix,
+            _ if target.as_unix().is_some() => transport.unwrap_or(Transport::Unix),
             transport => transport.unwrap_or(Transport::Tcp),
         };
         check_transport(&target, transport, fd, &engine_options, &engine_limits)
@@ -548,7 +550,7 @@ impl Server {
         let py = slf.py();
         let deadline = args::deadline(args::timeout("timeout", timeout.as_ref())?);
         let inner = slf.get().here(py)?;
-        if inner.config().transport == Transport::Udp {
+        if inner.config().transport.is_datagram() {
             return with_scratch(inner.config().limits.datagram, |scratch| {
                 let (bytes, from, to) =
                     Attached::run(py, |waiter| inner.receive(scratch, deadline, waiter))?;
@@ -562,8 +564,8 @@ impl Server {
 
     /// Send a datagram from the server's port with sendto(2), and return its length in bytes.
     ///
-    /// For UDP servers with a handler or `Accept()`: sends a datagram that is not the return value
-    /// of a handler. Blocks only to resolve a host name.
+    /// For servers of datagrams with a handler or `Accept()`: sends a datagram that is not the return
+    /// value of a handler. Blocks only to resolve a host name.
     ///
     /// Raises BlockingIOError if the system has no room for the datagram, PermissionError if a peer
     /// outside the loopback would receive more bytes than it has sent or more than its share,
@@ -577,14 +579,18 @@ impl Server {
     ) -> PyResult<usize> {
         let inner = self.here(py)?;
         let config = inner.config();
-        if config.transport != Transport::Udp
+        if !config.transport.is_datagram()
             || !matches!(config.shape, Shape::Handler | Shape::Accept)
         {
             return Err(PyTypeError::new_err(
                 "sendto: only a UDP server with a handler or Accept() sends on demand",
             ));
         }
-        let target = args::address(&address)?;
+        let target = if config.transport.is_unix() {
+            args::destination(&address)?
+        } else {
+            args::address(&address)?
+        };
         let data = Source::new(data)?;
         Attached::run(py, |waiter| inner.send_to(&target, data.as_slice(), waiter))
     }
@@ -716,7 +722,7 @@ impl Server {
         name.map(|name| args::name_text(py, name)).transpose()
     }
 
-    /// The transport: "tcp", "udp" or "unix".
+    /// The transport: "tcp", "udp", "unix" or "unix-datagram".
     #[getter]
     fn transport(&self, py: Python<'_>) -> PyResult<&'static str> {
         self.here(py).map(|inner| inner.config().transport.name())

@@ -25,7 +25,7 @@ impl Service {
     /// The engine's service on a transport; TypeError if it does not support that transport.
     pub(super) fn shape_for(&self, transport: Transport) -> PyResult<Shape> {
         match (transport, &self.shape) {
-            (Transport::Udp, Shape::Stream(service)) => {
+            (transport, Shape::Stream(service)) if transport.is_datagram() => {
                 let datagrams = Arc::clone(service).datagrams();
                 datagrams.map(Shape::Datagram).ok_or_else(|| {
                     PyTypeError::new_err(format!(

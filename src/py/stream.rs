@@ -140,6 +140,9 @@ impl Stream {
         address: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Option<Target>> {
         let Some(address) = address else { return Ok(None) };
+        if self.inner().transport() == Transport::UnixDatagram {
+            return args::destination(address).map(Some);
+        }
         if !self.inner().is_unix() {
             return args::address(address).map(Some);
         }
@@ -154,13 +157,17 @@ impl Stream {
 
     /// The address argument of `connect`. A stream also takes a path.
     fn target(&self, address: &Bound<'_, PyAny>) -> PyResult<Target> {
-        if self.is_datagram() { args::address(address) } else { args::destination(address) }
+        if self.inner().transport() == Transport::Udp {
+            args::address(address)
+        } else {
+            args::destination(address)
+        }
     }
 
     /// The sender of a message.
     fn sender<'py>(&self, py: Python<'py>, message: &Message) -> PyResult<Sender<'py>> {
-        match message.from {
-            Some(from) => args::socket_address(py, &Address::Ip(from)).map(Some),
+        match &message.from {
+            Some(from) => args::socket_address(py, from).map(Some),
             None => self.named_peer(py, message.bytes),
         }
     }
@@ -208,7 +215,7 @@ impl Stream {
     }
 
     fn is_datagram(&self) -> bool {
-        self.inner().transport() == Transport::Udp
+        self.inner().transport().is_datagram()
     }
 
     /// Receives into a buffer as `recv_into` does.

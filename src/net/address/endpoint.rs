@@ -19,6 +19,8 @@ pub enum Transport {
     Udp,
     /// A stream between processes of one machine, unix(7).
     Unix,
+    /// Datagrams between processes of one machine, unix(7).
+    UnixDatagram,
 }
 
 impl Transport {
@@ -29,7 +31,20 @@ impl Transport {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Unix => "unix",
+            Self::UnixDatagram => "unix-datagram",
         }
+    }
+
+    /// Whether each send is a message of its own.
+    #[must_use]
+    pub fn is_datagram(self) -> bool {
+        matches!(self, Self::Udp | Self::UnixDatagram)
+    }
+
+    /// Whether its addresses are names of Unix sockets.
+    #[must_use]
+    pub fn is_unix(self) -> bool {
+        matches!(self, Self::Unix | Self::UnixDatagram)
     }
 }
 

@@ -87,7 +87,7 @@ impl Limits {
     /// The reserve (64, or a quarter of a small limit) is for the rest of the process: a server
     /// that took the last descriptor would make the next `open()` of its host program fail.
     pub(crate) fn room(&self, transport: Transport, legs: usize, pipes: bool) -> Room {
-        if transport == Transport::Udp {
+        if transport.is_datagram() {
             // Peers may share a descriptor: this bounds the memory that any senders can use.
             let room = if legs == 0 { UDP_PEERS } else { self.room_of(legs, false).connections };
             let connections = self.connections.unwrap_or(room.min(UDP_PEERS));

@@ -10,7 +10,7 @@ use super::amplification;
 use super::amplification::{SenderPolicy, is_loopback};
 use super::peer_table::{Key, Peers};
 use super::socket::{DatagramSocket, DatagramSockets};
-use crate::net::address::canonical;
+use crate::net::address::{Address, canonical};
 use crate::net::control::{Overflow, ServerContext};
 use crate::net::error::strerror;
 use crate::net::ledger::ClosedBy;
@@ -57,7 +57,7 @@ impl Admission {
     /// `settle` is called before a record closes, to send the replies that wait for that peer.
     pub(super) fn find_or_admit(
         &mut self,
-        remote: SocketAddr,
+        remote: Address,
         to: Option<(IpAddr, IpAddr)>,
         settle: &mut dyn FnMut(&Peers),
     ) -> Option<u32> {
@@ -66,9 +66,10 @@ impl Admission {
             return None;
         }
         let key = Key::new(remote, to);
+        let remote = key.remote.as_ip();
         if let Some(index) = self.peers.find_and_touch(&key) {
             let received = self.peers.get(index).record.received().messages;
-            if received % RECHECK_AFTER != 0 || self.hears_all || !self.policy.is_server(remote) {
+            if received % RECHECK_AFTER != 0 || self.hears_all || !self.is_server(remote) {
                 return Some(index);
             }
             settle(&self.peers);
@@ -76,8 +77,8 @@ impl Admission {
             self.context.ledger.count_suspect();
             return None;
         }
-        let may_hear =
-            self.hears_all || !amplification::is_suspect(remote) && !self.policy.is_server(remote);
+        let may_hear = self.hears_all
+            || !remote.is_some_and(amplification::is_suspect) && !self.is_server(remote);
         if !may_hear {
             self.context.ledger.count_suspect();
             return None;
@@ -87,21 +88,29 @@ impl Admission {
 
     /// Opens a record. None if the limits do not allow another one, which is counted.
     pub(super) fn admit(&mut self, key: Key, settle: &mut dyn FnMut(&Peers)) -> Option<u32> {
-        if !self.context.admission.enter_host(Some(key.remote)) {
+        if !self.context.admission.enter_host(key.remote.as_ip()) {
             self.context.ledger.count_refused();
             return None;
         }
         let waits = self.context.limits.overflow == Overflow::Wait;
         while (waits && self.peers.count() >= self.share) || !self.context.admission.enter() {
             let Some(oldest) = self.peers.oldest().filter(|_| waits) else {
-                self.context.admission.leave_host(key.remote);
+                if let Some(host) = key.remote.as_ip() {
+                    self.context.admission.leave_host(host);
+                }
                 self.context.ledger.count_refused();
                 return None;
             };
             settle(&self.peers);
             self.peers.close(oldest, ClosedBy::Limit("connections"), None, false);
         }
-        Some(self.peers.open(key, &self.socket, is_loopback(key.remote)))
+        // The kernel guarantees the name of a Unix socket's peer.
+        let is_trusted = key.remote.as_ip().is_none_or(is_loopback);
+        Some(self.peers.open(key, &self.socket, is_trusted))
+    }
+
+    fn is_server(&mut self, remote: Option<SocketAddr>) -> bool {
+        remote.is_some_and(|remote| self.policy.is_server(remote))
     }
 
     /// Closes the records of peers at whose address a UDP server has started since.
@@ -110,7 +119,8 @@ impl Admission {
             return;
         }
         for index in self.peers.indices() {
-            if self.policy.is_server(self.peers.get(index).key.remote) {
+            let remote = self.peers.get(index).key.remote.as_ip();
+            if self.is_server(remote) {
                 self.peers.close(index, ClosedBy::Service, None, false);
             }
         }
@@ -119,9 +129,13 @@ impl Admission {
     /// Reads the ICMP errors for datagrams sent before, and closes the records of the peers whose
     /// port is closed.
     pub(super) fn read_error_queue(&mut self) {
+        if self.socket.is_unix() {
+            // There is no error queue: the call would receive a datagram.
+            return;
+        }
         while let Some((address, errno)) = sys::take_refusal(self.socket.as_fd()) {
             if errno == libc::ECONNREFUSED {
-                if let Some(index) = self.peers.find_by_remote(canonical(address)) {
+                if let Some(index) = self.peers.find_by_remote(&canonical(address).into()) {
                     self.peers.close(index, ClosedBy::Reset, Some(strerror(errno)), false);
                 }
             }

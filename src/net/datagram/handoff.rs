@@ -3,7 +3,7 @@
 //! never call into one of them, nor hold its lock while it waits.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::amplification::is_loopback;
 use super::errors::{Failure, classify};
 use super::peer_table::Key;
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
-use crate::net::address::{canonical, display};
+use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Waiter, poll_own, wait_for_own};
 use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
@@ -35,7 +35,7 @@ const CONTROL: usize = 128;
 struct Arrival {
     key: Key,
     /// The address in its header: that of this machine, or of many.
-    to: SocketAddr,
+    to: Address,
     record: Arc<Record>,
 }
 
@@ -85,18 +85,18 @@ impl Handoff {
         control: &[u8],
         cut: bool,
     ) -> Option<Arrival> {
+        let mut admission = self.admission.lock();
+        let admission = admission.as_mut()?;
+        let socket = Arc::clone(&admission.socket);
         // A datagram without a sender marks the end: the socket was shut down.
-        let remote = canonical(from.address()?);
+        let remote = socket.sender(from, data)?;
         if cut {
             self.context.ledger.count_cut();
         }
         let to = sys::destination(control);
-        let mut admission = self.admission.lock();
-        let admission = admission.as_mut()?;
         let index = admission.find_or_admit(remote, to, &mut |_| {})?;
-        let own = admission.socket.local;
         let entry = admission.peers.get_mut(index);
-        let key = entry.key;
+        let key = entry.key.clone();
         entry.record.count_received(data);
         entry.add_credit(data.len());
         let record = Arc::clone(&entry.record);
@@ -105,8 +105,11 @@ impl Handoff {
             self.context.notifier.notify();
         }
         // A socket that is bound to one address receives only what was sent to it.
-        let to = SocketAddr::new(to.map_or(own.ip(), |(to, _)| to), own.port());
-        Some(Arrival { key, to: canonical(to), record })
+        let mut own = socket.local.clone();
+        if let (Address::Ip(own), Some((to, _))) = (&mut own, to) {
+            own.set_ip(to);
+        }
+        Some(Arrival { key, to: own.canonical(), record })
     }
 
     /// Sends a datagram to the peer with this key, or to the peer at `remote`. Never waits.
@@ -114,38 +117,33 @@ impl Handoff {
     /// A peer outside the loopback gets no more bytes than it has sent, at most `most`, within the
     /// rate of its source. Otherwise raises EPERM. A multicast group that the socket has joined may
     /// be sent more.
-    fn send(
-        &self,
-        remote: SocketAddr,
-        key: Option<Key>,
-        data: &[u8],
-        most: usize,
-    ) -> Result<usize> {
+    fn send(&self, remote: &Address, key: Option<Key>, data: &[u8], most: usize) -> Result<usize> {
         let step = "sendto";
         let failed = |errno, hint: &str| {
             self.context.ledger.count_dropped(1);
-            let target = display(&remote);
+            let target = remote.to_string();
             Err(Error::Os { step, target, errno, hint: hint.to_owned() })
         };
         let mut admission = self.admission.lock();
         let Some(admission) = admission.as_mut() else {
             return Err(Error::closed(step, "the server has stopped"));
         };
-        let known_index = key.map_or_else(
+        let known_index = key.as_ref().map_or_else(
             || admission.peers.find_by_remote(remote),
-            |key| admission.peers.index_of(&key),
+            |key| admission.peers.index_of(key),
         );
         // The program has joined the group: no forged sender has named it.
-        let is_group = admission.context.options.is_joined(remote.ip());
+        let host = remote.as_ip().map(|remote| remote.ip());
+        let is_group = host.is_some_and(|host| admission.context.options.is_joined(host));
         let index = match known_index {
             Some(index) => index,
             None => {
-                if !is_loopback(remote) && !is_group && !data.is_empty() {
+                if !remote.as_ip().is_none_or(is_loopback) && !is_group && !data.is_empty() {
                     // The peer has sent nothing, or its record has closed. No record opens for it,
                     // nor does one close to make room.
                     return failed(libc::EPERM, NO_CREDIT);
                 }
-                let key = key.unwrap_or(Key { remote, local: None });
+                let key = key.unwrap_or_else(|| Key { remote: remote.clone(), local: None });
                 match admission.admit(key, &mut |_| {}) {
                     Some(index) => index,
                     None => {
@@ -159,7 +157,7 @@ impl Handoff {
             if data.len() > most.min(entry.credit) && !is_group {
                 return failed(libc::EPERM, NO_CREDIT);
             }
-            if !admission.policy.may_answer(remote.ip()) {
+            if !host.is_none_or(|host| admission.policy.may_answer(host)) {
                 return failed(
                     libc::EPERM,
                     "a source outside the loopback gets a limited number of datagrams per second",
@@ -167,7 +165,8 @@ impl Handoff {
             }
         }
         let entry = admission.peers.get(index);
-        let (name, mut may_retry, mut error_queued) = (admission.socket.name(remote), true, false);
+        let name = admission.socket.name(remote);
+        let (mut may_retry, mut error_queued) = (true, false);
         let result = loop {
             let flags = libc::MSG_DONTWAIT;
             let data = [IoSlice::new(data)];
@@ -199,8 +198,8 @@ impl Handoff {
     }
 
     /// Sends a datagram to any address, for the caller's own calls.
-    pub(crate) fn send_to(&self, remote: SocketAddr, data: &[u8]) -> Result<usize> {
-        self.send(canonical(remote), None, data, usize::MAX)
+    pub(crate) fn send_to(&self, remote: Address, data: &[u8]) -> Result<usize> {
+        self.send(&remote.canonical(), None, data, usize::MAX)
     }
 
     /// Waits for the next datagram and copies as much of it as fits into `buffer`. Returns the
@@ -210,10 +209,10 @@ impl Handoff {
         buffer: &mut [u8],
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
-    ) -> Result<Option<(usize, SocketAddr, SocketAddr)>> {
+    ) -> Result<Option<(usize, Address, Address)>> {
         let step = "accept";
         let Some(socket) = self.socket() else { return Ok(None) };
-        let target = || display(&socket.local);
+        let target = || socket.local.to_string();
         let mut control = [0; CONTROL];
         loop {
             if socket.has_ended() {
@@ -305,20 +304,24 @@ impl Handoff {
 }
 
 impl Answers for Handoff {
-    fn reply(&self, to: SocketAddr, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()> {
-        if !amplification::is_one_host(to.ip()) {
+    fn reply(&self, to: &Address, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()> {
+        let has_address = match to {
             // Such as 0.0.0.0, the sender of a DHCP client without an address.
+            Address::Ip(to) => amplification::is_one_host(to.ip()),
+            Address::Unix(name) => !name.is_unnamed(),
+        };
+        if !has_address {
             self.context.ledger.count_dropped(1);
             return Ok(());
         }
-        self.send(to, Some(Key { remote: to, local: own }), data, most).map(drop)
+        self.send(to, Some(Key { remote: to.clone(), local: own }), data, most).map(drop)
     }
 
     /// Closes the peer's record. The next datagram of that peer opens a new one.
-    fn fail(&self, to: SocketAddr, own: Option<IpAddr>, error: String) {
+    fn fail(&self, to: &Address, own: Option<IpAddr>, error: String) {
         self.context.count_error();
         self.with(|admission| {
-            if let Some(index) = admission.peers.index_of(&Key { remote: to, local: own }) {
+            if let Some(index) = admission.peers.index_of(&Key { remote: to.clone(), local: own }) {
                 admission.peers.close(index, ClosedBy::Error, Some(error), false);
             }
         });
@@ -462,9 +465,9 @@ impl Filler {
                 for slot in 0..count {
                     let received = inbound.get(slot);
                     let (data, control) = (received.data, received.control);
-                    match received.from.address() {
+                    match socket.sender(received.from, data) {
                         None if !socket.has_ended() => return Err(shut_down()),
-                        Some(from) if socket.is_wake_up(canonical(from)) => continue,
+                        Some(from) if socket.is_wake_up(&from) => continue,
                         _ => {}
                     }
                     let arrived =

@@ -3,7 +3,7 @@
 //! a byte.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use slab::Slab;
 
 use super::amplification;
 use super::socket::{DatagramSocket, DatagramSockets};
-use crate::net::address::Endpoint;
+use crate::net::address::{Address, Endpoint};
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
 use crate::net::service::Peer;
 use crate::net::sys;
 
 /// Identifies a peer: its address, together with the local address that it writes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    pub(super) remote: SocketAddr,
+    pub(super) remote: Address,
     /// The local address that was written to, where the socket has several.
     pub(super) local: Option<IpAddr>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Key {
 impl Key {
     /// The key of a sender. `to` is the destination of its datagram, as `sys::destination` returns
     /// it.
-    pub(super) fn new(remote: SocketAddr, to: Option<(IpAddr, IpAddr)>) -> Self {
+    pub(super) fn new(remote: Address, to: Option<(IpAddr, IpAddr)>) -> Self {
         // No answer can leave from an address of many hosts: the kernel then chooses one.
         let local = to.map(|(_, own)| own).filter(|&own| amplification::is_one_host(own));
         Self { remote, local }
@@ -137,10 +137,10 @@ impl Peers {
 
     /// The index of the peer at an address, for any local address. The newest one if there are
     /// several.
-    pub(super) fn find_by_remote(&self, remote: SocketAddr) -> Option<u32> {
+    pub(super) fn find_by_remote(&self, remote: &Address) -> Option<u32> {
         let mut index = self.newest;
         while let Some(entry) = self.entries.get(index as usize) {
-            if entry.key.remote == remote {
+            if entry.key.remote == *remote {
                 return Some(index);
             }
             index = entry.older;
@@ -181,13 +181,16 @@ impl Peers {
 
     /// Opens the record of a new peer. The caller has entered its slot with the admission.
     pub(super) fn open(&mut self, key: Key, socket: &DatagramSocket, is_loopback: bool) -> u32 {
-        let mut own = socket.local;
+        let mut own = socket.local.clone();
         let mut route = Vec::new();
-        if let Some(local) = key.local.filter(|_| socket.is_wildcard()) {
+        let local = key.local.filter(|_| socket.is_wildcard());
+        if let (Address::Ip(own), Some(local)) = (&mut own, local) {
+            route = sys::leave_from(local, own.is_ipv6());
             own.set_ip(local);
-            route = sys::leave_from(local, socket.local.is_ipv6());
         }
-        let (local, remote) = (Endpoint::udp(own), Endpoint::udp(key.remote));
+        let transport = self.context.transport;
+        let endpoint = |address: Address| Endpoint { transport, address: address.canonical() };
+        let (local, remote) = (endpoint(own), endpoint(key.remote.clone()));
         let id = self.sockets.next_id();
         let record = Record::new(id, Role::Server, local.clone(), remote.clone());
         let record = Arc::new(record.with_trace(self.context.trace));
@@ -207,7 +210,7 @@ impl Peers {
             older: NONE,
         };
         let index = self.entries.insert(entry) as u32;
-        self.table.insert(key, index);
+        self.table.insert(self.entries[index as usize].key.clone(), index);
         self.link(index);
         index
     }

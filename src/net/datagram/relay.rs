@@ -289,11 +289,14 @@ impl Relay {
     fn forward_up(&mut self, from_clients: &Inbound, slot: usize) {
         let received = from_clients.get(slot);
         let Some(from) = received.from.address().map(canonical) else { return };
+        let Some(own) = self.socket.local.as_ip() else { return };
         if received.cut {
             self.context.ledger.count_cut();
         }
         let to = sys::destination(received.control);
-        let Some(index) = self.admission.find_or_admit(from, to, &mut |_| ()) else { return };
+        let Some(index) = self.admission.find_or_admit(from.into(), to, &mut |_| ()) else {
+            return;
+        };
         let id = self.admission.peers.get(index).peer.id;
         if self.session(index).is_some_and(|session| session.id != id) {
             self.drop_session(index);
@@ -306,7 +309,7 @@ impl Relay {
                 let error = "a datagram that this server forwarded came back to it".to_owned();
                 return self.close(index, ClosedBy::Service, Some(error), false);
             }
-            let local = to.map_or(self.socket.local.ip(), |(_, own)| own);
+            let local = to.map_or(own.ip(), |(_, own)| own);
             let hops = hops::of_datagram(&*self.socket, local, from.ip(), received.control);
             if hops >= MOST_HOPS {
                 self.context.ledger.count_suspect();
@@ -424,7 +427,7 @@ impl Relay {
         session.awaits_answer = false;
         self.admission.peers.touch(index);
         let entry = self.admission.peers.get(index);
-        let source = entry.key.remote.ip();
+        let source = entry.key.remote.as_ip();
         let mut allowed = Vec::with_capacity(count);
         let mut credit = entry.credit;
         for slot in 0..count {
@@ -437,8 +440,9 @@ impl Relay {
             }
             // A peer outside the loopback is sent no more bytes than came from its address.
             let length = received.data.len();
-            let is_allowed =
-                entry.is_loopback || length <= credit && self.admission.policy.may_answer(source);
+            let is_allowed = entry.is_loopback
+                || length <= credit
+                    && source.is_none_or(|source| self.admission.policy.may_answer(source.ip()));
             if is_allowed {
                 credit = credit.saturating_sub(length);
                 allowed.push(slot);

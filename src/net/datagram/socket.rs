@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use super::amplification::PortClaim;
-use crate::net::address::{canonical, display, reachable};
+use crate::net::address::{Address, UnixName, canonical, reachable};
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ShutdownListener;
 use crate::net::error::{Error, Result};
 use crate::net::socket::{Listener, Sharing};
-use crate::net::sys::{Name, PollFd};
+use crate::net::sys::{self, Name, PollFd};
 use crate::net::worker::shut_down;
 
 /// The largest UDP payload, reached over IPv6 (RFC 768: the length field has 16 bits and counts the
@@ -33,7 +33,7 @@ const WAKE_UP_TURN: Duration = Duration::from_millis(20);
 /// A socket that receives datagrams.
 pub(crate) struct DatagramSocket {
     socket: Listener,
-    pub(super) local: SocketAddr,
+    pub(super) local: Address,
     ended: AtomicBool,
     /// Whether its thread waits inside the receive call, which only a shutdown of the socket ends.
     blocks: AtomicBool,
@@ -49,12 +49,12 @@ pub(crate) struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    pub(crate) fn new(socket: Listener, local: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn new(socket: Listener, local: &Address) -> io::Result<Self> {
         let notifier = Arc::new(EventFd::new()?);
-        let claim = PortClaim::new(local);
+        let claim = local.as_ip().and_then(PortClaim::new);
         Ok(Self {
             socket,
-            local,
+            local: local.clone(),
             ended: AtomicBool::new(false),
             blocks: AtomicBool::new(false),
             change: Mutex::new(None),
@@ -75,12 +75,35 @@ impl DatagramSocket {
     }
 
     pub(crate) fn is_ipv4(&self) -> bool {
-        self.local.is_ipv4()
+        self.local.as_ip().is_some_and(|local| local.is_ipv4())
     }
 
     /// Whether the socket is bound to all addresses of this machine.
     pub(super) fn is_wildcard(&self) -> bool {
-        self.local.ip().is_unspecified()
+        self.local.as_ip().is_some_and(|local| local.ip().is_unspecified())
+    }
+
+    /// Whether it is a Unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        self.local.as_unix().is_some()
+    }
+
+    /// The sender of a datagram; None if there is none, which marks the end: the socket was shut
+    /// down. The sender of a Unix datagram may have no name.
+    pub(super) fn sender(&self, from: &Name, data: &[u8]) -> Option<Address> {
+        if !self.is_unix() {
+            return from.address().map(|from| Address::Ip(canonical(from)));
+        }
+        let name = UnixName::of_kernel(from.unix());
+        // An empty datagram of a sender without a name looks like the end.
+        let may_be_end = data.is_empty() && name.is_unnamed();
+        (!may_be_end || !self.is_shut()).then_some(Address::Unix(name))
+    }
+
+    fn is_shut(&self) -> bool {
+        let mut fds = [PollFd::shutdown(self.as_fd())];
+        let _ = sys::poll(&mut fds, Some(Instant::now()));
+        self.has_ended() || fds[0].is_shut()
     }
 
     /// Marks the end and wakes the threads that wait for a datagram. What was received before can
@@ -102,7 +125,12 @@ impl DatagramSocket {
 
     /// Lets the socket's thread wait inside the receive call, if it may: only on a socket that `end` can wake,
     /// because no one else uses it.
+    ///
+    /// A Unix socket is polled: a datagram to itself, which would end the wait, would find its queue full.
     pub(super) fn allow_blocking(&self) {
+        if self.is_unix() {
+            return;
+        }
         self.blocks.store(true, SeqCst);
         // After the store, so that a change of the users that comes now finds it.
         if self.socket.sharing().has_others() {
@@ -124,12 +152,12 @@ impl DatagramSocket {
     }
 
     /// Whether a datagram from this sender was sent by `stop_blocking`.
-    pub(super) fn is_wake_up(&self, from: SocketAddr) -> bool {
+    pub(super) fn is_wake_up(&self, from: &Address) -> bool {
         if !self.changing.load(Relaxed) {
             return false;
         }
         let mut change = self.change.lock();
-        let Some(change) = change.as_mut().filter(|change| change.from == Some(from)) else {
+        let Some(change) = change.as_mut().filter(|change| change.from == from.as_ip()) else {
             return false;
         };
         change.is_seen = true;
@@ -147,7 +175,7 @@ impl DatagramSocket {
         if !self.blocks.load(SeqCst) {
             return Ok(());
         }
-        let failed = |error: io::Error| Error::os("hand_over", display(&self.local), &error);
+        let failed = |error: io::Error| Error::os("hand_over", &self.local, &error);
         let done = Arc::new(EventFd::new().map_err(failed)?);
         *self.change.lock() = Some(Change::new(&done));
         self.changing.store(true, SeqCst);
@@ -165,7 +193,7 @@ impl DatagramSocket {
     }
 
     fn wake(&self, done: &EventFd, waiter: &mut dyn Waiter) -> Result<()> {
-        let failed = |error: io::Error| Error::os("hand_over", display(&self.local), &error);
+        let failed = |error: io::Error| Error::os("hand_over", &self.local, &error);
         let end = Instant::now() + WAKE_UP;
         let mut sender = None;
         loop {
@@ -180,10 +208,11 @@ impl DatagramSocket {
                 return Ok(());
             }
             if is_late {
-                return Err(Error::TimedOut { step: "hand_over", target: display(&self.local) });
+                return Err(Error::TimedOut { step: "hand_over", target: self.local.to_string() });
             }
             if sender.is_none() {
-                let socket = wake_up_sender(self.local).map_err(failed)?;
+                let Some(local) = self.local.as_ip() else { return Ok(()) };
+                let socket = wake_up_sender(local).map_err(failed)?;
                 let from = socket.local_addr().map_err(failed)?;
                 if let Some(change) = &mut *self.change.lock() {
                     change.from = Some(canonical(from));
@@ -198,13 +227,14 @@ impl DatagramSocket {
     }
 
     /// An address in the form of the socket's family.
-    pub(super) fn name(&self, remote: SocketAddr) -> Name {
+    pub(super) fn name(&self, remote: &Address) -> Name {
         match remote {
-            SocketAddr::V4(v4) if self.local.is_ipv6() => {
+            Address::Ip(SocketAddr::V4(v4)) if !self.is_ipv4() => {
                 let mapped = IpAddr::V6(v4.ip().to_ipv6_mapped());
                 Name::new(SocketAddr::new(mapped, v4.port()))
             }
-            _ => Name::new(remote),
+            Address::Ip(remote) => Name::new(*remote),
+            Address::Unix(name) => Name::of_unix(name.bytes()),
         }
     }
 

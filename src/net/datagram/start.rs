@@ -29,8 +29,8 @@ pub(crate) fn start(
     bound: &Address,
     notifier: Arc<EventFd>,
 ) -> io::Result<Option<Arc<Handoff>>> {
-    let local = bound.as_ip().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-    if context.options.reuse_port && amplification::is_served(local) {
+    let local = bound;
+    if context.options.reuse_port && bound.as_ip().is_some_and(amplification::is_served) {
         // SO_REUSEPORT lets two servers of one user bind the same port. The kernel would split the
         // peers between them.
         return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
@@ -53,7 +53,8 @@ pub(crate) fn start(
     let failed = |error: Error| io::Error::from_raw_os_error(error.raw().unwrap_or(libc::EIO));
     let mut listeners = vec![listener];
     let most = context.admission.limit();
-    let workers = workers.min(most).max(1);
+    // A Unix socket is bound once.
+    let workers = if bound.as_unix().is_some() { 1 } else { workers.min(most).max(1) };
     for _ in 1..workers {
         let another = Listener::create(Transport::Udp, bound, &context.options).map_err(failed)?;
         another.bind(bound, &context.options).map_err(failed)?;

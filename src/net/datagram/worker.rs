@@ -15,7 +15,7 @@ use super::errors::{Failure, classify};
 use super::peer_table::Peers;
 use super::send::{Sent, send_all};
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM};
-use crate::net::address::canonical;
+use crate::net::address::Address;
 use crate::net::base::panic_text;
 use crate::net::control::{Cause, ServerContext};
 use crate::net::ledger::ClosedBy;
@@ -162,18 +162,18 @@ impl Worker {
             let Self { admission, inbound, outbox, context, socket } = self;
             let received = inbound.get(slot);
             // A datagram without a sender marks the end: the socket was shut down.
-            let Some(from) = received.from.address() else {
+            let Some(from) = socket.sender(received.from, received.data) else {
                 is_shut = !socket.has_ended();
                 continue;
             };
-            if socket.is_wake_up(canonical(from)) {
+            if socket.is_wake_up(&from) {
                 continue;
             }
             if received.cut {
                 context.ledger.count_cut();
             }
             let to = sys::destination(received.control);
-            let found = admission.find_or_admit(canonical(from), to, &mut |peers| {
+            let found = admission.find_or_admit(from, to, &mut |peers| {
                 outbox.flush(inbound, socket, peers, context);
             });
             let Some(index) = found else { continue };
@@ -294,12 +294,14 @@ impl Answer<'_> {
     /// Whether a reply may be sent. Outside the loopback the sender's address may be forged, so the
     /// number, size and rate of replies are limited.
     fn may_send(&mut self, length: usize, request_length: usize) -> bool {
-        if self.is_loopback {
-            return true;
-        }
+        let source = match &self.peers.get(self.index).key.remote {
+            // There is no address to answer to.
+            Address::Unix(name) => return !name.is_unnamed(),
+            Address::Ip(_) if self.is_loopback => return true,
+            Address::Ip(source) => source.ip(),
+        };
         let enough = self.left > 0 && length <= request_length;
         self.left = self.left.saturating_sub(1);
-        let source = self.peers.get(self.index).key.remote.ip();
         enough && self.policy.may_answer(source)
     }
 }

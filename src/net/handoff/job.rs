@@ -1,10 +1,11 @@
 //! One piece of work for a thread of the pool. Owns what a handler can do with a datagram; must
 //! never start a thread.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::handed_out::{HandedOut, JobId};
+use crate::net::address::Address;
 use crate::net::control::ServerContext;
 use crate::net::error::Result;
 use crate::net::ledger::Record;
@@ -22,10 +23,10 @@ pub enum Job {
 pub(crate) trait Answers: Send + Sync {
     /// Sends `data` to the peer at `to`, which wrote to the local address `own`. A peer outside the
     /// loopback gets at most `most` bytes.
-    fn reply(&self, to: SocketAddr, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()>;
+    fn reply(&self, to: &Address, own: Option<IpAddr>, data: &[u8], most: usize) -> Result<()>;
 
     /// Closes the record of a peer whose handler failed.
-    fn fail(&self, to: SocketAddr, own: Option<IpAddr>, error: String);
+    fn fail(&self, to: &Address, own: Option<IpAddr>, error: String);
 }
 
 /// A received datagram, while a thread of the pool works on it.
@@ -35,11 +36,11 @@ pub struct Datagram {
     pub(crate) handed_out: Arc<HandedOut>,
     pub(crate) job: JobId,
     pub(crate) data: Vec<u8>,
-    pub(crate) from: SocketAddr,
+    pub(crate) from: Address,
     /// The local address that it was sent to, where the socket has several.
     pub(crate) own: Option<IpAddr>,
     /// The address in its header.
-    pub(crate) to: SocketAddr,
+    pub(crate) to: Address,
     pub(crate) record: Arc<Record>,
 }
 
@@ -52,14 +53,14 @@ impl Datagram {
 
     /// The sender's address.
     #[must_use]
-    pub fn from(&self) -> SocketAddr {
-        self.from
+    pub fn from(&self) -> &Address {
+        &self.from
     }
 
     /// The address that it was sent to: of this machine, or a broadcast or multicast address.
     #[must_use]
-    pub fn to(&self) -> SocketAddr {
-        self.to
+    pub fn to(&self) -> &Address {
+        &self.to
     }
 
     /// The record of the sender.
@@ -71,7 +72,7 @@ impl Datagram {
     /// Sends an answer. What cannot be sent is dropped and counted; only an answer that is too
     /// large for any datagram is an error. Does not block.
     pub fn reply(&self, data: &[u8]) -> Result<()> {
-        match self.answers.reply(self.from, self.own, data, self.data.len()) {
+        match self.answers.reply(&self.from, self.own, data, self.data.len()) {
             Err(error) if error.raw() == Some(libc::EMSGSIZE) => Err(error),
             _ => Ok(()),
         }
@@ -79,7 +80,7 @@ impl Datagram {
 
     /// Closes the sender's record after its handler failed. The next datagram opens a new one.
     pub fn fail(&self, error: String) {
-        self.answers.fail(self.from, self.own, error);
+        self.answers.fail(&self.from, self.own, error);
     }
 }
 

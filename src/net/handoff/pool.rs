@@ -93,7 +93,7 @@ impl ThreadPool {
     /// The same with a datagram, which has its turn after the earlier ones of its peer. Dropped and
     /// counted if too much waits for that peer: the others must not wait for it.
     pub(crate) fn push_in_turn(&self, id: JobId, datagram: Datagram) {
-        let (peer, bytes) = (datagram.from(), datagram.data().len());
+        let (peer, bytes) = (datagram.from().clone(), datagram.data().len());
         let mut state = self.state.lock();
         match state.turns.add(peer, id, Job::Datagram(datagram), bytes) {
             Turn::Now(job) => self.push_to(state, id, job),

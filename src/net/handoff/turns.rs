@@ -2,10 +2,10 @@
 //! earlier job of the same peer; must never run one, nor hold more than a fixed number of bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 
 use super::handed_out::JobId;
 use super::job::Job;
+use crate::net::address::Address;
 
 /// The most bytes that wait for one peer. About what a socket's receive buffer holds.
 const MOST_OF_PEER: usize = 1 << 20;
@@ -35,17 +35,17 @@ pub(super) enum Turn {
 #[derive(Default)]
 pub(super) struct Turns {
     /// The peers that have a job which is queued or running.
-    peers: HashMap<SocketAddr, Waiting>,
+    peers: HashMap<Address, Waiting>,
     /// The peer of each of these jobs, by the number of the job.
-    current: HashMap<u64, SocketAddr>,
+    current: HashMap<u64, Address>,
     bytes: usize,
 }
 
 impl Turns {
     /// Adds a job of a peer, with `bytes` of data.
-    pub(super) fn add(&mut self, peer: SocketAddr, id: JobId, job: Job, bytes: usize) -> Turn {
+    pub(super) fn add(&mut self, peer: Address, id: JobId, job: Job, bytes: usize) -> Turn {
         let Some(waiting) = self.peers.get_mut(&peer) else {
-            self.peers.insert(peer, Waiting::default());
+            self.peers.insert(peer.clone(), Waiting::default());
             self.current.insert(id.number(), peer);
             return Turn::Now(job);
         };

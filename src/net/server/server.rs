@@ -402,7 +402,7 @@ impl Server {
         let over = || self.nothing_to_accept();
         let handoff = self.datagrams().ok_or_else(over)?;
         let (bytes, from, to) = handoff.receive(buffer, deadline, waiter)?.ok_or_else(over)?;
-        Ok((bytes, from.into(), to.into()))
+        Ok((bytes, from, to))
     }
 
     /// Sends a datagram from the server's port. The send does not block; the resolution of a name
@@ -414,12 +414,15 @@ impl Server {
         let found = resolve::addresses(target, false, None, waiter)?;
         self.check_origin()?;
         let socket = handoff.socket().ok_or_else(over)?;
-        let hosts = || found.iter().filter_map(Address::as_ip);
-        let fitting = hosts().find(|address| address.is_ipv4() == socket.is_ipv4());
-        let Some(address) = fitting.or_else(|| hosts().next()) else {
-            return Err(Error::Value(format!("sendto {target}: not a host and a port")));
+        let is_unix = self.config.transport.is_unix();
+        let kind = || found.iter().filter(|address| address.as_unix().is_some() == is_unix);
+        let v4 = |address: &&Address| address.as_ip().is_some_and(|ip| ip.is_ipv4());
+        let fitting = kind().find(|address| v4(address) == socket.is_ipv4());
+        let Some(address) = fitting.or_else(|| kind().next()) else {
+            let wanted = if is_unix { "the path of a Unix socket" } else { "a host and a port" };
+            return Err(Error::Value(format!("sendto {target}: not {wanted}")));
         };
-        handoff.send_to(address, data)
+        handoff.send_to(address.clone(), data)
     }
 
     /// The pool from which the caller's threads take their connections. Only with `Shape::Handler`.

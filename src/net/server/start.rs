@@ -126,7 +126,7 @@ impl Server {
         workers: &mut Vec<Arc<Inbox>>,
     ) -> io::Result<()> {
         let (context, local) = (&self.inner.context, bound.clone());
-        if self.config.transport == Transport::Udp {
+        if self.config.transport.is_datagram() {
             let workers = self.config.workers.unwrap_or(1);
             let (sockets, pool) = (&self.inner.sockets, Some(&self.inner.pool));
             let handoff =

@@ -106,6 +106,12 @@ impl Forward {
     /// An error if the target is not usable or leads back to the server.
     fn prepared(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Arc<PreparedForward>> {
         let datagrams = site.local.transport == Transport::Udp;
+        if site.local.transport == Transport::UnixDatagram {
+            return Err(Error::Value(format!(
+                "{}: it forwards streams, and datagrams of UDP; not those of a Unix socket",
+                self.name()
+            )));
+        }
         let (name, addresses) = match &self.to {
             To::Host(target) => {
                 let found = resolve::addresses(target, false, None, waiter)?;

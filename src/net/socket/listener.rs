@@ -50,6 +50,7 @@ impl Listener {
             // Blocking: a worker waits inside the receive call.
             Transport::Udp => socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)),
             Transport::Unix => socket2::Socket::new(domain, Type::STREAM.nonblocking(), None),
+            Transport::UnixDatagram => socket2::Socket::new(domain, Type::DGRAM, None),
         }
         .map_err(failed)?;
         if domain == Domain::IPV6 {
@@ -60,7 +61,7 @@ impl Listener {
             // On UDP it would let other sockets take over the port while it is in use.
             socket.set_reuse_address(options.reuse_address).map_err(failed)?;
         }
-        if transport == Transport::Unix {
+        if transport.is_unix() {
             options.check_unix()?;
         } else if options.reuse_port {
             socket.set_reuse_port(true).map_err(failed)?;
@@ -197,7 +198,7 @@ impl Listener {
     /// listen(2). A backlog of None is the system's maximum. Does nothing for UDP, which receives
     /// from bind(2) on.
     pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {
-        if self.transport == Transport::Udp {
+        if self.transport.is_datagram() {
             return Ok(());
         }
         // The kernel limits it further, to net.core.somaxconn.
@@ -283,7 +284,7 @@ impl Listener {
             // A UDP server still answers the datagrams it has received.
             let how = match self.transport {
                 Transport::Tcp | Transport::Unix => Shutdown::Both,
-                Transport::Udp => Shutdown::Read,
+                Transport::Udp | Transport::UnixDatagram => Shutdown::Read,
             };
             let lost = |error: &io::Error| error.raw_os_error() == Some(libc::EBADF);
             return !self.socket().shutdown(how).is_err_and(|error| lost(&error));
@@ -333,21 +334,22 @@ fn check_adopted(
         Transport::Tcp => (Type::STREAM, "TCP"),
         Transport::Udp => (Type::DGRAM, "UDP"),
         Transport::Unix => (Type::STREAM, "Unix stream"),
+        Transport::UnixDatagram => (Type::DGRAM, "Unix datagram"),
     };
     let of_transport = match transport {
-        Transport::Unix => domain == Domain::UNIX,
+        Transport::Unix | Transport::UnixDatagram => domain == Domain::UNIX,
         Transport::Tcp | Transport::Udp => matches!(domain, Domain::IPV4 | Domain::IPV6),
     };
     if socket.r#type().map_err(failed)? != kind || !of_transport {
         return Err(Error::Value(format!("fd={number}: not a {name} socket")));
     }
-    if transport == Transport::Unix {
+    if transport.is_unix() {
         options.check_unix()?;
     }
     if socket.peer_addr().is_ok() {
         return Err(Error::Value(format!("fd={number}: a connected socket cannot listen")));
     }
-    if transport != Transport::Udp {
+    if !transport.is_datagram() {
         socket.set_nonblocking(true).map_err(failed)?;
     }
     options.apply(fd, transport).map_err(failed)

@@ -35,6 +35,7 @@ impl Socket {
             Transport::Tcp => (Type::STREAM, Some(Protocol::TCP)),
             Transport::Udp => (Type::DGRAM, Some(Protocol::UDP)),
             Transport::Unix => (Type::STREAM, None),
+            Transport::UnixDatagram => (Type::DGRAM, None),
         };
         Ok(Self::new(Raw::new(domain, kind, protocol)?))
     }

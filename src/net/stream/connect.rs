@@ -165,6 +165,9 @@ impl Stream {
             // Another family requires another socket, and this one is in use.
             return Err(Error::errno(step, address, libc::EISCONN));
         }
+        if self.transport == Transport::UnixDatagram && address.as_unix().is_none() {
+            return Err(Error::errno(step, address, libc::EAFNOSUPPORT));
+        }
         if address.as_unix().is_some() {
             self.options.check_unix()?;
         }
@@ -330,12 +333,16 @@ impl Stream {
     pub(super) fn fresh(&self, domain: Domain) -> io::Result<Socket> {
         // A TCP stream becomes a Unix one, and the reverse, to fit the address.
         let transport = match (domain, self.transport) {
+            (_, Transport::UnixDatagram) => Transport::UnixDatagram,
             (Domain::UNIX, _) => Transport::Unix,
             (_, Transport::Unix) => Transport::Tcp,
             (_, transport) => transport,
         };
         let fresh = Socket::open(transport, domain)?;
         self.options.apply(&fresh, transport)?;
+        if transport == Transport::UnixDatagram {
+            Self::bind_to_any_name(&fresh)?;
+        }
         for (level, name, value) in &*self.slot().set_options.lock() {
             // An option that fits only the other family must not fail the call.
             let _ = set_option(fresh.as_fd(), *level, *name, value);
@@ -403,7 +410,7 @@ impl Stream {
             let id = NUMBER.fetch_add(1, Relaxed);
             let record = Record::new(id, Role::Client, local, peer);
             let record = match peer_credentials(&**socket) {
-                Some(peer) if self.is_unix() => record.with_credentials(Some(peer)),
+                Some(peer) if transport == Transport::Unix => record.with_credentials(Some(peer)),
                 _ => record.with_socket(socket.as_fd()),
             };
             let _ = self.record.set(Arc::new(record));

@@ -1,30 +1,40 @@
 //! The calls that only a UDP client has. It sends to any address, and receives from any. Owns the
 //! choice of the destination address; must never join or split a datagram.
 
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use socket2::Domain;
 
 use super::deadline::Deadline;
 use super::stream::{Stream, seen};
 use super::wait::Interest;
-use crate::net::address::{Address, Target, Transport, display, resolve};
+use crate::net::address::{Address, Target, Transport, UnixName, display, resolve};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Socket;
-use crate::net::sys;
+use crate::net::sys::{self, Name};
+
+/// Interval between the tries to send to a Unix socket whose queue is full.
+const FULL_QUEUE: Duration = Duration::from_millis(1);
 
 impl Stream {
     /// The transport of the socket.
     #[must_use]
     pub fn transport(&self) -> Transport {
         // A stream's current family decides, not the one that it was opened with.
-        if self.is_unix() { Transport::Unix } else { self.transport }
+        match self.transport {
+            Transport::UnixDatagram => Transport::UnixDatagram,
+            _ if self.is_unix() => Transport::Unix,
+            transport => transport,
+        }
     }
 
     /// Whether each send is a message of its own.
     pub(super) fn is_datagram(&self) -> bool {
-        self.transport == Transport::Udp
+        self.transport.is_datagram()
     }
 
     /// EOPNOTSUPP for a call that looks for the end of a message in a stream of bytes.
@@ -50,19 +60,76 @@ impl Stream {
             return self.send(data, flags, waiter);
         }
         let step = "sendto";
-        let address = self.destination(step, target, waiter)?;
+        let (address, name) = self.destination(step, target, waiter)?;
+        let Some(ip) = address.as_ip() else {
+            let parts = [IoSlice::new(data)];
+            let sent =
+                self.send_when_there_is_room(step, flags, &address, waiter, |fd, flags| {
+                    sys::sendmsg(fd, &parts, &[], Some(&name), flags)
+                })?;
+            self.count_sent(sent, [data]);
+            return Ok(sent);
+        };
         let mut deadline = self.send_deadline(flags);
         let sent = self.attempt(step, Interest::Writable, 0, &mut deadline, waiter, |fd, wait| {
-            sys::send_to(fd, data, address, flags | wait)
+            sys::send_to(fd, data, ip, flags | wait)
         });
-        let sent = sent.map_err(|error| at(error, address))?;
+        let sent = sent.map_err(|error| at(error, &address))?;
         self.count_sent(sent, [data]);
         Ok(sent)
+    }
+
+    /// Sends a Unix datagram to an address. Where the receiver's queue is full, it tries again: of a socket
+    /// that is not connected, poll(2) does not report that there is room.
+    pub(super) fn send_when_there_is_room(
+        &self,
+        step: &'static str,
+        flags: i32,
+        address: &Address,
+        waiter: &mut dyn Waiter,
+        mut send: impl FnMut(BorrowedFd<'_>, i32) -> std::io::Result<usize>,
+    ) -> Result<usize> {
+        let mut deadline = self.send_deadline(flags);
+        loop {
+            let socket = self.hold(step)?;
+            let error = match send(socket.as_fd(), flags | libc::MSG_DONTWAIT) {
+                Ok(sent) => return Ok(sent),
+                Err(error) => error,
+            };
+            drop(socket);
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN) if deadline.timeout != Some(Duration::ZERO) => {
+                    if deadline.at().is_some_and(|at| at <= Instant::now()) {
+                        return Err(Error::TimedOut { step, target: address.to_string() });
+                    }
+                    let turn = Instant::now() + FULL_QUEUE;
+                    let until = deadline.at().map_or(turn, |at| at.min(turn));
+                    waiter.wait(&mut [], Some(until))?;
+                }
+                _ => return Err(Error::os(step, address, &error)),
+            }
+        }
     }
 
     /// Resolves the address for a datagram to `target`. A socket that has not been used yet changes
     /// to the family of that address.
     pub(super) fn destination(
+        &self,
+        step: &'static str,
+        target: &Target,
+        waiter: &mut dyn Waiter,
+    ) -> Result<(Address, Name)> {
+        if self.transport == Transport::UnixDatagram {
+            let none = || Error::errno(step, target, libc::EAFNOSUPPORT);
+            let name = target.as_unix().ok_or_else(none)?;
+            return Ok((Address::Unix(name.clone()), Name::of_unix(name.bytes())));
+        }
+        let address = self.ip_destination(step, target, waiter)?;
+        Ok((Address::Ip(address), Name::new(address)))
+    }
+
+    fn ip_destination(
         &self,
         step: &'static str,
         target: &Target,
@@ -103,6 +170,12 @@ impl Stream {
         bound.map_err(|error| Error::os("bind", display(&source), &error))
     }
 
+    /// Binds a socket for Unix datagrams to a name that the system chooses (autobind, unix(7)), so that it can
+    /// be answered.
+    pub(super) fn bind_to_any_name(socket: &Socket) -> std::io::Result<()> {
+        socket.options().bind(&UnixName::unnamed().to_raw()?)
+    }
+
     /// Counts a datagram, which may be empty. An empty result after `shutdown` is the end, and is
     /// not counted.
     pub(super) fn count_datagram<'a>(
@@ -126,9 +199,9 @@ impl Stream {
 }
 
 /// Names the destination of the datagram in an error.
-pub(super) fn at(mut error: Error, address: SocketAddr) -> Error {
+pub(super) fn at(mut error: Error, address: &Address) -> Error {
     if let Error::Os { target, .. } | Error::TimedOut { target, .. } = &mut error {
-        *target = display(&address);
+        *target = address.to_string();
     }
     error
 }

@@ -3,14 +3,13 @@
 //! descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use super::deadline::Deadline;
 use super::stream::Stream;
 use super::wait::{Interest, Transferred};
-use crate::net::address::Target;
+use crate::net::address::{Address, Target, UnixName};
 use crate::net::base::Waiter;
 use crate::net::error::Result;
 use crate::net::sys::{self, Name, PollFd};
@@ -19,7 +18,7 @@ use crate::net::sys::{self, Name, PollFd};
 const SCM_PIDFD: i32 = 4;
 
 /// The result of recvmsg(2).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Message {
     /// The number of bytes of data.
     pub bytes: usize,
@@ -28,7 +27,7 @@ pub struct Message {
     /// MSG_EOR, MSG_TRUNC, MSG_CTRUNC, MSG_OOB, MSG_ERRQUEUE.
     pub flags: i32,
     /// The sender of a datagram.
-    pub from: Option<SocketAddr>,
+    pub from: Option<Address>,
     /// Whether it carries neither bytes nor descriptors, and is no datagram.
     nothing: bool,
 }
@@ -94,10 +93,13 @@ impl Stream {
                 }
             }
         };
-        received.map(|_| message).map_err(|error| {
-            let taken = buffers.iter().flat_map(|buffer| buffer.iter().copied());
-            error.after(taken.take(message.bytes).collect())
-        })
+        match received {
+            Ok(_) => Ok(message),
+            Err(error) => {
+                let taken = buffers.iter().flat_map(|buffer| buffer.iter().copied());
+                Err(error.after(taken.take(message.bytes).collect()))
+            }
+        }
     }
 
     /// Receives one more part of a call that waits for several, into the buffers that are left. Adds it to
@@ -125,8 +127,9 @@ impl Stream {
         let part = self.receive_part(step, rest, control, flags, taken, deadline, waiter);
         match part {
             Ok(part) if part.bytes > 0 || taken == 0 => {
+                let more = part.bytes > 0 && !part.ends_receive(control, self.is_unix());
                 *message = Message { bytes: taken + part.bytes, ..part };
-                Ok(part.bytes > 0 && !part.ends_receive(control, self.is_unix()))
+                Ok(more)
             }
             // The end: what came before is the result.
             Ok(_) => {
@@ -191,17 +194,27 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
         let step = "sendmsg";
-        let address = match target {
-            Some(target) if self.is_datagram() => Some(self.destination(step, target, waiter)?),
-            _ => None,
+        let (address, to) = match target {
+            Some(target) if self.is_datagram() => {
+                let (address, name) = self.destination(step, target, waiter)?;
+                (Some(address), Some(name))
+            }
+            _ => (None, None),
         };
-        let to = address.map(Name::new);
+        if let Some(address) = address.as_ref().filter(|address| address.as_unix().is_some()) {
+            let sent =
+                self.send_when_there_is_room(step, flags, address, waiter, |fd, flags| {
+                    sys::sendmsg(fd, buffers, control, to.as_ref(), flags)
+                })?;
+            self.count_sent(sent, buffers.iter().map(|buffer| &**buffer));
+            return Ok(sent);
+        }
         let mut deadline = self.send_deadline(flags);
         let sent = self.attempt(step, Interest::Writable, 0, &mut deadline, waiter, |fd, wait| {
             sys::sendmsg(fd, buffers, control, to.as_ref(), flags | wait)
         });
         let sent = sent.map_err(|error| match address {
-            Some(address) => super::datagram::at(error, address),
+            Some(address) => super::datagram::at(error, &address),
             None => error,
         })?;
         self.count_sent(sent, buffers.iter().map(|buffer| &**buffer));
@@ -230,7 +243,10 @@ pub(crate) fn receive(
 ) -> io::Result<Message> {
     let mut from = Name::room();
     let (bytes, taken, flags) = sys::recvmsg(fd, buffers, control, &mut from, flags)?;
-    let from = from.address();
+    let from = from.address().map(Address::Ip).or_else(|| {
+        let name = UnixName::of_kernel(from.unix_name()?);
+        (!name.is_unnamed()).then_some(Address::Unix(name))
+    });
     // A datagram may be empty, and so may an entry of the error queue. A receive of zero bytes
     // takes the descriptors of a Unix message all the same.
     let nothing = bytes == 0

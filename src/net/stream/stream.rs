@@ -139,7 +139,7 @@ impl Stream {
             Some(source) => source.addresses(None, waiter)?.first(),
             None => None,
         };
-        let domain = if transport == Transport::Unix {
+        let domain = if transport.is_unix() {
             options.check_unix()?;
             Domain::UNIX
         } else {
@@ -150,6 +150,9 @@ impl Stream {
         options.apply(&socket, transport).map_err(failed)?;
         if let Some(bound) = bound {
             Self::bind_source(&socket, bound)?;
+        }
+        if transport == Transport::UnixDatagram {
+            Self::bind_to_any_name(&socket).map_err(failed)?;
         }
         options.check_multicast(transport)?;
         options.join_groups(&socket, domain)?;
@@ -598,7 +601,7 @@ impl Stream {
         match self.transport() {
             Transport::Tcp => libc::IPPROTO_TCP,
             Transport::Udp => libc::IPPROTO_UDP,
-            Transport::Unix => 0,
+            Transport::Unix | Transport::UnixDatagram => 0,
         }
     }
 

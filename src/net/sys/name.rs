@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
 
-/// An IPv4 or IPv6 address as the kernel reads or writes it.
+/// An IPv4 or IPv6 address, or the name of a Unix socket, as the kernel reads or writes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
@@ -15,15 +15,18 @@ pub(crate) struct Name {
     pub(super) length: libc::socklen_t,
 }
 
-/// The bytes of a sockaddr_in6, which has room for a sockaddr_in too, aligned as either. The family
+/// The bytes of a sockaddr_un, which has room for a sockaddr_in6 too, aligned as either. The family
 /// is in the byte order of the machine, ports are in that of the network.
 #[repr(C, align(4))]
 #[derive(Clone, Copy)]
 pub(super) struct RawName([u8; Name::ROOM as usize]);
 
+/// Where the name of a Unix socket begins, behind the family.
+const PATH: usize = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+
 impl Name {
     /// Size of the largest address.
-    pub(super) const ROOM: libc::socklen_t = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    pub(super) const ROOM: libc::socklen_t = size_of::<libc::sockaddr_un>() as libc::socklen_t;
 
     /// A buffer for an address.
     pub(crate) fn room() -> Self {
@@ -50,6 +53,18 @@ impl Name {
         name
     }
 
+    /// Of a Unix socket with this name: a path, or an abstract name, which begins with a NUL.
+    pub(crate) fn of_unix(name: &[u8]) -> Self {
+        let mut to = Self::room();
+        to.put(0, &(libc::AF_UNIX as libc::sa_family_t).to_ne_bytes());
+        // A longer name is refused where a name is made, so the NUL behind a path has room.
+        let length = name.len().min(Self::ROOM as usize - PATH - 1);
+        to.put(PATH, &name[..length]);
+        let has_nul = name.first() != Some(&0);
+        to.length = (PATH + length + usize::from(has_nul)) as libc::socklen_t;
+        to
+    }
+
     /// The bytes of an address that the kernel or the C library has written.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let mut name = Self::room();
@@ -67,7 +82,23 @@ impl Name {
         std::array::from_fn(|index| self.raw.0[at + index])
     }
 
-    /// The address; None if the kernel omitted it.
+    /// The bytes of the name of a Unix socket, without the NUL behind a path; none for a socket without a
+    /// name, which the kernel may omit.
+    pub(crate) fn unix(&self) -> &[u8] {
+        let end = (self.length as usize).min(Self::ROOM as usize);
+        match self.raw.0.get(PATH..end).unwrap_or_default() {
+            abstract_name @ [0, ..] => abstract_name,
+            path => path.split(|&byte| byte == 0).next().unwrap_or_default(),
+        }
+    }
+
+    /// The same, if it is the name of a Unix socket.
+    pub(crate) fn unix_name(&self) -> Option<&[u8]> {
+        let family = libc::sa_family_t::from_ne_bytes(self.get(0));
+        (self.length > 0 && i32::from(family) == libc::AF_UNIX).then(|| self.unix())
+    }
+
+    /// The IP address; None if the kernel omitted it, or of another family.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         if self.length == 0 {
             return None;
