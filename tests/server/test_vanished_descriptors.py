@@ -176,3 +176,17 @@ print(server.state, report.seconds < 5, time.process_time() < 5, flush=True)
 """
     with served(kind, then) as script:
         assert script.line() == "stopped True True"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stop_returns_if_the_numbers_are_those_of_other_files(kind: str) -> None:
+    # A daemon that puts /dev/null in the place of what it has inherited.
+    then = """
+null = os.open("/dev/null", os.O_RDWR)
+for number in numbers("socket:") + numbers("eventfd") + numbers("eventpoll"):
+    os.dup2(null, number)
+report = server.stop(0.5)
+print(report.cause, server.state, report.seconds < 5, time.process_time() < 5, flush=True)
+"""
+    with served(kind, then) as script:
+        assert script.line() == "accept error stopped True True"

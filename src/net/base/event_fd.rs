@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::fork::Listed;
@@ -52,6 +54,24 @@ impl EventFd {
             self.lose();
         }
         is_ours
+    }
+
+    /// Whether the number is still that of an event flag. The program may have given it to another file, with
+    /// dup2(2): setting the flag then writes there. One system call, for the end of a server only.
+    pub(crate) fn is_intact(&self) -> bool {
+        static KIND: OnceLock<(u64, u64)> = OnceLock::new();
+        let kind = |file: &File| file.metadata().map(|data| (data.dev(), data.ino()));
+        // All flags of a system have the inode of anonymous files.
+        let of_flags = *KIND.get_or_init(|| {
+            let flag = sys::eventfd().map(File::from);
+            flag.and_then(|flag| kind(&flag)).unwrap_or((0, 0))
+        });
+        let is_intact =
+            of_flags == (0, 0) || kind(self.file()).is_ok_and(|found| found == of_flags);
+        if !is_intact {
+            self.lose();
+        }
+        is_intact
     }
 
     /// Notes that the descriptor is closed, as a poll has found. The number is not used again.

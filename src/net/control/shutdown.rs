@@ -99,11 +99,11 @@ pub(crate) trait ShutdownListener: Send + Sync {
 /// The thread that polls the flag checks the shutdown each time it wakes.
 impl ShutdownListener for EventFd {
     fn begun(&self) -> bool {
-        self.set()
+        self.is_intact() && self.set()
     }
 
     fn deadline_moved(&self) -> bool {
-        self.set()
+        self.begun()
     }
 }
 

@@ -112,7 +112,7 @@ impl DatagramSocket {
     /// False if the program has closed a descriptor, so that a thread may not be woken.
     pub(crate) fn end(&self) -> bool {
         self.ended.store(true, SeqCst);
-        let is_woken = self.notifier.set();
+        let is_woken = self.notifier.is_intact() && self.notifier.set();
         // On Linux this also wakes a receive on a socket without a peer, although it returns
         // ENOTCONN.
         self.socket.shut() && is_woken

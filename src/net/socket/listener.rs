@@ -286,7 +286,9 @@ impl Listener {
                 Transport::Tcp | Transport::Unix => Shutdown::Both,
                 Transport::Udp | Transport::UnixDatagram => Shutdown::Read,
             };
-            let lost = |error: &io::Error| error.raw_os_error() == Some(libc::EBADF);
+            let lost = |error: &io::Error| {
+                matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK))
+            };
             return !self.socket().shutdown(how).is_err_and(|error| lost(&error));
         }
         true

@@ -85,7 +85,7 @@ impl WorkerPool {
     pub(crate) fn drain(&self) {
         // Behind every connection in each channel; a worker started later would have none.
         self.workers.iter().for_each(|worker| worker.send(Message::Drain));
-        if self.workers.iter().any(|worker| worker.is_lost()) {
+        if self.workers.iter().any(|worker| worker.is_lost() || !worker.flag.is_intact()) {
             self.context.lose();
         }
     }
