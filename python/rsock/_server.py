@@ -5,6 +5,7 @@ server itself. Nothing here may touch a socket, start a thread that outlives the
 it, or delay traffic.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -21,6 +22,7 @@ from . import _display, _rsock, _started
 from ._client import Client
 from ._exceptions import StateError
 from ._in_thread import in_thread
+from ._printable import printable
 from ._settings import Limits, SocketOptions, Trace
 from ._signals import Signals
 
@@ -272,8 +274,11 @@ class Server(_rsock.Server):
             # The loop's body has the connection; this frame must not keep it open.
             del accepted
 
-    def run(self) -> StopReport:
+    def run(self, *, announce: bool | None = None) -> StopReport:
         """Start, serve until a signal or `stop()`, drain, and return the report.
+
+        Once the port is listening, a line with the address is written to `sys.stderr` if that is a
+        terminal; `announce` True writes it in any case, and False never.
 
         On the main thread the first SIGINT (Ctrl-C) or SIGTERM drains, as `stop()` does, and the
         report names it in `cause`; a second one resets the connections still open and raises
@@ -286,8 +291,9 @@ class Server(_rsock.Server):
         """
         if threading.current_thread() is not threading.main_thread():
             self.start()
+            _announce(self, announce)
             return self.wait()
-        signals = Signals(self)
+        signals = Signals(self, lambda: _announce(self, announce))
         try:
             report = signals.run()
         except BaseException:
@@ -392,6 +398,7 @@ class Server(_rsock.Server):
         # A warning that is stored or raised keeps its source alive: the threads and the port must
         # not depend on that.
         try:
+            _log_abandoned(self)
             _warn(text, ResourceWarning, source=self)
         finally:
             self._abandon()
@@ -401,17 +408,19 @@ def run_server(
     host: str | tuple[str, int | str] | None = None,
     port: int | str | None = None,
     service: _rsock.Service | Function | None = None,
+    *,
+    announce: bool | None = None,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`.
 
-    `options` are the keywords of `Server`: workers, limits, drain and so on. As there, `host` may
-    be a `(host, port)` pair, and is "127.0.0.1" if neither it nor `fd` is given. Blocks, and
-    raises, as `Server` and `Server.run` do.
+    `announce` is that of `Server.run`. `options` are the keywords of `Server`: workers, limits,
+    drain and so on. As there, `host` may be a `(host, port)` pair, and is "127.0.0.1" if neither it
+    nor `fd` is given. Blocks, and raises, as `Server` and `Server.run` do.
     """
     given: dict[str, Any] = {"host": host, "port": port}
     given = {name: value for name, value in given.items() if value is not None}
-    return Server(service=service, **given, **options).run()
+    return Server(service=service, **given, **options).run(announce=announce)
 
 
 def servers() -> list[Server]:
@@ -449,6 +458,43 @@ def _leave(server: Server, exc: BaseException | None) -> None:
         # Ctrl-C during the drain: no caller waits for the rest of it, so it ends here.
         _stop_at_once(server)
         raise
+
+
+def _announce(server: Server, wanted: bool | None) -> None:
+    """Write to `sys.stderr` where the server listens, if that is wanted. Never raises."""
+    # None: a program without a console. OSError, ValueError: it is closed.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        if wanted or (wanted is None and sys.stderr.isatty()):
+            text = f"{server.name}: serving {server.service!r} on {_place(server)}"
+            sys.stderr.write(f"{printable(text)}; Ctrl-C stops it\n")
+            sys.stderr.flush()
+
+
+def _log_abandoned(server: Server) -> None:
+    """Log that a server is collected that was never stopped. Never raises."""
+    # Python hides a ResourceWarning by default, and shows a warning of a logger.
+    with contextlib.suppress(Exception):
+        import logging  # Imported here, because many programs do not use it.
+
+        logging.getLogger("rsock").warning(
+            "%s on %s was never stopped, and nothing refers to it any more: it ends now. Keep a "
+            "reference to it, use it in a `with` statement, or call run()",
+            printable(server.name),
+            printable(_place(server)),
+        )
+
+
+def _place(server: Server) -> str:
+    """The address of a server, as HOST:PORT or as a path."""
+    try:
+        address = server.address
+    except StateError:
+        return "no address yet"
+    if isinstance(address, str):
+        # An abstract name begins with a NUL, which is usually shown as "@".
+        return f"@{address[1:]}" if address.startswith("\0") else address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _stop_at_once(server: Server) -> None:

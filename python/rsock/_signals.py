@@ -6,6 +6,7 @@ handlers that it found, however the run ends, and leave alone those that were no
 
 import contextlib
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from ._exceptions import StoppedStarting
@@ -25,8 +26,9 @@ class Signals:
     would deadlock.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, started: Callable[[], None]) -> None:
         self._server = server
+        self._started = started
         self._found = contextlib.ExitStack()
         self._starting = True
         self._cause: str | None = None
@@ -40,6 +42,7 @@ class Signals:
             self._install(signal.SIGTERM)
             self._server.start()
             self._starting = False
+            self._started()
         except StoppedStarting:
             # Until this line further signals do nothing, because one has been noted already.
             self._starting = False

@@ -28,8 +28,9 @@ def test_a_dropped_server_warns_once_and_gives_everything_back() -> None:
 
 def test_a_warning_that_is_an_error_keeps_nothing_alive() -> None:
     code = """
-import gc, socket, sys, time
+import gc, logging, socket, sys, time
 from rsock import Server, servers
+logging.disable()
 kept = []
 sys.unraisablehook = kept.append
 with Server() as other:
@@ -151,6 +152,8 @@ def test_a_client_in_a_cycle_is_collected() -> None:
 
 
 TWO_HUNDRED = """
+import logging
+logging.disable()
 import gc, os, time, warnings
 import rsock
 rsock.raise_fd_limit()

@@ -144,7 +144,7 @@ class _Run:
     def run(self) -> int:
         cause = "exception"
         try:
-            cause = self._first.run().cause
+            cause = self._first.run(announce=False).cause
         except (KeyboardInterrupt, SystemExit) as error:
             # A second signal, or raised by a handler.
             if self._first.state != "stopped":
