@@ -10,10 +10,8 @@ import h11
 
 from rsock import Connection, Server
 
-PATIENCE = 30.0  # Seconds that a client may be silent.
-LARGEST = 1 << 20  # Bytes of a body that are stored.
+PATIENCE, LARGEST = 30.0, 1 << 20  # Seconds that a client may be silent; bytes of a body.
 PAGES = {b"/": (b"GET", b"HEAD"), b"/echo": (b"POST",)}  # The methods of each page.
-Header = tuple[bytes, bytes]
 
 
 def serve(conn: Connection) -> None:
@@ -32,7 +30,7 @@ def serve(conn: Connection) -> None:
         if path not in PAGES:
             respond(conn, http, method, 404, b"no such page\n")
         elif method not in PAGES[path]:
-            respond(conn, http, method, 405, b"not here\n", (b"Allow", b", ".join(PAGES[path])))
+            respond(conn, http, method, 405, b"not here\n", b", ".join(PAGES[path]))
         elif len(body) > LARGEST:
             respond(conn, http, method, 413, b"too large\n")
         else:
@@ -63,11 +61,11 @@ def read_request(conn: Connection, http: h11.Connection) -> tuple[h11.Request | 
 
 
 def respond(
-    conn: Connection, http: h11.Connection, method: bytes, status: int, body: bytes, *more: Header
+    conn: Connection, http: h11.Connection, method: bytes, status: int, body: bytes, *allow: bytes
 ) -> None:
     """Send an answer in one call; an answer to HEAD has the length of the body, but no body."""
-    date, length = formatdate(usegmt=True).encode(), str(len(body)).encode()
-    headers = [(b"Date", date), (b"Content-Length", length), *more]
+    headers = [(b"Date", formatdate(usegmt=True).encode()), (b"Content-Length", b"%d" % len(body))]
+    headers += [(b"Allow", methods) for methods in allow]
     events = [h11.Response(status_code=status, headers=headers), h11.EndOfMessage()]
     if method != b"HEAD":
         events.insert(1, h11.Data(data=body))
@@ -75,9 +73,8 @@ def respond(
 
 
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("port", nargs="?", type=int, default=8080)
-    port = arguments.parse_args().port
-    server = Server("127.0.0.1", port, serve).listen()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", nargs="?", type=int, default=8080)
+    server = Server("127.0.0.1", parser.parse_args().port, serve).listen()
     print(f"serving {server.url('http')}", flush=True)
     print(server.run())
