@@ -92,7 +92,8 @@ def forged_within(times: int) -> list[int]:
             forge(one.address, two.address, b"answer me")
             forge(two.address, one.address, b"answer me")
             forge(one.address, one.address, b"answer me")
-        # The answers of the handler's threads, which go to the other server. A wrong count is reported.
+        # The answers of the handler's threads, which go to the other server. A wrong count is
+        # reported.
         with contextlib.suppress(AssertionError):
             wait_until(lambda: one.ledger.totals.suspects >= 3 * times, PATIENCE)
         counts = [totals(each) for each in (one, two)]
@@ -193,8 +194,8 @@ def run(size: Size) -> Iterator[Figure]:
             yield at_most(
                 "replies to a forged one, within a process", sent / times, 2, measured=False
             )
-            # Two of each three were sent to the service; the third is the answer of the handler, which
-            # receives every datagram.
+            # Two of each three were sent to the service; the third is the answer of the handler,
+            # which receives every datagram.
             yield equal("suspects counted", suspects, times * 3)
         with Served(server) as served, Served(server) as other:
             for source, target in ((served, other), (other, served)):
