@@ -1,4 +1,4 @@
-"""What a server says of itself without being asked: where it runs, and that nobody kept it."""
+"""What a server says of itself without being asked: where it runs, and that it was not kept."""
 
 from __future__ import annotations
 

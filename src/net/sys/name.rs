@@ -48,6 +48,7 @@ impl Name {
                 name.put(4, &address.flowinfo().to_ne_bytes());
                 name.put(8, &address.ip().octets());
                 name.put(24, &address.scope_id().to_ne_bytes());
+                name.length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
             }
         }
         name
