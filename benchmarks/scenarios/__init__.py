@@ -6,7 +6,7 @@ from scenarios.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
 from scenarios.connect import CONNECT
 from scenarios.echo import BULK, ECHO_50, ECHO_500
 from scenarios.forward import FORWARD, FORWARD_BULK
-from scenarios.handler import HANDLER, HANDLER_FEW
+from scenarios.handler import HANDLER, HANDLER_FEW, HANDLER_MESSAGES
 from scenarios.idle import IDLE
 from scenarios.spinning import SPINNING
 from scenarios.start_stop import START_STOP
@@ -28,4 +28,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     SPINNING,
     HANDLER,
     HANDLER_FEW,
+    HANDLER_MESSAGES,
 )

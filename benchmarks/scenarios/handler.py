@@ -1,4 +1,5 @@
-"""The cost of a connection served by a blocking handler in Python: CPU time of the server.
+"""The cost of what a blocking handler in Python serves: CPU time of the server per connection, or
+per message of connections that stay.
 
 The handler is the same function for all (`servers/handler.py`); the servers differ in how they
 accept, how they provide a thread or a greenlet, and in the `recv` and `sendall` that the handler
@@ -15,6 +16,8 @@ from harness.children import LOAD_CORE, Child, binary, script
 from harness.contest import Contender, Scenario, Target, Turn
 from harness.peers import FLOOR, GEVENT, SOCKETSERVER, Peer
 from harness.procfs import process_cpu_nanoseconds
+
+from scenarios.echo import echoing
 
 WARM_UP = 0.1
 # Concurrent connections: as many as in the scenario echo50; and few, when threads go to sleep in
@@ -71,5 +74,34 @@ def _scenario(key: str, connections: int, target: Target | None) -> Scenario:
     )
 
 
+def _messages() -> Scenario:
+    """A message on each of fifty connections that stay: one thread or greenlet for each."""
+
+    def contender(peer: Peer, against: Peer | None, target: Target | None, name: str) -> Contender:
+        @contextmanager
+        def start() -> Iterator[Turn]:
+            with peer.start() as server:
+                spent = process_cpu_nanoseconds
+                with echoing(server, MANY, spent_by=spent) as turn:
+                    yield turn
+
+        return Contender(name, start, against.name if against else None, target, peer.requires)
+
+    target = Target("≤", 0.85, "≤ 0.85 × socketserver")
+    return Scenario(
+        "handler-messages",
+        f"Python handler: echo 64 B, {MANY} connections",
+        "CPU µs/message",
+        (
+            contender(FLOOR, SOCKETSERVER, None, FLOOR.name),
+            contender(SOCKETSERVER, None, None, SOCKETSERVER.name),
+            contender(SOCKETSERVER, SOCKETSERVER, None, f"{SOCKETSERVER.name} again"),
+            contender(GEVENT, SOCKETSERVER, None, GEVENT.name),
+            contender(RSOCK, SOCKETSERVER, target, RSOCK.name),
+        ),
+    )
+
+
 HANDLER = _scenario("handler", MANY, Target("≤", 1 / 3, "≤ socketserver / 3"))
 HANDLER_FEW = _scenario("handler-few", FEW, None)
+HANDLER_MESSAGES = _messages()

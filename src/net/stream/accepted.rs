@@ -109,8 +109,8 @@ impl Stream {
             Interest::Writable => {
                 after(*since.get_or_insert_with(Instant::now), owned.write, "write")
             }
-            Interest::Readable | Interest::Input if record.has_received() => None,
-            Interest::Readable | Interest::Input => {
+            _ if record.has_received() => None,
+            Interest::Readable | Interest::Peeked | Interest::Input => {
                 after(record.opened(), owned.first_byte, "first_byte")
             }
         };

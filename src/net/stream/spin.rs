@@ -36,6 +36,11 @@ impl Spin {
         Self { limit, failures, waits, gives_way: AtomicBool::new(false) }
     }
 
+    /// Whether waits never spin.
+    pub(super) fn is_off(&self) -> bool {
+        self.limit.is_zero()
+    }
+
     /// Tries until `attempt` returns a result, or until spinning no longer pays. None in that case.
     pub(super) fn run<T>(
         &self,
@@ -43,7 +48,7 @@ impl Spin {
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let waits = self.waits.fetch_add(1, Relaxed);
-        if self.limit.is_zero()
+        if self.is_off()
             || (self.failures.load(Relaxed) >= SPIN_FAILURES && waits % SPIN_RETRY != 0)
         {
             return None;

@@ -64,6 +64,8 @@ pub struct Stream {
     /// How a client connects. None for an accepted stream.
     pub(super) connecting: Option<Box<Connecting>>,
     pub(crate) spin: Spin,
+    /// Whether the last receive had to wait, so that the next one probably has to as well.
+    pub(super) last_receive_waited: AtomicBool,
     /// How often another socket has replaced this one.
     pub(crate) renewals: AtomicU32,
     /// Kept so that it is known after the close.
@@ -164,6 +166,7 @@ impl Stream {
             options,
             connecting: Some(Box::new(Connecting { source, retry })),
             spin: Spin::new(spin),
+            last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(domain.into()),
             seen: AtomicU8::new(0),
@@ -185,6 +188,7 @@ impl Stream {
             options: SocketOptions::default(),
             connecting: None,
             spin: Spin::new(Duration::ZERO),
+            last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(Domain::IPV4.into()),
             seen: AtomicU8::new(0),
@@ -212,6 +216,7 @@ impl Stream {
             options,
             connecting: None,
             spin: Spin::new(Duration::ZERO),
+            last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(family.into()),
             seen: AtomicU8::new(0),

@@ -38,7 +38,8 @@ impl Stream {
             let buffers = &mut [IoSliceMut::new(buffer)];
             return Ok(self.receive_message(step, buffers, &mut [], flags, waiter)?.bytes);
         }
-        self.recv_some(step, buffer, flags, &mut self.receive_deadline(flags), waiter)
+        let (interest, deadline) = (Interest::Readable, &mut self.receive_deadline(flags));
+        self.recv_some(step, interest, buffer, flags, deadline, waiter)
     }
 
     /// Calls recvmsg(2) for up to `count` bytes. The vector grows with the data, so that a wrong
@@ -89,13 +90,13 @@ impl Stream {
     fn recv_some(
         &self,
         step: &'static str,
+        interest: Interest,
         buffer: &mut [u8],
         flags: i32,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<usize> {
         let requested = buffer.len();
-        let interest = Interest::Readable;
         let got = self.attempt(step, interest, requested, deadline, waiter, |fd, wait| {
             sys::recv(fd, buffer, flags | wait)
         })?;
@@ -136,7 +137,8 @@ impl Stream {
             if got >= count {
                 break Ok(());
             }
-            match self.recv_some(step, room_in(taken, got, count), 0, deadline, waiter) {
+            let room = room_in(taken, got, count);
+            match self.recv_some(step, Interest::Readable, room, 0, deadline, waiter) {
                 Ok(0) => break Ok(()),
                 Ok(part) => got += part,
                 Err(error) => break Err(error),
@@ -174,8 +176,9 @@ impl Stream {
                 return Err(Error::OverLimit { limit }.after(taken));
             }
             taken.resize(start + (limit - start).min(PEEK), 0);
+            let (room, flags) = (&mut taken[start..], libc::MSG_PEEK);
             let peeked =
-                self.recv_some(step, &mut taken[start..], libc::MSG_PEEK, &mut deadline, waiter);
+                self.recv_some(step, Interest::Readable, room, flags, &mut deadline, waiter);
             let got = match peeked {
                 Ok(got) => got,
                 Err(error) => {
@@ -202,7 +205,8 @@ impl Stream {
             // Takes the bytes that were peeked at, which does not block.
             let mut at = start;
             while at < end {
-                match self.recv_some(step, &mut taken[at..], 0, &mut deadline, waiter) {
+                let room = &mut taken[at..];
+                match self.recv_some(step, Interest::Peeked, room, 0, &mut deadline, waiter) {
                     Ok(0) => break,
                     Ok(count) => at += count,
                     Err(error) => {

@@ -4,7 +4,7 @@
 
 use std::io::{self};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -24,13 +24,24 @@ const ERRORS_WAIT: Duration = Duration::from_millis(10);
 /// between its tries. Threads that take each other's input do not get that far.
 const MOST_FRUITLESS: u32 = 64;
 
+/// A blocking receive that took less time than this did not wait: its input was there.
+const NO_WAIT: Duration = Duration::from_micros(5);
+
 /// The event that a call waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     Readable,
+    /// The same, for a receive of bytes that a peek has found.
+    Peeked,
     /// Also the urgent mark, which is not input.
     Input,
     Writable,
+}
+
+impl Interest {
+    fn is_input(self) -> bool {
+        matches!(self, Self::Readable | Self::Peeked)
+    }
 }
 
 /// When a limit of the server is reached, and the name of the limit.
@@ -89,14 +100,30 @@ impl Stream {
         };
         // MSG_DONTWAIT ignores SO_RCVLOWAT; poll(2) respects it. A receive of fewer bytes than that
         // does not wait for more than it has room for.
-        let polled = interest == Interest::Readable
+        let polled = interest.is_input()
             && self.has_seen(seen::LOWAT)
             && deadline.timeout != Some(Duration::ZERO);
         let ready = || sys::poll(&mut [PollFd::readable(fd)], Some(Instant::now()));
         let first =
             !polled || ready().is_ok_and(|ready| ready > 0) || sys::unread(fd) >= requested.max(1);
-        let mut result = if first { with(libc::MSG_DONTWAIT) } else { None };
+        let mut result = None;
         let mut first_wait = None;
+        if self.expects_to_wait(interest, polled, deadline, waiter) {
+            let mut took = Duration::ZERO;
+            waiter.release(&mut || {
+                let start = Instant::now();
+                result = with(0);
+                took = start.elapsed();
+            });
+            if took < NO_WAIT {
+                self.last_receive_waited.store(false, Relaxed);
+            }
+        } else if first {
+            result = with(libc::MSG_DONTWAIT);
+            if interest == Interest::Readable && result.is_none() {
+                self.last_receive_waited.store(true, Relaxed);
+            }
+        }
         let mut fruitless = 0;
         while result.is_none() {
             if deadline.timeout == Some(Duration::ZERO) {
@@ -110,13 +137,13 @@ impl Stream {
             // A call that does not have to wait does not read the clock.
             let limit = self.limit(interest, &mut first_wait);
             let until = earlier(deadline, limit);
-            if interest == Interest::Readable && !polled && waiter.may_spin() {
+            if interest.is_input() && !polled && waiter.may_spin() {
                 result = self.spin.run(until, || with(libc::MSG_DONTWAIT));
                 if result.is_some() {
                     break;
                 }
             }
-            if interest == Interest::Readable && until.is_none() && waiter.may_block() {
+            if interest.is_input() && until.is_none() && waiter.may_block() {
                 // One system call instead of two. A close or stop wakes it with shutdown(2). On a
                 // descriptor that was made non-blocking elsewhere it returns at once.
                 waiter.release(&mut || result = with(0));
@@ -125,8 +152,10 @@ impl Stream {
                 }
             }
             let mut poll = [match interest {
-                Interest::Readable if !self.is_datagram() => PollFd::readable(fd),
-                Interest::Readable | Interest::Input => PollFd::input(fd),
+                Interest::Readable | Interest::Peeked if !self.is_datagram() => {
+                    PollFd::readable(fd)
+                }
+                Interest::Readable | Interest::Peeked | Interest::Input => PollFd::input(fd),
                 Interest::Writable => PollFd::writable(fd),
             }];
             let ready = waiter.wait(&mut poll, until)?;
@@ -138,7 +167,7 @@ impl Stream {
                 continue;
             }
             fruitless += 1;
-            if self.is_datagram() && interest == Interest::Readable && poll[0].ended() {
+            if self.is_datagram() && interest.is_input() && poll[0].ended() {
                 // After a shutdown for reading, the kernel returns the end only to a blocking
                 // receive.
                 waiter.release(&mut || result = with(0));
@@ -163,6 +192,26 @@ impl Stream {
             Some(result) if !self.is_closed() => result,
             _ => Err(self.closed_error(step)),
         }
+    }
+
+    /// Whether a receive will probably find nothing, as the last one did, and may block at once: one
+    /// system call instead of two.
+    fn expects_to_wait(
+        &self,
+        interest: Interest,
+        polled: bool,
+        deadline: &Deadline,
+        waiter: &dyn Waiter,
+    ) -> bool {
+        self.last_receive_waited.load(Relaxed)
+            && interest == Interest::Readable
+            && !polled
+            && self.spin.is_off()
+            && deadline.timeout.is_none()
+            && self.limit(interest, &mut None).is_none()
+            // A draining server ends the reads of a connection without input.
+            && self.owned().is_none_or(|owned| !owned.is_draining())
+            && waiter.may_block()
     }
 
     /// The error of a call that found the end of a connection which a limit has ended, or the end of an inner
