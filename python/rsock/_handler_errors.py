@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ._printable import printable_lines, tame
 from ._rsock import Connection, Datagram
+from ._threads import log_turn
 
 __all__ = ["HandlerErrors", "report_broken_log", "warn"]
 
@@ -215,18 +216,20 @@ def _text(error: BaseException) -> str:
 def _log(text: str, where: str, *, conn: Connection | Datagram, error: BaseException) -> None:
     record = conn.record
     extra = {"connection": conn.id, "peer": str(record.remote) if record is not None else None}
-    try:
-        logger.exception(text, where, extra=extra)
-    except BaseException:
-        # One of its attributes raises, or the log is broken, and raises again.
-        text += ": %s, which cannot be shown"
-        logger.error(text, where, type(error).__name__, extra=extra)
+    with log_turn():
+        try:
+            logger.exception(text, where, extra=extra)
+        except BaseException:
+            # One of its attributes raises, or the log is broken, and raises again.
+            text += ": %s, which cannot be shown"
+            logger.error(text, where, type(error).__name__, extra=extra)
 
 
 def warn(text: str, *args: object) -> None:
     """Log a warning. Never raises."""
     try:
-        logger.warning(text, *args)
+        with log_turn():
+            logger.warning(text, *args)
     except Exception:
         # The log is broken: the connection has to be served all the same.
         report_broken_log()

@@ -14,7 +14,7 @@ from typing import Final
 
 from ._printable import tame
 from ._rsock import Follower, Record, Server
-from ._threads import get_ident, start_thread, undisturbed
+from ._threads import get_ident, log_turn, start_thread, undisturbed
 
 __all__ = ["Progress", "follower"]
 
@@ -71,7 +71,7 @@ class Progress:
 
     def _say(self, text: str) -> None:
         # If a filter raises, this line is lost, but not the following ones.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), log_turn():
             logger.info("%s: %s", self._name, text)
 
 

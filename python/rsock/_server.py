@@ -28,6 +28,7 @@ from ._signals import Signals
 
 # The compiled module calls this one by the name it has here, when the interpreter exits.
 from ._started import end_handlers as _end_handlers  # noqa: F401
+from ._threads import log_turn
 from ._types import Function, SocketPath, StopReport
 
 if TYPE_CHECKING:
@@ -476,12 +477,13 @@ def _log_abandoned(server: Server) -> None:
     with contextlib.suppress(Exception):
         import logging  # Imported here, because many programs do not use it.
 
-        logging.getLogger("rsock").warning(
-            "%s on %s was never stopped, and nothing refers to it any more: it ends now. Keep a "
-            "reference to it, use it in a `with` statement, or call run()",
-            printable(server.name),
-            printable(_place(server)),
-        )
+        with log_turn():
+            logging.getLogger("rsock").warning(
+                "%s on %s was never stopped, and nothing refers to it any more: it ends now. Keep "
+                "a reference to it, use it in a `with` statement, or call run()",
+                printable(server.name),
+                printable(_place(server)),
+            )
 
 
 def _place(server: Server) -> str:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
 
 from . import _display, _rsock
+from ._threads import reentrant_lock
 
 __all__ = ["StreamMethods"]
 
@@ -26,6 +27,10 @@ __all__ = ["StreamMethods"]
 _PART: Final = 64 * 1024
 # The largest count that the compiled method takes; no file has more bytes.
 _MOST: Final = (1 << 63) - 1
+
+# The name of a stream's lock among its attributes. Another one in each forked child: a thread that
+# the child does not have may have held the lock.
+_lock_name = "_lock"
 
 # The modes of `makefile`, by the type that it returns.
 _Text = Literal["r", "w", "rw", "wr", ""]
@@ -59,10 +64,10 @@ class StreamMethods(_Base):
         """A reentrant lock for threads that send whole messages: `with conn.lock: conn.sendall(…)`.
 
         The stream's own calls do not take it: as with a socket, what two threads send at the same
-        time may be interleaved. The same lock each time.
+        time may be interleaved. The same lock each time; a forked child has one of its own.
         """
         # One step of the interpreter, so that two threads get the same lock.
-        lock: threading.RLock = self.__dict__.setdefault("_lock", threading.RLock())
+        lock: threading.RLock = self.__dict__.setdefault(_lock_name, reentrant_lock())
         return lock
 
     # `type` is the property above from here on; annotations say `builtins.type`.
@@ -333,3 +338,11 @@ def _regular(file: IO[bytes]) -> int | None:
 def _can_seek(file: IO[bytes]) -> bool:
     seekable = getattr(file, "seekable", None)
     return seekable is None or bool(seekable())
+
+
+def _rename_lock() -> None:
+    global _lock_name
+    _lock_name += "_"
+
+
+os.register_at_fork(after_in_child=_rename_lock)

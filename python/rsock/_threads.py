@@ -1,4 +1,4 @@
-"""The start of threads that run Python code of this package.
+"""Threads that run Python code of this package, with the locks between them.
 
 This file owns how such a thread is started: it is a thread of the system, also where a library has
 replaced the functions of `_thread` by green ones, and no signal handler interrupts its start.
@@ -7,6 +7,7 @@ of the handler would leave the lock in doubt.
 """
 
 import _thread
+import contextlib
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from ._exceptions import StateError
 
-__all__ = ["get_ident", "start_thread", "undisturbed"]
+__all__ = ["get_ident", "log_turn", "reentrant_lock", "start_thread", "undisturbed"]
 
 # How often a call looks whether it runs in a forked child.
 _LOOK: Final = 0.1
@@ -83,6 +84,24 @@ def get_ident() -> int:
     return ident
 
 
+def reentrant_lock() -> threading.RLock:
+    """Return a new lock for threads of the system. Never raises."""
+    # Not `threading.RLock`: a green lock wakes a thread through loops that may not run.
+    return _thread.RLock()
+
+
+def log_turn() -> contextlib.AbstractContextManager[object]:
+    """Return what a thread enters while it logs. Never raises."""
+    # The locks of `logging` are green then. Two threads of the system that wait for the same one
+    # may wait for ever.
+    return _log_lock if _is_patched() else contextlib.nullcontext()
+
+
+def _renew_log_lock() -> None:
+    global _log_lock
+    _log_lock = reentrant_lock()
+
+
 def _is_patched() -> bool:
     return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
@@ -108,3 +127,8 @@ def _original(name: str) -> Callable[..., Any]:
         f"_thread.{name} was replaced by {found.__module__}.{name}: handlers need threads of the "
         f"system; import rsock before the patch, or leave threads out of it"
     )
+
+
+_log_lock = reentrant_lock()
+# A thread that a forked child does not have may hold it.
+os.register_at_fork(after_in_child=_renew_log_lock)

@@ -355,3 +355,35 @@ except TimeoutError:
 print(os.waitpid(children[0], 0)[1], peer.recv(100).decode())
 """
     assert printed(role, code) == ["0", "child"]
+
+
+@pytest.mark.parametrize("role", ["Client", "Connection"])
+@pytest.mark.parametrize("holder", ["another thread", "the thread that forks"])
+def test_a_child_takes_the_lock_that_its_parent_held(role: str, holder: str) -> None:
+    code = f"""
+ours = {holder == "the thread that forks"}
+taken, release = threading.Event(), threading.Event()
+def hold():
+    with stream.lock:
+        taken.set()
+        release.wait(10)
+thread = threading.Thread(target=hold)
+if not ours:
+    thread.start()
+    taken.wait(10)
+def body():
+    with stream.lock, stream.lock:
+        stream.sendall(b"from the child")
+    print(stream.lock is stream.lock)
+if ours:
+    with stream.lock:
+        status = in_child(body)
+else:
+    status = in_child(body)
+    release.set()
+    thread.join()
+print(status, peer.recv(100) == b"from the child")
+# The parent's is free again.
+print(stream.lock.acquire(timeout=0))
+"""
+    assert printed(role, code) == ["True", "0", "True", "True"]

@@ -81,6 +81,67 @@ print(Server(service=lines).run().cause)
     assert output_of(PATCHED + code, order).split() == ["interrupted", "interrupted", "SIGINT"]
 
 
+@pytest.mark.parametrize("order", ["rsock first", "gevent first"])
+def test_handlers_that_raise_at_the_same_time_are_all_logged(order: str) -> None:
+    code = """
+logged = []
+# So that threads meet at the locks.
+sys.setswitchinterval(1e-5)
+
+class Keep(logging.Handler):
+    def emit(self, record):
+        logged.append(self.format(record))
+
+logging.getLogger("rsock").addHandler(Keep())
+logging.getLogger("rsock").propagate = False
+with Server(service=lines, drain=10) as server:
+    for _ in range(30):
+        clients = [server.client(timeout=10) for _ in range(8)]
+        for client in clients:
+            client.sendall(b"fail\\n")
+        for client in clients:
+            assert client.recv(1) == b""
+            client.close()
+    print(server.stop().abandoned, len(logged))
+"""
+    assert output_of(PATCHED + code, order).split() == [
+        "0",
+        # A report of each error, and a line of "rsock.connections" for each connection.
+        "480",
+    ]
+
+
+@pytest.mark.parametrize("order", ["rsock first", "gevent first"])
+def test_the_lock_of_a_connection_works_between_handlers(order: str) -> None:
+    code = """
+count = 0
+shared = []
+# So that threads meet at the lock.
+sys.setswitchinterval(1e-5)
+
+def handler(conn):
+    global count
+    while conn.recv_line():
+        for _ in range(2000):
+            with shared[0].lock:
+                before = count
+                for _ in range(20):
+                    pass
+                count = before + 1
+        conn.sendall(b"done\\n")
+
+with Server(service=handler) as server:
+    shared.append(server.client())
+    clients = [server.client(timeout=10) for _ in range(6)]
+    for client in clients:
+        client.sendall(b"go\\n")
+    print(*[client.recv_line() == b"done\\n" for client in clients], count)
+    for client in clients:
+        client.close()
+"""
+    assert output_of(PATCHED + code, order).split() == ["True"] * 6 + ["12000"]
+
+
 def test_services_in_rust_serve_green_clients() -> None:
     code = """
 with Server() as server:
