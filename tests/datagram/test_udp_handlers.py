@@ -326,9 +326,10 @@ def test_an_idle_server_gives_all_back_at_once() -> None:
 
 def test_an_unreferenced_server_ends() -> None:
     code = (
-        "import gc, socket, warnings\n"
+        "import gc, logging, socket, warnings\n"
         "from rsock import Server\n"
         "warnings.simplefilter('ignore')\n"
+        "logging.disable()\n"
         "server = Server(service=lambda data, address: data, transport='udp').start()\n"
         "with server.client(timeout=5) as client:\n"
         "    client.send(b'x'); client.recv(1)\n"

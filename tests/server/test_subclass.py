@@ -70,7 +70,7 @@ def test_a_wrong_argument_is_one_of_init(kind: Any) -> None:
         with pytest.raises(TypeError) as caught:
             kind(*arguments, **options)
         assert "__new__" not in str(caught.value)
-        assert f"{kind.__name__}.__init__()" in str(caught.value)
+        assert str(caught.value).startswith((f"{kind.__name__}()", f"{kind.__name__}.__init__()"))
     assert "*args" not in str(inspect.signature(kind))
 
 

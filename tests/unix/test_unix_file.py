@@ -348,7 +348,9 @@ starting = threading.Thread(target=start, daemon=True)
 starting.start()
 print("waiting", flush=True)
 sys.stdin.readline()
-shutil.rmtree(os.path.dirname(path))
+# Again where the other thread creates its lock file meanwhile.
+while os.path.exists(os.path.dirname(path)):
+    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
 os.close(lock)
 starting.join(10)
 """
