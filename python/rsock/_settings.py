@@ -39,8 +39,8 @@ _MIN_WRITE_BUFFER: Final = 4_096
 _MAX_WRITE_BUFFER: Final = 2**30
 # A line is held in memory until its end arrives.
 _MAX_LINE: Final = 2**30
-# The length field of a UDP datagram has 16 bits (RFC 768).
-_MAX_DATAGRAM: Final = 65_535
+# More than a Unix socket sends. UDP sends less: its length field has 16 bits (RFC 768).
+_MAX_DATAGRAM: Final = 2**23
 # More threads than most systems let a process have.
 _MAX_THREADS: Final = 10_000
 # Per connection: a larger value could exhaust memory.
@@ -154,8 +154,9 @@ class Limits:
         connection. 1 to 2**30.
     write_buffer: bytes held for one connection whose peer does not read; at this size, reading from
         the peer pauses too. 4 096 to 2**30. Only for services in Rust; a handler's `sendall` waits.
-    datagram: bytes of one UDP datagram that are received; a longer one is cut, and counted as
-        truncated. 1 to 65 535, the longest that UDP allows.
+    datagram: bytes of one datagram that are received; a longer one is cut, and counted as
+        truncated. 1 to 2**23; None is 65 535, the longest that UDP allows, and for Unix sockets
+        212 960, the longest that one sends unless it has set its send buffer.
     handler_threads: how many handlers run at once, each on a thread of its own; further
         connections wait for one of them to return. 1 to 10 000.
 
@@ -177,7 +178,7 @@ class Limits:
     half_close: float | None = 30.0
     lifetime: float | None = None
     line: int = 65_536
-    datagram: int = 65_535
+    datagram: int | None = None
     write_buffer: int = 65_536
     handler_threads: int = 256
 
@@ -193,7 +194,7 @@ class Limits:
                 raise bad_value(self, name, "must be more than 0; None never gives up")
         check_int(self, "line", 1, _MAX_LINE, optional=False)
         check_int(self, "write_buffer", _MIN_WRITE_BUFFER, _MAX_WRITE_BUFFER, optional=False)
-        check_int(self, "datagram", 1, _MAX_DATAGRAM, optional=False)
+        check_int(self, "datagram", 1, _MAX_DATAGRAM)
         check_int(self, "handler_threads", 1, _MAX_THREADS, optional=False)
 
 

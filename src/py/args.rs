@@ -517,12 +517,12 @@ struct LimitsFields {
     lifetime: Option<f64>,
     line: usize,
     write_buffer: usize,
-    datagram: usize,
+    datagram: Option<usize>,
     handler_threads: usize,
 }
 
 /// The engine's limits from `rsock.Limits`.
-pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
+pub(super) fn limits(value: &Bound<'_, PyAny>, transport: Transport) -> PyResult<Limits> {
     let fields: LimitsFields = value.extract()?;
     let time = |seconds: Option<f64>| {
         seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
@@ -538,7 +538,7 @@ pub(super) fn limits(value: &Bound<'_, PyAny>) -> PyResult<Limits> {
         lifetime: time(fields.lifetime),
         line: fields.line,
         write_buffer: fields.write_buffer,
-        datagram: fields.datagram,
+        datagram: fields.datagram.unwrap_or_else(|| Limits::usual_datagram(transport)),
         handler_threads: fields.handler_threads,
     })
 }

@@ -108,13 +108,16 @@ thread_local! {
 /// each thread.
 pub(super) const SCRATCH: usize = 256 * 1024;
 
-/// Calls a function with `wanted` bytes of the thread's scratch buffer, at most `SCRATCH`.
+/// Calls a function with `wanted` bytes of the thread's scratch buffer. More than `SCRATCH` bytes are not
+/// kept.
 pub(super) fn with_scratch<T>(wanted: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut scratch = KEPT.take();
     if scratch.len() < wanted {
         scratch.resize(wanted, 0);
     }
     let result = use_it(&mut scratch[..wanted]);
-    KEPT.set(scratch);
+    if wanted <= SCRATCH {
+        KEPT.set(scratch);
+    }
     result
 }

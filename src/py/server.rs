@@ -299,7 +299,6 @@ impl Server {
         let service = self::service(py, service)?;
         let on_error = self::on_error(py, on_error)?;
         let engine_options = socket_options(&options)?;
-        let engine_limits = args::limits(&limits)?;
         if let Some(linger) = engine_options.linger.filter(|linger| !linger.is_zero()) {
             return Err(PyValueError::new_err(format!(
                 "SocketOptions(linger={}): above 0 it makes close() wait, which a server's threads never do; \
@@ -317,6 +316,7 @@ impl Server {
             _ if target.as_unix().is_some() => transport.unwrap_or(Transport::Unix),
             transport => transport.unwrap_or(Transport::Tcp),
         };
+        let engine_limits = args::limits(&limits, transport)?;
         check_transport(&target, transport, fd, &engine_options, &engine_limits)
             .map_err(|error| exception(py, error))?;
         let shape = service.get().shape_for(transport)?;

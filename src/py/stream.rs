@@ -24,7 +24,6 @@ use super::wait::{Attached, Detached};
 use crate::net;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text};
 use crate::net::base::Waiter;
-use crate::net::datagram::MOST_DATAGRAM;
 use crate::net::error::{Error, Result};
 use crate::net::stream::{DeferredClose, Message, OptionValue};
 use crate::net::sys::{control_message, control_messages};
@@ -234,6 +233,34 @@ impl Stream {
             return Ok(0);
         }
         self.attached(py, |stream, waiter| stream.recv(step, &mut slice[..wanted], flags, waiter))
+    }
+
+    /// Receives up to `bufsize` bytes as `recvmsg` does.
+    fn message<'py>(
+        &self,
+        py: Python<'py>,
+        step: &'static str,
+        bufsize: isize,
+        control: &mut [u8],
+        flags: i32,
+    ) -> PyResult<(Bound<'py, PyBytes>, Message)> {
+        let bufsize = length("bufsize", bufsize)?;
+        if bufsize > SCRATCH {
+            let (taken, message) = self.attached(py, |stream, waiter| {
+                stream.receive_vec(step, bufsize, control, flags, waiter)
+            })?;
+            return Ok((PyBytes::new(py, &taken), message));
+        }
+        with_scratch(bufsize, |scratch| {
+            blank(scratch, flags);
+            let message = self.attached(py, |stream, waiter| {
+                let slices = &mut [IoSliceMut::new(scratch)];
+                stream.receive_message(step, slices, control, flags, waiter)
+            })?;
+            // With MSG_TRUNC the kernel may return more bytes than there was room for.
+            let data = &scratch[..message.bytes.min(scratch.len())];
+            Ok((PyBytes::new(py, data), message))
+        })
     }
 
     /// What recvmsg(2) returns in addition to the data: control messages, flags and the sender.
@@ -453,15 +480,8 @@ impl Stream {
             let sender = self.named_peer(py, data.as_bytes().len())?;
             return Ok((data, sender));
         }
-        let bufsize = length("bufsize", bufsize)?.min(MOST_DATAGRAM);
-        with_scratch(bufsize, |scratch| {
-            let message = self.attached(py, |stream, waiter| {
-                let slices = &mut [IoSliceMut::new(scratch)];
-                stream.receive_message(step, slices, &mut [], flags, waiter)
-            })?;
-            let data = &scratch[..message.bytes.min(scratch.len())];
-            Ok((PyBytes::new(py, data), self.sender(py, &message)?))
-        })
+        let (data, message) = self.message(py, step, bufsize, &mut [], flags)?;
+        Ok((data, self.sender(py, &message)?))
     }
 
     /// Receive into a writable buffer with recvfrom(2); return (number of bytes, address).
@@ -503,24 +523,8 @@ impl Stream {
         ancbufsize: isize,
         flags: i32,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>, i32, Sender<'py>)> {
-        let bufsize = length("bufsize", bufsize)?;
         let mut control = room_for_control(ancbufsize)?;
-        let (data, message) = if bufsize > SCRATCH {
-            let (taken, message) = self.attached(py, |stream, waiter| {
-                stream.receive_vec("recvmsg", bufsize, &mut control, flags, waiter)
-            })?;
-            (PyBytes::new(py, &taken), message)
-        } else {
-            with_scratch(bufsize, |scratch| {
-                blank(scratch, flags);
-                let message = self.attached(py, |stream, waiter| {
-                    let slices = &mut [IoSliceMut::new(scratch)];
-                    stream.receive_message("recvmsg", slices, &mut control, flags, waiter)
-                })?;
-                let data = &scratch[..message.bytes.min(scratch.len())];
-                PyResult::Ok((PyBytes::new(py, data), message))
-            })?
-        };
+        let (data, message) = self.message(py, "recvmsg", bufsize, &mut control, flags)?;
         let (control, flags, from) = self.message_details(py, &message, &control)?;
         Ok((data, control, flags, from))
     }

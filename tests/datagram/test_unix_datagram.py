@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,92 @@ def test_a_datagram_comes_back_as_it_was(path: str, size: int) -> None:
         assert (server.address, server.path, server.transport) == (path, path, "unix-datagram")
         peer.send(data)
         assert peer.recv(70_000) == data
+
+
+# Longer than any datagram of UDP.
+LONG = bytes(range(256)) * 600
+# What a socket can send with a send buffer of the default size.
+LONGEST = 212_960
+
+
+@pytest.fixture
+def usual_send_buffer() -> None:
+    if int(Path("/proc/sys/net/core/wmem_default").read_text()) != LONGEST + 32:
+        pytest.skip("this system has another size of send buffers")
+
+
+@pytest.mark.parametrize("size", [65_527, 65_528, 65_535, 65_536, LONGEST])
+@pytest.mark.usefixtures("usual_send_buffer")
+def test_a_server_takes_what_a_socket_sends(path: str, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    with serving(path) as server, plain(path) as peer:
+        peer.send(data)
+        wait_until(lambda: has_received(server, 1))
+        assert peer.recv(1 << 20) == data
+        assert (server.ledger.totals.truncated, server.ledger.totals.dropped) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["accept", "handler"])
+def test_a_callers_code_gets_the_whole_of_a_long_datagram(path: str, kind: str) -> None:
+    service = Accept() if kind == "accept" else Handler(lambda data, address: data)
+    with serving(path, service) as server, plain(path) as peer:
+        peer.send(LONG)
+        if kind == "accept":
+            data, address = server.accept(SOON)
+            assert data == LONG
+            server.sendto(data, address)
+        assert peer.recv(1 << 20) == LONG
+
+
+@pytest.mark.parametrize("kind", ["echo", "accept", "handler"])
+@pytest.mark.usefixtures("usual_send_buffer")
+def test_a_limit_makes_room_for_more(path: str, kind: str) -> None:
+    size = 400_000
+    data = random.Random(size).randbytes(size)
+    # The kernel doubles it.
+    options = SocketOptions(send_buffer=LONGEST + 32)
+    services = {"accept": Accept(), "handler": Handler(lambda data, address: data)}
+    limits = Limits(datagram=size)
+    server = serving(path, services.get(kind), limits=limits, options=options)
+    with server, plain(path) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST + 32)
+        peer.send(data)
+        if kind == "accept":
+            received, address = server.accept(SOON)
+            assert received == data
+            server.sendto(received, address)
+        assert peer.recv(1 << 20) == data
+        assert (server.ledger.totals.truncated, server.ledger.totals.dropped) == (0, 0)
+
+
+RECEIVING: dict[str, Callable[[Client], bytes]] = {
+    "recv": lambda client: client.recv(1 << 20),
+    "recvfrom": lambda client: client.recvfrom(1 << 20)[0],
+    "recvfrom (kept buffer)": lambda client: client.recvfrom(len(LONG))[0],
+    "recvmsg": lambda client: client.recvmsg(1 << 20)[0],
+    "peek": lambda client: client.recv(1 << 20, socket.MSG_PEEK),
+}
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["arrived", "waiting"])
+@pytest.mark.parametrize("timeout", [None, SOON])
+@pytest.mark.parametrize("receive", RECEIVING.values(), ids=RECEIVING)
+def test_a_client_receives_the_whole_of_a_long_datagram(
+    receive: Callable[[Client], bytes], timeout: float | None, waits: bool
+) -> None:
+    with (
+        plain() as peer,
+        Client(path=peer.getsockname(), transport=UNIX, timeout=timeout) as client,
+    ):
+        name = client.getsockname()
+        if not waits:
+            peer.sendto(LONG, name)
+        # On a thread: there a call without a time-out waits in the receive itself.
+        reading = Background(lambda: receive(client))
+        if waits:
+            wait_until(reading.asleep)
+            peer.sendto(LONG, name)
+        assert reading.result() == LONG
 
 
 def test_an_abstract_name_serves_too() -> None:

@@ -19,6 +19,12 @@ pub enum Overflow {
     Refuse,
 }
 
+/// The longest datagram of UDP: its length field has 16 bits (RFC 768).
+const UDP_DATAGRAM: usize = 65_535;
+/// The longest datagram that a Unix socket sends unless it has set its send buffer: Linux's default for
+/// net.core.wmem_default, less what the kernel keeps of it.
+const UNIX_DATAGRAM: usize = 212_992 - 32;
+
 /// Default maximum number of open peer records of a UDP server.
 const UDP_PEERS: usize = 4096;
 
@@ -66,7 +72,7 @@ impl Default for Limits {
             lifetime: None,
             line: 65_536,
             write_buffer: 64 * 1024,
-            datagram: 65_535,
+            datagram: UDP_DATAGRAM,
             handler_threads: 256,
         }
     }
@@ -81,6 +87,12 @@ pub(crate) struct Room {
 }
 
 impl Limits {
+    /// The default of `datagram`: what a sender can send.
+    #[must_use]
+    pub fn usual_datagram(transport: Transport) -> usize {
+        if transport.is_unix() { UNIX_DATAGRAM } else { UDP_DATAGRAM }
+    }
+
     /// The number of connections to admit: as configured, or what the free descriptors allow. Also
     /// the number of pipes, if the service uses any.
     ///

@@ -21,5 +21,4 @@ mod worker;
 
 pub(crate) use self::handoff::Handoff;
 pub(crate) use self::socket::DatagramSockets;
-pub use self::socket::MOST_DATAGRAM;
 pub(crate) use self::start::start;

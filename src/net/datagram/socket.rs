@@ -19,7 +19,7 @@ use crate::net::worker::shut_down;
 
 /// The largest UDP payload, reached over IPv6 (RFC 768: the length field has 16 bits and counts the
 /// 8 bytes of the header). Over IPv4 the limit is 20 bytes less, and the system enforces it.
-pub const MOST_DATAGRAM: usize = 65_527;
+pub(super) const MOST_DATAGRAM: usize = 65_527;
 
 /// The least space that a datagram takes in a receive buffer: the kernel's own structure for it
 /// alone is larger.

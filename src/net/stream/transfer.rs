@@ -18,6 +18,9 @@ use crate::net::sys;
 const PEEK: usize = 4096;
 /// How many bytes a receive of known length reserves before anything has arrived.
 const FIRST_RESERVE: usize = 64 * 1024;
+/// The room for a Unix datagram. The kernel allocates most of one as a whole, so that it has about 4 MiB at
+/// the most. Memory that is not written to costs nothing.
+const UNIX_DATAGRAM: usize = 8 * 1024 * 1024;
 /// How many bytes of a file are read per call.
 const FILE_PART: usize = 256 * 1024;
 
@@ -61,9 +64,15 @@ impl Stream {
                 self.wait_for_input(step, least, &mut deadline, waiter)?;
             }
             let interest = Interest::Readable;
+            // A datagram that arrives after the look at the queue must have room too: what has none is lost.
+            let least =
+                if self.is_datagram() && self.is_unix() { UNIX_DATAGRAM } else { FIRST_RESERVE };
             let message =
                 self.attempt(step, interest, count, &mut deadline, waiter, |fd, wait| {
-                    taken.resize(sys::unread(fd).max(FIRST_RESERVE).min(count), 0);
+                    let room = sys::unread(fd).max(least).min(count);
+                    if taken.len() < room {
+                        taken = vec![0; room];
+                    }
                     receive(fd, &mut [IoSliceMut::new(&mut taken)], control, flags | wait)
                 })?;
             taken.truncate(message.bytes);
