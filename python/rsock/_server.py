@@ -10,7 +10,6 @@ import functools
 import os
 import re
 import sys
-import threading
 import urllib.parse
 import warnings
 import weakref
@@ -28,7 +27,7 @@ from ._signals import Signals
 
 # The compiled module calls this one by the name it has here, when the interpreter exits.
 from ._started import end_handlers as _end_handlers  # noqa: F401
-from ._threads import log_turn
+from ._threads import log_turn, on_main_thread
 from ._types import Function, SocketPath, StopReport
 
 if TYPE_CHECKING:
@@ -290,7 +289,7 @@ class Server(_rsock.Server):
         Blocks with the interpreter released. Other signal handlers run meanwhile; when one raises,
         the server is stopped at once and the exception goes on. Raises what `start()` raises.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if not on_main_thread():
             self.start()
             _announce(self, announce)
             return self.wait()

@@ -18,7 +18,14 @@ from typing import Any, Final
 
 from ._exceptions import StateError
 
-__all__ = ["get_ident", "log_turn", "reentrant_lock", "start_thread", "undisturbed"]
+__all__ = [
+    "get_ident",
+    "log_turn",
+    "on_main_thread",
+    "reentrant_lock",
+    "start_thread",
+    "undisturbed",
+]
 
 # How often a call looks whether it runs in a forked child.
 _LOOK: Final = 0.1
@@ -82,6 +89,13 @@ def get_ident() -> int:
     """Return the number of the calling thread of the system."""
     ident: int = _original("get_ident")()
     return ident
+
+
+def on_main_thread() -> bool:
+    """Whether signal handlers run on the calling thread, also for a green thread on it."""
+    # The thread that forks is the main thread of the child, where `main_thread()` may still have
+    # the number of the parent's.
+    return threading.get_native_id() in (os.getpid(), threading.main_thread().native_id)
 
 
 def reentrant_lock() -> threading.RLock:

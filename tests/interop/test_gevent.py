@@ -82,6 +82,17 @@ print(Server(service=lines).run().cause)
 
 
 @pytest.mark.parametrize("order", ["rsock first", "gevent first"])
+@pytest.mark.parametrize("number", ["INT", "TERM"])
+def test_a_signal_ends_a_run_in_a_green_thread(order: str, number: str) -> None:
+    code = """
+asked = f"sleep 0.3; kill -{sys.argv[2]} {os.getpid()}"
+child = os.spawnvp(os.P_NOWAIT, "sh", ["sh", "-c", asked])
+print(gevent.spawn(lambda: Server(service=lines).run().cause).get())
+"""
+    assert output_of(PATCHED + code, order, number).split() == [f"SIG{number}"]
+
+
+@pytest.mark.parametrize("order", ["rsock first", "gevent first"])
 def test_handlers_that_raise_at_the_same_time_are_all_logged(order: str) -> None:
     code = """
 logged = []
