@@ -345,10 +345,7 @@ def test_an_unreferenced_server_ends() -> None:
         "            assert time.monotonic() < end\n"
     )
     done = run_script(code)
-    assert done.returncode == 0, done.stderr
-    # It says so, and nothing else.
-    assert done.stderr.count("\n") == 1
-    assert "was never stopped" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_server_left_running_does_not_hold_up_the_exit() -> None:
