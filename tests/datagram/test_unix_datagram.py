@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from rsock import (
 )
 
 UNIX: Any = "unix-datagram"
+SO_SNDTIMEO = 21
 
 
 @contextlib.contextmanager
@@ -149,6 +151,28 @@ def test_a_client_receives_the_whole_of_a_long_datagram(
             wait_until(reading.asleep)
             peer.sendto(LONG, name)
         assert reading.result() == LONG
+
+
+SENDING: dict[str, Callable[[Any, Any], object]] = {
+    "send": lambda stream, to: stream.send(b"x"),
+    "sendto": lambda stream, to: stream.sendto(b"x", to),
+    "sendmsg": lambda stream, to: stream.sendmsg([b"x"], [], 0, to),
+}
+
+
+@pytest.mark.parametrize("send", SENDING.values(), ids=SENDING)
+def test_a_send_time_out_of_the_socket_ends_a_send_as_of_any_socket(
+    send: Callable[[Any, Any], object],
+) -> None:
+    with plain() as full, Client(path=full.getsockname(), transport=UNIX) as client:
+        client.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                client.send(b"x")
+        client.settimeout(None)
+        client.setsockopt(socket.SOL_SOCKET, SO_SNDTIMEO, struct.pack("@ll", 0, 50_000))
+        with pytest.raises(BlockingIOError):
+            send(client, full.getsockname())
 
 
 def test_an_abstract_name_serves_too() -> None:

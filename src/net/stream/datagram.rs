@@ -101,7 +101,11 @@ impl Stream {
                 Some(libc::EINTR) => {}
                 Some(libc::EAGAIN) if deadline.timeout != Some(Duration::ZERO) => {
                     if deadline.at().is_some_and(|at| at <= Instant::now()) {
-                        return Err(Error::TimedOut { step, target: address.to_string() });
+                        // SO_SNDTIMEO ends a call with EAGAIN.
+                        return Err(match deadline.is_option {
+                            true => Error::errno(step, address, libc::EAGAIN),
+                            false => Error::TimedOut { step, target: address.to_string() },
+                        });
                     }
                     let turn = Instant::now() + FULL_QUEUE;
                     let until = deadline.at().map_or(turn, |at| at.min(turn));
