@@ -81,10 +81,14 @@ pub(super) struct Sink<'py>(Export<'py>);
 impl<'py> Sink<'py> {
     pub(super) fn new(step: &str, buffer: &Bound<'py, PyAny>) -> PyResult<Self> {
         Export::new(buffer, ffi::PyBUF_WRITABLE).map(Self).map_err(|error| {
-            // A read-only buffer is a TypeError, as with `socket`.
+            // Whatever the reason, it is a TypeError, as with `socket`.
             match Export::new(buffer, ffi::PyBUF_SIMPLE) {
                 Ok(_) => PyTypeError::new_err(format!("{step} needs a writable buffer")),
-                Err(_) => error,
+                Err(_) if error.is_instance_of::<PyTypeError>(buffer.py()) => error,
+                Err(_) => PyTypeError::new_err(format!(
+                    "{step} needs a writable buffer: {}",
+                    error.value(buffer.py())
+                )),
             }
         })
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PySequence, PyTuple};
@@ -544,16 +544,7 @@ impl Stream {
     ) -> PyResult<(usize, Bound<'py, PyList>, i32, Sender<'py>)> {
         let mut sinks = buffers
             .try_iter()?
-            .map(|buffer| {
-                Sink::new("recvmsg_into", &buffer?).map_err(|error| {
-                    // As socket.recvmsg_into, which raises TypeError here as for a read-only
-                    // buffer.
-                    match error.is_instance_of::<PyBufferError>(py) {
-                        true => PyTypeError::new_err(error.value(py).to_string()),
-                        false => error,
-                    }
-                })
-            })
+            .map(|buffer| Sink::new("recvmsg_into", &buffer?))
             .collect::<PyResult<Vec<_>>>()?;
         let mut slices: Vec<_> =
             sinks.iter_mut().map(|sink| IoSliceMut::new(sink.as_mut_slice())).collect();

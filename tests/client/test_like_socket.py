@@ -275,7 +275,7 @@ def test_recv_into_takes_no_more_than_asked_for(pair: Pair) -> None:
         (memoryview(b"read-only"), 0, TypeError),
         ("text", 0, TypeError),
         (5, 0, TypeError),
-        (memoryview(bytearray(8))[::2], 0, (BufferError, TypeError)),
+        (memoryview(bytearray(8))[::2], 0, TypeError),
     ],
 )
 def test_recv_into_refuses_what_cannot_be_filled(
