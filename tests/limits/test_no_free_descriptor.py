@@ -146,3 +146,31 @@ def test_strangers_who_use_up_the_descriptors_do_not_end_the_command(tmp_path: P
             assert process.wait(SOON) == 0
         finally:
             process.kill()
+
+
+def test_a_resolver_without_a_free_descriptor_is_an_error_of_the_system() -> None:
+    # As with `socket.getaddrinfo`: the errno is the system's, not EAI_SYSTEM.
+    code = (
+        FULL
+        + """
+import errno, socket
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+said = set()
+held = []
+for free in range(6):
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    for _ in range(free):
+        os.close(held.pop())
+    try:
+        Server("localhost").bind().stop()
+    except OSError as error:
+        said.add(error.errno)
+print(socket.EAI_SYSTEM in said, errno.EMFILE in said)
+"""
+    )
+    assert output_of(code).split() == ["False", "True"]

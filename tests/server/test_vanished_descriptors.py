@@ -190,3 +190,50 @@ print(report.cause, server.state, report.seconds < 5, time.process_time() < 5, f
 """
     with served(kind, then) as script:
         assert script.line() == "accept error stopped True True"
+
+
+OTHERS = {
+    # No poll finds them ready. A read of the first one waits.
+    "an empty pipe": "os.pipe()[0]",
+    "a listening socket": "listening.fileno()",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_stop_returns_if_its_flags_are_files_that_are_never_ready(kind: str, other: str) -> None:
+    then = f"""
+import socket
+listening = socket.create_server(("127.0.0.1", 0))
+other = {OTHERS[other]}
+for number in numbers("eventfd"):
+    os.dup2(other, number)
+with contextlib.suppress(TimeoutError):
+    server.ledger.wait(open=9, timeout=0.01)
+report = server.stop(0.5)
+print(server.state, report.seconds < 5, time.process_time() < 5, flush=True)
+"""
+    with served(kind, then) as script:
+        assert script.line() == "stopped True True"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_leaves_files_alone_that_got_the_numbers_of_its_flags(kind: str) -> None:
+    # As a daemon does: it closes everything, then opens its own files.
+    then = """
+import gc, tempfile
+file = tempfile.TemporaryFile()
+flags = numbers("eventfd")
+for number in flags:
+    os.dup2(file.fileno(), number)
+with contextlib.suppress(TimeoutError):
+    server.ledger.wait(open=9, timeout=0.01)
+server.stop(0.5)
+del server
+gc.collect()
+over()
+same = [os.path.samestat(os.fstat(number), os.fstat(file.fileno())) for number in flags]
+print(len(flags) > 1 and all(same), os.fstat(file.fileno()).st_size, flush=True)
+"""
+    with served(kind, then) as script:
+        assert script.line() == "True 0"

@@ -2,7 +2,6 @@
 //! resolver runs on a thread of its own that owns nothing but its result.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use super::endpoint::Address;
 use super::target::Target;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::error::{Error, Result};
-use crate::net::sys::{self, PollFd, ResolverError};
+use crate::net::sys::{self, ResolverError};
 
 /// How long an address has to answer before the next one is tried as well (RFC 8305, section 5).
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
@@ -45,7 +44,7 @@ pub(crate) fn addresses(
         asked.done.set();
     })
     .map_err(failed)?;
-    let answered = waiter.wait(&mut [PollFd::readable(question.done.as_fd())], deadline)?;
+    let answered = waiter.wait(&mut [question.done.polled()], deadline)?;
     if !origin.is_here() {
         // A signal handler has forked. The child has no thread that would answer; it asks again.
         std::mem::forget(question);
@@ -77,7 +76,10 @@ pub(crate) fn ask(
                         Address::Ip(address).canonical()
                     })
                     .collect()),
-                Err(ResolverError { code, text }) => Err(Error::Resolve { host, code, text }),
+                Err(ResolverError::Resolver { code, text }) => {
+                    Err(Error::Resolve { host, code, text })
+                }
+                Err(ResolverError::System(error)) => Err(Error::os("resolve", host, &error)),
             });
         })
     };

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::fork::Listed;
-use crate::net::sys;
+use crate::net::sys::{self, PollFd};
 
 /// An eventfd(2) as a flag that can be polled like any other descriptor.
 pub struct EventFd {
@@ -32,13 +32,20 @@ impl EventFd {
     /// descriptor: no thread is woken. Never blocks.
     pub fn set(&self) -> bool {
         // EAGAIN would mean that 2^64 - 2 settings are pending, so the flag is set.
-        self.note(io::Write::write(&mut self.file(), &1u64.to_ne_bytes()))
+        self.is_intact() && self.note(io::Write::write(&mut self.file(), &1u64.to_ne_bytes()))
     }
 
     /// Clears the flag. False if the program has closed the descriptor. Never blocks.
     pub fn clear(&self) -> bool {
         // EAGAIN: it was already clear.
-        self.note(io::Read::read(&mut self.file(), &mut [0; 8]))
+        self.is_intact() && self.note(io::Read::read(&mut self.file(), &mut [0; 8]))
+    }
+
+    /// The entry of a poll that waits for the flag. Invalid once a closed descriptor was noticed: a
+    /// poll does not look at the file that has the number by then.
+    #[must_use]
+    pub fn polled(&self) -> PollFd {
+        if self.is_lost() { PollFd::invalid() } else { PollFd::readable(self.as_fd()) }
     }
 
     fn file(&self) -> &File {
@@ -56,18 +63,26 @@ impl EventFd {
         is_ours
     }
 
-    /// Whether the number is still that of an event flag. The program may have given it to another file, with
-    /// dup2(2): setting the flag then writes there. One system call, for the end of a server only.
+    /// Whether the number is still that of an event flag. The program may have closed it, and the
+    /// number may be that of another file, which must not be written, read or closed. One system
+    /// call; none once the loss was noticed.
     pub(crate) fn is_intact(&self) -> bool {
-        static KIND: OnceLock<(u64, u64)> = OnceLock::new();
+        static KIND: OnceLock<Option<(u64, u64)>> = OnceLock::new();
         let kind = |file: &File| file.metadata().map(|data| (data.dev(), data.ino()));
-        // All flags of a system have the inode of anonymous files.
-        let of_flags = *KIND.get_or_init(|| {
-            let flag = sys::eventfd().map(File::from);
-            flag.and_then(|flag| kind(&flag)).unwrap_or((0, 0))
+        if self.is_lost() {
+            return false;
+        }
+        // All flags of a system have the inode of anonymous files. None if a filter refuses the
+        // call, or if no descriptor is free; the latter is tried again.
+        let of_flags = KIND.get().copied().or_else(|| {
+            let flag = File::from(sys::eventfd().ok()?);
+            Some(*KIND.get_or_init(|| kind(&flag).ok()))
         });
-        let is_intact =
-            of_flags == (0, 0) || kind(self.file()).is_ok_and(|found| found == of_flags);
+        let is_intact = match (of_flags.flatten(), kind(self.file())) {
+            (Some(of_flags), Ok(found)) => found == of_flags,
+            (_, Err(error)) => error.raw_os_error() != Some(libc::EBADF),
+            (None, Ok(_)) => true,
+        };
         if !is_intact {
             self.lose();
         }
@@ -88,7 +103,7 @@ impl EventFd {
 impl Drop for EventFd {
     fn drop(&mut self) {
         // A number that the program has closed may be that of another file by now.
-        if self.is_lost() {
+        if !self.is_intact() {
             self.file.take().map(IntoRawFd::into_raw_fd);
         }
     }

@@ -51,24 +51,21 @@ const BACKSTOP: Duration = Duration::from_secs(1);
 /// How long a thread sleeps where its poll would return at once, because a descriptor is not open.
 const CLOSED: Duration = Duration::from_millis(5);
 
-/// Waits in a call from outside for descriptors of the engine: true if one is ready, false after the deadline.
-/// EBADF if the program has closed one of them.
+/// Waits in a call from outside for descriptors of the engine: true if the caller must look again, false after the
+/// deadline. True after a second at the latest, because a number that the program has given to another file is
+/// never ready. EBADF if the program has closed one of them.
 pub(crate) fn wait_for_own(
     waiter: &mut dyn Waiter,
     fds: &mut [PollFd],
     deadline: Option<Instant>,
 ) -> Result<bool> {
-    loop {
-        let backstop = Instant::now() + BACKSTOP;
-        let until = deadline.map_or(backstop, |deadline| deadline.min(backstop));
-        let ready = waiter.wait(fds, Some(until))?;
-        if ready && fds.iter().any(PollFd::is_invalid) {
-            return Err(Error::errno("poll", "", libc::EBADF));
-        }
-        if ready || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Ok(ready);
-        }
+    let backstop = Instant::now() + BACKSTOP;
+    let until = deadline.map_or(backstop, |deadline| deadline.min(backstop));
+    let ready = waiter.wait(fds, Some(until))?;
+    if ready && fds.iter().any(PollFd::is_invalid) {
+        return Err(Error::errno("poll", "", libc::EBADF));
     }
+    Ok(ready || deadline.is_none_or(|deadline| Instant::now() < deadline))
 }
 
 /// Waits on a thread of the engine: true if a descriptor is ready, false after the deadline. EINTR counts as

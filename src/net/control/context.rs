@@ -1,7 +1,6 @@
 //! The state shared by all parts of one server: limits, options, ledger, admission, shutdown. Must
 //! never do a thread's work, nor know which parts exist.
 
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -17,7 +16,7 @@ use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::StageFactory;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys;
 
 /// How often a call that waits for the end of a server looks, where the program has closed descriptors of it.
 const LOST: Duration = Duration::from_millis(10);
@@ -191,7 +190,7 @@ impl ServerContext {
                 self.origin.check()?;
                 deadline.is_none_or(|deadline| until < deadline)
             } else {
-                let waited = wait_for_own(waiter, &mut [PollFd::readable(done.as_fd())], deadline);
+                let waited = wait_for_own(waiter, &mut [done.polled()], deadline);
                 // A signal handler may have forked.
                 self.origin.check()?;
                 match waited {

@@ -99,7 +99,7 @@ pub(crate) trait ShutdownListener: Send + Sync {
 /// The thread that polls the flag checks the shutdown each time it wakes.
 impl ShutdownListener for EventFd {
     fn begun(&self) -> bool {
-        self.is_intact() && self.set()
+        self.set()
     }
 
     fn deadline_moved(&self) -> bool {

@@ -244,7 +244,7 @@ impl Handoff {
                 }
                 Err(error) => error,
             };
-            let notifier = PollFd::readable(socket.notifier.as_fd());
+            let notifier = socket.notifier.polled();
             let mut fds = [PollFd::arrival(socket.as_fd()), notifier];
             let until = match classify(error.raw_os_error().unwrap_or(libc::EIO)) {
                 Failure::Fatal => {
@@ -375,7 +375,7 @@ fn open(
 /// datagram.
 fn wait_for_end(handoff: &Handoff, socket: &DatagramSocket, notifier: &EventFd) {
     while !socket.has_ended() {
-        let mut fds = [PollFd::readable(notifier.as_fd()), PollFd::shutdown(socket.as_fd())];
+        let mut fds = [notifier.polled(), PollFd::shutdown(socket.as_fd())];
         let polled = match poll_own(&mut fds, handoff.idle_at()) {
             Ok(polled) => polled,
             Err(error) => {

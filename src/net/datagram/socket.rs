@@ -112,7 +112,7 @@ impl DatagramSocket {
     /// False if the program has closed a descriptor, so that a thread may not be woken.
     pub(crate) fn end(&self) -> bool {
         self.ended.store(true, SeqCst);
-        let is_woken = self.notifier.is_intact() && self.notifier.set();
+        let is_woken = self.notifier.set();
         // On Linux this also wakes a receive on a socket without a peer, although it returns
         // ENOTCONN.
         self.socket.shut() && is_woken
@@ -198,7 +198,7 @@ impl DatagramSocket {
         let mut sender = None;
         loop {
             let turn = end.min(Instant::now() + WAKE_UP_TURN);
-            let _ = waiter.wait(&mut [PollFd::readable(done.as_fd())], Some(turn))?;
+            let _ = waiter.wait(&mut [done.polled()], Some(turn))?;
             done.clear();
             let (is_known, is_seen) =
                 self.change.lock().as_ref().map_or((true, true), Change::state);
@@ -242,7 +242,7 @@ impl DatagramSocket {
     /// receive may not report that, and the next wait would return at once, so the caller reads the
     /// queue first. An error if another of its owners has shut the socket down.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
-        let mut fds = [PollFd::readable(self.notifier.as_fd()), PollFd::arrival(self.as_fd())];
+        let mut fds = [self.notifier.polled(), PollFd::arrival(self.as_fd())];
         let polled = poll_own(&mut fds, deadline)?;
         if polled && fds[0].ready() && !self.has_ended() {
             // Set for room in the pool, which this wait does not need.
@@ -256,7 +256,7 @@ impl DatagramSocket {
 
     /// Waits for the notifier or the deadline only.
     pub(super) fn wait_for_notifier(&self, deadline: Option<Instant>) {
-        poll_or_sleep(&mut [PollFd::readable(self.notifier.as_fd())], deadline);
+        poll_or_sleep(&mut [self.notifier.polled()], deadline);
         if !self.has_ended() {
             self.notifier.clear();
         }

@@ -2,7 +2,6 @@
 //! and the reset of what is left at the deadline; must never close a connection before the
 //! deadline.
 
-use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,6 @@ use super::pool::ThreadPool;
 use crate::net::base::{EventFd, poll_or_sleep};
 use crate::net::control::FIRST_BYTE_GRACE;
 use crate::net::stream::Stream;
-use crate::net::sys::PollFd;
 
 /// How long `stop` waits, after resetting their connections, for handlers to return.
 pub(super) const FORCED_GRACE: Duration = Duration::from_millis(30);
@@ -56,7 +54,7 @@ impl ThreadPool {
     /// Waits for the handlers until the deadline. The accept thread ends with this call.
     pub(crate) fn drain(&self, notifier: &EventFd) {
         let shutdown = &self.context.shutdown;
-        let poll = |until| poll_or_sleep(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+        let poll = |until| poll_or_sleep(&mut [notifier.polled()], Some(until));
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         let mut graceful = true;
         self.dismiss();

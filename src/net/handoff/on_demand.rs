@@ -91,7 +91,7 @@ impl OnDemand {
             self.handed_out.end_old(self.context.limits.lifetime);
             let socket = listener.as_ref().map(|listener| PollFd::shutdown(listener.as_fd()));
             let mut fds =
-                [PollFd::readable(notifier.as_fd()), socket.unwrap_or_else(PollFd::unused)];
+                [notifier.polled(), socket.unwrap_or_else(PollFd::unused)];
             if poll_own(&mut fds, self.handed_out.end_due()).is_err() || !notifier.clear() {
                 self.context.lose();
                 break;
@@ -139,7 +139,7 @@ impl OnDemand {
             let until = if hard { Instant::now() + FORCED_GRACE } else { shutdown.deadline() };
             let due = self.handed_out.end_due().filter(|_| !hard);
             let until = due.map_or(until, |due| until.min(due));
-            let woken = poll_or_sleep(&mut [PollFd::readable(notifier.as_fd())], Some(until));
+            let woken = poll_or_sleep(&mut [notifier.polled()], Some(until));
             if hard && !woken {
                 return;
             }
@@ -195,7 +195,7 @@ impl OnDemand {
                         continue;
                     }
                     let mut fds =
-                        [PollFd::arrival(listener.as_fd()), PollFd::readable(over.as_fd())];
+                        [PollFd::arrival(listener.as_fd()), over.polled()];
                     if !self.wait_for(&mut fds, deadline, waiter)? {
                         return Err(late());
                     }
@@ -227,7 +227,7 @@ impl OnDemand {
                     self.context.admission.ask_for_room();
                     let pause = backoff();
                     let until = deadline.map_or(pause, |deadline| deadline.min(pause));
-                    let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+                    let mut fds = [room.polled(), over.polled()];
                     self.wait_for(&mut fds, Some(until), waiter)?;
                     self.context.origin.check()?;
                     room.clear();
@@ -268,7 +268,7 @@ impl OnDemand {
             self.short_of_room.fetch_sub(1, SeqCst);
             return Ok(true);
         }
-        let mut fds = [PollFd::readable(room.as_fd()), PollFd::readable(over.as_fd())];
+        let mut fds = [room.polled(), over.polled()];
         let result = self.wait_for(&mut fds, deadline, waiter);
         if !self.context.origin.is_here() {
             return result;

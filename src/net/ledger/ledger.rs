@@ -2,7 +2,6 @@
 //! never be locked while bytes are moved: only an open, a close or a reader takes its lock.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -16,7 +15,6 @@ use super::totals::Totals;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::socket::Algorithm;
-use crate::net::sys::PollFd;
 
 /// How often a call looks at the ledger for which the process has no descriptor to wait with.
 const WITHOUT_FLAG: Duration = Duration::from_millis(20);
@@ -279,7 +277,7 @@ impl Ledger {
                 }
             }
             let waited = match &flag {
-                Some(flag) => wait_for_own(waiter, &mut [PollFd::readable(flag.as_fd())], deadline),
+                Some(flag) => wait_for_own(waiter, &mut [flag.polled()], deadline),
                 None => wait_without_flag(deadline, waiter),
             };
             if !origin.is_here() {

@@ -30,7 +30,7 @@
 //! hosts (`control/admission.rs`) within its own. None is held during a system call that can block, or while Python
 //! code runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
 use std::sync::{Arc, Once, Weak};
 use std::thread;
@@ -47,7 +47,7 @@ use crate::net::handoff::Pool;
 use crate::net::ledger::Ledger;
 use crate::net::service::Shape;
 use crate::net::stream::Stream;
-use crate::net::sys::{self, PollFd};
+use crate::net::sys;
 
 /// The most workers that a service in Rust gets by default.
 const MOST_WORKERS: usize = 8;
@@ -221,7 +221,7 @@ impl Server {
                 Err(Error::State { .. }) if self.state() == State::Serving => return Ok(false),
                 Err(error @ Error::State { hint: TAKEN, .. }) => {
                     let Some(ended) = self.step_of_another_thread()? else { return Err(error) };
-                    waiter.wait(&mut [PollFd::readable(ended.as_fd())], None)?;
+                    waiter.wait(&mut [ended.polled()], None)?;
                     self.check_origin()?;
                 }
                 result => return result,

@@ -16,7 +16,6 @@ use crate::net::error::{Error, Result};
 use crate::net::handoff::{MixedSink, OuterWorkers, PoolSink};
 use crate::net::service::Shape;
 use crate::net::socket::{Algorithm, Listener, hops};
-use crate::net::sys::PollFd;
 use crate::net::worker::{Acceptor, Inbox, Message, Sink, WorkerPool, start_accepting_worker};
 
 impl Server {
@@ -73,7 +72,7 @@ impl Server {
             }
             drop(alive);
             while let Some(done) = context.shutdown.done() {
-                waiter.wait(&mut [PollFd::readable(done.as_fd())], None)?;
+                waiter.wait(&mut [done.polled()], None)?;
             }
             return Err(failed(error));
         }

@@ -108,7 +108,7 @@ impl Stream {
             let end = deadline.at();
             let until = if left.len() == 0 { None } else { Some(next) };
             let until = end.into_iter().chain(until).min();
-            let mut fds = vec![PollFd::readable(closed.as_fd())];
+            let mut fds = vec![closed.polled()];
             fds.extend(attempts.iter().map(|it| PollFd::writable(it.socket.as_fd())));
             let _ = waiter.wait(&mut fds, until)?;
             if self.is_closed() {

@@ -54,6 +54,12 @@ impl PollFd {
         Self(libc::pollfd { fd: -1, events: 0, revents: 0 })
     }
 
+    /// An entry that `poll` reports as not open: no limit of descriptors reaches its number.
+    #[must_use]
+    pub fn invalid() -> Self {
+        Self(libc::pollfd { fd: libc::c_int::MAX, events: 0, revents: 0 })
+    }
+
     /// Whether the last `poll` for `input` found the end of the input and no error.
     #[must_use]
     pub fn ended(&self) -> bool {

@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 
 use crate::net::sys::name::Name;
 
-/// The error of getaddrinfo(3): its EAI code and text.
-pub(crate) struct ResolverError {
-    pub(crate) code: i32,
-    pub(crate) text: String,
+/// The error of getaddrinfo(3).
+pub(crate) enum ResolverError {
+    /// Its EAI code and text.
+    Resolver { code: i32, text: String },
+    /// A system call of the resolver failed (EAI_SYSTEM).
+    System(io::Error),
 }
 
 /// getaddrinfo(3) for stream sockets. A service without a host is looked up for every socket type,
@@ -22,7 +24,7 @@ pub(crate) fn getaddrinfo(
     passive: bool,
 ) -> Result<Vec<SocketAddr>, ResolverError> {
     let nul =
-        |_| ResolverError { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
+        |_| ResolverError::Resolver { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
     let host = host.map(CString::new).transpose().map_err(nul)?;
     let service = service.map(CString::new).transpose().map_err(nul)?;
     // SAFETY: addrinfo is plain old data; all zeroes is the documented initial value.
@@ -40,13 +42,13 @@ pub(crate) fn getaddrinfo(
         )
     };
     if code != 0 {
-        let text = if code == libc::EAI_SYSTEM {
-            io::Error::last_os_error().to_string()
-        } else {
-            // SAFETY: gai_strerror returns a static C string for every code.
-            unsafe { CStr::from_ptr(libc::gai_strerror(code)) }.to_string_lossy().into_owned()
-        };
-        return Err(ResolverError { code, text });
+        if code == libc::EAI_SYSTEM {
+            return Err(ResolverError::System(io::Error::last_os_error()));
+        }
+        // SAFETY: gai_strerror returns a static C string for every code.
+        let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
+        let text = text.to_string_lossy().into_owned();
+        return Err(ResolverError::Resolver { code, text });
     }
     let mut found = Vec::new();
     let mut node = list;

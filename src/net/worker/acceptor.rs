@@ -120,7 +120,7 @@ impl<S: Sink> Acceptor<S> {
             self.sink.check();
             if self.has_room() && self.paused_until.is_none() {
                 let mut fds = [
-                    PollFd::readable(self.notifier.as_fd()),
+                    self.notifier.polled(),
                     PollFd::arrival(self.listener.as_fd()),
                 ];
                 poll_own(&mut fds, self.sink.due())?;
@@ -137,7 +137,7 @@ impl<S: Sink> Acceptor<S> {
             } else {
                 // At the limit, or out of descriptors: the next connection that ends sets the flag.
                 let mut fds = [
-                    PollFd::readable(self.notifier.as_fd()),
+                    self.notifier.polled(),
                     PollFd::shutdown(self.listener.as_fd()),
                 ];
                 let until = [self.paused_until, self.sink.due()].into_iter().flatten().min();
