@@ -156,6 +156,7 @@ def test_a_resolver_without_a_free_descriptor_is_an_error_of_the_system() -> Non
 import errno, socket
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+socket.getaddrinfo("localhost", 0)  # Loads what the resolver needs.
 said = set()
 held = []
 for free in range(6):

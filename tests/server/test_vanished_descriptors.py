@@ -201,13 +201,15 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("other", OTHERS)
-def test_a_stop_returns_if_its_flags_are_files_that_are_never_ready(kind: str, other: str) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_stop_returns_if_a_flag_is_a_file_that_is_never_ready(
+    kind: str, other: str, which: int
+) -> None:
+    # The first flag is that of the calls that wait for the end, the second that of the ledger's.
     then = f"""
 import socket
 listening = socket.create_server(("127.0.0.1", 0))
-other = {OTHERS[other]}
-for number in numbers("eventfd"):
-    os.dup2(other, number)
+os.dup2({OTHERS[other]}, numbers("eventfd")[{which}])
 with contextlib.suppress(TimeoutError):
     server.ledger.wait(open=9, timeout=0.01)
 report = server.stop(0.5)

@@ -90,8 +90,7 @@ impl OnDemand {
         while !shutdown.has_begun() {
             self.handed_out.end_old(self.context.limits.lifetime);
             let socket = listener.as_ref().map(|listener| PollFd::shutdown(listener.as_fd()));
-            let mut fds =
-                [notifier.polled(), socket.unwrap_or_else(PollFd::unused)];
+            let mut fds = [notifier.polled(), socket.unwrap_or_else(PollFd::unused)];
             if poll_own(&mut fds, self.handed_out.end_due()).is_err() || !notifier.clear() {
                 self.context.lose();
                 break;
@@ -194,8 +193,7 @@ impl OnDemand {
                         self.context.fail(&shut_down());
                         continue;
                     }
-                    let mut fds =
-                        [PollFd::arrival(listener.as_fd()), over.polled()];
+                    let mut fds = [PollFd::arrival(listener.as_fd()), over.polled()];
                     if !self.wait_for(&mut fds, deadline, waiter)? {
                         return Err(late());
                     }

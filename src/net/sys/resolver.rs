@@ -23,8 +23,10 @@ pub(crate) fn getaddrinfo(
     service: Option<&str>,
     passive: bool,
 ) -> Result<Vec<SocketAddr>, ResolverError> {
-    let nul =
-        |_| ResolverError::Resolver { code: libc::EAI_NONAME, text: "a name with a NUL byte".to_owned() };
+    let nul = |_| ResolverError::Resolver {
+        code: libc::EAI_NONAME,
+        text: "a name with a NUL byte".to_owned(),
+    };
     let host = host.map(CString::new).transpose().map_err(nul)?;
     let service = service.map(CString::new).transpose().map_err(nul)?;
     // SAFETY: addrinfo is plain old data; all zeroes is the documented initial value.

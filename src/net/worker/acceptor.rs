@@ -119,10 +119,7 @@ impl<S: Sink> Acceptor<S> {
             }
             self.sink.check();
             if self.has_room() && self.paused_until.is_none() {
-                let mut fds = [
-                    self.notifier.polled(),
-                    PollFd::arrival(self.listener.as_fd()),
-                ];
+                let mut fds = [self.notifier.polled(), PollFd::arrival(self.listener.as_fd())];
                 poll_own(&mut fds, self.sink.due())?;
                 if fds[0].ready() && !self.notifier.clear() {
                     return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -136,10 +133,7 @@ impl<S: Sink> Acceptor<S> {
                 }
             } else {
                 // At the limit, or out of descriptors: the next connection that ends sets the flag.
-                let mut fds = [
-                    self.notifier.polled(),
-                    PollFd::shutdown(self.listener.as_fd()),
-                ];
+                let mut fds = [self.notifier.polled(), PollFd::shutdown(self.listener.as_fd())];
                 let until = [self.paused_until, self.sink.due()].into_iter().flatten().min();
                 let freed = poll_own(&mut fds, until)?;
                 self.notifier.clear();
