@@ -6,8 +6,8 @@
 //! - `py`: the engine presented to Python, a few lines per method. Only `py` names pyo3;
 //!   `py/error.rs` turns each `net::error::Error` into an exception.
 //!
-//! The Python half (displays, context managers, signals of `run`) is in `python/rsock`. Drawings are
-//! in `python/rsock/_display`; a compiled class with a `_repr_html_` calls them.
+//! The Python half (displays, context managers, signals of `run`) is in `python/rsock`. Drawings
+//! are in `python/rsock/_display`; a compiled class with a `_repr_html_` calls them.
 
 pub mod net;
 #[cfg(feature = "python")]

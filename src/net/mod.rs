@@ -1,8 +1,9 @@
 //! The engine: servers, connections, clients in plain Rust. Owns every socket, and every thread but
-//! those that run Python code; must never name Python, nor print. `server/server.rs` lists the threads.
+//! those that run Python code; must never name Python, nor print. `server/server.rs` lists the
+//! threads.
 //!
-//! The layers. A file uses its own folder and the lines below; `·` separates folders that do not use
-//! each other. `tests/test_layers.py` holds the `use` lines to this picture.
+//! The layers. A file uses its own folder and the lines below; `·` separates folders that do not
+//! use each other. `tests/test_layers.py` holds the `use` lines to this picture.
 //!
 //! ```text
 //! server                             what callers hold; starts the threads, waits for them

@@ -340,8 +340,8 @@ pub(super) fn user_address<'py>(py: Python<'py>, address: &Address) -> PyResult<
     }
 }
 
-/// The sender of a datagram: an `rsock.Sender`, with the address that the datagram was sent to; the name of a
-/// Unix socket, which has one address only.
+/// The sender of a datagram: an `rsock.Sender`, with the address that the datagram was sent to; the
+/// name of a Unix socket, which has one address only.
 pub(super) fn sender<'py>(
     py: Python<'py>,
     from: &Address,

@@ -112,8 +112,8 @@ thread_local! {
 /// each thread.
 pub(super) const SCRATCH: usize = 256 * 1024;
 
-/// Calls a function with `wanted` bytes of the thread's scratch buffer. More than `SCRATCH` bytes are not
-/// kept.
+/// Calls a function with `wanted` bytes of the thread's scratch buffer. More than `SCRATCH` bytes
+/// are not kept.
 pub(super) fn with_scratch<T>(wanted: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut scratch = KEPT.take();
     if scratch.len() < wanted {

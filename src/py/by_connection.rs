@@ -21,13 +21,13 @@ use crate::net::services::{self, Choice};
 /// All later connections are served by `rest`, or by the last of `services` if `rest` is None. The
 /// number of a connection is its `id` in the ledger.
 ///
-/// A service is one in Rust, such as Echo(), or a Handler, or a function, which becomes one. Handlers
-/// work on TCP and Unix sockets. Raises TypeError for Accept(), which leaves connections in the
-/// kernel's queue, and for a class.
+/// A service is one in Rust, such as Echo(), or a Handler, or a function, which becomes one.
+/// Handlers work on TCP and Unix sockets. Raises TypeError for Accept(), which leaves connections
+/// in the kernel's queue, and for a class.
 #[pyclass(frozen, extends = Service, module = "rsock")]
 pub(super) struct ByConnection {
-    /// (services, rest) as passed, for equality, and the function of each that is a handler. They may refer to a
-    /// server.
+    /// (services, rest) as passed, for equality, and the function of each that is a handler. They
+    /// may refer to a server.
     given: Mutex<Option<Py<PyTuple>>>,
 }
 

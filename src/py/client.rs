@@ -26,8 +26,8 @@ pub(super) struct Client;
 
 #[pymethods]
 impl Client {
-    // Takes any arguments: a subclass has an `__init__` of its own, with arguments of its own, which
-    // Python passes to both.
+    // Takes any arguments: a subclass has an `__init__` of its own, with arguments of its own,
+    // which Python passes to both.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host=None, port=None, *, timeout=None, \
         transport='tcp', path=None, options=None, source_address=None, spin=200e-6, \

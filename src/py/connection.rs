@@ -78,9 +78,9 @@ impl Connection {
 
     /// Close the connection after its handler returned, or raised `error`. For the pool.
     ///
-    /// Returns whose error it is: "handler", which must be reported; or "stop" or "peer", for a read
-    /// that a stop of the server or the peer ended in the middle of a message. None for any other
-    /// error that the peer or a stop caused.
+    /// Returns whose error it is: "handler", which must be reported; or "stop" or "peer", for a
+    /// read that a stop of the server or the peer ended in the middle of a message. None for any
+    /// other error that the peer or a stop caused.
     fn _returned(slf: &Bound<'_, Self>, error: Option<Bound<'_, PyAny>>) -> Option<&'static str> {
         let py = slf.py();
         let base = slf.as_super().get();

@@ -25,10 +25,10 @@ use crate::net::services::{self, To};
 /// reference to its target.
 ///
 /// Each direction ends separately: a FIN is forwarded. A reset, or an error of the target, resets
-/// the client. The addresses of a name are tried as in `Client`, for `connect_timeout` seconds together.
-/// The name is resolved when the server starts, and again if no address could be connected to. If
-/// the target cannot be reached, the client is reset, and its record names the error.
-/// `record.far` describes the leg to the target.
+/// the client. The addresses of a name are tried as in `Client`, for `connect_timeout` seconds
+/// together. The name is resolved when the server starts, and again if no address could be
+/// connected to. If the target cannot be reached, the client is reset, and its record names the
+/// error. `record.far` describes the leg to the target.
 ///
 /// On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
 /// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60

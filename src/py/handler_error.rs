@@ -87,8 +87,9 @@ fn examine(base: &Stream, error: &Bound<'_, PyAny>) -> PyResult<Fault> {
     })
 }
 
-/// Reasons of OpenSSL that a server causes by its own SSLContext: it lacks a certificate or a key that
-/// fits, or allows no protocol or cipher. A peer that offers nothing usable causes the first one as well.
+/// Reasons of OpenSSL that a server causes by its own SSLContext: it lacks a certificate or a key
+/// that fits, or allows no protocol or cipher. A peer that offers nothing usable causes the first
+/// one as well.
 const OF_CONTEXT: &[&str] = &[
     "NO_SHARED_CIPHER",
     "NO_CERTIFICATE_ASSIGNED",
@@ -111,7 +112,8 @@ const OF_CONTEXT: &[&str] = &[
     "INTERNAL_ERROR",
 ];
 
-/// Whether an error of the module `ssl` is the server's own fault: that of its context, or of a wrong call.
+/// Whether an error of the module `ssl` is the server's own fault: that of its context, or of a
+/// wrong call.
 fn is_fault_of_context(error: &Bound<'_, PyAny>) -> PyResult<bool> {
     let kind = error.get_type().name()?.to_string();
     match kind.as_str() {

@@ -13,9 +13,9 @@ use crate::net::base::{Mutex, Origin};
 use crate::net::handoff::{Job, Member};
 
 thread_local! {
-    /// The calling thread's place in a pool. Dropped when the system ends the thread, after all that
-    /// belongs to Python: a stop thus waits for the whole thread, as a join would, and needs none of
-    /// Python's locks for it.
+    /// The calling thread's place in a pool. Dropped when the system ends the thread, after all
+    /// that belongs to Python: a stop thus waits for the whole thread, as a join would, and needs
+    /// none of Python's locks for it.
     static MEMBER: Cell<Option<Member>> = const { Cell::new(None) };
 }
 

@@ -209,8 +209,8 @@ fn weak(server: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     Ok(server.py().import("weakref")?.getattr("ref")?.call1((server,))?.unbind())
 }
 
-/// The stages that only tests have, by their names: "bytewise" passes on byte by byte, "delayed" delays
-/// everything by 3 ms.
+/// The stages that only tests have, by their names: "bytewise" passes on byte by byte, "delayed"
+/// delays everything by 3 ms.
 fn test_stages(name: &Bound<'_, PyAny>) -> PyResult<Arc<dyn StageFactory>> {
     match name.extract::<String>()?.as_str() {
         "bytewise" => Ok(each(|| Bytewise)),
@@ -221,8 +221,8 @@ fn test_stages(name: &Bound<'_, PyAny>) -> PyResult<Arc<dyn StageFactory>> {
 
 #[pymethods]
 impl Server {
-    // Takes any arguments: a subclass has an `__init__` of its own, with arguments of its own, which
-    // Python passes to both.
+    // Takes any arguments: a subclass has an `__init__` of its own, with arguments of its own,
+    // which Python passes to both.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
         workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
@@ -448,7 +448,8 @@ impl Server {
             return Ok(slf);
         }
         if let Err(error) = slf.call_method1(intern!(py, "_after_start"), (prepared,)) {
-            // Interrupted, or no thread could be started that serves. `run` stops the server itself.
+            // Interrupted, or no thread could be started that serves. `run` stops the server
+            // itself.
             if !error.is_instance(py, imports::class(py, "StoppedStarting")?.as_any()) {
                 let at_once = Some(Duration::ZERO);
                 Attached::run(py, |waiter| inner.stop(at_once, Cause::Exception, waiter))?;
@@ -564,8 +565,8 @@ impl Server {
 
     /// Send a datagram from the server's port with sendto(2), and return its length in bytes.
     ///
-    /// For servers of datagrams with a handler or `Accept()`: sends a datagram that is not the return
-    /// value of a handler. Blocks only to resolve a host name.
+    /// For servers of datagrams with a handler or `Accept()`: sends a datagram that is not the
+    /// return value of a handler. Blocks only to resolve a host name.
     ///
     /// Raises BlockingIOError if the system has no room for the datagram, PermissionError if a peer
     /// outside the loopback would receive more bytes than it has sent or more than its share,
@@ -627,10 +628,11 @@ impl Server {
         self.here(py)?.fileno().map_err(|error| exception(py, error))
     }
 
-    /// Return a new descriptor of the listening socket, for a server that takes over: `Server(fd=…)`.
+    /// Return a new descriptor of the listening socket, for a server that takes over:
+    /// `Server(fd=…)`.
     ///
-    /// From then on this server treats its socket as one that others use. Until it is stopped it goes
-    /// on accepting, beside the others. Its end, for whatever reason, then only closes its own
+    /// From then on this server treats its socket as one that others use. Until it is stopped it
+    /// goes on accepting, beside the others. Its end, for whatever reason, then only closes its own
     /// descriptor, without shutdown(2): clients that connect are never refused while another
     /// descriptor is open, the connections and datagrams that wait in the queue are left to the
     /// others, and the file of a Unix socket stays. What this server has accepted is drained as

@@ -1,5 +1,5 @@
-//! The conversion of `rsock.SocketOptions`. Owns how a multicast group and its interface are written;
-//! must never set an option.
+//! The conversion of `rsock.SocketOptions`. Owns how a multicast group and its interface are
+//! written; must never set an option.
 
 use std::net::IpAddr;
 use std::time::Duration;

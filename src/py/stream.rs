@@ -654,9 +654,10 @@ impl Stream {
 
     /// Receive up to and including `delimiter`, and no byte after it.
     ///
-    /// `delimiter` may be a tuple of several, of which the first to end counts. Returns b"" if the peer has finished before the first byte. Raises ValueError if the first
-    /// `limit` bytes do not contain the delimiter; its attribute `partial` holds the bytes that had
-    /// arrived. Blocks as `recv_exactly` does, and raises the same errors.
+    /// `delimiter` may be a tuple of several, of which the first to end counts. Returns b"" if the
+    /// peer has finished before the first byte. Raises ValueError if the first `limit` bytes do not
+    /// contain the delimiter; its attribute `partial` holds the bytes that had arrived. Blocks as
+    /// `recv_exactly` does, and raises the same errors.
     #[pyo3(signature = (delimiter, limit=65_536))]
     fn recv_until<'py>(
         &self,
@@ -681,8 +682,8 @@ impl Stream {
     /// Receive the data of one frame: a length of the format `header`, then as many bytes.
     ///
     /// `header` is a format of the struct module with one integer, such as ">I" or "<H". Returns
-    /// None if the peer has finished before a frame, and b"" for a frame without data. Takes no byte
-    /// after the frame. Raises ValueError if the length is above `limit` or negative, and
+    /// None if the peer has finished before a frame, and b"" for a frame without data. Takes no
+    /// byte after the frame. Raises ValueError if the length is above `limit` or negative, and
     /// IncompleteRead if the peer finishes inside the frame; the bytes that had arrived, with those
     /// of the header, are the attribute `partial`. Blocks as `recv_exactly` does, and raises the
     /// same errors.
@@ -987,8 +988,8 @@ impl Stream {
     /// The Record of the stream; None for a client that is not connected yet.
     ///
     /// The record of a connection is in its server's ledger. Bytes that pass through `fileno()` or
-    /// `to_socket()` are not counted, and neither are those of a forked child, where the record stays
-    /// as it was at the fork.
+    /// `to_socket()` are not counted, and neither are those of a forked child, where the record
+    /// stays as it was at the fork.
     #[getter]
     fn record(&self) -> Option<Record> {
         Record::of(self.inner())

@@ -1,4 +1,5 @@
-//! The services of the RFCs with bytes alone, held to the RFCs' own words; no socket is opened here.
+//! The services of the RFCs with bytes alone, held to the RFCs' own words; no socket is opened
+//! here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,8 +196,8 @@ fn discard_uses_all_and_says_nothing() {
     assert!(replies.sent.is_empty());
 }
 
-/// A session of LineEcho fed with `input` in pieces of `size`, as the engine would, with `room` for the
-/// answer each time: the answer, and whether it closed before the peer did.
+/// A session of LineEcho fed with `input` in pieces of `size`, as the engine would, with `room` for
+/// the answer each time: the answer, and whether it closed before the peer did.
 fn lines(service: &LineEcho, input: &[u8], size: usize, room: usize) -> (Vec<u8>, bool) {
     let mut io = FakeIo::default();
     let mut session = service.open(&peer());

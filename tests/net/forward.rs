@@ -74,8 +74,8 @@ fn the_addresses_of_a_name_are_tried_in_turn_each_with_its_share_of_the_time() {
         session.connected(&mut io, REFUSED).unwrap();
     }
     assert_eq!(io.connects, known);
-    // After the last one the resolver is asked, which has no other address: the first failure is told.
-    // An answer of a second ago will do, so it is there at once.
+    // After the last one the resolver is asked, which has no other address: the first failure is
+    // told. An answer of a second ago will do, so it is there at once.
     session.connected(&mut io, REFUSED).unwrap();
     assert!(io.timers[&0] <= TIMEOUT);
     until("the resolver has answered", || io.notifies.count() == 1);
@@ -154,7 +154,8 @@ fn a_name_without_an_address_is_the_resolvers_error() {
     assert!(matches!(forward.prepare(&site, &mut Plain), Err(Error::Resolve { .. })));
 }
 
-/// A forwarder that is told that it is somewhere else, so that its start does not see where it leads to.
+/// A forwarder that is told that it is somewhere else, so that its start does not see where it
+/// leads to.
 struct Blind(Forward);
 
 impl Service for Blind {

@@ -1,6 +1,7 @@
 //! The machinery of sessions against random events, checked by a model that fits a few lines: what
-//! comes back is what was sent, in order, nothing lost or doubled; buffers are bounded; every end is in
-//! the books. Reproducible: `RSOCK_FUZZ_SEED=7 cargo test … fuzz`; longer: `RSOCK_FUZZ_ROUNDS=1000`.
+//! comes back is what was sent, in order, nothing lost or doubled; buffers are bounded; every end
+//! is in the books. Reproducible: `RSOCK_FUZZ_SEED=7 cargo test … fuzz`; longer:
+//! `RSOCK_FUZZ_ROUNDS=1000`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -301,7 +302,8 @@ fn fuzz_stops() {
     }
 }
 
-/// Sends and reads until the connection ends, however it does; what comes back is right up to there.
+/// Sends and reads until the connection ends, however it does; what comes back is right up to
+/// there.
 fn babble(address: SocketAddr, dice: &mut Dice) {
     let Ok(mut stream) = TcpStream::connect(address) else { return };
     stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();

@@ -1,6 +1,6 @@
 //! What a fork of a busy process leaves of locks. Owns one experiment: children that take only new
-//! locks of their own, after a fork of a parent whose threads contend for theirs. Must never share a
-//! lock between parent and child.
+//! locks of their own, after a fork of a parent whose threads contend for theirs. Must never share
+//! a lock between parent and child.
 //!
 //! A test binary of its own, because a fork changes how the whole process closes its sockets.
 
@@ -39,7 +39,8 @@ fn contend() -> bool {
 
 /// Whether a forked child does its work and exits.
 fn child_comes_through() -> bool {
-    // SAFETY: the child runs code of this file, and leaves by _exit, which runs nothing of the parent's.
+    // SAFETY: the child runs code of this file, and leaves by _exit, which runs nothing of the
+    // parent's.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork failed");
     if pid == 0 {

@@ -1,6 +1,6 @@
-//! Stages: a chain with bytes alone and a clock of the test's own, then stages of all the kinds there will be
-//! between real sockets and real sessions. The other modules run their tests through stages as well
-//! (`through_stages`).
+//! Stages: a chain with bytes alone and a clock of the test's own, then stages of all the kinds
+//! there will be between real sockets and real sessions. The other modules run their tests through
+//! stages as well (`through_stages`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -192,7 +192,8 @@ fn a_stage_that_ends_a_connection_is_called_no_more_and_those_below_go_on() {
     assert_eq!(leaving(&mut chain, Direction::Outbound), ["End"]);
 }
 
-/// Waits for a line before the session opens, and answers it by itself: as a handshake, or a header.
+/// Waits for a line before the session opens, and answers it by itself: as a handshake, or a
+/// header.
 struct Handshake {
     line: Vec<u8>,
     done: bool,
@@ -852,7 +853,8 @@ fn a_forwarder_holds_no_more_than_high_water_for_a_side_that_does_not_read() {
     }
 }
 
-/// Adds one to every byte that comes in, and takes it off what goes out: bytes that miss it are seen.
+/// Adds one to every byte that comes in, and takes it off what goes out: bytes that miss it are
+/// seen.
 struct Cipher;
 
 impl Stage for Cipher {

@@ -1,6 +1,7 @@
-//! Small services, one for each thing a stream service may need beyond echo: to write without input,
-//! to wait on a timer, to have two legs, to be woken by another thread, to use only part of its input. They exist to show
-//! that the shape holds, first with bytes alone, then over real sockets.
+//! Small services, one for each thing a stream service may need beyond echo: to write without
+//! input, to wait on a timer, to have two legs, to be woken by another thread, to use only part of
+//! its input. They exist to show that the shape holds, first with bytes alone, then over real
+//! sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

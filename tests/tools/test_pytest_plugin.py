@@ -69,7 +69,17 @@ def inner(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunRe
 # --- cost for a run that does not use them -------------------------------------------------
 
 # Modules of the standard library that `import rsock` itself needs and that cost little.
-LIGHT = {"array", "html", "ipaddress", "select", "selectors", "socket", "signal", "urllib"}
+LIGHT = {
+    "array",
+    "html",
+    "ipaddress",
+    "queue",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "urllib",
+}
 
 
 def test_loading_the_plugin_loads_nothing_heavy() -> None:

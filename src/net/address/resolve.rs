@@ -86,8 +86,9 @@ pub(crate) fn ask(
     sys::with_signals_blocked(spawn).map(drop)
 }
 
-/// The order in which addresses are tried: the resolver's, but with the two families in turn, so that one that
-/// does not work here delays no more than one attempt (RFC 8305, section 4). Duplicates are removed.
+/// The order in which addresses are tried: the resolver's, but with the two families in turn, so
+/// that one that does not work here delays no more than one attempt (RFC 8305, section 4).
+/// Duplicates are removed.
 pub(crate) fn interleaved(addresses: &[Address]) -> Vec<Address> {
     let mut unique = Vec::with_capacity(addresses.len());
     for address in addresses {

@@ -1,5 +1,5 @@
-//! The address that a client connects from: a host with a port, or any address of the machine. Must never use
-//! a resolver without a deadline.
+//! The address that a client connects from: a host with a port, or any address of the machine. Must
+//! never use a resolver without a deadline.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
@@ -74,8 +74,8 @@ impl SourceAddresses {
         self.found.first().copied()
     }
 
-    /// The address from which `target` can be connected to: one of the same family. An error of the resolver
-    /// if there is none, as of getaddrinfo(3) when it is asked for one family.
+    /// The address from which `target` can be connected to: one of the same family. An error of the
+    /// resolver if there is none, as of getaddrinfo(3) when it is asked for one family.
     pub(crate) fn fitting(&self, target: SocketAddr) -> Result<SocketAddr> {
         let found = self.found.iter().find(|found| found.is_ipv4() == target.is_ipv4());
         found.copied().ok_or_else(|| Error::Resolve {

@@ -45,15 +45,15 @@ pub trait Waiter {
     }
 }
 
-/// The longest single wait of a call for a flag. A program that closes descriptors which are not its own takes
-/// the flag away without waking the call.
+/// The longest single wait of a call for a flag. A program that closes descriptors which are not
+/// its own takes the flag away without waking the call.
 const BACKSTOP: Duration = Duration::from_secs(1);
 /// How long a thread sleeps where its poll would return at once, because a descriptor is not open.
 const CLOSED: Duration = Duration::from_millis(5);
 
-/// Waits in a call from outside for descriptors of the engine: true if the caller must look again, false after the
-/// deadline. True after a second at the latest, because a number that the program has given to another file is
-/// never ready. EBADF if the program has closed one of them.
+/// Waits in a call from outside for descriptors of the engine: true if the caller must look again,
+/// false after the deadline. True after a second at the latest, because a number that the program
+/// has given to another file is never ready. EBADF if the program has closed one of them.
 pub(crate) fn wait_for_own(
     waiter: &mut dyn Waiter,
     fds: &mut [PollFd],
@@ -68,8 +68,9 @@ pub(crate) fn wait_for_own(
     Ok(ready || deadline.is_none_or(|deadline| Instant::now() < deadline))
 }
 
-/// Waits on a thread of the engine: true if a descriptor is ready, false after the deadline. EINTR counts as
-/// ready, so that the caller checks everything. EBADF if the program has closed one of the descriptors.
+/// Waits on a thread of the engine: true if a descriptor is ready, false after the deadline. EINTR
+/// counts as ready, so that the caller checks everything. EBADF if the program has closed one of
+/// the descriptors.
 pub(crate) fn poll_own(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Result<bool> {
     match sys::poll(fds, deadline) {
         Ok(_) if fds.iter().any(PollFd::is_invalid) => {
@@ -80,8 +81,8 @@ pub(crate) fn poll_own(fds: &mut [PollFd], deadline: Option<Instant>) -> io::Res
     }
 }
 
-/// The same where nothing can be done about a descriptor that is closed: the thread then sleeps, and checks
-/// everything from time to time.
+/// The same where nothing can be done about a descriptor that is closed: the thread then sleeps,
+/// and checks everything from time to time.
 pub(crate) fn poll_or_sleep(fds: &mut [PollFd], deadline: Option<Instant>) -> bool {
     poll_own(fds, deadline).unwrap_or_else(|_| {
         let soon = Instant::now() + CLOSED;

@@ -1,5 +1,5 @@
-//! Connecting the upstream leg of a connection. Owns when one is opened and when it is given up. Must never
-//! block, nor decide where it leads.
+//! Connecting the upstream leg of a connection. Owns when one is opened and when it is given up.
+//! Must never block, nor decide where it leads.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,7 +18,8 @@ use crate::net::ledger::Far;
 use crate::net::socket::{Socket, hops};
 
 impl Connection {
-    /// Makes one end of a socket pair the upstream leg. It is not read before the session resumes it.
+    /// Makes one end of a socket pair the upstream leg. It is not read before the session resumes
+    /// it.
     pub(crate) fn put_inner(&mut self, socket: Socket) {
         let mut state = LegState::new(socket, Transport::Unix);
         state.input = Input::Paused;
@@ -65,7 +66,8 @@ impl Turn<'_> {
         self.connection.give_up_upstream(self.resources);
         match self.open_upstream(target) {
             Ok(upstream) => self.connection.upstream = Some(Box::new(upstream)),
-            // Reported in the next turn, like any other failure: `Io` never calls back into the session.
+            // Reported in the next turn, like any other failure: `Io` never calls back into the
+            // session.
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 self.connection.due().refused = Some(errno);
@@ -73,8 +75,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Begins a connect that carries the number of forwarders which the connection has passed. ELOOP if they
-    /// are too many.
+    /// Begins a connect that carries the number of forwarders which the connection has passed.
+    /// ELOOP if they are too many.
     fn open_upstream(&mut self, target: Endpoint) -> io::Result<UpstreamLeg> {
         let Connection { client, record, hops, .. } = &mut *self.connection;
         // The kernel tells it once.
@@ -112,8 +114,8 @@ impl Turn<'_> {
         }
     }
 
-    /// The outcome of a connect, after an event of one of several sockets that were being connected. None if
-    /// all are still on their way. The first that is connected becomes the leg.
+    /// The outcome of a connect, after an event of one of several sockets that were being
+    /// connected. None if all are still on their way. The first that is connected becomes the leg.
     fn finish_race(&mut self) -> Option<Result<(), i32>> {
         let upstream = self.connection.upstream.as_deref_mut()?;
         let UpstreamLeg { state, account, rivals, .. } = upstream;
@@ -153,8 +155,8 @@ impl Turn<'_> {
         Some(result)
     }
 
-    /// The outcome of the upstream leg's connect, after an event of it. None while several connects are in
-    /// progress, and none has an outcome.
+    /// The outcome of the upstream leg's connect, after an event of it. None while several connects
+    /// are in progress, and none has an outcome.
     pub(super) fn finish_connect(&mut self) -> Option<Result<(), i32>> {
         let Some(upstream) = &mut self.connection.upstream else {
             return Some(Err(libc::ENOTCONN));

@@ -1,6 +1,6 @@
 //! One connection as its worker sees it: its legs, its record, and what is due to it. Owns its
-//! construction, its state as the worker asks for it, and its dismantling. Must never move a byte, which
-//! its turns do (`serve`).
+//! construction, its state as the worker asks for it, and its dismantling. Must never move a byte,
+//! which its turns do (`serve`).
 
 #![allow(
     clippy::box_collection,
@@ -53,7 +53,8 @@ pub(crate) struct Connection {
     pub(super) client: LegState,
     pub(super) upstream: Option<Box<UpstreamLeg>>,
     pub(crate) record: Arc<Record>,
-    /// Its entry in the ledger; None where the record is closed already, and the connection only lingers.
+    /// Its entry in the ledger; None where the record is closed already, and the connection only
+    /// lingers.
     pub(crate) entry_id: Option<EntryId>,
     /// What ended it first, while it goes on to deliver what is owed.
     pub(super) ending: Option<Ending>,
@@ -190,14 +191,16 @@ impl Connection {
             })
     }
 
-    /// Whether a leg has something to send that its peer does not take. A handler may take its time.
+    /// Whether a leg has something to send that its peer does not take. A handler may take its
+    /// time.
     pub(super) fn owes(&self) -> bool {
         let owes = |state: &LegState| state.outbox.is_some() && !state.connecting;
         owes(&self.client) || !self.has_inner() && self.leg(Leg::Upstream).is_some_and(owes)
     }
 
-    /// Whether a server that stops closes it lingeringly: the kernel still holds bytes that it could not send
-    /// yet, or there are stages that the end has to go through. A system call for each leg.
+    /// Whether a server that stops closes it lingeringly: the kernel still holds bytes that it
+    /// could not send yet, or there are stages that the end has to go through. A system call for
+    /// each leg.
     pub(crate) fn must_linger(&self) -> bool {
         self.legs().any(|state| state.stages.is_some() || sys::unsent(state.socket.as_fd()) > 0)
     }
@@ -229,7 +232,8 @@ impl Connection {
         }
     }
 
-    /// The same for a server that stops. An end that had begun before keeps its name, unless it is cut short.
+    /// The same for a server that stops. An end that had begun before keeps its name, unless it is
+    /// cut short.
     pub(crate) fn end_by_stop(&mut self, reset: bool) {
         let by = self.ended_by(Ending::Stop);
         self.end(if reset { ClosedBy::Stop } else { by }, None, reset);

@@ -1,5 +1,5 @@
-//! The deadlines of a connection: which limit runs out when, and the timers behind them. Must never set a
-//! timer for a connection that no limit concerns, nor set one anew with each byte.
+//! The deadlines of a connection: which limit runs out when, and the timers behind them. Must never
+//! set a timer for a connection that no limit concerns, nor set one anew with each byte.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ use crate::net::sys;
 /// A lingering close gives up when nothing has moved for this long.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long a target may take for its answer to a client that has finished, without an idle limit: nginx's
-/// default for a connection without traffic (proxy_timeout).
+/// How long a target may take for its answer to a client that has finished, without an idle limit:
+/// nginx's default for a connection without traffic (proxy_timeout).
 const ANSWER: Duration = Duration::from_secs(600);
 
 impl Turn<'_> {
-    /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has nothing
-    /// to send and no limit of its own never has one.
+    /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has
+    /// nothing to send and no limit of its own never has one.
     pub(super) fn watch(&mut self) {
         let connection = &*self.connection;
         let half_closed = connection.is_half_closed();
@@ -58,7 +58,8 @@ impl Turn<'_> {
         self.rearm();
     }
 
-    /// When the next limit is reached, and its name. That of a lingering close is empty: it is no limit.
+    /// When the next limit is reached, and its name. That of a lingering close is empty: it is no
+    /// limit.
     fn due_at(&self) -> Option<(Instant, &'static str)> {
         let connection = &*self.connection;
         let watch = connection.watch.as_ref()?;
@@ -113,8 +114,8 @@ impl Turn<'_> {
     pub(super) fn overdue(&mut self) {
         match self.due_at() {
             Some((at, "")) if at <= Instant::now() => {
-                // Everything is sent. The kernel delivers what it still holds after a close; a reset would
-                // destroy it.
+                // Everything is sent. The kernel delivers what it still holds after a close; a
+                // reset would destroy it.
                 let by = self.connection.closed_by();
                 self.connection.end(by, None, false);
             }
@@ -137,8 +138,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether the peer's first bytes wait in the kernel for a session that does not take input yet, such as
-    /// one that still connects to its target.
+    /// Whether the peer's first bytes wait in the kernel for a session that does not take input
+    /// yet, such as one that still connects to its target.
     fn has_unread_input(&self) -> bool {
         self.connection.client.input == Input::Paused
             && sys::unread(self.connection.client.socket.as_fd()) > 0

@@ -1,5 +1,5 @@
-//! What is due to a session apart from bytes. Must never be kept when nothing is due: an idle connection
-//! has a null pointer.
+//! What is due to a session apart from bytes. Must never be kept when nothing is due: an idle
+//! connection has a null pointer.
 
 /// What is due to a session apart from bytes.
 #[derive(Default)]

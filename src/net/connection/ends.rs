@@ -1,6 +1,6 @@
-//! How a connection ends: half-close, lingering close, and legs that fail. Owns the order of ends and
-//! bytes. Must never send a FIN ahead of bytes that are owed, nor report an end before the bytes in front
-//! of it.
+//! How a connection ends: half-close, lingering close, and legs that fail. Owns the order of ends
+//! and bytes. Must never send a FIN ahead of bytes that are owed, nor report an end before the
+//! bytes in front of it.
 
 use std::io;
 use std::net::Shutdown;
@@ -29,8 +29,8 @@ impl Connection {
         self.lingering || self.legs().any(|state| state.has_ended() || state.writing.is_over())
     }
 
-    /// Whether the client has finished, the target has everything, and its answer is still to come, or to
-    /// continue.
+    /// Whether the client has finished, the target has everything, and its answer is still to come,
+    /// or to continue.
     pub(super) fn waits_for_target(&self) -> bool {
         !self.lingering
             && self.client.has_ended()
@@ -55,16 +55,17 @@ impl Connection {
         }
     }
 
-    /// Sends FIN and lingers until the peer has acknowledged it, and with it everything before it. After a
-    /// plain close the peer's next byte would cause a reset, and destroy what the kernel still holds.
+    /// Sends FIN and lingers until the peer has acknowledged it, and with it everything before it.
+    /// After a plain close the peer's next byte would cause a reset, and destroy what the kernel
+    /// still holds.
     pub(crate) fn linger_for_stop(&mut self) {
         self.ending.get_or_insert(Ending::Stop);
         self.until_acknowledged = true;
         self.linger();
     }
 
-    /// Whether the upstream owes the client nothing, as far as bytes can tell: the last bytes came from
-    /// it, and it has finished if the client has.
+    /// Whether the upstream owes the client nothing, as far as bytes can tell: the last bytes came
+    /// from it, and it has finished if the client has.
     pub(super) fn is_answered(&self) -> bool {
         self.leg(Leg::Upstream).is_none_or(|upstream| {
             !self.awaits_answer && (upstream.has_ended() || !self.client.has_ended())
@@ -149,8 +150,8 @@ impl Turn<'_> {
         self.end_broken(leg, step, errno);
     }
 
-    /// Handles the failure of one end of a socket pair: its handler reads no more, or has closed the other
-    /// end, which is an end like any other.
+    /// Handles the failure of one end of a socket pair: its handler reads no more, or has closed
+    /// the other end, which is an end like any other.
     fn inner_broken(&mut self, step: &str) {
         if let Some(upstream) = &mut self.connection.upstream {
             upstream.left_unread = true;
@@ -170,9 +171,9 @@ impl Turn<'_> {
         }
     }
 
-    /// Goes on to read a leg on which a send failed, where the other leg takes what it has sent: a server that
-    /// answers early and closes resets a client that still sends, and its answer came before that reset.
-    /// Returns false where there is nothing to pass on.
+    /// Goes on to read a leg on which a send failed, where the other leg takes what it has sent: a
+    /// server that answers early and closes resets a client that still sends, and its answer came
+    /// before that reset. Returns false where there is nothing to pass on.
     fn keep_reading(&mut self, leg: Leg, errno: i32) -> bool {
         let state = self.leg(leg);
         let reader = state.delivery.pipe_to().filter(|&to| to != leg);
@@ -202,7 +203,8 @@ impl Turn<'_> {
         {
             self.connection.end(ClosedBy::Reset, None, true);
         } else {
-            // A reset of the upstream as well: the client is reset, so that a cut is not read as an end.
+            // A reset of the upstream as well: the client is reset, so that a cut is not read as an
+            // end.
             let mut text = strerror(errno);
             if let (Leg::Upstream, Some(account)) = (leg, self.connection.record.far()) {
                 text = format!("{step} {}: {text}", account.remote());
@@ -211,7 +213,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Ends a connection on one of whose legs a send failed, once what that leg received has been passed on.
+    /// Ends a connection on one of whose legs a send failed, once what that leg received has been
+    /// passed on.
     fn settle_send_errors(&mut self) {
         for leg in [Leg::Client, Leg::Upstream] {
             let Some(state) = self.connection.leg(leg).filter(|state| state.has_ended()) else {

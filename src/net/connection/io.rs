@@ -1,4 +1,5 @@
-//! What a session does through `Io`, carried out on its connection. Must never call back into the session.
+//! What a session does through `Io`, carried out on its connection. Must never call back into the
+//! session.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,5 +1,5 @@
-//! One leg of a connection: its socket and what the engine knows of it. Must never decide what is done
-//! with it.
+//! One leg of a connection: its socket and what the engine knows of it. Must never decide what is
+//! done with it.
 
 #![allow(
     clippy::box_collection,
@@ -95,8 +95,8 @@ pub(super) struct LegState {
     pub(super) writable: bool,
     /// The last event said RDHUP, HUP, ERR or PRI: read until EAGAIN.
     pub(super) drain_to_eagain: bool,
-    /// A Unix socket ends a read behind each message with descriptors: a short read never means an empty
-    /// queue.
+    /// A Unix socket ends a read behind each message with descriptors: a short read never means an
+    /// empty queue.
     pub(super) unix: bool,
     /// The event said ERR, and the error has not been looked for yet.
     pub(super) failed: bool,
@@ -119,7 +119,8 @@ impl LegState {
     pub(super) fn new(socket: Socket, transport: Transport) -> Self {
         Self {
             socket,
-            // Tried at once: by the time a worker sees a connection its first bytes are often there.
+            // Tried at once: by the time a worker sees a connection its first bytes are often
+            // there.
             readable: true,
             writable: true,
             drain_to_eagain: false,

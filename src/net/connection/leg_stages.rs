@@ -1,5 +1,5 @@
-//! The stages of one leg as the engine keeps them: their chain, and how far the socket below it and the session
-//! above it are. Must never call either.
+//! The stages of one leg as the engine keeps them: their chain, and how far the socket below it and
+//! the session above it are. Must never call either.
 
 use std::time::Instant;
 

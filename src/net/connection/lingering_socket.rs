@@ -1,5 +1,6 @@
-//! A socket that outlives its closed record until its last bytes have arrived. A handler's lingering close gives
-//! it to a worker. Must never be dropped before `never_wait` was called on it.
+//! A socket that outlives its closed record until its last bytes have arrived. A handler's
+//! lingering close gives it to a worker. Must never be dropped before `never_wait` was called on
+//! it.
 
 use std::sync::Arc;
 

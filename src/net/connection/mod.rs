@@ -1,5 +1,6 @@
-//! One connection as its worker sees it: its legs, its buffers, its ends and its deadlines. Owns the way of
-//! a byte between a socket and a session. Must never block, take a lock, or know a thread.
+//! One connection as its worker sees it: its legs, its buffers, its ends and its deadlines. Owns
+//! the way of a byte between a socket and a session. Must never block, take a lock, or know a
+//! thread.
 
 mod connect;
 mod connection;

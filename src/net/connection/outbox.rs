@@ -1,5 +1,5 @@
-//! What waits to be sent on one leg of a connection. Must never be kept when it is empty: an idle leg
-//! has no outbox.
+//! What waits to be sent on one leg of a connection. Must never be kept when it is empty: an idle
+//! leg has no outbox.
 
 use std::collections::VecDeque;
 

@@ -1,10 +1,11 @@
-//! How bytes come from a socket to the session, or to the leg that the session has piped them to. Owns the edge-trigger
-//! rules and the bound of the inbox. Must never receive more than there is room for.
+//! How bytes come from a socket to the session, or to the leg that the session has piped them to.
+//! Owns the edge-trigger rules and the bound of the inbox. Must never receive more than there is
+//! room for.
 //!
 //! The edge-trigger rules: a leg is readable or writable until the kernel says EAGAIN. One shortcut
 //! saves a call a message: a short read means an empty queue, but only if the event that announced
-//! the data said nothing of an end, an error or urgent data (`drain_to_eagain`), for these end a read early
-//! and do not announce themselves twice.
+//! the data said nothing of an end, an error or urgent data (`drain_to_eagain`), for these end a
+//! read early and do not announce themselves twice.
 
 #![allow(
     clippy::box_collection,
@@ -30,7 +31,8 @@ impl Turn<'_> {
         self.takes_input(session, leg)
     }
 
-    /// Whether there is room for input: where the session wants it, or in the outbox that it is piped to.
+    /// Whether there is room for input: where the session wants it, or in the outbox that it is
+    /// piped to.
     pub(super) fn takes_input(&self, session: &dyn Session, leg: Leg) -> bool {
         if self.connection.lingering {
             return true;
@@ -92,7 +94,8 @@ impl Turn<'_> {
             }
         };
         if count == 0 {
-            // The end of a leg on which a send failed is no end to deliver: that send has met the reset.
+            // The end of a leg on which a send failed is no end to deliver: that send has met the
+            // reset.
             let failed = state.writing.error().is_some();
             state.reading = if failed { Reading::EndDelivered } else { Reading::Ended };
             state.readable = false;
@@ -151,8 +154,8 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Passes on what the session left unused before it made its leg a pipe: it goes ahead of everything that
-    /// follows.
+    /// Passes on what the session left unused before it made its leg a pipe: it goes ahead of
+    /// everything that follows.
     pub(super) fn pipe_rest(&mut self, leg: Leg) -> bool {
         let Some(to) = self.leg(leg).delivery.pipe_to() else { return false };
         if self.connection.lingering || self.connection.leg(to).is_none_or(|to| to.blocked) {
@@ -199,7 +202,8 @@ impl Turn<'_> {
         Ok(used > 0)
     }
 
-    /// Ends a connection whose session can write and still uses nothing of a full inbox: it never will.
+    /// Ends a connection whose session can write and still uses nothing of a full inbox: it never
+    /// will.
     fn check_stuck(&mut self, session: &dyn Session, leg: Leg, used: usize) {
         let ended = self.connection.lingering || self.connection.gone.is_some();
         let Some(state) =

@@ -1,5 +1,5 @@
-//! What the connections of one worker share while they are served: its poller, timers, limits, pipes and
-//! spare buffers. Must never keep anything for one connection, except its timers.
+//! What the connections of one worker share while they are served: its poller, timers, limits,
+//! pipes and spare buffers. Must never keep anything for one connection, except its timers.
 
 #![allow(
     clippy::box_collection,

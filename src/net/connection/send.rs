@@ -1,5 +1,5 @@
-//! How bytes go from the session, or from an outbox, to a socket. Owns the one call that sends and the
-//! counting of what was sent. Must never send more than the turn's budget allows.
+//! How bytes go from the session, or from an outbox, to a socket. Owns the one call that sends and
+//! the counting of what was sent. Must never send more than the turn's budget allows.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,8 +12,8 @@ use crate::net::service::Leg;
 use crate::net::sys;
 
 impl Turn<'_> {
-    /// The one place that sends: as much of `data` as the kernel and the budget take. Returns None where
-    /// the leg turned out to be broken.
+    /// The one place that sends: as much of `data` as the kernel and the budget take. Returns None
+    /// where the leg turned out to be broken.
     pub(super) fn send(&mut self, leg: Leg, data: &[u8]) -> Option<usize> {
         let mut taken = 0;
         while taken < data.len() && self.resources.budget > 0 {

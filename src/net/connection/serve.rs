@@ -1,6 +1,6 @@
-//! One turn of a connection: what is due to its session, then its legs until nothing more can be done or
-//! the turn's budget is spent. Owns the order of the steps of a turn. Must never block, take a lock, or
-//! allocate on the way of data that can be sent at once.
+//! One turn of a connection: what is due to its session, then its legs until nothing more can be
+//! done or the turn's budget is spent. Owns the order of the steps of a turn. Must never block,
+//! take a lock, or allocate on the way of data that can be sent at once.
 
 use super::connection::{Connection, Ending};
 use super::due::Due;
@@ -62,8 +62,8 @@ impl Turn<'_> {
             }
             if !acted || self.resources.budget == 0 {
                 if overdue && !rechecked {
-                    // This thread may be late, as after a SIGSTOP: what came in time counts, although the
-                    // poller has not reported it yet.
+                    // This thread may be late, as after a SIGSTOP: what came in time counts,
+                    // although the poller has not reported it yet.
                     rechecked = true;
                     self.connection.recheck();
                     self.connection.retry();
@@ -77,8 +77,8 @@ impl Turn<'_> {
                     continue;
                 }
                 self.watch();
-                // No event announces again what a spent budget left undone, or what fell due during the
-                // turn.
+                // No event announces again what a spent budget left undone, or what fell due during
+                // the turn.
                 let more = self.resources.budget == 0 || self.connection.due.is_some();
                 return Ok(if more { Served::More } else { Served::Idle });
             }
@@ -96,8 +96,8 @@ impl Turn<'_> {
             session.open(self)?;
         }
         if self.connection.lingering {
-            // The session has closed, and `closed` is the only event left for it. A server that stops does
-            // not wait for a peer that has everything and stays connected.
+            // The session has closed, and `closed` is the only event left for it. A server that
+            // stops does not wait for a peer that has everything and stays connected.
             self.connection.until_acknowledged |= due.drain;
             return Ok(());
         }

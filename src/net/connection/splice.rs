@@ -1,10 +1,10 @@
-//! Splicing: bytes that a session has piped go from socket to socket through the kernel alone. Owns when that
-//! begins and when it ends. Must never decide that a leg has ended, nor change the order of what is copied
-//! and what is spliced.
+//! Splicing: bytes that a session has piped go from socket to socket through the kernel alone. Owns
+//! when that begins and when it ends. Must never decide that a leg has ended, nor change the order
+//! of what is copied and what is spliced.
 //!
-//! Splicing begins after a read that filled the whole buffer, and ends when little comes at a time: two calls
-//! that move a few bytes cost more than a copy of them. What is in the pipe is the outbox of the leg that it
-//! goes out on, and everything that holds for an outbox holds for it.
+//! Splicing begins after a read that filled the whole buffer, and ends when little comes at a time:
+//! two calls that move a few bytes cost more than a copy of them. What is in the pipe is the outbox
+//! of the leg that it goes out on, and everything that holds for an outbox holds for it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,8 +24,8 @@ enum Filled {
     Bytes,
     /// The queue is empty.
     Nothing,
-    /// Nothing, for a reason that splice does not give: an end, urgent data, a kind of socket that it does
-    /// not support, or a system on which it is not available.
+    /// Nothing, for a reason that splice does not give: an end, urgent data, a kind of socket that
+    /// it does not support, or a system on which it is not available.
     Unclear,
 }
 
@@ -40,8 +40,8 @@ pub(super) enum Drained {
 }
 
 impl Turn<'_> {
-    /// Moves bytes from one leg to another through a pipe, as far as the budget and the other leg allow.
-    /// Returns false where a read has to find out more.
+    /// Moves bytes from one leg to another through a pipe, as far as the budget and the other leg
+    /// allow. Returns false where a read has to find out more.
     pub(super) fn splice(&mut self, leg: Leg, to: Leg) -> bool {
         let Some(mut pipe) = self.take_pipe(to) else {
             self.leg_mut(leg).delivery = Delivery::Copy(to);
@@ -51,8 +51,8 @@ impl Turn<'_> {
         let mut clear = true;
         loop {
             match self.drain_pipe(to, &mut pipe) {
-                // The pipe is filled only when it is empty: EAGAIN of a full pipe would look like an empty
-                // queue.
+                // The pipe is filled only when it is empty: EAGAIN of a full pipe would look like
+                // an empty queue.
                 Drained::Sent if pipe.held() == 0 && self.resources.budget > 0 => {}
                 Drained::Sent | Drained::Broken => break,
                 Drained::Refused => {
@@ -161,8 +161,8 @@ impl Turn<'_> {
         Drained::Sent
     }
 
-    /// Takes the bytes out of a pipe that cannot be drained by splice(2); None where the leg turned out to be
-    /// broken.
+    /// Takes the bytes out of a pipe that cannot be drained by splice(2); None where the leg turned
+    /// out to be broken.
     pub(super) fn take_back(&mut self, to: Leg, pipe: Pipe) -> Option<VecDeque<u8>> {
         match pipe.into_bytes() {
             Ok(bytes) => Some(bytes.into()),
@@ -173,9 +173,9 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether an error of splice(2) is one of the call itself, which a kernel or a filter (seccomp(2))
-    /// refuses by any errno, and not one of the connection. An error of the connection is reported once,
-    /// and has ended it.
+    /// Whether an error of splice(2) is one of the call itself, which a kernel or a filter
+    /// (seccomp(2)) refuses by any errno, and not one of the connection. An error of the connection
+    /// is reported once, and has ended it.
     fn is_refusal(&self, leg: Leg, error: &io::Error) -> bool {
         let ended = matches!(
             error.kind(),

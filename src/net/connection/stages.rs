@@ -1,11 +1,12 @@
-//! The stages of a leg: how bytes and ends move between its socket, its chain and its session. Owns what the
-//! socket's side of the chain needs to know. Must never let a byte pass the chain, nor cost anything to a
-//! leg without stages but one test for null.
+//! The stages of a leg: how bytes and ends move between its socket, its chain and its session. Owns
+//! what the socket's side of the chain needs to know. Must never let a byte pass the chain, nor
+//! cost anything to a leg without stages but one test for null.
 //!
-//! To the rest of the engine a leg with stages is never readable and never writable: what those flags say is
-//! taken over here at the start of each turn. So input comes to the session only out of the chain, and what is
-//! written waits in the outbox until it is given to the chain. Bytes that stages hold count as part of the
-//! outbox and of the inbox, and bound what is taken in as those do.
+//! To the rest of the engine a leg with stages is never readable and never writable: what those
+//! flags say is taken over here at the start of each turn. So input comes to the session only out
+//! of the chain, and what is written waits in the outbox until it is given to the chain. Bytes that
+//! stages hold count as part of the outbox and of the inbox, and bound what is taken in as those
+//! do.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -28,8 +29,8 @@ use crate::net::sys;
 const CHUNK_COST: usize = 256;
 
 impl Connection {
-    /// Puts a chain between the client and its session, which is opened once the stages are ready: `serve`
-    /// then returns `Served::Open`.
+    /// Puts a chain between the client and its session, which is opened once the stages are ready:
+    /// `serve` then returns `Served::Open`.
     pub(crate) fn put_stages(&mut self, chain: Box<Chain>) {
         self.client.stages = Some(Box::new(LegStages::new(chain)));
         self.due = None;
@@ -65,7 +66,8 @@ impl Connection {
         self.stage_end().and_then(|end| end.error.clone())
     }
 
-    /// Has the reset of a session that aborts go through its stages. Returns false where there are none.
+    /// Has the reset of a session that aborts go through its stages. Returns false where there are
+    /// none.
     pub(super) fn abort_through_stages(&mut self) -> bool {
         if self.legs().all(|state| state.stages.is_none()) {
             return false;
@@ -74,7 +76,8 @@ impl Connection {
         self.lingering = true;
         for state in self.legs_mut() {
             state.inbox = None;
-            // Nothing more is written. No FIN is sent either: the connection ends when the reset has passed.
+            // Nothing more is written. No FIN is sent either: the connection ends when the reset
+            // has passed.
             state.writing = Writing::FinSent;
             if let Some(stages) = &mut state.stages {
                 state.writing = Writing::FinWanted;
@@ -88,7 +91,8 @@ impl Connection {
 }
 
 impl Turn<'_> {
-    /// Whether what is due waits until the stages are ready for a session. Notes that the server stops.
+    /// Whether what is due waits until the stages are ready for a session. Notes that the server
+    /// stops.
     pub(super) fn waits_for_stages(&mut self, drains: bool) -> bool {
         let Some(stages) = &mut self.connection.client.stages else { return false };
         stages.drains |= drains;
@@ -106,8 +110,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Does what can be done between the socket, the chain and the session of a leg. Returns whether there was
-    /// anything.
+    /// Does what can be done between the socket, the chain and the session of a leg. Returns
+    /// whether there was anything.
     pub(super) fn serve_stages(
         &mut self,
         session: &mut dyn Session,
@@ -252,7 +256,8 @@ impl Turn<'_> {
         Ok((acted, false))
     }
 
-    /// How much may be received: what the session or the pipe has room for, less what stages hold already.
+    /// How much may be received: what the session or the pipe has room for, less what stages hold
+    /// already.
     fn chain_room(&self, session: &dyn Session, leg: Leg, stages: &LegStages) -> usize {
         let state = self.leg(leg);
         if state.has_ended() {
@@ -470,7 +475,8 @@ impl Turn<'_> {
                 && stages.chain.next_call().is_none()
         });
         if swallowed && self.connection.gone.is_none() {
-            // Nothing can come of a connection whose socket has failed, whatever its stages make of that.
+            // Nothing can come of a connection whose socket has failed, whatever its stages make of
+            // that.
             self.fail_above(leg);
             acted = true;
         }

@@ -1,5 +1,5 @@
-//! The upstream leg of a connection: the socket of a target that a session connects to, or a worker's end of
-//! a socket pair. Must never block, nor decide where it leads.
+//! The upstream leg of a connection: the socket of a target that a session connects to, or a
+//! worker's end of a socket pair. Must never block, nor decide where it leads.
 
 use std::io;
 
@@ -47,8 +47,8 @@ impl UpstreamLeg {
         accounts.flatten().map(|account| (account.local(), account.remote())).collect()
     }
 
-    /// Opens a socket and begins to connect it. An event reports the outcome. `hops` is the number of
-    /// forwarders that the connection has passed, with this one.
+    /// Opens a socket and begins to connect it. An event reports the outcome. `hops` is the number
+    /// of forwarders that the connection has passed, with this one.
     pub(super) fn begin(
         resources: &WorkerResources,
         token: u64,
@@ -57,21 +57,22 @@ impl UpstreamLeg {
     ) -> io::Result<Self> {
         let socket = Socket::outward(&target, &resources.options)?;
         if target.transport == Transport::Unix {
-            // A name by which a connection that comes back is recognised. One that the system chooses, or
-            // none, can be served all the same.
+            // A name by which a connection that comes back is recognised. One that the system
+            // chooses, or none, can be served all the same.
             let bind = |name: UnixName| socket.options().bind(&name.to_raw()?);
             let _ = bind(hops::name(hops)).or_else(|_| bind(UnixName::unnamed()));
         } else {
             hops::mark(&socket, target.address.domain(), hops);
         }
-        // A Unix socket is connected at once or, with EAGAIN, not at all: the listener's queue is full, and
-        // no event would announce room in it.
+        // A Unix socket is connected at once or, with EAGAIN, not at all: the listener's queue is
+        // full, and no event would announce room in it.
         match socket.options().connect(&target.address.to_raw()?) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
         }
         if socket.is_connected_to_itself(&target.address) {
-            // With FIN, the port would be in TIME-WAIT, and the target could not bind it for a minute.
+            // With FIN, the port would be in TIME-WAIT, and the target could not bind it for a
+            // minute.
             socket.abort();
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }

@@ -1,5 +1,5 @@
-//! The times that the limits of a connection count from. Must never be kept for a connection that no limit
-//! concerns.
+//! The times that the limits of a connection count from. Must never be kept for a connection that
+//! no limit concerns.
 
 use std::time::Instant;
 

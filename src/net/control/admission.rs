@@ -24,8 +24,8 @@ pub(crate) struct Admission {
     /// Number of connections of each address; used only with `per_host`.
     hosts: Mutex<HashMap<IpAddr, usize>>,
     room_wanted: AtomicBool,
-    /// The flag that the first `leave` or `closed` after `ask_for_room` sets. Provided by the thread that waits
-    /// for room.
+    /// The flag that the first `leave` or `closed` after `ask_for_room` sets. Provided by the
+    /// thread that waits for room.
     room: Mutex<Option<Arc<EventFd>>>,
 }
 

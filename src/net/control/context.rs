@@ -18,7 +18,8 @@ use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::StageFactory;
 use crate::net::sys;
 
-/// How often a call that waits for the end of a server looks, where the program has closed descriptors of it.
+/// How often a call that waits for the end of a server looks, where the program has closed
+/// descriptors of it.
 const LOST: Duration = Duration::from_millis(10);
 
 /// The state shared by all parts of one server.
@@ -182,7 +183,8 @@ impl ServerContext {
             // None if the last thread has just ended.
             let Some(done) = self.shutdown.done() else { continue };
             let ended = if self.shutdown.is_lost() {
-                // The flag may be closed too, and a thread that was about to wait was not interrupted.
+                // The flag may be closed too, and a thread that was about to wait was not
+                // interrupted.
                 self.shutdown.lose();
                 let soon = Instant::now() + LOST;
                 let until = deadline.map_or(soon, |deadline| deadline.min(soon));

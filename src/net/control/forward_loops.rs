@@ -1,12 +1,12 @@
 //! Detection of forwarders that lead back to themselves. Owns the table of connections that
 //! forwarders of this process have opened; must never open a connection, nor keep one alive.
 //!
-//! There are three checks. Before a server starts, its target is followed through the servers of this
-//! process. While it runs, each connection that a forwarder opens is registered together with the
-//! forwarders that it has passed. A connection that comes back is then recognised by its addresses,
-//! including cases that the first check misses: a name that resolves differently now, two servers
-//! that started at the same moment. A loop through other processes is noticed by the number of forwarders
-//! that a connection has passed (`socket/hops.rs`).
+//! There are three checks. Before a server starts, its target is followed through the servers of
+//! this process. While it runs, each connection that a forwarder opens is registered together with
+//! the forwarders that it has passed. A connection that comes back is then recognised by its
+//! addresses, including cases that the first check misses: a name that resolves differently now,
+//! two servers that started at the same moment. A loop through other processes is noticed by the
+//! number of forwarders that a connection has passed (`socket/hops.rs`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -19,8 +19,8 @@ use crate::net::base::{Held, HeldAcrossFork, Mutex, MutexGuard, fork, lock};
 use crate::net::service::{ForwarderId, Site};
 use crate::net::socket::FileId;
 
-/// The most forwarders of this machine that a connection passes, in this process and others. More are a
-/// loop.
+/// The most forwarders of this machine that a connection passes, in this process and others. More
+/// are a loop.
 pub(crate) const MOST_HOPS: u8 = 16;
 
 /// The text of the error for one that has passed as many. `forwarder` is the one that refuses it.

@@ -21,8 +21,8 @@ pub enum Overflow {
 
 /// The longest datagram of UDP: its length field has 16 bits (RFC 768).
 const UDP_DATAGRAM: usize = 65_535;
-/// The longest datagram that a Unix socket sends unless it has set its send buffer: Linux's default for
-/// net.core.wmem_default, less what the kernel keeps of it.
+/// The longest datagram that a Unix socket sends unless it has set its send buffer: Linux's default
+/// for net.core.wmem_default, less what the kernel keeps of it.
 const UNIX_DATAGRAM: usize = 212_992 - 32;
 
 /// Default maximum number of open peer records of a UDP server.

@@ -135,8 +135,8 @@ impl ServerHandle {
         &self.name
     }
 
-    /// The address at which this machine reaches it, which for every address is a loopback address; None before
-    /// the bind and after its end.
+    /// The address at which this machine reaches it, which for every address is a loopback address;
+    /// None before the bind and after its end.
     #[must_use]
     pub fn reachable(&self) -> Option<Endpoint> {
         let server = self.server.upgrade()?;

@@ -84,8 +84,8 @@ pub struct StopReport {
 /// A part of the server that is notified of a shutdown. Registered before the threads that it wakes
 /// are started.
 pub(crate) trait ShutdownListener: Send + Sync {
-    /// The shutdown has begun. False if the part cannot be woken, because the program has closed its
-    /// descriptor. Must not block.
+    /// The shutdown has begun. False if the part cannot be woken, because the program has closed
+    /// its descriptor. Must not block.
     fn begun(&self) -> bool {
         true
     }
@@ -187,8 +187,8 @@ impl Shutdown {
         begun
     }
 
-    /// Notes that the program has closed a descriptor of the server, and interrupts the threads, which may wait
-    /// for it: a call that waits already does not notice a close.
+    /// Notes that the program has closed a descriptor of the server, and interrupts the threads,
+    /// which may wait for it: a call that waits already does not notice a close.
     pub(crate) fn lose(&self) {
         let mut state = self.state.lock();
         state.is_lost = true;

@@ -447,7 +447,8 @@ impl Filler {
                     self.pool.forget_room();
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
-                // Also on a socket that blocks: another of its owners may have made it non-blocking.
+                // Also on a socket that blocks: another of its owners may have made it
+                // non-blocking.
                 && self.socket.wait(self.handoff.idle_at())?
             {
                 self.handoff.with(Admission::read_error_queue);

@@ -174,8 +174,8 @@ impl Relay {
                 if self.context.shutdown.is_hard() {
                     return Ok(());
                 }
-                // What is in the queue now is still forwarded, unless it is left to others. Later datagrams
-                // are not.
+                // What is in the queue now is still forwarded, unless it is left to others. Later
+                // datagrams are not.
                 let is_left = self.socket.is_handed_over();
                 let queued = if is_left { 0 } else { sys::queued(self.socket.as_fd()) };
                 self.left = Some(queued / LEAST_IN_QUEUE);

@@ -123,10 +123,11 @@ impl DatagramSocket {
         self.socket.sharing().is_handed_over()
     }
 
-    /// Lets the socket's thread wait inside the receive call, if it may: only on a socket that `end` can wake,
-    /// because no one else uses it.
+    /// Lets the socket's thread wait inside the receive call, if it may: only on a socket that
+    /// `end` can wake, because no one else uses it.
     ///
-    /// A Unix socket is polled: a datagram to itself, which would end the wait, would find its queue full.
+    /// A Unix socket is polled: a datagram to itself, which would end the wait, would find its
+    /// queue full.
     pub(super) fn allow_blocking(&self) {
         if self.is_unix() {
             return;
@@ -143,7 +144,8 @@ impl DatagramSocket {
         self.blocks.load(Relaxed)
     }
 
-    /// Called by the socket's thread when `blocks` has become false, and it will wait in a receive no more.
+    /// Called by the socket's thread when `blocks` has become false, and it will wait in a receive
+    /// no more.
     pub(super) fn blocks_no_more(&self) {
         if let Some(change) = &mut *self.change.lock() {
             change.is_known = true;
@@ -165,12 +167,13 @@ impl DatagramSocket {
         true
     }
 
-    /// Makes the socket's thread wait in poll(2) from now on, because others use the socket too: a shutdown,
-    /// which is what ends a blocking receive, would reach them as well. Returns when the thread has noticed.
+    /// Makes the socket's thread wait in poll(2) from now on, because others use the socket too: a
+    /// shutdown, which is what ends a blocking receive, would reach them as well. Returns when the
+    /// thread has noticed.
     ///
-    /// A receive that blocks is ended by a datagram to the socket itself, which the thread ignores. The thread
-    /// may be busy, or a filter may drop the datagram: that ends the wait after a second. After an error, the
-    /// thread waits as before.
+    /// A receive that blocks is ended by a datagram to the socket itself, which the thread ignores.
+    /// The thread may be busy, or a filter may drop the datagram: that ends the wait after a
+    /// second. After an error, the thread waits as before.
     pub(crate) fn stop_blocking(&self, waiter: &mut dyn Waiter) -> Result<()> {
         if !self.blocks.load(SeqCst) {
             return Ok(());
@@ -289,7 +292,8 @@ impl Change {
     }
 }
 
-/// A socket that sends to `local`, from an address that others of this machine can send from at most.
+/// A socket that sends to `local`, from an address that others of this machine can send from at
+/// most.
 fn wake_up_sender(local: SocketAddr) -> io::Result<UdpSocket> {
     // If the socket does not serve IPv4, and there is no IPv6, nothing reaches it at all.
     let to = reachable(local, true);

@@ -113,7 +113,8 @@ impl Worker {
             let flags = if blocks { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
             match self.receive(BATCH, flags)? {
                 Some(count) => self.serve(count, service)?,
-                // Also on a socket that blocks: another of its owners may have made it non-blocking.
+                // Also on a socket that blocks: another of its owners may have made it
+                // non-blocking.
                 None => {
                     if self.socket.wait(self.admission.peers.idle_at())? {
                         self.admission.read_error_queue();
@@ -153,8 +154,8 @@ impl Worker {
         Ok(None)
     }
 
-    /// Calls the service for each received datagram, and sends the replies. An error if another of its
-    /// owners has shut the socket down.
+    /// Calls the service for each received datagram, and sends the replies. An error if another of
+    /// its owners has shut the socket down.
     fn serve(&mut self, count: usize, service: &dyn Datagrams) -> io::Result<()> {
         self.admission.close_servers();
         let mut is_shut = false;

@@ -54,7 +54,8 @@ pub(crate) struct HandedOut {
 }
 
 impl HandedOut {
-    /// A connection that began at `opened` is handed out. True if the thread that calls `end_old` must be woken.
+    /// A connection that began at `opened` is handed out. True if the thread that calls `end_old`
+    /// must be woken.
     pub(super) fn plan_end(&self, limit: Option<Duration>, opened: Instant) -> bool {
         self.lifetime.plan(limit, opened)
     }
@@ -159,9 +160,9 @@ impl HandedOut {
         ptr::eq(list, self).then_some(number)
     }
 
-    /// Exempts the jobs that the calling thread is in the middle of, which waits for the stop of its
-    /// own server: the one that it works on as a handler, and those whose connections it is in a
-    /// call of, because a signal handler runs within such a call. The stop then waits neither for
+    /// Exempts the jobs that the calling thread is in the middle of, which waits for the stop of
+    /// its own server: the one that it works on as a handler, and those whose connections it is in
+    /// a call of, because a signal handler runs within such a call. The stop then waits neither for
     /// these handlers nor for the end of their connections.
     pub(crate) fn exempt_caller(&self, context: &ServerContext) {
         let (current, number) = CURRENT_JOB.get();

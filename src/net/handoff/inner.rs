@@ -1,11 +1,12 @@
-//! The inner socket: with stages, a handler's connection stays with a worker, and the handler has one end of
-//! a socket pair. Owns the session that moves bytes between the connection and the pair; must never move one
-//! around the stages.
+//! The inner socket: with stages, a handler's connection stays with a worker, and the handler has
+//! one end of a socket pair. Owns the session that moves bytes between the connection and the pair;
+//! must never move one around the stages.
 //!
-//! The worker counts the bytes and holds the limits, as for a service in Rust, and closes the record when the
-//! outer connection ends. What the handler's end decides (who closed, an error of the handler, a reset) goes
-//! to the session through `Link`; what happened to the outer connection comes back the same way, so that
-//! calls on the inner socket raise what they would raise without stages.
+//! The worker counts the bytes and holds the limits, as for a service in Rust, and closes the
+//! record when the outer connection ends. What the handler's end decides (who closed, an error of
+//! the handler, a reset) goes to the session through `Link`; what happened to the outer connection
+//! comes back the same way, so that calls on the inner socket raise what they would raise without
+//! stages.
 
 use std::collections::HashMap;
 use std::io;
@@ -40,8 +41,8 @@ pub(super) struct Link {
     end: OnceLock<OuterEnd>,
     /// The server ends: no more input is wanted than has come.
     ending_input: AtomicBool,
-    /// Wakes the session, while it is open: a stream that is kept after its end must not keep the worker's
-    /// event flag.
+    /// Wakes the session, while it is open: a stream that is kept after its end must not keep the
+    /// worker's event flag.
     waker: Mutex<Option<Waker>>,
     stream: OnceLock<Weak<Stream>>,
 }
@@ -299,8 +300,8 @@ impl OuterWorkers {
         Ok(Self { context: Arc::clone(context), service, pool: Mutex::new(pool) })
     }
 
-    /// Gives an accepted connection to a worker. Returns the handler's end of the pair, with what its stream
-    /// is linked by; None where there is no pair to be had: the connection is reset.
+    /// Gives an accepted connection to a worker. Returns the handler's end of the pair, with what
+    /// its stream is linked by; None where there is no pair to be had: the connection is reset.
     pub(super) fn take(&self, accepted: Accepted) -> Option<(Socket, Arc<Link>, Arc<Record>)> {
         let size = self.context.limits.write_buffer;
         let (ours, theirs) = match Socket::pair(size) {

@@ -70,8 +70,8 @@ impl Leases {
         Some((job.expect("set when the stream was made"), stream))
     }
 
-    /// The stream of an accepted connection, which is then one of the jobs that are handed out. None where the
-    /// process has no descriptors left for an inner socket: the connection is reset.
+    /// The stream of an accepted connection, which is then one of the jobs that are handed out.
+    /// None where the process has no descriptors left for an inner socket: the connection is reset.
     pub(super) fn lease(&self, accepted: Accepted) -> Option<(JobId, Arc<Stream>)> {
         if let Some(workers) = &self.outer {
             return self.lease_inner(workers, accepted);

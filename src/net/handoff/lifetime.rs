@@ -1,5 +1,5 @@
-//! The limit on the lifetime of connections that are handed out. Owns when their age is checked next; must never
-//! end one that is younger.
+//! The limit on the lifetime of connections that are handed out. Owns when their age is checked
+//! next; must never end one that is younger.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +10,14 @@ use crate::net::stream::Stream;
 /// The shortest time between two checks, each of which looks at all connections.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// When the age of a server's connections is checked next. None without connections, or without the limit.
+/// When the age of a server's connections is checked next. None without connections, or without the
+/// limit.
 #[derive(Default)]
 pub(super) struct LifetimeCheck(Mutex<Option<Instant>>);
 
 impl LifetimeCheck {
-    /// A connection has begun. True if the check was not planned, so that the thread that makes it must be woken.
+    /// A connection has begun. True if the check was not planned, so that the thread that makes it
+    /// must be woken.
     pub(super) fn plan(&self, limit: Option<Duration>, opened: Instant) -> bool {
         let Some(at) = limit.and_then(|limit| opened.checked_add(limit)) else { return false };
         let mut due = self.0.lock();
@@ -30,7 +32,8 @@ impl LifetimeCheck {
         *self.0.lock()
     }
 
-    /// Ends the connections that have reached the limit, if the check is due, and plans the next one.
+    /// Ends the connections that have reached the limit, if the check is due, and plans the next
+    /// one.
     pub(super) fn run(&self, limit: Option<Duration>, streams: impl FnOnce() -> Vec<Arc<Stream>>) {
         let now = Instant::now();
         let Some(limit) = limit.filter(|_| self.due().is_some_and(|due| due <= now)) else {

@@ -1,5 +1,5 @@
-//! A sink for servers where workers serve some connections while threads of the caller serve others. Owns the
-//! choice for each; must never serve one.
+//! A sink for servers where workers serve some connections while threads of the caller serve
+//! others. Owns the choice for each; must never serve one.
 
 use std::time::Instant;
 

@@ -433,8 +433,8 @@ impl Pool {
     }
 }
 
-/// The place of one thread in a pool. Dropped by that thread, as late as it can be: a stop waits for
-/// it until its deadline.
+/// The place of one thread in a pool. Dropped by that thread, as late as it can be: a stop waits
+/// for it until its deadline.
 pub struct Member(Arc<ThreadPool>);
 
 impl Drop for Member {

@@ -19,16 +19,17 @@
 //!
 //! A stop is begun by `Server::stop` or `begin_stop`, by a failure of the listener, or when the
 //! `Server` is dropped. Signals, the interpreter's end and Python's `stop_all` call these.
-//! `control/shutdown.rs` keeps its deadline and wakes the threads. Each of the first two kinds holds
-//! an `Alive` (`control/context.rs`); when the last one is dropped, `stop` and `wait` join the threads
-//! and return.
+//! `control/shutdown.rs` keeps its deadline and wakes the threads. Each of the first two kinds
+//! holds an `Alive` (`control/context.rs`); when the last one is dropped, `stop` and `wait` join
+//! the threads and return.
 //!
-//! Order of locks: the registry's (`control/registry.rs`), then those of one server's `Inner` in the
-//! order of its fields (`server/inner.rs`), then the one of its `Shutdown`, then the ledger's. No two
-//! of them are held at once, except while `handoff/linger.rs` starts its worker, which takes the one
-//! of `Shutdown` within its own, and while the ledger closes a record, which takes the one of the
-//! hosts (`control/admission.rs`) within its own. None is held during a system call that can block, or while Python
-//! code runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
+//! Order of locks: the registry's (`control/registry.rs`), then those of one server's `Inner` in
+//! the order of its fields (`server/inner.rs`), then the one of its `Shutdown`, then the ledger's.
+//! No two of them are held at once, except while `handoff/linger.rs` starts its worker, which takes
+//! the one of `Shutdown` within its own, and while the ledger closes a record, which takes the one
+//! of the hosts (`control/admission.rs`) within its own. None is held during a system call that can
+//! block, or while Python code runs; a thread that holds the interpreter takes only locks whose
+//! holders never wait for it.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
@@ -134,9 +135,10 @@ impl Server {
         Ok(probe.and_then(|probe| probe.waiting()).unwrap_or(0))
     }
 
-    /// Another descriptor of the listening socket, for another server. From then on the end of this one only
-    /// closes its own descriptor: connections that wait in the queue, and a Unix socket's file, are left to
-    /// the others. `Error::State` unless the server is bound, or once a stop has begun.
+    /// Another descriptor of the listening socket, for another server. From then on the end of this
+    /// one only closes its own descriptor: connections that wait in the queue, and a Unix socket's
+    /// file, are left to the others. `Error::State` unless the server is bound, or once a stop has
+    /// begun.
     ///
     /// Blocks for as long as a thread of a UDP server needs to notice.
     pub fn hand_over(&self, waiter: &mut dyn Waiter) -> Result<OwnedFd> {
@@ -214,7 +216,8 @@ impl Server {
     }
 
     /// Starts the threads. Takes the steps before it first if necessary. Returns once connections
-    /// are accepted: true if this call has started it, false if another thread had, or did meanwhile.
+    /// are accepted: true if this call has started it, false if another thread had, or did
+    /// meanwhile.
     pub fn start(&self, waiter: &mut dyn Waiter) -> Result<bool> {
         loop {
             match self.reach("start", Step::Start.to(), None, None, waiter) {
@@ -366,7 +369,8 @@ impl Server {
         }
     }
 
-    /// The error of `accept` on a server that has ended: that of its listener, if that was the cause.
+    /// The error of `accept` on a server that has ended: that of its listener, if that was the
+    /// cause.
     fn nothing_to_accept(&self) -> Error {
         let bound = self.inner.steps.lock().bound.clone();
         match (self.inner.context.failure(), bound) {

@@ -179,8 +179,9 @@ pub trait Io {
     /// EISCONN.
     fn connect(&mut self, target: Endpoint);
 
-    /// Connects the upstream leg to another target as well: the first to answer becomes the leg, and the
-    /// other attempts are abandoned without a report. Until then `connected` reports each that fails.
+    /// Connects the upstream leg to another target as well: the first to answer becomes the leg,
+    /// and the other attempts are abandoned without a report. Until then `connected` reports each
+    /// that fails.
     fn connect_too(&mut self, target: Endpoint) {
         self.connect(target);
     }

@@ -18,7 +18,8 @@ pub enum Shape {
     Datagram(Arc<dyn Datagrams>),
     /// Threads of the caller get one connection after the other, as they become free.
     Handler,
-    /// Workers run a service for some connections; threads of the caller get the others, as with `Handler`.
+    /// Workers run a service for some connections; threads of the caller get the others, as with
+    /// `Handler`.
     Mixed(Arc<dyn Service>, HandedOutBy),
     /// Each call of `accept` gets the next connection; none is accepted without a call.
     Accept,

@@ -9,7 +9,8 @@ use crate::net::base::Waiter;
 use crate::net::error::Result;
 use crate::net::service::{Null, Peer, Service, Session, Shape, Site};
 
-/// The place of a handler among the services: its connections are handed out, and never served here.
+/// The place of a handler among the services: its connections are handed out, and never served
+/// here.
 struct HandlerPlace(String);
 
 impl Service for HandlerPlace {
@@ -44,8 +45,8 @@ impl ByConnection {
         (!first.is_empty() || rest.is_some()).then_some(Self { first, rest })
     }
 
-    /// The shape of a server that serves the n-th connection with the n-th choice, and all later ones with
-    /// `rest`, or with the last of `first`. None without a choice.
+    /// The shape of a server that serves the n-th connection with the n-th choice, and all later
+    /// ones with `rest`, or with the last of `first`. None without a choice.
     #[must_use]
     pub fn shape(first: Vec<Choice>, rest: Option<Choice>) -> Option<Shape> {
         let is_handler = |choice: &Choice| matches!(choice, Choice::Handler(_));

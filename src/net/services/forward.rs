@@ -4,8 +4,8 @@
 //!
 //! For datagrams it only returns the target: the engine opens a session for each peer.
 //!
-//! The addresses of a name are tried as RFC 8305 says: the next one as well if the one before has not answered
-//! for a moment, and the first that answers is taken.
+//! The addresses of a name are tried as RFC 8305 says: the next one as well if the one before has
+//! not answered for a moment, and the first that answers is taken.
 //!
 //! A name is resolved when the server starts, and again when no address could be connected to. The
 //! second time a separate thread does it, because a worker must not wait.
@@ -335,8 +335,8 @@ impl Onward for PreparedForward {
 /// The session of one forwarded connection.
 struct ForwardSession {
     forward: Arc<PreparedForward>,
-    /// Registers the upstream connection, and those in progress, by our side of each, so that they are
-    /// recognised if they come back.
+    /// Registers the upstream connection, and those in progress, by our side of each, so that they
+    /// are recognised if they come back.
     opened: Vec<(Endpoint, Opened)>,
     /// Present until the target is connected.
     attempts: Option<Box<Attempts>>,
@@ -369,7 +369,8 @@ impl ForwardSession {
         let rest = attempts.until.saturating_duration_since(Instant::now());
         if let Some(address) = attempts.left.pop().filter(|_| !rest.is_zero()) {
             attempts.tried.push(address.clone());
-            // The last address has all the time that is left, as the others have had since their turn.
+            // The last address has all the time that is left, as the others have had since their
+            // turn.
             let share = match attempts.left.len() as u32 {
                 0 => rest,
                 left => STAGGER.min(rest / (left + 1)),

@@ -1,9 +1,10 @@
-//! The count of forwarders that a connection within this machine has passed. Owns how it travels from one
-//! process to the next; must never decide what is too many.
+//! The count of forwarders that a connection within this machine has passed. Owns how it travels
+//! from one process to the next; must never decide what is too many.
 //!
-//! A process knows the connections of its own forwarders, and not those of another one. So a forwarder lets
-//! each connection that it opens carry the count: in the TTL of its packets (RFC 791), which no router within
-//! a machine changes, or in the name of a Unix socket. Without a count, as with any other client, it is 0.
+//! A process knows the connections of its own forwarders, and not those of another one. So a
+//! forwarder lets each connection that it opens carry the count: in the TTL of its packets (RFC
+//! 791), which no router within a machine changes, or in the name of a Unix socket. Without a
+//! count, as with any other client, it is 0.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -16,7 +17,8 @@ use socket2::Domain;
 use crate::net::address::{Address, UnixName};
 use crate::net::sys;
 
-/// The largest count that a TTL is taken for: further below the system's value it has another reason.
+/// The largest count that a TTL is taken for: further below the system's value it has another
+/// reason.
 const MOST: u8 = 32;
 /// linux/tcp.h; not in the `libc` crate for every target.
 const TCP_SAVE_SYN: i32 = 27;
@@ -26,8 +28,8 @@ const SYN: usize = 192;
 /// What the names of Unix sockets that carry a count begin with.
 const NAME: &str = "\0rsock/hops/";
 
-/// Makes the kernel keep the first packet of each connection that a TCP listener accepts. Where it cannot,
-/// every count is 0.
+/// Makes the kernel keep the first packet of each connection that a TCP listener accepts. Where it
+/// cannot, every count is 0.
 pub(crate) fn keep_first_packets(listener: &impl AsFd) {
     let fd = listener.as_fd();
     let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, TCP_SAVE_SYN, &1i32.to_ne_bytes());

@@ -75,8 +75,8 @@ impl Listener {
     }
 
     /// Enables reports of peers that refuse datagrams (IP_RECVERR), and, unless the address is the
-    /// loopback, of each datagram's destination (IP_PKTINFO). An error is one of the latter: without
-    /// it, nothing tells a datagram to a broadcast address from others.
+    /// loopback, of each datagram's destination (IP_PKTINFO). An error is one of the latter:
+    /// without it, nothing tells a datagram to a broadcast address from others.
     fn enable_reports(&self, domain: Domain, is_loopback: bool) -> io::Result<()> {
         let on = 1i32.to_ne_bytes();
         let set = |level, name| sys::setsockopt(self.as_fd(), level, name, &on);
@@ -173,8 +173,8 @@ impl Listener {
         Ok(())
     }
 
-    /// Joins the multicast groups of the options, once it is bound to `address`. A socket that is bound to another address than a
-    /// group's would never hear one.
+    /// Joins the multicast groups of the options, once it is bound to `address`. A socket that is
+    /// bound to another address than a group's would never hear one.
     pub(crate) fn join_groups(&self, address: &Address, options: &SocketOptions) -> Result<()> {
         let Some(ip) = address.as_ip().map(|address| address.ip()) else { return Ok(()) };
         let deaf = options.multicast.iter().find(|membership| {
@@ -236,8 +236,8 @@ impl Listener {
         self.socket().is_listener().unwrap_or(false)
     }
 
-    /// accept4(2) without waiting. Sets a listener that others use to non-blocking again, because they may
-    /// have changed that.
+    /// accept4(2) without waiting. Sets a listener that others use to non-blocking again, because
+    /// they may have changed that.
     pub(crate) fn accept(&self, nonblocking: bool) -> io::Result<(OwnedFd, Option<Address>)> {
         if self.sharing.has_others() && !self.socket().nonblocking()? {
             self.socket().set_nonblocking(true)?;
@@ -257,9 +257,10 @@ impl Listener {
         Arc::clone(&self.probe)
     }
 
-    /// The number of connections still to accept at a stop: those that wait now, or the longest queue that
-    /// the system allows if the kernel does not report them; none if they are left to others. A Unix
-    /// listener that no one else uses is shut down first, which rejects new connections, and then emptied.
+    /// The number of connections still to accept at a stop: those that wait now, or the longest
+    /// queue that the system allows if the kernel does not report them; none if they are left to
+    /// others. A Unix listener that no one else uses is shut down first, which rejects new
+    /// connections, and then emptied.
     pub(crate) fn last_call(&self) -> usize {
         if self.sharing.is_handed_over() {
             return 0;
@@ -277,8 +278,8 @@ impl Listener {
     }
 
     /// Stops listening without closing the descriptor: later connects are refused, and the path is
-    /// free for another server. Wakes threads that wait for a connection. A listener that others use is left
-    /// as it is. False if the descriptor is closed, so that no thread is woken.
+    /// free for another server. Wakes threads that wait for a connection. A listener that others
+    /// use is left as it is. False if the descriptor is closed, so that no thread is woken.
     pub(crate) fn shut(&self) -> bool {
         if self.sharing.end() {
             // A UDP server still answers the datagrams it has received.

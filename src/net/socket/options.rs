@@ -131,7 +131,8 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// Joins the multicast groups, once the socket is bound: the port decides what it hears of them.
+    /// Joins the multicast groups, once the socket is bound: the port decides what it hears of
+    /// them.
     ///
     /// An IPv4 socket joins no groups of IPv6.
     pub(crate) fn join_groups(&self, fd: &impl AsFd, domain: Domain) -> Result<()> {

@@ -40,8 +40,8 @@ impl Probe {
         TcpInfo::of(*number, algorithm).ok()
     }
 
-    /// Calls `call` with the number, which stays open meanwhile; None where it was withdrawn. `call` must not
-    /// block.
+    /// Calls `call` with the number, which stays open meanwhile; None where it was withdrawn.
+    /// `call` must not block.
     pub(crate) fn with_number<T>(&self, call: impl FnOnce(RawFd) -> T) -> Option<T> {
         let number = self.0.lock();
         (*number >= 0).then(|| call(*number))
@@ -71,8 +71,8 @@ impl Probe {
 /// queue.
 const LISTEN: u8 = 10;
 
-/// The queue length of a Unix listener. An error if it is not a Unix socket, or if the kernel lacks this
-/// feature.
+/// The queue length of a Unix listener. An error if it is not a Unix socket, or if the kernel lacks
+/// this feature.
 fn unix_waiting(number: RawFd) -> io::Result<usize> {
     // linux/unix_diag.h; not in the `libc` crate.
     const UDIAG_SHOW_RQLEN: u32 = 0x10;
@@ -84,8 +84,9 @@ fn unix_waiting(number: RawFd) -> io::Result<usize> {
     Ok(answer.word(UNIX_DIAG_RQLEN, 0).map_or(0, |waiting| waiting as usize))
 }
 
-/// The inode of the file that a Unix socket is bound to, in the file system's own numbers, of which the kernel
-/// returns 32 bits. An error if it is not bound to a path, or if the kernel lacks this feature.
+/// The inode of the file that a Unix socket is bound to, in the file system's own numbers, of which
+/// the kernel returns 32 bits. An error if it is not bound to a path, or if the kernel lacks this
+/// feature.
 pub(super) fn bound_inode(number: RawFd) -> io::Result<u32> {
     // linux/unix_diag.h: struct unix_diag_vfs begins with the inode.
     const UDIAG_SHOW_VFS: u32 = 0x02;

@@ -1,5 +1,5 @@
-//! Who uses a server's socket besides the server. Owns the file of a Unix socket while the server is the only
-//! user; must never touch the socket itself.
+//! Who uses a server's socket besides the server. Owns the file of a Unix socket while the server
+//! is the only user; must never touch the socket itself.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -41,7 +41,8 @@ impl Sharing {
         Self { state: Mutex::new(State { users, file: None }), others: AtomicBool::new(given) }
     }
 
-    /// Whether others may use the socket: it is then closed without shutdown(2), which would end it for them.
+    /// Whether others may use the socket: it is then closed without shutdown(2), which would end it
+    /// for them.
     pub(crate) fn has_others(&self) -> bool {
         self.others.load(SeqCst)
     }
@@ -61,8 +62,8 @@ impl Sharing {
         self.state.lock().file.as_ref().map(SocketFile::id)
     }
 
-    /// Calls `duplicate`, and if it succeeds, notes that others use the socket from then on. None if the
-    /// socket is shut down already.
+    /// Calls `duplicate`, and if it succeeds, notes that others use the socket from then on. None
+    /// if the socket is shut down already.
     pub(crate) fn hand_over(
         &self,
         duplicate: impl FnOnce() -> io::Result<OwnedFd>,

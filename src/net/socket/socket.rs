@@ -49,8 +49,8 @@ impl Socket {
         Ok(socket)
     }
 
-    /// socketpair(2) of Unix streams, close-on-exec: a non-blocking end and a blocking one. Each has room for
-    /// about `size` bytes on their way to the other.
+    /// socketpair(2) of Unix streams, close-on-exec: a non-blocking end and a blocking one. Each
+    /// has room for about `size` bytes on their way to the other.
     pub(crate) fn pair(size: usize) -> io::Result<(Self, Self)> {
         let (ours, theirs) = Raw::pair(socket2::Domain::UNIX, Type::STREAM, None)?;
         ours.set_nonblocking(true)?;
@@ -66,8 +66,8 @@ impl Socket {
         SockRef::from(self)
     }
 
-    /// Whether a connect to `target` has connected the socket to itself. Where no socket listens on a port of
-    /// the ephemeral range, the system may choose that very port as the local one.
+    /// Whether a connect to `target` has connected the socket to itself. Where no socket listens on
+    /// a port of the ephemeral range, the system may choose that very port as the local one.
     pub(crate) fn is_connected_to_itself(&self, target: &Address) -> bool {
         let Some(target) = target.as_ip() else { return false };
         let local = self.options().local_addr().ok().and_then(|local| local.as_socket());
@@ -119,8 +119,8 @@ impl Socket {
         }
     }
 
-    /// SO_LINGER, socket(7): how long close(2) waits for the peer; zero makes it a reset. None if it
-    /// is off, or the socket has no such option.
+    /// SO_LINGER, socket(7): how long close(2) waits for the peer; zero makes it a reset. None if
+    /// it is off, or the socket has no such option.
     pub(crate) fn linger(&self) -> Option<Duration> {
         self.options().linger().ok().flatten()
     }
@@ -165,7 +165,8 @@ impl AsFd for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.0.is_some() {
-            // A socket inherits SO_LINGER from its listener, and any owner of a duplicate can set it.
+            // A socket inherits SO_LINGER from its listener, and any owner of a duplicate can set
+            // it.
             self.never_wait();
             self.close_number();
         }

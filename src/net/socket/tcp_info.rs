@@ -44,8 +44,8 @@ pub struct TcpInfo {
 }
 
 impl TcpInfo {
-    /// Queries a socket: getsockopt(TCP_INFO) and, unless `algorithm` is given, TCP_CONGESTION, whose
-    /// name is empty if the kernel does not report it.
+    /// Queries a socket: getsockopt(TCP_INFO) and, unless `algorithm` is given, TCP_CONGESTION,
+    /// whose name is empty if the kernel does not report it.
     pub(crate) fn of(fd: impl AsRawFd + Copy, algorithm: Option<Algorithm>) -> io::Result<Self> {
         let (raw, length) = sys::tcp_info(fd)?;
         let algorithm = algorithm.or_else(|| Algorithm::of(fd).ok()).unwrap_or(Algorithm::UNKNOWN);

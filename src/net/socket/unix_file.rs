@@ -63,8 +63,8 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// The file of `socket`, which was just bound to `path`, with the requested permission bits. ENOENT if
-    /// another file has taken the path since, which is neither changed nor removed.
+    /// The file of `socket`, which was just bound to `path`, with the requested permission bits.
+    /// ENOENT if another file has taken the path since, which is neither changed nor removed.
     ///
     /// The socket had these bits before the bind, so the file never had more. The umask may have
     /// removed some, which are restored here.
@@ -122,8 +122,9 @@ fn handle(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Whether a file is the one that the kernel created for the bind of `socket`; None if the kernel does not
-/// tell. The numbers compared are the kernel's own: those of stat(2) differ on some file systems.
+/// Whether a file is the one that the kernel created for the bind of `socket`; None if the kernel
+/// does not tell. The numbers compared are the kernel's own: those of stat(2) differ on some file
+/// systems.
 fn is_file_of(file: &File, socket: BorrowedFd<'_>) -> Option<bool> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
     let inode =
@@ -287,8 +288,8 @@ impl Lock {
         }
     }
 
-    /// Opens the lock's file, creating it if needed. None if it was there and has just been removed. A file of
-    /// another kind is an error, and so is ENOENT of the directory.
+    /// Opens the lock's file, creating it if needed. None if it was there and has just been
+    /// removed. A file of another kind is an error, and so is ENOENT of the directory.
     fn open(path: &Path) -> io::Result<Option<File>> {
         let mut made = OpenOptions::new();
         made.write(true).create_new(true).mode(LOCK_MODE).custom_flags(libc::O_NOFOLLOW);

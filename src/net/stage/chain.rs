@@ -1,5 +1,5 @@
-//! The stages of one connection, from the socket up. Owns the order in which they are called and what lies at
-//! both ends of them. Must never hold back what a stage has passed on, nor reorder it.
+//! The stages of one connection, from the socket up. Owns the order in which they are called and
+//! what lies at both ends of them. Must never hold back what a stage has passed on, nor reorder it.
 
 use std::time::Instant;
 
@@ -10,15 +10,17 @@ use super::stage::{Stage, StageError, StageResult};
 use crate::net::address::Endpoint;
 use crate::net::service::Waker;
 
-/// The stages of one connection: the first one is next to the socket, the last one next to the session.
+/// The stages of one connection: the first one is next to the socket, the last one next to the
+/// session.
 ///
-/// Whatever a stage passes on is given to its neighbour before a call of the chain returns; what leaves the
-/// chain waits at its ends until it is taken.
+/// Whatever a stage passes on is given to its neighbour before a call of the chain returns; what
+/// leaves the chain waits at its ends until it is taken.
 pub struct Chain {
     stages: Vec<Box<dyn Stage>>,
     /// What goes into each stage from below, and behind the last one what is for the session.
     inbound: Vec<Queue>,
-    /// What goes out of each stage below, the first of which is for the socket, and into the last one.
+    /// What goes out of each stage below, the first of which is for the socket, and into the last
+    /// one.
     outbound: Vec<Queue>,
     requests: Requests,
     woken: bool,
@@ -185,8 +187,8 @@ impl Chain {
         action(&mut *self.stages[index], &mut flow)
     }
 
-    /// Gives everything that stages have passed on to their neighbours, until it has left the chain or is held
-    /// by a stage.
+    /// Gives everything that stages have passed on to their neighbours, until it has left the chain
+    /// or is held by a stage.
     fn settle(&mut self, now: Instant) -> StageResult {
         loop {
             let mut moved = false;

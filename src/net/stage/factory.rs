@@ -5,8 +5,8 @@ use crate::net::service::Peer;
 
 /// Makes the stages of each connection of a server.
 pub trait StageFactory: Send + Sync {
-    /// The stages of one connection; None where it has none. Runs on the worker that owns the connection;
-    /// must not block.
+    /// The stages of one connection; None where it has none. Runs on the worker that owns the
+    /// connection; must not block.
     fn stages(&self, connection: &Peer) -> Option<Box<Chain>>;
 }
 

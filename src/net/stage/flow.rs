@@ -1,5 +1,5 @@
-//! What a stage acts through: it passes on to its neighbours, and asks the engine for the rest. Must never
-//! block, nor call a stage.
+//! What a stage acts through: it passes on to its neighbours, and asks the engine for the rest.
+//! Must never block, nor call a stage.
 
 use std::time::Instant;
 
@@ -31,15 +31,16 @@ impl Flow<'_> {
         self.inbound.push_inbound(event);
     }
 
-    /// Passes something on towards the socket. Each call stays a chunk of its own, down to the call that
-    /// sends it.
+    /// Passes something on towards the socket. Each call stays a chunk of its own, down to the call
+    /// that sends it.
     pub fn pass_out(&mut self, event: Outbound<'_>) {
         self.outbound.push_outbound(event);
     }
 
-    /// Ends the connection: what this stage has passed out is sent, then FIN, and what it has passed in is
-    /// delivered as far as the session takes it at once. `by` and `error` are for the record. This stage is
-    /// called no more, those above it have no more turns, and the session is then given only `closed`.
+    /// Ends the connection: what this stage has passed out is sent, then FIN, and what it has
+    /// passed in is delivered as far as the session takes it at once. `by` and `error` are for the
+    /// record. This stage is called no more, those above it have no more turns, and the session is
+    /// then given only `closed`.
     pub fn close(&mut self, by: ClosedBy, error: Option<String>) {
         self.pass_out(Outbound::End);
         self.requests.end(self.index, StageEnd { reset: false, by, error });

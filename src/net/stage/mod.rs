@@ -1,7 +1,7 @@
-//! Stages: what can be put between a connection's socket and its session. The place for faults, TLS,
-//! the PROXY protocol and recorders; so far only tests have stages. Owns the contract of a stage and
-//! the chain that stages form. Must never name a socket, a poller or a thread, so that a stage is
-//! tested with bytes and a clock of the test's own.
+//! Stages: what can be put between a connection's socket and its session. The place for faults,
+//! TLS, the PROXY protocol and recorders; so far only tests have stages. Owns the contract of a
+//! stage and the chain that stages form. Must never name a socket, a poller or a thread, so that a
+//! stage is tested with bytes and a clock of the test's own.
 //!
 //! ```text
 //! socket ─▶ inbound ─▶ first stage ─▶ … ─▶ last stage ─▶ session

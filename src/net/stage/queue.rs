@@ -1,5 +1,5 @@
-//! What lies between two neighbours of a chain in one direction: bytes in chunks, and ends. Must never join
-//! or split a chunk by itself.
+//! What lies between two neighbours of a chain in one direction: bytes in chunks, and ends. Must
+//! never join or split a chunk by itself.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Two stages that only tests use: one cuts everything into single bytes, one delays everything. Must never
-//! be offered to users.
+//! Two stages that only tests use: one cuts everything into single bytes, one delays everything.
+//! Must never be offered to users.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

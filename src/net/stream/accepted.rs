@@ -118,8 +118,9 @@ impl Stream {
         [call_limit, idle].into_iter().flatten().min()
     }
 
-    /// Ends the connection because of a limit, whatever its handler does: reads return the end, and calls of the
-    /// stream raise the error. The descriptor stays open until the handler releases it.
+    /// Ends the connection because of a limit, whatever its handler does: reads return the end, and
+    /// calls of the stream raise the error. The descriptor stays open until the handler releases
+    /// it.
     pub(crate) fn expire(&self, name: &'static str) {
         let socket = self.slot().socket.lock().clone();
         let (Some(socket), Some(owned)) = (socket, &self.owned) else { return };
@@ -169,8 +170,8 @@ impl Stream {
             // The end comes behind what is on its way.
             return true;
         }
-        // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or a
-        // socket made of a duplicate. ENOTCONN: it is over already.
+        // Wakes a thread that waits in a read, whatever it reads by: a method of ours, os.read, or
+        // a socket made of a duplicate. ENOTCONN: it is over already.
         let _ = socket.shutdown(Shutdown::Read);
         true
     }
@@ -232,7 +233,8 @@ impl Stream {
         true
     }
 
-    /// Sends a byte that is never read, so that the other end of the pair has unread data when it is closed.
+    /// Sends a byte that is never read, so that the other end of the pair has unread data when it
+    /// is closed.
     pub(crate) fn leave_unread(&self) {
         let socket = self.slot().socket.lock().clone();
         if let Some(socket) = socket {

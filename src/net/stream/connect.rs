@@ -1,6 +1,6 @@
-//! The connect of a stream. Owns its steps for one address, and what is tried again after a failure, under
-//! one time-out for everything; must never leave half a handshake behind, nor call a resolver on the caller's
-//! thread. `race` connects to several addresses at once.
+//! The connect of a stream. Owns its steps for one address, and what is tried again after a
+//! failure, under one time-out for everything; must never leave half a handshake behind, nor call a
+//! resolver on the caller's thread. `race` connects to several addresses at once.
 
 use std::io;
 use std::net::Shutdown;
@@ -25,15 +25,16 @@ use crate::net::sys::PollFd;
 
 /// How long one connect(2) blocks in the kernel before the call looks for signals and a close.
 const PART: Duration = Duration::from_millis(100);
-/// The pauses between the attempts of a connect that is repeated, each twice as long as the one before.
+/// The pauses between the attempts of a connect that is repeated, each twice as long as the one
+/// before.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The time that each of these attempts has at least.
 const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 
 impl Stream {
-    /// Connects to an address of `target` that answers: connect(2). The time-out covers all addresses
-    /// together. With `retry`, tries again until that time is over.
+    /// Connects to an address of `target` that answers: connect(2). The time-out covers all
+    /// addresses together. With `retry`, tries again until that time is over.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
         let timeout = self.timeout();
         let retry = self.connecting.as_ref().and_then(|connecting| connecting.retry);
@@ -55,8 +56,8 @@ impl Stream {
         let end = began.checked_add(retry);
         let mut pause = SHORTEST_PAUSE;
         loop {
-            // The kernel repeats a lost SYN after 1 s, 2 s, 4 s and so on. A new attempt repeats it sooner, but
-            // an attempt must have time for a distant peer.
+            // The kernel repeats a lost SYN after 1 s, 2 s, 4 s and so on. A new attempt repeats it
+            // sooner, but an attempt must have time for a distant peer.
             let most = began.elapsed().max(SHORTEST_ATTEMPT);
             let most = timeout.map_or(most, |timeout| timeout.min(most));
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -157,8 +158,8 @@ impl Stream {
         let another = domain != address.domain();
         let bound = bound_port(&socket);
         // A bound socket keeps its port, which peers may know already. The kernel decides what it
-        // can connect to; an IPv6 socket also reaches IPv4. A port of the system's choice at any address is
-        // not worth keeping for the other family.
+        // can connect to; an IPv6 socket also reaches IPv4. A port of the system's choice at any
+        // address is not worth keeping for the other family.
         let is_movable = another && self.source().is_some_and(|at| at.is_any() && at.port() == 0);
         let is_known = self.is_datagram() && bound != 0 && !is_movable;
         if another && !is_known && socket.options().peer_addr().is_ok() {
@@ -212,8 +213,8 @@ impl Stream {
         self.note_connected(true);
     }
 
-    /// Gives up a connection of the socket to itself: there is no server. With FIN, its port would be in
-    /// TIME-WAIT, and the server could not bind it for a minute.
+    /// Gives up a connection of the socket to itself: there is no server. With FIN, its port would
+    /// be in TIME-WAIT, and the server could not bind it for a minute.
     fn leave_itself(
         &self,
         to: &Candidates<'_>,
@@ -229,8 +230,8 @@ impl Stream {
             self.renew(socket, address.domain()).map_err(failed)?;
             return Err(Error::errno(step, address, libc::ECONNREFUSED));
         }
-        // Datagrams need no server to be sent. The next socket gets another port, because this one is open
-        // until then.
+        // Datagrams need no server to be sent. The next socket gets another port, because this one
+        // is open until then.
         let holder = socket.options().try_clone().map_err(failed)?;
         self.renew(socket, address.domain()).map_err(failed)?;
         to.bind(socket, address)?;
@@ -467,8 +468,8 @@ fn bound_port(socket: &Socket) -> u16 {
     local.map_or(0, |local| local.port())
 }
 
-/// Whether a connect that failed in this way may succeed a moment later: a server may be about to start, or a
-/// network, or the name be about to be known.
+/// Whether a connect that failed in this way may succeed a moment later: a server may be about to
+/// start, or a network, or the name be about to be known.
 fn is_temporary(error: &Error) -> bool {
     match error {
         Error::TimedOut { .. } | Error::Resolve { .. } => true,

@@ -79,8 +79,8 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Sends a Unix datagram to an address. Where the receiver's queue is full, it tries again: of a socket
-    /// that is not connected, poll(2) does not report that there is room.
+    /// Sends a Unix datagram to an address. Where the receiver's queue is full, it tries again: of
+    /// a socket that is not connected, poll(2) does not report that there is room.
     pub(super) fn send_when_there_is_room(
         &self,
         step: &'static str,
@@ -174,8 +174,8 @@ impl Stream {
         bound.map_err(|error| Error::os("bind", display(&source), &error))
     }
 
-    /// Binds a socket for Unix datagrams to a name that the system chooses (autobind, unix(7)), so that it can
-    /// be answered.
+    /// Binds a socket for Unix datagrams to a name that the system chooses (autobind, unix(7)), so
+    /// that it can be answered.
     pub(super) fn bind_to_any_name(socket: &Socket) -> std::io::Result<()> {
         socket.options().bind(&UnixName::unnamed().to_raw()?)
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Deadline {
     pub(crate) timeout: Option<Duration>,
     pub(crate) at: Option<Instant>,
-    /// Whether the time-out is an option of the socket (SO_RCVTIMEO, SO_SNDTIMEO), which ends a call
-    /// with EAGAIN.
+    /// Whether the time-out is an option of the socket (SO_RCVTIMEO, SO_SNDTIMEO), which ends a
+    /// call with EAGAIN.
     pub(crate) is_option: bool,
 }
 
@@ -18,8 +18,8 @@ impl Deadline {
         Self { timeout, at: None, is_option: false }
     }
 
-    /// The deadline of one step of several, of which `after` are still to come: an equal share of the time that
-    /// is left.
+    /// The deadline of one step of several, of which `after` are still to come: an equal share of
+    /// the time that is left.
     pub(crate) fn share(&mut self, after: usize) -> Self {
         if after == 0 {
             return *self;

@@ -102,8 +102,8 @@ impl Stream {
         }
     }
 
-    /// Receives one more part of a call that waits for several, into the buffers that are left. Adds it to
-    /// `message`; returns whether another part may follow.
+    /// Receives one more part of a call that waits for several, into the buffers that are left.
+    /// Adds it to `message`; returns whether another part may follow.
     #[allow(clippy::too_many_arguments, reason = "the arguments of recvmsg, with those of a wait")]
     pub(super) fn receive_more(
         &self,
@@ -222,7 +222,8 @@ impl Stream {
     }
 }
 
-/// The descriptor of the sender's process that came with a message, if SO_PASSPIDFD is set, unix(7).
+/// The descriptor of the sender's process that came with a message, if SO_PASSPIDFD is set,
+/// unix(7).
 fn received_pidfd(control: &[u8]) -> Option<OwnedFd> {
     let (.., data) = sys::control_messages(control)
         .find(|&(level, kind, _)| (level, kind) == (libc::SOL_SOCKET, SCM_PIDFD))?;

@@ -1,5 +1,5 @@
-//! The options that a caller sets on a stream. Owns the form in which they are kept, for a socket that
-//! replaces the stream's in `connect`; must never keep a pointer of the caller's.
+//! The options that a caller sets on a stream. Owns the form in which they are kept, for a socket
+//! that replaces the stream's in `connect`; must never keep a pointer of the caller's.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -23,8 +23,8 @@ pub enum OptionValue {
     Filter(Vec<u8>),
 }
 
-/// Whether an option of an inner stream is one of the outer socket: those of IP and TCP are, and of the
-/// others keepalive.
+/// Whether an option of an inner stream is one of the outer socket: those of IP and TCP are, and of
+/// the others keepalive.
 pub(super) fn is_of_outer(level: i32, name: i32) -> bool {
     level != libc::SOL_SOCKET || name == libc::SO_KEEPALIVE
 }

@@ -24,7 +24,8 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Whether the record is closed.
     fn is_settled(&self) -> bool;
 
-    /// Ends the input of an inner stream, behind what has come; false where that is up to the stream.
+    /// Ends the input of an inner stream, behind what has come; false where that is up to the
+    /// stream.
     fn end_input(&self) -> bool {
         false
     }
@@ -63,7 +64,8 @@ pub(crate) enum OuterEnd {
 
 /// The outer connection of an inner stream, which is one end of a socket pair.
 pub(crate) trait Outer: Send + Sync + fmt::Debug {
-    /// Calls `call` with the outer socket's number; EBADF where that is closed. `call` must not block.
+    /// Calls `call` with the outer socket's number; EBADF where that is closed. `call` must not
+    /// block.
     fn with_socket(&self, call: &mut dyn FnMut(RawFd) -> io::Result<()>) -> io::Result<()>;
 
     /// How it has ended; None where it has not, or in peace.

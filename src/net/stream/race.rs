@@ -1,5 +1,5 @@
-//! A connect to several addresses of one name (RFC 8305). Owns the sockets until one of them is connected and
-//! becomes the stream's; must never leave one of the others open.
+//! A connect to several addresses of one name (RFC 8305). Owns the sockets until one of them is
+//! connected and becomes the stream's; must never leave one of the others open.
 
 use std::io;
 use std::net::Shutdown;
@@ -39,8 +39,9 @@ enum Outcome {
 }
 
 impl Stream {
-    /// Whether several addresses are tried at once: with datagrams a connect never waits, a call that must
-    /// not wait has one socket to begin with, and only one socket can have a port that the caller chose.
+    /// Whether several addresses are tried at once: with datagrams a connect never waits, a call
+    /// that must not wait has one socket to begin with, and only one socket can have a port that
+    /// the caller chose.
     pub(super) fn may_race(&self, to: &Candidates<'_>, deadline: &Deadline) -> bool {
         self.transport == Transport::Tcp
             && to.port() == 0
@@ -48,9 +49,9 @@ impl Stream {
             && deadline.timeout != Some(Duration::ZERO)
     }
 
-    /// Connects to the first address that answers. The next address is tried when the one before has failed,
-    /// or has not answered for 250 ms or its share of the time-out. None if the process has no descriptors
-    /// for this.
+    /// Connects to the first address that answers. The next address is tried when the one before
+    /// has failed, or has not answered for 250 ms or its share of the time-out. None if the process
+    /// has no descriptors for this.
     pub(super) fn race(
         &self,
         to: &Candidates<'_>,
@@ -141,7 +142,8 @@ impl Stream {
         to.bind(&socket, address)?;
         let outcome = outcome(&socket, address);
         if to.port() == 0 && socket.is_connected_to_itself(address) {
-            // With FIN, the port would be in TIME-WAIT, and a server could not bind it for a minute.
+            // With FIN, the port would be in TIME-WAIT, and a server could not bind it for a
+            // minute.
             socket.abort();
             return Err(Error::errno("connect", address, libc::ECONNREFUSED));
         }

@@ -120,8 +120,8 @@ impl Slot {
         }
     }
 
-    /// The slot of the calling process. A forked child makes its own: a thread that it does not have
-    /// may have held the locks at the fork, or a clone of the socket.
+    /// The slot of the calling process. A forked child makes its own: a thread that it does not
+    /// have may have held the locks at the fork, or a clone of the socket.
     pub(super) fn here(&self) -> &Self {
         let mut slot = self;
         while !slot.origin.is_here() {

@@ -12,8 +12,9 @@ const SPIN_RETRY: u32 = 64;
 /// For this long a spinning call keeps its CPU. It is slightly more than a peer on another CPU
 /// takes to answer. After that the call yields between its tries.
 const SPIN_ALONE: Duration = Duration::from_micros(40);
-/// A peer that answered only after such a yield may need this very CPU. The next calls yield at once, as
-/// long as the answer follows, apart from one in this many, to notice a peer on another CPU.
+/// A peer that answered only after such a yield may need this very CPU. The next calls yield at
+/// once, as long as the answer follows, apart from one in this many, to notice a peer on another
+/// CPU.
 const ALONE_RETRY: u32 = 256;
 
 /// Retries for a short time before the thread blocks, as long as that pays.

@@ -74,8 +74,8 @@ pub struct Stream {
     pub(crate) seen: AtomicU8,
     /// Its record, set once the stream is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
-    /// The link to the server that accepted the stream. None for a client. Belongs to the process of
-    /// the server: see `owned()`.
+    /// The link to the server that accepted the stream. None for a client. Belongs to the process
+    /// of the server: see `owned()`.
     pub(super) owned: Option<Owned>,
 }
 
@@ -113,8 +113,8 @@ impl Drop for Held<'_> {
 }
 
 thread_local! {
-    /// The accepted streams whose calls this thread is in, the innermost last. There may be several:
-    /// a signal handler runs within a call that waits.
+    /// The accepted streams whose calls this thread is in, the innermost last. There may be
+    /// several: a signal handler runs within a call that waits.
     static CALLS: RefCell<Vec<*const Stream>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -124,8 +124,8 @@ pub(crate) fn is_in_call(stream: *const Stream) -> bool {
 }
 
 impl Stream {
-    /// Opens an unconnected socket: socket(2). A `spin` of zero disables spinning. Blocks while the name of a
-    /// UDP socket's source is resolved.
+    /// Opens an unconnected socket: socket(2). A `spin` of zero disables spinning. Blocks while the
+    /// name of a UDP socket's source is resolved.
     pub fn new(
         transport: Transport,
         timeout: Option<Duration>,
@@ -136,7 +136,8 @@ impl Stream {
         waiter: &mut dyn Waiter,
     ) -> Result<Self> {
         crate::net::base::watch();
-        // A UDP socket can receive without a connect, so it is bound now. For TCP the target decides.
+        // A UDP socket can receive without a connect, so it is bound now. For TCP the target
+        // decides.
         let bound = match source.as_ref().filter(|_| transport == Transport::Udp) {
             Some(source) => source.addresses(None, waiter)?.first(),
             None => None,
@@ -471,8 +472,8 @@ impl Stream {
         None
     }
 
-    /// Whether a close by the program waits as SO_LINGER says: on a client, or where the program has
-    /// set it by this stream.
+    /// Whether a close by the program waits as SO_LINGER says: on a client, or where the program
+    /// has set it by this stream.
     fn has_chosen_linger(&self) -> bool {
         self.owned().is_none() || self.has_seen(seen::LINGERS) || self.options.linger.is_some()
     }
@@ -648,8 +649,8 @@ impl Stream {
         Ok(value)
     }
 
-    /// Calls getsockopt(2) for an option whose value is an int. Of SO_GET_FILTER, that is the number
-    /// of instructions.
+    /// Calls getsockopt(2) for an option whose value is an int. Of SO_GET_FILTER, that is the
+    /// number of instructions.
     pub fn getsockopt_int(&self, level: i32, name: i32) -> Result<i32> {
         if (level, name) == (libc::SOL_SOCKET, libc::SO_GET_FILTER) {
             let count = self.ask_option(level, name, &mut [])?;

@@ -18,8 +18,8 @@ use crate::net::sys;
 const PEEK: usize = 4096;
 /// How many bytes a receive of known length reserves before anything has arrived.
 const FIRST_RESERVE: usize = 64 * 1024;
-/// The room for a Unix datagram. The kernel allocates most of one as a whole, so that it has about 4 MiB at
-/// the most. Memory that is not written to costs nothing.
+/// The room for a Unix datagram. The kernel allocates most of one as a whole, so that it has about
+/// 4 MiB at the most. Memory that is not written to costs nothing.
 const UNIX_DATAGRAM: usize = 8 * 1024 * 1024;
 /// How many bytes of a file are read per call.
 const FILE_PART: usize = 256 * 1024;
@@ -64,7 +64,8 @@ impl Stream {
                 self.wait_for_input(step, least, &mut deadline, waiter)?;
             }
             let interest = Interest::Readable;
-            // A datagram that arrives after the look at the queue must have room too: what has none is lost.
+            // A datagram that arrives after the look at the queue must have room too: what has none
+            // is lost.
             let least =
                 if self.is_datagram() && self.is_unix() { UNIX_DATAGRAM } else { FIRST_RESERVE };
             let message =
@@ -163,10 +164,10 @@ impl Stream {
         result
     }
 
-    /// Receives up to and including the first of `delimiters` to end. Peeks before it takes, so that
-    /// nothing after the delimiter is taken. Returns none if the peer finishes before the first
-    /// byte; other errors are those of `recv_exactly`, and `OverLimit` if no delimiter ends within
-    /// `limit` bytes. `step` is the name of the call in errors.
+    /// Receives up to and including the first of `delimiters` to end. Peeks before it takes, so
+    /// that nothing after the delimiter is taken. Returns none if the peer finishes before the
+    /// first byte; other errors are those of `recv_exactly`, and `OverLimit` if no delimiter ends
+    /// within `limit` bytes. `step` is the name of the call in errors.
     pub fn recv_until(
         &self,
         step: &'static str,
@@ -357,9 +358,9 @@ impl Stream {
     }
 }
 
-/// The room behind the first `got` bytes, for a message of `count`. The vector grows when it is full:
-/// with the data, so that a wrong length does not allocate everything at once, and seldom, because
-/// what is added is cleared.
+/// The room behind the first `got` bytes, for a message of `count`. The vector grows when it is
+/// full: with the data, so that a wrong length does not allocate everything at once, and seldom,
+/// because what is added is cleared.
 fn room_in(taken: &mut Vec<u8>, got: usize, count: usize) -> &mut [u8] {
     if got == taken.len() {
         taken.resize(got + (count - got).min(got.max(FIRST_RESERVE)), 0);

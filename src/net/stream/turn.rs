@@ -1,5 +1,5 @@
-//! The order of threads that send frames on one stream. Owns whose turn it is; must never block but in
-//! `wait`.
+//! The order of threads that send frames on one stream. Owns whose turn it is; must never block but
+//! in `wait`.
 
 use std::sync::Arc;
 use std::thread::{self, ThreadId};

@@ -194,8 +194,8 @@ impl Stream {
         }
     }
 
-    /// Whether a receive will probably find nothing, as the last one did, and may block at once: one
-    /// system call instead of two.
+    /// Whether a receive will probably find nothing, as the last one did, and may block at once:
+    /// one system call instead of two.
     fn expects_to_wait(
         &self,
         interest: Interest,
@@ -214,8 +214,8 @@ impl Stream {
             && waiter.may_block()
     }
 
-    /// The error of a call that found the end of a connection which a limit has ended, or the end of an inner
-    /// socket whose outer connection has not ended in peace.
+    /// The error of a call that found the end of a connection which a limit has ended, or the end
+    /// of an inner socket whose outer connection has not ended in peace.
     fn outer_error<T: Transferred>(
         &self,
         step: &'static str,
@@ -238,8 +238,8 @@ impl Stream {
         }
     }
 
-    /// A wait has come to its end by `limit` or by the time-out: the error, but where the limit has moved
-    /// on meanwhile, because bytes went the other way.
+    /// A wait has come to its end by `limit` or by the time-out: the error, but where the limit has
+    /// moved on meanwhile, because bytes went the other way.
     fn check_expired(
         &self,
         step: &'static str,

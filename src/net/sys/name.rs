@@ -83,8 +83,8 @@ impl Name {
         std::array::from_fn(|index| self.raw.0[at + index])
     }
 
-    /// The bytes of the name of a Unix socket, without the NUL behind a path; none for a socket without a
-    /// name, which the kernel may omit.
+    /// The bytes of the name of a Unix socket, without the NUL behind a path; none for a socket
+    /// without a name, which the kernel may omit.
     pub(crate) fn unix(&self) -> &[u8] {
         let end = (self.length as usize).min(Self::ROOM as usize);
         match self.raw.0.get(PATH..end).unwrap_or_default() {

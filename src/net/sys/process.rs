@@ -55,8 +55,8 @@ pub(crate) fn set_fd_soft_limit(soft: u64, hard: u64) -> io::Result<()> {
 /// it.
 const INTERRUPT: libc::c_int = libc::SIGURG;
 
-/// pthread_kill(3): makes the blocking call of a thread that `with_signals_blocked` has spawned return
-/// EINTR. Installs a handler that does nothing if the program has none for the signal.
+/// pthread_kill(3): makes the blocking call of a thread that `with_signals_blocked` has spawned
+/// return EINTR. Installs a handler that does nothing if the program has none for the signal.
 pub(crate) fn interrupt(thread: RawPthread) {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: sigaction is plain old data.
@@ -74,8 +74,8 @@ pub(crate) fn interrupt(thread: RawPthread) {
     unsafe { libc::pthread_kill(thread as libc::pthread_t, INTERRUPT) };
 }
 
-/// Runs `f` with SIGPIPE and every asynchronous signal but that of `interrupt` blocked. A thread that `f` spawns inherits
-/// the mask: signals of the process are for Python's threads.
+/// Runs `f` with SIGPIPE and every asynchronous signal but that of `interrupt` blocked. A thread
+/// that `f` spawns inherits the mask: signals of the process are for Python's threads.
 pub(crate) fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: sigset_t is plain old data; sigfillset sets every bit of it before use.
     let mut mask: libc::sigset_t = unsafe { mem::zeroed() };

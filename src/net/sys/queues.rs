@@ -91,8 +91,8 @@ pub(crate) fn take_refusal(fd: BorrowedFd<'_>) -> Option<(SocketAddr, i32)> {
     }
 }
 
-/// ioctl(FIONREAD): bytes received that have not been read. Where ioctl(2) is refused, a look at the
-/// data tells: `usize::MAX` then means `LOOK` bytes or more.
+/// ioctl(FIONREAD): bytes received that have not been read. Where ioctl(2) is refused, a look at
+/// the data tells: `usize::MAX` then means `LOOK` bytes or more.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> usize {
     let length = rustix::io::ioctl_fionread(fd).map_err(io::Error::from);
     unless_refused(length.map(|length| length as usize)).unwrap_or_else(|| {

@@ -83,8 +83,8 @@ pub(crate) fn address_of(number: RawFd) -> Option<SockAddr> {
     socket2::SockRef::from(&fd).local_addr().ok()
 }
 
-/// fcntl(2), F_DUPFD_CLOEXEC: another descriptor of the same socket. The caller makes sure that the number is
-/// not closed meanwhile.
+/// fcntl(2), F_DUPFD_CLOEXEC: another descriptor of the same socket. The caller makes sure that the
+/// number is not closed meanwhile.
 pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are involved; a wrong number is reported as EBADF.
     let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;

@@ -161,8 +161,8 @@ impl<S: Sink> Acceptor<S> {
         if self.has_room() { self.accept_some(waiting) } else { Ok(()) }
     }
 
-    /// Accepts what a listener still holds that another of its owners has shut down, as a Unix listener
-    /// does. Returns the error that ends the loop.
+    /// Accepts what a listener still holds that another of its owners has shut down, as a Unix
+    /// listener does. Returns the error that ends the loop.
     fn accept_last(&mut self) -> io::Result<()> {
         self.accept_some(MAX_BACKLOG as usize)?;
         Err(shut_down())

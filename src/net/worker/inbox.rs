@@ -60,7 +60,8 @@ impl Inbox {
         }
     }
 
-    /// Whether the program has closed the flag, as far as that was noticed: the worker is not woken.
+    /// Whether the program has closed the flag, as far as that was noticed: the worker is not
+    /// woken.
     pub(crate) fn is_lost(&self) -> bool {
         self.flag.is_lost()
     }

@@ -268,7 +268,8 @@ impl Worker {
         }
     }
 
-    /// Takes over a connection, with the socket of its upstream leg where it has one from the start.
+    /// Takes over a connection, with the socket of its upstream leg where it has one from the
+    /// start.
     fn adopt(&mut self, accepted: Accepted, inner: Option<Socket>, service: &dyn Service) {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
