@@ -15,12 +15,12 @@ import pytest
 from support import LATE, SOON, Background, arrived, error_number, wait_until
 from support.roles import OURS, Pair, connected, outcome
 
-from rsock import Accept, Client, Server
+from rsock import Accept, Client, Greeting, Server
 
 Stream = Any
 TIMEVAL = struct.Struct("ll")
 # asm-generic/socket.h; Python has no names for them.
-SO_RCVTIMEO, SO_SNDTIMEO = 20, 21
+SO_RCVTIMEO, SO_SNDTIMEO, SO_PEEK_OFF = 20, 21, 42
 
 
 @contextlib.contextmanager
@@ -205,3 +205,16 @@ def test_a_wait_that_urgent_data_disturbs_uses_no_cpu_time(role: str) -> None:
         with pytest.raises(TimeoutError):
             stream.recv_line()
         assert time.thread_time() - used < 0.25
+
+
+@pytest.mark.parametrize("offset", [0, 1, 5])
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_an_offset_of_peeks_moves_no_line(transport: str, offset: int, path: str) -> None:
+    """SO_PEEK_OFF of socket(7): a peek begins there, and what finds a line peeks."""
+    where: dict[str, Any] = {"path": path} if transport == "unix" else {}
+    with (
+        Server(service=Greeting(b"one\ntwo\nthree\n"), **where) as server,
+        server.client(timeout=LATE) as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, offset)
+        assert [client.recv_line(), *client.lines()] == [b"one\n", b"two\n", b"three\n"]

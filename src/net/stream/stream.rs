@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
+    AtomicBool, AtomicI32, AtomicI64, AtomicU16, AtomicU32, Ordering::Relaxed, Ordering::SeqCst,
 };
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,21 +35,23 @@ use crate::net::sys;
 /// What calls have seen of a stream's end, as bits. They decide who ended it.
 pub(crate) mod seen {
     /// The peer has finished.
-    pub(crate) const END: u8 = 1;
+    pub(crate) const END: u16 = 1;
     /// The peer has reset the connection.
-    pub(crate) const RESET: u8 = 2;
+    pub(crate) const RESET: u16 = 2;
     /// This side has shut down reading, so that an end says nothing about the peer.
-    pub(crate) const READS_ENDED: u8 = 4;
+    pub(crate) const READS_ENDED: u16 = 4;
     /// The descriptor was duplicated: closing one number does not end the connection.
-    pub(crate) const DUPLICATED: u8 = 8;
+    pub(crate) const DUPLICATED: u16 = 8;
     /// SO_LINGER was set: a close may block.
-    pub(crate) const LINGERS: u8 = 16;
+    pub(crate) const LINGERS: u16 = 16;
     /// The server resets the connection: no FIN may be sent before.
-    pub(crate) const FORCED: u8 = 32;
+    pub(crate) const FORCED: u16 = 32;
     /// SO_RCVLOWAT was set: a blocking receive waits for that many bytes.
-    pub(crate) const LOWAT: u8 = 64;
+    pub(crate) const LOWAT: u16 = 64;
     /// SO_RCVTIMEO or SO_SNDTIMEO was set: a time-out of the kernel's own.
-    pub(crate) const TIMEO: u8 = 128;
+    pub(crate) const TIMEO: u16 = 128;
+    /// SO_PEEK_OFF was set: a peek does not begin where a receive does.
+    pub(crate) const PEEK_OFF: u16 = 256;
 }
 
 /// One end of a connection.
@@ -71,7 +73,7 @@ pub struct Stream {
     /// Kept so that it is known after the close.
     pub(crate) family: AtomicI32,
     /// Bits of `seen`.
-    pub(crate) seen: AtomicU8,
+    pub(crate) seen: AtomicU16,
     /// Its record, set once the stream is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
     /// The link to the server that accepted the stream. None for a client. Belongs to the process
@@ -170,7 +172,7 @@ impl Stream {
             last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(domain.into()),
-            seen: AtomicU8::new(0),
+            seen: AtomicU16::new(0),
             record: OnceLock::new(),
             owned: None,
         };
@@ -192,7 +194,7 @@ impl Stream {
             last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(Domain::IPV4.into()),
-            seen: AtomicU8::new(0),
+            seen: AtomicU16::new(0),
             record: OnceLock::new(),
             owned: None,
         }
@@ -220,7 +222,7 @@ impl Stream {
             last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
             family: AtomicI32::new(family.into()),
-            seen: AtomicU8::new(0),
+            seen: AtomicU16::new(0),
             record: OnceLock::from(record),
             owned: Some(owned),
         }
@@ -275,15 +277,15 @@ impl Stream {
         )
     }
 
-    pub(crate) fn saw(&self, bit: u8) {
+    pub(crate) fn saw(&self, bit: u16) {
         self.seen.fetch_or(bit, SeqCst);
     }
 
-    pub(crate) fn unsee(&self, bit: u8) {
+    pub(crate) fn unsee(&self, bit: u16) {
         self.seen.fetch_and(!bit, SeqCst);
     }
 
-    pub(crate) fn has_seen(&self, bit: u8) -> bool {
+    pub(crate) fn has_seen(&self, bit: u16) -> bool {
         self.seen.load(SeqCst) & bit != 0
     }
 
@@ -698,6 +700,9 @@ impl Stream {
         }
         if (level, name) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT) {
             self.saw(seen::LOWAT);
+        }
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_PEEK_OFF) {
+            self.saw(seen::PEEK_OFF);
         }
         if level == libc::SOL_SOCKET && TIMEOUTS.contains(&name) {
             self.saw(seen::TIMEO);

@@ -2,12 +2,12 @@
 //! counts; must never read ahead of what a call returns.
 
 use std::io::IoSliceMut;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 
 use super::deadline::Deadline;
 use super::message::{Message, receive};
-use super::stream::Stream;
+use super::stream::{Stream, seen};
 use super::wait::Interest;
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
@@ -186,6 +186,7 @@ impl Stream {
                 return Err(Error::OverLimit { limit }.after(taken));
             }
             taken.resize(start + (limit - start).min(PEEK), 0);
+            self.peek_from_start(step)?;
             let (room, flags) = (&mut taken[start..], libc::MSG_PEEK);
             let peeked =
                 self.recv_some(step, Interest::Readable, room, flags, &mut deadline, waiter);
@@ -232,6 +233,18 @@ impl Stream {
                 return Err(error.after(taken));
             }
         }
+    }
+
+    /// Sets an offset of peeks (SO_PEEK_OFF) back to 0, if the program has set one: a peek must find
+    /// what the next receive takes.
+    fn peek_from_start(&self, step: &'static str) -> Result<()> {
+        if !self.has_seen(seen::PEEK_OFF) {
+            return Ok(());
+        }
+        let socket = self.hold(step)?;
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
+        sys::setsockopt(socket.as_fd(), level, name, &0i32.to_ne_bytes())
+            .map_err(|error| Error::os(step, self.peer_text(), &error))
     }
 
     /// Calls send(2). Sends as much as there is room for, at least one byte.
