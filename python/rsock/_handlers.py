@@ -74,7 +74,9 @@ class Handlers:
 
     def warn_of_missing(self, server: _rsock.Server, error: Exception) -> None:
         """Warn that the system refuses threads, once until it provides one again. Never raises."""
-        if self._missing:
+        # A program that ends gets no thread any more (from 3.12 on), which is no fault of it: the
+        # stop at its exit follows.
+        if self._missing or "interpreter shutdown" in str(error):
             return
         self._missing = True
         warn(
