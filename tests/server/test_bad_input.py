@@ -505,7 +505,7 @@ def test_an_option_that_does_not_fit_the_server_is_named_with_its_value(
         ("line", 0),
         ("line", 2**31),
         ("datagram", 0),
-        ("datagram", 65_536),
+        ("datagram", (1 << 23) + 1),
         ("handler_threads", 0),
         ("handler_threads", 10_001),
         ("connections", 0),
