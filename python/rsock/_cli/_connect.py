@@ -28,6 +28,9 @@ _PIECE: Final = 65_536
 _DATAGRAM: Final = 1_472
 # Seconds without an answer after which an exchange of datagrams is over, once the input has ended.
 _SILENCE: Final = 1.0
+# Milliseconds of the longest poll without a time-out of its own: a Ctrl-C that arrives just before
+# the poll does not interrupt it.
+_BACKSTOP: Final = 1_000
 _INPUT: Final = 0
 _OUTPUT: Final = 1
 
@@ -139,7 +142,7 @@ def _converse(client: Client, piece: int, silence: float | None, *, shutdown: bo
         if reading and not unsent:
             poller.register(_INPUT, select.POLLIN)
         last = None if reading or silence is None else silence * 1_000
-        ready = dict(poller.poll(last))
+        ready = dict(poller.poll(_BACKSTOP if last is None else last))
         if last is not None and not ready:
             break
         if ready.get(connection, 0) & ~select.POLLOUT:

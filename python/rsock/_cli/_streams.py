@@ -41,7 +41,8 @@ def write(number: int, data: bytes) -> None:
             # Another process that shares the output has made it non-blocking.
             poller = select.poll()
             poller.register(number, select.POLLOUT)
-            poller.poll()
+            # With a time limit: a Ctrl-C that arrives just before the poll does not interrupt it.
+            poller.poll(1_000)
         except BrokenPipeError:
             raise OutputGone from None
 
