@@ -19,4 +19,4 @@ pub(crate) use self::timers::Key;
 pub(crate) use self::timers::Timers;
 pub use self::waiter::Plain;
 pub use self::waiter::Waiter;
-pub(crate) use self::waiter::{poll_or_sleep, poll_own, wait_for_own};
+pub(crate) use self::waiter::{pause, poll_or_sleep, poll_own, wait_for_own};

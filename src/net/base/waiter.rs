@@ -68,6 +68,18 @@ pub(crate) fn wait_for_own(
     Ok(ready || deadline.is_none_or(|deadline| Instant::now() < deadline))
 }
 
+/// Waits for `interval`, at most until the deadline. False after the deadline.
+pub(crate) fn pause(
+    waiter: &mut dyn Waiter,
+    interval: Duration,
+    deadline: Option<Instant>,
+) -> Result<bool> {
+    let soon = Instant::now() + interval;
+    let until = deadline.map_or(soon, |deadline| deadline.min(soon));
+    waiter.wait(&mut [], Some(until))?;
+    Ok(deadline.is_none_or(|deadline| until < deadline))
+}
+
 /// Waits on a thread of the engine: true if a descriptor is ready, false after the deadline. EINTR
 /// counts as ready, so that the caller checks everything. EBADF if the program has closed one of
 /// the descriptors.

@@ -11,12 +11,12 @@ use super::config::Config;
 use super::limits::Limits;
 use super::shutdown::{Cause, Shutdown, StopReport};
 use crate::net::address::Transport;
-use crate::net::base::{EventFd, Mutex, Origin, Waiter, wait_for_own};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::StageFactory;
-use crate::net::sys;
+use crate::net::sys::{self, PollFd};
 
 /// How often a call that waits for the end of a server looks, where the program has closed
 /// descriptors of it.
@@ -135,6 +135,37 @@ impl ServerContext {
         self.shutdown.lose();
     }
 
+    /// Notes how a thread's work ended. An error of the listener, or a panic, ends the server.
+    pub(crate) fn conclude<T>(&self, work: thread::Result<std::io::Result<T>>) -> Option<T> {
+        match work {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(error)) => self.fail(&error),
+            Err(_) => {
+                self.count_error();
+                self.stop_by_itself(Cause::AcceptError);
+            }
+        }
+        None
+    }
+
+    /// Waits in a call from outside for descriptors of the server, which ends if the program has
+    /// closed one of them. As `wait_for_own`; `Error::Forked` in a forked child.
+    pub(crate) fn wait_for(
+        &self,
+        fds: &mut [PollFd],
+        deadline: Option<Instant>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<bool> {
+        let ready = wait_for_own(waiter, fds, deadline);
+        // A signal handler may have forked.
+        self.origin.check()?;
+        ready.inspect_err(|error| {
+            if error.raw() == Some(libc::EBADF) {
+                self.lose();
+            }
+        })
+    }
+
     /// The error of the listener that ended the server.
     pub(crate) fn failure(&self) -> Option<i32> {
         self.failure.get().copied()
@@ -186,19 +217,13 @@ impl ServerContext {
                 // The flag may be closed too, and a thread that was about to wait was not
                 // interrupted.
                 self.shutdown.lose();
-                let soon = Instant::now() + LOST;
-                let until = deadline.map_or(soon, |deadline| deadline.min(soon));
-                waiter.wait(&mut [], Some(until))?;
+                let ended = pause(waiter, LOST, deadline)?;
                 self.origin.check()?;
-                deadline.is_none_or(|deadline| until < deadline)
+                ended
             } else {
-                let waited = wait_for_own(waiter, &mut [done.polled()], deadline);
-                // A signal handler may have forked.
-                self.origin.check()?;
-                match waited {
+                match self.wait_for(&mut [done.polled()], deadline, waiter) {
                     Err(Error::Os { errno: libc::EBADF, .. }) => {
                         done.lose();
-                        self.lose();
                         true
                     }
                     ended => ended?,

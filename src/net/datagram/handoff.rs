@@ -9,13 +9,12 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::admission::Admission;
-use super::amplification;
-use super::amplification::is_loopback;
+use super::amplification::{self, is_loopback};
 use super::errors::{Failure, classify};
 use super::peer_table::Key;
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
 use crate::net::address::Address;
-use crate::net::base::{EventFd, Mutex, Waiter, poll_own, wait_for_own};
+use crate::net::base::{EventFd, Mutex, Waiter, poll_own};
 use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{Answers, Datagram, Job, ThreadPool};
@@ -263,14 +262,7 @@ impl Handoff {
                     Some(deadline.map_or(rest, |deadline| deadline.min(rest)))
                 }
             };
-            let ready = wait_for_own(waiter, &mut fds, until);
-            // A signal handler may have forked.
-            self.context.origin.check()?;
-            let ready = ready.inspect_err(|error| {
-                if error.raw() == Some(libc::EBADF) {
-                    self.context.lose();
-                }
-            })?;
+            let ready = self.context.wait_for(&mut fds, until, waiter)?;
             if fds[0].is_shut() && !socket.has_ended() {
                 self.context.fail(&shut_down());
             }
@@ -432,11 +424,7 @@ impl Filler {
         }
         let mut blocks = self.socket.blocks();
         while !self.socket.has_ended() {
-            if blocks && !self.socket.blocks() {
-                blocks = false;
-                self.socket.blocks_no_more();
-            }
-            let flags = if blocks { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+            let flags = self.socket.receive_flags(&mut blocks);
             let room = QUEUE.saturating_sub(self.pool.queued());
             if room == 0 {
                 self.pool.ask_for_room(&self.socket.notifier);

@@ -18,7 +18,7 @@ use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
 use crate::net::address::{Endpoint, canonical};
 use crate::net::base::{Listed, fork};
 use crate::net::control::forward_loops::MOST_HOPS;
-use crate::net::control::{Cause, Opened, Opening, ServerContext, forward_loops};
+use crate::net::control::{Opened, Opening, ServerContext, forward_loops};
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Far};
 use crate::net::service::{ForwarderId, Onward};
@@ -144,14 +144,7 @@ impl Relay {
     fn run(mut self, mut from_clients: Inbound, mut from_upstream: Inbound) {
         let serve = || self.serve_until_end(&mut from_clients, &mut from_upstream);
         let served = catch_unwind(AssertUnwindSafe(serve));
-        match served {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.context.fail(&error),
-            Err(_) => {
-                self.context.count_error();
-                self.context.stop_by_itself(Cause::AcceptError);
-            }
-        }
+        self.context.conclude(served);
         let hard = self.context.shutdown.is_hard();
         for index in self.admission.peers.indices() {
             let awaits_answer = self.session(index).is_some_and(|session| session.awaits_answer);

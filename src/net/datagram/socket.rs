@@ -144,13 +144,17 @@ impl DatagramSocket {
         self.blocks.load(Relaxed)
     }
 
-    /// Called by the socket's thread when `blocks` has become false, and it will wait in a receive
-    /// no more.
-    pub(super) fn blocks_no_more(&self) {
-        if let Some(change) = &mut *self.change.lock() {
-            change.is_known = true;
-            change.done.set();
+    /// The flags for the next receive of the socket's thread, in whose `blocking` it notes whether it
+    /// waits inside the call: once it has noticed that it must not, it polls.
+    pub(super) fn receive_flags(&self, blocking: &mut bool) -> i32 {
+        if *blocking && !self.blocks() {
+            *blocking = false;
+            if let Some(change) = &mut *self.change.lock() {
+                change.is_known = true;
+                change.done.set();
+            }
         }
+        if *blocking { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT }
     }
 
     /// Whether a datagram from this sender was sent by `stop_blocking`.

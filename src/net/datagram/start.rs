@@ -29,7 +29,6 @@ pub(crate) fn start(
     bound: &Address,
     notifier: Arc<EventFd>,
 ) -> io::Result<Option<Arc<Handoff>>> {
-    let local = bound;
     if context.options.reuse_port && bound.as_ip().is_some_and(amplification::is_served) {
         // SO_REUSEPORT lets two servers of one user bind the same port. The kernel would split the
         // peers between them.
@@ -38,11 +37,11 @@ pub(crate) fn start(
     let service = match shape {
         Shape::Handler => {
             let pool = pool.expect("a server with handlers has a pool");
-            let socket = DatagramSocket::new(listener, local)?;
+            let socket = DatagramSocket::new(listener, bound)?;
             return handoff::start_pool(context, sockets, socket, notifier, pool).map(Some);
         }
         Shape::Accept => {
-            let socket = DatagramSocket::new(listener, local)?;
+            let socket = DatagramSocket::new(listener, bound)?;
             return handoff::start_on_demand(context, sockets, socket, notifier).map(Some);
         }
         Shape::Datagram(service) => service,
@@ -61,7 +60,7 @@ pub(crate) fn start(
         listeners.push(another);
     }
     for (number, listener) in listeners.into_iter().enumerate() {
-        let socket = DatagramSocket::new(listener, local)?;
+        let socket = DatagramSocket::new(listener, bound)?;
         let share = most / workers + usize::from(number < most % workers);
         match service.onward() {
             Some(onward) => relay::start(context, sockets, onward, socket, number, share)?,

@@ -17,7 +17,7 @@ use super::send::{Sent, send_all};
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM};
 use crate::net::address::Address;
 use crate::net::base::panic_text;
-use crate::net::control::{Cause, ServerContext};
+use crate::net::control::ServerContext;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Datagrams, Reply, SessionError};
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
@@ -86,14 +86,7 @@ impl Worker {
     /// The thread's body. Returns when the server is drained.
     fn run(mut self, service: &dyn Datagrams) {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_until_end(service)));
-        match served {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.context.fail(&error),
-            Err(_) => {
-                self.context.count_error();
-                self.context.stop_by_itself(Cause::AcceptError);
-            }
-        }
+        self.context.conclude(served);
         let hard = self.context.shutdown.is_hard();
         self.admission.peers.close_all(hard);
     }
@@ -106,11 +99,7 @@ impl Worker {
         }
         let mut blocks = self.socket.blocks();
         while !self.socket.has_ended() {
-            if blocks && !self.socket.blocks() {
-                blocks = false;
-                self.socket.blocks_no_more();
-            }
-            let flags = if blocks { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+            let flags = self.socket.receive_flags(&mut blocks);
             match self.receive(BATCH, flags)? {
                 Some(count) => self.serve(count, service)?,
                 // Also on a socket that blocks: another of its owners may have made it

@@ -317,10 +317,7 @@ impl OuterWorkers {
         self.service.sessions.lock().insert(record.id(), session);
         let worker = self.pool.lock().pick();
         worker.load.fetch_add(1, Relaxed);
-        worker.send(Message::AdoptOuter(accepted, ours));
-        if worker.is_lost() {
-            self.context.lose();
-        }
+        worker.send_or_end(Message::AdoptOuter(accepted, ours), &self.context);
         Some((theirs, link, record))
     }
 

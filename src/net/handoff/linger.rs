@@ -63,10 +63,7 @@ impl LingerHost {
         }
         let LingerWorker::Running(inbox) = &*worker else { return Some(lingering) };
         inbox.load.fetch_add(1, Relaxed);
-        inbox.send(Message::Linger(lingering));
-        if inbox.is_lost() {
-            context.lose();
-        }
+        inbox.send_or_end(Message::Linger(lingering), context);
         None
     }
 
@@ -75,10 +72,7 @@ impl LingerHost {
     pub(super) fn end(&self, context: &ServerContext) {
         let worker = std::mem::take(&mut *self.0.lock());
         if let LingerWorker::Running(inbox) = worker {
-            inbox.send(Message::Drain);
-            if inbox.is_lost() {
-                context.lose();
-            }
+            inbox.send_or_end(Message::Drain, context);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::handed_out::HandedOut;
 use super::inner::OuterWorkers;
 use super::lease::Leases;
 use crate::net::address::Address;
-use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own, wait_for_own};
+use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Listener;
@@ -194,7 +194,7 @@ impl OnDemand {
                         continue;
                     }
                     let mut fds = [PollFd::arrival(listener.as_fd()), over.polled()];
-                    if !self.wait_for(&mut fds, deadline, waiter)? {
+                    if !self.context.wait_for(&mut fds, deadline, waiter)? {
                         return Err(late());
                     }
                     is_shut = fds[0].is_shut();
@@ -226,29 +226,12 @@ impl OnDemand {
                     let pause = backoff();
                     let until = deadline.map_or(pause, |deadline| deadline.min(pause));
                     let mut fds = [room.polled(), over.polled()];
-                    self.wait_for(&mut fds, Some(until), waiter)?;
+                    self.context.wait_for(&mut fds, Some(until), waiter)?;
                     self.context.origin.check()?;
                     room.clear();
                 }
             }
         }
-    }
-
-    /// Waits for descriptors of the server, which ends if the program has closed one of them.
-    fn wait_for(
-        &self,
-        fds: &mut [PollFd],
-        deadline: Option<Instant>,
-        waiter: &mut dyn Waiter,
-    ) -> Result<bool> {
-        let ready = wait_for_own(waiter, fds, deadline);
-        // A signal handler may have forked.
-        self.context.origin.check()?;
-        ready.inspect_err(|error| {
-            if error.raw() == Some(libc::EBADF) {
-                self.context.lose();
-            }
-        })
     }
 
     /// Waits until a slot may be free. False at the deadline.
@@ -267,7 +250,7 @@ impl OnDemand {
             return Ok(true);
         }
         let mut fds = [room.polled(), over.polled()];
-        let result = self.wait_for(&mut fds, deadline, waiter);
+        let result = self.context.wait_for(&mut fds, deadline, waiter);
         if !self.context.origin.is_here() {
             return result;
         }

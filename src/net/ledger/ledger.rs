@@ -12,7 +12,7 @@ use super::closed_by::ClosedBy;
 use super::counters::DatagramCounters;
 use super::record::Record;
 use super::totals::Totals;
-use crate::net::base::{EventFd, Mutex, Origin, Waiter, wait_for_own};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::socket::Algorithm;
 
@@ -81,14 +81,6 @@ impl LedgerState {
         records.sort_by_key(|record| record.id());
         records
     }
-}
-
-/// Waits until it is time to look at the ledger again. False after the deadline.
-fn wait_without_flag(deadline: Option<Instant>, waiter: &mut dyn Waiter) -> Result<bool> {
-    let soon = Instant::now() + WITHOUT_FLAG;
-    let until = deadline.map_or(soon, |deadline| deadline.min(soon));
-    waiter.wait(&mut [], Some(until))?;
-    Ok(deadline.is_none_or(|deadline| until < deadline))
 }
 
 /// The key of an open record in the ledger; free for reuse after the close.
@@ -278,7 +270,7 @@ impl Ledger {
             }
             let waited = match &flag {
                 Some(flag) => wait_for_own(waiter, &mut [flag.polled()], deadline),
-                None => wait_without_flag(deadline, waiter),
+                None => pause(waiter, WITHOUT_FLAG, deadline),
             };
             if !origin.is_here() {
                 // A signal handler has forked. In the child the lock may be held for ever.

@@ -12,7 +12,7 @@ use super::deadline::Deadline;
 use super::stream::{Stream, seen};
 use super::wait::Interest;
 use crate::net::address::{Address, Target, Transport, UnixName, display, resolve};
-use crate::net::base::Waiter;
+use crate::net::base::{Waiter, pause};
 use crate::net::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::net::sys::{self, Name};
@@ -107,9 +107,7 @@ impl Stream {
                             false => Error::TimedOut { step, target: address.to_string() },
                         });
                     }
-                    let turn = Instant::now() + FULL_QUEUE;
-                    let until = deadline.at().map_or(turn, |at| at.min(turn));
-                    waiter.wait(&mut [], Some(until))?;
+                    pause(waiter, FULL_QUEUE, deadline.at())?;
                 }
                 _ => return Err(Error::os(step, address, &error)),
             }

@@ -16,7 +16,7 @@ use super::admit::{Admitter, Attempt};
 use super::sink::{Accepted, Sink};
 use crate::net::address::Address;
 use crate::net::base::{EventFd, poll_own};
-use crate::net::control::{Cause, Overflow, ServerContext};
+use crate::net::control::{Overflow, ServerContext};
 use crate::net::socket::{Listener, MAX_BACKLOG, Socket};
 use crate::net::sys::{self, PollFd};
 
@@ -98,15 +98,8 @@ impl<S: Sink> Acceptor<S> {
 
     /// Runs a part of the loop. The server stops if the part returns an error or panics.
     fn guarded<T>(&mut self, part: impl FnOnce(&mut Self) -> io::Result<T>) -> Option<T> {
-        match catch_unwind(AssertUnwindSafe(|| part(self))) {
-            Ok(Ok(done)) => return Some(done),
-            Ok(Err(error)) => self.context.fail(&error),
-            Err(_) => {
-                self.context.count_error();
-                self.context.stop_by_itself(Cause::AcceptError);
-            }
-        }
-        None
+        let done = catch_unwind(AssertUnwindSafe(|| part(self)));
+        self.context.conclude(done)
     }
 
     fn accept_until_stop(&mut self) -> io::Result<()> {

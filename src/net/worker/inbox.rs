@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::sink::Accepted;
 use crate::net::base::EventFd;
 use crate::net::connection::LingeringSocket;
-use crate::net::control::ShutdownListener;
+use crate::net::control::{ServerContext, ShutdownListener};
 use crate::net::service::Notifier;
 use crate::net::socket::Socket;
 
@@ -57,6 +57,14 @@ impl Inbox {
         let _ = self.sender.send(message);
         if self.asleep.swap(false, SeqCst) {
             self.flag.set();
+        }
+    }
+
+    /// The same. The server ends if the program has closed the flag, which wakes the worker.
+    pub(crate) fn send_or_end(&self, message: Message, context: &ServerContext) {
+        self.send(message);
+        if self.is_lost() {
+            context.lose();
         }
     }
 

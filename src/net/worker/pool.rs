@@ -69,10 +69,7 @@ impl Sink for WorkerPool {
     fn take(&mut self, accepted: Accepted) {
         let worker = self.pick();
         worker.load.fetch_add(1, Relaxed);
-        worker.send(Message::Adopt(accepted));
-        if worker.is_lost() {
-            self.context.lose();
-        }
+        worker.send_or_end(Message::Adopt(accepted), &self.context);
     }
 
     fn close(self, _notifier: &EventFd) {
