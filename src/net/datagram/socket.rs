@@ -166,7 +166,7 @@ impl DatagramSocket {
         let Some(change) = change.as_mut().filter(|change| change.from == from.as_ip()) else {
             return false;
         };
-        change.is_seen = true;
+        change.seen += 1;
         change.done.set();
         true
     }
@@ -202,16 +202,15 @@ impl DatagramSocket {
     fn wake(&self, done: &EventFd, waiter: &mut dyn Waiter) -> Result<()> {
         let failed = |error: io::Error| Error::os("hand_over", &self.local, &error);
         let end = Instant::now() + WAKE_UP;
-        let mut sender = None;
+        let (mut sender, mut sent) = (None, 0);
         loop {
             let turn = end.min(Instant::now() + WAKE_UP_TURN);
             let _ = waiter.wait(&mut [done.polled()], Some(turn))?;
             done.clear();
-            let (is_known, is_seen) =
-                self.change.lock().as_ref().map_or((true, true), Change::state);
+            let (is_known, seen) = self.change.lock().as_ref().map_or((true, sent), Change::state);
             let is_late = end <= Instant::now();
-            // What was sent must not be left to those who get the socket.
-            if self.has_ended() || is_known && (is_seen || sender.is_none() || is_late) {
+            // None of what was sent must be left to those who get the socket.
+            if self.has_ended() || is_known && (seen >= sent || is_late) {
                 return Ok(());
             }
             if is_late {
@@ -228,7 +227,7 @@ impl DatagramSocket {
             }
             if let Some(sender) = &sender {
                 // An error, as of a filter: tried again until the end.
-                let _ = sender.send(&[]);
+                sent += usize::from(!is_known && sender.send(&[]).is_ok());
             }
         }
     }
@@ -282,17 +281,18 @@ struct Change {
     done: Arc<EventFd>,
     /// The sender of the datagrams that wake the thread.
     from: Option<SocketAddr>,
-    is_seen: bool,
+    /// How many of these the thread has received.
+    seen: usize,
     is_known: bool,
 }
 
 impl Change {
     fn new(done: &Arc<EventFd>) -> Self {
-        Self { done: Arc::clone(done), from: None, is_seen: false, is_known: false }
+        Self { done: Arc::clone(done), from: None, seen: 0, is_known: false }
     }
 
-    fn state(&self) -> (bool, bool) {
-        (self.is_known, self.is_seen)
+    fn state(&self) -> (bool, usize) {
+        (self.is_known, self.seen)
     }
 }
 
