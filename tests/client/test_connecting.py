@@ -62,6 +62,15 @@ def swallowing(stack, host, port=0):
             return plain.getsockname()[1]
     raise AssertionError("the queue of a listener has no end here")
 
+def all_swallowing(stack, hosts):
+    port = swallowing(stack, hosts[0])
+    for host in hosts[1:]:
+        swallowing(stack, host, port)
+    return port
+
+def addresses(name):
+    return [entry[4][0] for entry in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)]
+
 def echoed(stream):
     stream.sendall(b"hello")
     return stream.recv(5) == b"hello"
@@ -122,11 +131,9 @@ def test_each_of_several_silent_addresses_has_its_share(tmp_path: Path) -> None:
     said = said_alone(
         tmp_path,
         """
-order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+order = addresses("many.test")
 with contextlib.ExitStack() as stack:
-    port = swallowing(stack, order[0])
-    for silent in order[1:-1]:
-        swallowing(stack, silent, port)
+    port = all_swallowing(stack, order[:-1])
     stack.enter_context(Server(order[-1], port))
     for timeout in (2.0, 0.8):
         with Client("many.test", port, timeout=timeout) as client:
@@ -143,9 +150,7 @@ def test_a_name_none_of_whose_addresses_answers_is_a_time_out_and_leaves_nothing
         tmp_path,
         """
 with contextlib.ExitStack() as stack:
-    port = swallowing(stack, "127.0.0.1")
-    for silent in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
-        swallowing(stack, silent, port)
+    port = all_swallowing(stack, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"])
     server = stack.enter_context(Server("127.0.0.1"))
     client = stack.enter_context(Client(timeout=0.5))
     before = descriptors()
@@ -199,7 +204,7 @@ def test_addresses_that_refuse_are_passed_at_once(tmp_path: Path) -> None:
     said = said_alone(
         tmp_path,
         """
-order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+order = addresses("many.test")
 with Server(order[-1]) as server:
     with Client("many.test", server.port, timeout=5.0) as client:
         said["reached"] = echoed(client)
@@ -233,7 +238,7 @@ def test_a_source_port_is_used_for_one_address_after_the_other(tmp_path: Path) -
     said = said_alone(
         tmp_path,
         """
-order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+order = addresses("many.test")
 with contextlib.ExitStack() as stack:
     port = swallowing(stack, order[0])
     stack.enter_context(Server(order[1], port))
@@ -270,7 +275,7 @@ def test_a_process_with_few_descriptors_tries_one_address_after_the_other(tmp_pa
         tmp_path,
         """
 import resource
-order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+order = addresses("many.test")
 with Server(order[-1]) as server, Client(timeout=5.0) as client:
     # The resolver needs some, and closes them before the connect.
     held = []
@@ -325,11 +330,9 @@ def test_a_forwarder_gives_each_of_several_silent_addresses_its_share(tmp_path: 
     said = said_alone(
         tmp_path,
         """
-order = [entry[4][0] for entry in socket.getaddrinfo("many.test", 0, type=socket.SOCK_STREAM)]
+order = addresses("many.test")
 with contextlib.ExitStack() as stack:
-    port = swallowing(stack, order[0])
-    for silent in order[1:-1]:
-        swallowing(stack, silent, port)
+    port = all_swallowing(stack, order[:-1])
     forward = stack.enter_context(Server(service=Forward("many.test", port, connect_timeout=1.5)))
     before = descriptors()
     began = time.monotonic()

@@ -8,12 +8,10 @@ import itertools
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from reliability.scenarios.dropped import KINDS, dropped
@@ -37,6 +35,7 @@ from support import (
     says_back,
     wait_until,
 )
+from support.interrupts import InterruptAt
 
 import rsock
 from rsock import Accept, Client, Connection, Limits, Server
@@ -392,35 +391,6 @@ def test_an_interrupt_ends_run_with_handlers() -> None:
             server.run()
         assert sent.after < AT_ONCE
         wait_until(lambda s=server: s.state == "stopped")  # type: ignore[misc]
-
-
-class InterruptAt:
-    """Raises KeyboardInterrupt at the n-th step of rsock's Python code in this thread.
-
-    A step is a point where Python checks for signals: the entry of a Python function, and the
-    return of a compiled one.
-    """
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def __enter__(self) -> InterruptAt:
-        self._before = sys.getprofile()
-        sys.setprofile(self._profile)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._before)
-
-    def _profile(self, frame: FrameType, event: str, _: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS):
-            self._left -= 1
-            if self._left == 0:
-                raise KeyboardInterrupt
-
-    @property
-    def happened(self) -> bool:
-        return self._left <= 0
 
 
 @pytest.mark.parametrize("service", [lines, None], ids=["handler", "echo"])

@@ -8,14 +8,13 @@ code in turn.
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from support import SOON, dial, given_back, held, output_of, read_to_end
+from support.interrupts import InterruptAt
 
 import rsock
 from rsock import Connection, Server
@@ -159,30 +158,6 @@ while stopping.is_alive():
 print(set(codes), len(codes) > 10)
 """
     assert output_of(LINES + code) == "{7} True\n"
-
-
-class InterruptAt:
-    """Raises KeyboardInterrupt at the n-th point where this thread might see a signal."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def __enter__(self) -> InterruptAt:
-        sys.setprofile(self._profile)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _profile(self, frame: FrameType, event: str, _: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS):
-            self._left -= 1
-            if self._left == 0:
-                raise KeyboardInterrupt
-
-    @property
-    def happened(self) -> bool:
-        return self._left <= 0
 
 
 @pytest.mark.parametrize("lines", [False, True], ids=["handlers", "handlers and log lines"])

@@ -11,13 +11,14 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
 from pathlib import Path
+
+from support.processes import Beside
 
 # Long, because the machine may be busy, and each test starts an interpreter.
 PATIENCE = 30.0
@@ -38,8 +39,10 @@ def run(*args: str, data: bytes = b"", cwd: Path | None = None) -> tuple[int, st
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-class Running:
+class Running(Beside):
     """A command that runs beside the test, with pipes for its input and output."""
+
+    process: subprocess.Popen[bytes]
 
     def __init__(
         self, *args: str, cwd: Path | None = None, descriptors: tuple[int, ...] = ()
@@ -53,12 +56,13 @@ class Running:
             cwd=cwd,
         )
 
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+    def last_input(self, data: bytes) -> None:
+        """Write the rest of its input, and end it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.close()
+        # `communicate` would flush it.
+        self.process.stdin = None
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -72,9 +76,6 @@ class Running:
         found = re.match(r"listening on ([\d.]+):(\d+): ", self.line())
         assert found is not None
         return found[1], int(found[2])
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
 
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=PATIENCE)

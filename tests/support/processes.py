@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Self
 
 from support.waiting import SOON, sleeping
 
@@ -40,8 +41,26 @@ def output_of(
     return done.stdout
 
 
-class Script:
+class Beside:
+    """A process that runs beside the test, and never outlives its `with` block."""
+
+    process: subprocess.Popen[Any]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+
+class Script(Beside):
     """`code` running in a fresh interpreter beside the test."""
+
+    process: subprocess.Popen[str]
 
     def __init__(
         self,
@@ -59,13 +78,6 @@ class Script:
             text=True,
             pass_fds=pass_fds,
         )
-
-    def __enter__(self) -> Script:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
 
     def line(self) -> str:
         """The next line it prints."""
@@ -85,9 +97,6 @@ class Script:
     def asleep(self) -> bool:
         """Whether its main thread is blocked in the kernel."""
         return sleeping(self.process.pid, self.process.pid)
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
 
     def end(self, deadline: float = SOON) -> tuple[int, str, str]:
         """Wait for its end: exit code, the rest of its output, its standard error."""

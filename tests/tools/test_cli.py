@@ -615,12 +615,9 @@ def test_the_end_of_the_input_is_only_our_own() -> None:
     with listener() as server:
         host, port = server.getsockname()
         with Running("connect", f"{host}:{port}") as command:
-            assert command.process.stdin is not None
             conn, _ = server.accept()
             with conn:
-                command.process.stdin.write(b"question")
-                command.process.stdin.close()
-                command.process.stdin = None
+                command.last_input(b"question")
                 assert read_to_end(conn) == b"question"
                 conn.sendall(b"answer")
             assert command.end() == (0, "answer", "")

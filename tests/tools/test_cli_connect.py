@@ -25,10 +25,7 @@ def test_an_answer_after_our_end_is_printed() -> None:
     with listener() as server:
         host, port = server.getsockname()
         with Running("connect", host, str(port)) as command:
-            assert command.process.stdin is not None
-            command.process.stdin.write(b"question")
-            command.process.stdin.close()
-            command.process.stdin = None
+            command.last_input(b"question")
             conn, _ = server.accept()
             with conn:
                 conn.settimeout(PATIENCE)
@@ -63,10 +60,7 @@ def test_our_side_stays_open_on_request() -> None:
     with listener() as server:
         host, port = server.getsockname()
         with Running("connect", "--keep-open", host, str(port)) as command:
-            assert command.process.stdin is not None
-            command.process.stdin.write(b"question")
-            command.process.stdin.close()
-            command.process.stdin = None
+            command.last_input(b"question")
             conn, _ = server.accept()
             with conn:
                 conn.settimeout(PATIENCE)
@@ -100,10 +94,7 @@ def test_a_late_answer_by_datagram_is_waited_for() -> None:
         host, port = server.getsockname()
         options = ("--udp", "--timeout", str(PATIENCE))
         with Running("connect", *options, host, str(port)) as command:
-            assert command.process.stdin is not None
-            command.process.stdin.write(b"question")
-            command.process.stdin.close()
-            command.process.stdin = None
+            command.last_input(b"question")
             data, peer = server.recvfrom(100)
             assert data == b"question"
             # Longer than the second that is waited without the option.
