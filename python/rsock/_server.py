@@ -465,7 +465,7 @@ def _announce(server: Server, wanted: bool | None) -> None:
     # None: a program without a console. OSError, ValueError: it is closed.
     with contextlib.suppress(AttributeError, OSError, ValueError):
         if wanted or (wanted is None and sys.stderr.isatty()):
-            text = f"{server.name}: serving {server.service!r} on {_place(server)}"
+            text = f"{server.name}: serving {server.service!r} on {_display.server_address(server)}"
             sys.stderr.write(f"{printable(text)}; Ctrl-C stops it\n")
             sys.stderr.flush()
 
@@ -481,21 +481,8 @@ def _log_abandoned(server: Server) -> None:
                 "%s on %s was never stopped, and nothing refers to it any more: it ends now. Keep "
                 "a reference to it, use it in a `with` statement, or call run()",
                 printable(server.name),
-                printable(_place(server)),
+                _display.server_address(server),
             )
-
-
-def _place(server: Server) -> str:
-    """The address of a server, as HOST:PORT or as a path."""
-    try:
-        address = server.address
-    except StateError:
-        return "no address yet"
-    if isinstance(address, str):
-        # An abstract name begins with a NUL, which is usually shown as "@".
-        return f"@{address[1:]}" if address.startswith("\0") else address
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _stop_at_once(server: Server) -> None:

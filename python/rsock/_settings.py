@@ -82,7 +82,6 @@ class SocketOptions:
     dual_stack: on "::", accept IPv4 as well (IPV6_V6ONLY off); no effect on any other host.
     mode: permission bits of the file of a Unix socket that a server binds, 0 to 0o777, whatever the
         umask; the file never has others. None leaves them to the umask.
-
     multicast: multicast groups that a UDP socket joins (IP_ADD_MEMBERSHIP): an address, with the
         interface behind a `%` or as a pair ("224.0.0.251", interface); or several of these in a
         list. The interface is its name, number or IPv4 address; without one the system chooses.

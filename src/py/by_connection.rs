@@ -10,7 +10,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::args;
 use super::keywords::no_more;
-use super::service::{Handler, Service};
+use super::service::{Handler, Service, handler_name};
 use crate::net::base::Mutex;
 use crate::net::service::Shape;
 use crate::net::services::{self, Choice};
@@ -118,10 +118,7 @@ fn nested<'py>(
         let handlers = py.import("rsock._handlers")?;
         handlers.call_method1("check", (&function,))?;
         handlers.call_method1("check_arity", (&function, "tcp"))?;
-        let name = function
-            .getattr("__qualname__")
-            .or_else(|_| Ok::<_, PyErr>(function.repr()?.into_any()))?;
-        return Ok((Choice::Handler(format!("Handler({name})")), Some(function)));
+        return Ok((Choice::Handler(handler_name(&function)?), Some(function)));
     }
     let why = match value.cast::<Service>() {
         Ok(service) => match &service.get().shape {

@@ -109,9 +109,14 @@ impl Server {
         self.parts(py).map(|parts| &parts.inner)
     }
 
-    /// The same with the Python objects. StateError before `__init__`.
+    /// What `__init__` has made, in any process. StateError before it.
+    fn made(&self, py: Python<'_>) -> PyResult<&Parts> {
+        self.parts.get().ok_or_else(|| not_called(py, "Server"))
+    }
+
+    /// The same, in the process of the server only.
     fn parts(&self, py: Python<'_>) -> PyResult<&Parts> {
-        let parts = self.parts.get().ok_or_else(|| not_called(py, "Server"))?;
+        let parts = self.made(py)?;
         parts.inner.check_origin().map_err(|error| exception(py, error))?;
         Ok(parts)
     }
@@ -761,14 +766,14 @@ impl Server {
     /// The SocketOptions that the server was created with.
     #[getter]
     fn options(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let parts = self.parts.get().ok_or_else(|| not_called(py, "Server"))?;
+        let parts = self.made(py)?;
         Ok(parts.options.clone_ref(py))
     }
 
     /// The Limits that the server was created with.
     #[getter]
     fn limits(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let parts = self.parts.get().ok_or_else(|| not_called(py, "Server"))?;
+        let parts = self.made(py)?;
         Ok(parts.limits.clone_ref(py))
     }
 

@@ -115,9 +115,7 @@ impl Handler {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let Some(function) = self.function(py) else { return Ok("Handler()".to_owned()) };
-        let name =
-            function.getattr(py, "__qualname__").or_else(|_| function.call_method0(py, "__repr__"));
-        Ok(format!("Handler({})", name?))
+        handler_name(function.bind(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -132,6 +130,12 @@ impl Handler {
         let function = self.function.try_lock().and_then(|mut function| function.take());
         drop(function);
     }
+}
+
+/// The name of a handler's service: "Handler(function)".
+pub(super) fn handler_name(function: &Bound<'_, PyAny>) -> PyResult<String> {
+    let name = function.getattr("__qualname__").or_else(|_| function.call_method0("__repr__"))?;
+    Ok(format!("Handler({name})"))
 }
 
 /// A service that leaves connections in the kernel's queue until `Server.accept()` is called.

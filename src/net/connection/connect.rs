@@ -23,14 +23,7 @@ impl Connection {
     pub(crate) fn put_inner(&mut self, socket: Socket) {
         let mut state = LegState::new(socket, Transport::Unix);
         state.input = Input::Paused;
-        self.upstream = Some(Box::new(UpstreamLeg {
-            state,
-            account: None,
-            inner: true,
-            left_unread: false,
-            rivals: Vec::new(),
-            has_raced: false,
-        }));
+        self.upstream = Some(Box::new(UpstreamLeg { inner: true, ..UpstreamLeg::of(state) }));
     }
 
     /// Whether the upstream leg is one end of a socket pair.

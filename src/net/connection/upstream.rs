@@ -47,6 +47,18 @@ impl UpstreamLeg {
         accounts.flatten().map(|account| (account.local(), account.remote())).collect()
     }
 
+    /// The leg of a socket, which has no account.
+    pub(super) fn of(state: LegState) -> Self {
+        Self {
+            state,
+            account: None,
+            inner: false,
+            left_unread: false,
+            rivals: Vec::new(),
+            has_raced: false,
+        }
+    }
+
     /// Opens a socket and begins to connect it. An event reports the outcome. `hops` is the number
     /// of forwarders that the connection has passed, with this one.
     pub(super) fn begin(
@@ -84,13 +96,6 @@ impl UpstreamLeg {
         state.writable = false;
         state.register(resources, token, Leg::Upstream)?;
         let account = Some(Box::new(Far::new(local, target)));
-        Ok(Self {
-            state,
-            account,
-            inner: false,
-            left_unread: false,
-            rivals: Vec::new(),
-            has_raced: false,
-        })
+        Ok(Self { account, ..Self::of(state) })
     }
 }

@@ -92,27 +92,22 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(super) fn new(socket: Socket, origin: Origin, peer: Option<Address>) -> Self {
-        Self {
-            origin,
-            number: AtomicI32::new(socket.as_fd().as_raw_fd()),
-            socket: Mutex::new(Some(Arc::new(StreamSocket::new(socket, false)))),
-            set_options: Mutex::default(),
-            peer: Mutex::new(peer),
-            pending: Mutex::default(),
-            racing: Mutex::default(),
-            turn: Arc::default(),
-            inherited: OnceLock::new(),
-        }
+        Self::of(origin, Some(StreamSocket::new(socket, false)), peer)
     }
 
     /// The slot of a stream that has no socket.
     pub(super) fn empty() -> Self {
+        Self::of(Origin::here(), None, None)
+    }
+
+    fn of(origin: Origin, socket: Option<StreamSocket>, peer: Option<Address>) -> Self {
+        let number = socket.as_ref().map_or(-1, |socket| socket.as_fd().as_raw_fd());
         Self {
-            origin: Origin::here(),
-            number: AtomicI32::new(-1),
-            socket: Mutex::default(),
+            origin,
+            number: AtomicI32::new(number),
+            socket: Mutex::new(socket.map(Arc::new)),
             set_options: Mutex::default(),
-            peer: Mutex::default(),
+            peer: Mutex::new(peer),
             pending: Mutex::default(),
             racing: Mutex::default(),
             turn: Arc::default(),
@@ -131,19 +126,13 @@ impl Slot {
     }
 
     fn inherit(&self) -> Self {
-        let number = self.number.load(SeqCst);
-        let socket = sys::adopt(number).ok();
-        let socket = socket.map(|fd| Arc::new(StreamSocket::new(Socket::new(fd), true)));
+        let socket = sys::adopt(self.number.load(SeqCst)).ok();
+        let socket = socket.map(|fd| StreamSocket::new(Socket::new(fd), true));
         Self {
-            origin: Origin::here(),
-            number: AtomicI32::new(if socket.is_some() { number } else { -1 }),
-            socket: Mutex::new(socket),
             set_options: copied(&self.set_options),
             peer: copied(&self.peer),
             pending: copied(&self.pending),
-            racing: Mutex::default(),
-            turn: Arc::default(),
-            inherited: OnceLock::new(),
+            ..Self::of(Origin::here(), socket, None)
         }
     }
 

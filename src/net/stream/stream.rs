@@ -161,21 +161,10 @@ impl Stream {
         }
         options.check_multicast(transport)?;
         options.join_groups(&socket, domain)?;
-        let stream = Self {
-            slot: Slot::new(socket, Origin::here(), None),
-            closed: AtomicBool::new(false),
-            timeout: AtomicI64::new(-1),
-            transport,
-            options,
-            connecting: Some(Box::new(Connecting { source, retry })),
-            spin: Spin::new(spin),
-            last_receive_waited: AtomicBool::new(false),
-            renewals: AtomicU32::new(0),
-            family: AtomicI32::new(domain.into()),
-            seen: AtomicU16::new(0),
-            record: OnceLock::new(),
-            owned: None,
-        };
+        let slot = Slot::new(socket, Origin::here(), None);
+        let mut stream = Self::with(slot, transport, domain, options);
+        stream.connecting = Some(Box::new(Connecting { source, retry }));
+        stream.spin = Spin::new(spin);
         stream.set_timeout(timeout)?;
         Ok(stream)
     }
@@ -183,21 +172,10 @@ impl Stream {
     /// A stream without a socket, which is closed from the start. Opens nothing.
     #[must_use]
     pub fn closed() -> Self {
-        Self {
-            slot: Slot::empty(),
-            closed: AtomicBool::new(true),
-            timeout: AtomicI64::new(-1),
-            transport: Transport::Tcp,
-            options: SocketOptions::default(),
-            connecting: None,
-            spin: Spin::new(Duration::ZERO),
-            last_receive_waited: AtomicBool::new(false),
-            renewals: AtomicU32::new(0),
-            family: AtomicI32::new(Domain::IPV4.into()),
-            seen: AtomicU16::new(0),
-            record: OnceLock::new(),
-            owned: None,
-        }
+        let options = SocketOptions::default();
+        let stream = Self::with(Slot::empty(), Transport::Tcp, Domain::IPV4, options);
+        stream.closed.store(true, SeqCst);
+        stream
     }
 
     /// Makes the stream of an accepted connection. It does not spin: a client may take any time,
@@ -209,22 +187,29 @@ impl Stream {
         record: Arc<Record>,
         owned: Owned,
     ) -> Self {
-        let origin = owned.origin;
-        let remote = record.remote().address;
+        let slot = Slot::new(socket, owned.origin, Some(record.remote().address));
+        let mut stream = Self::with(slot, record.transport(), family, options);
+        stream.record = OnceLock::from(record);
+        stream.owned = Some(owned);
+        stream
+    }
+
+    /// A stream that has not been used. It does not spin, and does not know how to connect.
+    fn with(slot: Slot, transport: Transport, domain: Domain, options: SocketOptions) -> Self {
         Self {
-            slot: Slot::new(socket, origin, Some(remote)),
+            slot,
             closed: AtomicBool::new(false),
             timeout: AtomicI64::new(-1),
-            transport: record.transport(),
+            transport,
             options,
             connecting: None,
             spin: Spin::new(Duration::ZERO),
             last_receive_waited: AtomicBool::new(false),
             renewals: AtomicU32::new(0),
-            family: AtomicI32::new(family.into()),
+            family: AtomicI32::new(domain.into()),
             seen: AtomicU16::new(0),
-            record: OnceLock::from(record),
-            owned: Some(owned),
+            record: OnceLock::new(),
+            owned: None,
         }
     }
 
