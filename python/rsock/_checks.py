@@ -4,6 +4,8 @@ A check raises TypeError or ValueError; the message has class, field and value a
 write them. It must never change a value. What each field may hold is in `_settings.py`.
 """
 
+from typing import Any
+
 __all__ = [
     "bad_value",
     "check_bool",
@@ -12,6 +14,7 @@ __all__ = [
     "check_keepalive",
     "check_mode",
     "check_seconds",
+    "groups",
     "wrong_type",
 ]
 
@@ -81,15 +84,25 @@ def check_groups(owner: object, name: str) -> None:
     value = getattr(owner, name)
     if value is None:
         return
-    one = isinstance(value, str) or _is_pair(value)
-    if not one and not isinstance(value, list | tuple):
+    if not isinstance(value, str | list | tuple):
         raise wrong_type(owner, name, "a multicast group, (group, interface), a list, or None")
-    for group in [value] if one else value:
-        address, interface = group if _is_pair(group) else (group, None)
+    for address, interface in groups(value):
         if not isinstance(address, str) or not isinstance(interface, str | int | None):
             raise wrong_type(owner, name, "a multicast group or (group, interface)")
         if not _is_multicast(address):
             raise bad_value(owner, name, f"must name a multicast group, which {address!r} is not")
+
+
+def groups(value: Any) -> list[tuple[Any, Any]]:
+    """Return multicast groups as pairs of a group and an interface, which may be None.
+
+    `value` is what `check_groups` has found right, or is about to check: one group or several, each
+    with or without an interface; or None.
+    """
+    if value is None:
+        return []
+    several = [value] if isinstance(value, str) or _is_pair(value) else value
+    return [each if _is_pair(each) else (each, None) for each in several]
 
 
 def _is_pair(value: object) -> bool:

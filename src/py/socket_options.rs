@@ -1,12 +1,11 @@
 //! The conversion of `rsock.SocketOptions`. Owns how a multicast group and its interface are
 //! written; must never set an option.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyString;
 
 use super::args::{shown, text, whole};
 use super::error::exception;
@@ -71,35 +70,18 @@ pub(super) fn socket_options(value: &Bound<'_, PyAny>) -> PyResult<SocketOptions
     })
 }
 
-/// The multicast groups of `SocketOptions(multicast=…)`: None, one group, or several. A group is a
-/// str, "224.0.0.251" or "224.0.0.251%eth0", or a pair of it and an interface.
+/// The multicast groups of `SocketOptions(multicast=…)`, which Python reads as pairs of a group and
+/// an interface. A group is a str, "224.0.0.251" or "224.0.0.251%eth0".
 fn memberships(value: &Bound<'_, PyAny>) -> PyResult<Vec<Membership>> {
     if value.is_none() {
         return Ok(Vec::new());
     }
-    if value.is_instance_of::<PyString>() || is_pair(value)? {
-        return Ok(vec![membership(value)?]);
-    }
-    value.try_iter()?.map(|each| membership(&each?)).collect()
+    let pairs = value.py().import("rsock._checks")?.call_method1("groups", (value,))?;
+    pairs.try_iter()?.map(|pair| membership(&pair?)).collect()
 }
 
-/// Whether a value is a group with an interface, and not two groups.
-fn is_pair(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let Ok(pair) = value.cast::<PyTuple>() else { return Ok(false) };
-    if pair.len() != 2 || !pair.get_item(0)?.is_instance_of::<PyString>() {
-        return Ok(false);
-    }
-    let second = pair.get_item(1)?;
-    let group = second.cast::<PyString>().ok().and_then(|text| text.to_str().ok()?.parse().ok());
-    Ok(!second.is_instance_of::<PyTuple>() && !group.is_some_and(|ip: IpAddr| ip.is_multicast()))
-}
-
-fn membership(value: &Bound<'_, PyAny>) -> PyResult<Membership> {
-    let py = value.py();
-    let (group, interface) = match value.cast::<PyTuple>() {
-        Ok(_) => value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?,
-        Err(_) => (value.clone(), py.None().into_bound(py)),
-    };
+fn membership(pair: &Bound<'_, PyAny>) -> PyResult<Membership> {
+    let (group, interface) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
     let written = text("multicast", &group)?;
     let (address, scope) = match written.split_once('%') {
         Some((address, scope)) => (address, Some(scope.to_owned())),
@@ -120,7 +102,7 @@ fn membership(value: &Bound<'_, PyAny>) -> PyResult<Membership> {
             )
         }
     };
-    Membership::new(parsed, interface).map_err(|error| exception(py, error))
+    Membership::new(parsed, interface).map_err(|error| exception(pair.py(), error))
 }
 
 fn interface_named(name: String) -> Interface {
