@@ -54,6 +54,8 @@ PYTHON_LAYERS = [
     ["_rsock"],
     ["_types"],
     ["_endpoint", "_settings", "_threads"],
+    ["faults"],
+    ["_fault"],
     ["_checks", "_exceptions", "_keywords", "_printable", "rfc147"],
 ]
 

@@ -28,6 +28,8 @@ PYTEST_DONT_REWRITE
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _types
 #     _endpoint, _settings, _threads
+#     faults             the public module of faults, imported when it is asked for
+#     _fault
 #     _checks, _exceptions, _keywords, _printable, rfc147
 
 # A public module, because its few names belong to one RFC.

@@ -17,6 +17,7 @@ from ._types import (
     Cell,
     Destination,
     Endpoint,
+    Fault,
     FiveTuple,
     Function,
     Leg,
@@ -253,7 +254,7 @@ class Server:
         workers: int | None = None,
         options: SocketOptions | None = None,
         limits: Limits | None = None,
-        faults: tuple[()] = (),
+        faults: Iterable[Fault] = (),
         seed: int | None = None,
         trace: bool | Trace = False,
         history: int = 10_000,
@@ -433,6 +434,19 @@ class Server:
         """The seconds that are left to a stop: until its deadline, and 50 ms. For the Python
         half.
         """
+    @property
+    def seed(self) -> int:
+        """The seed of the faults' random numbers.
+
+        With the same seed, faults and traffic, a server has the same faults again. If none was
+        given, it was drawn.
+        """
+    def _add_fault(self, fault: Fault) -> int:
+        """Add a fault and return its number, once every connection has it. For the Python half."""
+    def _remove_fault(self, number: int) -> bool:
+        """Remove a fault by its number, once no connection has it. For the Python half."""
+    def _list_faults(self) -> list[tuple[int, Fault, int, int]]:
+        """Return number, object, connections and events of each fault. For the Python half."""
     def _begin_stop(self, cause: str) -> None:
         """Begin a stop and return at once. For handlers that end the program."""
     # An object of `_handlers.Handlers`, which is typed against this file.

@@ -13,13 +13,14 @@ import sys
 import urllib.parse
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack
 
 from . import _display, _rsock, _started
 from ._client import Client
 from ._exceptions import StateError
+from ._fault import Fault
 from ._in_thread import in_thread
 from ._printable import printable
 from ._settings import Limits, SocketOptions, Trace
@@ -59,7 +60,7 @@ class ServerOptions(TypedDict, total=False):
     workers: int | None
     options: SocketOptions | None
     limits: Limits | None
-    faults: tuple[()]
+    faults: Iterable[Fault]
     seed: int | None
     trace: bool | Trace
     history: int
@@ -115,7 +116,10 @@ class Server(_rsock.Server):
     then bounds the peers that are remembered, and `workers` None is one.
     `allow_external`: whether a UDP server may have an address outside the loopback, where the
     addresses of senders can be forged. It concerns no other server.
-    `faults` and `seed` are not implemented yet and accept only their defaults.
+    `faults`: a list of faults of `rsock.faults`, in force before the first connection. Given, even
+    empty, the connections of handlers and of `Accept()` stay with Rust threads, so that faults can
+    be added to them later.
+    `seed`: the seed of the random numbers of faults; None draws one, which `seed` then shows.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """

@@ -12,12 +12,14 @@ from os import PathLike
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ._endpoint import Endpoint
+from ._fault import Fault
 from ._settings import Limits, SocketOptions, Trace
 
 __all__ = [
     "Cell",
     "Destination",
     "Endpoint",
+    "Fault",
     "FiveTuple",
     "Function",
     "Leg",

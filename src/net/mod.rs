@@ -12,7 +12,7 @@
 //! worker                             the accept loop, and threads with a poller
 //! connection · stream · services     a worker's connection; a blocking stream; Echo, Forward, a new one
 //! control                            limits, admission, shutdown, registry of servers
-//! stage                              faults, TLS: between a socket and its session (so far for tests)
+//! stage                              faults, TLS: between a socket and its session
 //! service                            the traits of a service, and of its session on one connection
 //! ledger                             records, totals, traces
 //! socket                             one socket, its options and files

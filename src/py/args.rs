@@ -446,24 +446,6 @@ pub(super) fn flag(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<boo
     value.map_or(Ok(false), |value| boolean(name, value))
 }
 
-/// Refuses all values but the default for an argument whose function is not implemented yet. None
-/// means that it was not passed.
-pub(super) fn unbuilt<'py>(
-    name: &str,
-    default: &str,
-    value: Option<&Bound<'py, PyAny>>,
-    is_default: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<bool>,
-) -> PyResult<()> {
-    match value {
-        // A value whose comparison fails is not the default.
-        Some(value) if !is_default(value).unwrap_or(false) => Err(PyValueError::new_err(format!(
-            "{name}={}: not built yet; only {name}={default} is",
-            shown(value)
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// The bounds of a trace: False for no trace, True for the default bounds, or a `rsock.Trace`,
 /// which has checked them.
 pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLimits>> {

@@ -9,6 +9,7 @@ mod connection;
 mod datagram;
 mod error;
 mod exit;
+mod faults;
 mod forward;
 mod handler_error;
 mod imports;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::args::{self, optional_text, settings, unbuilt, whole};
+use super::args::{self, optional_text, settings, whole};
 use super::buffer::{Source, with_scratch};
 use super::connection::accepted;
 use super::error::{called_twice, exception, not_called};
@@ -34,6 +34,7 @@ use crate::net::error::Error;
 use crate::net::server::State;
 use crate::net::service::Shape;
 use crate::net::socket::{SocketOptions, bound_address};
+use crate::net::stage::faults::Installed;
 use crate::net::stage::{Bytewise, Delayed, StageFactory, each};
 
 /// No machine has CPUs for more workers: a larger number is taken for a typing error.
@@ -56,6 +57,8 @@ struct Parts {
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
+    /// The faults, with the objects that were passed.
+    faults: Mutex<Vec<(Arc<Installed>, Py<PyAny>)>>,
     /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
     /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
@@ -270,10 +273,8 @@ impl Server {
         let transport = args::transport(transport.as_ref())?;
         let others = [("host", host.as_ref()), ("port", port.as_ref()), ("fd", fd.as_ref())];
         let unix = args::unix(path.as_ref(), transport, &others)?;
-        unbuilt("faults", "()", faults.as_ref(), |value| {
-            Ok(value.cast::<PyTuple>().is_ok_and(|value| value.is_empty()))
-        })?;
-        unbuilt("seed", "None", seed.as_ref(), |_| Ok(false))?;
+        let faults = super::faults::faults(faults.as_ref())?;
+        let seed = super::faults::seed(seed.as_ref())?;
         let allow_external = args::flag("allow_external", allow_external.as_ref())?;
         if fd.is_some() && (host.is_some() || port.is_some()) {
             return Err(PyTypeError::new_err(
@@ -329,8 +330,20 @@ impl Server {
             let check = py.import("rsock._handlers")?.getattr("check_arity")?;
             check.call1((handler.get().function(py), transport.name()))?;
         }
+        let (faults, objects) = match faults {
+            None => (None, Vec::new()),
+            Some(given) => {
+                let (faults, objects): (Vec<_>, Vec<_>) = given.into_iter().unzip();
+                (Some(faults), objects)
+            }
+        };
+        for fault in faults.iter().flatten() {
+            fault.check(transport).map_err(|error| exception(py, error))?;
+        }
         let config = Config {
             transport,
+            faults,
+            seed,
             allow_external,
             target,
             fd,
@@ -352,7 +365,11 @@ impl Server {
         } else {
             None
         };
+        // In the same order: nothing is added before the constructor returns.
+        let faults = inner.faults().list().into_iter().zip(objects);
+        let faults = faults.map(|(installed, object)| (installed, object.unbind())).collect();
         let parts = Parts {
+            faults: Mutex::new(faults),
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),
@@ -754,6 +771,55 @@ impl Server {
     #[getter]
     fn waiting(&self, py: Python<'_>) -> PyResult<usize> {
         self.here(py)?.waiting().map_err(|error| exception(py, error))
+    }
+
+    /// The seed of the faults' random numbers.
+    ///
+    /// With the same seed, faults and traffic, a server has the same faults again. If none was
+    /// given, it was drawn.
+    #[getter]
+    fn seed(&self, py: Python<'_>) -> PyResult<u64> {
+        self.here(py).map(|inner| inner.faults().seed())
+    }
+
+    /// Add a fault and return its number, once every connection has it. For the Python half.
+    fn _add_fault(&self, py: Python<'_>, fault: Bound<'_, PyAny>) -> PyResult<u64> {
+        let parts = self.parts(py)?;
+        let made = super::faults::fault("fault", &fault)?;
+        let added = Attached::run(py, |waiter| parts.inner.add_fault(made, waiter))?;
+        let id = added.id;
+        parts.faults.lock().push((added, fault.unbind()));
+        Ok(id)
+    }
+
+    /// Remove a fault by its number, once no connection has it. For the Python half.
+    fn _remove_fault(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        let parts = self.parts(py)?;
+        let removed = Attached::run(py, |waiter| parts.inner.remove_fault(number, waiter))?;
+        let mut faults = parts.faults.lock();
+        let found = faults.iter().position(|(one, _)| one.id == number);
+        let object = found.map(|index| faults.remove(index));
+        drop(faults);
+        drop(object);
+        Ok(removed)
+    }
+
+    /// Return number, object, connections and events of each fault. For the Python half.
+    fn _list_faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let faults = self.made(py)?.faults.lock();
+        let listed: Vec<_> = faults
+            .iter()
+            .map(|(one, object)| {
+                (
+                    one.id,
+                    object.clone_ref(py),
+                    one.fault.label.connections(),
+                    one.fault.label.events(),
+                )
+            })
+            .collect();
+        drop(faults);
+        super::faults::listed(py, listed)
     }
 
     /// The service that the server was created with.

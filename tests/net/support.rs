@@ -93,6 +93,8 @@ pub fn config_of(shape: Shape) -> Config {
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
         shape,
+        faults: None,
+        seed: None,
         stages: THROUGH.with_borrow(|through| through.factory.clone()),
         workers: Some(1),
         options: SocketOptions {

@@ -9,6 +9,8 @@ pub(crate) struct Due {
     pub(super) make_session: bool,
     pub(crate) wake: bool,
     pub(crate) drain: bool,
+    /// The faults of the server have changed.
+    pub(crate) faults: bool,
     pub(crate) engine_timer: bool,
     /// `Io::connect` failed on the spot.
     pub(super) refused: Option<i32>,

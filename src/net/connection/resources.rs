@@ -17,6 +17,7 @@ use crate::net::base::Timers;
 use crate::net::control::Limits;
 use crate::net::service::Notifier;
 use crate::net::socket::{Pipes, SocketOptions};
+use crate::net::stage::faults::FaultSet;
 
 /// Bytes of empty write buffers that a worker keeps for the next legs that need one.
 const POOLED: usize = 1024 * 1024;
@@ -34,6 +35,8 @@ pub(crate) struct WorkerResources {
     /// Bytes that the connection being served may still move in this turn.
     pub(crate) budget: usize,
     pub(super) pipes: Pipes,
+    /// The faults of the server.
+    pub(super) faults: Arc<FaultSet>,
     pool: Vec<Box<Outbox>>,
 }
 
@@ -44,6 +47,7 @@ impl WorkerResources {
         limits: Limits,
         options: SocketOptions,
         pipes: Pipes,
+        faults: Arc<FaultSet>,
     ) -> Self {
         Self {
             poll,
@@ -54,6 +58,7 @@ impl WorkerResources {
             options,
             budget: 0,
             pipes,
+            faults,
             pool: Vec::new(),
         }
     }

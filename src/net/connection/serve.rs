@@ -45,6 +45,9 @@ impl Turn<'_> {
                 self.connection.due = Some(due);
                 return Ok(Served::Open);
             }
+            if due.faults {
+                self.update_faults()?;
+            }
             overdue = due.engine_timer && self.take_expired(Key::Engine);
             self.deliver_due(session, *due)?;
             if self.connection.gone.is_some() {

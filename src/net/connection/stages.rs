@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::{Connection, Ending};
-use super::leg::{LegState, Reading, Writing};
+use super::leg::{Delivery, LegState, Reading, Writing};
 use super::leg_stages::{LegStages, Opening, OurEnd, SocketEnd};
 use super::outbox::Outbox;
 use super::serve::Turn;
@@ -110,6 +110,63 @@ impl Turn<'_> {
         }
     }
 
+    /// Gives the client's leg the faults that the server has now; where it has no stages yet, only
+    /// if a fault concerns it.
+    pub(super) fn update_faults(&mut self) -> SessionResult {
+        let faults = Arc::clone(&self.resources.faults);
+        let record = Arc::clone(&self.connection.record);
+        if self.connection.lingering || self.connection.entry_id.is_none() {
+            return Ok(());
+        }
+        if self.connection.client.stages.is_none()
+            && (!faults.concerns(record.id()) || !self.put_stages_between())
+        {
+            return Ok(());
+        }
+        let Some(stages) = &mut self.connection.client.stages else { return Ok(()) };
+        faults.update(&mut stages.chain, &record, Instant::now())
+    }
+
+    /// Puts an empty chain into a connection that is being served. Returns false where it is about
+    /// to end.
+    fn put_stages_between(&mut self) -> bool {
+        if self.connection.client.writing.error().is_some() {
+            return false;
+        }
+        if let Some(outbox) = self.connection.client.outbox.take() {
+            let rest = match *outbox {
+                Outbox::Pipe(pipe) => self.take_back(Leg::Client, pipe).map(Outbox::Ring),
+                other => Some(other),
+            };
+            let Some(rest) = rest else { return false };
+            self.connection.client.outbox = Some(Box::new(rest));
+        }
+        for state in self.connection.legs_mut() {
+            if let Delivery::Splice(to) = state.delivery {
+                state.delivery = Delivery::Copy(to);
+            }
+        }
+        let client = &mut self.connection.client;
+        let mut stages = LegStages::new(Box::new(Chain::new(Vec::new())));
+        stages.opening = Opening::Made;
+        if client.writing.is_over() {
+            stages.our_end = OurEnd::EndPassed;
+        }
+        if client.has_ended() {
+            stages.socket_end = SocketEnd::End;
+        }
+        client.stages = Some(Box::new(stages));
+        true
+    }
+
+    /// Keeps in the record what faults have done.
+    fn keep_notes(&mut self, leg: Leg) {
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
+        for event in stages.chain.take_notes() {
+            self.connection.record.note_fault(event);
+        }
+    }
+
     /// Does what can be done between the socket, the chain and the session of a leg. Returns
     /// whether there was anything.
     pub(super) fn serve_stages(
@@ -124,6 +181,7 @@ impl Turn<'_> {
         }
         let now = Instant::now();
         let mut acted = self.feed_chain(leg, now)?;
+        self.keep_notes(leg);
         acted |= self.heed_stage_end(session, scratch, leg)?;
         acted |= self.send_from_chain(leg, now)?;
         if self.connection.gone.is_some() {
@@ -131,6 +189,7 @@ impl Turn<'_> {
         }
         self.count_held(leg);
         acted |= self.receive_into_chain(session, scratch, leg, now)?;
+        self.keep_notes(leg);
         acted |= self.heed_stage_end(session, scratch, leg)?;
         self.ask_for_session(leg);
         acted |= self.deliver_from_chain(session, scratch, leg)?;

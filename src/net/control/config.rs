@@ -10,6 +10,7 @@ use crate::net::ledger::TraceLimits;
 use crate::net::service::Shape;
 use crate::net::socket::SocketOptions;
 use crate::net::stage::StageFactory;
+use crate::net::stage::faults::Fault;
 
 /// The configuration of a server.
 pub struct Config {
@@ -28,6 +29,11 @@ pub struct Config {
     /// Creates the stages between each connection and its session; None for no stages. Used by
     /// workers only.
     pub stages: Option<Arc<dyn StageFactory>>,
+    /// The faults from the first connection on. Given, even if empty, they have the connections of
+    /// handlers stay with workers, so that faults can be added at any time.
+    pub faults: Option<Vec<Fault>>,
+    /// The seed of the faults' random numbers; None for one by chance.
+    pub seed: Option<u64>,
     /// Number of worker threads, all started at once; None starts more under load, as far as the
     /// CPUs allow.
     pub workers: Option<usize>,

@@ -1,6 +1,7 @@
 //! The state shared by all parts of one server: limits, options, ledger, admission, shutdown. Must
 //! never do a thread's work, nor know which parts exist.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -14,9 +15,17 @@ use crate::net::address::Transport;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
+use crate::net::service::Peer;
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
-use crate::net::stage::StageFactory;
+use crate::net::stage::faults::FaultSet;
+use crate::net::stage::{Chain, StageFactory};
 use crate::net::sys::{self, PollFd};
+
+/// A seed by chance, short enough to be typed again.
+fn random_seed() -> u64 {
+    // The keys of a hash map come from the system.
+    RandomState::new().build_hasher().finish() >> 32
+}
 
 /// How often a call that waits for the end of a server looks, where the program has closed
 /// descriptors of it.
@@ -33,6 +42,10 @@ pub(crate) struct ServerContext {
     pub(crate) ordered: bool,
     /// Creates the stages between each connection and its session; None for no stages.
     pub(crate) stages: Option<Arc<dyn StageFactory>>,
+    /// The faults of the connections and of the listener.
+    pub(crate) faults: Arc<FaultSet>,
+    /// Faults can be added to the connections of handlers: they stay with workers.
+    prepared: bool,
     /// How long a stop drains by default.
     pub(crate) drain: Duration,
     pub(crate) ledger: Arc<Ledger>,
@@ -52,7 +65,14 @@ pub(crate) struct ServerContext {
 }
 
 impl ServerContext {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// Takes the faults out of the configuration.
+    pub(crate) fn new(config: &mut Config) -> Self {
+        let faults =
+            FaultSet::new(config.seed.unwrap_or_else(random_seed), config.limits.write_buffer);
+        let prepared = config.faults.is_some();
+        for fault in config.faults.take().into_iter().flatten() {
+            faults.add(fault, 0);
+        }
         Self {
             origin: Origin::here(),
             name: config.name.clone(),
@@ -61,6 +81,8 @@ impl ServerContext {
             limits: config.limits.clone(),
             ordered: config.ordered,
             stages: config.stages.clone(),
+            faults: Arc::new(faults),
+            prepared,
             drain: config.drain,
             ledger: Arc::new(Ledger::new(config.history)),
             trace: config.trace,
@@ -72,6 +94,24 @@ impl ServerContext {
             errors: AtomicU64::new(0),
             failure: OnceLock::new(),
         }
+    }
+
+    /// Whether connections that are handed out stay with workers, because they have stages or may
+    /// get some.
+    pub(crate) fn hands_out_inner(&self) -> bool {
+        self.stages.is_some() || self.prepared
+    }
+
+    /// The stages of a new connection; None for none.
+    pub(crate) fn stages_of(&self, peer: &Peer, record: &Record) -> Option<Box<Chain>> {
+        let made = self.stages.as_ref().and_then(|factory| factory.stages(peer));
+        if !self.faults.concerns(record.id()) {
+            return made;
+        }
+        let mut chain = made.unwrap_or_else(|| Box::new(Chain::new(Vec::new())));
+        // A chain that is not open yet cannot fail.
+        let _ = self.faults.update(&mut chain, record, Instant::now());
+        Some(chain)
     }
 
     /// Whether a stop has begun and its last thread has ended.

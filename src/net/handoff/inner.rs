@@ -93,7 +93,9 @@ impl Link {
         self.waker.lock().take();
         let end = match by {
             ClosedBy::Limit(name) => OuterEnd::Limit(name),
-            ClosedBy::Reset | ClosedBy::Error | ClosedBy::Stop => OuterEnd::Reset,
+            ClosedBy::Reset | ClosedBy::Error | ClosedBy::Stop | ClosedBy::Fault("reset") => {
+                OuterEnd::Reset
+            }
             _ => return,
         };
         // Once: a session is closed once.

@@ -15,6 +15,8 @@ pub enum ClosedBy {
     Reset,
     /// A limit was exceeded, given by name.
     Limit(&'static str),
+    /// A fault on purpose, given by name.
+    Fault(&'static str),
     /// An error of the engine or of the service; the record has the message.
     Error,
     /// The server stopped.
@@ -23,8 +25,8 @@ pub enum ClosedBy {
 
 impl ClosedBy {
     /// The names of all causes, in the order of `index`; for tables of counts.
-    pub const NAMES: [&'static str; 8] =
-        ["peer", "local", "service", "reset", "limit", "error", "stop", "detached"];
+    pub const NAMES: [&'static str; 9] =
+        ["peer", "local", "service", "reset", "limit", "error", "stop", "detached", "fault"];
 
     pub(crate) fn index(self) -> usize {
         match self {
@@ -36,6 +38,7 @@ impl ClosedBy {
             Self::Error => 5,
             Self::Stop => 6,
             Self::Detached => 7,
+            Self::Fault(_) => 8,
         }
     }
 

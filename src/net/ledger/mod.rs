@@ -3,6 +3,7 @@
 
 mod closed_by;
 mod counters;
+mod fault_event;
 mod follower;
 mod ledger;
 mod record;
@@ -10,6 +11,7 @@ mod totals;
 mod trace;
 
 pub use self::closed_by::ClosedBy;
+pub use self::fault_event::{FaultEvent, Way};
 pub use self::follower::Follower;
 pub(crate) use self::ledger::EntryId;
 pub use self::ledger::Ledger;

@@ -9,6 +9,7 @@ use once_cell::race::OnceBox;
 
 use super::closed_by::ClosedBy;
 use super::counters::{Counters, Flow};
+use super::fault_event::{FaultEvent, FaultEvents};
 use super::trace::{Direction, Event, Trace, TraceLimits};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::socket::{Algorithm, Credentials, Probe, TcpInfo};
@@ -124,6 +125,7 @@ struct Extra {
     far: OnceLock<Box<Far>>,
     /// Credentials of the peer; only Unix sockets have them.
     credentials: OnceLock<Credentials>,
+    faults: OnceLock<Box<FaultEvents>>,
 }
 
 impl Record {
@@ -264,6 +266,18 @@ impl Record {
     #[must_use]
     pub fn trace(&self) -> Option<Vec<Event>> {
         self.extra.get().and_then(|extra| extra.trace.as_ref()).map(Trace::events)
+    }
+
+    /// What faults have done to the connection: the first events, and how many there were.
+    #[must_use]
+    pub fn faults(&self) -> (Vec<FaultEvent>, u64) {
+        let faults = self.extra.get().and_then(|extra| extra.faults.get());
+        faults.map_or_else(Default::default, |faults| faults.get())
+    }
+
+    /// Notes what a fault has done.
+    pub(crate) fn note_fault(&self, event: FaultEvent) {
+        self.extra.get_or_init(Box::default).faults.get_or_init(Box::default).note(event);
     }
 
     /// Counts a receive. Only the owner of the connection calls it.

@@ -1,6 +1,7 @@
 //! Servers as callers hold them. Owns their steps and states, and the start of their threads; must
 //! never serve a byte itself.
 
+mod faults;
 mod inner;
 mod lifecycle;
 mod server;

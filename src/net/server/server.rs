@@ -80,7 +80,7 @@ impl Server {
         fork::watch();
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let most_workers = config.workers.unwrap_or(cpus.min(MOST_WORKERS));
-        let context = Arc::new(ServerContext::new(&config));
+        let context = Arc::new(ServerContext::new(&mut config));
         Self { config, inner: Arc::new(Inner::new(context, most_workers)) }
     }
 

@@ -42,11 +42,13 @@ impl Server {
         let (legs, pipes) = match &shape {
             Shape::Stream(service) => (service.legs(), service.pipes()),
             Shape::Mixed(service, _) => {
-                (service.legs().max(if context.stages.is_some() { 3 } else { 1 }), service.pipes())
+                (service.legs().max(if context.hands_out_inner() { 3 } else { 1 }), service.pipes())
             }
             Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
             // An inner socket has two ends.
-            Shape::Handler | Shape::Accept => (if context.stages.is_some() { 3 } else { 1 }, false),
+            Shape::Handler | Shape::Accept => {
+                (if context.hands_out_inner() { 3 } else { 1 }, false)
+            }
         };
         let room = context.limits.room(self.config.transport, legs, pipes);
         context.admission.set_limit(room.connections, context.limits.connections.is_none());
@@ -173,7 +175,7 @@ impl Server {
         &self,
         started: &mut Vec<Arc<Inbox>>,
     ) -> io::Result<Option<Arc<OuterWorkers>>> {
-        if self.inner.context.stages.is_none() {
+        if !self.inner.context.hands_out_inner() {
             return Ok(None);
         }
         let most = self.inner.most_workers;

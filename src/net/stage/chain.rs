@@ -8,6 +8,7 @@ use super::flow::{Flow, Requests, StageEnd};
 use super::queue::Queue;
 use super::stage::{Stage, StageError, StageResult};
 use crate::net::address::Endpoint;
+use crate::net::ledger::FaultEvent;
 use crate::net::service::Waker;
 
 /// The stages of one connection: the first one is next to the socket, the last one next to the
@@ -24,6 +25,7 @@ pub struct Chain {
     outbound: Vec<Queue>,
     requests: Requests,
     woken: bool,
+    is_open: bool,
 }
 
 impl Chain {
@@ -36,12 +38,23 @@ impl Chain {
             outbound: queues(),
             requests: Requests::default(),
             woken: false,
+            is_open: false,
             stages,
         }
     }
 
+    /// A chain without stages whose chunks are datagrams: an empty one is passed on as well.
+    #[must_use]
+    pub fn of_datagrams() -> Self {
+        let mut chain = Self::new(Vec::new());
+        chain.inbound = vec![Queue::of_datagrams()];
+        chain.outbound = vec![Queue::of_datagrams()];
+        chain
+    }
+
     /// Opens every stage, those next to the socket first.
     pub fn open(&mut self, now: Instant, waker: Option<Waker>) -> StageResult {
+        self.is_open = true;
         self.requests.waker = waker;
         for index in 0..self.stages.len() {
             self.call(now, index, |stage, flow| stage.open(flow))?;
@@ -49,15 +62,60 @@ impl Chain {
         self.settle(now)
     }
 
+    /// The faults among the stages, from the socket up.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = u64> {
+        self.stages.iter().filter_map(|stage| stage.fault())
+    }
+
+    /// Adds a stage next to the session. What has left the chain for the session does not go
+    /// through it. No effect once a stage has ended the connection.
+    pub(crate) fn push(&mut self, now: Instant, stage: Box<dyn Stage>) -> StageResult {
+        if !self.requests.enders.is_empty() {
+            return Ok(());
+        }
+        // The queue at the end stays at the end.
+        let last = self.stages.len();
+        let queue = self.inbound[last].another();
+        self.inbound.insert(last, queue);
+        self.outbound.push(self.outbound[last].another());
+        self.stages.push(stage);
+        if !self.is_open {
+            return Ok(());
+        }
+        self.call(now, last, |stage, flow| stage.open(flow))?;
+        self.settle(now)
+    }
+
+    /// Removes the stage of a fault. What it holds is passed on first, in order. No effect once a
+    /// stage has ended the connection.
+    pub(crate) fn remove_fault(&mut self, now: Instant, fault: u64) -> StageResult {
+        let found = self.stages.iter().position(|stage| stage.fault() == Some(fault));
+        let Some(index) = found.filter(|_| self.requests.enders.is_empty()) else { return Ok(()) };
+        self.call(now, index, |stage, flow| stage.release(flow))?;
+        self.settle(now)?;
+        if self.requests.enders.is_empty() {
+            // Everything between two stages has settled: these two queues are empty.
+            self.stages.remove(index);
+            self.inbound.remove(index);
+            self.outbound.remove(index + 1);
+        }
+        Ok(())
+    }
+
+    /// What faults have done since the last call.
+    pub(crate) fn take_notes(&mut self) -> Vec<FaultEvent> {
+        std::mem::take(&mut self.requests.notes)
+    }
+
     /// Gives what came from the socket to the first stage.
     pub fn inbound(&mut self, now: Instant, event: Inbound<'_>) -> StageResult {
-        self.inbound[0].push_inbound(event);
+        self.inbound[0].push(event.into());
         self.settle(now)
     }
 
     /// Gives what came from the session to the last stage.
     pub fn outbound(&mut self, now: Instant, event: Outbound<'_>) -> StageResult {
-        self.outbound[self.stages.len()].push_outbound(event);
+        self.outbound[self.stages.len()].push(event.into());
         self.settle(now)
     }
 
@@ -86,7 +144,7 @@ impl Chain {
     /// What leaves the chain next for the session.
     #[must_use]
     pub fn next_inbound(&self) -> Option<Inbound<'_>> {
-        self.inbound[self.stages.len()].front_inbound()
+        self.inbound[self.stages.len()].front().map(Inbound::from)
     }
 
     /// Takes what `next_inbound` has shown; of a chunk, that many bytes.
@@ -97,7 +155,7 @@ impl Chain {
     /// What leaves the chain next for the socket.
     #[must_use]
     pub fn next_outbound(&self) -> Option<Outbound<'_>> {
-        self.outbound[0].front_outbound()
+        self.outbound[0].front().map(Outbound::from)
     }
 
     /// Takes what `next_outbound` has shown; of a chunk, that many bytes.
@@ -209,10 +267,11 @@ impl Chain {
             return Ok(false);
         }
         // A stage never passes anything back into the queue it is given from.
-        let mut queue = std::mem::take(&mut self.inbound[index]);
-        while let Some(event) = queue.front_inbound() {
-            let count = if let Inbound::Bytes(bytes) = event { bytes.len() } else { 0 };
-            self.call(now, index, |stage, flow| stage.inbound(flow, event))?;
+        let empty = self.inbound[index].another();
+        let mut queue = std::mem::replace(&mut self.inbound[index], empty);
+        while let Some(part) = queue.front() {
+            self.call(now, index, |stage, flow| stage.inbound(flow, part.into()))?;
+            let count = part.len();
             queue.consume(count);
         }
         Ok(true)
@@ -222,10 +281,11 @@ impl Chain {
         if self.outbound[index + 1].is_empty() {
             return Ok(false);
         }
-        let mut queue = std::mem::take(&mut self.outbound[index + 1]);
-        while let Some(event) = queue.front_outbound() {
-            let count = if let Outbound::Bytes(bytes) = event { bytes.len() } else { 0 };
-            self.call(now, index, |stage, flow| stage.outbound(flow, event))?;
+        let empty = self.outbound[index + 1].another();
+        let mut queue = std::mem::replace(&mut self.outbound[index + 1], empty);
+        while let Some(part) = queue.front() {
+            self.call(now, index, |stage, flow| stage.outbound(flow, part.into()))?;
+            let count = part.len();
             queue.consume(count);
         }
         Ok(true)

@@ -3,10 +3,10 @@
 
 use std::time::Instant;
 
-use super::event::{Inbound, Outbound};
+use super::event::{Direction, Inbound, Outbound, Part};
 use super::queue::Queue;
 use crate::net::address::Endpoint;
-use crate::net::ledger::ClosedBy;
+use crate::net::ledger::{ClosedBy, FaultEvent};
 use crate::net::service::Waker;
 
 /// What a stage acts through. Nothing in it blocks, or calls back into a stage.
@@ -28,13 +28,26 @@ impl Flow<'_> {
 
     /// Passes something on towards the session. Each call stays a chunk of its own.
     pub fn pass_in(&mut self, event: Inbound<'_>) {
-        self.inbound.push_inbound(event);
+        self.inbound.push(event.into());
     }
 
     /// Passes something on towards the socket. Each call stays a chunk of its own, down to the call
     /// that sends it.
     pub fn pass_out(&mut self, event: Outbound<'_>) {
-        self.outbound.push_outbound(event);
+        self.outbound.push(event.into());
+    }
+
+    /// Passes something on in a direction: `pass_in` or `pass_out`.
+    pub fn pass(&mut self, direction: Direction, part: Part<'_>) {
+        match direction {
+            Direction::Inbound => self.inbound.push(part),
+            Direction::Outbound => self.outbound.push(part),
+        }
+    }
+
+    /// Notes for the record that a fault has struck.
+    pub fn note(&mut self, event: FaultEvent) {
+        self.requests.notes.push(event);
     }
 
     /// Ends the connection: what this stage has passed out is sent, then FIN, and what it has
@@ -72,6 +85,8 @@ pub(super) struct Requests {
     pub(super) enders: Vec<usize>,
     pub(super) remote: Option<Endpoint>,
     pub(super) waker: Option<Waker>,
+    /// What faults have done since the engine has last asked.
+    pub(super) notes: Vec<FaultEvent>,
 }
 
 impl Requests {

@@ -1,6 +1,6 @@
-//! Stages: what can be put between a connection's socket and its session. The place for faults,
-//! TLS, the PROXY protocol and recorders; so far only tests have stages. Owns the contract of a
-//! stage and the chain that stages form. Must never name a socket, a poller or a thread, so that a
+//! Stages: what can be put between a connection's socket and its session. The place for faults
+//! (`faults`), TLS, the PROXY protocol and recorders. Owns the contract of a stage, with the chain
+//! that stages form. Must never name a socket, a poller or a thread, so that a
 //! stage is tested with bytes and a clock of the test's own.
 //!
 //! ```text
@@ -11,15 +11,18 @@
 mod chain;
 mod event;
 mod factory;
+pub mod faults;
 mod flow;
+mod line;
 mod queue;
 mod stage;
 #[doc(hidden)]
 mod testing;
 
 pub use self::chain::Chain;
-pub use self::event::{Direction, Inbound, Outbound};
+pub use self::event::{Direction, Inbound, Outbound, Part};
 pub use self::factory::StageFactory;
 pub use self::flow::{Flow, StageEnd};
+pub use self::line::Line;
 pub use self::stage::{Stage, StageError, StageResult};
 pub use self::testing::{Bytewise, Delayed, each};

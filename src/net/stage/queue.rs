@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::event::{Inbound, Outbound};
+use super::event::Part;
 
 /// Bytes already taken are removed once there are this many.
 const COMPACT: usize = 64 * 1024;
@@ -17,40 +17,36 @@ enum Mark {
     Failure(i32),
 }
 
-/// What stands first in a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Front<'a> {
-    Bytes(&'a [u8]),
-    End,
-    Failure(i32),
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     bytes: Vec<u8>,
     taken: usize,
     marks: VecDeque<Mark>,
+    /// A chunk is a datagram, which may be empty.
+    keeps_empty: bool,
 }
 
 impl Queue {
-    pub(super) fn push_inbound(&mut self, event: Inbound<'_>) {
-        match event {
-            Inbound::Bytes(bytes) => self.push_bytes(bytes),
-            Inbound::End => self.marks.push_back(Mark::End),
-            Inbound::Error(errno) => self.marks.push_back(Mark::Failure(errno)),
-        }
+    /// A queue whose chunks are datagrams.
+    pub(super) fn of_datagrams() -> Self {
+        Self { keeps_empty: true, ..Self::default() }
     }
 
-    pub(super) fn push_outbound(&mut self, event: Outbound<'_>) {
-        match event {
-            Outbound::Bytes(bytes) => self.push_bytes(bytes),
-            Outbound::End => self.marks.push_back(Mark::End),
-            Outbound::Reset => self.marks.push_back(Mark::Failure(0)),
+    /// An empty queue of the same kind.
+    pub(super) fn another(&self) -> Self {
+        Self { keeps_empty: self.keeps_empty, ..Self::default() }
+    }
+
+    pub(super) fn push(&mut self, part: Part<'_>) {
+        match part {
+            Part::Bytes(bytes) => self.push_bytes(bytes),
+            Part::End => self.marks.push_back(Mark::End),
+            Part::Failure(errno) => self.marks.push_back(Mark::Failure(errno)),
         }
     }
 
     fn push_bytes(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
+        if !bytes.is_empty() || self.keeps_empty {
             self.bytes.extend_from_slice(bytes);
             self.marks.push_back(Mark::Bytes(bytes.len()));
         }
@@ -65,27 +61,12 @@ impl Queue {
         self.bytes.len() - self.taken
     }
 
-    pub(super) fn front_inbound(&self) -> Option<Inbound<'_>> {
-        Some(match self.front()? {
-            Front::Bytes(bytes) => Inbound::Bytes(bytes),
-            Front::End => Inbound::End,
-            Front::Failure(errno) => Inbound::Error(errno),
-        })
-    }
-
-    pub(super) fn front_outbound(&self) -> Option<Outbound<'_>> {
-        Some(match self.front()? {
-            Front::Bytes(bytes) => Outbound::Bytes(bytes),
-            Front::End => Outbound::End,
-            Front::Failure(_) => Outbound::Reset,
-        })
-    }
-
-    fn front(&self) -> Option<Front<'_>> {
+    /// What stands first.
+    pub(super) fn front(&self) -> Option<Part<'_>> {
         Some(match *self.marks.front()? {
-            Mark::Bytes(count) => Front::Bytes(&self.bytes[self.taken..self.taken + count]),
-            Mark::End => Front::End,
-            Mark::Failure(errno) => Front::Failure(errno),
+            Mark::Bytes(count) => Part::Bytes(&self.bytes[self.taken..self.taken + count]),
+            Mark::End => Part::End,
+            Mark::Failure(errno) => Part::Failure(errno),
         })
     }
 
@@ -127,17 +108,17 @@ mod tests {
         assert!(queue.is_empty(), "an empty chunk is none");
         queue.push_bytes(b"abc");
         queue.push_bytes(b"de");
-        queue.push_inbound(Inbound::End);
-        queue.push_inbound(Inbound::Error(5));
+        queue.push(Part::End);
+        queue.push(Part::Failure(5));
         assert!(queue.ends_with_failure());
-        assert_eq!((queue.front(), queue.len()), (Some(Front::Bytes(b"abc")), 5));
+        assert_eq!((queue.front(), queue.len()), (Some(Part::Bytes(b"abc")), 5));
         queue.consume(2);
-        assert_eq!((queue.front(), queue.len()), (Some(Front::Bytes(b"c")), 3));
+        assert_eq!((queue.front(), queue.len()), (Some(Part::Bytes(b"c")), 3));
         queue.consume(1);
         queue.consume(2);
-        assert_eq!((queue.front(), queue.len()), (Some(Front::End), 0));
+        assert_eq!((queue.front(), queue.len()), (Some(Part::End), 0));
         queue.consume(0);
-        assert_eq!(queue.front(), Some(Front::Failure(5)));
+        assert_eq!(queue.front(), Some(Part::Failure(5)));
         queue.consume(0);
         assert_eq!(queue.front(), None);
     }

@@ -71,4 +71,14 @@ pub trait Stage: Send {
     fn is_ready(&self) -> bool {
         true
     }
+
+    /// Passes on everything that it holds, in order: the stage is removed. Only of a fault.
+    fn release(&mut self, _flow: &mut Flow<'_>) -> StageResult {
+        Ok(())
+    }
+
+    /// The number of the fault that this is, in its set; None for any other stage.
+    fn fault(&self) -> Option<u64> {
+        None
+    }
 }

@@ -1,7 +1,6 @@
 //! Two stages that only tests use: one cuts everything into single bytes, one delays everything.
 //! Must never be offered to users.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use super::chain::Chain;
 use super::event::{Direction, Inbound, Outbound};
 use super::factory::StageFactory;
 use super::flow::Flow;
+use super::line::Line;
 use super::stage::{Stage, StageResult};
 use crate::net::service::Peer;
 
@@ -38,44 +38,6 @@ impl Stage for Bytewise {
     }
 }
 
-/// Something that is delayed.
-#[derive(Debug)]
-enum Held {
-    Bytes(Vec<u8>),
-    End,
-    /// An errno inbound, a reset outbound.
-    Failure(i32),
-}
-
-/// What is delayed in one direction.
-#[derive(Debug, Default)]
-struct Line {
-    held: VecDeque<(Instant, Held)>,
-    bytes: usize,
-}
-
-impl Line {
-    fn push(&mut self, at: Instant, held: Held) {
-        if let Held::Bytes(bytes) = &held {
-            self.bytes += bytes.len();
-        }
-        self.held.push_back((at, held));
-    }
-
-    fn pop(&mut self, now: Instant) -> Option<Held> {
-        self.next().filter(|&at| at <= now)?;
-        let (_, held) = self.held.pop_front()?;
-        if let Held::Bytes(bytes) = &held {
-            self.bytes -= bytes.len();
-        }
-        Some(held)
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.held.front().map(|&(at, _)| at)
-    }
-}
-
 /// Delays everything by a fixed time in both directions, ends included.
 #[derive(Debug)]
 pub struct Delayed {
@@ -94,40 +56,19 @@ impl Delayed {
 
 impl Stage for Delayed {
     fn inbound(&mut self, flow: &mut Flow<'_>, event: Inbound<'_>) -> StageResult {
-        let held = match event {
-            Inbound::Bytes(bytes) => Held::Bytes(bytes.to_vec()),
-            Inbound::End => Held::End,
-            Inbound::Error(errno) => Held::Failure(errno),
-        };
-        self.inbound.push(flow.now() + self.by, held);
+        self.inbound.push(flow.now() + self.by, event.into());
         Ok(())
     }
 
     fn outbound(&mut self, flow: &mut Flow<'_>, event: Outbound<'_>) -> StageResult {
-        let held = match event {
-            Outbound::Bytes(bytes) => Held::Bytes(bytes.to_vec()),
-            Outbound::End => Held::End,
-            Outbound::Reset => Held::Failure(0),
-        };
-        self.outbound.push(flow.now() + self.by, held);
+        self.outbound.push(flow.now() + self.by, event.into());
         Ok(())
     }
 
     fn turn(&mut self, flow: &mut Flow<'_>) -> StageResult {
-        while let Some(held) = self.inbound.pop(flow.now()) {
-            match held {
-                Held::Bytes(bytes) => flow.pass_in(Inbound::Bytes(&bytes)),
-                Held::End => flow.pass_in(Inbound::End),
-                Held::Failure(errno) => flow.pass_in(Inbound::Error(errno)),
-            }
-        }
-        while let Some(held) = self.outbound.pop(flow.now()) {
-            match held {
-                Held::Bytes(bytes) => flow.pass_out(Outbound::Bytes(&bytes)),
-                Held::End => flow.pass_out(Outbound::End),
-                Held::Failure(_) => flow.pass_out(Outbound::Reset),
-            }
-        }
+        let now = flow.now();
+        self.inbound.pass_due(now, &mut |part| flow.pass_in(part.into()));
+        self.outbound.pass_due(now, &mut |part| flow.pass_out(part.into()));
         Ok(())
     }
 
@@ -137,13 +78,13 @@ impl Stage for Delayed {
 
     fn held(&self, direction: Direction) -> usize {
         match direction {
-            Direction::Inbound => self.inbound.bytes,
-            Direction::Outbound => self.outbound.bytes,
+            Direction::Inbound => self.inbound.len(),
+            Direction::Outbound => self.outbound.len(),
         }
     }
 
     fn is_owed(&self) -> bool {
-        !self.inbound.held.is_empty() || !self.outbound.held.is_empty()
+        !self.inbound.is_empty() || !self.outbound.is_empty()
     }
 }
 

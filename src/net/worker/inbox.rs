@@ -12,6 +12,7 @@ use crate::net::connection::LingeringSocket;
 use crate::net::control::{ServerContext, ShutdownListener};
 use crate::net::service::Notifier;
 use crate::net::socket::Socket;
+use crate::net::stage::faults::{Ack, FaultListener};
 
 /// A request to a worker.
 pub(crate) enum Message {
@@ -22,6 +23,8 @@ pub(crate) enum Message {
     Linger(LingeringSocket),
     /// Wakes the session with this token.
     Wake(u64),
+    /// The faults of the server have changed.
+    Faults(Ack),
     /// No more connections follow. The worker ends those that it has, until the deadline of the
     /// shutdown.
     Drain,
@@ -34,7 +37,8 @@ pub(crate) enum Message {
 /// The sending end of a worker's channel.
 ///
 /// The channel itself is unbounded. It holds at most one `Adopt` for each connection that the limit
-/// admits, one `Wake` for each session, and one message for each call of `stop`.
+/// admits, one `Wake` for each session, and one message for each call of `stop`
+/// and for each change of the faults.
 pub(crate) struct Inbox {
     sender: Sender<Message>,
     pub(super) flag: Arc<EventFd>,
@@ -84,6 +88,12 @@ impl ShutdownListener for Inbox {
     fn deadline_moved(&self) -> bool {
         self.send(Message::Deadline);
         !self.is_lost()
+    }
+}
+
+impl FaultListener for Inbox {
+    fn faults_changed(&self, ack: Ack) {
+        self.send(Message::Faults(ack));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::net::base::EventFd;
 use crate::net::control::{ServerContext, ShutdownListener};
 use crate::net::service::Service;
 use crate::net::socket::Listener;
+use crate::net::stage::faults::FaultListener;
 
 /// A worker with this many connections gets no more while another worker can be started.
 const FULL_WORKER: usize = 16;
@@ -120,6 +121,8 @@ fn run_worker(
     let listener: Arc<dyn ShutdownListener> = Arc::clone(&inbox) as Arc<dyn ShutdownListener>;
     let listener: Weak<dyn ShutdownListener> = Arc::downgrade(&listener);
     context.shutdown.register(listener);
+    let listener: Arc<dyn FaultListener> = Arc::clone(&inbox) as Arc<dyn FaultListener>;
+    context.faults.listen(Arc::downgrade(&listener));
     let service = Arc::clone(service);
     context.spawn(format!("rsock-worker-{number}"), move || worker.run(&*service))?;
     Ok(inbox)

@@ -29,6 +29,7 @@ use crate::net::service::{
     BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Null, Peer, Service, Session,
 };
 use crate::net::socket::{Pipes, Socket};
+use crate::net::stage::faults::Ack;
 
 /// The most bytes of one receive. A larger buffer saves few calls, and leaves less of the cache.
 const SCRATCH: usize = 64 * 1024;
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
+    /// Changes of the faults that connections are told of in this round.
+    acks: Vec<Ack>,
     /// The program has closed the poller: no connection reports an event any more.
     is_lost: bool,
     /// The accept loop, if this is the server's only thread.
@@ -98,6 +101,7 @@ impl Worker {
                 context.limits.clone(),
                 context.options.clone(),
                 pipes,
+                Arc::clone(&context.faults),
             ),
             context,
             inbox: Arc::clone(&inbox),
@@ -108,6 +112,7 @@ impl Worker {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
             quit: false,
+            acks: Vec::new(),
             is_lost: false,
             acceptor: None,
             _listed: listed,
@@ -142,6 +147,8 @@ impl Worker {
             self.accept_turn(service);
             self.run_timers();
             self.run_batches(service);
+            // Every connection has had its turn.
+            self.acks.clear();
             if self.quit || self.end_of_drain() {
                 return;
             }
@@ -258,6 +265,13 @@ impl Worker {
                     self.enqueue(index);
                 }
             }
+            Message::Faults(ack) => {
+                for index in self.indices() {
+                    self.entries[index].connection.due().faults = true;
+                    self.enqueue(index);
+                }
+                self.acks.push(ack);
+            }
             Message::Drain => self.drain(),
             Message::Deadline => {
                 if let Some(draining) = &mut self.draining {
@@ -274,18 +288,16 @@ impl Worker {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
-        if let Some(factory) = &self.context.stages {
-            match catch_unwind(AssertUnwindSafe(|| factory.stages(&peer))) {
-                Ok(Some(chain)) => {
-                    let mut connection = Connection::new(socket, record, Some(entry_id));
-                    connection.put_stages(chain);
-                    inner.into_iter().for_each(|inner| connection.put_inner(inner));
-                    return self.insert(connection, Box::new(Null));
-                }
-                Ok(None) => {}
-                Err(panic) => {
-                    return self.refuse(socket, entry_id, panic_text(&*panic));
-                }
+        match catch_unwind(AssertUnwindSafe(|| self.context.stages_of(&peer, &record))) {
+            Ok(Some(chain)) => {
+                let mut connection = Connection::new(socket, record, Some(entry_id));
+                connection.put_stages(chain);
+                inner.into_iter().for_each(|inner| connection.put_inner(inner));
+                return self.insert(connection, Box::new(Null));
+            }
+            Ok(None) => {}
+            Err(panic) => {
+                return self.refuse(socket, entry_id, panic_text(&*panic));
             }
         }
         let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {

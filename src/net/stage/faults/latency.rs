@@ -1,0 +1,151 @@
+//! Latency: everything goes on after a time, in order. Must never change what is passed on, nor
+//! keep an end back longer than the bytes before it.
+
+use std::time::{Duration, Instant};
+
+use super::draws::Draws;
+use super::kind::{Kind, Lane, LaneFlow, LaneSite};
+use super::params::Params;
+use crate::net::error::{Error, Result};
+use crate::net::stage::{Line, Part};
+
+/// The bytes of a stream that have one draw of the jitter. Smaller than most messages, so that each
+/// message has a draw of its own, however it is cut into reads.
+const BLOCK: u64 = 64;
+
+/// Bytes that one direction of a connection may hold on purpose.
+const MOST_HELD: usize = 1024 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+enum Distribution {
+    Uniform,
+    Normal,
+    LogNormal,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Latency {
+    time: f64,
+    jitter: f64,
+    distribution: Distribution,
+}
+
+pub(super) fn make(params: &Params) -> Result<Box<dyn Kind>> {
+    let distribution = match params.text("distribution")? {
+        None | Some("uniform") => Distribution::Uniform,
+        Some("normal") => Distribution::Normal,
+        Some("lognormal") => Distribution::LogNormal,
+        Some(other) => {
+            return Err(Error::Value(format!(
+                "distribution {other:?}: must be \"uniform\", \"normal\" or \"lognormal\""
+            )));
+        }
+    };
+    let time = Params::needed("seconds", params.number("seconds")?)?;
+    let jitter = params.number("jitter")?.unwrap_or(0.0);
+    Ok(Box::new(Latency { time, jitter, distribution }))
+}
+
+impl Kind for Latency {
+    fn fits_datagrams(&self) -> bool {
+        true
+    }
+
+    fn lane(&self, site: LaneSite) -> Option<Box<dyn Lane>> {
+        Some(Box::new(LatencyLane {
+            latency: *self,
+            draws: site.draws,
+            datagrams: site.datagrams,
+            line: Line::default(),
+            has_noted: false,
+        }))
+    }
+}
+
+impl Latency {
+    /// The delay of a block.
+    fn delay(&self, draws: Draws, block: u64) -> Duration {
+        let (time, jitter) = (self.time, self.jitter);
+        let seconds = match self.distribution {
+            _ if jitter == 0.0 => time,
+            Distribution::Uniform => time + jitter * draws.symmetric(block),
+            Distribution::Normal => time + jitter * draws.normal(block),
+            Distribution::LogNormal if time == 0.0 => 0.0,
+            Distribution::LogNormal => {
+                // With `time` as its mean, and `jitter` as its standard deviation.
+                let variance = (jitter / time).powi(2).ln_1p();
+                (time.ln() - variance / 2.0 + variance.sqrt() * draws.normal(block)).exp()
+            }
+        };
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+    }
+}
+
+struct LatencyLane {
+    latency: Latency,
+    draws: Draws,
+    datagrams: bool,
+    line: Line,
+    has_noted: bool,
+}
+
+impl LatencyLane {
+    fn due(&self, now: Instant, block: u64) -> Instant {
+        now.checked_add(self.latency.delay(self.draws, block)).unwrap_or(now)
+    }
+}
+
+impl Lane for LatencyLane {
+    fn push(&mut self, flow: &mut LaneFlow<'_, '_>, part: Part<'_>) {
+        let (now, offset) = (flow.now(), flow.offset());
+        if !self.has_noted {
+            self.has_noted = true;
+            flow.note("delayed", offset, part.len());
+        }
+        let Part::Bytes(bytes) = part else {
+            // An end has the delay of the last bytes.
+            return self.line.push(self.line.last().unwrap_or_else(|| self.due(now, 0)), part);
+        };
+        if self.datagrams || self.latency.jitter == 0.0 {
+            let block = if self.datagrams { offset } else { offset / BLOCK };
+            return self.line.push(self.due(now, block), part);
+        }
+        // Blocks that are due together stay one chunk.
+        let (mut start, mut at) = (0, self.due(now, offset / BLOCK));
+        let first = (BLOCK - offset % BLOCK) as usize;
+        let mut end = first.min(bytes.len());
+        while end < bytes.len() {
+            let due = self.due(now, (offset + end as u64) / BLOCK);
+            if due > at {
+                self.line.push(at, Part::Bytes(&bytes[start..end]));
+                (start, at) = (end, due);
+            }
+            end = bytes.len().min(end + BLOCK as usize);
+        }
+        self.line.push(at, Part::Bytes(&bytes[start..]));
+    }
+
+    fn turn(&mut self, flow: &mut LaneFlow<'_, '_>) {
+        self.line.pass_due(flow.now(), &mut |part| flow.pass(part));
+    }
+
+    fn next_call(&self) -> Option<Instant> {
+        self.line.next()
+    }
+
+    fn held(&self) -> usize {
+        self.line.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.line.len().min(MOST_HELD)
+    }
+
+    fn is_owed(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    fn release(&mut self, flow: &mut LaneFlow<'_, '_>) {
+        self.line.pass_all(&mut |part| flow.pass(part));
+    }
+}

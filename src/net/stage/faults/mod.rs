@@ -1,0 +1,41 @@
+//! Faults: what is done to traffic on purpose. Owns the list of their kinds; must never name a
+//! socket, a poller or a thread.
+//!
+//! `kind.rs` has the traits of a fault, `fault.rs` a fault with the connections that it concerns,
+//! `set.rs` those of one server, and `fault_stage.rs` the stage that puts one into a chain. Each
+//! other file is one kind.
+
+mod draws;
+mod fault;
+mod fault_stage;
+mod installed;
+mod kind;
+mod label;
+mod latency;
+mod params;
+mod reset;
+mod set;
+
+pub use self::draws::Draws;
+pub use self::fault::{Connections, Fault, Scope, Window};
+pub use self::installed::Installed;
+pub use self::kind::{Accepting, Kind, Lane, LaneFlow, LaneSite};
+pub use self::label::Label;
+pub use self::params::{Params, Value};
+pub use self::set::{Ack, FaultListener, FaultSet};
+use crate::net::error::{Error, Result};
+
+/// Makes a kind of fault from its parameters.
+type Make = fn(&Params) -> Result<Box<dyn Kind>>;
+
+/// The kinds of faults, by their names in text. A new kind is a file and a line here.
+const KINDS: &[(&str, Make)] = &[("latency", latency::make), ("reset", reset::make)];
+
+/// The name of a kind as the engine keeps it, with what makes one.
+fn find(name: &str) -> Result<(&'static str, Make)> {
+    KINDS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .copied()
+        .ok_or_else(|| Error::Value(format!("fault {name:?}: no such kind")))
+}

@@ -1,0 +1,164 @@
+//! The faults of one server, which can be changed while it serves. Owns their numbers, and which of
+//! them a connection has; must never wait for the threads that serve the connections.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::fault::Fault;
+use super::fault_stage::FaultStage;
+use super::installed::{Installed, Subject};
+use super::kind::Accepting;
+use crate::net::base::{EventFd, Mutex};
+use crate::net::ledger::Record;
+use crate::net::stage::chain::Chain;
+use crate::net::stage::stage::StageResult;
+
+/// Confirms a change of the set once the last copy is dropped.
+#[derive(Clone)]
+pub struct Ack {
+    _flag: Arc<SetOnDrop>,
+}
+
+struct SetOnDrop(Arc<EventFd>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+impl Ack {
+    /// A confirmation that sets `flag`.
+    #[must_use]
+    pub fn new(flag: Arc<EventFd>) -> Self {
+        Self { _flag: Arc::new(SetOnDrop(flag)) }
+    }
+}
+
+/// A thread that has connections, or a listener.
+pub trait FaultListener: Send + Sync {
+    /// The set has changed: the thread has its connections updated, then drops `ack`. Never blocks.
+    fn faults_changed(&self, ack: Ack);
+}
+
+/// The faults of one server.
+pub struct FaultSet {
+    seed: u64,
+    high_water: usize,
+    installed: Mutex<Vec<Arc<Installed>>>,
+    added: AtomicU64,
+    /// There are faults, or were some: connections have to be looked at.
+    is_used: AtomicBool,
+    listeners: Mutex<Vec<Weak<dyn FaultListener>>>,
+}
+
+impl FaultSet {
+    /// A set without faults. `high_water` is that of its connections.
+    #[must_use]
+    pub fn new(seed: u64, high_water: usize) -> Self {
+        Self {
+            seed,
+            high_water,
+            installed: Mutex::new(Vec::new()),
+            added: AtomicU64::new(0),
+            is_used: AtomicBool::new(false),
+            listeners: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The seed of all draws.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Adds a fault, for connections that are looked at from now on. `accepted` is how many there
+    /// were so far.
+    pub fn add(&self, fault: Fault, accepted: u64) -> Arc<Installed> {
+        let mut installed = self.installed.lock();
+        let id = self.added.fetch_add(1, Relaxed);
+        let added = Arc::new(Installed { id, fault, accepted });
+        installed.push(Arc::clone(&added));
+        self.is_used.store(true, SeqCst);
+        added
+    }
+
+    /// Removes a fault by its number. Returns whether it was there.
+    pub fn remove(&self, id: u64) -> bool {
+        let mut installed = self.installed.lock();
+        let before = installed.len();
+        installed.retain(|one| one.id != id);
+        installed.len() < before
+    }
+
+    /// The faults, in the order in which they were added.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Installed>> {
+        self.installed.lock().clone()
+    }
+
+    /// What the last fault of accepting does to the listener.
+    #[must_use]
+    pub fn accepting(&self) -> Option<(Arc<Installed>, Accepting)> {
+        if !self.is_used() {
+            return None;
+        }
+        let installed = self.installed.lock();
+        let found = |one: &Arc<Installed>| Some((Arc::clone(one), one.fault.kind.accepting()?));
+        installed.iter().rev().find_map(found)
+    }
+
+    /// Whether the set has, or had, a fault.
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used.load(SeqCst)
+    }
+
+    /// Registers a thread that has to know of changes.
+    pub(crate) fn listen(&self, listener: Weak<dyn FaultListener>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|one| one.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    /// Tells every thread that the set has changed. Returns at once; `ack` is dropped by the last
+    /// one.
+    pub(crate) fn announce(&self, ack: &Ack) {
+        let listeners = self.listeners.lock().clone();
+        for listener in listeners.iter().filter_map(Weak::upgrade) {
+            listener.faults_changed(ack.clone());
+        }
+    }
+
+    /// Whether a connection would have a fault.
+    pub(crate) fn concerns(&self, connection: u64) -> bool {
+        self.is_used() && self.list().iter().any(|one| one.concerns(connection, self.seed))
+    }
+
+    /// Gives a chain the faults that its connection has now: what a removed one holds goes on, and
+    /// added ones come next to the session.
+    pub(crate) fn update(&self, chain: &mut Chain, record: &Record, now: Instant) -> StageResult {
+        let subject = &Subject {
+            connection: record.id(),
+            role: record.role(),
+            opened: record.opened(),
+            datagrams: record.transport().is_datagram(),
+            high_water: self.high_water,
+        };
+        let installed = self.list();
+        let there: Vec<u64> = chain.faults().collect();
+        for &id in there.iter().filter(|&&id| installed.iter().all(|one| one.id != id)) {
+            chain.remove_fault(now, id)?;
+        }
+        for one in installed.iter().filter(|one| !there.contains(&one.id)) {
+            if !one.concerns(subject.connection, self.seed) {
+                continue;
+            }
+            if let Some(stage) = FaultStage::new(one, subject, self.seed) {
+                one.fault.label.count_connection();
+                chain.push(now, Box::new(stage))?;
+            }
+        }
+        Ok(())
+    }
+}
