@@ -8,6 +8,7 @@ from scenarios.echo import BULK, ECHO_50, ECHO_500
 from scenarios.forward import FORWARD, FORWARD_BULK
 from scenarios.handler import HANDLER, HANDLER_FEW, HANDLER_MESSAGES
 from scenarios.idle import IDLE
+from scenarios.latency import LATENCY
 from scenarios.spinning import SPINNING
 from scenarios.start_stop import START_STOP
 from scenarios.udp import UDP
@@ -25,6 +26,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     CLIENT,
     CLIENT_BUSY,
     CLIENT_ONE_CORE,
+    LATENCY,
     SPINNING,
     HANDLER,
     HANDLER_FEW,

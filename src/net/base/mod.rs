@@ -6,6 +6,7 @@ pub(crate) mod fork;
 pub(crate) mod lock;
 mod panic;
 pub mod process;
+mod timer_fd;
 mod timers;
 mod waiter;
 
@@ -15,6 +16,7 @@ pub(crate) use self::fork::{HeldAcrossFork, Listed, watch};
 pub(crate) use self::lock::{Condvar, Held};
 pub use self::lock::{Mutex, MutexGuard};
 pub(crate) use self::panic::panic_text;
+pub(crate) use self::timer_fd::TimerFd;
 pub(crate) use self::timers::Key;
 pub(crate) use self::timers::Timers;
 pub use self::waiter::Plain;

@@ -1,10 +1,14 @@
-//! ppoll(2), eventfd(2). Must never hold state, decide anything, or know what a server is.
+//! ppoll(2), eventfd(2), timerfd_create(2). Must never hold state, decide anything, or know what a server is.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::EventfdFlags;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 use crate::net::sys::{check, is_refused};
 
@@ -124,6 +128,24 @@ pub(crate) fn timespec(duration: Duration) -> libc::timespec {
     // The types of the fields differ between targets; this many seconds, 68 years, fit in all.
     let seconds = i32::try_from(duration.as_secs()).unwrap_or(i32::MAX);
     libc::timespec { tv_sec: seconds as _, tv_nsec: duration.subsec_nanos() as _ }
+}
+
+/// Calls timerfd_create(2) for the clock that counts from the start of the system.
+pub(crate) fn timerfd() -> io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    Ok(timerfd_create(TimerfdClockId::Monotonic, flags)?)
+}
+
+/// Calls timerfd_settime(2): it expires once, after this time. No time is the shortest.
+pub(crate) fn set_timerfd(fd: BorrowedFd<'_>, after: Duration) -> io::Result<()> {
+    // A time of 0 would disarm it.
+    let after = after.max(Duration::from_nanos(1));
+    let value =
+        Timespec::try_from(after).unwrap_or(Timespec { tv_sec: i32::MAX.into(), tv_nsec: 0 });
+    let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let spec = Itimerspec { it_interval: interval, it_value: value };
+    timerfd_settime(fd, TimerfdTimerFlags::empty(), &spec)?;
+    Ok(())
 }
 
 /// eventfd(2), non-blocking and close-on-exec.

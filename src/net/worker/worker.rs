@@ -21,7 +21,7 @@ use slab::Slab;
 use super::acceptor::Acceptor;
 use super::inbox::{Inbox, Message};
 use super::sink::Accepted;
-use crate::net::base::{EventFd, Key, Listed, fork, panic_text};
+use crate::net::base::{EventFd, Key, Listed, TimerFd, fork, panic_text};
 use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::{FIRST_BYTE_GRACE, ServerContext};
 use crate::net::ledger::{ClosedBy, EntryId};
@@ -39,6 +39,7 @@ const EVENTS: usize = 256;
 const POLL_BACKOFF: Duration = Duration::from_millis(10);
 const INBOX: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
 
 struct Entry {
     session: Box<dyn Session>,
@@ -61,6 +62,9 @@ pub(crate) struct Worker {
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
+    /// Ends a poll exactly in time, for stages. None where no connection had any so far, or where
+    /// there is no descriptor for it: then the poll rounds its time-out up to milliseconds.
+    timer: Option<TimerFd>,
     /// Changes of the faults that connections are told of in this round.
     acks: Vec<Ack>,
     /// The program has closed the poller: no connection reports an event any more.
@@ -112,6 +116,7 @@ impl Worker {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
             quit: false,
+            timer: None,
             acks: Vec::new(),
             is_lost: false,
             acceptor: None,
@@ -137,6 +142,8 @@ impl Worker {
             for event in &events {
                 match (event.token(), &mut self.acceptor) {
                     (INBOX, _) => drop(self.inbox.flag.clear()),
+                    // What is due is found below.
+                    (TIMER, _) => {}
                     (LISTENER, Some(acceptor)) => acceptor.notice(event.is_read_closed()),
                     _ => self.notice(event),
                 }
@@ -214,13 +221,34 @@ impl Worker {
         self.inbox.asleep.store(false, SeqCst);
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         let drain = self
             .draining
             .map(|drain| drain.grace.map_or(drain.deadline, |grace| grace.min(drain.deadline)));
         let acceptor = self.acceptor.as_ref().and_then(|acceptor| acceptor.next_turn());
-        let next = [self.resources.timers.next(), drain, acceptor].into_iter().flatten().min();
-        next.map(|at| at.saturating_duration_since(Instant::now()))
+        let next = [self.resources.timers.next(), drain, acceptor].into_iter().flatten().min()?;
+        let left = next.saturating_duration_since(Instant::now());
+        if let Some(timer) = self.timer.as_mut().filter(|_| !left.is_zero()) {
+            if timer.set(next).is_ok() {
+                return None;
+            }
+            // The program has closed it.
+            self.timer = None;
+        }
+        Some(left)
+    }
+
+    /// Opens the exact timer, for stages.
+    fn open_timer(&mut self) {
+        if self.timer.is_some() {
+            return;
+        }
+        let Ok(timer) = TimerFd::new() else { return };
+        let number = timer.as_fd().as_raw_fd();
+        let mut source = SourceFd(&number);
+        if self.resources.poll.registry().register(&mut source, TIMER, Interest::READABLE).is_ok() {
+            self.timer = Some(timer);
+        }
     }
 
     fn token(index: usize, generation: u32) -> u64 {
@@ -266,6 +294,7 @@ impl Worker {
                 }
             }
             Message::Faults(ack) => {
+                self.open_timer();
                 for index in self.indices() {
                     self.entries[index].connection.due().faults = true;
                     self.enqueue(index);
@@ -290,6 +319,7 @@ impl Worker {
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
         match catch_unwind(AssertUnwindSafe(|| self.context.stages_of(&peer, &record))) {
             Ok(Some(chain)) => {
+                self.open_timer();
                 let mut connection = Connection::new(socket, record, Some(entry_id));
                 connection.put_stages(chain);
                 inner.into_iter().for_each(|inner| connection.put_inner(inner));
