@@ -334,9 +334,11 @@ def test_clean():
         had = "which had 5 bytes of a message and waited for the rest when"
         assert any(f"{had} {end}" in said for end in possible)
     assert "after 5 bytes of a message that ends with its delimiter" in text
-    # Without the fixture it is a note on the exception of the test.
-    noted = text.partition("_ test_without_a_fixture _")[2]
-    assert "the stream ended after 5 bytes of 10" in noted.partition("short test summary")[0]
+    # Without the fixture it is a note on the exception of the test. Its server resets the
+    # connection at once, which the handler may see before the end that its client has sent.
+    noted = text.partition("_ test_without_a_fixture _")[2].partition("short test summary")[0]
+    ended = "the stream ended after 5 bytes of 10"
+    assert ended in noted or "which had 5 bytes of a message and waited for the rest" in noted
 
 
 def test_a_handler_may_fail_its_test(pytester: pytest.Pytester) -> None:
