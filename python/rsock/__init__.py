@@ -32,6 +32,8 @@ PYTEST_DONT_REWRITE
 #     _fault
 #     _checks, _exceptions, _keywords, _printable, rfc147
 
+import typing as _typing
+
 # A public module, because its few names belong to one RFC.
 from . import rfc147 as rfc147
 from ._client import Client
@@ -73,6 +75,21 @@ from ._types import (
     TraceEvent,
 )
 from ._wait_for import wait_for
+
+if _typing.TYPE_CHECKING:
+    from . import faults as faults
+else:
+    # A program without faults does not load them.
+    def __getattr__(name):
+        if name == "faults":
+            import importlib
+
+            return importlib.import_module(".faults", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), "faults"})
+
 
 __all__ = [
     "Accept",

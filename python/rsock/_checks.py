@@ -4,6 +4,7 @@ A check raises TypeError or ValueError; the message has class, field and value a
 write them. It must never change a value. What each field may hold is in `_settings.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "check_int",
     "check_keepalive",
     "check_mode",
+    "check_number",
     "check_seconds",
+    "check_word",
     "groups",
     "wrong_type",
 ]
@@ -126,17 +129,45 @@ def _is_multicast(text: str) -> bool:
         return False
 
 
-def check_seconds(owner: object, name: str, lowest: float, highest: int) -> float | None:
-    """Check a number of seconds and return it; None is allowed."""
+def check_seconds(
+    owner: object, name: str, lowest: float, highest: int, *, optional: bool = True
+) -> float | None:
+    """Check a number of seconds and return it; with `optional`, None is allowed too."""
     value = getattr(owner, name)
-    if value is None:
+    if value is None and optional:
         return None
+    kind = "a number of seconds or None" if optional else "a number of seconds"
+    return check_number(owner, name, lowest, highest, kind=kind, unit=" seconds")
+
+
+def check_number(
+    owner: object,
+    name: str,
+    lowest: float,
+    highest: float,
+    *,
+    kind: str = "a number",
+    unit: str = "",
+) -> float:
+    """Check an int or a float between `lowest` and `highest`, and return it."""
+    value: float = getattr(owner, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong_type(owner, name, "a number of seconds or None")
+        raise wrong_type(owner, name, kind)
     # Written this way because NaN compares as false with everything, and must be refused.
     if not lowest <= value <= highest:
-        raise bad_value(owner, name, f"must be between {lowest} and {highest} seconds")
+        raise bad_value(owner, name, f"must be between {lowest} and {highest}{unit}")
     return value
+
+
+def check_word(owner: object, name: str, words: Sequence[str]) -> None:
+    """Check one of several words."""
+    value = getattr(owner, name)
+    *most, last = map(repr, words)
+    allowed = f"{', '.join(most)} or {last}"
+    if not isinstance(value, str):
+        raise wrong_type(owner, name, allowed)
+    if value not in words:
+        raise bad_value(owner, name, f"must be {allowed}")
 
 
 def _spelled(owner: object, name: str) -> str:

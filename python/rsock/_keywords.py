@@ -35,13 +35,17 @@ def unknown_of(kind: type, name: str) -> TypeError:
 
 
 def explained(kind: _Class) -> _Class:
-    """Let a dataclass of keywords say what was meant by a keyword that it does not have."""
+    """Let a dataclass say what was meant by a keyword that it does not have."""
     make: Callable[..., None] = kind.__init__
-    known = [field.name for field in fields(kind)]
+    given = {field.name: field.kw_only for field in fields(kind) if field.init}
+    # The fields of the class itself come before those of its bases.
+    own = [name for name in kind.__annotations__ if name in given]
+    known = own + [name for name in given if name not in own]
+    keywords_only = all(given.values())
 
     @functools.wraps(make)
     def __init__(self: object, /, *values: object, **named: Any) -> None:  # noqa: N807
-        if values:
+        if values and keywords_only and known:
             raise TypeError(
                 f"{kind.__name__}() takes keywords only, such as {known[0]}=…; it was called with"
                 f" {values[0]!r:.80}"
@@ -49,7 +53,7 @@ def explained(kind: _Class) -> _Class:
         for name in named:
             if name not in known:
                 raise unknown(kind.__name__, name, known)
-        make(self, **named)
+        make(self, *values, **named)
 
     kind.__init__ = __init__
     return kind

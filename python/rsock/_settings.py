@@ -16,7 +16,7 @@ from ._checks import (
     check_keepalive,
     check_mode,
     check_seconds,
-    wrong_type,
+    check_word,
 )
 from ._keywords import explained
 
@@ -184,10 +184,7 @@ class Limits:
     def __post_init__(self) -> None:
         check_int(self, "connections", 1, _C_INT_MAX)
         check_int(self, "per_host", 1, _C_INT_MAX)
-        if not isinstance(self.overflow, str):
-            raise wrong_type(self, "overflow", "'wait' or 'refuse'")
-        if self.overflow not in ("wait", "refuse"):
-            raise bad_value(self, "overflow", "must be 'wait' or 'refuse'")
+        check_word(self, "overflow", ("wait", "refuse"))
         for name in ("idle", "first_byte", "write", "half_close", "lifetime"):
             if check_seconds(self, name, 0, _MAX_SECONDS) == 0:
                 raise bad_value(self, name, "must be more than 0; None never gives up")
