@@ -64,6 +64,7 @@ from ._rsock import (
 from ._server import Server, run_server, servers
 from ._settings import Limits, SocketOptions, Trace
 from ._types import (
+    FaultEvent,
     FiveTuple,
     Leg,
     PeerCredentials,
@@ -101,6 +102,7 @@ __all__ = [
     "Discard",
     "Echo",
     "Endpoint",
+    "FaultEvent",
     "FiveTuple",
     "Forward",
     "Greeting",

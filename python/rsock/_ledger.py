@@ -73,6 +73,8 @@ COLUMNS: Final = (
     "bits_out",
     "closed_by",
     "limit",
+    "fault",
+    "fault_events",
     "error",
     "forwarded_to",
     "forwarded_bytes_in",
@@ -87,7 +89,10 @@ COLUMNS: Final = (
 _TEXTS: Final = frozenset({"role", "transport", "local", "remote"})
 _NUMBERS: Final = frozenset(
     {"id", "messages_in", "messages_out", "bytes_in", "bytes_out", "bits_in", "bits_out"}
+    | {"fault_events"}
 )
+# Columns of texts that may have none.
+_MAYBE_TEXTS: Final = frozenset({"closed_by", "limit", "fault", "error", "forwarded_to"})
 
 
 def _kind(name: str) -> type:
@@ -98,7 +103,7 @@ def _kind(name: str) -> type:
         return datetime
     if name == "seconds":
         return float
-    text = name.endswith("_host") or name in ("closed_by", "limit", "error", "forwarded_to")
+    text = name.endswith("_host") or name in _MAYBE_TEXTS
     return str if text or name in _TEXTS else int
 
 
@@ -142,6 +147,8 @@ def to_dict(record: Record) -> Row:
         record.bits_out,
         closed_by,
         record.limit,
+        record.fault,
+        record._fault_count,
         record.error,
         None if far is None else str(far.remote),
         None if far is None else far.bytes_in,

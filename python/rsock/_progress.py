@@ -29,6 +29,7 @@ _ENDS: Final = {
     "reset": "was reset",
     "limit": "reached the limit {limit}",
     "error": "ended by an error: {error}",
+    "fault": "was ended by the fault {error}",
     "stop": "was closed by the stop",
     "detached": "was given away",
 }

@@ -18,6 +18,7 @@ from ._types import (
     Destination,
     Endpoint,
     Fault,
+    FaultEvents,
     FiveTuple,
     Function,
     Leg,
@@ -653,6 +654,7 @@ class Record:
         - "local": Python closed it, or its handler returned.
         - "service": a service in Rust ended it; with Forward, the target finished first.
         - "limit": a limit ended it; `limit` names the limit.
+        - "fault": a fault of `rsock.faults` ended it; `fault` names its kind.
         - "error": an error of this side, of the service or of its handler; `error` has the text.
         - "stop": the server stopped; its StopReport counts drained and reset connections.
         - "detached": `detach()` gave its descriptor away.
@@ -661,11 +663,26 @@ class Record:
     def limit(self) -> str | None:
         """The name in Limits of the limit that ended the connection; None if no limit did."""
     @property
+    def fault(self) -> str | None:
+        """The name of the kind of fault that ended the connection, such as "reset"; None if none
+        did.
+        """
+    @property
+    def faults(self) -> FaultEvents:
+        """What faults have done to the connection, a list of FaultEvent, oldest first.
+
+        It holds the first 256; its attribute `more` is the number of those after them. Empty where
+        faults have done nothing.
+        """
+    @property
+    def _fault_count(self) -> int:
+        """The number of things that faults have done to the connection. For the Python half."""
+    @property
     def error(self) -> str | None:
         """The text of the error that ended the connection, or that its handler raised.
 
-        None if there was no error. It may contain what the peer sent, control characters included;
-        displays, logs and CSV escape these.
+        If a fault ended the connection, its text form. None if there was neither. It may contain
+        what the peer sent, control characters included; displays, logs and CSV escape these.
         """
     @property
     def closed_at(self) -> float | None:
@@ -682,7 +699,7 @@ class Record:
         """
     @property
     def trace(self) -> list[TraceEvent] | None:
-        """What was received and sent, a list of TraceEvent, oldest first.
+        """What was received, sent and done by faults, a list of TraceEvent, oldest first.
 
         It holds the last events, within the bounds of the server's `trace`. None if the server has
         no trace, and for a client.

@@ -5,7 +5,7 @@ the Python half share: the stub can import nothing that lies above it (see `__in
 here may import the compiled module, which imports this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from os import PathLike
@@ -20,6 +20,8 @@ __all__ = [
     "Destination",
     "Endpoint",
     "Fault",
+    "FaultEvent",
+    "FaultEvents",
     "FiveTuple",
     "Function",
     "Leg",
@@ -104,6 +106,23 @@ class TraceEvents(Listing["TraceEvent"]):
     """The list of `Record.trace`."""
 
     _shown = 6
+
+
+class FaultEvents(Listing["FaultEvent"]):
+    """The list of `Record.faults`: the first events, with the number of those after them.
+
+    more: how many events there were that the list does not have.
+    """
+
+    _shown = 6
+
+    def __init__(self, events: "Iterable[FaultEvent]" = (), more: int = 0) -> None:
+        super().__init__(events)
+        self.more = more
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return f"{text[:-1]},\n … {self.more:,} later ones are not kept]" if self.more else text
 
 
 class FiveTuple(NamedTuple):
@@ -306,6 +325,29 @@ class TcpInfo:
     delivery_rate: int
 
 
+@dataclass(frozen=True, slots=True)
+class FaultEvent:
+    """One thing that a fault of `rsock.faults` did to a connection.
+
+    fault: the fault in its text form, such as "latency:0.2".
+    action: what it did: "delayed", "slowed", "sliced", "closed", "reset", "truncated", "garbled",
+        "corrupted", "held", "dropped", "duplicated", "reordered". A fault that acts on everything
+        that passes has one event for each direction, when it first acts.
+    direction: "up" for what the client sent, "down" for what the server sent.
+    seconds: when it happened, counted from the record's `opened_at`.
+    offset: where it happened: how many bytes had gone this way through the fault before; of
+        datagrams, how many datagrams.
+    size: how many bytes it concerned; 0 if it concerned the connection.
+    """
+
+    fault: str
+    action: str
+    direction: Literal["up", "down"]
+    seconds: float
+    offset: int
+    size: int
+
+
 # How many bytes of its data the `repr` of an event has: of text, and of what is escaped in it.
 _SHOWN_DATA: Final = 32
 _SHOWN_BINARY: Final = 8
@@ -313,23 +355,32 @@ _SHOWN_BINARY: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
-    """One receive or send that carried data: a message of `Record.messages_in` or `messages_out`.
+    """One receive or send that carried data, or something that a fault did.
+
+    A receive or a send is a message of `Record.messages_in` or `messages_out`.
 
     number: its number in the connection, from 1; events before the first one kept were discarded.
     seconds: when it happened, counted from the record's `opened_at`.
-    direction: "in" (from the peer) or "out" (to it).
-    size: how many bytes it carried.
+    direction: "in" (from the peer), "out" (to it) or "fault".
+    size: how many bytes it carried; 0 for what a fault did.
     data: its bytes from the first on, as far as they were kept.
+    fault: what a fault did, a FaultEvent; None for a receive or a send.
     """
 
     number: int
     seconds: float
-    direction: Literal["in", "out"]
+    direction: Literal["in", "out", "fault"]
     size: int
     data: bytes
+    fault: FaultEvent | None = None
 
     def __repr__(self) -> str:
         """As it is made, but with the start of long data only: there may be kilobytes."""
+        if self.fault is not None:
+            return (
+                f"TraceEvent(number={self.number}, seconds={self.seconds!r},"
+                f" direction={self.direction!r}, fault={self.fault!r})"
+            )
         data, rest = self.data, ""
         if len(data) > _SHOWN_DATA:
             data, rest = data[:_SHOWN_DATA], f"… {len(self.data):,} bytes"

@@ -10,6 +10,8 @@ from typing import Final, Protocol, Unpack
 
 import pytest
 
+from . import _display
+from ._printable import printable
 from ._rsock import Service
 from ._server import Server, ServerOptions
 from ._types import Function
@@ -45,12 +47,30 @@ def rsock_server(make_rsock_server: MakeServer) -> Server:
 
 # Whether the body of a test has failed.
 _FAILED: Final = pytest.StashKey[bool]()
+# The servers of a test, also when they have been stopped.
+_SERVERS: Final = pytest.StashKey[list[Server]]()
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Note that a test has failed, for its fixtures."""
-    if call.when == "call" and call.excinfo is not None:
-        item.stash[_FAILED] = True
+    """Note that a test has failed, for its fixtures; report what the faults of its servers did."""
+    servers = item.stash.get(_SERVERS, [])
+    if call.excinfo is not None:
+        if call.when == "call":
+            item.stash[_FAILED] = True
+        reports = [report for server in servers if (report := _faults_report(server))]
+        if reports:
+            item.add_report_section(call.when, "faults of rsock", "\n\n".join(reports))
+    if call.when == "teardown":
+        # pytest keeps the items until the end of the run.
+        servers.clear()
+
+
+def _faults_report(server: Server) -> str:
+    try:
+        return _display.faults_report(server)
+    except Exception as error:
+        # Such as that of a forked child; a report must not fail the run.
+        return f"{server!r}: {printable(str(error))}"
 
 
 @pytest.fixture
@@ -63,9 +83,11 @@ def make_rsock_server(request: pytest.FixtureRequest) -> Iterator[MakeServer]:
     test, unless `on_error` says otherwise. If the test fails, an exception of a read that waited
     for the rest of a message is one, too: it tells what the server waited for. The type for
     annotations is
-    `rsock.pytest_plugin.MakeServer`.
+    `rsock.pytest_plugin.MakeServer`. The report of a failed test tells what the faults of its
+    servers did, and the seed that repeats them.
     """
     servers: list[Server] = []
+    reported = request.node.stash.setdefault(_SERVERS, [])
 
     def make_rsock_server(
         service: Service | Function | None = None,
@@ -75,6 +97,7 @@ def make_rsock_server(request: pytest.FixtureRequest) -> Iterator[MakeServer]:
         server = Server(service=service, **options)
         # Before it starts, so that it is stopped even if a signal raises an exception now.
         servers.append(server)
+        reported.append(server)
         return server.start()
 
     yield make_rsock_server

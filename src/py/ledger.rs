@@ -18,7 +18,7 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::address::Endpoint;
 use crate::net::base::Origin;
-use crate::net::ledger::{ClosedBy, Direction, Role};
+use crate::net::ledger::{ClosedBy, Direction, EventKind, FaultEvent, Role};
 use crate::net::socket::Credentials;
 
 /// The records of a server's connections, with totals that balance (accepted = open + closed).
@@ -352,11 +352,23 @@ impl Record {
     }
 }
 
-fn direction(direction: Direction) -> &'static str {
-    match direction {
-        Direction::In => "in",
-        Direction::Out => "out",
+fn direction(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::Data(Direction::In) => "in",
+        EventKind::Data(Direction::Out) => "out",
+        EventKind::Fault(_) => "fault",
     }
+}
+
+fn fault_event<'py>(py: Python<'py>, event: &FaultEvent) -> PyResult<Bound<'py, PyAny>> {
+    let fields = PyDict::new(py);
+    fields.set_item("fault", &*event.fault)?;
+    fields.set_item("action", event.action)?;
+    fields.set_item("direction", event.way.name())?;
+    fields.set_item("seconds", event.after.as_secs_f64())?;
+    fields.set_item("offset", event.offset)?;
+    fields.set_item("size", event.size)?;
+    object(py, "FaultEvent", &fields)
 }
 
 fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
@@ -487,6 +499,7 @@ impl Record {
     /// - "local": Python closed it, or its handler returned.
     /// - "service": a service in Rust ended it; with Forward, the target finished first.
     /// - "limit": a limit ended it; `limit` names the limit.
+    /// - "fault": a fault of `rsock.faults` ended it; `fault` names its kind.
     /// - "error": an error of this side, of the service or of its handler; `error` has the text.
     /// - "stop": the server stopped; its StopReport counts drained and reset connections.
     /// - "detached": `detach()` gave its descriptor away.
@@ -504,9 +517,39 @@ impl Record {
         }
     }
 
+    /// The name of the kind of fault that ended the connection, such as "reset"; None if none did.
+    #[getter]
+    fn fault(&self) -> Option<&'static str> {
+        match self.inner.closed_by() {
+            Some(ClosedBy::Fault(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What faults have done to the connection, a list of FaultEvent, oldest first.
+    ///
+    /// It holds the first 256; its attribute `more` is the number of those after them. Empty where
+    /// faults have done nothing.
+    #[getter]
+    fn faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        // In a forked child the lock may be held by a thread that does not exist there.
+        self.origin.check().map_err(|error| exception(py, error))?;
+        let (events, seen) = self.inner.faults();
+        let more = seen - events.len() as u64;
+        let events = events.iter().map(|event| fault_event(py, event));
+        let events: Vec<_> = events.collect::<PyResult<_>>()?;
+        imports::class(py, "FaultEvents")?.call1((PyList::new(py, events)?, more))
+    }
+
+    /// The number of things that faults have done to the connection. For the Python half.
+    #[getter]
+    fn _fault_count(&self) -> u64 {
+        self.inner.fault_count()
+    }
+
     /// The text of the error that ended the connection, or that its handler raised.
     ///
-    /// None if there was no error. It may contain what the peer sent, control characters included;
+    /// If a fault ended the connection, its text form. None if there was neither. It may contain what the peer sent, control characters included;
     /// displays, logs and CSV escape these.
     #[getter]
     fn error(&self) -> Option<String> {
@@ -533,7 +576,7 @@ impl Record {
         self.inner.tcp_info().map(|info| tcp_info(py, &info)).transpose()
     }
 
-    /// What was received and sent, a list of TraceEvent, oldest first.
+    /// What was received, sent and done by faults, a list of TraceEvent, oldest first.
     ///
     /// It holds the last events, within the bounds of the server's `trace`. None if the server has
     /// no trace, and for a client.
@@ -545,9 +588,12 @@ impl Record {
             let fields = PyDict::new(py);
             fields.set_item("number", event.number)?;
             fields.set_item("seconds", event.after.as_secs_f64())?;
-            fields.set_item("direction", direction(event.direction))?;
+            fields.set_item("direction", direction(&event.kind))?;
             fields.set_item("size", event.size)?;
             fields.set_item("data", PyBytes::new(py, &event.data))?;
+            if let EventKind::Fault(event) = &event.kind {
+                fields.set_item("fault", fault_event(py, event)?)?;
+            }
             object(py, "TraceEvent", &fields)
         });
         let events: Vec<_> = events.collect::<PyResult<_>>()?;

@@ -11,6 +11,7 @@ import pytest
 from support import dial, output_of, run_script, says_back
 
 from rsock import Ledger, Server
+from rsock.faults import Reset
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,6 +125,18 @@ def test_a_table_of_unix_sockets_has_its_processes(path: str) -> None:
     assert table["peer_pid"][0] > 0
     assert pandas.isna(table["local_port"][0])
     assert pandas.isna(table["tcp_rtt"][0])
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_a_table_has_the_fault_that_ended_a_connection(package: str) -> None:
+    with Server(faults=[Reset(after_bytes=3)]) as server:
+        with dial(server.address) as peer:
+            peer.sendall(b"hello")
+            server.ledger.wait(open=0, closed=1)
+        table = getattr(server.ledger, f"to_{package}")()
+    assert list(table["closed_by"]) == ["fault"]
+    assert list(table["fault"]) == ["reset"]
+    assert list(table["fault_events"]) == [1]
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])

@@ -5,6 +5,7 @@ this package may print, change what it shows, or raise: debuggers, logs and fina
 displays of objects in any state.
 """
 
+from ._faults import faults_report
 from ._views import (
     ledger_html,
     ledger_repr,
@@ -18,6 +19,7 @@ from ._views import (
 )
 
 __all__ = [
+    "faults_report",
     "ledger_html",
     "ledger_repr",
     "record_html",

@@ -18,10 +18,10 @@ Rows = list[tuple[str, ...]]
 _MAX_CELL: Final = 64
 
 
-def cell(text: str) -> str:
+def cell(text: str, most: int = _MAX_CELL) -> str:
     """Return `text` on one line and of bounded width."""
     text = printable(text)
-    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def text_table(

@@ -17,6 +17,7 @@ from .._exceptions import StateError
 from .._printable import printable
 from .._rsock import Ledger, Record, Server, Stream
 from .._types import TcpInfo
+from ._faults import done_by_faults, fault_count, fault_rows, faults_in_force
 from ._tables import Rows, cell, html_table, text_table
 from ._units import count, seconds, size
 
@@ -63,12 +64,13 @@ def _never_raises(show: Callable[[_T], str]) -> Callable[[_T], str]:
 
 @_never_raises
 def server_repr(server: Server) -> str:
-    """`<Server 127.0.0.1:43211 serving Echo() 3 open>`."""
+    """`<Server 127.0.0.1:43211 serving Echo() 3 open, faults: latency:0.2 (3 connections, …)>`."""
     state = server.state
     parts = [type(server).__name__, server_address(server), state, cell(repr(server.service))]
     if state in ("serving", "draining"):
         parts.append(f"{server.ledger.totals.open:,} open")
-    return f"<{' '.join(parts)}>"
+    text, faults = " ".join(parts), faults_in_force(server)
+    return f"<{text}, faults: {faults}>" if faults else f"<{text}>"
 
 
 @_never_raises
@@ -89,10 +91,12 @@ def record_repr(record: Record) -> str:
     ends = f"{record.local}{_arrow(record)}{peer(record)}"
     if record.far is not None:
         ends = f"{record.far.remote} <- {ends}"
+    faults = fault_count(record)
     return (
         f"<Record {record.id} {record.transport} {ends} {state} {seconds(record.seconds)},"
         f" in {record.messages_in:,} ({size(record.bytes_in)}),"
-        f" out {record.messages_out:,} ({size(record.bytes_out)})>"
+        f" out {record.messages_out:,} ({size(record.bytes_out)})"
+        f"{', ' * bool(faults)}{faults}>"
     )
 
 
@@ -126,6 +130,7 @@ def record_html(record: Record) -> str:
             ("in", f"{count(record.messages_in, 'message')}, {size(record.bytes_in)}"),
             ("out", f"{count(record.messages_out, 'message')}, {size(record.bytes_out)}"),
             *_tcp_rows(record.tcp_info),
+            *done_by_faults(record),
             ("closed by", end(record)),
         ],
     )
@@ -145,6 +150,7 @@ def server_html(server: Server) -> str:
             ("connections", f"{totals.open:,} open, {totals.closed:,} closed"),
             ("in", f"{count(totals.messages_in, 'message')}, {size(totals.bytes_in)}"),
             ("out", f"{count(totals.messages_out, 'message')}, {size(totals.bytes_out)}"),
+            *fault_rows(server),
         ],
         _notes(server.ledger),
     )
@@ -220,6 +226,7 @@ _COLUMNS: Final = (
     "bytes in",
     "messages out",
     "bytes out",
+    "faults",
     "closed by",
 )
 # The columns that are flush right.
@@ -233,6 +240,7 @@ def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, list[str]]:
     opened = [record for record in newest if record.closed_by is None]
     closed = [record for record in newest if record.closed_by is not None]
     shown = (opened + closed)[:_MAX_RECORDS]
+    struck = any(record._fault_count for record in shown)
     rows: Rows = [
         (
             str(record.id),
@@ -242,13 +250,15 @@ def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, list[str]]:
             size(record.bytes_in),
             f"{record.messages_out:,}",
             size(record.bytes_out),
+            *([f"{record._fault_count:,}"] if struck else []),
             end(record),
         )
         for record in shown
     ]
+    columns = [name for name in _COLUMNS if struck or name != "faults"]
     hidden = max(0, len(opened) - len(shown))
     notes = [*_hidden(hidden, len(records) - len(shown) - hidden), *_notes(ledger)]
-    return (_COLUMNS if rows else ()), rows, notes
+    return (columns if rows else ()), rows, notes
 
 
 def _hidden(opened: int, closed: int) -> list[str]:
@@ -267,14 +277,14 @@ def _notes(ledger: Ledger) -> list[str]:
 
 
 def causes(ledger: Ledger) -> list[tuple[str, int]]:
-    """What limits and errors ended connections, with the number of each, the most frequent first.
+    """What faults, limits and errors ended connections, and how many; the most frequent first.
 
     Only the records that the ledger holds have the text; of different texts the most frequent are
     listed, and the others are counted together.
     """
     totals = ledger.totals.closed_by
     counted: list[tuple[str, int]] = []
-    for reason in ("error", "limit"):
+    for reason in ("error", "limit", "fault"):
         number = totals.get(reason, 0)
         if not number:
             continue
@@ -305,10 +315,10 @@ def sums(ledger: Ledger) -> str:
 
 
 def end(record: Record) -> str:
-    """How a connection ended, with the limit or the error that ended it."""
+    """How a connection ended, with the limit, the fault or the error that ended it."""
     if record.closed_by is None:
         return "still open"
-    detail = record.limit or record.error
+    detail = record.limit or record.error or record.fault
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
 
 

@@ -16,4 +16,4 @@ pub use self::follower::Follower;
 pub(crate) use self::ledger::EntryId;
 pub use self::ledger::Ledger;
 pub use self::record::{Far, Record, Role};
-pub use self::trace::{Direction, TraceLimits};
+pub use self::trace::{Direction, EventKind, TraceLimits};

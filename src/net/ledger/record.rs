@@ -261,8 +261,8 @@ impl Record {
         self.probe.ask(None).or_else(|| self.end.get().and_then(|end| end.tcp_info))
     }
 
-    /// The trace: receives and sends, event by event, as far as they are kept. None if the server
-    /// does not trace.
+    /// The trace: receives, sends and faults, event by event, as far as they are kept. None if the
+    /// server does not trace.
     #[must_use]
     pub fn trace(&self) -> Option<Vec<Event>> {
         self.extra.get().and_then(|extra| extra.trace.as_ref()).map(Trace::events)
@@ -275,9 +275,21 @@ impl Record {
         faults.map_or_else(Default::default, |faults| faults.get())
     }
 
+    /// How many things faults have done to the connection.
+    #[must_use]
+    pub fn fault_count(&self) -> u64 {
+        let faults = self.extra.get().and_then(|extra| extra.faults.get());
+        faults.map_or(0, |faults| faults.count())
+    }
+
     /// Notes what a fault has done.
     pub(crate) fn note_fault(&self, event: FaultEvent) {
-        self.extra.get_or_init(Box::default).faults.get_or_init(Box::default).note(event);
+        let extra = self.extra.get_or_init(Box::default);
+        if let Some(trace) = &extra.trace {
+            // The time of the call: events of the trace are in the order of their times.
+            trace.note_fault(self.opened().elapsed(), event.clone());
+        }
+        extra.faults.get_or_init(Box::default).note(event);
     }
 
     /// Counts a receive. Only the owner of the connection calls it.

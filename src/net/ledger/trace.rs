@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::fault_event::FaultEvent;
 use crate::net::base::Mutex;
 
 /// Limits of one connection's trace.
@@ -24,16 +25,25 @@ pub enum Direction {
     Out,
 }
 
-/// One receive or send that carried data.
+/// What an event was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A receive or a send that carried data.
+    Data(Direction),
+    /// A fault has done something.
+    Fault(Box<FaultEvent>),
+}
+
+/// One receive or send that carried data, or one thing that a fault has done.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The event's number in the connection, from 1.
     pub number: u64,
     /// Time since the connection was opened.
     pub after: Duration,
-    /// The direction.
-    pub direction: Direction,
-    /// Number of bytes it carried.
+    /// What it was.
+    pub kind: EventKind,
+    /// Number of bytes it carried; of a fault, 0.
     pub size: usize,
     /// The bytes that are kept, from the first on.
     pub data: Box<[u8]>,
@@ -74,6 +84,15 @@ impl Trace {
         for part in parts {
             data.extend_from_slice(&part[..part.len().min(room - data.len())]);
         }
+        self.push(after, EventKind::Data(direction), size, data);
+    }
+
+    /// Records what a fault has done.
+    pub(crate) fn note_fault(&self, after: Duration, event: FaultEvent) {
+        self.push(after, EventKind::Fault(Box::new(event)), 0, Vec::new());
+    }
+
+    fn push(&self, after: Duration, kind: EventKind, size: usize, data: Vec<u8>) {
         let mut kept = self.kept.lock();
         let kept = &mut *kept;
         kept.seen += 1;
@@ -90,7 +109,7 @@ impl Trace {
         }
         kept.bytes += data.len();
         let data = data.into_boxed_slice();
-        kept.events.push_back(Event { number: kept.seen, after, direction, size, data });
+        kept.events.push_back(Event { number: kept.seen, after, kind, size, data });
     }
 
     /// The events kept, oldest first.
@@ -102,6 +121,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::ledger::Way;
 
     fn noted(limits: TraceLimits, sizes: &[usize]) -> Vec<(u64, usize, usize)> {
         let trace = Trace::new(limits);
@@ -123,6 +143,28 @@ mod tests {
         assert_eq!(noted(limits, &[4, 4, 4, 3]), [(2, 4, 0), (3, 4, 4), (4, 3, 3)]);
         assert_eq!(noted(limits, &[4, 25]), [(1, 4, 0), (2, 25, 10)]);
         assert_eq!(noted(limits, &[1, 1, 1, 1, 25, 2]), [(4, 1, 0), (5, 25, 0), (6, 2, 2)]);
+    }
+
+    #[test]
+    fn a_fault_takes_the_room_of_one_event_and_no_data() {
+        let trace = Trace::new(TraceLimits { bytes: 4, events: 2 });
+        let fault = FaultEvent {
+            fault: "reset:after=3".into(),
+            action: "reset",
+            way: Way::Down,
+            after: Duration::ZERO,
+            offset: 3,
+            size: 0,
+        };
+        trace.note(Duration::ZERO, Direction::In, 1, [b"a".as_slice()]);
+        trace.note(Duration::ZERO, Direction::Out, 3, [b"abc".as_slice()]);
+        trace.note_fault(Duration::ZERO, fault.clone());
+        let events = trace.events();
+        assert_eq!(events.iter().map(|event| event.number).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(events[0].kind, EventKind::Data(Direction::Out));
+        assert_eq!(&*events[0].data, b"abc");
+        assert_eq!(events[1].kind, EventKind::Fault(Box::new(fault)));
+        assert_eq!((events[1].size, events[1].data.len()), (0, 0));
     }
 
     #[test]
