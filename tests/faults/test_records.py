@@ -51,10 +51,10 @@ def as_a_handler(connection: Connection) -> None:
 
 
 def test_a_fault_that_ends_a_connection_is_named() -> None:
-    with Server(faults=[Reset(after_bytes=3)]) as server:
+    with Server(faults=[Reset(after_bytes=3, direction="down")]) as server:
         record = was_cut(server)
     assert (record.closed_by, record.fault, record.limit) == ("fault", "reset", None)
-    assert record.error == str(Reset(after_bytes=3))
+    assert record.error == str(Reset(after_bytes=3, direction="down"))
     assert record.bytes_out == 3
     totals = server.ledger.totals
     assert (totals.closed_by["fault"], totals.accepted, totals.closed) == (1, 1, 1)
@@ -63,7 +63,7 @@ def test_a_fault_that_ends_a_connection_is_named() -> None:
 
 @pytest.mark.parametrize("shape", ["a handler", "Accept", "Forward"])
 def test_so_it_is_with_every_service(shape: str) -> None:
-    fault = Reset(after_bytes=3)
+    fault = Reset(after_bytes=3, direction="down")
     if shape == "Forward":
         with Server() as target, Server(service=Forward(target), faults=[fault]) as server:
             record = was_cut(server)
@@ -96,7 +96,7 @@ def test_another_end_names_no_fault() -> None:
 
 
 def test_a_record_tells_what_each_fault_did_and_where() -> None:
-    delay, cut = Latency(0.01, direction="up"), Reset(after_bytes=8)
+    delay, cut = Latency(0.01, direction="up"), Reset(after_bytes=8, direction="down")
     with Server(faults=[delay, cut]) as server, dial(server.address) as peer:
         assert says_back(peer, b"hello")
         [record] = server.ledger.open
@@ -171,7 +171,7 @@ with rsock.Server(faults=[Latency(0.0)]) as server, server.client(timeout=5.0) a
 
 
 def test_faults_are_on_the_trace_between_what_was_received_and_sent() -> None:
-    with Server(faults=[Reset(after_bytes=3)], trace=True) as server:
+    with Server(faults=[Reset(after_bytes=3, direction="down")], trace=True) as server:
         record = was_cut(server)
     events = record.trace
     assert events is not None
@@ -202,7 +202,7 @@ def test_a_reader_of_a_trace_that_knows_no_faults_reads_what_was_moved() -> None
 
 
 def test_tables_have_the_fault_and_the_number_of_events() -> None:
-    with Server(faults=[Latency(0.0), Reset(after_bytes=3)]) as server:
+    with Server(faults=[Latency(0.0), Reset(after_bytes=3, direction="down")]) as server:
         record = was_cut(server)
         ledger = server.ledger
         row = record.to_dict()
@@ -229,7 +229,7 @@ def html_of(thing: object) -> str:
 
 
 def test_a_server_shows_the_faults_in_force_with_their_counts() -> None:
-    delay, cut = Latency(0.0), Reset(after_bytes=30)
+    delay, cut = Latency(0.0), Reset(after_bytes=30, direction="down")
     with Server(faults=[delay, cut]) as server:
         assert "(0 connections, 0 events)" in repr(server)
         with dial(server.address) as peer:
@@ -261,7 +261,7 @@ def test_without_faults_displays_do_not_speak_of_them(echo: Server) -> None:
 
 
 def test_a_record_shows_what_faults_did() -> None:
-    with Server(faults=[Latency(0.0), Reset(after_bytes=3)]) as server:
+    with Server(faults=[Latency(0.0), Reset(after_bytes=3, direction="down")]) as server:
         record = was_cut(server)
         assert "closed by fault (" in repr(record)
         assert "2 fault events" in repr(record)
@@ -275,7 +275,7 @@ def test_a_record_shows_what_faults_did() -> None:
 
 def test_a_text_form_is_escaped_wherever_it_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rsock.connections")
-    with Server(faults=[Named(after_bytes=3)]) as server:
+    with Server(faults=[Named(after_bytes=3, direction="down")]) as server:
         record = was_cut(server)
         assert record.error == record.faults[0].fault == HOSTILE
         text = io.StringIO()
@@ -292,11 +292,14 @@ def test_a_text_form_is_escaped_wherever_it_is_shown(caplog: pytest.LogCaptureFi
 
 def test_the_line_of_a_connection_names_the_fault(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rsock.connections")
-    with Server(faults=[Reset(after_bytes=3)], name="notes") as server:
+    with Server(faults=[Reset(after_bytes=3, direction="down")], name="notes") as server:
         was_cut(server)
     logging.getLogger("rsock.connections").setLevel(logging.NOTSET)
     [line] = caplog.records
-    assert f"was ended by the fault {Reset(after_bytes=3)} after " in line.getMessage()
+    assert (
+        f"was ended by the fault {Reset(after_bytes=3, direction='down')} after "
+        in line.getMessage()
+    )
 
 
 # --- the report of pytest ------------------------------------------------------------------
@@ -322,7 +325,7 @@ def outcome(pytester: pytest.Pytester) -> Callable[[str], pytest.RunResult]:
 
 
 BODY = """
-    server = make_rsock_server(faults=[Reset(after_bytes=3)], seed=4711)
+    server = make_rsock_server(faults=[Reset(after_bytes=3, direction="down")], seed=4711)
     with socket.create_connection(server.address, 5.0) as peer:
         peer.sendall(b"hello")
         while peer.recv(10):
