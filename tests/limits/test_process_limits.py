@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import select
+import socket
+import time
 from pathlib import Path
 
-from support import output_of
+from support import SOON, Script, output_of
 
 import rsock
 from rsock import Server
@@ -163,3 +167,38 @@ def test_the_default_limit_of_connections_is_below_that_of_descriptors() -> None
     with Server() as server:
         limit = server.limits.connections
         assert limit is None or 8 <= limit < rsock.process_limits().fd_soft
+
+
+SHORT_OF_DESCRIPTORS = """
+import resource, sys
+from rsock import Limits, Server
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
+with Server(limits=Limits(connections=1_000), workers=2) as server:
+    print(server.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_end_of_a_connection_serves_the_next_one_without_the_back_off() -> None:
+    # The server is out of descriptors before it reaches its limit. A wake-up that is lost shows as
+    # a wait of 100 ms, the time after which accepting is tried again in any case.
+    rounds, backed_off = 150, 0
+    with Script(SHORT_OF_DESCRIPTORS) as child, contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", int(child.line()))
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(200)]
+        for client in clients:
+            client.sendall(b"x")
+            client.settimeout(SOON)
+        # Connections are accepted in the order in which they were made.
+        served = 0
+        while select.select([clients[served]], [], [], 0.5)[0]:
+            assert clients[served].recv(1) == b"x"
+            served += 1
+        assert 0 < served < 40
+        for turn in range(rounds):
+            begin = time.perf_counter()
+            clients[turn].close()
+            assert clients[turn + served].recv(1) == b"x"
+            backed_off += 0.098 < time.perf_counter() - begin < 0.125
+    assert backed_off <= 3

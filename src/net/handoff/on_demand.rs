@@ -161,6 +161,7 @@ impl OnDemand {
         let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut failures = Failures::default();
         let mut is_shut = false;
+        let mut has_asked = false;
         loop {
             // A signal handler may have forked.
             self.context.origin.check()?;
@@ -216,11 +217,18 @@ impl OnDemand {
                     }
                     waiter.breathe()?;
                 }
+                // A connection that has ended since the attempt, before room was asked for, sets no
+                // flag: only an attempt after that knows that there is nothing.
+                Attempt::Exhausted(_) if !has_asked && !is_late() => {
+                    has_asked = true;
+                    self.context.admission.ask_for_room();
+                }
                 Attempt::Lost(error) | Attempt::Exhausted(error) => {
                     if is_late() {
                         return Err(Error::os("accept", admitter.local(), &error));
                     }
                     failures = Failures::default();
+                    has_asked = false;
                     // Waits until this server frees a descriptor, at most for the back-off time.
                     self.context.admission.ask_for_room();
                     let pause = backoff();

@@ -170,6 +170,7 @@ impl<S: Sink> Acceptor<S> {
     fn accept_some(&mut self, most: usize) -> io::Result<()> {
         let mut taken = 0;
         let mut failures = Failures::default();
+        let mut has_asked = false;
         for _ in 0..most {
             self.crowded = taken > 1;
             if !self.has_room() {
@@ -180,6 +181,7 @@ impl<S: Sink> Acceptor<S> {
                 self.last = Some(Instant::now());
                 taken += 1;
                 failures = Failures::default();
+                has_asked = false;
             }
             match attempt {
                 Attempt::Accepted(accepted) => self.sink.take(accepted),
@@ -193,6 +195,12 @@ impl<S: Sink> Acceptor<S> {
                         self.pause();
                         return Ok(());
                     }
+                }
+                // A connection that has ended since the attempt, before room was asked for, sets no
+                // flag: only an attempt after that knows that there is nothing.
+                Attempt::Exhausted(_) if !has_asked => {
+                    has_asked = true;
+                    self.context.admission.ask_for_room();
                 }
                 Attempt::Exhausted(_) => {
                     self.refuse_by_reserve();
