@@ -56,6 +56,7 @@ PYTHON_LAYERS = [
     ["_endpoint", "_settings", "_threads"],
     ["faults"],
     ["_fault"],
+    ["_fault_text"],
     ["_checks", "_exceptions", "_keywords", "_printable", "rfc147"],
 ]
 

@@ -30,6 +30,7 @@ PYTEST_DONT_REWRITE
 #     _endpoint, _settings, _threads
 #     faults             the public module of faults, imported when it is asked for
 #     _fault
+#     _fault_text
 #     _checks, _exceptions, _keywords, _printable, rfc147
 
 import typing as _typing

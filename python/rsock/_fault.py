@@ -1,4 +1,4 @@
-"""The base of all faults: what a fault concerns.
+"""The base of all faults: what a fault concerns, with its text form.
 
 Its fields are checked when it is made. It must never know one kind of fault from another, nor act
 on traffic: the engine does.
@@ -6,9 +6,12 @@ on traffic: the engine does.
 
 from collections.abc import Collection
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 from ._checks import bad_value, check_number, check_word, wrong_type
+
+if TYPE_CHECKING:
+    from ._fault_text import Part
 
 __all__ = ["MAX_BYTES", "MAX_SECONDS", "Direction", "Fault"]
 
@@ -27,6 +30,9 @@ _MAX_NUMBER: Final = 2**63 - 1
 class Fault:
     """Something that is done to traffic on purpose. Use one of its subclasses, in `rsock.faults`.
 
+    `str()` is its text form, which `rsock.faults.parse` reads again, and by which records and
+    displays name it.
+
     direction: "down" for what the server sends, "up" for what the client sends, or "both".
     probability: how likely a connection has the fault, from 0 to 1.
     connections: which connections can have it: an int for that many, the next to be accepted after
@@ -39,8 +45,12 @@ class Fault:
     and value.
     """
 
-    # What the engine calls the kind.
+    # What the engine and the text form call the kind.
     _name: ClassVar[str] = ""
+    # The text form of the parameters of the kind.
+    _parts: ClassVar[tuple["Part", ...]] = ()
+    # Whether the text form has the fields below.
+    _has_scope: ClassVar[bool] = True
 
     direction: Direction = field(default="down", kw_only=True)
     probability: float = field(default=1.0, kw_only=True)
@@ -67,10 +77,34 @@ class Fault:
                 words.append(f"{each.name}={value!r}")
         return f"{type(self).__name__}({', '.join(words)})"
 
+    def __str__(self) -> str:
+        """Return the text form."""
+        # Programs without faults do not load the module.
+        from ._fault_text import written
+
+        return written(self._name, self, self._text_parts())
+
+    @classmethod
+    def _read(cls, text: str) -> "Fault":
+        """Make one of the text behind the name of its kind. Raises ValueError."""
+        from ._fault_text import read
+
+        given = read(text, cls._text_parts())
+        for each in fields(cls):
+            if each.default is MISSING and each.name not in given:
+                raise ValueError(f"{each.name} is missing")
+        return cls(**given)
+
+    @classmethod
+    def _text_parts(cls) -> tuple["Part", ...]:
+        from ._fault_text import SCOPE
+
+        return cls._parts + SCOPE if cls._has_scope else cls._parts
+
     def _check(self) -> None:
         """Check the parameters of its kind. Subclasses override it."""
 
-    def _parameters(self) -> dict[str, object]:
+    def _parameters(self) -> dict[str, Any]:
         """Return the parameters of its kind, for the engine."""
         common = Fault.__dataclass_fields__
         return {

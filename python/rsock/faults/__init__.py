@@ -9,6 +9,7 @@ from .._fault import Fault
 from ._accepting import AcceptDelay, Full, NeverAccept, Refuse
 from ._datagrams import Drop, Duplicate, Reorder
 from ._streams import CloseAfter, Garbage, Reset, Slice, SlowClose, SlowReader, Truncate
+from ._text import parse
 from ._traffic import Bandwidth, Blackhole, Corrupt, Latency
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "SlowClose",
     "SlowReader",
     "Truncate",
+    "parse",
 ]

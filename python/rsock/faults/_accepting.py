@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from .._checks import check_seconds
 from .._fault import MAX_SECONDS, Direction, Fault
+from .._fault_text import Part, Value, seconds
 from .._keywords import explained
 
 __all__ = ["AcceptDelay", "Full", "NeverAccept", "Refuse"]
@@ -18,6 +19,8 @@ __all__ = ["AcceptDelay", "Full", "NeverAccept", "Refuse"]
 @dataclass(frozen=True, slots=True, repr=False)
 class _OfAccepting(Fault):
     """A fault that concerns the listener."""
+
+    _has_scope: ClassVar[bool] = False
 
     direction: Direction = field(default="both", init=False)
     probability: float = field(default=1.0, init=False)
@@ -73,6 +76,7 @@ class AcceptDelay(_OfAccepting):
     """
 
     _name: ClassVar[str] = "acceptdelay"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("seconds", seconds),)
 
     seconds: float
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from .._checks import check_int, check_number
 from .._fault import Fault
+from .._fault_text import Part, Value, count, rate
 from .._keywords import explained
 
 __all__ = ["Drop", "Duplicate", "Reorder"]
@@ -25,6 +26,7 @@ class Drop(Fault):
     """
 
     _name: ClassVar[str] = "drop"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("rate", rate),)
 
     rate: float
 
@@ -41,6 +43,7 @@ class Duplicate(Fault):
     """
 
     _name: ClassVar[str] = "duplicate"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("rate", rate),)
 
     rate: float
 
@@ -59,6 +62,10 @@ class Reorder(Fault):
     """
 
     _name: ClassVar[str] = "reorder"
+    _parts: ClassVar[tuple[Part, ...]] = (
+        Value("rate", rate),
+        Value("window", count, "window"),
+    )
 
     rate: float
     window: int = 3

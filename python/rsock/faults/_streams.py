@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 
 from .._checks import bad_value, check_int, check_number, check_seconds, wrong_type
 from .._fault import MAX_BYTES, MAX_SECONDS, Direction, Fault
+from .._fault_text import After, Bytes, Part, Spread, Value, byte_rate, seconds, size
 from .._keywords import explained
 
 __all__ = ["CloseAfter", "Garbage", "Reset", "Slice", "SlowClose", "SlowReader", "Truncate"]
@@ -31,6 +32,10 @@ class Slice(Fault):
     """
 
     _name: ClassVar[str] = "slice"
+    _parts: ClassVar[tuple[Part, ...]] = (
+        Spread("size", "variation", size),
+        Value("delay", seconds, "delay"),
+    )
 
     size: int
     variation: int = 0
@@ -57,6 +62,7 @@ class CloseAfter(Fault):
     """
 
     _name: ClassVar[str] = "close"
+    _parts: ClassVar[tuple[Part, ...]] = (After(),)
 
     after_bytes: int | None = None
     after_seconds: float | None = None
@@ -80,6 +86,7 @@ class Reset(Fault):
     """
 
     _name: ClassVar[str] = "reset"
+    _parts: ClassVar[tuple[Part, ...]] = (After(),)
 
     after_bytes: int | None = None
     after_seconds: float | None = None
@@ -111,6 +118,7 @@ class Truncate(Fault):
     """
 
     _name: ClassVar[str] = "truncate"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("after_bytes", size),)
 
     after_bytes: int
 
@@ -130,6 +138,7 @@ class Garbage(Fault):
     """
 
     _name: ClassVar[str] = "garbage"
+    _parts: ClassVar[tuple[Part, ...]] = (Bytes("data"),)
 
     data: int | bytes
 
@@ -160,6 +169,7 @@ class SlowClose(Fault):
     """
 
     _name: ClassVar[str] = "slowclose"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("seconds", seconds),)
 
     seconds: float
 
@@ -178,6 +188,7 @@ class SlowReader(Fault):
     """
 
     _name: ClassVar[str] = "slowreader"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("bytes_per_second", byte_rate),)
 
     bytes_per_second: float
     direction: Direction = field(default="up", kw_only=True)

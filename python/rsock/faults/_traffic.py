@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from .._checks import bad_value, check_bool, check_number, check_seconds, check_word
 from .._fault import MAX_BYTES, MAX_SECONDS, Direction, Fault
+from .._fault_text import Flag, Part, Spread, Value, Word, byte_rate, rate, seconds
 from .._keywords import explained
 
 __all__ = ["Bandwidth", "Blackhole", "Corrupt", "Latency"]
@@ -29,6 +30,10 @@ class Latency(Fault):
     """
 
     _name: ClassVar[str] = "latency"
+    _parts: ClassVar[tuple[Part, ...]] = (
+        Spread("seconds", "jitter", seconds),
+        Word("distribution", "uniform", "normal", "lognormal"),
+    )
 
     seconds: float
     jitter: float = 0.0
@@ -55,6 +60,10 @@ class Bandwidth(Fault):
     """
 
     _name: ClassVar[str] = "bandwidth"
+    _parts: ClassVar[tuple[Part, ...]] = (
+        Value("bytes_per_second", byte_rate),
+        Flag("shared"),
+    )
 
     bytes_per_second: float
     shared: bool = False
@@ -76,6 +85,7 @@ class Corrupt(Fault):
     """
 
     _name: ClassVar[str] = "corrupt"
+    _parts: ClassVar[tuple[Part, ...]] = (Value("rate", rate),)
 
     rate: float
 
@@ -96,6 +106,10 @@ class Blackhole(Fault):
     """
 
     _name: ClassVar[str] = "blackhole"
+    _parts: ClassVar[tuple[Part, ...]] = (
+        Value("after_seconds", seconds, "after"),
+        Value("for_seconds", seconds, "for"),
+    )
 
     after_seconds: float = 0.0
     for_seconds: float | None = None
