@@ -8,8 +8,10 @@ objects are values, checked when they are made, which any number of servers can 
 from .._fault import Fault
 from ._accepting import AcceptDelay, Full, NeverAccept, Refuse
 from ._datagrams import Drop, Duplicate, Reorder
+from ._presets import preset, presets
 from ._streams import CloseAfter, Garbage, Reset, Slice, SlowClose, SlowReader, Truncate
 from ._text import parse
+from ._toxics import from_toxic
 from ._traffic import Bandwidth, Blackhole, Corrupt, Latency
 
 __all__ = [
@@ -32,5 +34,8 @@ __all__ = [
     "SlowClose",
     "SlowReader",
     "Truncate",
+    "from_toxic",
     "parse",
+    "preset",
+    "presets",
 ]
