@@ -7,6 +7,7 @@ mod content;
 mod datagrams;
 mod edges;
 mod fake_io;
+mod faults;
 mod forward;
 mod fuzz;
 mod handoff;

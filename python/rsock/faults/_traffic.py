@@ -25,8 +25,8 @@ class Latency(Fault):
     distribution: "uniform" from `seconds - jitter` to `seconds + jitter`; "normal" or "lognormal"
         with a mean of `seconds` and a standard deviation of `jitter`.
 
-    Streams and datagrams. A datagram has a delay of its own, a stream one for each 64 bytes. An end
-    (FIN) is delayed as the bytes before it; the handshake of TCP is not.
+    Streams and datagrams. Each datagram has a delay of its own, and on a stream each chunk, by the
+    offset of its first byte. An end (FIN) is delayed too; the handshake of TCP is not.
     """
 
     _name: ClassVar[str] = "latency"

@@ -332,7 +332,7 @@ impl Turn<'_> {
             }
             None => session.input_limit().saturating_sub(state.unused()),
         };
-        room.saturating_sub(stages.counted(Direction::Inbound))
+        room.saturating_sub(stages.counted(Direction::Inbound)).min(stages.chain.room())
     }
 
     /// Receives once, as far as there is room.

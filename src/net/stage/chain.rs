@@ -103,7 +103,7 @@ impl Chain {
     }
 
     /// What faults have done since the last call.
-    pub(crate) fn take_notes(&mut self) -> Vec<FaultEvent> {
+    pub fn take_notes(&mut self) -> Vec<FaultEvent> {
         std::mem::take(&mut self.requests.notes)
     }
 
@@ -183,6 +183,12 @@ impl Chain {
     #[must_use]
     pub fn capacity(&self, direction: Direction) -> usize {
         self.stages.iter().map(|stage| stage.capacity(direction)).sum()
+    }
+
+    /// Bytes that the stages take now from the socket.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.stages.iter().map(|stage| stage.room()).min().unwrap_or(usize::MAX)
     }
 
     /// Whether something is on its way through the chain, or held in it.

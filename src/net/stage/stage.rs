@@ -61,6 +61,12 @@ pub trait Stage: Send {
         0
     }
 
+    /// Bytes that it takes now from the socket: no more are received. A stage that takes none has a
+    /// time for its next call.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether it has something left that a draining server waits for, until the deadline.
     fn is_owed(&self) -> bool {
         self.held(Direction::Inbound) > 0 || self.held(Direction::Outbound) > 0

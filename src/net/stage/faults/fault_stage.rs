@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::draws::Draws;
 use super::installed::{Installed, Subject};
 use super::kind::{Lane, LaneFlow, LaneSite};
+use super::later;
 use crate::net::ledger::{Role, Way};
 use crate::net::stage::event::{Direction, Inbound, Outbound, Part};
 use crate::net::stage::flow::Flow;
@@ -65,14 +66,14 @@ impl FaultStage {
             return None;
         }
         let window = fault.scope.window;
-        let after = |time| subject.opened.checked_add(time);
+        let after = |time| later(subject.opened, time);
         Some(Self {
             installed: Arc::clone(installed),
             opened: subject.opened,
             started: subject.opened,
             phase: Phase::Waiting,
-            from: window.and_then(|window| after(window.from)),
-            to: window.and_then(|window| window.to).and_then(after),
+            from: window.map(|window| after(window.from)),
+            to: window.and_then(|window| window.to).map(after),
             datagrams: subject.datagrams,
             inbound,
             outbound,
@@ -192,6 +193,13 @@ impl Stage for FaultStage {
 
     fn capacity(&self, direction: Direction) -> usize {
         self.running(direction).map_or(0, |running| running.lane.capacity())
+    }
+
+    fn room(&self) -> usize {
+        match (self.phase, &self.inbound) {
+            (Phase::Acting, Some(running)) => running.lane.room(),
+            _ => usize::MAX,
+        }
     }
 
     fn is_owed(&self) -> bool {

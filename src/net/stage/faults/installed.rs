@@ -35,15 +35,15 @@ impl Installed {
 
 /// A connection, for the choice of its faults.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Subject {
+pub struct Subject {
     /// Its number in its server; of a datagram peer, that of its record.
-    pub(super) connection: u64,
+    pub connection: u64,
     /// The side that is ours.
-    pub(super) role: Role,
+    pub role: Role,
     /// Its start.
-    pub(super) opened: Instant,
+    pub opened: Instant,
     /// Whether it is made of datagrams.
-    pub(super) datagrams: bool,
+    pub datagrams: bool,
     /// High water, as `Limits.write_buffer`.
-    pub(super) high_water: usize,
+    pub high_water: usize,
 }

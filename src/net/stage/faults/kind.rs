@@ -91,6 +91,11 @@ pub trait Lane: Send {
         0
     }
 
+    /// Bytes that it takes now from the socket. With less than there are, the peer has to wait.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether it holds something, an end included, that a draining server waits for.
     fn is_owed(&self) -> bool {
         self.held() > 0

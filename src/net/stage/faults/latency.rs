@@ -1,17 +1,14 @@
 //! Latency: everything goes on after a time, in order. Must never change what is passed on, nor
-//! keep an end back longer than the bytes before it.
+//! let an end overtake the bytes before it.
 
 use std::time::{Duration, Instant};
 
 use super::draws::Draws;
 use super::kind::{Kind, Lane, LaneFlow, LaneSite};
+use super::later;
 use super::params::Params;
 use crate::net::error::{Error, Result};
 use crate::net::stage::{Line, Part};
-
-/// The bytes of a stream that have one draw of the jitter. Smaller than most messages, so that each
-/// message has a draw of its own, however it is cut into reads.
-const BLOCK: u64 = 64;
 
 /// Bytes that one direction of a connection may hold on purpose.
 const MOST_HELD: usize = 1024 * 1024;
@@ -55,7 +52,6 @@ impl Kind for Latency {
         Some(Box::new(LatencyLane {
             latency: *self,
             draws: site.draws,
-            datagrams: site.datagrams,
             line: Line::default(),
             has_noted: false,
         }))
@@ -63,18 +59,19 @@ impl Kind for Latency {
 }
 
 impl Latency {
-    /// The delay of a block.
-    fn delay(&self, draws: Draws, block: u64) -> Duration {
+    /// A delay, by the offset of the first byte that has it: each message has one of its own,
+    /// however small, and however many small ones are sent.
+    fn delay(&self, draws: Draws, draw: u64) -> Duration {
         let (time, jitter) = (self.time, self.jitter);
         let seconds = match self.distribution {
             _ if jitter == 0.0 => time,
-            Distribution::Uniform => time + jitter * draws.symmetric(block),
-            Distribution::Normal => time + jitter * draws.normal(block),
+            Distribution::Uniform => time + jitter * draws.symmetric(draw),
+            Distribution::Normal => time + jitter * draws.normal(draw),
             Distribution::LogNormal if time == 0.0 => 0.0,
             Distribution::LogNormal => {
                 // With `time` as its mean, and `jitter` as its standard deviation.
                 let variance = (jitter / time).powi(2).ln_1p();
-                (time.ln() - variance / 2.0 + variance.sqrt() * draws.normal(block)).exp()
+                (time.ln() - variance / 2.0 + variance.sqrt() * draws.normal(draw)).exp()
             }
         };
         Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
@@ -84,45 +81,24 @@ impl Latency {
 struct LatencyLane {
     latency: Latency,
     draws: Draws,
-    datagrams: bool,
     line: Line,
     has_noted: bool,
 }
 
 impl LatencyLane {
-    fn due(&self, now: Instant, block: u64) -> Instant {
-        now.checked_add(self.latency.delay(self.draws, block)).unwrap_or(now)
+    fn due(&self, now: Instant, draw: u64) -> Instant {
+        later(now, self.latency.delay(self.draws, draw))
     }
 }
 
 impl Lane for LatencyLane {
     fn push(&mut self, flow: &mut LaneFlow<'_, '_>, part: Part<'_>) {
-        let (now, offset) = (flow.now(), flow.offset());
+        let offset = flow.offset();
         if !self.has_noted {
             self.has_noted = true;
             flow.note("delayed", offset, part.len());
         }
-        let Part::Bytes(bytes) = part else {
-            // An end has the delay of the last bytes.
-            return self.line.push(self.line.last().unwrap_or_else(|| self.due(now, 0)), part);
-        };
-        if self.datagrams || self.latency.jitter == 0.0 {
-            let block = if self.datagrams { offset } else { offset / BLOCK };
-            return self.line.push(self.due(now, block), part);
-        }
-        // Blocks that are due together stay one chunk.
-        let (mut start, mut at) = (0, self.due(now, offset / BLOCK));
-        let first = (BLOCK - offset % BLOCK) as usize;
-        let mut end = first.min(bytes.len());
-        while end < bytes.len() {
-            let due = self.due(now, (offset + end as u64) / BLOCK);
-            if due > at {
-                self.line.push(at, Part::Bytes(&bytes[start..end]));
-                (start, at) = (end, due);
-            }
-            end = bytes.len().min(end + BLOCK as usize);
-        }
-        self.line.push(at, Part::Bytes(&bytes[start..]));
+        self.line.push(self.due(flow.now(), offset), part);
     }
 
     fn turn(&mut self, flow: &mut LaneFlow<'_, '_>) {

@@ -5,6 +5,8 @@
 //! `set.rs` those of one server, and `fault_stage.rs` the stage that puts one into a chain. Each
 //! other file is one kind.
 
+mod backlog;
+mod bandwidth;
 mod draws;
 mod fault;
 mod fault_stage;
@@ -12,24 +14,44 @@ mod installed;
 mod kind;
 mod label;
 mod latency;
+mod paced;
+mod pacer;
 mod params;
 mod reset;
 mod set;
+mod slice;
+mod slow_reader;
 
 pub use self::draws::Draws;
 pub use self::fault::{Connections, Fault, Scope, Window};
-pub use self::installed::Installed;
+pub use self::installed::{Installed, Subject};
 pub use self::kind::{Accepting, Kind, Lane, LaneFlow, LaneSite};
 pub use self::label::Label;
 pub use self::params::{Params, Value};
 pub use self::set::{Ack, FaultListener, FaultSet};
+use std::time::{Duration, Instant};
+
 use crate::net::error::{Error, Result};
+
+/// Longer than any connection lasts, and short enough for every clock.
+const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// The time that comes `after` another one.
+fn later(at: Instant, after: Duration) -> Instant {
+    at + after.min(FAR_AWAY)
+}
 
 /// Makes a kind of fault from its parameters.
 type Make = fn(&Params) -> Result<Box<dyn Kind>>;
 
 /// The kinds of faults, by their names in text. A new kind is a file and a line here.
-const KINDS: &[(&str, Make)] = &[("latency", latency::make), ("reset", reset::make)];
+const KINDS: &[(&str, Make)] = &[
+    ("bandwidth", bandwidth::make),
+    ("latency", latency::make),
+    ("reset", reset::make),
+    ("slice", slice::make),
+    ("slowreader", slow_reader::make),
+];
 
 /// The name of a kind as the engine keeps it, with what makes one.
 fn find(name: &str) -> Result<(&'static str, Make)> {

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::kind::{Kind, Lane, LaneFlow, LaneSite};
+use super::later;
 use super::params::Params;
 use crate::net::error::{Error, Result};
 use crate::net::stage::Part;
@@ -57,7 +58,7 @@ impl Lane for ResetLane {
         match self.after {
             After::Bytes(0) => self.strike(flow, 0),
             After::Bytes(_) => {}
-            After::Time(time) => self.at = flow.started().checked_add(time),
+            After::Time(time) => self.at = Some(later(flow.started(), time)),
         }
     }
 

@@ -138,13 +138,18 @@ impl FaultSet {
     /// Gives a chain the faults that its connection has now: what a removed one holds goes on, and
     /// added ones come next to the session.
     pub(crate) fn update(&self, chain: &mut Chain, record: &Record, now: Instant) -> StageResult {
-        let subject = &Subject {
+        let subject = Subject {
             connection: record.id(),
             role: record.role(),
             opened: record.opened(),
             datagrams: record.transport().is_datagram(),
             high_water: self.high_water,
         };
+        self.update_of(chain, &subject, now)
+    }
+
+    /// The same for a connection without a record.
+    pub fn update_of(&self, chain: &mut Chain, subject: &Subject, now: Instant) -> StageResult {
         let installed = self.list();
         let there: Vec<u64> = chain.faults().collect();
         for &id in there.iter().filter(|&&id| installed.iter().all(|one| one.id != id)) {
