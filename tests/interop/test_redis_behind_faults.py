@@ -77,7 +77,7 @@ def keys(count: int) -> list[str]:
 
 
 def kept(client: redis.Redis) -> list[str]:
-    found = client.keys()  # noqa: SIM118
+    found = client.keys()
     return sorted(str(key, "ascii") for key in found if isinstance(key, bytes))
 
 
