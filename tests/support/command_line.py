@@ -113,6 +113,11 @@ class Terminal:
         self._process.wait()
         os.close(self._master)
 
+    @property
+    def number(self) -> int:
+        """The descriptor of the terminal's own side, which has the same mode."""
+        return self._master
+
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 

@@ -47,6 +47,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     module.add_arguments(parser)
     arguments: Arguments = module.Arguments()
     arguments.command = module.run
+    arguments.words = list(argv)
     parser.check_options(rest)
     # Intermixed, so that an option may stand between two positional arguments.
     parser.parse_intermixed_args(rest, arguments)

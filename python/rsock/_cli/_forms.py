@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from rich import box
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -25,9 +25,13 @@ from .._rsock import Ledger, Record
 from .._server import Server
 from .._types import StopReport
 from ._console import console
+from ._keys import Keys, can_be_read
 from ._serving import Serving
 from ._streams import write
 from ._threads import signals_blocked
+
+if TYPE_CHECKING:
+    from ._faults import Faults, Switch
 
 __all__ = ["Form", "account", "chosen"]
 
@@ -45,18 +49,26 @@ _OTHER_LINES: Final = 4
 _OPTIONAL: Final = (("in", "out"), ("lasted",), ("id",), ("local",), ("peer",))
 _RIGHT: Final = frozenset({"id", "lasted", "in", "out"})
 _GAP: Final = 2
+# The keys that switch faults on and off.
+_SWITCHES: Final = "123456789"
 # What the last column, which is cut, should have room for: "error (Connection refused)".
 _LAST: Final = 28
 
 
 def chosen(arguments: Serving, servers: Sequence[Server], output: TextIO) -> "Form":
     """Return the form that the arguments name or, if they name none, one that suits the output."""
+    faults = None
+    if arguments.faults:
+        # A run without faults does not load the module.
+        from ._faults import Faults
+
+        faults = Faults(servers, arguments.words)
     if arguments.json:
-        return Json(servers, output)
+        return Json(servers, output, faults)
     terminal = console()
     if arguments.plain or not output.isatty() or terminal.is_dumb_terminal:
-        return Plain(servers, output)
-    return Screen(servers, output, terminal)
+        return Plain(servers, output, faults)
+    return Screen(servers, output, faults, terminal)
 
 
 class Form:
@@ -65,9 +77,12 @@ class Form:
     # Whether `closed` is called for each connection that ended, on a thread of each server.
     follows = True
 
-    def __init__(self, servers: Sequence[Server], output: TextIO) -> None:
+    def __init__(
+        self, servers: Sequence[Server], output: TextIO, faults: "Faults | None" = None
+    ) -> None:
         self.servers = servers
         self._output = output
+        self._faults = faults
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +104,16 @@ class Form:
     def stopped(self, server: Server, report: StopReport) -> None:
         """Show that a server has stopped; `closed` was called for each of its connections."""
 
+    def ended(self) -> None:
+        """Show what concerns the whole run; `stopped` was called for each of its servers."""
+
     def _where(self, server: Server, text: str) -> str:
         """The text, with the address before it if there are several servers."""
         return f"{server_address(server)} {text}" if len(self.servers) > 1 else text
+
+    def _switches(self, server: Server) -> "list[Switch]":
+        """The faults of a server."""
+        return [] if self._faults is None else self._faults.of(server)
 
     def _write(self, line: str) -> None:
         line = printable_lines(line)
@@ -106,6 +128,8 @@ class Plain(Form):
     def listening(self) -> None:
         for server in self.servers:
             self._write(f"listening on {server_address(server)}: {server.service!r}\n")
+        if self._faults is not None:
+            self._write(f"faults {'; '.join(self._faults.texts())} with seed {self._faults.seed}\n")
 
     def closed(self, server: Server, record: Record) -> None:
         what = f"{record.id} {cell(peer(record))}"
@@ -120,12 +144,21 @@ class Plain(Form):
         self._write(f"{self._where(server, _stopped(report))}\n{sums(server.ledger)}\n")
         for cause, number in causes(server.ledger):
             self._write(f"{number:,} by {cause}\n")
+        for switch in self._switches(server):
+            self._write(f"{switch.text}: {switch.done}\n")
+
+    def ended(self) -> None:
+        if self._faults is not None:
+            self._write(f"the same again: {self._faults.again()}\n")
 
 
 class Json(Form):
     """The same events, each as a JSON object on one line; `event` names it."""
 
     def listening(self) -> None:
+        faults: dict[str, Any] = {}
+        if self._faults is not None:
+            faults = {"faults": self._faults.texts(), "seed": self._faults.seed}
         for server in self.servers:
             self._event(
                 "listening",
@@ -133,6 +166,7 @@ class Json(Form):
                 address=server.address,
                 service=repr(server.service),
                 name=server.name,
+                **faults,
             )
 
     def closed(self, server: Server, record: Record) -> None:
@@ -140,12 +174,16 @@ class Json(Form):
 
     def stopped(self, server: Server, report: StopReport) -> None:
         ledger = server.ledger
+        faults: dict[str, Any] = {}
+        if self._faults is not None:
+            faults["faults"] = {switch.text: switch.done for switch in self._switches(server)}
         self._event(
             "stopped",
             **asdict(report),
             totals=asdict(ledger.totals),
             causes=dict(causes(ledger)),
             server=server.name,
+            **faults,
         )
 
     def _event(self, event: str, **fields: Any) -> None:
@@ -157,9 +195,16 @@ class Screen(Form):
 
     follows = False
 
-    def __init__(self, servers: Sequence[Server], output: TextIO, console: Console) -> None:
-        super().__init__(servers, output)
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        output: TextIO,
+        faults: "Faults | None",
+        console: Console,
+    ) -> None:
+        super().__init__(servers, output, faults)
         self._console = console
+        self._keys: Keys | None = None
         self._began = time.monotonic()
         self._live = Live(
             console=console,
@@ -171,20 +216,44 @@ class Screen(Form):
         )
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._end_live()
 
     def listening(self) -> None:
         self._began = time.monotonic()
+        if self._faults is not None and can_be_read():
+            self._keys = Keys(self._pressed)
+            self._keys.start()
         with signals_blocked():
             self._live.start(refresh=True)
 
     def stopped(self, server: Server, report: StopReport) -> None:
-        self._live.stop()
+        self._end_live()
         self._console.print(f"{server_address(server)} {_stopped(report)}")
-        self._console.print(account(server.ledger))
+        table = account(server.ledger)
+        for switch in self._switches(server):
+            table.add_row("fault", f"{cell(switch.text)}: {switch.done}")
+        self._console.print(table)
+
+    def ended(self) -> None:
+        if self._faults is not None:
+            # In one piece, so that it can be copied.
+            self._console.print(f"the same again: {self._faults.again()}", soft_wrap=True)
+
+    def _end_live(self) -> None:
+        if self._keys is not None:
+            self._keys.stop()
+        self._live.stop()
+
+    def _pressed(self, key: str) -> None:
+        """Switch the fault with this number on or off."""
+        faults = self._faults
+        if faults is not None and key in _SWITCHES and _SWITCHES.index(key) < len(faults):
+            faults.toggle(_SWITCHES.index(key))
+            self._live.refresh()
 
     def _frame(self) -> RenderableType:
         lines = [text for server in self.servers for text in self._about(server)]
+        lines += self._about_faults()
         width, height = self._console.size
         used = sum(len(text.wrap(self._console, width)) for text in lines)
         table = self._records(max(1, height - used - _OTHER_LINES), width)
@@ -200,6 +269,23 @@ class Screen(Form):
             overflow="ellipsis",
         )
         return [title, Text(sums(server.ledger))]
+
+    def _about_faults(self) -> list[Text]:
+        if self._faults is None:
+            return []
+        switches = self._faults.all()
+        shown, hidden = switches[: len(_SWITCHES)], len(switches) - len(_SWITCHES)
+        keys = "" if self._keys is None else "; a number switches its fault on or off"
+        lines = [Text(f"faults with seed {self._faults.seed}{keys}")]
+        width = max(len(cell(switch.text)) for switch in shown)
+        for number, switch in zip(_SWITCHES, shown, strict=False):
+            text = f"{number} {'on ' if switch.on else 'off'} {cell(switch.text):{width}}  "
+            lines.append(Text(text + switch.done, style="" if switch.on else "dim"))
+        if hidden > 0:
+            lines.append(Text(f"… and {count(hidden, 'more fault')}"))
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+        return lines
 
     def _records(self, most: int, width: int) -> Table:
         """The newest open connections, and below them the newest that have ended."""

@@ -16,3 +16,5 @@ class Arguments(argparse.Namespace):
 
     # The function `run` of the command's file, which takes these arguments.
     command: Callable[[Any], int]
+    # The words that were typed, after `rsock`.
+    words: list[str]

@@ -8,12 +8,22 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from .._fault import Fault
 from .._settings import Limits, SocketOptions
 from . import _fields
 from ._addresses import parsed
 from ._errors import UsageError
 
-__all__ = ["Addresses", "Print", "add_fields", "count", "descriptor", "seconds", "some_seconds"]
+__all__ = [
+    "Addresses",
+    "Print",
+    "add_faults",
+    "add_fields",
+    "count",
+    "descriptor",
+    "seconds",
+    "some_seconds",
+]
 
 
 def add_fields(parser: argparse.ArgumentParser, *kinds: type[Limits] | type[SocketOptions]) -> None:
@@ -27,6 +37,24 @@ def add_fields(parser: argparse.ArgumentParser, *kinds: type[Limits] | type[Sock
             text=functools.partial(_fields.explanation, kind),
             help=f"list the options --{prefix}-…, those of rsock.{kind.__name__}",
         )
+
+
+def add_faults(parser: argparse.ArgumentParser) -> None:
+    """Add the options of faults."""
+    parser.add_argument(
+        "--fault",
+        dest="faults",
+        type=_fault,
+        action="extend",
+        default=[],
+        metavar="FAULT",
+        help="disturb the traffic: latency:0.2 (see --help-fault)",
+    )
+    parser.add_argument(
+        "--preset", dest="faults", type=_preset, action="extend", help=argparse.SUPPRESS
+    )
+    parser.add_argument("--seed", type=seed, metavar="N", help=argparse.SUPPRESS)
+    parser.add_argument("--help-fault", action=Print, text=_explained, help=argparse.SUPPRESS)
 
 
 class Print(argparse.Action):
@@ -86,6 +114,41 @@ def count(text: str) -> int:
 def descriptor(text: str) -> int:
     """Return the number of a descriptor."""
     return _whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """Return the seed of random numbers."""
+    number = _whole(text, 0)
+    if number >= 2**64:
+        raise argparse.ArgumentTypeError(f"must be at most 2**64 - 1, not {text!r}")
+    return number
+
+
+# The module of faults is loaded for a command that names one.
+
+
+def _fault(text: str) -> list[Fault]:
+    from .. import faults
+
+    try:
+        return [faults.parse(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _preset(text: str) -> list[Fault]:
+    from .. import faults
+
+    try:
+        return faults.preset(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _explained() -> str:
+    from ._faults import explained
+
+    return explained()
 
 
 def _whole(text: str, lowest: int) -> int:

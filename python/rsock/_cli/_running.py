@@ -65,7 +65,10 @@ def _places(arguments: Serving, listen: Sequence[Address]) -> list[dict[str, Any
 def _made(
     arguments: Serving, places: list[dict[str, Any]], service: Callable[[], Any]
 ) -> list["_Served"]:
-    servers = []
+    servers: list[_Served] = []
+    faults: dict[str, Any] = {}
+    if arguments.faults:
+        faults = {"faults": arguments.faults, "seed": arguments.seed}
     for number, place in enumerate(places, 1):
         name = arguments.name
         if name is not None and len(places) > 1:
@@ -83,10 +86,14 @@ def _made(
                 name=name,
                 limits=_fields.given(arguments, Limits),
                 options=_fields.given(arguments, SocketOptions),
+                **faults,
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(str(error)) from None
         servers.append(server)
+        if faults:
+            # One seed for all, because the command line takes one.
+            faults["seed"] = server.seed
     return servers
 
 
@@ -176,6 +183,7 @@ class _Run:
         reports = [server._stop(0, "stop") for server in self._servers]
         for server, report in zip(self._servers, reports, strict=True):
             self._form.stopped(server, report)
+        self._form.ended()
         missed = sum(ends.missed for ends in self._ends)
         if missed:
             text = f"rsock: {missed:,} connections ended faster than they were written"

@@ -5,10 +5,11 @@ This file owns their names and their help. It must not load what only a run need
 
 import argparse
 
+from .._fault import Fault
 from .._settings import Limits, SocketOptions
 from ._addresses import Address
 from ._namespace import Arguments
-from ._options import Addresses, add_fields, count, descriptor, seconds
+from ._options import Addresses, add_faults, add_fields, count, descriptor, seconds
 
 __all__ = ["Serving", "add_listen", "add_serving"]
 
@@ -26,6 +27,8 @@ class Serving(Arguments):
     allow_external: bool
     workers: int | None
     name: str | None
+    faults: list[Fault]
+    seed: int | None
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
@@ -67,10 +70,13 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="serve the listening socket N, which this process inherited",
     )
-    parser.add_argument("--udp", action="store_true", help="serve datagrams")
     parser.add_argument(
-        "--allow-external", action="store_true", help="allow a UDP server outside the loopback"
+        "--udp",
+        action="store_true",
+        help="serve datagrams (outside the loopback: --allow-external)",
     )
+    parser.add_argument("--allow-external", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=count, metavar="N", help="threads [as the load requires]")
     parser.add_argument("--name", help="the server's name in error messages")
+    add_faults(parser)
     add_fields(parser, Limits, SocketOptions)

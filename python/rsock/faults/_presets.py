@@ -29,7 +29,7 @@ def _link(round_trip: float, down: float, up: float) -> list[Fault]:
 # Chrome's and Lighthouse's "Slow 4G" is `3g-fast`. Each with one line about it.
 _PRESETS: Final[dict[str, tuple[str, list[Fault]]]] = {
     "dial-up": (
-        "49/30 kbit/s, round trip 120 ms (WebPageTest: Dial)",
+        "49/30 kbit/s, round trip 120 ms (WebPageTest: 56K modem)",
         _link(0.120, 49 * _KILOBIT, 30 * _KILOBIT),
     ),
     "2g": (
@@ -86,8 +86,8 @@ _PRESETS: Final[dict[str, tuple[str, list[Fault]]]] = {
             Blackhole(after_seconds=2, for_seconds=1, probability=0.25),
         ],
     ),
-    # A retransmission takes Linux 200 ms at least (RFC 6298 says 1 s): about one in seventy delays is
-    # longer than that, and half of them are shorter than 4 ms.
+    # A retransmission takes Linux 200 ms at least (RFC 6298 says 1 s): about one in seventy delays
+    # is longer than that, and half of them are shorter than 4 ms.
     "packet-loss-like": (
         "mostly 4 ms each way, at times 200 ms and more, as a retransmission takes",
         [Latency(0.020, 0.100, "lognormal", direction="both")],

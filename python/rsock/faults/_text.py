@@ -8,7 +8,7 @@ from ._datagrams import Drop, Duplicate, Reorder
 from ._streams import CloseAfter, Garbage, Reset, Slice, SlowClose, SlowReader, Truncate
 from ._traffic import Bandwidth, Blackhole, Corrupt, Latency
 
-__all__ = ["KINDS", "parse"]
+__all__ = ["EXAMPLES", "KINDS", "parse"]
 
 # In the order of the documentation.
 KINDS: Final[dict[str, type[Fault]]] = {
@@ -34,6 +34,27 @@ KINDS: Final[dict[str, type[Fault]]] = {
         Reorder,
     )
 }
+# One text of each kind.
+EXAMPLES: Final = (
+    "latency:0.2±0.05",
+    "bandwidth:1MiB/s",
+    "slice:100±20,delay=0.01",
+    "close:after=5s",
+    "reset:after=64KiB",
+    "blackhole:after=2,for=1",
+    "slowclose:0.5",
+    "slowreader:10KiB/s",
+    "corrupt:0.001",
+    "garbage:100",
+    "truncate:1KiB",
+    "refuse",
+    "full",
+    "neveraccept",
+    "acceptdelay:0.5",
+    "drop:0.1",
+    "duplicate:0.1",
+    "reorder:0.1,window=3",
+)
 
 
 def parse(text: str) -> Fault:
