@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString, PyType};
 
 use super::args::{shown, wrong_type};
 use super::error::exception;
@@ -102,12 +102,4 @@ pub(super) fn seed(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<u64>> {
         PyValueError::new_err(format!("seed {}: must be from 0 to 2**64 - 1", shown(value)))
     })?;
     Ok(Some(seed))
-}
-
-/// A list of faults for Python: number, object, connections and events of each.
-pub(super) fn listed<'py>(
-    py: Python<'py>,
-    faults: impl IntoIterator<Item = (u64, Py<PyAny>, u64, u64)>,
-) -> PyResult<Bound<'py, PyList>> {
-    PyList::new(py, faults.into_iter().collect::<Vec<_>>())
 }

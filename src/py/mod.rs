@@ -19,6 +19,7 @@ mod ledger;
 mod pool;
 mod process;
 mod server;
+mod server_faults;
 mod service;
 mod services;
 mod socket_options;
@@ -51,6 +52,8 @@ mod _rsock {
     use super::process::{process_limits, raise_fd_limit};
     #[pymodule_export]
     use super::server::{Server, stop_all};
+    #[pymodule_export]
+    use super::server_faults::FaultBlock;
     #[pymodule_export]
     use super::service::{Accept, Handler, Service};
     #[pymodule_export]

@@ -22,6 +22,7 @@ use super::keywords::no_more;
 use super::ledger::Ledger;
 use super::pool::Pool;
 use super::process::object;
+use super::server_faults::ServerFaults;
 use super::service::{Handler, Service};
 use super::services::Echo;
 use super::socket_options::socket_options;
@@ -34,7 +35,6 @@ use crate::net::error::Error;
 use crate::net::server::State;
 use crate::net::service::Shape;
 use crate::net::socket::{SocketOptions, bound_address};
-use crate::net::stage::faults::Installed;
 use crate::net::stage::{Bytewise, Delayed, StageFactory, each};
 
 /// No machine has CPUs for more workers: a larger number is taken for a typing error.
@@ -57,8 +57,7 @@ struct Parts {
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
-    /// The faults, with the objects that were passed.
-    faults: Mutex<Vec<(Arc<Installed>, Py<PyAny>)>>,
+    faults: ServerFaults,
     /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
     /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
@@ -73,6 +72,7 @@ fn report<'py>(py: Python<'py>, report: &StopReport) -> PyResult<Bound<'py, PyAn
     fields.set_item("errors", report.errors)?;
     fields.set_item("cause", report.cause.name())?;
     fields.set_item("seconds", report.seconds.as_secs_f64())?;
+    fields.set_item("seed", report.seed)?;
     object(py, "StopReport", &fields)
 }
 
@@ -122,6 +122,14 @@ impl Server {
         let parts = self.made(py)?;
         parts.inner.check_origin().map_err(|error| exception(py, error))?;
         Ok(parts)
+    }
+
+    /// The faults, with the engine's server.
+    pub(super) fn faults(
+        &self,
+        py: Python<'_>,
+    ) -> PyResult<(&ServerFaults, &net::server::Server)> {
+        self.made(py).map(|parts| (&parts.faults, &parts.inner))
     }
 
     /// The handle by which a service finds this server.
@@ -365,11 +373,9 @@ impl Server {
         } else {
             None
         };
-        // In the same order: nothing is added before the constructor returns.
-        let faults = inner.faults().list().into_iter().zip(objects);
-        let faults = faults.map(|(installed, object)| (installed, object.unbind())).collect();
         let parts = Parts {
-            faults: Mutex::new(faults),
+            // In the same order: nothing is added before the constructor returns.
+            faults: ServerFaults::new(inner.faults().list(), objects),
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),
@@ -785,41 +791,21 @@ impl Server {
     /// Add a fault and return its number, once every connection has it. For the Python half.
     fn _add_fault(&self, py: Python<'_>, fault: Bound<'_, PyAny>) -> PyResult<u64> {
         let parts = self.parts(py)?;
-        let made = super::faults::fault("fault", &fault)?;
-        let added = Attached::run(py, |waiter| parts.inner.add_fault(made, waiter))?;
-        let id = added.id;
-        parts.faults.lock().push((added, fault.unbind()));
-        Ok(id)
+        parts.faults.add(&parts.inner, &fault)
     }
 
-    /// Remove a fault by its number, once no connection has it. For the Python half.
-    fn _remove_fault(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+    /// Remove faults by their numbers, and return how many were there. For the Python half.
+    ///
+    /// Returns once no connection has them.
+    fn _remove_faults(&self, py: Python<'_>, numbers: Vec<u64>) -> PyResult<usize> {
         let parts = self.parts(py)?;
-        let removed = Attached::run(py, |waiter| parts.inner.remove_fault(number, waiter))?;
-        let mut faults = parts.faults.lock();
-        let found = faults.iter().position(|(one, _)| one.id == number);
-        let object = found.map(|index| faults.remove(index));
-        drop(faults);
-        drop(object);
-        Ok(removed)
+        parts.inner.check_faults("remove a fault").map_err(|error| exception(py, error))?;
+        parts.faults.remove(py, &parts.inner, &numbers)
     }
 
     /// Return number, object, connections and events of each fault. For the Python half.
     fn _list_faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let faults = self.made(py)?.faults.lock();
-        let listed: Vec<_> = faults
-            .iter()
-            .map(|(one, object)| {
-                (
-                    one.id,
-                    object.clone_ref(py),
-                    one.fault.label.connections(),
-                    one.fault.label.events(),
-                )
-            })
-            .collect();
-        drop(faults);
-        super::faults::listed(py, listed)
+        self.parts(py)?.faults.listed(py)
     }
 
     /// The service that the server was created with.
@@ -862,6 +848,7 @@ impl Server {
                 visit.call(handlers)?;
             }
         }
+        parts.faults.traverse(&visit)?;
         visit.call(&parts.options)?;
         visit.call(&parts.limits)
     }
@@ -870,7 +857,7 @@ impl Server {
         let Some(parts) = self.parts.get() else { return };
         let service = parts.service.try_lock().and_then(|mut service| service.take());
         let handlers = parts.handlers.try_lock().and_then(|mut handlers| handlers.take());
-        drop((service, handlers));
+        drop((service, handlers, parts.faults.clear()));
     }
 }
 

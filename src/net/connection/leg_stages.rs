@@ -79,6 +79,15 @@ impl LegStages {
         }
     }
 
+    /// Whether the chain has no stages, and no part in what is to come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chain.is_empty()
+            && self.opening == Opening::Made
+            && self.end.is_none()
+            && matches!(self.our_end, OurEnd::None | OurEnd::EndPassed)
+            && matches!(self.socket_end, SocketEnd::None | SocketEnd::End)
+    }
+
     /// Whether nothing is unread or on its way through the chain.
     pub(super) fn is_quiet(&self) -> bool {
         !self.readable && !self.chain.is_owed()

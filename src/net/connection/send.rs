@@ -60,7 +60,8 @@ impl Turn<'_> {
         if !whole {
             return;
         }
-        let low = self.resources.low_water();
+        // Nothing can be kept behind a pipe, whose bytes go first.
+        let low = if outbox.ring_mut().is_some() { self.resources.low_water() } else { 0 };
         let state = self.leg_mut(leg);
         if outbox.len() <= low {
             state.blocked = false;

@@ -41,12 +41,13 @@ impl Turn<'_> {
         let (mut overdue, mut rechecked) = (false, false);
         if let Some(mut due) = self.connection.due.take() {
             self.connection.legs_mut().for_each(LegState::absorb_readiness);
+            // First: once the turn is over, the change of the faults is confirmed.
+            if std::mem::take(&mut due.faults) {
+                self.update_faults()?;
+            }
             if std::mem::take(&mut due.make_session) {
                 self.connection.due = Some(due);
                 return Ok(Served::Open);
-            }
-            if due.faults {
-                self.update_faults()?;
             }
             overdue = due.engine_timer && self.take_expired(Key::Engine);
             self.deliver_due(session, *due)?;

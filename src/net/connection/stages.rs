@@ -111,20 +111,27 @@ impl Turn<'_> {
     }
 
     /// Gives the client's leg the faults that the server has now; where it has no stages yet, only
-    /// if a fault concerns it.
+    /// if a fault concerns it. One whose session has closed gets no further faults, and loses those
+    /// that were removed.
     pub(super) fn update_faults(&mut self) -> SessionResult {
         let faults = Arc::clone(&self.resources.faults);
         let record = Arc::clone(&self.connection.record);
-        if self.connection.lingering || self.connection.entry_id.is_none() {
-            return Ok(());
-        }
+        let ends = self.connection.lingering || self.connection.gone.is_some();
         if self.connection.client.stages.is_none()
-            && (!faults.concerns(record.id()) || !self.put_stages_between())
+            && (ends
+                || self.connection.entry_id.is_none()
+                || !faults.concerns(record.id())
+                || !self.put_stages_between())
         {
             return Ok(());
         }
+        let now = Instant::now();
         let Some(stages) = &mut self.connection.client.stages else { return Ok(()) };
-        faults.update(&mut stages.chain, &record, Instant::now())
+        if ends {
+            faults.remove_old(&mut stages.chain, now)
+        } else {
+            faults.update(&mut stages.chain, &record, now)
+        }
     }
 
     /// Puts an empty chain into a connection that is being served. Returns false where it is about
@@ -157,6 +164,32 @@ impl Turn<'_> {
         }
         client.stages = Some(Box::new(stages));
         true
+    }
+
+    /// Takes out a chain that has lost its last stage and has nothing on its way: the leg is then
+    /// served as one that never had any.
+    fn take_out_empty_chain(&mut self, leg: Leg) {
+        let ends = self.connection.lingering || self.connection.gone.is_some();
+        let state = self.leg_mut(leg);
+        let is_empty = |stages: &mut Box<LegStages>| stages.is_open && stages.is_empty();
+        let Some(stages) = state.stages.take_if(|stages| !ends && is_empty(stages)) else { return };
+        state.readable |= stages.readable && !state.has_ended();
+        state.writable |= stages.writable;
+        state.drain_to_eagain |= stages.drain_to_eagain;
+        state.failed |= stages.failed;
+        let mut outbox = state.outbox.take();
+        let ring = outbox.as_mut().and_then(|outbox| outbox.ring_mut()).map(std::mem::take);
+        match (outbox, ring) {
+            (Some(mut outbox), Some(ring)) if !ring.is_empty() => {
+                *outbox = Outbox::Ring(ring);
+                state.outbox = Some(outbox);
+            }
+            (outbox, _) => {
+                state.blocked &= state.writing.error().is_some();
+                outbox.into_iter().for_each(|outbox| self.resources.give_buffer(outbox));
+            }
+        }
+        self.put_timer(Key::Stages(leg as u8), None);
     }
 
     /// Keeps in the record what faults have done.
@@ -195,6 +228,7 @@ impl Turn<'_> {
         acted |= self.deliver_from_chain(session, scratch, leg)?;
         self.count_held(leg);
         self.set_stage_timer(leg, now);
+        self.take_out_empty_chain(leg);
         Ok(acted)
     }
 

@@ -273,7 +273,8 @@ impl ServerContext {
                 return Ok(None);
             }
         }
-        Ok(Some(self.shutdown.report(self.errors.load(Relaxed), waiter)))
+        let seed = self.faults.is_used().then(|| self.faults.seed());
+        Ok(Some(self.shutdown.report(self.errors.load(Relaxed), seed, waiter)))
     }
 }
 

@@ -79,6 +79,8 @@ pub struct StopReport {
     pub cause: Cause,
     /// Time from the first call to the end of the last thread.
     pub seconds: Duration,
+    /// The seed of the faults; None if the server had none.
+    pub seed: Option<u64>,
 }
 
 /// A part of the server that is notified of a shutdown. Registered before the threads that it wakes
@@ -268,7 +270,12 @@ impl Shutdown {
     /// The report. Joins the threads, which have dropped their `Alive` and do no more work.
     ///
     /// Must only be called once `is_done` is true.
-    pub(crate) fn report(&self, errors: u64, waiter: &mut dyn Waiter) -> StopReport {
+    pub(crate) fn report(
+        &self,
+        errors: u64,
+        seed: Option<u64>,
+        waiter: &mut dyn Waiter,
+    ) -> StopReport {
         let mut threads = std::mem::take(&mut self.state.lock().threads);
         if !threads.is_empty() {
             // A thread's panic was caught and counted where it happened.
@@ -290,6 +297,7 @@ impl Shutdown {
             errors,
             cause,
             seconds: ended.saturating_duration_since(begun),
+            seed,
         };
         state.report = Some(report);
         report

@@ -67,10 +67,24 @@ impl Chain {
         self.stages.iter().filter_map(|stage| stage.fault())
     }
 
+    /// Whether a stage can be added: not once one has ended the connection.
+    pub(crate) fn takes_stages(&self) -> bool {
+        self.requests.enders.is_empty()
+    }
+
+    /// Whether it has no stages, and nothing on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+            && self.inbound[0].is_empty()
+            && self.outbound[0].is_empty()
+            && self.requests.ended.is_none()
+            && self.requests.notes.is_empty()
+    }
+
     /// Adds a stage next to the session. What has left the chain for the session does not go
     /// through it. No effect once a stage has ended the connection.
     pub(crate) fn push(&mut self, now: Instant, stage: Box<dyn Stage>) -> StageResult {
-        if !self.requests.enders.is_empty() {
+        if !self.takes_stages() {
             return Ok(());
         }
         // The queue at the end stays at the end.
@@ -86,19 +100,23 @@ impl Chain {
         self.settle(now)
     }
 
-    /// Removes the stage of a fault. What it holds is passed on first, in order. No effect once a
-    /// stage has ended the connection.
+    /// Removes the stage of a fault. What it holds is passed on first, in order. No effect on the
+    /// fault that has ended the connection.
     pub(crate) fn remove_fault(&mut self, now: Instant, fault: u64) -> StageResult {
         let found = self.stages.iter().position(|stage| stage.fault() == Some(fault));
-        let Some(index) = found.filter(|_| self.requests.enders.is_empty()) else { return Ok(()) };
+        let Some(index) = found else { return Ok(()) };
         self.call(now, index, |stage, flow| stage.release(flow))?;
         self.settle(now)?;
-        if self.requests.enders.is_empty() {
-            // Everything between two stages has settled: these two queues are empty.
-            self.stages.remove(index);
-            self.inbound.remove(index);
-            self.outbound.remove(index + 1);
+        if self.requests.enders.contains(&index) {
+            return Ok(());
         }
+        for ender in self.requests.enders.iter_mut().filter(|ender| **ender > index) {
+            *ender -= 1;
+        }
+        // Everything between two stages has settled: these two queues are empty.
+        self.stages.remove(index);
+        self.inbound.remove(index);
+        self.outbound.remove(index + 1);
         Ok(())
     }
 

@@ -95,6 +95,10 @@ impl FaultListener for Inbox {
     fn faults_changed(&self, ack: Ack) {
         self.send(Message::Faults(ack));
     }
+
+    fn is_lost(&self) -> bool {
+        self.flag.is_lost()
+    }
 }
 
 impl Notifier for Inbox {

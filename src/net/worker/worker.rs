@@ -153,9 +153,9 @@ impl Worker {
             }
             self.accept_turn(service);
             self.run_timers();
-            self.run_batches(service);
-            // Every connection has had its turn.
-            self.acks.clear();
+            if self.run_batches(service) {
+                self.acks.clear();
+            }
             if self.quit || self.end_of_drain() {
                 return;
             }
@@ -183,8 +183,9 @@ impl Worker {
     }
 
     /// Serves once each connection that is queued now. Connections that the turn queues again wait
-    /// for the next poll, so that the events of all others are handled first.
-    fn run_batches(&mut self, service: &dyn Service) {
+    /// for the next poll, so that the events of all others are handled first. True if each one has
+    /// had its turn.
+    fn run_batches(&mut self, service: &dyn Service) -> bool {
         let mut ready = self.run.len();
         while ready > 0 {
             let left = ready.min(BATCH_CONNECTIONS);
@@ -197,10 +198,11 @@ impl Worker {
                 self.context.count_error();
             }
             if served == 0 {
-                return;
+                return false;
             }
             ready -= served;
         }
+        true
     }
 
     fn poll(&mut self, events: &mut Events) {

@@ -109,6 +109,11 @@ impl FaultStage {
     /// Begins to act, or ends that, where it is time.
     fn advance(&mut self, flow: &mut Flow<'_>) {
         let now = flow.now();
+        let is_over = self.to.is_some_and(|to| to <= now);
+        if self.phase == Phase::Waiting && is_over {
+            // It was added later than that, or this thread is late.
+            self.phase = Phase::Over;
+        }
         if self.phase == Phase::Waiting && self.from.is_none_or(|from| from <= now) {
             self.phase = Phase::Acting;
             self.started = now.max(self.from.unwrap_or(now));
@@ -116,7 +121,7 @@ impl FaultStage {
                 self.call(flow, direction, |lane, flow| lane.start(flow));
             }
         }
-        if self.phase == Phase::Acting && self.to.is_some_and(|to| to <= now) {
+        if self.phase == Phase::Acting && is_over {
             self.end(flow);
         }
     }

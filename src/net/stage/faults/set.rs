@@ -17,22 +17,41 @@ use crate::net::stage::stage::StageResult;
 /// Confirms a change of the set once the last copy is dropped.
 #[derive(Clone)]
 pub struct Ack {
-    _flag: Arc<SetOnDrop>,
+    flag: Arc<SetOnDrop>,
 }
 
-struct SetOnDrop(Arc<EventFd>);
+struct SetOnDrop(Option<Arc<EventFd>>);
 
 impl Drop for SetOnDrop {
     fn drop(&mut self) {
-        self.0.set();
+        if let Some(flag) = &self.0 {
+            flag.set();
+        }
     }
 }
 
 impl Ack {
-    /// A confirmation that sets `flag`.
+    /// A confirmation that sets `flag`, where there is one.
     #[must_use]
-    pub fn new(flag: Arc<EventFd>) -> Self {
-        Self { _flag: Arc::new(SetOnDrop(flag)) }
+    pub fn new(flag: Option<Arc<EventFd>>) -> Self {
+        Self { flag: Arc::new(SetOnDrop(flag)) }
+    }
+
+    /// What tells the caller of a change, who has no copy, whether one is left.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        Pending(Arc::downgrade(&self.flag))
+    }
+}
+
+/// A change that threads have yet to confirm.
+pub struct Pending(Weak<SetOnDrop>);
+
+impl Pending {
+    /// Whether every thread has confirmed the change, or has ended. The flag may tell that later.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 
@@ -40,6 +59,11 @@ impl Ack {
 pub trait FaultListener: Send + Sync {
     /// The set has changed: the thread has its connections updated, then drops `ack`. Never blocks.
     fn faults_changed(&self, ack: Ack);
+
+    /// Whether the thread is not woken, because the program has closed its event flag.
+    fn is_lost(&self) -> bool {
+        false
+    }
 }
 
 /// The faults of one server.
@@ -84,12 +108,9 @@ impl FaultSet {
         added
     }
 
-    /// Removes a fault by its number. Returns whether it was there.
-    pub fn remove(&self, id: u64) -> bool {
-        let mut installed = self.installed.lock();
-        let before = installed.len();
-        installed.retain(|one| one.id != id);
-        installed.len() < before
+    /// Removes faults by their numbers.
+    pub fn remove(&self, ids: &[u64]) {
+        self.installed.lock().retain(|one| !ids.contains(&one.id));
     }
 
     /// The faults, in the order in which they were added.
@@ -122,17 +143,33 @@ impl FaultSet {
     }
 
     /// Tells every thread that the set has changed. Returns at once; `ack` is dropped by the last
-    /// one.
-    pub(crate) fn announce(&self, ack: &Ack) {
+    /// one. False if a thread cannot be woken.
+    pub(crate) fn announce(&self, ack: &Ack) -> bool {
         let listeners = self.listeners.lock().clone();
+        let mut all_woken = true;
         for listener in listeners.iter().filter_map(Weak::upgrade) {
             listener.faults_changed(ack.clone());
+            all_woken &= !listener.is_lost();
         }
+        all_woken
     }
 
-    /// Whether a connection would have a fault.
+    /// Whether a connection would have the stage of a fault.
     pub(crate) fn concerns(&self, connection: u64) -> bool {
-        self.is_used() && self.list().iter().any(|one| one.concerns(connection, self.seed))
+        let concerns = |one: &Arc<Installed>| {
+            one.fault.kind.accepting().is_none() && one.concerns(connection, self.seed)
+        };
+        self.is_used() && self.list().iter().any(concerns)
+    }
+
+    /// Takes the faults that were removed out of a chain. What they hold goes on.
+    pub(crate) fn remove_old(&self, chain: &mut Chain, now: Instant) -> StageResult {
+        let installed = self.list();
+        let there: Vec<u64> = chain.faults().collect();
+        for &id in there.iter().filter(|&&id| installed.iter().all(|one| one.id != id)) {
+            chain.remove_fault(now, id)?;
+        }
+        Ok(())
     }
 
     /// Gives a chain the faults that its connection has now: what a removed one holds goes on, and
@@ -150,13 +187,11 @@ impl FaultSet {
 
     /// The same for a connection without a record.
     pub fn update_of(&self, chain: &mut Chain, subject: &Subject, now: Instant) -> StageResult {
-        let installed = self.list();
+        self.remove_old(chain, now)?;
         let there: Vec<u64> = chain.faults().collect();
-        for &id in there.iter().filter(|&&id| installed.iter().all(|one| one.id != id)) {
-            chain.remove_fault(now, id)?;
-        }
-        for one in installed.iter().filter(|one| !there.contains(&one.id)) {
-            if !one.concerns(subject.connection, self.seed) {
+        for one in self.list().iter().filter(|one| !there.contains(&one.id)) {
+            // A fault that begins to act may end the connection at once.
+            if !chain.takes_stages() || !one.concerns(subject.connection, self.seed) {
                 continue;
             }
             if let Some(stage) = FaultStage::new(one, subject, self.seed) {

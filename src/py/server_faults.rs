@@ -1,0 +1,145 @@
+//! The faults of a server for Python. Owns the objects that were passed, beside the engine's faults
+//! that were made of them; must never call Python while it holds their lock.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::faults::fault;
+use super::server::Server;
+use super::wait::Attached;
+use crate::net;
+use crate::net::base::Mutex;
+use crate::net::stage::faults::Installed;
+
+type Objects = Vec<(Arc<Installed>, Py<PyAny>)>;
+
+/// The faults of one server with their objects, in the order of their numbers.
+pub(super) struct ServerFaults(Mutex<Objects>);
+
+impl ServerFaults {
+    /// The objects of faults that the server had from the beginning.
+    pub(super) fn new(faults: Vec<Arc<Installed>>, objects: Vec<Bound<'_, PyAny>>) -> Self {
+        let objects = objects.into_iter().map(Bound::unbind);
+        Self(Mutex::new(faults.into_iter().zip(objects).collect()))
+    }
+
+    /// Adds a fault, and returns its number once every connection has it. After an exception the
+    /// server does not have it.
+    pub(super) fn add(
+        &self,
+        server: &net::server::Server,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<u64> {
+        let made = fault("fault", object)?;
+        let added = Attached::run(object.py(), |waiter| server.add_fault(made, waiter))?;
+        let (id, object) = (added.id, object.clone().unbind());
+        let mut objects = self.0.lock();
+        // Another thread may have added a later one meanwhile.
+        let index = objects.partition_point(|(one, _)| one.id < id);
+        objects.insert(index, (added, object));
+        Ok(id)
+    }
+
+    /// Removes faults by their numbers, and returns how many were there, once no connection has
+    /// them.
+    pub(super) fn remove(
+        &self,
+        py: Python<'_>,
+        server: &net::server::Server,
+        ids: &[u64],
+    ) -> PyResult<usize> {
+        let mut objects = self.0.lock();
+        let all = std::mem::take(&mut *objects);
+        let (removed, kept): (Objects, Objects) =
+            all.into_iter().partition(|(one, _)| ids.contains(&one.id));
+        *objects = kept;
+        drop(objects);
+        let ids: Vec<_> = removed.iter().map(|(one, _)| one.id).collect();
+        drop(removed);
+        if !ids.is_empty() {
+            Attached::run(py, |waiter| server.remove_faults(&ids, waiter))?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Number, object, connections and events of each fault.
+    pub(super) fn listed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let row = |(one, object): &(Arc<Installed>, Py<PyAny>)| {
+            let label = &one.fault.label;
+            (one.id, object.clone_ref(py), label.connections(), label.events())
+        };
+        let rows: Vec<_> = self.0.lock().iter().map(row).collect();
+        PyList::new(py, rows)
+    }
+
+    /// Never waits: a lock that is held protects objects in use.
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(objects) = self.0.try_lock() else { return Ok(()) };
+        objects.iter().try_for_each(|(_, object)| visit.call(object))
+    }
+
+    /// Takes the objects, for the garbage collector.
+    pub(super) fn clear(&self) -> Option<Vec<(Arc<Installed>, Py<PyAny>)>> {
+        self.0.try_lock().map(|mut objects| std::mem::take(&mut *objects))
+    }
+}
+
+/// The compiled half of what `Server.fault` returns.
+// In Rust, because the interpreter checks for signals when it enters and leaves a Python function:
+// Ctrl-C behind the call that adds the fault would leave it there, and `__exit__` is not called.
+#[pyclass(frozen, subclass, module = "rsock._rsock")]
+pub(super) struct FaultBlock {
+    server: Py<Server>,
+    fault: Py<PyAny>,
+    /// The numbers of the faults that blocks have added which have not ended, innermost last.
+    numbers: Mutex<Vec<u64>>,
+}
+
+#[pymethods]
+impl FaultBlock {
+    #[new]
+    fn new(server: Bound<'_, Server>, fault: Bound<'_, PyAny>) -> PyResult<Self> {
+        // Refuses at once what is no fault.
+        self::fault("fault", &fault)?;
+        let numbers = Mutex::new(Vec::new());
+        Ok(Self { server: server.unbind(), fault: fault.unbind(), numbers })
+    }
+
+    /// Add the fault, and return it once every connection has it.
+    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (faults, server) = self.server.get().faults(py)?;
+        let number = faults.add(server, self.fault.bind(py))?;
+        self.numbers.lock().push(number);
+        Ok(self.fault.clone_ref(py))
+    }
+
+    /// Remove the fault, and return once no connection has it.
+    ///
+    /// Has no effect if the server has stopped, or if the fault was removed.
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: &Bound<'_, PyAny>,
+        exc: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let _ = (exc_type, exc, traceback);
+        let (faults, server) = self.server.get().faults(py)?;
+        let number = self.numbers.lock().pop();
+        match number {
+            // A forked child leaves its copy of the block; the parent's server goes on.
+            Some(number) if server.check_origin().is_ok() => {
+                faults.remove(py, server, &[number]).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.server)?;
+        visit.call(&self.fault)
+    }
+}
