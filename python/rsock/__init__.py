@@ -20,7 +20,9 @@ PYTEST_DONT_REWRITE
 #     __init__
 #     _connection
 #     _server, _wait_for
-#     _client, _signals, _started, _in_thread
+#     _client, _signals, _started
+#     _fault_view
+#     _in_thread
 #     _stream
 #     _handlers
 #     _handler_check, _handler_errors, _progress, _ledger
@@ -65,6 +67,7 @@ from ._rsock import (
 from ._server import Server, run_server, servers
 from ._settings import Limits, SocketOptions, Trace
 from ._types import (
+    FaultCount,
     FaultEvent,
     FiveTuple,
     Leg,
@@ -103,6 +106,7 @@ __all__ = [
     "Discard",
     "Echo",
     "Endpoint",
+    "FaultCount",
     "FaultEvent",
     "FiveTuple",
     "Forward",

@@ -7,7 +7,7 @@ kind of fault from another.
 import functools
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, overload
+from typing import Protocol, overload
 
 from . import _rsock
 from ._fault import Fault
@@ -123,12 +123,11 @@ class FaultView(Sequence[Fault]):
 
     def __repr__(self) -> str:
         try:
-            faults = "; ".join(str(fault) for fault in self._now()) or "none"
-            text = f"{self._owner.name}: {faults}; seed {self._owner.seed}"
+            text = f"{self._now()!r} of {self._owner.name}, seed {self._owner.seed}"
         except RuntimeError as error:
             # In a forked child.
             text = str(error)
-        return f"<faults of {printable(text)}>"
+        return f"<{type(self).__name__} {printable(text)}>"
 
 
 class FaultBlock(_rsock.FaultBlock):
@@ -159,9 +158,3 @@ class FaultBlock(_rsock.FaultBlock):
         traceback: TracebackType | None,
     ) -> None:
         await in_thread(functools.partial(self.__exit__, exc_type, exc, traceback))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {printable(str(self._fault))}>"
-
-    if __debug__:
-        _fault: Any

@@ -50,6 +50,7 @@ __all__ = [
     "Daytime",
     "Discard",
     "Echo",
+    "FaultBlock",
     "Follower",
     "Forward",
     "Greeting",
@@ -444,6 +445,11 @@ class Server:
         """
     def _add_fault(self, fault: Fault) -> int:
         """Add a fault and return its number, once every connection has it. For the Python half."""
+    def _remove_faults(self, numbers: list[int]) -> int:
+        """Remove faults by their numbers, and return how many were there. For the Python half.
+
+        Returns once no connection has them.
+        """
     def _remove_fault(self, number: int) -> bool:
         """Remove a fault by its number, once no connection has it. For the Python half."""
     def _list_faults(self) -> list[tuple[int, Fault, int, int]]:
@@ -1094,6 +1100,23 @@ class Datagram:
         """Release the datagram after its handler returned, or raised `error`. For the pool.
 
         Returns whose error must be reported: "handler", or None without one. `error` is recorded.
+        """
+
+@disjoint_base
+class FaultBlock:
+    """The compiled half of what `Server.fault` returns."""
+    def __new__(cls, server: Server, fault: Fault) -> Self: ...
+    def __enter__(self) -> Fault:
+        """Add the fault, and return it once every connection has it."""
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove the fault, and return once no connection has it.
+
+        Has no effect if the server has stopped, or if the fault was removed.
         """
 
 @final

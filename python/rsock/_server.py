@@ -21,6 +21,7 @@ from . import _display, _rsock, _started
 from ._client import Client
 from ._exceptions import StateError
 from ._fault import Fault
+from ._fault_view import FaultBlock, FaultView
 from ._in_thread import in_thread
 from ._printable import printable
 from ._settings import Limits, SocketOptions, Trace
@@ -224,6 +225,32 @@ class Server(_rsock.Server):
         if handlers is None:
             return []
         return [conn for conn in list(handlers.connections.values()) if not conn.closed]
+
+    # Faults.
+
+    @property
+    def faults(self) -> FaultView:
+        """The faults that are in force: a sequence, with `add`, `remove`, `clear` and `counts`.
+
+        `server.faults.add(Latency(0.2))` adds a fault while data flows. After a stop it shows those
+        that were there at the end.
+        """
+        # Raises in a forked child, as every use of a server there.
+        self.state  # noqa: B018
+        return FaultView(self)
+
+    def fault(self, fault: Fault) -> FaultBlock:
+        """Have a fault in force for a block: `with server.fault(Latency(0.2)):`.
+
+        Every open connection that it concerns has it once the block begins, and none once it has
+        ended, also by an exception; the end has no effect if the server has stopped meanwhile.
+        `async with` does so without blocking the loop. Before the start of the server, it is in
+        force from the first connection on.
+
+        The block begins and ends as `faults.add` and `faults.remove` do, and raises what they
+        raise. Ctrl-C in its beginning leaves the fault out, and in its end removes it.
+        """
+        return FaultBlock(self, fault)
 
     # With Accept().
 

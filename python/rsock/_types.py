@@ -20,6 +20,7 @@ __all__ = [
     "Destination",
     "Endpoint",
     "Fault",
+    "FaultCount",
     "FaultEvent",
     "FaultEvents",
     "FiveTuple",
@@ -139,6 +140,19 @@ class FiveTuple(NamedTuple):
     remote_port: int
 
 
+class FaultCount(NamedTuple):
+    """What a fault of a server has done so far.
+
+    fault: the fault.
+    connections: how many connections it concerned.
+    events: how often it has done something, as `Record.faults` lists it.
+    """
+
+    fault: Fault
+    connections: int
+    events: int
+
+
 class PeerCredentials(NamedTuple):
     """The process at the other end of a Unix socket, as the kernel reports it: `unix(7)`.
 
@@ -182,6 +196,8 @@ class StopReport:
         socket failed, or the program closed a descriptor of the server), "exit", or "dropped"
         (garbage-collected without a stop).
     seconds: how long stopping took.
+    seed: the seed of the random numbers of its faults, to have the same faults again by
+        `Server(…, seed=…)`; None if it had no fault.
     """
 
     drained: int
@@ -190,6 +206,7 @@ class StopReport:
     errors: int
     cause: str
     seconds: float
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

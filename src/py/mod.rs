@@ -9,6 +9,7 @@ mod connection;
 mod datagram;
 mod error;
 mod exit;
+mod fault_block;
 mod faults;
 mod forward;
 mod handler_error;
@@ -41,6 +42,8 @@ mod _rsock {
     #[pymodule_export]
     use super::datagram::Datagram;
     #[pymodule_export]
+    use super::fault_block::FaultBlock;
+    #[pymodule_export]
     use super::forward::Forward;
     #[pymodule_export]
     use super::interpreter::_end_thread;
@@ -52,8 +55,6 @@ mod _rsock {
     use super::process::{process_limits, raise_fd_limit};
     #[pymodule_export]
     use super::server::{Server, stop_all};
-    #[pymodule_export]
-    use super::server_faults::FaultBlock;
     #[pymodule_export]
     use super::service::{Accept, Handler, Service};
     #[pymodule_export]

@@ -125,10 +125,7 @@ impl Server {
     }
 
     /// The faults, with the engine's server.
-    pub(super) fn faults(
-        &self,
-        py: Python<'_>,
-    ) -> PyResult<(&ServerFaults, &net::server::Server)> {
+    pub(super) fn faults(&self, py: Python<'_>) -> PyResult<(&ServerFaults, &net::server::Server)> {
         self.made(py).map(|parts| (&parts.faults, &parts.inner))
     }
 
@@ -801,6 +798,11 @@ impl Server {
         let parts = self.parts(py)?;
         parts.inner.check_faults("remove a fault").map_err(|error| exception(py, error))?;
         parts.faults.remove(py, &parts.inner, &numbers)
+    }
+
+    /// Remove a fault by its number, once no connection has it. For the Python half.
+    fn _remove_fault(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        self._remove_faults(py, vec![number]).map(|removed| removed == 1)
     }
 
     /// Return number, object, connections and events of each fault. For the Python half.

@@ -8,7 +8,6 @@ use pyo3::types::PyList;
 use pyo3::{PyTraverseError, PyVisit};
 
 use super::faults::fault;
-use super::server::Server;
 use super::wait::Attached;
 use crate::net;
 use crate::net::base::Mutex;
@@ -84,62 +83,5 @@ impl ServerFaults {
     /// Takes the objects, for the garbage collector.
     pub(super) fn clear(&self) -> Option<Vec<(Arc<Installed>, Py<PyAny>)>> {
         self.0.try_lock().map(|mut objects| std::mem::take(&mut *objects))
-    }
-}
-
-/// The compiled half of what `Server.fault` returns.
-// In Rust, because the interpreter checks for signals when it enters and leaves a Python function:
-// Ctrl-C behind the call that adds the fault would leave it there, and `__exit__` is not called.
-#[pyclass(frozen, subclass, module = "rsock._rsock")]
-pub(super) struct FaultBlock {
-    server: Py<Server>,
-    fault: Py<PyAny>,
-    /// The numbers of the faults that blocks have added which have not ended, innermost last.
-    numbers: Mutex<Vec<u64>>,
-}
-
-#[pymethods]
-impl FaultBlock {
-    #[new]
-    fn new(server: Bound<'_, Server>, fault: Bound<'_, PyAny>) -> PyResult<Self> {
-        // Refuses at once what is no fault.
-        self::fault("fault", &fault)?;
-        let numbers = Mutex::new(Vec::new());
-        Ok(Self { server: server.unbind(), fault: fault.unbind(), numbers })
-    }
-
-    /// Add the fault, and return it once every connection has it.
-    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (faults, server) = self.server.get().faults(py)?;
-        let number = faults.add(server, self.fault.bind(py))?;
-        self.numbers.lock().push(number);
-        Ok(self.fault.clone_ref(py))
-    }
-
-    /// Remove the fault, and return once no connection has it.
-    ///
-    /// Has no effect if the server has stopped, or if the fault was removed.
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exc_type: &Bound<'_, PyAny>,
-        exc: &Bound<'_, PyAny>,
-        traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let _ = (exc_type, exc, traceback);
-        let (faults, server) = self.server.get().faults(py)?;
-        let number = self.numbers.lock().pop();
-        match number {
-            // A forked child leaves its copy of the block; the parent's server goes on.
-            Some(number) if server.check_origin().is_ok() => {
-                faults.remove(py, server, &[number]).map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.server)?;
-        visit.call(&self.fault)
     }
 }

@@ -70,7 +70,7 @@ def server_repr(server: Server) -> str:
     if state in ("serving", "draining"):
         parts.append(f"{server.ledger.totals.open:,} open")
     text, faults = " ".join(parts), faults_in_force(server)
-    return f"<{text}, faults: {faults}>" if faults else f"<{text}>"
+    return f"<{text}, faults: {faults}, seed {server.seed}>" if faults else f"<{text}>"
 
 
 @_never_raises

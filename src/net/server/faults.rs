@@ -37,7 +37,7 @@ impl Server {
         let added = self.faults().add(fault, self.ledger().totals().accepted);
         let told = self.announce(waiter);
         if told.is_err() && self.check_origin().is_ok() {
-            self.faults().remove(&[added.id]);
+            self.faults().remove(added.id);
             // Each thread hears of both changes in their order.
             self.faults().announce(&Ack::new(None));
         }
@@ -48,7 +48,9 @@ impl Server {
     /// more after an interruption of the wait either. No effect on a server that has ended.
     pub fn remove_faults(&self, ids: &[u64], waiter: &mut dyn Waiter) -> Result<()> {
         self.check_origin()?;
-        self.faults().remove(ids);
+        for &id in ids {
+            self.faults().remove(id);
+        }
         self.announce(waiter)
     }
 

@@ -108,9 +108,12 @@ impl FaultSet {
         added
     }
 
-    /// Removes faults by their numbers.
-    pub fn remove(&self, ids: &[u64]) {
-        self.installed.lock().retain(|one| !ids.contains(&one.id));
+    /// Removes a fault by its number. Returns whether it was there.
+    pub fn remove(&self, id: u64) -> bool {
+        let mut installed = self.installed.lock();
+        let before = installed.len();
+        installed.retain(|one| one.id != id);
+        installed.len() < before
     }
 
     /// The faults, in the order in which they were added.
