@@ -23,6 +23,7 @@ PYTEST_DONT_REWRITE
 #     _client, _signals, _started
 #     _fault_view
 #     _in_thread
+#     _script
 #     _stream
 #     _handlers
 #     _handler_check, _handler_errors, _progress, _ledger
@@ -64,6 +65,7 @@ from ._rsock import (
     raise_fd_limit,
     stop_all,
 )
+from ._script import Captured, Script, ScriptMismatch
 from ._server import Server, run_server, servers
 from ._settings import Limits, SocketOptions, Trace
 from ._types import (
@@ -73,6 +75,7 @@ from ._types import (
     Leg,
     PeerCredentials,
     ProcessLimits,
+    ScriptResult,
     Sender,
     StopReport,
     TcpInfo,
@@ -99,6 +102,7 @@ else:
 __all__ = [
     "Accept",
     "ByConnection",
+    "Captured",
     "Chargen",
     "Client",
     "Connection",
@@ -122,6 +126,9 @@ __all__ = [
     "Quote",
     "Record",
     "RsockError",
+    "Script",
+    "ScriptMismatch",
+    "ScriptResult",
     "Sender",
     "Server",
     "Service",

@@ -26,6 +26,7 @@ from ._types import (
     PeerCredentials,
     ProcessLimits,
     Row,
+    ScriptResult,
     Sender,
     SocketOptions,
     SocketPath,
@@ -61,6 +62,7 @@ __all__ = [
     "Pool",
     "Quote",
     "Record",
+    "Script",
     "Server",
     "Service",
     "Stream",
@@ -190,6 +192,30 @@ class Greeting(Service):
     """
     def __new__(cls, message: Buffer | str) -> Self: ...
 
+@disjoint_base
+class Script(Service):
+    """The compiled half of rsock.Script."""
+    def __new__(cls, text: str = "") -> Self: ...
+    @property
+    def text(self) -> str:
+        """The script in its text form, a step in each line."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    @property
+    def results(self) -> list[ScriptResult]:
+        """How the dialogues with the clients went, a list of ScriptResult.
+
+        A result is there before the client receives the last bytes of the script, and before the
+        ledger shows the end of the connection. They are of all servers
+        that were started with this object, one server after the other, and in each the oldest
+        first; `Server.script_results` has those of one server. The last 10 000 of each of the last
+        1 000 servers are kept.
+        """
+    def _results_of(self, server: int) -> list[ScriptResult]:
+        """Return the results of one server. For the Python half."""
+    def clear(self) -> None:
+        """Forget the results so far."""
+
 @final
 class ByConnection(Service):
     """A service that serves each connection with a service of its own, chosen by its number.
@@ -205,6 +231,8 @@ class ByConnection(Service):
     def __new__(
         cls, *services: Service | Function, rest: Service | Function | None = None
     ) -> Self: ...
+    def _services(self) -> tuple[Any, ...]:
+        """The services that were passed, `rest` included. For the Python half."""
     def _function(self, id: int) -> Any:
         """The function that serves connection number `id`; None for a service in Rust."""
 
@@ -456,6 +484,12 @@ class Server:
         """Return number, object, connections and events of each fault. For the Python half."""
     def _begin_stop(self, cause: str) -> None:
         """Begin a stop and return at once. For handlers that end the program."""
+    @property
+    def _number(self) -> int:
+        """The server's number in this process. For the Python half."""
+    @property
+    def _on_error(self) -> Any:
+        """What happens to errors, as passed to the constructor. For the Python half."""
     # An object of `_handlers.Handlers`, which is typed against this file.
     @property
     def _handlers(self) -> Any:

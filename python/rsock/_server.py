@@ -24,13 +24,14 @@ from ._fault import Fault
 from ._fault_view import FaultBlock, FaultView
 from ._in_thread import in_thread
 from ._printable import printable
+from ._script import report_mismatches, scripts_of
 from ._settings import Limits, SocketOptions, Trace
 from ._signals import Signals
 
 # The compiled module calls this one by the name it has here, when the interpreter exits.
 from ._started import end_handlers as _end_handlers  # noqa: F401
 from ._threads import log_turn, on_main_thread
-from ._types import Function, SocketPath, StopReport
+from ._types import Function, ScriptResult, SocketPath, StopReport
 
 if TYPE_CHECKING:
     from ._handlers import Handlers
@@ -125,6 +126,8 @@ class Server(_rsock.Server):
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
 
+    # Whether the clients that diverged from a script are still to be reported.
+    _reports_scripts: bool = True
     # Writes the lines of `logging.getLogger("rsock.connections")`, if they are enabled.
     _progress: "Progress | None" = None
 
@@ -196,8 +199,29 @@ class Server(_rsock.Server):
         if self._progress is not None:
             self._progress.join(self._left)
 
+    @property
+    def script_results(self) -> list[ScriptResult]:
+        """How the dialogues of a Script with the clients went, in the order of their connections.
+
+        Those of all scripts of a ByConnection together; empty with other services.
+        """
+        results = [
+            each for script in scripts_of(self.service) for each in script._results_of(self._number)
+        ]
+        return sorted(results, key=lambda result: result.connection)
+
+    def _report_scripts(self) -> None:
+        """Report, once, the clients that diverged from a script."""
+        if not self._reports_scripts:
+            return
+        self._reports_scripts = False
+        diverged = [each for each in self.script_results if each.error is not None]
+        if diverged:
+            report_mismatches(self.name, diverged, self._on_error)
+
     def _ended(self, report: StopReport) -> StopReport:
         self._join()
+        self._report_scripts()
         handlers = self._handlers
         if handlers is not None:
             handlers.errors.raise_pending(self.name)

@@ -30,6 +30,7 @@ __all__ = [
     "PeerCredentials",
     "ProcessLimits",
     "Row",
+    "ScriptResult",
     "Sender",
     "SocketOptions",
     "SocketPath",
@@ -368,6 +369,29 @@ class FaultEvent:
 # How many bytes of its data the `repr` of an event has: of text, and of what is escaped in it.
 _SHOWN_DATA: Final = 32
 _SHOWN_BINARY: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptResult:
+    """How the dialogue of a Script with one client went.
+
+    connection: the number of the connection, as `Record.id`.
+    done: whether the script was played to its end.
+    step: the number of the last step that was begun, from 1; 0 for none.
+    steps: how many steps the script has.
+    error: why it was not played to its end: the step, its source line, what was expected and what
+        was received; None if it was.
+    captures: what steps have captured, by name.
+    unused: what was received and no step has taken, as far as it was kept.
+    """
+
+    connection: int
+    done: bool
+    step: int
+    steps: int
+    error: str | None
+    captures: dict[str, bytes]
+    unused: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,17 @@ impl ByConnection {
         Ok(PyClassInitializer::from(service).add_subclass(Self { given }))
     }
 
+    /// The services that were passed, `rest` included. For the Python half.
+    fn _services<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let given = self.given(py);
+        if given.is_empty() {
+            return Ok(given);
+        }
+        let mut services: Vec<_> = given.get_item(0)?.cast_into::<PyTuple>()?.iter().collect();
+        services.extend(Some(given.get_item(1)?).filter(|rest| !rest.is_none()));
+        PyTuple::new(py, services)
+    }
+
     /// The function that serves connection number `id`; None for a service in Rust.
     fn _function<'py>(&self, py: Python<'py>, id: usize) -> PyResult<Option<Bound<'py, PyAny>>> {
         let given = self.given(py);

@@ -19,6 +19,7 @@ mod keywords;
 mod ledger;
 mod pool;
 mod process;
+mod script;
 mod server;
 mod server_faults;
 mod service;
@@ -53,6 +54,8 @@ mod _rsock {
     use super::pool::Pool;
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
+    #[pymodule_export]
+    use super::script::Script;
     #[pymodule_export]
     use super::server::{Server, stop_all};
     #[pymodule_export]

@@ -57,7 +57,14 @@ struct Parts {
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
+<<<<<<< HEAD
     faults: ServerFaults,
+=======
+    /// The argument, checked.
+    on_error: Py<PyAny>,
+    /// The faults, with the objects that were passed.
+    faults: Mutex<Vec<(Arc<Installed>, Py<PyAny>)>>,
+>>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
     /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
     /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
@@ -365,14 +372,20 @@ impl Server {
         };
         let inner = net::server::Server::new(config);
         let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
+        let reporting = on_error.clone();
         let handlers = if matches!(service.get().shape, Shape::Handler | Shape::Mixed(..)) {
             Some(py.import("rsock._handlers")?.getattr("Handlers")?.call1((on_error,))?.unbind())
         } else {
             None
         };
         let parts = Parts {
+<<<<<<< HEAD
             // In the same order: nothing is added before the constructor returns.
             faults: ServerFaults::new(inner.faults().list(), objects),
+=======
+            on_error: reporting.unbind(),
+            faults: Mutex::new(faults),
+>>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),
@@ -552,6 +565,18 @@ impl Server {
             parts.inner.begin_stop(cause);
         }
         Ok(())
+    }
+
+    /// The server's number in this process. For the Python half.
+    #[getter]
+    fn _number(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.made(py)?.inner.number())
+    }
+
+    /// What happens to errors, as passed to the constructor. For the Python half.
+    #[getter]
+    fn _on_error(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.made(py)?.on_error.clone_ref(py))
     }
 
     /// The object that reports the errors of handlers; None with other services.
@@ -850,7 +875,11 @@ impl Server {
                 visit.call(handlers)?;
             }
         }
+<<<<<<< HEAD
         parts.faults.traverse(&visit)?;
+=======
+        visit.call(&parts.on_error)?;
+>>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
         visit.call(&parts.options)?;
         visit.call(&parts.limits)
     }

@@ -18,7 +18,7 @@ const REFUSED: Result<(), i32> = Err(libc::ECONNREFUSED);
 const TIMEOUT: Duration = Duration::from_secs(8);
 
 fn site(local: &str) -> Site {
-    Site { local: Endpoint::tcp(local.parse().unwrap()), dual_stack: true }
+    Site { server: 1, local: Endpoint::tcp(local.parse().unwrap()), dual_stack: true }
 }
 
 fn to(host: &str, port: u16) -> Forward {
@@ -149,7 +149,8 @@ fn a_port_without_a_listener_is_no_target() {
 #[test]
 fn a_name_without_an_address_is_the_resolvers_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let site = Site { local: Endpoint::tcp(listener.local_addr().unwrap()), dual_stack: true };
+    let site =
+        Site { server: 1, local: Endpoint::tcp(listener.local_addr().unwrap()), dual_stack: true };
     let forward = to("no-such-host.invalid", 80);
     assert!(matches!(forward.prepare(&site, &mut Plain), Err(Error::Resolve { .. })));
 }

@@ -30,26 +30,26 @@ const MOST_INPUT: usize = INPUT_LIMIT + 64 * 1024;
 const INPUT_LIMIT: usize = 20_000;
 
 /// A small generator (xorshift), for what has to be drawn again from its seed.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 20) as usize % bound
     }
 
-    fn one_in(&mut self, bound: usize) -> bool {
+    pub fn one_in(&mut self, bound: usize) -> bool {
         self.below(bound) == 0
     }
 }
 
-fn from_environment<T: FromStr>(name: &str, or: T) -> T {
+pub fn from_environment<T: FromStr>(name: &str, or: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or)
 }
 

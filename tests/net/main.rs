@@ -11,6 +11,7 @@ mod faults;
 mod forward;
 mod fuzz;
 mod handoff;
+mod script;
 mod services;
 mod shape;
 mod stages;

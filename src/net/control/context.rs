@@ -27,12 +27,17 @@ fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 32
 }
 
+/// How many servers this process has made.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// How often a call that waits for the end of a server looks, where the program has closed
 /// descriptors of it.
 const LOST: Duration = Duration::from_millis(10);
 
 /// The state shared by all parts of one server.
 pub(crate) struct ServerContext {
+    /// Its number in this process.
+    pub(crate) number: u64,
     pub(crate) origin: Origin,
     pub(crate) name: String,
     pub(crate) transport: Transport,
@@ -74,6 +79,7 @@ impl ServerContext {
             faults.add(fault, 0);
         }
         Self {
+            number: NUMBER.fetch_add(1, Relaxed),
             origin: Origin::here(),
             name: config.name.clone(),
             transport: config.transport,

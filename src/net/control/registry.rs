@@ -47,7 +47,7 @@ pub(crate) trait Registered: Send + Sync {
     fn site(&self) -> Option<Site> {
         let context = self.context();
         let local = Endpoint { transport: context.transport, address: self.address()?.canonical() };
-        Some(Site { local, dual_stack: context.options.dual_stack })
+        Some(Site { server: context.number, local, dual_stack: context.options.dual_stack })
     }
 }
 

@@ -84,6 +84,12 @@ impl Server {
         Self { config, inner: Arc::new(Inner::new(context, most_workers)) }
     }
 
+    /// The server's number in this process.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.inner.context.number
+    }
+
     /// The configuration that the server was made with.
     #[must_use]
     pub fn config(&self) -> &Config {

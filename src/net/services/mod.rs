@@ -11,6 +11,7 @@ mod forward;
 mod greeting;
 mod line_echo;
 mod quote;
+mod script;
 mod send_and_close;
 pub mod time;
 
@@ -23,4 +24,5 @@ pub use forward::{Forward, To};
 pub use greeting::Greeting;
 pub use line_echo::LineEcho;
 pub use quote::Quote;
+pub use script::{Program, Results, Script, ScriptResult};
 pub use time::Time;

@@ -1,0 +1,307 @@
+"""Script: the building of a dialogue, step by step.
+
+A step is a line of the text form, which the compiled half reads. Nothing here may touch a socket.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, Final, Self
+
+from . import _rsock
+from ._exceptions import RsockError
+from ._types import ScriptResult, SocketPath
+
+__all__ = ["Captured", "Script", "ScriptMismatch", "report_mismatches", "scripts_of"]
+
+_HEADING: Final = "# rsock script 1"
+# The place where a step was written, at the end of its line.
+_PLACE: Final = re.compile(r" # at [^\"']*$")
+
+
+class ScriptMismatch(RsockError):
+    """A client diverged from the script.
+
+    The message names the step, its source line, what was expected and what was received. `result`
+    is the ScriptResult.
+    """
+
+    __module__ = "rsock"
+
+    result: ScriptResult
+
+    def __init__(self, message: str, result: ScriptResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.result)
+
+
+class Captured:
+    """A part of what the client has sent, for `Script.send`.
+
+    name: the `name` of the step that has captured it, or of a group of a pattern.
+    """
+
+    __module__ = "rsock"
+    __slots__ = ("name",)
+
+    name: str
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"Captured({name!r}): name must be a str, not {type(name).__name__}")
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Captured({self.name!r})"
+
+
+def _place(depth: int) -> str:
+    """Where the caller's caller was written: a comment for the end of a step's line."""
+    frame = sys._getframe(depth)
+    name = frame.f_code.co_filename
+    try:
+        shorter = os.path.relpath(name)
+    except (OSError, ValueError):
+        shorter = name
+    if not shorter.startswith(".."):
+        name = shorter
+    return f" # at {name}:{frame.f_lineno}" if name.isprintable() else ""
+
+
+def _bytes(value: object, name: str) -> str:
+    if isinstance(value, str):
+        return _literal(value.encode())
+    try:
+        return _literal(bytes(memoryview(value)))  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be bytes or a str, not {kind}: {value!r}") from None
+
+
+def _literal(data: bytes) -> str:
+    return repr(data)
+
+
+def _options(**options: object) -> str:
+    return "".join(f" {name}={value}" for name, value in options.items() if value is not None)
+
+
+class Script(_rsock.Script):
+    """A service that plays one side of a dialogue, and tells where the client diverges from it.
+
+    Each method adds a step and returns a new Script; each client gets the whole script, from the
+    first step on. After the last step the connection is closed with FIN.
+
+    An expectation has `timeout` seconds, or those of the script. A client that diverges is reset:
+    its record is closed by "error", with the report, and `results` has a ScriptResult whose `error`
+    is the report. Steps take exactly the bytes that they name from what was received, however it
+    was cut.
+
+    `text` is the text form, as `save` writes it. Rust threads play the script; it never needs the
+    interpreter.
+
+    Raises ValueError, naming the line, for a step that is wrong, and TypeError for an argument of
+    the wrong type.
+    """
+
+    __module__ = "rsock"
+
+    def __new__(cls, text: str = "", *, timeout: float | None = None) -> Self:
+        """Begin a script: an empty one, or one in its text form."""
+        if timeout is not None:
+            text = f"timeout {timeout:g}\n{text}"
+        return super().__new__(cls, text)
+
+    def _with(self, line: str, depth: int = 2) -> Self:
+        text = self.text
+        if text and not text.endswith("\n"):
+            text += "\n"
+        return type(self)(f"{text}{line}{_place(depth + 1)}\n")
+
+    def expect(self, data: bytes | str, *, timeout: float | None = None) -> Self:
+        """Expect exactly `data` next. A str is encoded as UTF-8."""
+        return self._with(f"expect {_bytes(data, 'data')}{_options(timeout=timeout)}")
+
+    def until(
+        self,
+        delimiter: bytes | str,
+        *,
+        name: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> Self:
+        """Take everything up to `delimiter`, which is taken too.
+
+        What was before it is captured as `name`. `limit` is the most bytes, the delimiter included;
+        65 536 by default.
+        """
+        options = _options(name=name, limit=limit, timeout=timeout)
+        return self._with(f"until {_bytes(delimiter, 'delimiter')}{options}")
+
+    def expect_pattern(
+        self, pattern: bytes | str, *, limit: int | None = None, timeout: float | None = None
+    ) -> Self:
+        """Expect a match of a regular expression, from the next byte on, as soon as there is one.
+
+        Named groups are captured. The syntax is that of the `regex` crate, on bytes. As little as
+        matches is taken: end the pattern with what ends the message, such as a line ending.
+        """
+        options = _options(limit=limit, timeout=timeout)
+        return self._with(f"pattern {_bytes(pattern, 'pattern')}{options}")
+
+    def expect_length(
+        self, count: int, *, name: str | None = None, timeout: float | None = None
+    ) -> Self:
+        """Take `count` bytes, and capture them as `name`."""
+        return self._with(f"length {count}{_options(name=name, timeout=timeout)}")
+
+    def expect_frame(
+        self,
+        header: str = ">I",
+        *,
+        name: str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> Self:
+        """Take a frame: a header with a length, and that many bytes, which are captured as `name`.
+
+        `header` is a format of the module `struct` with one unsigned number, such as ">I".
+        """
+        options = _options(name=name, limit=limit, timeout=timeout)
+        return self._with(f"frame {header}{options}")
+
+    def expect_end(self, *, timeout: float | None = None) -> Self:
+        """Expect that the client finishes (FIN), without another byte."""
+        return self._with(f"end{_options(timeout=timeout)}")
+
+    def expect_silence(self, seconds: float) -> Self:
+        """Expect that nothing is received for `seconds`."""
+        return self._with(f"silence {seconds}")
+
+    def send(self, *parts: "bytes | str | Captured", timeout: float | None = None) -> Self:
+        """Send `parts`, one behind the other. A str is encoded as UTF-8.
+
+        A `Captured` stands for what a step before has captured. `timeout` is for a client that does
+        not read.
+        """
+        if not parts:
+            raise TypeError("send() needs bytes")
+        words = " ".join(
+            f"{{{part.name}}}" if isinstance(part, Captured) else _bytes(part, "part")
+            for part in parts
+        )
+        return self._with(f"send {words}{_options(timeout=timeout)}")
+
+    def wait(self, seconds: float) -> Self:
+        """Do nothing for `seconds`."""
+        return self._with(f"wait {seconds}")
+
+    def repeat(self, count: int, script: "Script") -> Self:
+        """Play `script` `count` times."""
+        return self._with_blocks(f"repeat {count}", "", [script])
+
+    def either(self, *scripts: "Script") -> Self:
+        """Play the first of `scripts` whose first step, an expectation, is met."""
+        return self._with_blocks("either", "or", scripts)
+
+    def any_order(self, *scripts: "Script") -> Self:
+        """Play all of `scripts`, in the order in which their first steps, expectations, are met."""
+        return self._with_blocks("any order", "and", scripts)
+
+    def _with_blocks(self, word: str, between: str, scripts: Iterable["Script"]) -> Self:
+        blocks = []
+        for script in scripts:
+            if not isinstance(script, Script):
+                raise TypeError(f"{word} needs a Script, not {type(script).__name__}: {script!r}")
+            lines = [line for line in script.text.splitlines() if not line.startswith("timeout ")]
+            blocks.append("".join(f"    {line}\n" for line in lines))
+        if not blocks:
+            raise TypeError(f"{word} needs a Script")
+        head = f"{word} {{{_place(3)}\n"
+        body = f"}} {between} {{\n".join(blocks)
+        text = self.text
+        if text and not text.endswith("\n"):
+            text += "\n"
+        return type(self)(f"{text}{head}{body}}}\n")
+
+    def shutdown_write(self) -> Self:
+        """Send FIN: this side finishes, and goes on to receive."""
+        return self._with("shutdown write")
+
+    def close(self) -> Self:
+        """Close the connection with FIN, after everything was sent. The last step."""
+        return self._with("close")
+
+    def reset(self) -> Self:
+        """Reset the connection (RST). The last step."""
+        return self._with("reset")
+
+    def pause_reading(self) -> Self:
+        """Read no more, so that the client's sends block once the buffers are full."""
+        return self._with("pause reading")
+
+    def resume_reading(self) -> Self:
+        """Read again."""
+        return self._with("resume reading")
+
+    def save(self, path: SocketPath) -> None:
+        """Write the text form to a file. Raises OSError."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{_HEADING}\n{self.text}")
+
+    @classmethod
+    def load(cls, path: SocketPath) -> Self:
+        """Read a script from a file. Raises OSError, and ValueError, naming the line."""
+        with open(path, encoding="utf-8") as file:
+            return cls(file.read())
+
+    def check(self) -> None:
+        """Raise ScriptMismatch for the first client that diverged; do nothing if none did."""
+        for result in self.results:
+            if result.error is not None:
+                raise ScriptMismatch(result.error, result)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Script):
+            return NotImplemented
+        return _plain(self) == _plain(other)
+
+    def __hash__(self) -> int:
+        return hash(_plain(self))
+
+
+def scripts_of(service: object) -> list[Script]:
+    """Return the scripts of a service: itself, or those of a ByConnection."""
+    if isinstance(service, _rsock.ByConnection):
+        found = [script for each in service._services() for script in scripts_of(each)]
+        # An object that is there twice has one list of results.
+        return list({id(script): script for script in found}.values())
+    return [service] if isinstance(service, Script) else []
+
+
+def report_mismatches(name: str, diverged: list[ScriptResult], on_error: Any) -> None:
+    """Report the clients that diverged, as `on_error` says."""
+    errors = [ScriptMismatch(str(result.error), result) for result in diverged]
+    if on_error == "raise":
+        count = f"{len(errors)} client{'' if len(errors) == 1 else 's'}"
+        raise ExceptionGroup(f"{count} diverged from the script of {name}", errors)
+    if on_error != "log":
+        for error in errors:
+            on_error(error)
+        return
+    import logging
+
+    for error in errors:
+        logging.getLogger("rsock").error(
+            "connection %d of %s diverged from its script: %s", error.result.connection, name, error
+        )
+
+
+def _plain(script: Script) -> str:
+    """The steps without comments and the places where they were written."""
+    lines = (_PLACE.sub("", line.strip()) for line in script.text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("#"))

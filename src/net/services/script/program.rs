@@ -1,0 +1,70 @@
+//! The steps of a script. Owns their numbers; must never hold the state of a dialogue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::expectation::Expectation;
+
+/// How long a step may take, unless it says otherwise.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A part of what a step sends.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Bytes(Box<[u8]>),
+    /// What an expectation has captured under this name.
+    Captured(Box<str>),
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub(super) enum Action {
+    Expect(Expectation),
+    Send(Vec<Piece>),
+    Wait(Duration),
+    Repeat(u64, Block),
+    /// The first of the blocks whose first expectation is met.
+    Either(Vec<Block>),
+    /// Each of the blocks once, in the order in which their first expectations are met.
+    AnyOrder(Vec<Block>),
+    ShutdownWrite,
+    Close,
+    Reset,
+    PauseReading,
+    ResumeReading,
+}
+
+/// One step.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Its number in the script, from 1, in the order of writing.
+    pub(super) number: usize,
+    /// The step as it is written.
+    pub(super) text: Box<str>,
+    /// Where it was written: a file and a line.
+    pub(super) source: Option<Box<str>>,
+    /// How long it may take; None for the script's own.
+    pub(super) timeout: Option<Duration>,
+    pub(super) action: Action,
+}
+
+/// Steps in their order.
+pub(super) type Block = Arc<[Step]>;
+
+/// The steps of a script.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) steps: Block,
+    pub(super) count: usize,
+    pub(super) timeout: Duration,
+    /// Bytes of input that an expectation may have to see at once.
+    pub(super) most_input: usize,
+}
+
+impl Program {
+    /// The number of steps, those in blocks included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
