@@ -46,14 +46,10 @@ PYTHON_LAYERS = [
     ["__init__"],
     ["_connection"],
     ["_server", "_wait_for"],
-<<<<<<< HEAD
     ["_client", "_signals", "_started"],
     ["_fault_view"],
     ["_in_thread"],
-=======
-    ["_client", "_signals", "_started", "_in_thread"],
     ["_script"],
->>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
     ["_stream"],
     ["_handlers"],
     ["_handler_check", "_handler_errors", "_progress", "_ledger"],

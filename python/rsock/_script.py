@@ -7,9 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from . import _rsock
+from ._checks import wrong_type
 from ._exceptions import RsockError
 from ._types import ScriptResult, SocketPath
 
@@ -39,24 +41,21 @@ class ScriptMismatch(RsockError):
         return type(self), (str(self), self.result)
 
 
+@dataclass(frozen=True, slots=True)
 class Captured:
     """A part of what the client has sent, for `Script.send`.
 
     name: the `name` of the step that has captured it, or of a group of a pattern.
     """
 
-    __module__ = "rsock"
-    __slots__ = ("name",)
-
     name: str
 
-    def __init__(self, name: str) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"Captured({name!r}): name must be a str, not {type(name).__name__}")
-        self.name = name
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise wrong_type(self, "name", "a str")
 
-    def __repr__(self) -> str:
-        return f"Captured({self.name!r})"
+
+Captured.__module__ = "rsock"
 
 
 def _place(depth: int) -> str:

@@ -57,14 +57,9 @@ struct Parts {
     options: Py<PyAny>,
     limits: Py<PyAny>,
     ledger: Py<Ledger>,
-<<<<<<< HEAD
-    faults: ServerFaults,
-=======
     /// The argument, checked.
     on_error: Py<PyAny>,
-    /// The faults, with the objects that were passed.
-    faults: Mutex<Vec<(Arc<Installed>, Py<PyAny>)>>,
->>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
+    faults: ServerFaults,
     /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
     /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
@@ -379,13 +374,9 @@ impl Server {
             None
         };
         let parts = Parts {
-<<<<<<< HEAD
             // In the same order: nothing is added before the constructor returns.
             faults: ServerFaults::new(inner.faults().list(), objects),
-=======
             on_error: reporting.unbind(),
-            faults: Mutex::new(faults),
->>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),
@@ -875,11 +866,8 @@ impl Server {
                 visit.call(handlers)?;
             }
         }
-<<<<<<< HEAD
         parts.faults.traverse(&visit)?;
-=======
         visit.call(&parts.on_error)?;
->>>>>>> 2a6ec76 (Script: a service that plays one side of a dialogue and tells where the client diverges)
         visit.call(&parts.options)?;
         visit.call(&parts.limits)
     }

@@ -290,11 +290,15 @@ def test_bytes_of_any_value_are_steps(data: bytes) -> None:
     assert Script(script.text) == script
 
 
+NUMBER: Any = 5
+ECHO: Any = Echo()
+
+
 @pytest.mark.parametrize(
     ("build", "error", "text"),
     [
         (lambda: Script().expect(b""), ValueError, "at least one byte"),
-        (lambda: Script().expect(5), TypeError, "data must be bytes or a str"),
+        (lambda: Script().expect(NUMBER), TypeError, "data must be bytes or a str"),
         (lambda: Script().expect(b"a", timeout=-1), ValueError, "seconds"),
         (lambda: Script().expect(b"a", timeout=float("nan")), ValueError, "seconds"),
         (lambda: Script().until(b"a", limit=0), ValueError, "bytes"),
@@ -306,12 +310,12 @@ def test_bytes_of_any_value_are_steps(data: bytes) -> None:
         (lambda: Script().send(Captured("who")), ValueError, "who}: no step captures"),
         (lambda: Script().repeat(0, Script().expect(b"a")), ValueError, "rounds"),
         (lambda: Script().repeat(2, Script()), ValueError, "needs a step"),
-        (lambda: Script().repeat(2, Echo()), TypeError, "needs a Script"),
+        (lambda: Script().repeat(2, ECHO), TypeError, "needs a Script"),
         (lambda: Script().either(), TypeError, "needs a Script"),
         (lambda: Script().either(Script().send(b"a")), ValueError, "begins with an expectation"),
         (lambda: Script("expct b'a'"), ValueError, "line 1: .expct.: no such step"),
-        (lambda: Script(5), TypeError, "text"),
-        (lambda: Captured(5), TypeError, "name must be a str"),
+        (lambda: Script(NUMBER), TypeError, "text"),
+        (lambda: Captured(NUMBER), TypeError, "name must be a str"),
     ],
 )
 def test_a_step_that_is_wrong_is_named(build: Any, error: type[Exception], text: str) -> None:

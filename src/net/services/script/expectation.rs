@@ -64,7 +64,7 @@ pub(super) type Capture = (Box<str>, Vec<u8>);
 /// What an expectation says of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is met by so many bytes.
+    /// It is met by this number of bytes.
     Met { used: usize, captures: Vec<Capture> },
     /// More input can still meet it.
     Open,
