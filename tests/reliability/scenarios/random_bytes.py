@@ -37,7 +37,7 @@ WORDS = [
 # The target of Forward; no client connects to it directly.
 BEHIND = "behind"
 # These serve streams only.
-NOT_ON_UDP = {"LineEcho", "Forward", "ByConnection"}
+NOT_ON_UDP = {"LineEcho", "Forward", "ByConnection", "Script"}
 ON_UDP = " on UDP"
 # A UDP server has room for 64 datagrams of the largest size, and which pages of it are touched
 # depends on chance: seven servers touch some MiB, ever more slowly. Ten leaked bytes per datagram
@@ -60,6 +60,11 @@ def services() -> "dict[str, Callable[[], Service]]":
         "Quote": lambda: rsock.Quote("quoted"),
         "Greeting": lambda: rsock.Greeting(b"g" * 60_000),
         "Forward": lambda: rsock.Forward(_servers[BEHIND]),
+        "Script": lambda: rsock.Script().either(
+            rsock.Script().expect(b"hello\n").send(b"hello\n"),
+            rsock.Script().until(b"\n", limit=1_000, name="line"),
+            rsock.Script().expect_pattern(rb"[^\n]{3}"),
+        ),
         "ByConnection": lambda: rsock.ByConnection(
             rsock.Echo(),
             rsock.Chargen(),
@@ -196,6 +201,7 @@ def still_serves(addresses: dict[str, Any]) -> list[str]:
         "Quote": b"quoted",
         "Greeting": b"gggggg",
         "Forward": b"hello\n",
+        "Script": b"hello\n",
         "ByConnection": b"hello",
     }
     silent = []
