@@ -17,6 +17,8 @@ from ._types import ScriptResult, SocketPath
 
 __all__ = ["Captured", "Script", "ScriptMismatch", "report_mismatches", "scripts_of"]
 
+# Divergences that the end of a server logs.
+_MOST_LOGGED: Final = 10
 _HEADING: Final = "# rsock script 1"
 # The place where a step was written, at the end of its line.
 _PLACE: Final = re.compile(r" # at [^\"']*$")
@@ -294,10 +296,15 @@ def report_mismatches(name: str, diverged: list[ScriptResult], on_error: Any) ->
         return
     import logging
 
-    for error in errors:
-        logging.getLogger("rsock").error(
+    # Clients cause these lines, so that their number is bounded.
+    log = logging.getLogger("rsock")
+    for error in errors[:_MOST_LOGGED]:
+        log.error(
             "connection %d of %s diverged from its script: %s", error.result.connection, name, error
         )
+    if len(errors) > _MOST_LOGGED:
+        more = len(errors) - _MOST_LOGGED
+        log.error("%d more connections of %s diverged: see script_results", more, name)
 
 
 def _plain(script: Script) -> str:

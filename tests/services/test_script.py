@@ -271,6 +271,19 @@ def test_a_divergence_is_raised_by_the_stop_or_logged(caplog: pytest.LogCaptureF
         script.check()
 
 
+def test_many_divergences_are_a_few_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with Server(service=Script().expect(b"a")) as server:
+        for _ in range(30):
+            with server.client(timeout=SOON) as client, contextlib.suppress(ConnectionResetError):
+                client.sendall(b"b")
+                client.recv(1)
+        server.ledger.wait(closed=30, timeout=SOON)
+        with caplog.at_level(logging.ERROR, "rsock"):
+            server.stop()
+    assert len(caplog.records) == 11
+    assert "20 more connections of" in caplog.text
+
+
 def test_a_script_can_be_saved_and_loaded(tmp_path: Path) -> None:
     path = tmp_path / "smtp.script"
     SMTP.save(path)
