@@ -112,7 +112,15 @@ def settle(made: dict[str, int]) -> list[str]:
         came = made[name] if known else totals.accepted
         if (totals.accepted, totals.closed, totals.open) != (came, came, 0):
             wrong.append(f"{name}: {came} came, {totals}")
-        if report.errors or report.forced or totals.closed_by["error"]:
+        # Of a script, a client that diverges is an error.
+        diverged = sum(each.error is not None for each in server.script_results)
+        told = totals.closed_by["error"] if name == "Script" else 0
+        if (
+            report.errors != told
+            or told > diverged
+            or report.forced
+            or (totals.closed_by["error"] != told)
+        ):
             wrong.append(f"{name}: {report}, {totals.closed_by}")
     _servers.clear()
     return wrong
