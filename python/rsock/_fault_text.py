@@ -196,9 +196,11 @@ class Value(Part):
         self.bare = not key
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return tuple(dict.fromkeys((self._key or self._name, self._name)))
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         value = getattr(fault, self._name)
         if value == _default(fault, self._name):
             return None
@@ -206,6 +208,7 @@ class Value(Part):
         return f"{self._key}={text}" if self._key else text
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         return {self._name: self._form.read(text)}
 
 
@@ -219,9 +222,11 @@ class Spread(Part):
         self._form = form
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return self.fields
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         value, spread = (getattr(fault, name) for name in self.fields)
         texts = [self._form.write(value), self._form.write(spread)]
         if not spread:
@@ -232,9 +237,11 @@ class Spread(Part):
         return "±".join(texts)
 
     def read_named(self, name: str, text: str) -> dict[str, Any]:
+        """Return what the text behind a name gives."""
         return {name: self._form.read(text)} if name == self.fields[1] else self.read(text)
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         first, sign, second = text.replace("+-", "±").partition("±")
         if not sign:
             return {self.fields[0]: self._form.read(first)}
@@ -256,16 +263,20 @@ class Word(Part):
         self._words = words
 
     def words(self) -> Iterable[str]:
+        """Return its words."""
         return self._words
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return self.fields
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         value = getattr(fault, self._name)
         return None if value == _default(fault, self._name) else str(value)
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         if text not in self._words:
             raise _Wrong(f"must be {' or '.join(self._words)}, not {text!r}")
         return {self._name: text}
@@ -279,12 +290,15 @@ class Flag(Part):
         self._name = name
 
     def words(self) -> Iterable[str]:
+        """Return its words."""
         return self.fields
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         return self._name if getattr(fault, self._name) else None
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         return {text: True}
 
 
@@ -295,20 +309,24 @@ class After(Part):
     bare = True
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return ("after", *self.fields)
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         after_bytes, after_seconds = (getattr(fault, name) for name in self.fields)
         if after_bytes is not None:
             return f"after={_size(after_bytes, 'B')}"
         return f"after={_number(after_seconds)}s"
 
     def read_named(self, name: str, text: str) -> dict[str, Any]:
+        """Return what the text behind a name gives."""
         if name in self.fields:
             return {name: (size if name == "after_bytes" else seconds).read(text)}
         return self.read(text)
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         _, unit = seconds.split(text)
         if unit in _SECONDS:
             return {"after_seconds": seconds.read(text)}
@@ -329,18 +347,22 @@ class Bytes(Part):
         self._name = name
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return self.fields
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         value = getattr(fault, self._name)
         if isinstance(value, int):
             return _size(value)
         return f"{self._name}={''.join(chr(n) if n in _PLAIN else f'%{n:02X}' for n in value)}"
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         return {self._name: size.read(text)}
 
     def read_named(self, name: str, text: str) -> dict[str, Any]:
+        """Return what the text behind a name gives."""
         if re.search("%(?![0-9A-Fa-f]{2})", text):
             raise _Wrong(f"a % begins an escape such as %2C, which {text!r:.80} has otherwise")
         escaped = text.encode(errors="surrogateescape")
@@ -354,9 +376,11 @@ class _Connections(Part):
     fields = ("connections",)
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return ("connections", "id")
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         value: int | Collection[int] | None = fault.connections
         if value is None:
             return None
@@ -373,6 +397,7 @@ class _Connections(Part):
         )
 
     def read_named(self, name: str, text: str) -> dict[str, Any]:
+        """Return what the text behind a name gives."""
         if name != "id":
             return {"connections": count.read(text)}
         numbers: set[int] = set()
@@ -393,9 +418,11 @@ class _When(Part):
     fields = ("when",)
 
     def keys(self) -> Iterable[str]:
+        """Return its names."""
         return self.fields
 
     def write(self, fault: Any) -> str | None:
+        """Return it for a fault."""
         window: tuple[float, float | None] | None = fault.when
         if window is None:
             return None
@@ -403,6 +430,7 @@ class _When(Part):
         return f"when={_number(start)}..{'' if end is None else _number(end)}"
 
     def read(self, text: str) -> dict[str, Any]:
+        """Return what a text gives."""
         start, dots, end = text.partition("..")
         if not dots:
             raise _Wrong(f"must be a window of seconds such as 2..5 or 2.., not {text!r}")

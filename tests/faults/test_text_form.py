@@ -72,33 +72,37 @@ def after(kind: Any) -> st.SearchStrategy[Fault]:
 
 
 SLICES = st.tuples(SIZE, SIZE).filter(lambda sizes: sizes[1] < sizes[0])
-ANY_FAULT = st.one_of(
-    of(
+FAULTS: dict[type[Fault], st.SearchStrategy[Fault]] = {
+    Latency: of(
         Latency,
         seconds=SECONDS,
         jitter=SECONDS,
         distribution=st.sampled_from(["uniform", "normal"]),
-    ),
-    of(Latency, seconds=SECONDS.filter(bool), distribution=st.just("lognormal"), jitter=SECONDS),
-    of(Bandwidth, bytes_per_second=BYTE_RATE, shared=st.booleans()),
-    of(Slice, size=SIZE, delay=SECONDS),
-    SLICES.map(lambda sizes: Slice(*sizes)),
-    after(CloseAfter),
-    after(Reset),
-    of(Blackhole, after_seconds=SECONDS, for_seconds=SECONDS.filter(bool)),
-    of(SlowClose, seconds=SECONDS),
-    of(SlowReader, bytes_per_second=BYTE_RATE),
-    of(Corrupt, rate=RATE),
-    of(Garbage, data=st.integers(1, 2**24) | st.binary(min_size=1, max_size=100)),
-    of(Truncate, after_bytes=st.integers(0, 2**53)),
-    of(Refuse, {}),
-    of(Full, {}),
-    of(NeverAccept, {}),
-    of(AcceptDelay, {}, seconds=SECONDS),
-    of(Drop, rate=RATE),
-    of(Duplicate, rate=RATE),
-    of(Reorder, rate=RATE, window=st.integers(1, 1_000)),
-)
+    )
+    | of(Latency, seconds=SECONDS.filter(bool), distribution=st.just("lognormal"), jitter=SECONDS),
+    Bandwidth: of(Bandwidth, bytes_per_second=BYTE_RATE, shared=st.booleans()),
+    Slice: of(Slice, size=SIZE, delay=SECONDS) | SLICES.map(lambda sizes: Slice(*sizes)),
+    CloseAfter: after(CloseAfter),
+    Reset: after(Reset),
+    Blackhole: of(Blackhole, after_seconds=SECONDS, for_seconds=SECONDS.filter(bool)),
+    SlowClose: of(SlowClose, seconds=SECONDS),
+    SlowReader: of(SlowReader, bytes_per_second=BYTE_RATE),
+    Corrupt: of(Corrupt, rate=RATE),
+    Garbage: of(Garbage, data=st.integers(1, 2**24) | st.binary(min_size=1, max_size=100)),
+    Truncate: of(Truncate, after_bytes=st.integers(0, 2**53)),
+    Refuse: of(Refuse, {}),
+    Full: of(Full, {}),
+    NeverAccept: of(NeverAccept, {}),
+    AcceptDelay: of(AcceptDelay, {}, seconds=SECONDS),
+    Drop: of(Drop, rate=RATE),
+    Duplicate: of(Duplicate, rate=RATE),
+    Reorder: of(Reorder, rate=RATE, window=st.integers(1, 1_000)),
+}
+ANY_FAULT = st.one_of(*FAULTS.values())
+
+
+def test_faults_of_all_kinds_are_made_here() -> None:
+    assert set(FAULTS) == set(KINDS.values())
 
 
 @settings(database=None, deadline=None, max_examples=300)

@@ -92,6 +92,15 @@ def test_a_star_import_brings_all_of_it() -> None:
     assert set(rsock.__all__) <= set(space)
 
 
+def test_faults_are_loaded_when_they_are_asked_for() -> None:
+    code = """
+import sys, rsock
+print("faults" in dir(rsock), [name for name in sys.modules if name.startswith("rsock.faults")])
+print(rsock.faults.Latency(0.2), "rsock.faults" in sys.modules, hasattr(rsock, "fault"))
+"""
+    assert output_of(code) == "True []\nlatency:0.2 True False\n"
+
+
 def test_the_stub_and_the_module_have_the_same_names() -> None:
     in_stub = names_in(stub().body)
     public = {name for name in vars(_rsock) if not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""What faults do, for the views of servers, records and ledgers.
+"""What faults do, as text for the views.
 
 Everything here reads an object and returns text that is escaped and of bounded length. It must
 never change what it shows, nor know one kind of fault from another.
