@@ -3,8 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use _rsock::net::ledger::{FaultEvent, Role};
-use _rsock::net::stage::faults::{Connections, Fault, FaultSet, Params, Scope, Subject, Value};
+use _rsock::net::ledger::{ClosedBy, FaultEvent, Role};
+use _rsock::net::stage::faults::{
+    Connections, Fault, FaultSet, Params, Scope, Subject, Value, Window,
+};
 use _rsock::net::stage::{Chain, Direction, Inbound, Outbound};
 
 use crate::support::noise;
@@ -512,4 +514,288 @@ fn a_removed_slice_lets_go_of_what_it_holds() {
     rig.sends(b"abc").ends().remove(0);
     assert_eq!(rig.out(), [(0, "a".into()), (0, "bc".into())]);
     assert_eq!(rig.ended(), [(0, Out, "end")]);
+}
+
+// --- ends: close, reset, truncate ------------------------------------------------------------
+
+#[test]
+fn a_connection_ends_at_the_byte_asked_however_the_stream_is_chunked() {
+    for (name, end, action) in [("close", "end", "closed"), ("reset", "reset", "reset")] {
+        for chunk in [1, 3, 5, 7, 100] {
+            let mut rig = Rig::down(name, &[("after_bytes", number(5))]);
+            for chunk in noise(100).chunks(chunk) {
+                rig.sends(chunk);
+            }
+            assert!(rig.bytes(Out) == noise(5), "{name}, chunks of {chunk}");
+            assert_eq!(rig.ended(), [(0, Out, end)]);
+            assert_eq!(rig.actions(), [(action, 5, 0)]);
+            let end = rig.chain.take_end().unwrap();
+            assert_eq!((end.reset, end.delivered), (name == "reset", true));
+            assert_eq!(end.by, ClosedBy::Fault(name));
+            assert_eq!(end.error.as_deref(), Some(name));
+        }
+        let mut rig = Rig::up(name, &[("after_bytes", number(5))]);
+        rig.receives(b"abc").sends(b"out").receives(b"defg");
+        assert_eq!((rig.bytes(In), rig.bytes(Out)), (b"abcde".to_vec(), b"out".to_vec()));
+        assert_eq!(rig.ended(), [(0, Out, end)], "the peer is told, whichever way had the bytes");
+    }
+}
+
+#[test]
+fn a_connection_ends_at_the_time_asked_also_when_it_is_idle() {
+    for (name, end) in [("close", "end"), ("reset", "reset")] {
+        let mut rig = Rig::both(name, &[("after_seconds", number(0.25))]);
+        rig.at(100 * MS).sends(b"out").receives(b"in").at(249 * MS);
+        assert!(rig.chain.take_end().is_none());
+        rig.at(250 * MS);
+        assert_eq!(rig.ended(), [(250, Out, end)]);
+        assert_eq!(rig.events.len(), 1, "one end, not one for each way");
+        assert!(!rig.chain.take_end().unwrap().delivered, "a time waits for nothing");
+        assert!(rig.chain.next_call().is_none());
+        let mut rig = Rig::both(name, &[("after_seconds", number(0.25))]);
+        rig.at(200 * MS).remove(0);
+        rig.run();
+        assert!(rig.ended().is_empty(), "a removed one does nothing any more");
+    }
+}
+
+#[test]
+fn a_connection_that_ends_after_no_byte_ends_at_once_and_once() {
+    for name in ["close", "reset"] {
+        let mut rig = Rig::both(name, &[("after_bytes", number(0))]);
+        assert_eq!((rig.ended().len(), rig.events.len()), (1, 1));
+        rig.sends(b"never").receives(b"never");
+        assert!(rig.left.is_empty());
+    }
+}
+
+#[test]
+fn what_ends_a_connection_counts_from_when_it_begins_to_act() {
+    let window = |from| Some(Window { from, to: None });
+    let act = Scope { window: window(100 * MS), ..scope(On::Down) };
+    let mut rig = Rig::new(vec![fault("reset", &[("after_bytes", number(3))], act.clone())]);
+    rig.sends(&[1; 50]).at(100 * MS).sends(b"abcdef");
+    assert_eq!(rig.bytes(Out).len(), 53);
+    let mut rig = Rig::new(vec![fault("reset", &[("after_seconds", number(0.1))], act)]);
+    rig.run();
+    assert_eq!(rig.ended(), [(200, Out, "reset")]);
+}
+
+#[test]
+fn truncate_ends_one_direction_in_the_middle_and_throws_the_rest_away() {
+    for chunk in [1, 2, 4, 10] {
+        let mut rig = Rig::down("truncate", &[("after_bytes", number(4))]);
+        for chunk in b"abcdefghij".chunks(chunk) {
+            rig.sends(chunk);
+        }
+        rig.receives(b"in").peer_ends();
+        assert_eq!((rig.bytes(Out), rig.bytes(In)), (b"abcd".to_vec(), b"in".to_vec()));
+        assert_eq!(rig.ended(), [(0, Out, "end"), (0, In, "end")]);
+        assert!(rig.chain.take_end().is_none() && !rig.chain.is_owed());
+        assert_eq!(rig.actions(), [("truncated", 4, 0)]);
+        rig.ends();
+        assert_eq!(rig.ended().len(), 2, "it has ended already");
+        rig.aborts();
+        assert_eq!(rig.ended()[2], (0, Out, "reset"), "a reset is still one");
+    }
+    let mut rig = Rig::down("truncate", &[("after_bytes", number(0))]);
+    assert_eq!(rig.ended(), [(0, Out, "end")]);
+    rig.sends(b"never");
+    assert!(rig.left.is_empty());
+    let mut rig = Rig::down("truncate", &[("after_bytes", number(4))]);
+    rig.sends(b"abc").ends();
+    assert_eq!(
+        (rig.bytes(Out), rig.ended(), rig.actions()),
+        (b"abc".to_vec(), vec![(0, Out, "end")], vec![])
+    );
+}
+
+// --- black hole ------------------------------------------------------------------------------
+
+#[test]
+fn a_black_hole_lets_everything_go_in_order_when_it_ends() {
+    let params = [("after_seconds", number(0.1)), ("for_seconds", number(0.2))];
+    let mut rig = Rig::both("blackhole", &params);
+    rig.sends(b"before").at(100 * MS).sends(b"one").receives(b"in").at(150 * MS).sends(b"two");
+    rig.ends().peer_ends();
+    assert_eq!((rig.bytes(Out), rig.ended()), (b"before".to_vec(), vec![]));
+    assert_eq!((rig.held(Out), rig.held(In)), (6, 2));
+    assert!(rig.chain.is_owed() && !rig.chain.is_stuck(Out), "it goes on by itself");
+    rig.at(299 * MS);
+    assert_eq!(rig.left.len(), 1);
+    rig.at(300 * MS);
+    assert_eq!((rig.bytes(Out), rig.bytes(In)), (b"beforeonetwo".to_vec(), b"in".to_vec()));
+    assert_eq!(rig.ended(), [(300, In, "end"), (300, Out, "end")]);
+    assert_eq!(rig.actions(), [("held", 6, 3), ("held", 0, 2)]);
+}
+
+#[test]
+fn a_black_hole_without_an_end_is_owed_to_no_one_and_lets_go_when_it_is_removed() {
+    let mut rig = Rig::down("blackhole", &[]);
+    rig.sends(b"one").ends().receives(b"in").run();
+    assert!(rig.chain.is_stuck(Out) && !rig.chain.is_stuck(In) && !rig.chain.is_owed());
+    assert_eq!((rig.bytes(Out), rig.bytes(In)), (vec![], b"in".to_vec()));
+    assert_eq!((rig.held(Out), rig.chain.capacity(Out)), (3, 0), "the session has to wait");
+    rig.remove(0);
+    assert_eq!(rig.bytes(Out), b"one");
+    assert_eq!(rig.ends[0].2, "end");
+    let window = Some(Window { from: Duration::ZERO, to: Some(50 * MS) });
+    let act = Scope { window, ..scope(On::Down) };
+    let mut rig = Rig::new(vec![fault("blackhole", &[], act)]);
+    rig.sends(b"one");
+    assert!(rig.chain.is_owed() && !rig.chain.is_stuck(Out), "its window ends");
+    rig.run();
+    assert_eq!(rig.out(), [(50, "one".into())]);
+}
+
+// --- content: corrupt, garbage ---------------------------------------------------------------
+
+#[test]
+fn corrupt_changes_bytes_by_their_offset_and_never_to_the_same_value() {
+    let change = |seed, rate: f64, chunk: usize| {
+        let kind = fault("corrupt", &[("rate", number(rate))], scope(On::Down));
+        let mut rig = Rig::seeded(seed, vec![kind]);
+        for chunk in noise(100_000).chunks(chunk) {
+            rig.sends(chunk);
+        }
+        let changed = rig.bytes(Out);
+        let sent = noise(100_000);
+        let places = (0..100_000).filter(|&at| changed[at] != sent[at]).collect::<Vec<_>>();
+        let noted = rig.events.iter().map(|event| event.offset as usize).collect::<Vec<_>>();
+        assert!(noted == places, "each changed byte is noted");
+        (changed, places)
+    };
+    let (changed, places) = change(1, 0.1, 100_000);
+    assert!((9_500..10_500).contains(&places.len()), "{}", places.len());
+    assert!(change(1, 0.1, 7).0 == changed && change(1, 0.1, 4096).0 == changed);
+    assert!(change(2, 0.1, 100_000).0 != changed);
+    assert_eq!(change(1, 1.0, 1000).1.len(), 100_000);
+    assert!(change(1, 0.0, 1000).1.is_empty());
+}
+
+#[test]
+fn garbage_goes_once_in_place_of_what_is_sent() {
+    let mut rig = Rig::down("garbage", &[("data", Value::Bytes(b"#!%".to_vec()))]);
+    rig.receives(b"question");
+    assert!(rig.bytes(Out).is_empty(), "only when there is something to replace");
+    rig.sends(b"an").sends(b"swer").ends();
+    assert_eq!((rig.bytes(Out), rig.bytes(In)), (b"#!%".to_vec(), b"question".to_vec()));
+    assert_eq!(rig.ended(), [(0, Out, "end")]);
+    assert_eq!(rig.actions(), [("garbled", 0, 3)]);
+    let random = |seed| {
+        let kind = fault("garbage", &[("size", number(1000))], scope(On::Down));
+        let mut rig = Rig::seeded(seed, vec![kind]);
+        rig.ends();
+        assert_eq!(rig.ended(), [(0, Out, "end")], "also where only the end was sent");
+        rig.bytes(Out)
+    };
+    assert_eq!(random(1).len(), 1000);
+    assert!(random(1) == random(1) && random(1) != random(2));
+    let mut rig = Rig::down("garbage", &[("size", number(10))]);
+    rig.aborts();
+    assert_eq!((rig.bytes(Out), rig.ended()), (vec![], vec![(0, Out, "reset")]));
+}
+
+// --- slow close ------------------------------------------------------------------------------
+
+#[test]
+fn slow_close_keeps_an_end_back_and_no_byte() {
+    let mut rig = Rig::down("slowclose", &[("seconds", number(0.1))]);
+    rig.sends(b"bytes").at(20 * MS).ends().peer_ends();
+    assert_eq!((rig.bytes(Out), rig.ended()), (b"bytes".to_vec(), vec![(20, In, "end")]));
+    assert!(rig.chain.is_owed());
+    rig.run();
+    assert_eq!(rig.ended(), [(20, In, "end"), (120, Out, "end")]);
+    assert!(!rig.chain.is_owed());
+    assert_eq!(rig.actions(), [("delayed", 5, 0)]);
+    let mut rig = Rig::down("slowclose", &[("seconds", number(0.1))]);
+    rig.ends().aborts().run();
+    assert_eq!(rig.ended(), [(0, Out, "reset")], "a reset does not wait");
+    let mut rig = Rig::down("slowclose", &[("seconds", number(10))]);
+    rig.ends().at(MS).remove(0);
+    assert_eq!(rig.ended(), [(1, Out, "end")]);
+}
+
+// --- all of them -----------------------------------------------------------------------------
+
+/// Every kind that neither loses nor changes a byte, holding what it can.
+fn harmless() -> Vec<(&'static str, Vec<(&'static str, Value)>)> {
+    vec![
+        ("latency", vec![("seconds", number(0.1)), ("jitter", number(0.1))]),
+        ("bandwidth", vec![("bytes_per_second", number(100_000))]),
+        ("slice", vec![("size", number(50)), ("variation", number(20)), ("delay", number(0.001))]),
+        ("blackhole", vec![("after_seconds", number(0.01)), ("for_seconds", number(0.1))]),
+        ("slowclose", vec![("seconds", number(0.1))]),
+        ("slowreader", vec![("bytes_per_second", number(100_000))]),
+        ("corrupt", vec![("rate", number(0))]),
+    ]
+}
+
+#[test]
+fn bytes_keep_their_order_while_faults_come_and_go() {
+    let data = noise(50_000);
+    let mut rig = Rig::new(Vec::new());
+    let mut rest = &data[..];
+    let kinds = harmless();
+    let mut there = Vec::new();
+    let mut step = 0;
+    while !rest.is_empty() {
+        let (first, more) = rest.split_at((step * 37 % 300 + 1).min(rest.len()));
+        rig.sends(first).receives(first);
+        rest = more;
+        step += 1;
+        let (name, params) = &kinds[step % kinds.len()];
+        if step % 3 == 0 {
+            there.push(rig.faults.add(fault(name, params, scope(On::Both)), 0).id);
+            rig.update();
+        } else if there.len() > 5 || step % 3 == 1 && !there.is_empty() {
+            let number = there.remove(step % there.len());
+            rig.remove(number);
+        }
+        rig.at(rig.now - rig.started + MS * (step as u32 % 5));
+    }
+    rig.ends().peer_ends().run();
+    assert!(rig.bytes(Out) == data && rig.bytes(In) == data);
+    assert_eq!(rig.ends.len(), 2);
+    assert!(rig.ends.iter().all(|(.., end)| *end == "end") && !rig.chain.is_owed());
+}
+
+#[test]
+fn each_kind_that_holds_something_gives_it_back_when_it_is_removed() {
+    for (name, params) in harmless() {
+        let mut rig = Rig::both(name, &params);
+        rig.at(10 * MS).sends(b"abc").receives(b"abc").ends().peer_ends();
+        rig.remove(0);
+        assert_eq!((rig.bytes(Out), rig.bytes(In)), (b"abc".to_vec(), b"abc".to_vec()), "{name}");
+        assert_eq!(rig.ends.len(), 2, "{name}");
+        assert!(rig.ended().iter().all(|&(at, _, end)| (at, end) == (10, "end")), "{name}");
+        assert!(!rig.chain.is_owed() && rig.chain.next_call().is_none(), "{name}");
+        assert_eq!((rig.held(In), rig.held(Out)), (0, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_parameter_that_makes_no_sense_is_named() {
+    let wrong = [
+        ("bandwidth", vec![("bytes_per_second", number(0))], "bytes_per_second"),
+        ("bandwidth", vec![], "bytes_per_second"),
+        ("bandwidth", vec![("bytes_per_second", number(1)), ("shared", number(1))], "shared"),
+        ("slice", vec![("size", number(0))], "size"),
+        ("close", vec![], "after_bytes and after_seconds"),
+        ("reset", vec![("after_bytes", number(1)), ("after_seconds", number(1))], "one of"),
+        ("truncate", vec![], "after_bytes"),
+        ("corrupt", vec![("rate", number(1.5))], "rate"),
+        ("corrupt", vec![("rate", number(-1))], "rate"),
+        ("garbage", vec![], "data and size"),
+        ("garbage", vec![("size", number(1e9))], "size"),
+        ("slowclose", vec![("seconds", number(f64::NAN))], "seconds"),
+        ("slowreader", vec![("bytes_per_second", number(0))], "bytes_per_second"),
+        ("nothing", vec![], "nothing"),
+    ];
+    for (name, params, named) in wrong {
+        let mut all = Params::default();
+        params.iter().for_each(|(name, value)| all.set(name, value.clone()));
+        let error = Fault::new(name, &all, scope(On::Down), name).unwrap_err().to_string();
+        assert!(error.contains(named), "{name}: {error}");
+    }
 }

@@ -181,7 +181,12 @@ fn a_stage_that_ends_a_connection_is_called_no_more_and_those_below_go_on() {
     chain.open(now, None).unwrap();
     chain.inbound(now, Inbound::Bytes(b"abc")).unwrap();
     chain.turn(now + MS).unwrap();
-    let end = StageEnd { reset: false, by: ClosedBy::Service, error: Some("a fault".to_owned()) };
+    let end = StageEnd {
+        reset: false,
+        delivered: false,
+        by: ClosedBy::Service,
+        error: Some("a fault".to_owned()),
+    };
     assert_eq!(chain.take_end(), Some(end));
     assert_eq!(chain.take_end(), None);
     assert_eq!(leaving(&mut chain, Direction::Inbound), ["a", "b"], "what came before the end");

@@ -23,6 +23,7 @@ use crate::net::base::Key;
 use crate::net::ledger::{ClosedBy, EntryId, Record};
 use crate::net::service::{Leg, Waker};
 use crate::net::socket::{Socket, Until};
+use crate::net::stage::Direction;
 use crate::net::sys;
 
 /// What began to end a connection that goes on to deliver what is owed.
@@ -151,7 +152,7 @@ impl Connection {
     pub(crate) fn notice(&mut self, leg: Leg, event: &mio::event::Event) {
         let Some(state) = self.leg_mut(leg) else { return };
         let ended = event.is_read_closed() || event.is_write_closed() || event.is_error();
-        state.readable |= (event.is_readable() || ended) && !state.has_ended();
+        state.readable |= (event.is_readable() || ended) && state.can_receive();
         state.writable |= event.is_writable() || ended;
         state.drain_to_eagain |= ended || event.is_priority();
         state.failed |= event.is_error();
@@ -165,7 +166,7 @@ impl Connection {
     /// Marks every leg readable, whatever the last event said.
     pub(crate) fn recheck(&mut self) {
         for state in self.legs_mut() {
-            state.readable = !state.has_ended() && !state.connecting;
+            state.readable = state.can_receive() && !state.connecting;
         }
     }
 
@@ -185,7 +186,7 @@ impl Connection {
             && self.legs().all(|state| {
                 !state.readable
                     && !state.connecting
-                    && state.unsent() == 0
+                    && (state.unsent() == 0 || state.is_stuck())
                     && state.writing.error().is_none()
                     && state.stages.as_ref().is_none_or(|stages| stages.is_quiet())
             })
@@ -194,8 +195,64 @@ impl Connection {
     /// Whether a leg has something to send that its peer does not take. A handler may take its
     /// time.
     pub(super) fn owes(&self) -> bool {
-        let owes = |state: &LegState| state.outbox.is_some() && !state.connecting;
+        let owes = |state: &LegState| match &state.stages {
+            // What a stage holds back is not the peer's delay.
+            Some(stages) => stages.waits_for_socket(),
+            None => state.outbox.is_some() && !state.connecting,
+        };
         owes(&self.client) || !self.has_inner() && self.leg(Leg::Upstream).is_some_and(owes)
+    }
+
+    /// Whether a fault holds something back that goes on in its time, while the peer takes what it
+    /// is sent: nothing moves, and this is not the peer's doing.
+    pub(super) fn is_delayed(&self) -> bool {
+        let delays = |state: &LegState| {
+            state.stages.as_ref().is_some_and(|stages| stages.chain.is_delaying())
+        };
+        self.legs().any(delays) && !self.owes()
+    }
+
+    /// Whether bytes would be lost by a close.
+    pub(super) fn has_unsent(&self) -> bool {
+        let holds = |state: &LegState| {
+            state.stages.as_ref().is_some_and(|stages| stages.chain.held(Direction::Outbound) > 0)
+        };
+        self.owes() || self.legs().any(holds)
+    }
+
+    /// Whether a fault lets nothing more through to the peer, so that the connection has no end of
+    /// its own. What it holds is lost with the connection.
+    fn is_stuck(&self) -> bool {
+        self.legs().any(LegState::is_stuck)
+    }
+
+    /// Whether bytes are held that a fault does not let through in either direction.
+    fn has_stuck_bytes(&self) -> bool {
+        let stuck = |state: &LegState| {
+            state.stages.as_ref().is_some_and(|stages| {
+                [Direction::Inbound, Direction::Outbound].into_iter().any(|direction| {
+                    stages.chain.is_stuck(direction) && stages.chain.held(direction) > 0
+                })
+            })
+        };
+        self.legs().any(stuck)
+    }
+
+    /// Settles how a quiet connection ends that a stop has nothing to wait for, because a fault
+    /// lets nothing through. Returns whether it did.
+    pub(crate) fn end_if_stuck(&mut self) -> bool {
+        let cut = self.has_stuck_bytes();
+        if !cut && !self.is_stuck() {
+            return false;
+        }
+        // What is lost must not look like an end.
+        self.end_by_stop(cut);
+        true
+    }
+
+    /// Whether it lingers only for an end that a fault does not let through.
+    pub(crate) fn lingers_in_vain(&self) -> bool {
+        self.lingering && self.is_stuck() && self.legs().any(|state| !state.writing.is_over())
     }
 
     /// Whether a server that stops closes it lingeringly: the kernel still holds bytes that it

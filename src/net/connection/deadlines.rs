@@ -67,11 +67,15 @@ impl Turn<'_> {
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
+        let (progress, moved) = match connection.is_delayed() {
+            true => (Instant::now(), Instant::now()),
+            false => (watch.progress, watch.moved),
+        };
         let finished = connection.legs().all(|state| state.writing.is_over());
         let half_closed = match watch.half_closed {
             // After its FIN a lingering close waits for progress, but no longer than the limit.
             Some(since) if connection.lingering && finished => {
-                let quiet = after(watch.progress, Some(LINGER), "");
+                let quiet = after(progress, Some(LINGER), "");
                 [quiet, after(since, limits.half_close, "")].into_iter().flatten().min()
             }
             // A handler may answer late, after its peer has finished.
@@ -79,9 +83,9 @@ impl Turn<'_> {
             // What a target still works on is not idle. The idle limit bounds it, if there is one.
             Some(_) if connection.waits_for_target() => {
                 let most = limits.half_close.filter(|_| limits.idle.is_none());
-                after(watch.progress, most.map(|limit| limit.max(ANSWER)), "half_close")
+                after(progress, most.map(|limit| limit.max(ANSWER)), "half_close")
             }
-            Some(_) => after(watch.progress, limits.half_close, "half_close"),
+            Some(_) => after(progress, limits.half_close, "half_close"),
             None => None,
         };
         let write = limits.write.filter(|_| connection.owes());
@@ -93,7 +97,7 @@ impl Turn<'_> {
             half_closed,
             after(watch.progress, write, "write"),
             after(connection.record.opened(), first_byte, "first_byte"),
-            after(watch.moved, limits.idle.filter(|_| !connection.lingering), "idle"),
+            after(moved, limits.idle.filter(|_| !connection.lingering), "idle"),
             after(
                 connection.record.opened(),
                 limits.lifetime,
@@ -127,8 +131,8 @@ impl Turn<'_> {
             }
             Some((at, name)) if at <= Instant::now() => {
                 // A peer that is owed nothing gets a FIN.
-                let reset =
-                    !matches!(name, "idle" | "first_byte" | "lifetime") || self.connection.owes();
+                let reset = !matches!(name, "idle" | "first_byte" | "lifetime")
+                    || self.connection.has_unsent();
                 self.connection.end(ClosedBy::Limit(name), None, reset);
             }
             // There was progress in the meantime: the timer is set again only when it runs out, not

@@ -264,7 +264,10 @@ impl Turn<'_> {
                     finished = true;
                 }
             }
-            complete &= state.has_ended() && state.writing.is_over();
+            // A stage may have ended the input of a peer that still sends.
+            complete &= state.has_ended()
+                && state.writing.is_over()
+                && state.stages.as_ref().is_none_or(|stages| stages.has_received_all());
         }
         if finished {
             // The limits of what follows count from here.

@@ -20,6 +20,7 @@ use super::resources::WorkerResources;
 use crate::net::address::Transport;
 use crate::net::service::Leg;
 use crate::net::socket::Socket;
+use crate::net::stage::Direction;
 
 /// How far the peer's side of a leg is: what it sends to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,12 +160,26 @@ impl LegState {
         self.reading != Reading::Open
     }
 
+    /// Whether the socket may have something that was not received. A stage may have ended the input
+    /// before the peer does.
+    pub(super) fn can_receive(&self) -> bool {
+        match &self.stages {
+            Some(stages) => !stages.has_received_all(),
+            None => !self.has_ended(),
+        }
+    }
+
     pub(super) fn unsent(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())
     }
 
     pub(super) fn unused(&self) -> usize {
         self.inbox.as_ref().map_or(0, |inbox| inbox.len())
+    }
+
+    /// Whether a fault lets nothing through to the socket.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stages.as_ref().is_some_and(|stages| stages.chain.is_stuck(Direction::Outbound))
     }
 
     /// Takes over what events have said of the socket of a leg with stages.

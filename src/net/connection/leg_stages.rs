@@ -1,10 +1,16 @@
 //! The stages of one leg as the engine keeps them: their chain, and how far the socket below it and
 //! the session above it are. Must never call either.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::service::SessionResult;
 use crate::net::stage::{Chain, Direction, Inbound, StageEnd};
+
+/// How often a delivery is looked at, which takes a system call.
+const DELIVERY_CHECK: Duration = Duration::from_millis(2);
+
+/// A delivery that has not moved for this long is given up: the peer does not read.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether there is a session above the stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +65,17 @@ pub(super) struct LegStages {
     pub(super) timer: Option<Instant>,
     /// How a stage has ended the connection.
     pub(super) end: Option<StageEnd>,
+    /// That end waits for what goes before it.
+    pub(super) delivery: Option<PendingDelivery>,
+}
+
+/// What has yet to be delivered before a stage's end. No event announces that: it is looked at
+/// again and again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingDelivery {
+    left: usize,
+    progress: Instant,
+    next: Instant,
 }
 
 impl LegStages {
@@ -76,6 +93,7 @@ impl LegStages {
             failed: false,
             timer: None,
             end: None,
+            delivery: None,
         }
     }
 
@@ -88,9 +106,37 @@ impl LegStages {
             && matches!(self.socket_end, SocketEnd::None | SocketEnd::End)
     }
 
-    /// Whether nothing is unread or on its way through the chain.
+    /// Whether a stage's end still waits for the delivery of `left` bytes before it: until they are
+    /// gone, or nothing has moved for a while.
+    pub(super) fn waits_for_delivery(&mut self, now: Instant, left: usize) -> bool {
+        if left == 0 {
+            self.delivery = None;
+            return false;
+        }
+        let next = now + DELIVERY_CHECK;
+        let progress = match self.delivery {
+            Some(before) if before.left == left => before.progress,
+            _ => now,
+        };
+        let waits = now < progress + DELIVERY_PATIENCE;
+        self.delivery = waits.then_some(PendingDelivery { left, progress, next });
+        waits
+    }
+
+    /// When the chain, or what waits for a delivery, is next looked at.
+    pub(super) fn next_call(&self) -> Option<Instant> {
+        let delivery = self.delivery.map(|pending| pending.next);
+        [self.chain.next_call(), delivery].into_iter().flatten().min()
+    }
+
+    /// Whether the chain has something for the socket.
+    pub(super) fn waits_for_socket(&self) -> bool {
+        self.chain.next_outbound().is_some()
+    }
+
+    /// Whether nothing is unread or on its way through the chain, as far as anything gets through.
     pub(super) fn is_quiet(&self) -> bool {
-        !self.readable && !self.chain.is_owed()
+        (!self.readable || self.chain.is_stuck(Direction::Inbound)) && !self.chain.is_owed()
     }
 
     /// Whether something is on its way to the session.

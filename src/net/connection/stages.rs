@@ -172,6 +172,9 @@ impl Turn<'_> {
         let ends = self.connection.lingering || self.connection.gone.is_some();
         let state = self.leg_mut(leg);
         let is_empty = |stages: &mut Box<LegStages>| stages.is_open && stages.is_empty();
+        // Where a stage has ended the input, the rest of it is still thrown away.
+        let cut = state.has_ended() && state.can_receive();
+        let ends = ends || cut;
         let Some(stages) = state.stages.take_if(|stages| !ends && is_empty(stages)) else { return };
         state.readable |= stages.readable && !state.has_ended();
         state.writable |= stages.writable;
@@ -215,7 +218,7 @@ impl Turn<'_> {
         let now = Instant::now();
         let mut acted = self.feed_chain(leg, now)?;
         self.keep_notes(leg);
-        acted |= self.heed_stage_end(session, scratch, leg)?;
+        acted |= self.heed_stage_end(session, scratch, leg, now)?;
         acted |= self.send_from_chain(leg, now)?;
         if self.connection.gone.is_some() {
             return Ok(true);
@@ -223,7 +226,7 @@ impl Turn<'_> {
         self.count_held(leg);
         acted |= self.receive_into_chain(session, scratch, leg, now)?;
         self.keep_notes(leg);
-        acted |= self.heed_stage_end(session, scratch, leg)?;
+        acted |= self.heed_stage_end(session, scratch, leg, now)?;
         self.ask_for_session(leg);
         acted |= self.deliver_from_chain(session, scratch, leg)?;
         self.count_held(leg);
@@ -291,6 +294,10 @@ impl Turn<'_> {
     ) -> SessionResult<(bool, bool)> {
         let mut acted = false;
         while let Some(event) = stages.chain.next_outbound() {
+            if !matches!(event, Outbound::Bytes(_)) && stages.chain.has_end() {
+                // A stage's end that waits for a delivery to the session.
+                break;
+            }
             let chunk = match event {
                 Outbound::Bytes(chunk) => chunk,
                 Outbound::End => {
@@ -307,6 +314,11 @@ impl Turn<'_> {
                     continue;
                 }
                 Outbound::Reset => {
+                    let delivered = stages.end.as_ref().is_some_and(|end| end.delivered);
+                    let unsent = || sys::unsent(self.leg(leg).socket.as_fd());
+                    if delivered && stages.waits_for_delivery(now, unsent()) {
+                        break;
+                    }
                     stages.chain.consume_outbound(0);
                     return Ok((true, true));
                 }
@@ -353,10 +365,9 @@ impl Turn<'_> {
     /// already.
     fn chain_room(&self, session: &dyn Session, leg: Leg, stages: &LegStages) -> usize {
         let state = self.leg(leg);
-        if state.has_ended() {
-            return 0;
-        }
         let room = match state.delivery.pipe_to() {
+            // Behind an end that a stage has made, input is thrown away.
+            _ if state.has_ended() => self.resources.high_water,
             _ if self.connection.lingering || stages.opening != Opening::Made => {
                 self.resources.high_water
             }
@@ -457,13 +468,21 @@ impl Turn<'_> {
         session: &mut dyn Session,
         scratch: &mut [u8],
         leg: Leg,
+        now: Instant,
     ) -> SessionResult<bool> {
         if !self.leg(leg).stages.as_ref().is_some_and(|stages| stages.chain.has_end()) {
             return Ok(false);
         }
         self.deliver_from_chain(session, scratch, leg)?;
+        let left = self.undelivered(leg);
         let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(false) };
+        if stages.chain.end().is_some_and(|end| end.delivered)
+            && stages.waits_for_delivery(now, left)
+        {
+            return Ok(false);
+        }
         let Some(end) = stages.chain.take_end() else { return Ok(false) };
+        stages.delivery = None;
         let reset = end.reset;
         stages.end = Some(end);
         // The chain has it already.
@@ -479,6 +498,23 @@ impl Turn<'_> {
             self.connection.linger();
         }
         Ok(true)
+    }
+
+    /// Bytes that have left the chain inbound, and have not reached the session, or the other end of
+    /// the leg that it has piped them to.
+    fn undelivered(&self, leg: Leg) -> usize {
+        let state = self.leg(leg);
+        let Some(stages) = &state.stages else { return 0 };
+        let unread = stages.chain.unread();
+        if !stages.chain.end().is_some_and(|end| end.reset) {
+            // Before a FIN everything is sent.
+            return unread;
+        }
+        let to = state.delivery.pipe_to().filter(|&to| to != leg);
+        let unsent = to.and_then(|to| self.connection.leg(to)).map_or(0, |to| {
+            to.unsent() + if to.connecting { 0 } else { sys::unsent(to.socket.as_fd()) }
+        });
+        unread + unsent
     }
 
     /// Has the worker make the session, once the stages are ready.
@@ -635,7 +671,7 @@ impl Turn<'_> {
 
     fn set_stage_timer(&mut self, leg: Leg, now: Instant) {
         let Some(stages) = &mut self.leg_mut(leg).stages else { return };
-        let at = stages.chain.next_call();
+        let at = stages.next_call();
         if at != stages.timer || at.is_some_and(|at| at <= now) {
             stages.timer = at;
             self.put_timer(Key::Stages(leg as u8), at);

@@ -217,6 +217,23 @@ impl Chain {
             || self.stages.iter().any(|stage| stage.is_owed())
     }
 
+    /// Whether nothing gets through in a direction until a stage is removed.
+    #[must_use]
+    pub fn is_stuck(&self, direction: Direction) -> bool {
+        self.stages.iter().any(|stage| stage.is_stuck(direction))
+    }
+
+    /// Whether a fault holds something that goes on by itself, in its time.
+    #[must_use]
+    pub fn is_delaying(&self) -> bool {
+        self.stages.iter().any(|stage| stage.fault().is_some() && stage.is_owed())
+    }
+
+    /// Bytes that have left the chain and wait for the session.
+    pub(crate) fn unread(&self) -> usize {
+        self.inbound[self.stages.len()].len()
+    }
+
     /// Whether the session may be opened.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -233,6 +250,11 @@ impl Chain {
     #[must_use]
     pub fn has_end(&self) -> bool {
         self.requests.ended.is_some()
+    }
+
+    /// How a stage has ended the connection, until `take_end`.
+    pub(crate) fn end(&self) -> Option<&StageEnd> {
+        self.requests.ended.as_ref()
     }
 
     /// How a stage has ended the connection, once.

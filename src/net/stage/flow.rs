@@ -55,14 +55,18 @@ impl Flow<'_> {
     /// record. This stage is called no more, those above it have no more turns, and the session is
     /// then given only `closed`.
     pub fn close(&mut self, by: ClosedBy, error: Option<String>) {
-        self.pass_out(Outbound::End);
-        self.requests.end(self.index, StageEnd { reset: false, by, error });
+        self.end(StageEnd { reset: false, delivered: false, by, error });
     }
 
     /// The same with a reset: what is unsent when that reaches the socket is lost.
     pub fn reset(&mut self, by: ClosedBy, error: Option<String>) {
-        self.pass_out(Outbound::Reset);
-        self.requests.end(self.index, StageEnd { reset: true, by, error });
+        self.end(StageEnd { reset: true, delivered: false, by, error });
+    }
+
+    /// Ends the connection: `close` or `reset`.
+    pub fn end(&mut self, end: StageEnd) {
+        self.pass_out(if end.reset { Outbound::Reset } else { Outbound::End });
+        self.requests.end(self.index, end);
     }
 
     /// Changes the remote endpoint that the session is opened with. Only before `is_ready`.
@@ -104,6 +108,9 @@ impl Requests {
 pub struct StageEnd {
     /// By a reset, where otherwise by an end behind what was passed out.
     pub reset: bool,
+    /// Only when the session has taken what was passed in before, and the peer's system what was
+    /// passed out, unless they take nothing for a while.
+    pub delivered: bool,
     /// For the record.
     pub by: ClosedBy,
     /// For the record.

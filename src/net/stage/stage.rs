@@ -72,6 +72,12 @@ pub trait Stage: Send {
         self.held(Direction::Inbound) > 0 || self.held(Direction::Outbound) > 0
     }
 
+    /// Whether nothing that goes in a direction is passed on until the stage is removed. It is not
+    /// owed either.
+    fn is_stuck(&self, _direction: Direction) -> bool {
+        false
+    }
+
     /// Whether the session may be opened. Asked until it is true for every stage: a handshake, or a
     /// header in front of the session's bytes, comes before.
     fn is_ready(&self) -> bool {

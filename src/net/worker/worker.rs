@@ -474,10 +474,13 @@ impl Worker {
     fn close_if_quiet(&mut self, index: usize) {
         let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
         let connection = &mut self.entries[index].connection;
-        if !connection.is_quiet() || !(graceful || connection.record.has_received()) {
+        let is_quiet = connection.is_quiet() && (graceful || connection.record.has_received());
+        if !is_quiet && !connection.lingers_in_vain() {
             return;
         }
-        if connection.must_linger() {
+        if connection.end_if_stuck() {
+            self.close(index);
+        } else if connection.must_linger() {
             connection.linger_for_stop();
             self.enqueue(index);
         } else {

@@ -53,11 +53,12 @@ impl FaultStage {
     /// None if the fault does nothing to a connection of this kind.
     pub(super) fn new(installed: &Arc<Installed>, subject: &Subject, seed: u64) -> Option<Self> {
         let fault = &installed.fault;
+        let ends = fault.scope.window.is_some_and(|window| window.to.is_some());
         let lane = |direction| {
             let way = way(direction, subject.role);
             let draws = Draws::new(seed, subject.connection, Some(way), installed.id);
             let Subject { datagrams, high_water, .. } = *subject;
-            let site = LaneSite { draws, way, datagrams, high_water };
+            let site = LaneSite { draws, way, datagrams, high_water, ends };
             let lane = fault.concerns(way).then(|| fault.kind.lane(site)).flatten()?;
             Some(Running { lane, way, offset: 0 })
         };
@@ -94,6 +95,9 @@ impl FaultStage {
         direction: Direction,
         call: impl FnOnce(&mut dyn Lane, &mut LaneFlow<'_, '_>),
     ) {
+        if self.phase == Phase::Over {
+            return;
+        }
         let (label, opened, started) = (&self.installed.fault.label, self.opened, self.started);
         let running = match direction {
             Direction::Inbound => &mut self.inbound,
@@ -101,8 +105,14 @@ impl FaultStage {
         };
         if let Some(Running { lane, way, offset }) = running {
             let (way, offset) = (*way, *offset);
-            let mut flow = LaneFlow { flow, direction, way, label, opened, started, offset };
+            let has_ended = false;
+            let mut flow =
+                LaneFlow { flow, direction, way, label, opened, started, offset, has_ended };
             call(&mut **lane, &mut flow);
+            if flow.has_ended {
+                // The other lane does not end the connection once more.
+                self.phase = Phase::Over;
+            }
         }
     }
 
@@ -209,6 +219,11 @@ impl Stage for FaultStage {
 
     fn is_owed(&self) -> bool {
         [&self.inbound, &self.outbound].into_iter().flatten().any(|one| one.lane.is_owed())
+    }
+
+    fn is_stuck(&self, direction: Direction) -> bool {
+        self.phase == Phase::Acting
+            && self.running(direction).is_some_and(|running| running.lane.is_stuck())
     }
 
     fn release(&mut self, flow: &mut Flow<'_>) -> StageResult {

@@ -8,7 +8,7 @@ use super::draws::Draws;
 use super::label::Label;
 use crate::net::ledger::{ClosedBy, FaultEvent, Way};
 use crate::net::stage::event::{Direction, Part};
-use crate::net::stage::flow::Flow;
+use crate::net::stage::flow::{Flow, StageEnd};
 
 /// What a fault does to connections that are not accepted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct LaneSite {
     pub datagrams: bool,
     /// High water of the connection: bytes that are held beyond it keep the peer from being read.
     pub high_water: usize,
+    /// Whether the fault ends by itself, at the end of its window.
+    pub ends: bool,
 }
 
 /// A kind of fault with its parameters. Shared by all connections that it concerns.
@@ -101,6 +103,11 @@ pub trait Lane: Send {
         self.held() > 0
     }
 
+    /// Whether what is pushed now goes on only when the fault is removed. No stop waits for that.
+    fn is_stuck(&self) -> bool {
+        false
+    }
+
     /// Passes on everything that it holds, in order: the fault does not act any more.
     fn release(&mut self, _flow: &mut LaneFlow<'_, '_>) {}
 }
@@ -117,6 +124,8 @@ pub struct LaneFlow<'a, 'b> {
     pub(super) started: Instant,
     /// Bytes that were pushed before; of datagrams, their number.
     pub(super) offset: u64,
+    /// The lane has ended the connection.
+    pub(super) has_ended: bool,
 }
 
 impl LaneFlow<'_, '_> {
@@ -153,19 +162,13 @@ impl LaneFlow<'_, '_> {
         self.flow.note(FaultEvent { fault, action, way: self.way, after, offset, size });
     }
 
-    /// Ends the connection: what was passed on is sent, then FIN. The record says "fault".
-    pub fn close(&mut self) {
-        let (by, error) = self.end();
-        self.flow.close(by, error);
-    }
-
-    /// Ends the connection with a reset.
-    pub fn reset(&mut self) {
-        let (by, error) = self.end();
-        self.flow.reset(by, error);
-    }
-
-    fn end(&self) -> (ClosedBy, Option<String>) {
-        (ClosedBy::Fault(self.label.name), Some(self.label.text.to_string()))
+    /// Ends the connection, by a reset or by a FIN. The record says "fault". `delivered` is whether
+    /// that waits until what this lane has passed on before has reached the session, or the peer's
+    /// system.
+    pub fn end(&mut self, reset: bool, delivered: bool) {
+        self.has_ended = true;
+        let by = ClosedBy::Fault(self.label.name);
+        let error = Some(self.label.text.to_string());
+        self.flow.end(StageEnd { reset, delivered, by, error });
     }
 }

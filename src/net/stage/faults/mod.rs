@@ -5,11 +5,16 @@
 //! `set.rs` those of one server, and `fault_stage.rs` the stage that puts one into a chain. Each
 //! other file is one kind.
 
+mod after;
 mod backlog;
 mod bandwidth;
+mod blackhole;
+mod close;
+mod corrupt;
 mod draws;
 mod fault;
 mod fault_stage;
+mod garbage;
 mod installed;
 mod kind;
 mod label;
@@ -20,7 +25,9 @@ mod params;
 mod reset;
 mod set;
 mod slice;
+mod slow_close;
 mod slow_reader;
+mod truncate;
 
 pub use self::draws::Draws;
 pub use self::fault::{Connections, Fault, Scope, Window};
@@ -47,10 +54,16 @@ type Make = fn(&Params) -> Result<Box<dyn Kind>>;
 /// The kinds of faults, by their names in text. A new kind is a file and a line here.
 const KINDS: &[(&str, Make)] = &[
     ("bandwidth", bandwidth::make),
+    ("blackhole", blackhole::make),
+    ("close", close::make),
+    ("corrupt", corrupt::make),
+    ("garbage", garbage::make),
     ("latency", latency::make),
     ("reset", reset::make),
     ("slice", slice::make),
+    ("slowclose", slow_close::make),
     ("slowreader", slow_reader::make),
+    ("truncate", truncate::make),
 ];
 
 /// The name of a kind as the engine keeps it, with what makes one.

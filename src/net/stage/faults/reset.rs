@@ -1,31 +1,10 @@
 //! Reset: the connection is reset after a number of bytes, or after a time. Must never reset before
 //! the bytes in front have been passed on.
 
-use std::time::{Duration, Instant};
-
-use super::kind::{Kind, Lane, LaneFlow, LaneSite};
-use super::later;
+use super::after::{After, EndingLane};
+use super::kind::{Kind, Lane, LaneSite};
 use super::params::Params;
-use crate::net::error::{Error, Result};
-use crate::net::stage::Part;
-
-/// When something happens on a way of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum After {
-    Bytes(u64),
-    Time(Duration),
-}
-
-impl After {
-    /// Of the parameters `after_bytes` and `after_seconds`, one must be given.
-    pub(super) fn of(params: &Params) -> Result<Self> {
-        match (params.whole("after_bytes")?, params.time("after_seconds")?) {
-            (Some(bytes), None) => Ok(Self::Bytes(bytes)),
-            (None, Some(time)) => Ok(Self::Time(time)),
-            _ => Err(Error::Value("give one of after_bytes and after_seconds".to_owned())),
-        }
-    }
-}
+use crate::net::error::Result;
 
 #[derive(Clone, Copy, Debug)]
 struct Reset(After);
@@ -36,53 +15,6 @@ pub(super) fn make(params: &Params) -> Result<Box<dyn Kind>> {
 
 impl Kind for Reset {
     fn lane(&self, _site: LaneSite) -> Option<Box<dyn Lane>> {
-        Some(Box::new(ResetLane { after: self.0, at: None }))
-    }
-}
-
-struct ResetLane {
-    after: After,
-    at: Option<Instant>,
-}
-
-impl ResetLane {
-    fn strike(&mut self, flow: &mut LaneFlow<'_, '_>, offset: u64) {
-        self.at = None;
-        flow.note("reset", offset, 0);
-        flow.reset();
-    }
-}
-
-impl Lane for ResetLane {
-    fn start(&mut self, flow: &mut LaneFlow<'_, '_>) {
-        match self.after {
-            After::Bytes(0) => self.strike(flow, 0),
-            After::Bytes(_) => {}
-            After::Time(time) => self.at = Some(later(flow.started(), time)),
-        }
-    }
-
-    fn push(&mut self, flow: &mut LaneFlow<'_, '_>, part: Part<'_>) {
-        let (Part::Bytes(bytes), After::Bytes(most)) = (part, self.after) else {
-            return flow.pass(part);
-        };
-        let left = most.saturating_sub(flow.offset());
-        if left > bytes.len() as u64 {
-            return flow.pass(part);
-        }
-        if left > 0 {
-            flow.pass(Part::Bytes(&bytes[..left as usize]));
-        }
-        self.strike(flow, most);
-    }
-
-    fn turn(&mut self, flow: &mut LaneFlow<'_, '_>) {
-        if self.at.is_some_and(|at| at <= flow.now()) {
-            self.strike(flow, flow.offset());
-        }
-    }
-
-    fn next_call(&self) -> Option<Instant> {
-        self.at
+        Some(Box::new(EndingLane::new(self.0, true)))
     }
 }
