@@ -1,7 +1,7 @@
 """Handlers and `Accept` behind stages: what the inner socket is to its caller.
 
-Every test runs through both stages that only tests have; what a handler sees must be what it sees
-without stages.
+Every test runs through both stages that only tests have, and without a stage on a server that can
+be given faults; what a handler sees must be what it sees without an inner socket.
 """
 
 from __future__ import annotations
@@ -31,13 +31,22 @@ from support import (
     was_reset,
 )
 
-from rsock import Accept, Connection, Handler, IncompleteRead, Limits, Server, StopReport
+from rsock import (
+    Accept,
+    Connection,
+    Handler,
+    IncompleteRead,
+    Limits,
+    Server,
+    SocketOptions,
+    StopReport,
+)
 
 
-@pytest.fixture(params=["bytewise", "delayed"])
+@pytest.fixture(params=["bytewise", "delayed", "no stage"])
 def stages(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The private argument that puts a stage in front of each connection."""
-    return {"_stages": request.param}
+    """The argument that makes inner sockets: with a stage for each connection, or without one."""
+    return {"faults": []} if request.param == "no stage" else {"_stages": request.param}
 
 
 def echo(conn: Connection) -> None:
@@ -56,7 +65,7 @@ def seen() -> list[object]:
 
 def test_a_mebibyte_in_random_chunks_comes_back(stages: dict[str, Any]) -> None:
     # Byte by byte each of them is a call.
-    data = payload(1 << (20 if stages["_stages"] == "delayed" else 16))
+    data = payload(1 << (20 if stages.get("_stages") != "bytewise" else 16))
     chunks = random.Random(7)
 
     def send(client: socket.socket) -> None:
@@ -75,6 +84,24 @@ def test_a_mebibyte_in_random_chunks_comes_back(stages: dict[str, Any]) -> None:
         [record] = server.ledger.wait(open=0, closed=1)
         assert (record.bytes_in, record.bytes_out) == (len(data), len(data))
         assert record.closed_by == "peer"
+
+
+@pytest.mark.parametrize("stages", ["delayed", "no stage"], indirect=True)
+def test_an_echo_goes_on_when_a_client_that_did_not_read_reads_again(
+    stages: dict[str, Any],
+) -> None:
+    # More than everything on the way holds: the handler sends, and reads nothing meanwhile.
+    data = payload(4 << 20)
+    narrow = SocketOptions(send_buffer=1 << 16, receive_buffer=1 << 16)
+    with (
+        Server(service=echo, options=narrow, **stages) as server,
+        dial_narrow(server.address, 1 << 15) as client,
+    ):
+        sent = send_until_stuck(client, data)
+        assert 0 < sent < len(data)
+        assert read_exactly(client, sent) == data[:sent]
+        client.shutdown(socket.SHUT_WR)
+        assert ended(client)
 
 
 def test_a_half_close_passes_both_ways(stages: dict[str, Any], seen: list[object]) -> None:

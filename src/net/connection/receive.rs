@@ -45,8 +45,10 @@ impl Turn<'_> {
             Some(to) => {
                 state.inbox.is_none() && self.connection.leg(to).is_some_and(|to| !to.blocked)
             }
+            // What a session makes of its input goes to the client. The upstream leg is read also
+            // while its target reads nothing: that may wait until it has been read.
             None => {
-                (!state.blocked || session.ignores_input())
+                (!self.connection.client.blocked || session.ignores_input())
                     && state.unused() < session.input_limit()
             }
         }
