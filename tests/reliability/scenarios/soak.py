@@ -82,7 +82,7 @@ def start(folder: str, seed: int) -> list[Any]:
     import rsock
     from rsock import Accept, ByConnection, Echo, Forward, Limits, Server
 
-    rsock.raise_fd_limit(); _patch()
+    rsock.raise_fd_limit()
     # Faults hold data for a long time on purpose; no limit ends a connection meanwhile.
     limits = Limits(write=None, half_close=None)
     target = Server(limits=limits, history=HISTORY).start()
@@ -150,13 +150,7 @@ def _drawn(dice: random.Random, shape: str) -> "Fault":
         "blackhole": lambda: faults.Blackhole(soon, for_seconds=dice.choice((None, 0.3)), **scope),
         "corrupt": lambda: faults.Corrupt(rate, **scope),
     }
-    if datagrams:
-        kinds |= {
-            "drop": lambda: faults.Drop(rate, **scope),
-            "duplicate": lambda: faults.Duplicate(rate, **scope),
-            "reorder": lambda: faults.Reorder(rate, window=dice.randint(1, 8), **scope),
-        }
-    else:
+    if not datagrams:
         kinds |= {
             "slice": lambda: faults.Slice(
                 dice.choice((100, 1_000, 20_000)), variation=dice.choice((0, 90)), **scope
@@ -167,10 +161,6 @@ def _drawn(dice: random.Random, shape: str) -> "Fault":
             "slowreader": lambda: faults.SlowReader(10 ** dice.uniform(4.5, 6.5), **scope),
             "garbage": lambda: faults.Garbage(some or 1, **scope),
             "truncate": lambda: faults.Truncate(some or 0, **scope),
-            "refuse": faults.Refuse,
-            "full": faults.Full,
-            "neveraccept": faults.NeverAccept,
-            "acceptdelay": lambda: faults.AcceptDelay(soon / 10),
         }
     return kinds[dice.choice(sorted(kinds))]()
 
@@ -441,26 +431,3 @@ def _slope(points: list[tuple[float, int]]) -> float:
 
 
 SCENARIO = Scenario("19", "soak: servers of every shape, all faults drawn by seed", run)
-
-
-# TEMPORARY
-def _patch() -> None:
-    import rsock
-    from rsock import faults
-    kinds = {"Blackhole": (), "SlowClose": (1,), "Truncate": (3,), "Garbage": (3,), "Corrupt": (.1,), "Refuse": (), "Full": (), "NeverAccept": (), "AcceptDelay": (1,), "CloseAfter": None, "Drop": (.1,), "Duplicate": (.1,), "Reorder": (.1,)}
-    for name, args in kinds.items():
-        cls = getattr(faults, name)
-        try:
-            rsock.Server(faults=[cls(*args) if args is not None else cls(after_bytes=1)], transport="udp" if name in ("Drop", "Duplicate", "Reorder") else "tcp")
-        except ValueError:
-            setattr(faults, name, lambda *a, **k: faults.Latency(0.05))
-    if not hasattr(rsock.Server, "faults"):
-        class View:
-            def __init__(self, server): self.server = server
-            def add(self, fault): self.server._add_fault(fault)
-            def remove(self, fault):
-                for number, one, _, _ in self.server._list_faults():
-                    if one is fault: return self.server._remove_fault(number)
-            def clear(self):
-                for number, *_ in self.server._list_faults(): self.server._remove_fault(number)
-        rsock.Server.faults = property(View)
