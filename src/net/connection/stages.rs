@@ -293,6 +293,12 @@ impl Turn<'_> {
         now: Instant,
     ) -> SessionResult<(bool, bool)> {
         let mut acted = false;
+        let delivered = stages.end.as_ref().is_some_and(|end| end.delivered);
+        // Any other reset overtakes what the socket has not taken, as that of a session does
+        // without stages.
+        if stages.chain.ends_with_reset() && !delivered && !stages.chain.has_end() {
+            return Ok((true, true));
+        }
         while let Some(event) = stages.chain.next_outbound() {
             if !matches!(event, Outbound::Bytes(_)) && stages.chain.has_end() {
                 // A stage's end that waits for a delivery to the session.
@@ -314,7 +320,6 @@ impl Turn<'_> {
                     continue;
                 }
                 Outbound::Reset => {
-                    let delivered = stages.end.as_ref().is_some_and(|end| end.delivered);
                     let unsent = || sys::unsent(self.leg(leg).socket.as_fd());
                     if delivered && stages.waits_for_delivery(now, unsent()) {
                         break;

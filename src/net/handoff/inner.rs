@@ -245,6 +245,8 @@ impl Session for InnerSession {
 
     fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
         match (self.link.verdict(), by) {
+            // A handler that sees the end closes, too.
+            (Some(verdict), ClosedBy::Fault(_)) if verdict.by != ClosedBy::Error => (by, error),
             (Some(verdict), _) => (verdict.by, verdict.error),
             // The handler's end has finished, by a duplicate of it.
             (None, ClosedBy::Service) => (ClosedBy::Local, error),

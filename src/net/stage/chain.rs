@@ -187,6 +187,12 @@ impl Chain {
         self.inbound[self.stages.len()].ends_with_failure()
     }
 
+    /// Whether the last that waits for the socket is a reset.
+    #[must_use]
+    pub fn ends_with_reset(&self) -> bool {
+        self.outbound[0].ends_with_failure()
+    }
+
     /// Bytes in the chain, its end included.
     #[must_use]
     pub fn held(&self, direction: Direction) -> usize {
