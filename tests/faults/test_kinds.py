@@ -304,9 +304,7 @@ def test_an_idle_connection_is_closed_at_the_time_asked(shape: str) -> None:
     assert (record.closed_by, actions(record)) == ("fault", ["closed"])
 
 
-def seen_by_a_handler(
-    fault: Fault, data: bytes, finish: bool = False
-) -> tuple[bytes, object]:
+def seen_by_a_handler(fault: Fault, data: bytes, finish: bool = False) -> tuple[bytes, object]:
     """What a handler reads of the data, and the end or the error behind it."""
     seen: list[tuple[bytes, object]] = []
 
