@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from support import LATE, dial, read_to_end, was_reset
 
+import rsock
 from rsock.faults import (
     Bandwidth,
     Blackhole,
@@ -93,3 +99,42 @@ def test_a_wrong_toxic_is_an_error_that_names_it(
 ) -> None:
     with pytest.raises(error, match=hint):
         from_toxic(toxic)
+
+
+@contextmanager
+def through(toxic: dict[str, Any]) -> Iterator[socket.socket]:
+    """A peer of an echo server behind a forwarder with a toxic."""
+    with (
+        rsock.Server() as echo,
+        rsock.Server(service=rsock.Forward(echo), faults=from_toxic(toxic)) as forward,
+        dial(forward.address, timeout=LATE) as peer,
+    ):
+        yield peer
+
+
+def test_a_timeout_stops_the_data_and_then_closes_the_connection() -> None:
+    with through({"type": "timeout", "attributes": {"timeout": 300}}) as peer:
+        began = time.monotonic()
+        peer.sendall(b"lost")
+        assert read_to_end(peer) == b""
+        assert time.monotonic() - began >= 0.3
+
+
+def test_limit_data_passes_that_many_bytes_and_then_closes_the_connection() -> None:
+    with through({"type": "limit_data", "attributes": {"bytes": 100}}) as peer:
+        peer.sendall(bytes(1_000))
+        assert read_to_end(peer) == bytes(100)
+
+
+def test_reset_peer_resets_an_idle_connection() -> None:
+    with through({"type": "reset_peer", "attributes": {"timeout": 200}}) as peer:
+        assert was_reset(peer)
+
+
+def test_a_slow_close_delays_the_end() -> None:
+    with through({"type": "slow_close", "attributes": {"delay": 300}}) as peer:
+        began = time.monotonic()
+        peer.sendall(b"hello")
+        peer.shutdown(socket.SHUT_WR)
+        assert read_to_end(peer) == b"hello"
+        assert time.monotonic() - began >= 0.3

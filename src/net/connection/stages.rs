@@ -647,8 +647,10 @@ impl Turn<'_> {
         let (low, high) = (self.resources.low_water(), self.resources.high_water);
         let state = self.leg_mut(leg);
         let Some(stages) = &state.stages else { return };
-        let is_empty = stages.chain.held(Direction::Outbound) == 0;
-        let held = stages.counted(Direction::Outbound);
+        // What stages still hold behind the end is not sent any more.
+        let over = stages.end_has_passed();
+        let is_empty = over || stages.chain.held(Direction::Outbound) == 0;
+        let held = if over { 0 } else { stages.counted(Direction::Outbound) };
         let outbox = match state.outbox.take() {
             None if is_empty => None,
             None => Some(self.resources.take_buffer()),
