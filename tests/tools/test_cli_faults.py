@@ -9,7 +9,7 @@ import signal
 import termios
 
 import pytest
-from support import dial, says_back, was_reset
+from support import dial, says_back, wait_until, was_reset
 from support.command_line import Running, Terminal, run
 
 import rsock.faults
@@ -179,6 +179,20 @@ def test_the_terminal_is_as_before_in_the_end() -> None:
     assert after[3] & termios.ECHO
     assert after[3] & termios.ICANON
     assert before[:3] == after[:3]
+
+
+def test_keys_work_after_a_shell_has_set_the_terminal_back() -> None:
+    """As after Ctrl-Z and `fg`."""
+    with Terminal("echo", "0", "--fault", "latency:0.01") as terminal:
+        before = termios.tcgetattr(terminal.number)
+        before[3] |= termios.ECHO | termios.ICANON
+        terminal.until(r"1 on +latency:0.01")
+        termios.tcsetattr(terminal.number, termios.TCSANOW, before)
+        wait_until(lambda: not termios.tcgetattr(terminal.number)[3] & termios.ICANON)
+        terminal.type("1")
+        terminal.until(r"1 off +latency:0.01")
+        terminal.type("\x03")
+        assert terminal.end() == 0
 
 
 def test_many_faults_leave_room_for_the_table() -> None:

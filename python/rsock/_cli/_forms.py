@@ -25,6 +25,7 @@ from .._rsock import Ledger, Record
 from .._server import Server
 from .._types import StopReport
 from ._console import console
+from ._errors import message
 from ._keys import Keys, can_be_read
 from ._serving import Serving
 from ._streams import write
@@ -248,7 +249,11 @@ class Screen(Form):
         """Switch the fault with this number on or off."""
         faults = self._faults
         if faults is not None and key in _SWITCHES and _SWITCHES.index(key) < len(faults):
-            faults.toggle(_SWITCHES.index(key))
+            try:
+                faults.toggle(_SWITCHES.index(key))
+            except OSError as error:
+                # Such as that of a process without free descriptors.
+                self._console.print(f"rsock: {message(error)}")
             self._live.refresh()
 
     def _frame(self) -> RenderableType:
