@@ -344,9 +344,6 @@ impl Server {
                 (Some(faults), objects)
             }
         };
-        for fault in faults.iter().flatten() {
-            fault.check(transport).map_err(|error| exception(py, error))?;
-        }
         let config = Config {
             transport,
             faults,
@@ -365,6 +362,7 @@ impl Server {
             drain,
             name: name.unwrap_or_else(|| format!("server-{}", NUMBER.fetch_add(1, Relaxed))),
         };
+        config.check_faults().map_err(|error| exception(py, error))?;
         let inner = net::server::Server::new(config);
         let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
         let reporting = on_error.clone();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::admission::Admission;
 use super::config::Config;
 use super::limits::Limits;
+use super::listening::Listening;
 use super::shutdown::{Cause, Shutdown, StopReport};
 use crate::net::address::Transport;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
@@ -59,6 +60,8 @@ pub(crate) struct ServerContext {
     /// The listener's congestion control, which accepted sockets inherit; set by the start.
     pub(crate) algorithm: OnceLock<Algorithm>,
     pub(crate) admission: Admission,
+    /// The listener, as faults change it.
+    pub(crate) listening: Listening,
     pub(crate) shutdown: Shutdown,
     /// Wakes the thread that accepts.
     pub(crate) notifier: AcceptNotifier,
@@ -78,6 +81,7 @@ impl ServerContext {
         for fault in config.faults.take().into_iter().flatten() {
             faults.add(fault, 0);
         }
+        let faults = Arc::new(faults);
         Self {
             number: NUMBER.fetch_add(1, Relaxed),
             origin: Origin::here(),
@@ -87,13 +91,14 @@ impl ServerContext {
             limits: config.limits.clone(),
             ordered: config.ordered,
             stages: config.stages.clone(),
-            faults: Arc::new(faults),
+            faults: Arc::clone(&faults),
             prepared,
             drain: config.drain,
             ledger: Arc::new(Ledger::new(config.history)),
             trace: config.trace,
             algorithm: OnceLock::new(),
             admission: Admission::new(config.limits.per_host),
+            listening: Listening::new(config, &faults),
             shutdown: Shutdown::new(),
             notifier: AcceptNotifier::default(),
             pipes: Arc::default(),
@@ -215,6 +220,15 @@ impl ServerContext {
     /// The error of the listener that ended the server.
     pub(crate) fn failure(&self) -> Option<i32> {
         self.failure.get().copied()
+    }
+
+    /// Changes the listener as the faults ask for now. When this returns, the change is in force.
+    pub(crate) fn update_listener(&self) -> Result<()> {
+        if self.listening.update()? {
+            // The thread that accepts waits for something else now.
+            self.notifier.notify();
+        }
+        Ok(())
     }
 
     /// Counts a connection that has ended, if a stop has begun.

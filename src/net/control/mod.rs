@@ -6,6 +6,7 @@ mod config;
 mod context;
 pub(crate) mod forward_loops;
 mod limits;
+mod listening;
 pub(crate) mod registry;
 mod shutdown;
 

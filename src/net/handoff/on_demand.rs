@@ -76,7 +76,7 @@ impl OnDemand {
         self.context.admission.set_room_flag(None);
         open.map_or(0, |OnDemandListener { listener, over, .. }| {
             let is_handed_over = listener.sharing().is_handed_over();
-            let waiting = if is_handed_over { 0 } else { listener.waiting() };
+            let waiting = if is_handed_over { 0 } else { listener.intake().waiting().unwrap_or(0) };
             listener.shut();
             over.set();
             waiting
@@ -89,13 +89,18 @@ impl OnDemand {
         let listener = self.listener().map(|open| open.listener);
         while !shutdown.has_begun() {
             self.handed_out.end_old(self.context.limits.lifetime);
-            let socket = listener.as_ref().map(|listener| PollFd::shutdown(listener.as_fd()));
-            let mut fds = [notifier.polled(), socket.unwrap_or_else(PollFd::unused)];
+            // Also notices arrivals, of which no call of `accept` may be there to know.
+            let wait = listener.as_ref().map(|listener| listener.intake().wait());
+            let polled = listener.as_ref().zip(wait.as_ref());
+            let [socket, watch] = polled
+                .map_or([PollFd::unused(); 2], |(open, wait)| wait.polled(open.as_fd(), false));
+            let mut fds = [notifier.polled(), socket, watch];
             if poll_own(&mut fds, self.handed_out.end_due()).is_err() || !notifier.clear() {
                 self.context.lose();
                 break;
             }
-            if fds[1].is_shut() {
+            let is_shut = || listener.as_ref().is_some_and(|open| open.intake().is_shut());
+            if fds[1].is_shut() && is_shut() {
                 // By another of its owners. No call of `accept` may be there to notice it.
                 self.context.fail(&shut_down());
             }
@@ -198,9 +203,25 @@ impl OnDemand {
                     if !self.context.wait_for(&mut fds, deadline, waiter)? {
                         return Err(late());
                     }
-                    is_shut = fds[0].is_shut();
+                    is_shut = fds[0].is_shut() && listener.intake().is_shut();
                     failures = Failures::default();
                 }
+                Attempt::Held => match listener.intake().hold() {
+                    Ok(None) => {}
+                    held => {
+                        // Without a descriptor for a flag, it looks again after a while.
+                        let hold = held.ok().flatten();
+                        let changed = hold.as_ref().map(|hold| hold.changed.polled());
+                        let until =
+                            hold.as_ref().map_or_else(|| Some(backoff()), |hold| hold.until);
+                        let until = [until, deadline].into_iter().flatten().min();
+                        let mut fds = [changed.unwrap_or_else(PollFd::unused), over.polled()];
+                        self.context.wait_for(&mut fds, until, waiter)?;
+                        if is_late() {
+                            return Err(late());
+                        }
+                    }
+                },
                 Attempt::Fatal(error) => {
                     self.context.fail(&error);
                     return Err(Error::os("accept", admitter.local(), &error));

@@ -35,9 +35,10 @@ impl Server {
         self.check_faults("add a fault")?;
         fault.check(self.config.transport)?;
         let added = self.faults().add(fault, self.ledger().totals().accepted);
-        let told = self.announce(waiter);
+        let told = self.inner.context.update_listener().and_then(|()| self.announce(waiter));
         if told.is_err() && self.check_origin().is_ok() {
             self.faults().remove(added.id);
+            let _ = self.inner.context.update_listener();
             // Each thread hears of both changes in their order.
             self.faults().announce(&Ack::new(None));
         }
@@ -51,7 +52,8 @@ impl Server {
         for &id in ids {
             self.faults().remove(id);
         }
-        self.announce(waiter)
+        let changed = self.inner.context.update_listener();
+        self.announce(waiter).and(changed)
     }
 
     /// Tells every thread of a change, and waits until each has confirmed it or has ended.

@@ -25,11 +25,14 @@
 //!
 //! Order of locks: the registry's (`control/registry.rs`), then those of one server's `Inner` in
 //! the order of its fields (`server/inner.rs`), then the one of its `Shutdown`, then the ledger's.
-//! No two of them are held at once, except while `handoff/linger.rs` starts its worker, which takes
-//! the one of `Shutdown` within its own, and while the ledger closes a record, which takes the one
-//! of the hosts (`control/admission.rs`) within its own. None is held during a system call that can
-//! block, or while Python code runs; a thread that holds the interpreter takes only locks whose
-//! holders never wait for it.
+//! The one of the listener's fault (`control/listening.rs`) comes before that of the listener
+//! (`socket/intake.rs`), which comes before those of the faults and of the socket (its probe, then
+//! its users); all are held together while a fault of accepting is added or removed, with calls on
+//! the file system for a Unix socket. No two of the others are held at once, except while
+//! `handoff/linger.rs` starts its worker, which takes the one of `Shutdown` within its own, and
+//! while the ledger closes a record, which takes the one of the hosts (`control/admission.rs`)
+//! within its own. None is held during a system call that can block, or while Python code runs; a
+//! thread that holds the interpreter takes only locks whose holders never wait for it.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
@@ -137,8 +140,7 @@ impl Server {
     /// 0 before `listen` and after the end, and if the kernel does not report it.
     pub fn waiting(&self) -> Result<usize> {
         self.check_origin()?;
-        let probe = self.inner.steps.lock().probe.clone();
-        Ok(probe.and_then(|probe| probe.waiting()).unwrap_or(0))
+        Ok(self.inner.context.listening.waiting().unwrap_or(0))
     }
 
     /// Another descriptor of the listening socket, for another server. From then on the end of this
@@ -167,10 +169,11 @@ impl Server {
         let (probe, sharing) = socket.ok_or_else(over)?;
         // First, because after an error the end of the server must be able to wake that thread.
         self.inner.sockets.stop_blocking(&sharing, waiter)?;
-        let duplicate = probe
-            .with_number(|number| sharing.hand_over(|| sys::duplicate(number)))
-            .flatten()
-            .ok_or_else(over)?;
+        let lend = || probe.with_number(|number| sharing.hand_over(|| sys::duplicate(number)));
+        let Some(duplicate) = self.inner.context.listening.lend(lend) else {
+            return Err(self.wrong(asked, "remove the fault that refuses connections first"));
+        };
+        let duplicate = duplicate.flatten().ok_or_else(over)?;
         let duplicate = duplicate.map_err(|error| Error::os(asked, &bound, &error))?;
         // A thread that has just started may have begun to block before it could know of others.
         self.inner.sockets.stop_blocking(&sharing, waiter)?;

@@ -112,7 +112,12 @@ impl Server {
         if self.config.transport == Transport::Udp {
             amplification::note_server();
         }
-        steps.state = if listener.is_listening() { State::Listening } else { State::Bound };
+        steps.state = if listener.is_listening() {
+            self.inner.context.listening.take_listening(&listener)?;
+            State::Listening
+        } else {
+            State::Bound
+        };
         steps.listener = Some(listener);
         Ok(())
     }
@@ -152,7 +157,8 @@ impl Server {
 
     pub(super) fn do_listen(&self, steps: &mut Steps, backlog: Option<u32>) -> Result<()> {
         let listener = steps.listener.as_ref().expect("bound");
-        listener.listen(backlog.or(self.config.options.backlog)).map_err(|error| {
+        let backlog = backlog.or(self.config.options.backlog);
+        self.inner.context.listening.listen(listener, backlog).map_err(|error| {
             let taken = error.raw() == Some(libc::EADDRINUSE);
             let bound = steps.bound.as_ref().filter(|_| taken);
             let holder = bound.and_then(|bound| registry::holder(bound, &*self.inner));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockRef, Type};
 
+use super::intake::{Intake, Taken};
 use super::options::MAX_BACKLOG;
 use super::options::SocketOptions;
 use super::probe::Probe;
@@ -27,7 +28,9 @@ pub(crate) struct Listener {
     probe: Arc<Probe>,
     /// Who else may use it. Its file is removed before the descriptor is closed.
     sharing: Arc<Sharing>,
-    fd: OwnedFd,
+    /// What it does with connections that arrive.
+    intake: Arc<Intake>,
+    fd: Arc<OwnedFd>,
     transport: Transport,
     /// Passed as `fd=`.
     adopted: bool,
@@ -126,7 +129,14 @@ impl Listener {
     fn own(fd: OwnedFd, transport: Transport, adopted: bool) -> Self {
         let probe = Arc::new(Probe::of(fd.as_fd()));
         let sharing = Arc::new(Sharing::new(adopted));
-        Self { _listed: Listed::new(&fd), probe, sharing, fd, transport, adopted }
+        let (listed, fd) = (Listed::new(&fd), Arc::new(fd));
+        let intake = Arc::new(Intake::new(transport, &fd, &probe, &sharing));
+        Self { _listed: listed, probe, sharing, intake, fd, transport, adopted }
+    }
+
+    /// What it does with connections that arrive. For streams.
+    pub(crate) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
     }
 
     /// Who uses the socket besides this server.
@@ -166,6 +176,9 @@ impl Listener {
             unix_file::set_mode(self.fd.as_fd(), mode).map_err(failed)?;
         }
         self.socket().bind(&address.to_raw().map_err(failed)?).map_err(failed)?;
+        if address.as_ip().is_some_and(|address| address.port() != 0) {
+            self.intake.fix_port();
+        }
         if let Some(path) = path {
             self.sharing
                 .set_file(SocketFile::new(self.fd.as_fd(), path, options.mode).map_err(failed)?);
@@ -195,20 +208,6 @@ impl Listener {
         options.join_groups(&self.fd, address.domain())
     }
 
-    /// listen(2). A backlog of None is the system's maximum. Does nothing for UDP, which receives
-    /// from bind(2) on.
-    pub(crate) fn listen(&self, backlog: Option<u32>) -> Result<()> {
-        if self.transport.is_datagram() {
-            return Ok(());
-        }
-        // The kernel limits it further, to net.core.somaxconn.
-        let backlog = backlog.unwrap_or(MAX_BACKLOG).min(MAX_BACKLOG);
-        self.socket().listen(backlog as i32).map_err(|error| {
-            let target = self.address().map_or_else(|_| String::new(), |at| at.to_string());
-            Error::os("listen", target, &error)
-        })
-    }
-
     /// getsockname(2).
     pub(crate) fn address(&self) -> Result<Address> {
         let address =
@@ -236,20 +235,9 @@ impl Listener {
         self.socket().is_listener().unwrap_or(false)
     }
 
-    /// accept4(2) without waiting. Sets a listener that others use to non-blocking again, because
-    /// they may have changed that.
-    pub(crate) fn accept(&self, nonblocking: bool) -> io::Result<(OwnedFd, Option<Address>)> {
-        if self.sharing.has_others() && !self.socket().nonblocking()? {
-            self.socket().set_nonblocking(true)?;
-        }
-        let (fd, peer) = sys::accept(self.as_fd(), nonblocking)?;
-        Ok((fd, Address::from_raw(&peer)))
-    }
-
-    /// Connections that have finished their handshake and wait to be accepted; 0 if the kernel does
-    /// not report it.
-    pub(crate) fn waiting(&self) -> usize {
-        self.probe.waiting().unwrap_or(0)
+    /// accept4(2) without waiting. None if the listener holds connections back.
+    pub(crate) fn accept(&self, nonblocking: bool) -> io::Result<Option<Taken>> {
+        self.intake.accept(self.as_fd(), nonblocking)
     }
 
     /// The probe that others use while the listener exists.
@@ -262,14 +250,19 @@ impl Listener {
     /// others. A Unix listener that no one else uses is shut down first, which rejects new
     /// connections, and then emptied.
     pub(crate) fn last_call(&self) -> usize {
-        if self.sharing.is_handed_over() {
+        if !self.intake.begin_end() || self.sharing.is_handed_over() {
             return 0;
         }
         if self.transport != Transport::Unix || self.sharing.has_others() {
-            return self.probe.waiting().unwrap_or_else(|| process::backlog_max() as usize);
+            return self.intake.waiting().unwrap_or_else(|| process::backlog_max() as usize);
         }
         self.shut();
         MAX_BACKLOG as usize
+    }
+
+    /// The number of connections that wait, none of which this server will accept.
+    pub(crate) fn held_back(&self) -> usize {
+        if self.sharing.is_handed_over() { 0 } else { self.intake.held_for_ever() }
     }
 
     /// Closes it. Later connects are refused, even while a forked child holds a copy.
@@ -281,6 +274,7 @@ impl Listener {
     /// free for another server. Wakes threads that wait for a connection. A listener that others
     /// use is left as it is. False if the descriptor is closed, so that no thread is woken.
     pub(crate) fn shut(&self) -> bool {
+        self.intake.remove_decoy();
         if self.sharing.end() {
             // A UDP server still answers the datagrams it has received.
             let how = match self.transport {
@@ -298,6 +292,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        self.intake.close();
         self.probe.withdraw();
     }
 }

@@ -1,7 +1,10 @@
 //! One socket: its options, its steps, its state in the kernel. Must never wait, nor know what the
 //! socket is used for.
 
+mod arrivals;
+mod decoy;
 pub(crate) mod hops;
+mod intake;
 pub(crate) mod lingering;
 mod listener;
 mod multicast;
@@ -14,6 +17,7 @@ mod splice_pipe;
 mod tcp_info;
 mod unix_file;
 
+pub(crate) use self::intake::{Intake, Mode, Noted, Taken};
 pub(crate) use self::lingering::Until;
 pub(crate) use self::listener::Listener;
 pub use self::listener::bound_address;

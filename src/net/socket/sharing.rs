@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::unix_file::{FileId, SocketFile};
@@ -60,6 +61,11 @@ impl Sharing {
     /// The file that the server removes at its end.
     pub(super) fn file(&self) -> Option<FileId> {
         self.state.lock().file.as_ref().map(SocketFile::id)
+    }
+
+    /// The path of that file, and the file.
+    pub(super) fn place(&self) -> Option<(PathBuf, FileId)> {
+        self.state.lock().file.as_ref().map(|file| (file.path().to_owned(), file.id()))
     }
 
     /// Calls `duplicate`, and if it succeeds, notes that others use the socket from then on. None

@@ -92,6 +92,11 @@ impl SocketFile {
         self.id
     }
 
+    /// Its absolute path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Leaves the file where it is.
     pub(super) fn keep(self) {
         let mut this = ManuallyDrop::new(self);
@@ -116,7 +121,7 @@ impl Drop for SocketFile {
 
 /// O_PATH: a reference to the file itself, without opening it or following a link. While it is
 /// held, no other file gets its inode number.
-fn handle(path: &Path) -> io::Result<File> {
+pub(super) fn handle(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
     options.open(path)

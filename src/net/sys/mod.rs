@@ -23,7 +23,7 @@ pub(crate) use self::message::{
 pub(crate) use self::name::{Name, interface_index, interface_name};
 pub(crate) use self::pipe::{pipe, pread, set_pipe_size, splice};
 pub use self::poll::{PollFd, poll};
-pub(crate) use self::poll::{eventfd, set_timerfd, timerfd};
+pub(crate) use self::poll::{eventfd, set_timerfd, take_edge, timerfd, watch_edges};
 pub(crate) use self::process::{
     at_fork, fd_limits, interrupt, name_thread, set_fd_soft_limit, set_timer_slack, try_lock,
     with_signals_blocked,

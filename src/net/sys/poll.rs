@@ -1,10 +1,12 @@
-//! ppoll(2), eventfd(2), timerfd_create(2). Must never hold state, decide anything, or know what a server is.
+//! ppoll(2), eventfd(2), timerfd_create(2), edges by epoll(7). Must never hold state, decide
+//! anything, or know what a server is.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, epoll};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -151,4 +153,21 @@ pub(crate) fn set_timerfd(fd: BorrowedFd<'_>, after: Duration) -> io::Result<()>
 /// eventfd(2), non-blocking and close-on-exec.
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// An epoll(7) instance that is readable from each arrival of input at `fd` until `take_edge`, also
+/// where input was there before. Fails with EMFILE and similar errors.
+pub(crate) fn watch_edges(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    epoll::add(&watch, fd, epoll::EventData::new_u64(0), flags)?;
+    Ok(watch)
+}
+
+/// Whether input has arrived at what `watch_edges` watches since the last call. Never blocks.
+pub(crate) fn take_edge(watch: BorrowedFd<'_>) -> io::Result<bool> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut event = [MaybeUninit::uninit()];
+    let (found, _) = epoll::wait(watch, &mut event, Some(&now))?;
+    Ok(!found.is_empty())
 }

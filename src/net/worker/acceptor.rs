@@ -18,7 +18,7 @@ use crate::net::address::Address;
 use crate::net::base::{EventFd, poll_own};
 use crate::net::control::{Overflow, ServerContext};
 use crate::net::socket::{Listener, MAX_BACKLOG, Socket};
-use crate::net::sys::{self, PollFd};
+use crate::net::sys;
 
 /// In a flood, connections arrive closer together than this...
 const FLOOD: Duration = Duration::from_micros(300);
@@ -91,7 +91,9 @@ impl<S: Sink> Acceptor<S> {
     pub(crate) fn end(self) {
         let Self { context, listener, notifier, mut sink, .. } = self;
         sink.begin_drain();
+        let held = listener.held_back();
         listener.close();
+        (0..held).for_each(|_| context.shutdown.count(true));
         sink.close(&notifier);
         context.clear_notifier();
     }
@@ -111,26 +113,37 @@ impl<S: Sink> Acceptor<S> {
                 return Ok(());
             }
             self.sink.check();
+            let wait = self.listener.intake().wait();
             if self.has_room() && self.paused_until.is_none() {
-                let mut fds = [self.notifier.polled(), PollFd::arrival(self.listener.as_fd())];
-                poll_own(&mut fds, self.sink.due())?;
+                let [listener, watch] = wait.polled(self.listener.as_fd(), true);
+                let mut fds = [self.notifier.polled(), listener, watch];
+                let until = [wait.due, self.sink.due()].into_iter().flatten().min();
+                poll_own(&mut fds, until)?;
                 if fds[0].ready() && !self.notifier.clear() {
                     return Err(io::Error::from_raw_os_error(libc::EBADF));
                 }
-                if fds[1].ready() && !self.context.shutdown.has_begun() {
-                    if fds[1].is_shut() {
-                        return self.accept_last();
-                    }
+                if self.context.shutdown.has_begun() {
+                    continue;
+                }
+                if fds[1].is_shut() && self.listener.intake().is_shut() {
+                    return self.accept_last();
+                }
+                if fds[1].ready() || wait.is_due() {
                     self.coalesce();
                     self.accept_some(TURN)?;
                 }
             } else {
                 // At the limit, or out of descriptors: the next connection that ends sets the flag.
-                let mut fds = [self.notifier.polled(), PollFd::shutdown(self.listener.as_fd())];
+                let [listener, watch] = wait.polled(self.listener.as_fd(), false);
+                let mut fds = [self.notifier.polled(), listener, watch];
                 let until = [self.paused_until, self.sink.due()].into_iter().flatten().min();
-                let freed = poll_own(&mut fds, until)?;
+                poll_own(&mut fds, until)?;
+                let freed = fds[0].ready();
                 self.notifier.clear();
-                if fds[1].is_shut() && !self.context.shutdown.has_begun() {
+                if fds[1].is_shut()
+                    && !self.context.shutdown.has_begun()
+                    && self.listener.intake().is_shut()
+                {
                     return self.accept_last();
                 }
                 if freed || self.paused_until.is_none_or(|until| until <= Instant::now()) {
@@ -186,6 +199,7 @@ impl<S: Sink> Acceptor<S> {
             match attempt {
                 Attempt::Accepted(accepted) => self.sink.take(accepted),
                 Attempt::Refused | Attempt::Full => {}
+                Attempt::Held => return Ok(()),
                 Attempt::Empty => {
                     self.ready = false;
                     return Ok(());
@@ -221,9 +235,10 @@ impl<S: Sink> Acceptor<S> {
                 return;
             }
             let accepted = self.listener.accept(true);
-            let empty = accepted.is_err();
-            if let Ok((fd, _)) = accepted {
-                self.admitter.refuse(Socket::new(fd));
+            let taken = accepted.ok().flatten();
+            let empty = taken.is_none();
+            if let Some(taken) = taken {
+                self.admitter.refuse(Socket::new(taken.fd));
             }
             self.refill_reserve();
             if empty {
@@ -255,7 +270,11 @@ impl Acceptor<Vec<Accepted>> {
     /// When the next turn is due. None if only an event of the poller can make one due.
     pub(crate) fn next_turn(&self) -> Option<Instant> {
         match self.paused_until {
-            None if self.ready && self.has_room() => Some(Instant::now()),
+            None if self.has_room() => {
+                let wait = self.listener.intake().wait();
+                let ready = self.ready && wait.takes_arrivals();
+                if ready { Some(Instant::now()) } else { wait.due }
+            }
             paused_until => paused_until,
         }
     }
@@ -272,7 +291,7 @@ impl Acceptor<Vec<Accepted>> {
             }
             return Ok(false);
         }
-        if self.is_shut {
+        if std::mem::take(&mut self.is_shut) && self.listener.intake().is_shut() {
             self.accept_last()?;
         }
         let over = |until| !self.context.admission.wants_room() || until <= Instant::now();
@@ -280,8 +299,11 @@ impl Acceptor<Vec<Accepted>> {
             self.paused_until = None;
             self.refill_reserve();
         }
-        if self.ready && self.paused_until.is_none() && self.has_room() {
-            self.accept_some(TURN)?;
+        if self.paused_until.is_none() && self.has_room() {
+            let wait = self.listener.intake().wait();
+            if self.ready && wait.takes_arrivals() || wait.is_due() {
+                self.accept_some(TURN)?;
+            }
         }
         Ok(true)
     }

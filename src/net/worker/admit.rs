@@ -11,7 +11,7 @@ use super::sink::Accepted;
 use crate::net::address::Address;
 use crate::net::base::Mutex;
 use crate::net::control::{Overflow, ServerContext};
-use crate::net::socket::{Listener, Socket};
+use crate::net::socket::{Listener, Socket, Taken};
 
 /// The result of an attempt.
 pub(crate) enum Attempt {
@@ -22,6 +22,8 @@ pub(crate) enum Attempt {
     Full,
     /// The queue is empty.
     Empty,
+    /// The listener holds back what is in the queue.
+    Held,
     /// This connection was lost; the next one may succeed.
     Lost(io::Error),
     /// The process or the system is out of descriptors or memory.
@@ -66,7 +68,7 @@ impl Admitter {
             }
         };
         match listener.accept(nonblocking) {
-            Ok((fd, peer)) => {
+            Ok(Some(Taken { fd, peer, was_held })) => {
                 let socket = Socket::new(fd);
                 if !admitted || !admission.enter_host(peer.as_ref().and_then(Address::as_ip)) {
                     give_back();
@@ -75,8 +77,15 @@ impl Admitter {
                 }
                 let id = self.next_id.fetch_add(1, Relaxed);
                 let record = open_record(&socket, id, peer, &self.local, &self.context);
+                if was_held {
+                    self.context.listening.note_held(&record);
+                }
                 let entry_id = self.context.ledger.open(&record);
                 Attempt::Accepted(Accepted { socket, record, entry_id })
+            }
+            Ok(None) => {
+                give_back();
+                Attempt::Held
             }
             Err(error) => {
                 give_back();

@@ -29,7 +29,10 @@ impl Installed {
                 .is_some_and(|number| (1..=*count).contains(&number)),
             Connections::Numbered(numbers) => numbers.contains(&connection),
         };
-        chosen && Draws::new(seed, connection, None, self.id).chance(0, scope.probability)
+        // A fault of accepting has nothing to do with a connection that is accepted.
+        chosen
+            && self.fault.kind.accepting().is_none()
+            && Draws::new(seed, connection, None, self.id).chance(0, scope.probability)
     }
 }
 

@@ -5,6 +5,7 @@
 //! `set.rs` those of one server, and `fault_stage.rs` the stage that puts one into a chain. Each
 //! other file is one kind.
 
+mod accepting;
 mod after;
 mod backlog;
 mod bandwidth;
@@ -53,12 +54,16 @@ type Make = fn(&Params) -> Result<Box<dyn Kind>>;
 
 /// The kinds of faults, by their names in text. A new kind is a file and a line here.
 const KINDS: &[(&str, Make)] = &[
+    ("acceptdelay", accepting::delay),
     ("bandwidth", bandwidth::make),
     ("blackhole", blackhole::make),
     ("close", close::make),
     ("corrupt", corrupt::make),
+    ("full", accepting::full),
     ("garbage", garbage::make),
     ("latency", latency::make),
+    ("neveraccept", accepting::never),
+    ("refuse", accepting::refuse),
     ("reset", reset::make),
     ("slice", slice::make),
     ("slowclose", slow_close::make),
