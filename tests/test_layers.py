@@ -25,6 +25,7 @@ RUST_LAYERS = [
     ["lib"],
     ["py"],
     ["net/server"],
+    ["net/load"],
     ["net/datagram"],
     ["net/handoff"],
     ["net/worker"],

@@ -61,6 +61,7 @@ from ._rsock import (
     Service,
     Time,
     __version__,
+    drive,
     process_limits,
     raise_fd_limit,
     stop_all,
@@ -69,9 +70,11 @@ from ._script import Captured, Script, ScriptMismatch
 from ._server import Server, run_server, servers
 from ._settings import Limits, SocketOptions, Trace
 from ._types import (
+    DriveResult,
     FaultCount,
     FaultEvent,
     FiveTuple,
+    Latencies,
     Leg,
     PeerCredentials,
     ProcessLimits,
@@ -108,6 +111,7 @@ __all__ = [
     "Connection",
     "Daytime",
     "Discard",
+    "DriveResult",
     "Echo",
     "Endpoint",
     "FaultCount",
@@ -117,6 +121,7 @@ __all__ = [
     "Greeting",
     "Handler",
     "IncompleteRead",
+    "Latencies",
     "Ledger",
     "Leg",
     "Limits",
@@ -141,6 +146,7 @@ __all__ = [
     "Trace",
     "TraceEvent",
     "__version__",
+    "drive",
     "process_limits",
     "raise_fd_limit",
     "run_server",

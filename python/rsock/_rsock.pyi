@@ -16,6 +16,7 @@ from typing_extensions import Buffer, disjoint_base
 from ._types import (
     Cell,
     Destination,
+    DriveResult,
     Endpoint,
     Fault,
     FaultEvents,
@@ -69,6 +70,7 @@ __all__ = [
     "Time",
     "__version__",
     "_end_thread",
+    "drive",
     "process_limits",
     "raise_fd_limit",
     "stop_all",
@@ -1205,4 +1207,35 @@ def stop_all(drain: float | None = None) -> list[StopReport]:
     `drain` is as for `Server.stop`: each server delivers pending data for up to `drain` seconds;
     None takes the value of each server. The reports are in the order in which the servers were
     created, oldest first. Blocks with the interpreter released.
+    """
+
+def drive(
+    address: Destination,
+    *,
+    connections: int = 1,
+    messages: int = 1_000,
+    size: int = 64,
+    message: Buffer | str | None = None,
+    answer: int | None = None,
+    rate: float | None = None,
+    timeout: float = 10.0,
+) -> DriveResult:
+    """Send messages on several connections at once, and return a DriveResult with the times of the
+    answers.
+
+    `address` is a (host, port) pair, or the path of a Unix socket, of a server that echoes.
+    `messages` are sent on `connections` connections together; each connection has one message
+    under way. `size` is the length of a message in bytes, or `message` is the message itself. The
+    answer is the message, byte by byte; or, with `answer`, any bytes of that length.
+
+    With `rate`, that number of messages is begun each second, and the time of an answer counts from
+    when its message was due, also when no connection was free for it. Otherwise a connection sends
+    its next message as soon as it has the answer.
+
+    A connect or an answer that takes longer than `timeout` seconds, an error or a wrong answer ends
+    its connection: `errors` counts the causes, and the others send the messages that are left.
+
+    A thread in Rust does the work. Blocks, with the interpreter released, until all messages are
+    answered or no connection is left; Ctrl-C ends it. Raises TypeError or ValueError for a wrong
+    argument, socket.gaierror for an unknown host, and OSError if the system has no descriptor.
     """

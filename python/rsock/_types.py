@@ -6,7 +6,7 @@ here may import the compiled module, which imports this one.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from os import PathLike
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -18,6 +18,7 @@ from ._settings import Limits, SocketOptions, Trace
 __all__ = [
     "Cell",
     "Destination",
+    "DriveResult",
     "Endpoint",
     "Fault",
     "FaultCount",
@@ -25,6 +26,7 @@ __all__ = [
     "FaultEvents",
     "FiveTuple",
     "Function",
+    "Latencies",
     "Leg",
     "Limits",
     "PeerCredentials",
@@ -369,6 +371,66 @@ class FaultEvent:
 # How many bytes of its data the `repr` of an event has: of text, and of what is escaped in it.
 _SHOWN_DATA: Final = 32
 _SHOWN_BINARY: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """The times of the answers to a load, in seconds.
+
+    min, mean, max: the shortest, the mean and the longest.
+    p50, p90, p99, p999: percentiles; of `p99`, 99 % are not longer. Exact to three digits.
+    """
+
+    min: float
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriveResult:
+    """What `drive` has measured.
+
+    messages: how many messages were answered.
+    missing: how many were not.
+    bytes: how many bytes the answers had.
+    seconds: from the first connect to the last answer.
+    errors: how many connections ended early, by the cause: the name of an exception, "too much" or
+        "wrong bytes".
+    latency: the times of the answers; None if there was none.
+    """
+
+    messages: int
+    missing: int
+    bytes: int
+    seconds: float
+    errors: dict[str, int]
+    latency: Latencies | None
+
+    @property
+    def per_second(self) -> float:
+        """Answered messages per second."""
+        return self.messages / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as a dict of plain values."""
+        return {**asdict(self), "per_second": self.per_second}
+
+    def __str__(self) -> str:
+        """Describe it in a few lines."""
+        lines = [
+            f"{self.messages:,} messages in {self.seconds:.3f} s, {self.per_second:,.0f} a second"
+        ]
+        if self.latency is not None:
+            figures = asdict(self.latency).items()
+            lines.append("ms: " + ", ".join(f"{name} {each * 1e3:.3f}" for name, each in figures))
+        if self.missing:
+            lines.append(f"{self.missing:,} messages were not answered")
+        lines += [f"{count:,} × {cause}" for cause, count in self.errors.items()]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! server                             what callers hold; starts the threads, waits for them
+//! load                               connections that send messages and measure the answers
 //! datagram                           UDP sockets, their threads, the records of peers
 //! handoff                            connections in the hands of the caller's threads
 //! worker                             the accept loop, and threads with a poller
@@ -32,6 +33,7 @@ pub mod datagram;
 pub mod error;
 pub mod handoff;
 pub mod ledger;
+pub mod load;
 pub mod server;
 pub mod service;
 pub mod services;

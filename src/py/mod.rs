@@ -17,6 +17,7 @@ mod imports;
 mod interpreter;
 mod keywords;
 mod ledger;
+mod load;
 mod pool;
 mod process;
 mod script;
@@ -50,6 +51,8 @@ mod _rsock {
     use super::interpreter::_end_thread;
     #[pymodule_export]
     use super::ledger::{Follower, Ledger, Record};
+    #[pymodule_export]
+    use super::load::drive;
     #[pymodule_export]
     use super::pool::Pool;
     #[pymodule_export]

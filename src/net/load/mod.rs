@@ -1,0 +1,8 @@
+//! A load for tests: connections that send messages and measure the answers. Owns its threads; must
+//! never know a server of this process.
+
+mod drive;
+mod driven;
+
+pub use self::drive::{Load, drive};
+pub use self::driven::{Driven, Latency};
