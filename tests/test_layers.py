@@ -53,7 +53,7 @@ PYTHON_LAYERS = [
     ["_script"],
     ["_stream"],
     ["_handlers"],
-    ["_handler_check", "_handler_errors", "_progress", "_ledger"],
+    ["_handler_check", "_handler_errors", "_progress", "_ledger", "_awaiting"],
     ["_display"],
     ["_rsock"],
     ["_types"],

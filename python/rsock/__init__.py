@@ -26,7 +26,7 @@ PYTEST_DONT_REWRITE
 #     _script
 #     _stream
 #     _handlers
-#     _handler_check, _handler_errors, _progress, _ledger
+#     _handler_check, _handler_errors, _progress, _ledger, _awaiting
 #     _display
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _types

@@ -68,6 +68,7 @@ __all__ = [
     "Service",
     "Stream",
     "Time",
+    "Watch",
     "__version__",
     "_end_thread",
     "drive",
@@ -539,6 +540,15 @@ class Ledger:
         Releases the interpreter. Raises TimeoutError after `timeout` seconds (None means no
         time-out), and TypeError if neither number is passed.
         """
+    def _watch(self, open: int | None, closed: int | None) -> Watch:
+        """Return a Watch of numbers that `wait_async` has checked. For the Python half."""
+    async def wait_async(
+        self,
+        open: int | None = None,
+        closed: int | None = None,
+        timeout: float | None = 10.0,
+    ) -> list[Record]:
+        """x"""
     def follow(self, timeout: float | None = None) -> Follower:
         """Return an iterator over the records of connections that close from now on, a Follower.
 
@@ -620,6 +630,21 @@ class Ledger:
     def __iter__(self) -> Iterator[Record]: ...
     def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...
+
+@final
+class Watch:
+    """A condition on a ledger, watched for a coroutine. For the Python half."""
+    def fileno(self) -> int | None:
+        """Return the descriptor that becomes readable when the condition is met.
+
+        None where the process has no descriptor for it: the caller calls `check` again and again.
+        """
+    def check(self) -> list[Record] | None:
+        """Return the records if the condition is met now; None otherwise."""
+    def late(self) -> None:
+        """Raise the TimeoutError of a wait that has taken too long."""
+    def close(self) -> None:
+        """Give the descriptor back."""
 
 @final
 class Follower:

@@ -15,6 +15,7 @@ use super::imports::{self, in_python};
 use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
+use super::watch::Watch;
 use crate::net;
 use crate::net::address::Endpoint;
 use crate::net::base::Origin;
@@ -50,13 +51,33 @@ enum WaitTimeout {
 }
 
 impl WaitTimeout {
-    fn deadline(&self) -> Option<Instant> {
-        let timeout = match self {
+    fn duration(&self) -> Option<Duration> {
+        match self {
             Self::Default => Some(Duration::from_secs(10)),
             Self::Given(timeout) => *timeout,
-        };
-        deadline(timeout)
+        }
     }
+
+    fn deadline(&self) -> Option<Instant> {
+        deadline(self.duration())
+    }
+}
+
+/// The arguments `open` and `closed` of a wait, one of which must be given.
+fn counts(
+    call: &str,
+    open: Option<Bound<'_, PyAny>>,
+    closed: Option<Bound<'_, PyAny>>,
+) -> PyResult<(Option<u64>, Option<u64>)> {
+    if open.is_none() && closed.is_none() {
+        let text = format!("{call}() needs an argument: open=, closed= or both");
+        return Err(PyTypeError::new_err(text));
+    }
+    let count = |name, value: Option<Bound<'_, PyAny>>| {
+        let number = value.map(|value| whole(name, &value, 0, i64::MAX)).transpose();
+        number.map(|number| number.map(|number| number as u64))
+    };
+    Ok((count("open", open)?, count("closed", closed)?))
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for WaitTimeout {
@@ -78,7 +99,7 @@ fn listing<'py, T: IntoPyObject<'py>>(
 }
 
 impl Ledger {
-    fn records<'py>(
+    pub(super) fn records<'py>(
         &self,
         py: Python<'py>,
         records: Vec<Arc<net::ledger::Record>>,
@@ -150,18 +171,34 @@ impl Ledger {
         closed: Option<Bound<'py, PyAny>>,
         timeout: WaitTimeout,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if open.is_none() && closed.is_none() {
-            return Err(PyTypeError::new_err("wait() needs an argument: open=, closed= or both"));
-        }
-        let count = |name, value: Option<Bound<'py, PyAny>>| {
-            let number = value.map(|value| whole(name, &value, 0, i64::MAX)).transpose();
-            number.map(|number| number.map(|number| number as u64))
-        };
-        let (open, closed) = (count("open", open)?, count("closed", closed)?);
+        let (open, closed) = counts("wait", open, closed)?;
         let inner = self.inner(py)?;
         let deadline = timeout.deadline();
         let found = Attached::run(py, |waiter| inner.wait(open, closed, deadline, waiter))?;
         self.records(py, found)
+    }
+
+    /// Wait as `wait` does, in a coroutine: `await ledger.wait_async(open=0)`.
+    ///
+    /// Blocks no event loop: the loop of asyncio, or of trio, watches a descriptor. The coroutine
+    /// can be cancelled at any time. Raises the same errors as `wait`.
+    #[pyo3(signature = (open=None, closed=None, timeout=WaitTimeout::Default), text_signature = "($self, open=None, closed=None, timeout=10.0)")]
+    fn wait_async<'py>(
+        slf: &Bound<'py, Self>,
+        open: Option<Bound<'py, PyAny>>,
+        closed: Option<Bound<'py, PyAny>>,
+        timeout: WaitTimeout,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let (open, closed) = counts("wait_async", open, closed)?;
+        slf.get().inner(py)?;
+        let seconds = timeout.duration().map(|timeout| timeout.as_secs_f64());
+        py.import("rsock._awaiting")?.call_method1("wait", (slf, open, closed, seconds))
+    }
+
+    /// Return a Watch of numbers that `wait_async` has checked. For the Python half.
+    fn _watch(slf: &Bound<'_, Self>, open: Option<u64>, closed: Option<u64>) -> Watch {
+        Watch::new(slf.get().inner.watch(open, closed), slf.clone().unbind())
     }
 
     /// Return an iterator over the records of connections that close from now on, a Follower.

@@ -29,6 +29,7 @@ mod socket_options;
 mod stream;
 mod tcp_info;
 mod wait;
+mod watch;
 
 /// The compiled half of rsock.
 ///
@@ -67,6 +68,8 @@ mod _rsock {
     use super::services::{Chargen, Daytime, Discard, Echo, Greeting, LineEcho, Quote, Time};
     #[pymodule_export]
     use super::stream::Stream;
+    #[pymodule_export]
+    use super::watch::Watch;
 
     /// Fails with ImportError in a sub-interpreter.
     #[pymodule_init]

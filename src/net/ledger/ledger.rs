@@ -58,7 +58,7 @@ impl LedgerState {
 
     /// The flag of a call that waits, entered in the list. None if the process has no descriptor
     /// left: EMFILE, ENFILE, ENOMEM.
-    fn wait_with_flag(&mut self, wait: Wait) -> Option<Arc<EventFd>> {
+    pub(super) fn wait_with_flag(&mut self, wait: Wait) -> Option<Arc<EventFd>> {
         let flag = match self.spare.take().filter(|spare| spare.clear()) {
             Some(spare) => spare,
             None => Arc::new(EventFd::new().ok()?),
@@ -68,11 +68,16 @@ impl LedgerState {
     }
 
     /// Takes back the flag of a call that has ended.
-    fn give_back(&mut self, flag: Arc<EventFd>) {
+    pub(super) fn give_back(&mut self, flag: Arc<EventFd>) {
         self.waiting.retain(|(_, other)| !Arc::ptr_eq(other, &flag));
         if self.keeps_spare && self.spare.is_none() && !flag.is_lost() {
             self.spare = Some(flag);
         }
+    }
+
+    /// All records, if a condition is met.
+    pub(super) fn found(&self, wait: Wait) -> Option<Vec<Arc<Record>>> {
+        self.satisfies(wait.open, wait.closed).then(|| self.records())
     }
 
     fn records(&self) -> Vec<Arc<Record>> {
@@ -239,10 +244,9 @@ impl Ledger {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<Arc<Record>>> {
-        let found =
-            |state: &mut LedgerState| state.satisfies(open, closed).then(|| state.records());
-        let found = self.wait_for(Wait { open, closed }, deadline, waiter, found)?;
-        found.ok_or_else(|| self.late(open, closed))
+        let wait = Wait { open, closed };
+        let found = self.wait_for(wait, deadline, waiter, |state| state.found(wait))?;
+        found.ok_or_else(|| self.late(wait))
     }
 
     /// Blocks until `found` returns a value; None after the deadline. Calls `found` first, then
@@ -320,7 +324,7 @@ impl Ledger {
         }
     }
 
-    fn late(&self, open: Option<u64>, closed: Option<u64>) -> Error {
+    pub(super) fn late(&self, Wait { open, closed }: Wait) -> Error {
         let totals = self.totals();
         let mut asked = Vec::new();
         asked.extend(open.map(|n| format!("open={n}")));

@@ -9,6 +9,7 @@ mod ledger;
 mod record;
 mod totals;
 mod trace;
+mod watch;
 
 pub use self::closed_by::ClosedBy;
 pub use self::fault_event::{FaultEvent, Way};
@@ -17,3 +18,4 @@ pub(crate) use self::ledger::EntryId;
 pub use self::ledger::Ledger;
 pub use self::record::{Far, Record, Role};
 pub use self::trace::{Direction, EventKind, TraceLimits};
+pub use self::watch::Watch;
