@@ -5,10 +5,9 @@ Nothing here may block, start a thread, or import a library that the program has
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from ._rsock import Ledger, Record
+from ._rsock import Ledger, Record, Watch
 
 __all__ = ["wait"]
 
@@ -17,12 +16,12 @@ _LOOK: Final = 0.02
 
 
 async def wait(
-    ledger: "Ledger", open: int | None, closed: int | None, timeout: float | None
-) -> "list[Record]":
+    ledger: Ledger, open: int | None, closed: int | None, timeout: float | None
+) -> list[Record]:
     """Return the records once the condition is met. Raises TimeoutError after `timeout` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
     # Here and not by the caller: a coroutine that never runs must hold nothing.
-    watch = ledger._watch(open, closed)
+    watch = Watch(ledger, open, closed)
     try:
         while True:
             found = watch.check()

@@ -540,8 +540,6 @@ class Ledger:
         Releases the interpreter. Raises TimeoutError after `timeout` seconds (None means no
         time-out), and TypeError if neither number is passed.
         """
-    def _watch(self, open: int | None, closed: int | None) -> Watch:
-        """Return a Watch of numbers that `wait_async` has checked. For the Python half."""
     async def wait_async(
         self,
         open: int | None = None,
@@ -634,6 +632,7 @@ class Ledger:
 @final
 class Watch:
     """A condition on a ledger, watched for a coroutine. For the Python half."""
+    def __new__(cls, ledger: Ledger, open: int | None, closed: int | None) -> Self: ...
     def fileno(self) -> int | None:
         """Return the descriptor that becomes readable when the condition is met.
 

@@ -15,7 +15,6 @@ use super::imports::{self, in_python};
 use super::process::object;
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
-use super::watch::Watch;
 use crate::net;
 use crate::net::address::Endpoint;
 use crate::net::base::Origin;
@@ -99,6 +98,11 @@ fn listing<'py, T: IntoPyObject<'py>>(
 }
 
 impl Ledger {
+    /// Watches for numbers of open and closed connections.
+    pub(super) fn watch(&self, open: Option<u64>, closed: Option<u64>) -> net::ledger::Watch {
+        self.inner.watch(open, closed)
+    }
+
     pub(super) fn records<'py>(
         &self,
         py: Python<'py>,
@@ -194,11 +198,6 @@ impl Ledger {
         slf.get().inner(py)?;
         let seconds = timeout.duration().map(|timeout| timeout.as_secs_f64());
         py.import("rsock._awaiting")?.call_method1("wait", (slf, open, closed, seconds))
-    }
-
-    /// Return a Watch of numbers that `wait_async` has checked. For the Python half.
-    fn _watch(slf: &Bound<'_, Self>, open: Option<u64>, closed: Option<u64>) -> Watch {
-        Watch::new(slf.get().inner.watch(open, closed), slf.clone().unbind())
     }
 
     /// Return an iterator over the records of connections that close from now on, a Follower.

@@ -18,14 +18,14 @@ pub(super) struct Watch {
     ledger: Py<Ledger>,
 }
 
-impl Watch {
-    pub(super) fn new(inner: net::ledger::Watch, ledger: Py<Ledger>) -> Self {
-        Self { inner: Mutex::new(Some(inner)), ledger }
-    }
-}
-
 #[pymethods]
 impl Watch {
+    #[new]
+    fn new(ledger: Py<Ledger>, open: Option<u64>, closed: Option<u64>) -> Self {
+        let inner = Mutex::new(Some(ledger.get().watch(open, closed)));
+        Self { inner, ledger }
+    }
+
     /// Return the descriptor that becomes readable when the condition is met.
     ///
     /// None where the process has no descriptor for it: the caller calls `check` again and again.

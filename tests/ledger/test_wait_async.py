@@ -46,7 +46,7 @@ def test_a_condition_that_is_met_already_returns_at_once() -> None:
 def test_trio_waits_too() -> None:
     async def main(server: Server) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.ledger.wait_async, 1)
+            nursery.start_soon(server.ledger.wait_async, None, 1)
             stream = await trio.open_tcp_stream(*server.address)
             async with stream:
                 await server.ledger.wait_async(open=1, timeout=SOON)

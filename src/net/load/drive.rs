@@ -108,7 +108,7 @@ struct Connection {
     sent: usize,
     /// Bytes of the answer that have come.
     received: usize,
-    /// When the message was to be sent, from which the answer's time counts.
+    /// When the message was due, from which the answer's time counts.
     since: Instant,
     deadline: Instant,
 }
