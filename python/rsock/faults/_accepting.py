@@ -33,8 +33,11 @@ class _OfAccepting(Fault):
 class Refuse(_OfAccepting):
     """Connects are refused (ECONNREFUSED), while the server keeps its port.
 
-    Stream servers only. Connections that are open go on. Where several faults of accepting are
-    there, the last one that was added holds.
+    Stream servers only. Connections that are open or in the queue go on. Where several faults of
+    accepting are there, the last one that was added holds.
+
+    A server raises ValueError for it if its socket has other owners (`fd=`, `hand_over()`), without
+    `SocketOptions(reuse_address=True)`, and on an abstract Unix name.
     """
 
     _name: ClassVar[str] = "refuse"
@@ -45,8 +48,10 @@ class Refuse(_OfAccepting):
 class Full(_OfAccepting):
     """The queue of connections is full, so that connects are not answered and time out.
 
-    Stream servers only. Connections that are open go on. Where several faults of accepting are
-    there, the last one that was added holds.
+    Stream servers only. Connections that are open go on; those in the queue wait. Where several
+    faults of accepting are there, the last one that was added holds.
+
+    A server raises ValueError for it if its socket has other owners (`fd=`, `hand_over()`).
     """
 
     _name: ClassVar[str] = "full"
