@@ -5,6 +5,8 @@ This file owns its class and its docstring. What it shares with a server's conne
 """
 
 from . import _rsock
+from ._fault import Fault
+from ._fault_view import FaultBlock, FaultView
 from ._stream import StreamMethods
 
 __all__ = ["Client"]
@@ -41,6 +43,12 @@ class Client(StreamMethods, _rsock.Client):
     `spin`: seconds for which `recv` polls the socket without releasing the interpreter before it
     waits. Releasing and reacquiring it costs up to 5 ms while another Python thread is busy, so a
     short spin allows many more round trips for a little CPU time; 0 turns it off.
+    `faults`: a list of faults of `rsock.faults`, in force from the first byte. Given, even empty, a
+    Rust thread that such clients share serves the connection, and the client has one end of a
+    socket pair, so that faults can be added later. `record`, `tcp_info`, addresses and options are
+    those of the connection itself. "up" is what the client sends. Not with datagrams, nor with
+    `timeout=0` before it is connected.
+    `seed`: the seed of the random numbers of faults; None draws one, which `seed` then shows.
     `transport`: "tcp", "udp" or "unix", if no `path` implies it; or "unix-datagram". On UDP and
     "unix-datagram" each send is a datagram and each receive returns one; connecting sends nothing,
     and `sendto` and `recvfrom` work without it. A Unix datagram client has a name that the system
@@ -48,3 +56,19 @@ class Client(StreamMethods, _rsock.Client):
 
     `with` and `async with` close it at the end.
     """
+
+    @property
+    def faults(self) -> FaultView:
+        """Its faults: a sequence, with `add`, `remove`, `clear` and `counts`, as `Server.faults`.
+
+        Empty for a client that was made without `faults=`, whose `add` raises ValueError.
+        """
+        return FaultView(self)
+
+    def fault(self, fault: Fault) -> FaultBlock:
+        """Have a fault in force for a block, as `Server.fault`: `with client.fault(Latency(0.2)):`.
+
+        Before the client is connected, it is in force from the first byte on. Raises ValueError for
+        a client that was made without `faults=`, of which an empty list is enough.
+        """
+        return FaultBlock(self, fault)

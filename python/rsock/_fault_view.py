@@ -1,6 +1,6 @@
-"""The faults of a server as a sequence that changes with them.
+"""The faults of a server or a client as a sequence that changes with them.
 
-It keeps no list of its own: each call asks the server. It must never act on traffic, nor know one
+It keeps no list of its own: each call asks its owner. It must never act on traffic, nor know one
 kind of fault from another.
 """
 
@@ -19,21 +19,19 @@ __all__ = ["FaultBlock", "FaultView"]
 
 
 class _Owner(Protocol):
-    """What has faults: a server."""
+    """What has faults: a server, or a client."""
 
     @property
-    def name(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
+    def seed(self) -> int | None: ...
     def _add_fault(self, fault: Fault) -> int: ...
     def _remove_faults(self, numbers: list[int]) -> int: ...
     def _list_faults(self) -> list[tuple[int, Fault, int, int]]: ...
 
 
 class FaultView(Sequence[Fault]):
-    """The faults of a server, in the order in which they were added: a sequence.
+    """The faults of a server or a client, in the order in which they were added: a sequence.
 
-    It shows the faults that the server has at the time of each call. Any thread may change them,
+    It shows the faults that its owner has at the time of each call. Any thread may change them,
     also while data flows: what a fault held that is removed goes on in order, and what had passed
     before a fault was added is not touched. A change raises StateError once the server has stopped.
 
@@ -74,7 +72,7 @@ class FaultView(Sequence[Fault]):
             if self._owner._remove_faults(found[:1]):
                 return
             if not found:
-                raise ValueError(f"{fault!r} is not one of the faults of {self._owner.name}")
+                raise ValueError(f"{fault!r} is not one of the faults of {self._name()}")
 
     def clear(self) -> None:
         """Remove all faults, and return once no connection has one.
@@ -89,6 +87,11 @@ class FaultView(Sequence[Fault]):
             FaultCount(fault, connections, events)
             for _, fault, connections, events in self._owner._list_faults()
         ]
+
+    def _name(self) -> str:
+        # A client has none.
+        name: str | None = getattr(self._owner, "name", None)
+        return repr(self._owner) if name is None else name
 
     def _now(self) -> list[Fault]:
         return [fault for _, fault, _, _ in self._owner._list_faults()]
@@ -123,7 +126,7 @@ class FaultView(Sequence[Fault]):
 
     def __repr__(self) -> str:
         try:
-            text = f"{self._now()!r} of {self._owner.name}, seed {self._owner.seed}"
+            text = f"{self._now()!r} of {self._name()}, seed {self._owner.seed}"
         except RuntimeError as error:
             # In a forked child.
             text = str(error)

@@ -1081,6 +1081,7 @@ class Stream:
         `sendfile`.
         """
 
+@disjoint_base
 class Client(Stream):
     """The compiled half of rsock.Client."""
     def __init__(
@@ -1095,7 +1096,25 @@ class Client(Stream):
         source_address: tuple[str, int | str] | None = None,
         spin: float = 200e-6,
         retry: float | None = None,
+        faults: Iterable[Fault] | None = None,
+        seed: int | None = None,
     ) -> None: ...
+    @property
+    def seed(self) -> int | None:
+        """The seed of the random numbers of its faults; None without faults.
+
+        With the same seed, faults and traffic, a client has the same faults again. If none was
+        given, it was drawn.
+        """
+    def _add_fault(self, fault: Fault) -> int:
+        """Add a fault and return its number, once the connection has it. For the Python half."""
+    def _remove_faults(self, numbers: list[int]) -> int:
+        """Remove faults by their numbers, and return how many were there. For the Python half.
+
+        Returns once the connection has none of them.
+        """
+    def _list_faults(self) -> list[tuple[int, Fault, int, int]]:
+        """Return number, object, connections and events of each fault. For the Python half."""
     @property
     def server(self) -> None:
         """Always None; a Connection has its server here."""
@@ -1164,8 +1183,8 @@ class Datagram:
 
 @disjoint_base
 class FaultBlock:
-    """The compiled half of what `Server.fault` returns."""
-    def __new__(cls, server: Server, fault: Fault) -> Self: ...
+    """The compiled half of what `Server.fault` and `Client.fault` return."""
+    def __new__(cls, owner: Server | Client, fault: Fault) -> Self: ...
     def __enter__(self) -> Fault:
         """Add the fault, and return it once every connection has it."""
     def __exit__(

@@ -51,6 +51,8 @@ class _ClientOptions(TypedDict, total=False):
     source_address: tuple[str, int | str] | None
     spin: float
     retry: float | None
+    faults: Iterable[Fault]
+    seed: int | None
 
 
 class ServerOptions(TypedDict, total=False):

@@ -9,7 +9,7 @@
 //! server                             what callers hold; starts the threads, waits for them
 //! load                               connections that send messages and measure the answers
 //! datagram                           UDP sockets, their threads, the records of peers
-//! handoff                            connections in the hands of the caller's threads
+//! handoff                            connections in the hands of the caller's threads; faults of clients
 //! worker                             the accept loop, and threads with a poller
 //! connection · stream · services     a worker's connection; a blocking stream; Echo, Forward, a new one
 //! control                            limits, admission, shutdown, registry of servers

@@ -17,12 +17,12 @@ use super::buffer::{Source, with_scratch};
 use super::connection::accepted;
 use super::error::{called_twice, exception, not_called};
 use super::exit::stop_at_exit;
+use super::fault_objects::FaultObjects;
 use super::imports;
 use super::keywords::no_more;
 use super::ledger::Ledger;
 use super::pool::Pool;
 use super::process::object;
-use super::server_faults::ServerFaults;
 use super::service::{Handler, Service};
 use super::services::Echo;
 use super::socket_options::socket_options;
@@ -35,6 +35,7 @@ use crate::net::error::Error;
 use crate::net::server::State;
 use crate::net::service::Shape;
 use crate::net::socket::{SocketOptions, bound_address};
+use crate::net::stage::faults::FaultHost;
 use crate::net::stage::{Bytewise, Delayed, StageFactory, each};
 
 /// No machine has CPUs for more workers: a larger number is taken for a typing error.
@@ -59,7 +60,7 @@ struct Parts {
     ledger: Py<Ledger>,
     /// The argument, checked.
     on_error: Py<PyAny>,
-    faults: ServerFaults,
+    faults: FaultObjects,
     /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
     /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
@@ -127,8 +128,8 @@ impl Server {
     }
 
     /// The faults, with the engine's server.
-    pub(super) fn faults(&self, py: Python<'_>) -> PyResult<(&ServerFaults, &net::server::Server)> {
-        self.made(py).map(|parts| (&parts.faults, &parts.inner))
+    pub(super) fn faults(&self, py: Python<'_>) -> PyResult<(&FaultObjects, &dyn FaultHost)> {
+        self.made(py).map(|parts| (&parts.faults, &parts.inner as &dyn FaultHost))
     }
 
     /// The handle by which a service finds this server.
@@ -373,8 +374,8 @@ impl Server {
         };
         let parts = Parts {
             // In the same order: nothing is added before the constructor returns.
-            faults: ServerFaults::new(inner.faults().list(), objects),
             on_error: reporting.unbind(),
+            faults: FaultObjects::new(inner.faults().list(), objects),
             inner,
             service: Mutex::new(Some(service.into_any().unbind())),
             options: options.unbind(),

@@ -41,6 +41,7 @@ from rsock import (
     SocketOptions,
     StopReport,
 )
+from rsock.faults import Reset
 
 
 @pytest.fixture(params=["bytewise", "delayed", "no stage"])
@@ -132,6 +133,22 @@ def test_the_handler_finishes_first_and_still_reads(
         wait_until(lambda: seen == [b"more"])
 
 
+def test_an_inner_socket_whose_connection_is_over_reads_the_end(
+    stages: dict[str, Any], seen: list[object]
+) -> None:
+    def until_the_end(conn: Connection) -> None:
+        conn.shutdown(socket.SHUT_WR)
+        wait_until(lambda: conn.record.closed_by is not None)
+        seen.extend([conn.recv(1), os.read(conn.fileno(), 1)])
+
+    with Server(service=until_the_end, **stages) as server:
+        with dial(server.address) as client:
+            assert ended(client)
+            client.close()
+        server.ledger.wait(open=0, closed=1)
+        wait_until(lambda: seen == [b"", b""])
+
+
 def test_what_was_sent_arrives_though_the_peer_goes_on_sending(stages: dict[str, Any]) -> None:
     answer = payload(20_000)
 
@@ -185,6 +202,24 @@ def test_a_reset_by_the_peer_is_an_error_of_the_call(
     [error] = seen
     assert isinstance(error, ConnectionError)
     assert call == "sendall" or isinstance(error, ConnectionResetError)
+
+
+def test_a_connection_that_a_stage_resets_at_once_is_no_end_to_its_handler(
+    seen: list[object],
+) -> None:
+    def read(conn: Connection) -> None:
+        try:
+            seen.append(conn.recv(1))
+        except ConnectionResetError:
+            seen.append("reset")
+            raise
+
+    with Server(service=read, faults=[Reset(after_seconds=0)]) as server:
+        with dial(server.address) as client:
+            assert was_reset(client)
+        [record] = server.ledger.wait(open=0, closed=1)
+        assert record.closed_by == "fault"
+        wait_until(lambda: seen == ["reset"])
 
 
 def test_abort_resets_the_outer_connection(stages: dict[str, Any]) -> None:

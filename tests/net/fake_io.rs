@@ -85,6 +85,8 @@ impl Io for FakeIo {
         self.finished_input = true;
     }
 
+    fn abandon(&mut self) {}
+
     fn has_undelivered(&self) -> bool {
         self.undelivered
     }

@@ -27,7 +27,7 @@ impl Connection {
     }
 
     /// Whether the upstream leg is one end of a socket pair.
-    pub(super) fn has_inner(&self) -> bool {
+    pub(crate) fn has_inner(&self) -> bool {
         self.upstream.as_ref().is_some_and(|upstream| upstream.inner)
     }
 

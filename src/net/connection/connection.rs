@@ -70,6 +70,8 @@ pub(crate) struct Connection {
     pub(super) drains: bool,
     /// The session has called `Io::finish_input`, and there was input left.
     pub(super) finishing_input: bool,
+    /// The caller's end of a socket pair is closed for good.
+    pub(super) abandoned: bool,
     /// What was moved last went out on the upstream leg, which owes an answer.
     pub(super) awaits_answer: bool,
     /// The number of forwarders that it has passed; None until a session connects its upstream leg.
@@ -95,6 +97,7 @@ impl Connection {
             until_answered: false,
             drains: false,
             finishing_input: false,
+            abandoned: false,
             awaits_answer: false,
             hops: None,
             gone: None,

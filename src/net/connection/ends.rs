@@ -16,12 +16,22 @@ use crate::net::service::{Io, Leg, Session, SessionResult};
 use crate::net::sys;
 
 impl Connection {
+    /// Whether there may be nothing more to wait for, although it is not complete.
+    fn may_end_early(&self) -> bool {
+        self.until_acknowledged | self.abandoned
+    }
+
     /// Whether a stop has nothing more to wait for. The acknowledgement of a FIN is an event.
     fn is_acknowledged(&self) -> bool {
         self.until_acknowledged
             && self
                 .legs()
                 .all(|state| state.writing.is_over() && sys::is_acknowledged(state.socket.as_fd()))
+    }
+
+    /// Whether a fault lets nothing through of what an abandoned connection has left.
+    fn is_held_back(&self) -> bool {
+        self.abandoned && self.client.is_stuck()
     }
 
     /// Whether one direction has ended, or is about to.
@@ -276,9 +286,13 @@ impl Turn<'_> {
                 self.rearm();
             }
         }
-        if complete || self.connection.is_acknowledged() {
+        let early = !complete && self.connection.may_end_early();
+        if complete || early && self.connection.is_acknowledged() {
             let by = self.connection.closed_by();
             self.connection.end(by, None, false);
+        } else if early && self.connection.is_held_back() {
+            let by = self.connection.closed_by();
+            self.connection.end(by, None, true);
         }
     }
 }

@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use super::serve::Turn;
 use crate::net::address::Endpoint;
 use crate::net::base::Key;
+use crate::net::ledger::Role;
 use crate::net::service::{Io, Leg, Waker};
 use crate::net::sys;
 
@@ -90,8 +91,10 @@ impl Io for Turn<'_> {
 
     fn close(&mut self) {
         self.connection.ending.get_or_insert(Ending::Service);
-        // A server that stops does not wait for the peer of a handler that has closed.
-        self.connection.until_acknowledged |= self.connection.drains && self.connection.has_inner();
+        // A server that stops does not wait for the peer of a handler that has closed. A client's
+        // close never waits for the peer.
+        let at_once = self.connection.drains || self.connection.record.role() == Role::Client;
+        self.connection.until_acknowledged |= at_once && self.connection.has_inner();
         self.connection.linger();
         // The timer may already count a half-close, whose limit is longer.
         if self.connection.watch.is_some() {
@@ -119,6 +122,10 @@ impl Io for Turn<'_> {
                 client.drain_to_eagain = true;
             }
         }
+    }
+
+    fn abandon(&mut self) {
+        self.connection.abandoned = true;
     }
 
     fn has_undelivered(&self) -> bool {

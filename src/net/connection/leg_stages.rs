@@ -1,9 +1,11 @@
 //! The stages of one leg as the engine keeps them: their chain, and how far the socket below it and
 //! the session above it are. Must never call either.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::net::service::SessionResult;
+use crate::net::stage::faults::FaultSet;
 use crate::net::stage::{Chain, Direction, Inbound, StageEnd};
 
 /// How often a delivery is looked at, which takes a system call.
@@ -51,6 +53,8 @@ pub(super) enum SocketEnd {
 /// A chain, with what is known of the socket below it.
 pub(super) struct LegStages {
     pub(super) chain: Box<Chain>,
+    /// The connection's own faults; None for those of the server.
+    pub(super) faults: Option<Arc<FaultSet>>,
     pub(super) is_open: bool,
     pub(super) opening: Opening,
     /// The server stops: the session gets that event once it is open.
@@ -82,6 +86,7 @@ impl LegStages {
     pub(super) fn new(chain: Box<Chain>) -> Self {
         Self {
             chain,
+            faults: None,
             is_open: false,
             opening: Opening::Waiting,
             drains: false,

@@ -22,6 +22,7 @@ use crate::net::address::Endpoint;
 use crate::net::base::Key;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Leg, Session, SessionResult, Waker};
+use crate::net::stage::faults::FaultSet;
 use crate::net::stage::{Chain, Direction, Inbound, Outbound, StageEnd};
 use crate::net::sys;
 
@@ -30,9 +31,10 @@ const CHUNK_COST: usize = 256;
 
 impl Connection {
     /// Puts a chain between the client and its session, which is opened once the stages are ready:
-    /// `serve` then returns `Served::Open`.
-    pub(crate) fn put_stages(&mut self, chain: Box<Chain>) {
-        self.client.stages = Some(Box::new(LegStages::new(chain)));
+    /// `serve` then returns `Served::Open`. `faults` are the connection's own, in place of the
+    /// server's.
+    pub(crate) fn put_stages(&mut self, chain: Box<Chain>, faults: Option<Arc<FaultSet>>) {
+        self.client.stages = Some(Box::new(LegStages { faults, ..LegStages::new(chain) }));
         self.due = None;
     }
 
@@ -114,7 +116,8 @@ impl Turn<'_> {
     /// if a fault concerns it. One whose session has closed gets no further faults, and loses those
     /// that were removed.
     pub(super) fn update_faults(&mut self) -> SessionResult {
-        let faults = Arc::clone(&self.resources.faults);
+        let own = self.connection.client.stages.as_ref().and_then(|stages| stages.faults.clone());
+        let faults = own.unwrap_or_else(|| Arc::clone(&self.resources.faults));
         let record = Arc::clone(&self.connection.record);
         let ends = self.connection.lingering || self.connection.gone.is_some();
         if self.connection.client.stages.is_none()
@@ -167,11 +170,13 @@ impl Turn<'_> {
     }
 
     /// Takes out a chain that has lost its last stage and has nothing on its way: the leg is then
-    /// served as one that never had any.
+    /// served as one that never had any. Not one with faults of its own, whose set it keeps.
     fn take_out_empty_chain(&mut self, leg: Leg) {
         let ends = self.connection.lingering || self.connection.gone.is_some();
         let state = self.leg_mut(leg);
-        let is_empty = |stages: &mut Box<LegStages>| stages.is_open && stages.is_empty();
+        let is_empty = |stages: &mut Box<LegStages>| {
+            stages.is_open && stages.faults.is_none() && stages.is_empty()
+        };
         // Where a stage has ended the input, the rest of it is still thrown away.
         let cut = state.has_ended() && state.can_receive();
         let ends = ends || cut;

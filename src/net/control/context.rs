@@ -23,7 +23,7 @@ use crate::net::stage::{Chain, StageFactory};
 use crate::net::sys::{self, PollFd};
 
 /// A seed by chance, short enough to be typed again.
-fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     // The keys of a hash map come from the system.
     RandomState::new().build_hasher().finish() >> 32
 }

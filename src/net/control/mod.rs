@@ -11,7 +11,7 @@ pub(crate) mod registry;
 mod shutdown;
 
 pub use self::config::Config;
-pub(crate) use self::context::{Alive, ServerContext};
+pub(crate) use self::context::{Alive, ServerContext, random_seed};
 pub(crate) use self::forward_loops::{Opened, Opening};
 pub use self::limits::{Limits, Overflow};
 pub(crate) use self::registry::Registered;

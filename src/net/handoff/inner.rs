@@ -8,7 +8,6 @@
 //! comes back the same way, so that calls on the inner socket raise what they would raise without
 //! stages.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
@@ -18,11 +17,11 @@ use super::handed_out::{HandedOut, JobId};
 use crate::net::base::Mutex;
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, Record};
-use crate::net::service::{Io, Leg, Peer, Service, Session, SessionResult, Waker};
+use crate::net::service::{Io, Leg, Null, Service, Session, SessionResult, Waker};
 use crate::net::socket::lingering::Until;
 use crate::net::socket::{Probe, Socket};
-use crate::net::stream::{DeferredClose, Outer, OuterEnd, Owner, Stream};
-use crate::net::worker::{Accepted, Inbox, Message, WorkerPool};
+use crate::net::stream::{DeferredClose, InnerEnd, Outer, OuterEnd, Owner, Stream};
+use crate::net::worker::{Accepted, Inbox, Inner, Message, WorkerPool};
 
 /// What the handler's side has decided about its connection.
 #[derive(Clone, Debug)]
@@ -41,10 +40,13 @@ pub(super) struct Link {
     end: OnceLock<OuterEnd>,
     /// The server ends: no more input is wanted than has come.
     ending_input: AtomicBool,
+    /// The caller has closed the last descriptor of its end.
+    abandoned: AtomicBool,
     /// Wakes the session, while it is open: a stream that is kept after its end must not keep the
     /// worker's event flag.
     waker: Mutex<Option<Waker>>,
-    stream: OnceLock<Weak<Stream>>,
+    /// The handler's end of the pair.
+    inner: OnceLock<Weak<dyn InnerEnd>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -54,25 +56,42 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    fn new(outer: &Socket) -> Self {
+    pub(super) fn new(outer: &Socket) -> Self {
         Self {
             outer: Probe::of(outer.as_fd()),
             verdict: Mutex::new(None),
             ending_input: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             end: OnceLock::new(),
             waker: Mutex::new(None),
-            stream: OnceLock::new(),
+            inner: OnceLock::new(),
         }
     }
 
+    /// Sets the handler's end of the pair, once.
+    pub(super) fn set_inner(&self, inner: Weak<dyn InnerEnd>) {
+        let _ = self.inner.set(inner);
+    }
+
+    /// Whether it is known how the connection ends.
+    pub(super) fn is_settled(&self) -> bool {
+        self.verdict.lock().is_some() || self.end.get().is_some()
+    }
+
     /// Notes what the handler's side decides. The first reason is kept; a reset may be added to it.
-    fn decide(&self, by: ClosedBy, error: Option<String>, reset: bool) {
+    pub(super) fn decide(&self, by: ClosedBy, error: Option<String>, reset: bool) {
         let mut verdict = self.verdict.lock();
         match &mut *verdict {
             Some(verdict) => verdict.reset |= reset,
             None => *verdict = Some(Verdict { by, error, reset }),
         }
         drop(verdict);
+        self.wake();
+    }
+
+    /// The caller has closed the last descriptor of its end.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, SeqCst);
         self.wake();
     }
 
@@ -102,8 +121,8 @@ impl Link {
         let _ = self.end.set(end);
         if end == OuterEnd::Reset {
             // A close with unread data in the queue is a reset to the other end, also for os.read.
-            if let Some(stream) = self.stream.get().and_then(Weak::upgrade) {
-                stream.leave_unread();
+            if let Some(inner) = self.inner.get().and_then(Weak::upgrade) {
+                inner.leave_unread();
             }
         }
     }
@@ -145,17 +164,13 @@ impl Owner for InnerLease {
     }
 
     fn is_settled(&self) -> bool {
-        self.link.verdict.lock().is_some() || self.link.end.get().is_some()
+        self.link.is_settled()
     }
 
     fn end_input(&self) -> bool {
         self.link.ending_input.store(true, SeqCst);
         self.link.wake();
         true
-    }
-
-    fn reset(&self) {
-        self.link.decide(ClosedBy::Local, None, true);
     }
 
     /// The session lingers for every connection.
@@ -187,17 +202,26 @@ impl Owner for InnerLease {
 }
 
 /// The session of an outer connection.
-struct InnerSession {
+pub(super) struct InnerSession {
     link: Arc<Link>,
     /// The handler's end of the pair has finished.
     finished: bool,
+    /// The outer connection has ended.
+    is_over: bool,
 }
 
 impl InnerSession {
+    pub(super) fn new(link: &Arc<Link>) -> Self {
+        Self { link: Arc::clone(link), finished: false, is_over: false }
+    }
+
     /// Does what the handler's side has decided, once its bytes have come.
     fn react(&self, io: &mut dyn Io) {
         if self.link.ending_input.swap(false, SeqCst) {
             io.finish_input();
+        }
+        if self.link.abandoned.load(SeqCst) {
+            io.abandon();
         }
         match self.link.verdict() {
             Some(verdict) if verdict.reset => io.abort(),
@@ -255,38 +279,23 @@ impl Session for InnerSession {
     }
 
     fn closed(&mut self, why: ClosedBy) {
+        self.is_over = true;
         self.link.outer_ends(why);
     }
 }
 
 impl Drop for InnerSession {
     fn drop(&mut self) {
-        // Where the worker has ended before it got the connection.
-        self.link.outer_ends(ClosedBy::Stop);
-    }
-}
-
-/// The service of the workers that serve outer connections: it finds each one's session by its id.
-#[derive(Default)]
-struct InnerService {
-    sessions: Mutex<HashMap<u64, InnerSession>>,
-}
-
-impl Service for InnerService {
-    fn name(&self) -> String {
-        "InnerService()".to_owned()
-    }
-
-    fn open(&self, peer: &Peer) -> Box<dyn Session> {
-        let session = self.sessions.lock().remove(&peer.id);
-        Box::new(session.expect("put there before the connection was given to the worker"))
+        if !self.is_over {
+            // The worker has ended before it got the connection.
+            self.link.outer_ends(ClosedBy::Stop);
+        }
     }
 }
 
 /// The workers of a server's outer connections.
 pub(crate) struct OuterWorkers {
     context: Arc<ServerContext>,
-    service: Arc<InnerService>,
     pool: Mutex<WorkerPool>,
 }
 
@@ -297,18 +306,17 @@ impl OuterWorkers {
         most_workers: usize,
         started: &mut Vec<Arc<Inbox>>,
     ) -> io::Result<Self> {
-        let service = Arc::new(InnerService::default());
-        let dynamic = Arc::clone(&service) as Arc<dyn Service>;
-        let mut pool = WorkerPool::new(context, &dynamic, most_workers);
+        // Every connection comes with its session.
+        let service = Arc::new(Null) as Arc<dyn Service>;
+        let mut pool = WorkerPool::new(context, &service, most_workers);
         started.push(pool.add()?);
-        Ok(Self { context: Arc::clone(context), service, pool: Mutex::new(pool) })
+        Ok(Self { context: Arc::clone(context), pool: Mutex::new(pool) })
     }
 
     /// Gives an accepted connection to a worker. Returns the handler's end of the pair, with what
     /// its stream is linked by; None where there is no pair to be had: the connection is reset.
     pub(super) fn take(&self, accepted: Accepted) -> Option<(Socket, Arc<Link>, Arc<Record>)> {
-        let size = self.context.limits.write_buffer;
-        let (ours, theirs) = match Socket::pair(size) {
+        let (ours, theirs) = match self.pair() {
             Ok(pair) => pair,
             Err(error) => {
                 self.refuse(accepted, &error);
@@ -317,12 +325,22 @@ impl OuterWorkers {
         };
         let link = Arc::new(Link::new(&accepted.socket));
         let record = Arc::clone(&accepted.record);
-        let session = InnerSession { link: Arc::clone(&link), finished: false };
-        self.service.sessions.lock().insert(record.id(), session);
+        let session = Box::new(InnerSession::new(&link));
+        self.send(accepted, Inner { socket: ours, session, faults: None });
+        Some((theirs, link, record))
+    }
+
+    /// A socket pair: the worker's end, and the other one.
+    pub(super) fn pair(&self) -> io::Result<(Socket, Socket)> {
+        Socket::pair(self.context.limits.write_buffer)
+    }
+
+    /// Gives a connection to a worker. Returns the worker.
+    pub(super) fn send(&self, accepted: Accepted, inner: Inner) -> Arc<Inbox> {
         let worker = self.pool.lock().pick();
         worker.load.fetch_add(1, Relaxed);
-        worker.send_or_end(Message::AdoptOuter(accepted, ours), &self.context);
-        Some((theirs, link, record))
+        worker.send_or_end(Message::AdoptOuter(accepted, inner), &self.context);
+        worker
     }
 
     fn refuse(&self, accepted: Accepted, error: &io::Error) {
@@ -348,7 +366,8 @@ pub(super) fn lease(
     link: &Arc<Link>,
     stream: &Weak<Stream>,
 ) -> impl Owner + use<> {
-    let _ = link.stream.set(Weak::clone(stream));
+    let stream: Weak<Stream> = Weak::clone(stream);
+    link.set_inner(stream);
     InnerLease {
         context: Arc::clone(context),
         handed_out: Arc::clone(handed_out),

@@ -1,7 +1,10 @@
 //! Work for the caller's threads: accepted connections, received datagrams. `pool` gives each to
-//! the next idle thread; `on_demand` accepts when a caller asks. Owns what is handed out until it
-//! closes; must never start a thread of the caller's, nor call into one.
+//! the next idle thread; `on_demand` accepts when a caller asks; `client_worker` serves what is
+//! between a client with faults and its peer. Owns what is handed out until it closes; must never
+//! start a thread of the caller's, nor call into one.
 
+mod client_faults;
+pub(crate) mod client_worker;
 mod drain;
 mod handed_out;
 mod inner;
@@ -15,6 +18,7 @@ mod parked_thread;
 mod pool;
 mod turns;
 
+pub use self::client_faults::ClientFaults;
 pub(crate) use self::inner::OuterWorkers;
 pub(crate) use self::job::Answers;
 pub use self::job::{Datagram, Job};

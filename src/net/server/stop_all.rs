@@ -1,4 +1,5 @@
-//! A stop of all servers of this process at once. Owns the order of signals and waits; must never
+//! A stop of all servers of this process at once, with the clients whose connections workers serve.
+//! Owns the order of signals and waits; must never
 //! stop those of another process.
 
 use std::time::{Duration, Instant};
@@ -6,10 +7,11 @@ use std::time::{Duration, Instant};
 use crate::net::base::Waiter;
 use crate::net::control::{Cause, StopReport, registry};
 use crate::net::error::Result;
+use crate::net::handoff::client_worker;
 
 /// Stops all servers of this process at once, and returns their reports. Each drains for `drain`,
-/// or for its own drain time if that is None, but no longer than `most`. Blocks until they have
-/// ended.
+/// or for its own drain time if that is None, but no longer than `most`. Ends the connections of
+/// clients with stages in the same way. Blocks until they have ended.
 pub fn stop_all(
     drain: Option<Duration>,
     most: Option<Duration>,
@@ -24,10 +26,14 @@ pub fn stop_all(
         let drain = drain.unwrap_or(server.context().drain);
         server.signal_stop(cause, most.map_or(drain, |most| drain.min(most)));
     }
+    let clients = client_worker::begin_stop(cause, drain, most);
     let deadline = most.map(|most| Instant::now() + most + Duration::from_millis(50));
     let mut reports = Vec::with_capacity(servers.len());
     for server in &servers {
         reports.extend(server.wait(deadline, waiter)?);
+    }
+    if let Some(clients) = clients {
+        clients.wait(deadline, waiter)?;
     }
     Ok(reports)
 }

@@ -167,6 +167,10 @@ pub trait Io {
     /// input is discarded.
     fn finish_input(&mut self);
 
+    /// The caller's end of a socket pair is closed for good: the connection ends with a reset where
+    /// a stage holds back what is left, and no time ends that.
+    fn abandon(&mut self);
+
     /// Whether input of the client leg has arrived that was not read from the upstream leg. Makes
     /// system calls.
     fn has_undelivered(&self) -> bool;

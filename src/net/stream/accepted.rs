@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use super::owner::{DeferredClose, Owned};
+use super::owner::{DeferredClose, InnerEnd, Owned};
 use super::slot::StreamSocket;
 use super::stream::{Held, Stream, seen};
 use super::wait::Interest;
@@ -62,7 +62,7 @@ impl Stream {
     /// Whether a server of this process accepted the stream.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
-        self.owned.is_some()
+        self.owned.get().is_some() && self.connecting.is_none()
     }
 
     /// Whether the descriptor was duplicated.
@@ -123,7 +123,7 @@ impl Stream {
     /// it.
     pub(crate) fn expire(&self, name: &'static str) {
         let socket = self.slot().socket.lock().clone();
-        let (Some(socket), Some(owned)) = (socket, &self.owned) else { return };
+        let (Some(socket), Some(owned)) = (socket, self.owned.get()) else { return };
         if !owned.owner.is_settled() && owned.reached.set(name).is_ok() {
             owned.owner.settle(ClosedBy::Limit(name), None, false);
             self.saw(seen::READS_ENDED);
@@ -232,14 +232,13 @@ impl Stream {
         self.notify_closed();
         true
     }
+}
 
-    /// Sends a byte that is never read, so that the other end of the pair has unread data when it
-    /// is closed.
-    pub(crate) fn leave_unread(&self) {
+impl InnerEnd for Stream {
+    fn leave_unread(&self) {
         let socket = self.slot().socket.lock().clone();
         if let Some(socket) = socket {
-            // EPIPE, EAGAIN: it has finished, or there is unread data already.
-            let _ = sys::send(socket.as_fd(), &[0], libc::MSG_DONTWAIT);
+            socket.leave_unread();
         }
     }
 }

@@ -36,6 +36,7 @@ impl Stream {
     /// Connects to an address of `target` that answers: connect(2). The time-out covers all
     /// addresses together. With `retry`, tries again until that time is over.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
+        self.check_staging()?;
         let timeout = self.timeout();
         let retry = self.connecting.as_ref().and_then(|connecting| connecting.retry);
         match retry.filter(|_| timeout != Some(Duration::ZERO)) {
@@ -194,7 +195,7 @@ impl Stream {
             return Err(self.closed_error(step));
         }
         match &result {
-            Ok(()) => self.connected_to(address),
+            Ok(()) => return self.connected_to(address),
             Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
                 *self.slot().pending.lock() = Some(address.clone().canonical());
             }
@@ -207,10 +208,10 @@ impl Stream {
         result
     }
 
-    /// Opens the record of a client that is connected.
-    pub(super) fn connected_to(&self, address: &Address) {
+    /// Opens the record of a client that is connected, and puts its stages into the connection.
+    pub(super) fn connected_to(&self, address: &Address) -> Result<()> {
         *self.slot().pending.lock() = Some(address.clone().canonical());
-        self.note_connected(true);
+        self.put_stages(address)
     }
 
     /// Gives up a connection of the socket to itself: there is no server. With FIN, its port would
@@ -378,8 +379,8 @@ impl Stream {
 
     /// Opens the record of a client once it is connected. After a non-blocking connect that happens
     /// when the record is first read. `certain` means that the connection is known to be
-    /// established.
-    pub(super) fn note_connected(&self, certain: bool) {
+    /// established. `moved` is the socket of the connection, where that is no longer the stream's.
+    pub(super) fn note_connected(&self, certain: bool, moved: Option<&Socket>) {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let mut pending = self.slot().pending.lock();
         let peer = match &*pending {
@@ -410,7 +411,8 @@ impl Stream {
             let [local, peer] = ends;
             let id = NUMBER.fetch_add(1, Relaxed);
             let record = Record::new(id, Role::Client, local, peer);
-            let record = match peer_credentials(&**socket) {
+            let socket = moved.unwrap_or(&**socket);
+            let record = match peer_credentials(socket) {
                 Some(peer) if transport == Transport::Unix => record.with_credentials(Some(peer)),
                 _ => record.with_socket(socket.as_fd()),
             };

@@ -23,10 +23,21 @@ pub enum OptionValue {
     Filter(Vec<u8>),
 }
 
+/// What concerns the calls of an inner stream, and its close: low water, time-outs.
+const OF_INNER: [i32; 7] = [
+    libc::SO_SNDLOWAT,
+    libc::SO_RCVLOWAT,
+    libc::SO_LINGER,
+    libc::SO_PEEK_OFF,
+    libc::SO_ERROR,
+    libc::SO_TYPE,
+    libc::SO_ACCEPTCONN,
+];
+
 /// Whether an option of an inner stream is one of the outer socket: those of IP and TCP are, and of
-/// the others keepalive.
+/// the others all but those that concern its calls.
 pub(super) fn is_of_outer(level: i32, name: i32) -> bool {
-    level != libc::SOL_SOCKET || name == libc::SO_KEEPALIVE
+    level != libc::SOL_SOCKET || !(OF_INNER.contains(&name) || TIMEOUTS.contains(&name))
 }
 
 /// setsockopt(2).

@@ -1,11 +1,11 @@
-//! What an accepted stream reports to its server. Owns the interface, with the limits that each
-//! call reads; must never depend on the server's type.
+//! What a stream reports to its server, or to the worker of its stages. Owns the interface, with the
+//! limits that each call reads; must never depend on their types.
 
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crate::net::base::Origin;
@@ -18,7 +18,8 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Counts an error of the service.
     fn count_error(&self);
 
-    /// Closes the record. Only the first call has an effect; its reason is kept.
+    /// Closes the record. Only the first call has an effect; its reason is kept. `forced` is whether
+    /// the connection ends with a reset, which an inner stream cannot do by itself.
     fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool);
 
     /// Whether the record is closed.
@@ -29,9 +30,6 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     fn end_input(&self) -> bool {
         false
     }
-
-    /// The connection is to end with a reset.
-    fn reset(&self) {}
 
     /// Whether a close may linger, and nothing has settled yet how the connection ends.
     fn may_linger(&self) -> bool;
@@ -45,6 +43,9 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
         by: ClosedBy,
         error: Option<String>,
     ) -> DeferredClose;
+
+    /// No descriptor of the connection is left that a caller could use.
+    fn abandon(&self) {}
 
     /// Called when the descriptor of the connection has been closed.
     fn socket_closed(&self);
@@ -70,6 +71,31 @@ pub(crate) trait Outer: Send + Sync + fmt::Debug {
 
     /// How it has ended; None where it has not, or in peace.
     fn end(&self) -> Option<OuterEnd>;
+}
+
+/// The caller's end of a socket pair, as the worker that has the other one sees it.
+pub(crate) trait InnerEnd: Send + Sync {
+    /// Sends a byte that is never read, so that the worker's end has unread data when it is closed:
+    /// that is a reset to the caller's end.
+    fn leave_unread(&self);
+}
+
+/// What puts stages into the connections of a client.
+pub(crate) trait Staging: Send + Sync + fmt::Debug {
+    /// Makes a place for a connection, with the client's end of its socket pair. May start a
+    /// thread. Fails with EMFILE or EAGAIN, with nothing left open.
+    fn reserve(&self) -> io::Result<(Socket, Box<dyn Place>)>;
+}
+
+/// A place for one connection. Dropped, it is given back.
+pub(crate) trait Place {
+    /// Takes the connection.
+    fn take(
+        self: Box<Self>,
+        outer: Socket,
+        record: &Arc<Record>,
+        inner: Weak<dyn InnerEnd>,
+    ) -> Owned;
 }
 
 /// The lingering close of one connection. Dropped, it begins, which may start a thread.

@@ -165,8 +165,7 @@ impl Stream {
             let _ = own.shutdown(Shutdown::Both);
             return Err(self.closed_error(step));
         }
-        self.connected_to(address);
-        Ok(())
+        self.connected_to(address)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed, Ordering::SeqC
 use std::sync::{Arc, OnceLock};
 
 use super::option::OptionValue;
+use super::owner::InnerEnd;
 use super::turn::Turn;
 use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Origin};
@@ -47,9 +48,21 @@ impl StreamSocket {
         }
     }
 
+    /// Whether a close leaves the connection to other copies of the descriptor.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.load(Relaxed)
+    }
+
     /// The socket alone, whose close ends the connection.
     pub(super) fn into_socket(mut self) -> Socket {
         self.socket.take().expect("taken by this and drop only, and both consume")
+    }
+}
+
+impl InnerEnd for StreamSocket {
+    fn leave_unread(&self) {
+        // EPIPE, EAGAIN: it has finished, or there is unread data already.
+        let _ = sys::send(self.as_fd(), &[0], libc::MSG_DONTWAIT);
     }
 }
 

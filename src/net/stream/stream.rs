@@ -22,7 +22,7 @@ use socket2::{Domain, SockRef};
 
 use super::deadline::Deadline;
 use super::option::{MOST_FILTER, OptionValue, TIMEOUTS, is_of_outer, set_option};
-use super::owner::{DeferredClose, Outer, Owned};
+use super::owner::{DeferredClose, Outer, Owned, Staging};
 use super::slot::{Slot, StreamSocket};
 use super::spin::Spin;
 use crate::net::address::{Address, ConnectSource, Transport};
@@ -76,9 +76,9 @@ pub struct Stream {
     pub(crate) seen: AtomicU16,
     /// Its record, set once the stream is connected.
     pub(crate) record: OnceLock<Arc<Record>>,
-    /// The link to the server that accepted the stream. None for a client. Belongs to the process
-    /// of the server: see `owned()`.
-    pub(super) owned: Option<Owned>,
+    /// The link to the server that accepted the stream, or to the worker of a client with stages
+    /// once it is connected. Belongs to the process of that one: see `owned()`.
+    pub(super) owned: OnceLock<Owned>,
 }
 
 /// How a client connects.
@@ -88,6 +88,8 @@ pub(super) struct Connecting {
     pub(super) source: Option<ConnectSource>,
     /// For how long `connect` tries again after a failure.
     pub(super) retry: Option<Duration>,
+    /// What puts stages into the connection.
+    pub(super) staging: Option<Arc<dyn Staging>>,
 }
 
 /// The socket during one call.
@@ -163,7 +165,7 @@ impl Stream {
         options.join_groups(&socket, domain)?;
         let slot = Slot::new(socket, Origin::here(), None);
         let mut stream = Self::with(slot, transport, domain, options);
-        stream.connecting = Some(Box::new(Connecting { source, retry }));
+        stream.connecting = Some(Box::new(Connecting { source, retry, staging: None }));
         stream.spin = Spin::new(spin);
         stream.set_timeout(timeout)?;
         Ok(stream)
@@ -190,7 +192,7 @@ impl Stream {
         let slot = Slot::new(socket, owned.origin, Some(record.remote().address));
         let mut stream = Self::with(slot, record.transport(), family, options);
         stream.record = OnceLock::from(record);
-        stream.owned = Some(owned);
+        stream.owned = OnceLock::from(owned);
         stream
     }
 
@@ -209,7 +211,7 @@ impl Stream {
             family: AtomicI32::new(domain.into()),
             seen: AtomicU16::new(0),
             record: OnceLock::new(),
-            owned: None,
+            owned: OnceLock::new(),
         }
     }
 
@@ -222,7 +224,12 @@ impl Stream {
     /// The link to the server. None in a forked child, which does not have the server's threads:
     /// the ledger, the limits and a stop concern the parent only.
     pub(super) fn owned(&self) -> Option<&Owned> {
-        self.owned.as_ref().filter(|_| self.is_here())
+        self.owned.get().filter(|_| self.is_here())
+    }
+
+    /// Whether it has a server in this process.
+    fn has_server(&self) -> bool {
+        self.is_accepted() && self.is_here()
     }
 
     /// The socket during one call. EBADF once the stream is closed.
@@ -245,7 +252,7 @@ impl Stream {
 
     /// The record, where this is one end of a socket pair, whose own addresses say nothing.
     fn outer_record(&self) -> Option<&Arc<Record>> {
-        self.owned.as_ref()?.outer.as_ref()?;
+        self.owned.get()?.outer.as_ref()?;
         self.record.get()
     }
 
@@ -254,10 +261,10 @@ impl Stream {
         let by_server = self.owned().is_some_and(Owned::ended_by_stop);
         Error::closed(
             step,
-            match (&self.owned, by_server) {
-                (None, _) => "the client is closed",
-                (Some(_), false) => "the connection is closed",
-                (Some(_), true) => "the server has stopped, which closed the connection",
+            match (self.is_accepted(), by_server) {
+                (false, _) => "the client is closed",
+                (true, false) => "the connection is closed",
+                (true, true) => "the server has stopped, which closed the connection",
             },
         )
     }
@@ -294,7 +301,7 @@ impl Stream {
     #[must_use]
     pub fn record(&self) -> Option<&Arc<Record>> {
         if self.record.get().is_none() && self.is_here() {
-            self.note_connected(false);
+            self.note_connected(false, None);
         }
         self.record.get()
     }
@@ -433,11 +440,15 @@ impl Stream {
 
     /// The same. `may_wait` is whether the caller waits as long as SO_LINGER says.
     fn end_as(&self, by: ClosedBy, error: Option<String>, may_wait: bool) -> Option<DeferredClose> {
-        let socket = match self.settle_or_linger(self.take()?, by, error) {
+        let socket = self.take()?;
+        if self.leave_outer(&socket) {
+            self.settle(by, error.clone(), true);
+        }
+        let socket = match self.settle_or_linger(socket, by, error) {
             Ok(deferred) => return Some(deferred),
             Err(socket) => socket,
         };
-        let duplicated = self.owned().is_some() && self.has_seen(seen::DUPLICATED);
+        let duplicated = self.has_server() && self.has_seen(seen::DUPLICATED);
         // In a forked child, a shutdown would end the connection of the parent.
         let shared = duplicated || self.is_here() && Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
@@ -451,7 +462,7 @@ impl Stream {
         match Arc::try_unwrap(socket) {
             Ok(socket) if may_wait && self.has_chosen_linger() => socket.close(),
             // A duplicate goes on as it was, with its SO_LINGER.
-            Ok(socket) if self.owned().is_none() => socket.close_apart(),
+            Ok(socket) if !self.has_server() => socket.close_apart(),
             // A server waits for no close, whatever a listener or a duplicate has set.
             socket => drop(socket),
         }
@@ -459,10 +470,21 @@ impl Stream {
         None
     }
 
+    /// Tells the outer connection of a close that leaves no other descriptor to it. Returns whether
+    /// SO_LINGER makes that close a reset, of which the pair knows nothing.
+    fn leave_outer(&self, socket: &StreamSocket) -> bool {
+        let Some(owned) = self.owned().filter(|owned| owned.outer.is_some()) else { return false };
+        if socket.is_shared() {
+            return false;
+        }
+        owned.owner.abandon();
+        socket.linger() == Some(Duration::ZERO)
+    }
+
     /// Whether a close by the program waits as SO_LINGER says: on a client, or where the program
     /// has set it by this stream.
     fn has_chosen_linger(&self) -> bool {
-        self.owned().is_none() || self.has_seen(seen::LINGERS) || self.options.linger.is_some()
+        !self.has_server() || self.has_seen(seen::LINGERS) || self.options.linger.is_some()
     }
 
     /// Closes the record of a socket that no call can reach any more. If a close might lose unsent
@@ -487,10 +509,11 @@ impl Stream {
     /// Resets the connection. Unsent data is lost.
     pub fn abort(&self) {
         if let Some(socket) = self.take() {
-            self.settle(ClosedBy::Local, None, false);
             if let Some(owned) = self.owned() {
-                owned.owner.reset();
+                owned.owner.abandon();
             }
+            // The pair knows nothing of a reset.
+            self.settle(ClosedBy::Local, None, self.outer().is_some());
             match Arc::try_unwrap(socket) {
                 Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.into_socket().abort(),
                 Ok(socket) => socket.reset(),
@@ -550,7 +573,7 @@ impl Stream {
         let socket = self.hold("to_socket")?;
         let duplicate = socket.as_fd().try_clone_to_owned();
         self.saw(seen::DUPLICATED);
-        if self.owned().is_none() {
+        if !self.has_server() {
             socket.share();
         }
         duplicate.map_err(|error| Error::os("to_socket", self.peer_text(), &error))

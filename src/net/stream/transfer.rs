@@ -356,7 +356,7 @@ impl Stream {
             return None;
         }
         if self.record.get().is_none() {
-            self.note_connected(true);
+            self.note_connected(true, None);
         }
         self.record.get()
     }

@@ -182,8 +182,11 @@ impl Stream {
                 result = with(libc::MSG_DONTWAIT);
             }
         }
-        if let Some(error) = self.outer_error(step, &socket, &result) {
-            return Err(error);
+        // A call that has taken something leaves the error to the next one.
+        if interest != Interest::Input {
+            if let Some(error) = self.outer_error(step, &socket, &result) {
+                return Err(error);
+            }
         }
         // A close from another thread has shut the socket down to wake this one. Bytes that were
         // moved before, and descriptors that came with them, still belong to the caller.
@@ -222,7 +225,7 @@ impl Stream {
         socket: &Socket,
         result: &Option<Result<T>>,
     ) -> Option<Error> {
-        let owned = self.owned.as_ref()?;
+        let owned = self.owned.get()?;
         if result.as_ref()?.as_ref().is_ok_and(|transferred| !transferred.is_nothing()) {
             return None;
         }

@@ -6,19 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::sink::Accepted;
+use super::sink::{Accepted, Inner};
 use crate::net::base::EventFd;
 use crate::net::connection::LingeringSocket;
 use crate::net::control::{ServerContext, ShutdownListener};
 use crate::net::service::Notifier;
-use crate::net::socket::Socket;
 use crate::net::stage::faults::{Ack, FaultListener};
 
 /// A request to a worker.
 pub(crate) enum Message {
     Adopt(Accepted),
     /// The same, with the worker's end of a socket pair for its upstream leg.
-    AdoptOuter(Accepted, Socket),
+    AdoptOuter(Accepted, Inner),
     /// One that a handler has closed, to be ended lingeringly.
     Linger(LingeringSocket),
     /// Wakes the session with this token.

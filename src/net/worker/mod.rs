@@ -16,4 +16,4 @@ pub(crate) use self::acceptor::Acceptor;
 pub(crate) use self::admit::{Admitter, Attempt};
 pub(crate) use self::inbox::{Inbox, Message};
 pub(crate) use self::pool::{WorkerPool, start_accepting_worker, start_worker};
-pub(crate) use self::sink::{Accepted, Sink};
+pub(crate) use self::sink::{Accepted, Inner, Sink};

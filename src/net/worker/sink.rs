@@ -6,13 +6,25 @@ use std::time::Instant;
 
 use crate::net::base::EventFd;
 use crate::net::ledger::{EntryId, Record};
+use crate::net::service::Session;
 use crate::net::socket::Socket;
+use crate::net::stage::faults::FaultSet;
 
 /// An accepted connection.
 pub(crate) struct Accepted {
     pub(crate) socket: Socket,
     pub(crate) record: Arc<Record>,
     pub(crate) entry_id: EntryId,
+}
+
+/// What an outer connection has from the start.
+pub(crate) struct Inner {
+    /// The worker's end of a socket pair.
+    pub(crate) socket: Socket,
+    /// Called even if the connection ends before its stages are ready.
+    pub(crate) session: Box<dyn Session>,
+    /// Its own faults; None for those of the server.
+    pub(crate) faults: Option<Arc<FaultSet>>,
 }
 
 /// A receiver of accepted connections.

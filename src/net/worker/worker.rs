@@ -20,15 +20,16 @@ use slab::Slab;
 
 use super::acceptor::Acceptor;
 use super::inbox::{Inbox, Message};
-use super::sink::Accepted;
+use super::sink::{Accepted, Inner};
 use crate::net::base::{EventFd, Key, Listed, TimerFd, fork, panic_text};
 use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::{FIRST_BYTE_GRACE, ServerContext};
-use crate::net::ledger::{ClosedBy, EntryId};
+use crate::net::ledger::{ClosedBy, EntryId, Role};
 use crate::net::service::{
     BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Null, Peer, Service, Session,
 };
 use crate::net::socket::{Pipes, Socket};
+use crate::net::stage::Chain;
 use crate::net::stage::faults::Ack;
 
 /// The most bytes of one receive. A larger buffer saves few calls, and leaves less of the cache.
@@ -315,28 +316,41 @@ impl Worker {
 
     /// Takes over a connection, with the socket of its upstream leg where it has one from the
     /// start.
-    fn adopt(&mut self, accepted: Accepted, inner: Option<Socket>, service: &dyn Service) {
+    fn adopt(&mut self, accepted: Accepted, inner: Option<Inner>, service: &dyn Service) {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
-        match catch_unwind(AssertUnwindSafe(|| self.context.stages_of(&peer, &record))) {
-            Ok(Some(chain)) => {
-                self.open_timer();
-                let mut connection = Connection::new(socket, record, Some(entry_id));
-                connection.put_stages(chain);
-                inner.into_iter().for_each(|inner| connection.put_inner(inner));
-                return self.insert(connection, Box::new(Null));
+        let (inner, session, faults) = match inner {
+            Some(Inner { socket, session, faults }) => (Some(socket), Some(session), faults),
+            None => (None, None, None),
+        };
+        let stages = || match &faults {
+            Some(faults) => {
+                let mut chain = Box::new(Chain::new(Vec::new()));
+                // A chain that is not open yet cannot fail.
+                let _ = faults.update(&mut chain, &record, Instant::now());
+                Some(chain)
             }
-            Ok(None) => {}
-            Err(panic) => {
-                return self.refuse(socket, entry_id, panic_text(&*panic));
-            }
-        }
-        let session = match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
-            Ok(session) => session,
+            None => self.context.stages_of(&peer, &record),
+        };
+        let chain = match catch_unwind(AssertUnwindSafe(stages)) {
+            Ok(chain) => chain,
             Err(panic) => return self.refuse(socket, entry_id, panic_text(&*panic)),
         };
+        let session = match session {
+            Some(session) => session,
+            // Made when the stages are ready.
+            None if chain.is_some() => Box::new(Null),
+            None => match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
+                Ok(session) => session,
+                Err(panic) => return self.refuse(socket, entry_id, panic_text(&*panic)),
+            },
+        };
         let mut connection = Connection::new(socket, record, Some(entry_id));
+        if let Some(chain) = chain {
+            self.open_timer();
+            connection.put_stages(chain, faults);
+        }
         inner.into_iter().for_each(|inner| connection.put_inner(inner));
         self.insert(connection, session);
     }
@@ -345,6 +359,11 @@ impl Worker {
     fn make_session(&mut self, index: usize, service: &dyn Service) {
         let line = self.context.limits.line;
         let Entry { session, connection, .. } = &mut self.entries[index];
+        if connection.has_inner() {
+            // That of an outer connection has been there from the start.
+            connection.session_made();
+            return self.enqueue(index);
+        }
         let record = &connection.record;
         let remote = connection.staged_remote().unwrap_or_else(|| record.remote());
         let peer = Peer { id: record.id(), local: record.local(), remote, line };
@@ -474,7 +493,9 @@ impl Worker {
     fn close_if_quiet(&mut self, index: usize) {
         let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
         let connection = &mut self.entries[index].connection;
-        let is_quiet = connection.is_quiet() && (graceful || connection.record.has_received());
+        // No request comes on the connection of a client.
+        let first = connection.record.role() == Role::Server && !connection.record.has_received();
+        let is_quiet = connection.is_quiet() && (graceful || !first);
         if !is_quiet && !connection.lingers_in_vain() {
             return;
         }

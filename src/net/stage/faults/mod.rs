@@ -36,7 +36,7 @@ pub use self::installed::{Installed, Subject};
 pub use self::kind::{Accepting, Kind, Lane, LaneFlow, LaneSite};
 pub use self::label::Label;
 pub use self::params::{Params, Value};
-pub use self::set::{Ack, FaultListener, FaultSet, Pending};
+pub use self::set::{Ack, FaultHost, FaultListener, FaultSet, Pending, SetOwner};
 use std::time::{Duration, Instant};
 
 use crate::net::error::{Error, Result};

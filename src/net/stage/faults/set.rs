@@ -1,18 +1,22 @@
-//! The faults of one server, which can be changed while it serves. Owns their numbers, and which of
-//! them a connection has; must never wait for the threads that serve the connections.
+//! The faults of one server or client, which can be changed while data flows. Owns their numbers, and
+//! which of them a connection has; must never change a connection itself.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::fault_stage::FaultStage;
 use super::installed::{Installed, Subject};
 use super::kind::Accepting;
-use crate::net::base::{EventFd, Mutex};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
+use crate::net::error::{Error, Result};
 use crate::net::ledger::Record;
 use crate::net::stage::chain::Chain;
 use crate::net::stage::stage::StageResult;
+
+/// How often a call without an event flag looks whether the threads have confirmed a change.
+const NO_FLAG: Duration = Duration::from_millis(10);
 
 /// Confirms a change of the set once the last copy is dropped.
 #[derive(Clone)]
@@ -66,10 +70,37 @@ pub trait FaultListener: Send + Sync {
     }
 }
 
-/// The faults of one server.
+/// What has faults, as a caller changes them.
+pub trait FaultHost: Sync {
+    /// Adds a fault. Blocks until every connection has it, and the listener, if there is one. After
+    /// an error, also an interruption of the wait, the fault is not there.
+    fn add_fault(&self, fault: Fault, waiter: &mut dyn Waiter) -> Result<Arc<Installed>>;
+
+    /// Removes faults by their numbers. Blocks until no connection has them. They are not there
+    /// after an interruption of the wait either.
+    fn remove_faults(&self, ids: &[u64], waiter: &mut dyn Waiter) -> Result<()>;
+
+    /// Whether it belongs to the calling process.
+    fn is_here(&self) -> bool;
+}
+
+/// What has a set, beside the threads that are told of its changes.
+pub trait SetOwner {
+    /// The set has changed, and the threads are not told yet.
+    fn changed(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A thread cannot be woken: the program has closed its event flag.
+    fn lose(&self);
+}
+
+/// The faults of one server, or of the connection of one client.
 pub struct FaultSet {
     seed: u64,
     high_water: usize,
+    /// The number of its only connection; None for those of their records.
+    number: Option<u64>,
     installed: Mutex<Vec<Arc<Installed>>>,
     added: AtomicU64,
     /// There are faults, or were some: connections have to be looked at.
@@ -84,11 +115,19 @@ impl FaultSet {
         Self {
             seed,
             high_water,
+            number: None,
             installed: Mutex::new(Vec::new()),
             added: AtomicU64::new(0),
             is_used: AtomicBool::new(false),
             listeners: Mutex::new(Vec::new()),
         }
+    }
+
+    /// A set for the connection of one client, whose number for the draws is 1: that of its record
+    /// depends on the clients before it.
+    #[must_use]
+    pub fn of_client(seed: u64, high_water: usize) -> Self {
+        Self { number: Some(1), ..Self::new(seed, high_water) }
     }
 
     /// The seed of all draws.
@@ -157,8 +196,72 @@ impl FaultSet {
         all_woken
     }
 
+    /// Tells every thread of a change, and waits until each has confirmed it or has ended.
+    fn announce_and_wait(&self, owner: &dyn SetOwner, waiter: &mut dyn Waiter) -> Result<()> {
+        let origin = Origin::here();
+        // Without a descriptor for a flag the change is made all the same.
+        let flag = EventFd::new().ok().map(Arc::new);
+        let ack = Ack::new(flag.clone());
+        let pending = ack.pending();
+        if !self.announce(&ack) {
+            owner.lose();
+        }
+        drop(ack);
+        while !pending.is_over() {
+            let waited = match flag.as_ref().filter(|flag| !flag.is_lost()) {
+                Some(flag) => wait_for_own(waiter, &mut [flag.polled()], None),
+                None => pause(waiter, NO_FLAG, None),
+            };
+            // A signal handler may have forked.
+            origin.check()?;
+            match (waited, &flag) {
+                // The program has closed it.
+                (Err(Error::Os { errno: libc::EBADF, .. }), Some(flag)) => flag.lose(),
+                (waited, _) => drop(waited?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a fault, and waits as `announce_and_wait` does. After an error, also an interruption of
+    /// the wait, the set does not have it.
+    pub(crate) fn add_and_wait(
+        &self,
+        fault: Fault,
+        accepted: u64,
+        owner: &dyn SetOwner,
+        waiter: &mut dyn Waiter,
+    ) -> Result<Arc<Installed>> {
+        let origin = Origin::here();
+        let added = self.add(fault, accepted);
+        let told = owner.changed().and_then(|()| self.announce_and_wait(owner, waiter));
+        if told.is_err() && origin.is_here() {
+            self.remove(added.id);
+            let _ = owner.changed();
+            // Each thread hears of both changes in their order.
+            self.announce(&Ack::new(None));
+        }
+        told.map(|()| added)
+    }
+
+    /// Removes faults by their numbers, and waits as `announce_and_wait` does. The set has them no
+    /// more after an interruption of the wait either.
+    pub(crate) fn remove_and_wait(
+        &self,
+        ids: &[u64],
+        owner: &dyn SetOwner,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        for &id in ids {
+            self.remove(id);
+        }
+        let changed = owner.changed();
+        self.announce_and_wait(owner, waiter).and(changed)
+    }
+
     /// Whether a connection would have the stage of a fault.
     pub(crate) fn concerns(&self, connection: u64) -> bool {
+        let connection = self.number.unwrap_or(connection);
         let concerns = |one: &Arc<Installed>| {
             one.fault.kind.accepting().is_none() && one.concerns(connection, self.seed)
         };
@@ -179,7 +282,7 @@ impl FaultSet {
     /// added ones come next to the session.
     pub(crate) fn update(&self, chain: &mut Chain, record: &Record, now: Instant) -> StageResult {
         let subject = Subject {
-            connection: record.id(),
+            connection: self.number.unwrap_or_else(|| record.id()),
             role: record.role(),
             opened: record.opened(),
             datagrams: record.transport().is_datagram(),

@@ -1,4 +1,4 @@
-//! The faults of a server for Python. Owns the objects that were passed, beside the engine's faults
+//! The faults of a server or a client for Python. Owns the objects that were passed, beside the engine's faults
 //! that were made of them; must never call Python while it holds their lock.
 
 use std::sync::Arc;
@@ -9,31 +9,26 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use super::faults::fault;
 use super::wait::Attached;
-use crate::net;
 use crate::net::base::Mutex;
-use crate::net::stage::faults::Installed;
+use crate::net::stage::faults::{FaultHost, Installed};
 
 type Objects = Vec<(Arc<Installed>, Py<PyAny>)>;
 
-/// The faults of one server with their objects, in the order of their numbers.
-pub(super) struct ServerFaults(Mutex<Objects>);
+/// The faults of one server or client with their objects, in the order of their numbers.
+pub(super) struct FaultObjects(Mutex<Objects>);
 
-impl ServerFaults {
-    /// The objects of faults that the server had from the beginning.
+impl FaultObjects {
+    /// The objects of faults that were there from the beginning.
     pub(super) fn new(faults: Vec<Arc<Installed>>, objects: Vec<Bound<'_, PyAny>>) -> Self {
         let objects = objects.into_iter().map(Bound::unbind);
         Self(Mutex::new(faults.into_iter().zip(objects).collect()))
     }
 
-    /// Adds a fault, and returns its number once every connection has it. After an exception the
-    /// server does not have it.
-    pub(super) fn add(
-        &self,
-        server: &net::server::Server,
-        object: &Bound<'_, PyAny>,
-    ) -> PyResult<u64> {
+    /// Adds a fault, and returns its number once every connection has it. After an exception it is
+    /// not there.
+    pub(super) fn add(&self, host: &dyn FaultHost, object: &Bound<'_, PyAny>) -> PyResult<u64> {
         let made = fault("fault", object)?;
-        let added = Attached::run(object.py(), |waiter| server.add_fault(made, waiter))?;
+        let added = Attached::run(object.py(), |waiter| host.add_fault(made, waiter))?;
         let (id, object) = (added.id, object.clone().unbind());
         let mut objects = self.0.lock();
         // Another thread may have added a later one meanwhile.
@@ -47,7 +42,7 @@ impl ServerFaults {
     pub(super) fn remove(
         &self,
         py: Python<'_>,
-        server: &net::server::Server,
+        host: &dyn FaultHost,
         ids: &[u64],
     ) -> PyResult<usize> {
         let mut objects = self.0.lock();
@@ -59,7 +54,7 @@ impl ServerFaults {
         let ids: Vec<_> = removed.iter().map(|(one, _)| one.id).collect();
         drop(removed);
         if !ids.is_empty() {
-            Attached::run(py, |waiter| server.remove_faults(&ids, waiter))?;
+            Attached::run(py, |waiter| host.remove_faults(&ids, waiter))?;
         }
         Ok(ids.len())
     }

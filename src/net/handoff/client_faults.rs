@@ -1,0 +1,213 @@
+//! The faults of one client. Owns the session of its connection on the worker of all such clients;
+//! must never act on traffic itself.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+
+use super::client_worker::{self, ClientWorker, WorkerPlace};
+use super::inner::{InnerSession, Link};
+use crate::net::address::Transport;
+use crate::net::base::{Origin, Waiter};
+use crate::net::control::{Limits, random_seed};
+use crate::net::error::{Error, Result};
+use crate::net::ledger::{ClosedBy, Record};
+use crate::net::service::{Io, Leg, Session, SessionResult};
+use crate::net::socket::{Socket, Until};
+use crate::net::stage::faults::{Fault, FaultHost, FaultListener, FaultSet, Installed, SetOwner};
+use crate::net::stream::{DeferredClose, InnerEnd, Outer, Owned, Owner, Place, Staging, Stream};
+use crate::net::worker::Inner;
+
+/// The faults of one client, from before it connects.
+pub struct ClientFaults {
+    origin: Origin,
+    transport: Transport,
+    set: Arc<FaultSet>,
+}
+
+impl fmt::Debug for ClientFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientFaults({})", self.set.seed())
+    }
+}
+
+impl ClientFaults {
+    /// The faults of a client that is not connected. None for `seed` draws one. Opens nothing.
+    pub fn new(transport: Transport, faults: Vec<Fault>, seed: Option<u64>) -> Result<Arc<Self>> {
+        if transport.is_datagram() {
+            return Err(Error::Value(
+                "faults: a client of datagrams has none; a server of datagrams can".to_owned(),
+            ));
+        }
+        let high_water = Limits::default().write_buffer;
+        let set = FaultSet::of_client(seed.unwrap_or_else(random_seed), high_water);
+        let own = Self { origin: Origin::here(), transport, set: Arc::new(set) };
+        for fault in &faults {
+            own.check(fault)?;
+        }
+        for fault in faults {
+            own.set.add(fault, 0);
+        }
+        Ok(Arc::new(own))
+    }
+
+    fn check(&self, fault: &Fault) -> Result<()> {
+        if fault.kind.accepting().is_some() {
+            let text = &fault.label.text;
+            return Err(Error::Value(format!(
+                "{text}: a fault of accepting, and a client accepts nothing"
+            )));
+        }
+        fault.check(self.transport)
+    }
+
+    /// Has the connection of a client go through the faults.
+    pub fn apply(self: &Arc<Self>, client: &mut Stream) {
+        client.set_staging(Arc::clone(self) as Arc<dyn Staging>);
+    }
+
+    /// The faults.
+    #[must_use]
+    pub fn set(&self) -> &FaultSet {
+        &self.set
+    }
+}
+
+impl FaultHost for ClientFaults {
+    fn add_fault(&self, fault: Fault, waiter: &mut dyn Waiter) -> Result<Arc<Installed>> {
+        self.origin.check()?;
+        self.check(&fault)?;
+        self.set.add_and_wait(fault, 0, self, waiter)
+    }
+
+    fn remove_faults(&self, ids: &[u64], waiter: &mut dyn Waiter) -> Result<()> {
+        self.origin.check()?;
+        self.set.remove_and_wait(ids, self, waiter)
+    }
+
+    fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+}
+
+impl SetOwner for ClientFaults {
+    fn lose(&self) {
+        client_worker::lose();
+    }
+}
+
+impl Staging for ClientFaults {
+    fn reserve(&self) -> io::Result<(Socket, Box<dyn Place>)> {
+        let place = WorkerPlace::reserve()?;
+        let (ours, theirs) = place.worker().pair()?;
+        Ok((theirs, Box::new(Reserved { place, ours, set: Arc::clone(&self.set) })))
+    }
+}
+
+/// A place for the connection.
+struct Reserved {
+    place: WorkerPlace,
+    ours: Socket,
+    set: Arc<FaultSet>,
+}
+
+impl Place for Reserved {
+    fn take(
+        self: Box<Self>,
+        outer: Socket,
+        record: &Arc<Record>,
+        inner: Weak<dyn InnerEnd>,
+    ) -> Owned {
+        let Self { place, ours, set } = *self;
+        let worker = Arc::clone(place.worker());
+        let listener: Arc<dyn FaultListener> = Arc::clone(worker.inbox()) as Arc<dyn FaultListener>;
+        set.listen(Arc::downgrade(&listener));
+        let link = Arc::new(Link::new(&outer));
+        link.set_inner(inner);
+        let session = ClientSession {
+            inner: InnerSession::new(&link),
+            worker: Arc::clone(&worker),
+            _place: place,
+        };
+        let session = Box::new(session);
+        worker.take(outer, record, Inner { socket: ours, session, faults: Some(set) });
+        let owner = ClientOwner(Arc::clone(&link));
+        let draining = Arc::new(AtomicBool::new(false));
+        Owned::inner(Box::new(owner), Origin::here(), draining, link as Arc<dyn Outer>)
+    }
+}
+
+/// The session of a client's connection. Its drop gives the place back.
+struct ClientSession {
+    inner: InnerSession,
+    worker: Arc<ClientWorker>,
+    _place: WorkerPlace,
+}
+
+impl Session for ClientSession {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.inner.open(io)
+    }
+
+    fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
+        self.inner.bytes(io, leg, input)
+    }
+
+    fn eof(&mut self, io: &mut dyn Io, leg: Leg, rest: &[u8]) -> SessionResult {
+        self.inner.eof(io, leg, rest)
+    }
+
+    fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.inner.wake(io)
+    }
+
+    fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
+        self.inner.explain(by, error)
+    }
+
+    fn closed(&mut self, why: ClosedBy) {
+        self.inner.closed(self.worker.end_for_client(why));
+    }
+}
+
+/// What a client's calls tell the session.
+#[derive(Debug)]
+struct ClientOwner(Arc<Link>);
+
+impl Owner for ClientOwner {
+    /// A client has no service.
+    fn count_error(&self) {}
+
+    /// The worker closes the record.
+    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+        self.0.decide(by, error, forced);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.0.is_settled()
+    }
+
+    fn abandon(&self) {
+        self.0.abandon();
+    }
+
+    fn may_linger(&self) -> bool {
+        false
+    }
+
+    fn linger(
+        &self,
+        _socket: Socket,
+        _record: Arc<Record>,
+        _until: Until,
+        _by: ClosedBy,
+        _error: Option<String>,
+    ) -> DeferredClose {
+        unreachable!("may_linger is false")
+    }
+
+    fn socket_closed(&self) {}
+
+    fn call_ended(&self) {}
+}
