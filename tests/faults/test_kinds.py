@@ -7,9 +7,11 @@ machine may be seconds late.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from support import (
     Background,
     dial,
     dial_narrow,
+    dial_path,
     ended,
     exchange,
     listener,
@@ -129,6 +132,62 @@ def read_until_cut(peer: socket.socket | Client) -> bytes:
         while part := peer.recv(65_536):
             parts.append(part)
     return b"".join(parts)
+
+
+# --- latency ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("up", "down"), [(0.2, 0), (0, 0.2), (0.2, 0.2), (0.3, 0.1), (0.1, 0.3)])
+def test_latency_delays_each_way_by_its_own_time(shape: str, up: float, down: float) -> None:
+    data = payload(32_768)
+    faults = Latency(up, direction="up"), Latency(down)
+    with serving(shape, *faults) as server, dial(server.address) as peer:
+        for _ in range(2):
+            started = time.monotonic()
+            peer.sendall(data)
+            assert read_exactly(peer, len(data)) == data
+            assert up + down <= time.monotonic() - started < up + down + LATE
+
+
+def test_a_latency_of_no_time_changes_nothing(shape: str) -> None:
+    data = payload(32_768)
+    fault = Latency(0, direction="both")
+    with serving(shape, fault) as server, dial(server.address) as peer:
+        assert exchange(peer, data) == data
+
+
+def test_two_latencies_add_up(shape: str) -> None:
+    data = payload(32_768)
+    faults = [Latency(0.2, direction="up")] * 2
+    with serving(shape, *faults) as server, dial(server.address) as peer:
+        started = time.monotonic()
+        assert exchange(peer, data) == data
+        assert 0.4 <= time.monotonic() - started < 0.4 + LATE
+
+
+def test_a_latency_comes_and_goes_while_clients_connect_and_close(shape: str) -> None:
+    with serving(shape) as server:
+        for _ in range(50):
+            with server.fault(Latency(0.01, direction="up")), dial(server.address) as peer:
+                peer.sendall(b"hello")
+        server.ledger.wait(open=0, closed=50)
+        with dial(server.address) as peer:
+            assert says_back(peer)
+
+
+def test_a_latency_in_front_of_a_black_hole_can_be_removed() -> None:
+    with Server() as server, dial(server.address) as peer:
+        assert says_back(peer)
+        with server.fault(Latency(0.05, direction="up")) as front:
+            with server.fault(Blackhole(direction="up")):
+                peer.sendall(b"held")
+                record = open_record(server)
+                wait_until(lambda: "held" in actions(record))
+                started = time.monotonic()
+                server.faults.remove(front)
+                assert time.monotonic() - started < LATE
+                server.faults.add(front)
+            assert read_exactly(peer, 4) == b"held"
 
 
 # --- bandwidth ----------------------------------------------------------------------------------
@@ -356,6 +415,16 @@ def test_a_service_gets_exactly_the_bytes_that_came_before_the_end_of_its_connec
     assert seen(cut, data) == (data[:30_001], ConnectionResetError)
 
 
+def test_other_faults_that_come_and_go_do_not_change_where_a_connection_is_closed() -> None:
+    fault = CloseAfter(after_bytes=100, direction="down")
+    with Server(faults=[fault]) as server, dial(server.address) as peer:
+        assert says_back(peer, payload(90))
+        with server.fault(Latency(0.01)):
+            assert says_back(peer, b"12345")
+        peer.sendall(payload(20))
+        assert read_to_end(peer) == payload(20)[:5]
+
+
 # --- reset --------------------------------------------------------------------------------------
 
 
@@ -451,6 +520,29 @@ def test_what_comes_behind_a_truncated_question_is_thrown_away(shape: str) -> No
         record = record_of(server)
     assert (record.bytes_in, record.bytes_out) == (3_000_000, 40_000)
     assert actions(record) == ["truncated"]
+
+
+@pytest.mark.parametrize("fault", [Truncate(100), Garbage(100)], ids=str)
+def test_a_service_that_writes_without_end_leaves_others_their_turns(fault: Fault) -> None:
+    # What it writes is thrown away, so that nothing stops it.
+    fault = dataclasses.replace(fault, connections=1)
+    with Server(service=Chargen(), faults=[fault], workers=1) as server:
+        with dial(server.address) as cut, dial(server.address) as other:
+            assert len(read_exactly(cut, 100)) == 100
+            assert len(read_exactly(other, 1_000_000)) == 1_000_000
+        server.ledger.wait(open=0, closed=2)
+
+
+def test_a_truncated_question_ends_the_answer_although_the_peer_goes_on(shape: str) -> None:
+    fault = Truncate(8, direction="up")
+    with serving(shape, fault) as server, dial(server.address) as peer:
+        assert says_back(peer)
+        peer.sendall(b"abcdef")
+        assert read_to_end(peer) == b"abc"
+        server.faults.remove(fault)
+        peer.sendall(bytes(1_000_000))
+        record = open_record(server)
+        wait_until(lambda: record.bytes_in == 1_000_011, what="the rest is still thrown away")
 
 
 # --- black hole ---------------------------------------------------------------------------------
@@ -652,6 +744,33 @@ def test_a_stop_waits_no_longer_than_asked() -> None:
         report = server.stop(drain=0.2)
         assert 0.2 <= time.monotonic() - started < 0.2 + LATE
         assert (report.drained, report.forced) == (0, 1)
+
+
+# --- Unix sockets -------------------------------------------------------------------------------
+
+
+def test_streams_of_unix_sockets_have_the_same_faults(tmp_path: Path) -> None:
+    data = payload(20_000)
+    cases: list[tuple[Fault, bytes, float]] = [
+        (Latency(0.2), data, 0.2),
+        (Bandwidth(100_000), data, 0.2),
+        (SlowReader(100_000), data, 0.2),
+        (Slice(5000, delay=0.05), data, 0.15),
+        (Blackhole(for_seconds=0.2), data, 0.2),
+        (SlowClose(0.2), data, 0.2),
+        (CloseAfter(after_bytes=5, direction="down"), data[:5], 0.0),
+        (Truncate(5), data[:5], 0.0),
+        (Garbage(b"#!%"), b"#!%", 0.0),
+    ]
+    for number, (fault, answer, least) in enumerate(cases):
+        path = tmp_path / f"{number}"
+        with Server(path=path, faults=[fault]), dial_path(str(path)) as peer:
+            started = time.monotonic()
+            peer.sendall(data)
+            if not isinstance(fault, CloseAfter):
+                peer.shutdown(socket.SHUT_WR)
+            assert read_to_end(peer) == answer, fault
+            assert least <= time.monotonic() - started < least + LATE, fault
 
 
 # --- together -----------------------------------------------------------------------------------

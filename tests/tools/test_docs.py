@@ -54,3 +54,12 @@ def test_the_page_of_the_notes_names_tests_that_there_are() -> None:
     found = {path.name: path for path in TESTS.glob("*/test_*.py")}
     for file, name in named:
         assert f"def {name}(" in found[file].read_text(), f"{file}::{name}"
+
+
+def test_the_page_on_the_kinds_of_faults_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/internals/faults.md").read_text()
+    named = set(re.findall(r"`([a-z_]+_[a-z_]+_[a-z_]+)`", page.partition("## What the tests")[2]))
+    sources = [ROOT / "tests/net/faults.rs", ROOT / "tests/faults/test_kinds.py"]
+    text = "".join(source.read_text() for source in sources)
+    assert len(named) > 10
+    assert {name for name in named if f"{name}(" not in text} == set()

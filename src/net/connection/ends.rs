@@ -268,16 +268,14 @@ impl Turn<'_> {
             {
                 state.writing = Writing::FinSent;
                 // Where both directions are done, the close that follows sends the FIN.
-                if !(alone && state.has_ended()) {
+                if !(alone && state.has_ended() && !state.can_receive()) {
                     // ENOTCONN after a reset, which the next read finds.
                     let _ = state.socket.shutdown(Shutdown::Write);
                     finished = true;
                 }
             }
             // A stage may have ended the input of a peer that still sends.
-            complete &= state.has_ended()
-                && state.writing.is_over()
-                && state.stages.as_ref().is_none_or(|stages| stages.has_received_all());
+            complete &= state.has_ended() && state.writing.is_over() && !state.can_receive();
         }
         if finished {
             // The limits of what follows count from here.

@@ -25,8 +25,18 @@ impl Io for Turn<'_> {
         }
         if state.writing != Writing::Open {
             // What a session writes after its own end goes nowhere, and is no error.
-            let aborting = state.stages.as_ref().is_some_and(|stages| stages.is_aborting());
-            return if aborting { 0 } else { data.len() };
+            let Some(stages) = &state.stages else { return data.len() };
+            if stages.is_aborting() {
+                return 0;
+            }
+            // A stage may have ended this side, which the session does not know: one that writes
+            // for as long as it can has to let others have their turns.
+            if self.resources.budget == 0 {
+                self.leg_mut(leg).owes_low_water = true;
+                return 0;
+            }
+            self.resources.budget = self.resources.budget.saturating_sub(data.len());
+            return data.len();
         }
         let mut taken = 0;
         if state.outbox.is_none() && state.writable && !state.connecting {

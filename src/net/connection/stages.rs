@@ -252,11 +252,16 @@ impl Turn<'_> {
         }
         if let Some(ring) = state.outbox.as_mut().and_then(|outbox| outbox.ring_mut()) {
             acted |= !ring.is_empty();
+            let before = stages.chain.held(Direction::Outbound);
             if !stages.is_aborting() && stages.can_send() {
                 let (first, second) = ring.as_slices();
                 stages.chain.outbound(now, Outbound::Bytes(first))?;
                 stages.chain.outbound(now, Outbound::Bytes(second))?;
             }
+            // What no send will count: a session whose bytes are thrown away could write on and on.
+            let kept = stages.chain.held(Direction::Outbound).saturating_sub(before);
+            let lost = ring.len().saturating_sub(kept);
+            self.resources.budget = self.resources.budget.saturating_sub(lost);
             ring.clear();
         }
         match (stages.our_end, state.writing) {
