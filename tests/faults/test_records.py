@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import io
@@ -12,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from support import SOON, dial, output_of, read_to_end, says_back, wait_until
+from support import SOON, dial, output_of, read_exactly, read_to_end, says_back, wait_until
 
 import rsock
 from rsock import Accept, Connection, FaultEvent, Forward, Record, Server
-from rsock.faults import Fault, Latency, Reset
+from rsock.faults import CloseAfter, Corrupt, Fault, Latency, Reset
 
 # A title for the terminal, a line of its own, a change of direction, an element of a page.
 HOSTILE = "\x1b]0;owned\x07\rforged\n\u202e<b>"
@@ -36,7 +37,7 @@ def was_cut(server: Server, data: bytes = b"hello") -> Record:
     before = server.ledger.totals.closed
     with dial(server.address) as peer:
         peer.sendall(data)
-        with pytest.raises(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError):
             read_to_end(peer)
     record: Record = server.ledger.wait(open=0, closed=before + 1)[-1]
     return record
@@ -61,9 +62,10 @@ def test_a_fault_that_ends_a_connection_is_named() -> None:
     assert sum(totals.closed_by.values()) == totals.closed
 
 
+@pytest.mark.parametrize("kind", [Reset, CloseAfter])
 @pytest.mark.parametrize("shape", ["a handler", "Accept", "Forward"])
-def test_so_it_is_with_every_service(shape: str) -> None:
-    fault = Reset(after_bytes=3, direction="down")
+def test_so_it_is_with_every_service(shape: str, kind: type[Reset | CloseAfter]) -> None:
+    fault = kind(after_bytes=3, direction="down")
     if shape == "Forward":
         with Server() as target, Server(service=Forward(target), faults=[fault]) as server:
             record = was_cut(server)
@@ -72,14 +74,15 @@ def test_so_it_is_with_every_service(shape: str) -> None:
             connection, _ = server.accept(SOON)
             with connection:
                 connection.sendall(b"hello")
-                with pytest.raises(ConnectionResetError):
+                with contextlib.suppress(ConnectionResetError):
                     read_to_end(peer)
+                peer.close()
             [record] = server.ledger.wait(open=0, closed=1)
     else:
         with Server(service=as_a_handler, faults=[fault], on_error="raise") as server:
             record = was_cut(server)
-    assert (record.closed_by, record.fault) == ("fault", "reset")
-    assert [event.action for event in record.faults] == ["reset"]
+    assert (record.closed_by, record.fault) == ("fault", fault._name)
+    assert [event.action for event in record.faults] == ["reset" if kind is Reset else "closed"]
 
 
 def test_another_end_names_no_fault() -> None:
@@ -123,6 +126,18 @@ def test_without_faults_the_list_is_empty(echo: Server) -> None:
         assert record.faults == []
         assert record.faults.more == 0
         assert record.fault is None
+
+
+def test_more_events_than_a_record_keeps_are_counted() -> None:
+    with Server(faults=[Corrupt(1.0)]) as server, dial(server.address) as peer:
+        peer.sendall(bytes(300))
+        assert 0 not in read_exactly(peer, 300)
+        [record] = server.ledger.open
+        wait_until(lambda: record.to_dict()["fault_events"] == 300)
+        assert [event.offset for event in record.faults] == list(range(256))
+        assert record.faults.more == 44
+        assert "44 later events not kept" in html_of(record)
+        assert "300 fault events" in repr(record)
 
 
 def events_of(count: int, more: int = 0) -> rsock._types.FaultEvents:

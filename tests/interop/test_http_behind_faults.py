@@ -6,6 +6,7 @@ The faults are in a `Forward` between them, so neither side knows of them.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import http.server
 import logging
 import sys
@@ -17,12 +18,12 @@ from typing import Any
 import httpx
 import pytest
 import urllib3
-from support import LOOPBACK, SOON, payload
+from support import LOOPBACK, SOON, has_ended, payload, wait_until
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 from urllib3.util import Retry, Timeout
 
 from rsock import Forward, Server
-from rsock.faults import Bandwidth, Fault, Latency, Reset, Slice
+from rsock.faults import Bandwidth, Fault, Garbage, Latency, Reset, Slice, Truncate
 
 SIZE = 100_000
 BODY = payload(SIZE, seed=5)
@@ -165,18 +166,59 @@ def test_urllib3_takes_the_answer_of_a_second_try_for_one_that_is_late(
     assert site.asked == ["/body"] * 2
 
 
+def test_urllib3_notices_a_body_that_was_cut(site: Site, manager: urllib3.PoolManager) -> None:
+    with behind(site, Truncate(IN_THE_BODY)) as server:
+        url = server.url("http", "/body")
+        with pytest.raises(ProtocolError, match="IncompleteRead") as raised:
+            manager.request("GET", url)
+        cause = raised.value.__cause__
+        assert isinstance(cause, http.client.IncompleteRead)
+        # The bytes or, where urllib3 itself compares the length, their number.
+        partial: bytes | int = cause.partial
+        came = len(partial) if isinstance(partial, bytes) else partial
+        assert 0 < came < IN_THE_BODY
+        # Read in parts, those before the cut are given to the program.
+        answer = manager.request("GET", url, preload_content=False)
+        assert BODY.startswith(answer.read(came))
+        with pytest.raises(ProtocolError):
+            answer.read(1)
+
+
 def test_urllib3_replaces_a_pooled_connection_that_was_reset_while_idle(
     site: Site, manager: urllib3.PoolManager
 ) -> None:
-    with behind(site, Reset(after_seconds=0.3, connections=1)) as server:
+    with behind(site, Reset(after_seconds=1.0, connections=1)) as server:
         assert manager.request("GET", server.url("http", "/first")).data == b"/first"
-        server.ledger.wait(open=0, closed=1)
+        [record] = server.ledger.wait(open=0, closed=1)
+        port = record.remote.port
+        assert port is not None
+        wait_until(lambda: has_ended(port))
         assert manager.request("GET", server.url("http", "/second")).data == b"/second"
         assert manager.request("GET", server.url("http", "/third")).data == b"/third"
         assert [record.fault for record in server.ledger] == ["reset", None]
 
 
 # --- httpx ---------------------------------------------------------------------------------
+
+
+def test_httpx_notices_a_body_that_was_cut(site: Site) -> None:
+    with behind(site, Truncate(IN_THE_BODY)) as server, httpx.Client(timeout=SOON) as client:
+        with client.stream("GET", server.url("http", "/body")) as answer:
+            assert answer.status_code == 200
+            came = b""
+            with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message"):
+                for piece in answer.iter_bytes():
+                    came += piece
+        # What came before the cut was given to the program.
+        assert BODY.startswith(came)
+        assert 0 < len(came) < IN_THE_BODY
+
+
+def test_httpx_names_an_answer_that_is_no_http(site: Site) -> None:
+    with behind(site, Garbage(b"SSH-2.0-OpenSSH_9.7\r\n\r\n")) as server:
+        with httpx.Client(timeout=SOON) as client:
+            with pytest.raises(httpx.RemoteProtocolError, match="illegal status line"):
+                client.get(server.url("http", "/body"))
 
 
 def test_the_read_time_out_of_httpx_is_for_each_read_and_not_for_the_answer(site: Site) -> None:

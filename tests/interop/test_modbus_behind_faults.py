@@ -16,7 +16,7 @@ from pymodbus.exceptions import ModbusException
 from support import SOON
 
 from rsock import Connection, Server
-from rsock.faults import Fault, Latency, Reset, Slice
+from rsock.faults import CloseAfter, Fault, Latency, Reset, Slice
 
 # Transaction, protocol (0), length of the rest, unit; then function, first register, count.
 HEAD = struct.Struct(">HHHB")
@@ -83,9 +83,9 @@ def test_the_answer_to_a_repeated_question_is_not_taken_for_the_next_one() -> No
             assert record.messages_out > 10
 
 
-@pytest.mark.parametrize("cut", [Reset])
+@pytest.mark.parametrize("cut", [CloseAfter, Reset])
 def test_an_answer_that_is_cut_is_an_error_and_the_client_connects_again(
-    cut: type[Reset],
+    cut: type[CloseAfter | Reset],
 ) -> None:
     fault = cut(after_bytes=30, direction="down", connections=1)
     with faulty(fault) as server, client_of(server, timeout=1.0) as client:

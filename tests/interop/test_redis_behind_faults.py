@@ -16,7 +16,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from support import SOON, payload, wait_until
+from support import SOON, has_ended, payload, wait_until
 
 from rsock import Forward, Server
 from rsock.faults import Fault, Latency, Reset, Slice
@@ -143,10 +143,13 @@ def test_a_command_whose_answer_was_lost_is_done_twice_if_it_is_repeated(
 def test_a_pooled_connection_that_was_reset_while_idle_is_replaced(
     database: Path, direct: redis.Redis
 ) -> None:
-    with behind(database, Reset(after_seconds=0.3, connections=1)) as server:
+    with behind(database, Reset(after_seconds=1.0, connections=1)) as server:
         with client_of(server) as client:
             assert client.set("key", VALUE)
-            server.ledger.wait(open=0, closed=1)
+            [record] = server.ledger.wait(open=0, closed=1)
+            port = record.remote.port
+            assert port is not None
+            wait_until(lambda: has_ended(port))
             assert client.get("key") == VALUE
             assert [record.fault for record in server.ledger] == ["reset", None]
 

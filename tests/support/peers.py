@@ -125,6 +125,12 @@ def refused(address: tuple[str, int]) -> bool:
     return False
 
 
+def has_ended(port: int) -> bool:
+    """Whether no TCP socket over IPv4 has this port of its own: a reset has ended the last one."""
+    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return not any(line.split()[1].endswith(f":{port:04X}") for line in table)
+
+
 def reset(peer: socket.socket) -> None:
     """Close with RST."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
