@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import socket
 import threading
 import time
@@ -584,6 +585,38 @@ class TestCombined:
                 with server.fault(fault), server.fault(fault):
                     assert holds(server)
                 assert is_open(server)
+
+    def test_changes_by_two_threads_under_connects(self, make: Callable[..., Server]) -> None:
+        kinds: list[Fault] = [Refuse(), Full(), NeverAccept(), AcceptDelay(0.01)]
+        over = threading.Event()
+        served: list[bool] = []
+
+        def change(seed: int) -> None:
+            numbers = random.Random(seed)
+            for _ in range(150):
+                with server.fault(numbers.choice(kinds)):
+                    with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                        server.client(timeout=0.01).close()
+
+        def connect() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                    with server.client(timeout=0.1) as client:
+                        served.append(says_back(client))
+
+        with running(make()) as server:
+            connects = Background(connect)
+            changes = [Background(change, seed) for seed in range(2)]
+            for each in changes:
+                each.result(4 * SOON)
+            over.set()
+            connects.result()
+            assert served
+            assert all(served)
+            assert len(server.faults) == 0
+            assert is_open(server)
+            server.ledger.wait(open=0)
+            assert server.waiting == 0
 
     def test_no_fault_of_accepting_is_a_fault_of_connections(self) -> None:
         with Server(faults=[AcceptDelay(0)]) as server, server.client(timeout=SOON) as client:

@@ -62,8 +62,9 @@ class Full(_OfAccepting):
 class NeverAccept(_OfAccepting):
     """Connections stay in the queue: connects succeed, and nothing answers.
 
-    Stream servers only. `Server.waiting` counts them; when the fault is removed they are served.
-    Where several faults of accepting are there, the last one that was added holds.
+    Stream servers only. `Server.waiting` counts them; when the fault is removed they are served,
+    and a stop resets them. Where several faults of accepting are there, the last one that was added
+    holds.
     """
 
     _name: ClassVar[str] = "neveraccept"
@@ -74,10 +75,10 @@ class NeverAccept(_OfAccepting):
 class AcceptDelay(_OfAccepting):
     """Each connection stays in the queue for a time.
 
-    seconds: how long.
+    seconds: how long, from its arrival; if it waits already when the fault is added, from then.
 
-    Stream servers only. Where several faults of accepting are there, the last one that was added
-    holds.
+    Stream servers only. A stop accepts at once what waits. Where several faults of accepting are
+    there, the last one that was added holds.
     """
 
     _name: ClassVar[str] = "acceptdelay"
