@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "one binary: nothing of it is reached from outside")]
 
 mod content;
+mod datagram_faults;
 mod datagrams;
 mod edges;
 mod fake_io;

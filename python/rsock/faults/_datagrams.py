@@ -39,7 +39,8 @@ class Drop(Fault):
 class Duplicate(Fault):
     """Datagrams arrive twice.
 
-    rate: how likely each one does, from 0 to 1.
+    rate: how likely each one does, from 0 to 1. A peer outside the loopback is sent no more bytes
+        than it has sent, so that a second copy may be dropped.
     """
 
     _name: ClassVar[str] = "duplicate"

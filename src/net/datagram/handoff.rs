@@ -2,23 +2,27 @@
 //! do. Owns the records that these threads share, and the thread that fills the pool's queue; must
 //! never call into one of them, nor hold its lock while it waits.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::admission::Admission;
 use super::amplification::{self, is_loopback};
 use super::errors::{Failure, classify};
+use super::fault_changes::FaultChanges;
 use super::peer_table::Key;
-use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
+use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM};
 use crate::net::address::Address;
-use crate::net::base::{EventFd, Mutex, Waiter, poll_own};
+use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{Answers, Datagram, Job, ThreadPool};
 use crate::net::ledger::{ClosedBy, Record};
+use crate::net::stage::Direction;
 use crate::net::sys::{self, BATCH, Inbound, Name, PollFd};
 use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
@@ -29,6 +33,8 @@ const NO_CREDIT: &str =
     "a peer outside the loopback gets no more than it has sent: its address may be forged";
 /// Room for the control messages of one datagram.
 const CONTROL: usize = 128;
+/// The largest UDP payload over IPv4: 20 bytes of a packet are its header.
+const MOST_OVER_IPV4: usize = 65_507;
 
 /// A datagram that is counted in its peer's record.
 struct Arrival {
@@ -38,6 +44,12 @@ struct Arrival {
     record: Arc<Record>,
 }
 
+/// A datagram that has left the stages of its peer.
+struct Staged {
+    data: Vec<u8>,
+    arrival: Arrival,
+}
+
 /// Receives and sends datagrams for the caller's threads.
 pub(crate) struct Handoff {
     context: Arc<ServerContext>,
@@ -45,6 +57,13 @@ pub(crate) struct Handoff {
     /// None once the server has ended, so that a thread that still holds the `Handoff` keeps no
     /// descriptor open.
     admission: Mutex<Option<Admission>>,
+    /// Datagrams that have left stages, for calls of `accept`. Bounded by what stages hold. Locked
+    /// within the lock of `admission`, or alone.
+    arrived: Mutex<VecDeque<Staged>>,
+    /// Whether there are some.
+    has_arrived: AtomicBool,
+    /// Of the thread that calls the stages whose time has come.
+    changes: Arc<FaultChanges>,
 }
 
 impl Handoff {
@@ -52,6 +71,7 @@ impl Handoff {
         context: &Arc<ServerContext>,
         sockets: &Arc<DatagramSockets>,
         socket: Arc<DatagramSocket>,
+        timer: Arc<EventFd>,
     ) -> Self {
         let (context, sockets) = (Arc::clone(context), Arc::clone(sockets));
         let admission = Admission::new(
@@ -62,7 +82,14 @@ impl Handoff {
             context.admission.limit(),
         );
         let admission = Mutex::new(Some(admission.hearing_all()));
-        Self { context, sockets, admission }
+        Self {
+            changes: FaultChanges::listen(&context.faults, timer),
+            context,
+            sockets,
+            admission,
+            arrived: Mutex::default(),
+            has_arrived: AtomicBool::new(false),
+        }
     }
 
     /// Calls a function with the admitted peers. None once the server has ended.
@@ -76,13 +103,14 @@ impl Handoff {
     }
 
     /// Counts a received datagram in its peer's record. None if there is no sender, or no room for
-    /// its record.
+    /// its record, or if the peer has stages: what these pass on is given to `staged`.
     fn record_received(
         &self,
         from: &Name,
         data: &[u8],
         control: &[u8],
         cut: bool,
+        staged: &mut dyn FnMut(Staged),
     ) -> Option<Arrival> {
         let mut admission = self.admission.lock();
         let admission = admission.as_mut()?;
@@ -93,22 +121,124 @@ impl Handoff {
             self.context.ledger.count_cut();
         }
         let to = sys::destination(control);
+        // A new peer may have a time of its own.
+        let before = admission.peers.next_due();
         let index = admission.find_or_admit(remote, to, &mut |_| {})?;
         let entry = admission.peers.get_mut(index);
-        let key = entry.key.clone();
         entry.record.count_received(data);
-        entry.add_credit(data.len());
+        if entry.stages.is_none() {
+            entry.add_credit(data.len());
+        }
         let record = Arc::clone(&entry.record);
         if record.received().messages == 1 && self.context.limits.idle.is_some() {
             // The thread that closes idle records has to compute its next deadline.
             self.context.notifier.notify();
         }
+        if admission.is_staged(index) {
+            if admission.receive_staged(index, data, to, cut) {
+                Self::pass_on(admission, index, staged);
+            }
+            self.wake_timer(admission, before);
+            return None;
+        }
+        Some(Self::arrival(admission, index, to))
+    }
+
+    fn arrival(admission: &Admission, index: u32, to: Option<(IpAddr, IpAddr)>) -> Arrival {
+        let entry = admission.peers.get(index);
         // A socket that is bound to one address receives only what was sent to it.
-        let mut own = socket.local.clone();
+        let mut own = admission.socket.local.clone();
         if let (Address::Ip(own), Some((to, _))) = (&mut own, to) {
             own.set_ip(to);
         }
-        Some(Arrival { key, to: own.canonical(), record })
+        let (key, record) = (entry.key.clone(), Arc::clone(&entry.record));
+        Arrival { key, to: own.canonical(), record }
+    }
+
+    /// Takes what the stages of a peer have passed on in both directions: to the caller's threads,
+    /// and to the peer.
+    fn pass_on(admission: &mut Admission, index: u32, staged: &mut dyn FnMut(Staged)) {
+        let mut data = Vec::new();
+        while admission.take_staged(index, &mut data) {
+            let to = admission.peers.get(index).stages.as_ref().and_then(|stages| stages.to);
+            let arrival = Self::arrival(admission, index, to);
+            staged(Staged { data: std::mem::take(&mut data), arrival });
+        }
+        if admission.send_staged(index) {
+            admission.read_error_queue();
+        }
+    }
+
+    /// Wakes the thread that calls the stages, if it has to call some earlier than `before`.
+    fn wake_timer(&self, admission: &Admission, before: Option<Instant>) {
+        let due = admission.peers.next_due();
+        if due.is_some_and(|due| before.is_none_or(|before| due < before)) {
+            self.changes.wake();
+        }
+    }
+
+    /// Gives every peer the faults of now if they have changed, and calls the stages whose time has
+    /// come.
+    fn turn(&self, staged: &mut dyn FnMut(Staged)) {
+        if !self.context.faults.is_used() {
+            return;
+        }
+        let changed = self.changes.is_pending();
+        // Confirmed at the end.
+        let acks = if changed { self.changes.take() } else { Vec::new() };
+        self.with(|admission| {
+            if changed {
+                for index in admission.peers.indices() {
+                    // An error queue that was read may have closed it.
+                    if admission.peers.has(index) && admission.update_faults(index) {
+                        Self::pass_on(admission, index, staged);
+                    }
+                }
+            }
+            if admission.peers.next_due().is_some() {
+                let now = Instant::now();
+                while let Some(index) = admission.turn_staged(now) {
+                    Self::pass_on(admission, index, staged);
+                }
+            }
+        });
+        drop(acks);
+    }
+
+    /// The same for calls of `accept`, which are woken.
+    fn turn_for_callers(&self, socket: &DatagramSocket) {
+        self.turn(&mut |staged| self.arrive(socket, staged));
+    }
+
+    /// Keeps a datagram for a call of `accept`, and wakes the calls that wait. Called with the peers
+    /// locked, so that those of one peer keep their order.
+    fn arrive(&self, socket: &DatagramSocket, staged: Staged) {
+        let mut arrived = self.arrived.lock();
+        arrived.push_back(staged);
+        self.has_arrived.store(true, SeqCst);
+        socket.notifier.set();
+    }
+
+    /// Takes the oldest datagram that `arrive` has kept.
+    fn take_arrived(&self, socket: &DatagramSocket) -> Option<Staged> {
+        if !self.has_arrived.load(SeqCst) {
+            return None;
+        }
+        let mut arrived = self.arrived.lock();
+        let first = arrived.pop_front();
+        if arrived.is_empty() {
+            self.has_arrived.store(false, SeqCst);
+            socket.notifier.clear();
+            if socket.has_ended() {
+                socket.notifier.set();
+            }
+        }
+        first
+    }
+
+    /// When the thread that calls the stages must act next.
+    fn next_turn(&self) -> Option<Instant> {
+        self.with(|admission| admission.next_turn()).flatten()
     }
 
     /// Sends a datagram to the peer with this key, or to the peer at `remote`. Never waits.
@@ -127,6 +257,7 @@ impl Handoff {
         let Some(admission) = admission.as_mut() else {
             return Err(Error::closed(step, "the server has stopped"));
         };
+        let before = admission.peers.next_due();
         let known_index = key.as_ref().map_or_else(
             || admission.peers.find_by_remote(remote),
             |key| admission.peers.index_of(key),
@@ -162,6 +293,19 @@ impl Handoff {
                     "a source outside the loopback gets a limited number of datagrams per second",
                 );
             }
+        }
+        if admission.is_staged(index) {
+            let most = if admission.socket.is_ipv4() { MOST_OVER_IPV4 } else { MOST_DATAGRAM };
+            if data.len() > most && !admission.socket.is_unix() {
+                return failed(libc::EMSGSIZE, "");
+            }
+            if admission.push_staged(index, Direction::Outbound, data)
+                && admission.send_staged(index)
+            {
+                admission.read_error_queue();
+            }
+            self.wake_timer(admission, before);
+            return Ok(data.len());
         }
         let entry = admission.peers.get(index);
         let name = admission.socket.name(remote);
@@ -217,6 +361,11 @@ impl Handoff {
             if socket.has_ended() {
                 return Ok(None);
             }
+            if let Some(Staged { data, arrival }) = self.take_arrived(&socket) {
+                let length = data.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&data[..length]);
+                return Ok(Some((length, arrival.key.remote, arrival.to)));
+            }
             let mut from = Name::room();
             let received = sys::recvmsg(
                 socket.as_fd(),
@@ -228,9 +377,16 @@ impl Handoff {
             let error = match received {
                 Ok((bytes, length, flags)) => {
                     let cut = flags & libc::MSG_TRUNC != 0;
-                    let arrived =
-                        self.record_received(&from, &buffer[..bytes], &control[..length], cut);
+                    let (data, control) = (&buffer[..bytes], &control[..length]);
+                    let mut arrive = |staged| self.arrive(&socket, staged);
+                    let arrived = self.record_received(&from, data, control, cut, &mut arrive);
                     match arrived {
+                        // Removed faults have passed on earlier ones of this peer meanwhile.
+                        Some(arrival) if self.has_arrived.load(SeqCst) => {
+                            let data = data.to_vec();
+                            self.arrive(&socket, Staged { data, arrival });
+                            continue;
+                        }
                         Some(arrival) => {
                             return Ok(Some((bytes, arrival.key.remote, arrival.to)));
                         }
@@ -276,12 +432,25 @@ impl Handoff {
         }
     }
 
-    fn idle_at(&self) -> Option<Instant> {
-        self.with(|admission| admission.peers.idle_at()).flatten()
-    }
-
     fn close_idle(&self) {
         self.with(|admission| admission.peers.close_idle());
+    }
+
+    /// While the server drains: calls `serve` whenever stages are due or a flag is set, until it
+    /// returns that nothing is owed, or the deadline has passed.
+    fn drain<'a>(self: &'a Arc<Self>, flags: &[&EventFd], serve: impl Fn(&'a Arc<Self>) -> bool) {
+        loop {
+            for flag in flags {
+                flag.clear();
+            }
+            let (is_owed, deadline) = (serve(self), self.context.shutdown.deadline());
+            if !is_owed || deadline <= Instant::now() {
+                return;
+            }
+            let mut fds: Vec<_> = flags.iter().map(|flag| flag.polled()).collect();
+            let due = self.with(|admission| admission.peers.next_due()).flatten();
+            poll_or_sleep(&mut fds, Some(due.map_or(deadline, |due| due.min(deadline))));
+        }
     }
 
     /// Closes all records and the socket.
@@ -291,6 +460,8 @@ impl Handoff {
             admission.peers.close_all(forced);
             self.sockets.remove(&admission.socket);
         }
+        self.arrived.lock().clear();
+        self.changes.end();
         self.context.clear_notifier();
     }
 }
@@ -329,7 +500,8 @@ pub(super) fn start_pool(
     pool: &Arc<ThreadPool>,
 ) -> io::Result<Arc<Handoff>> {
     let inbound = Inbound::new(context.limits.datagram, socket.tells_destination())?;
-    let (handoff, socket) = open(context, sockets, socket);
+    let timer = Arc::clone(&socket.notifier);
+    let (handoff, socket) = open(context, sockets, socket, timer);
     let pool = Arc::clone(pool);
     let filler = Filler { handoff: Arc::clone(&handoff), pool, socket, inbound };
     let started = context.spawn("rsock-worker-0".to_owned(), move || filler.run(&notifier));
@@ -345,7 +517,7 @@ pub(super) fn start_on_demand(
     socket: DatagramSocket,
     notifier: Arc<EventFd>,
 ) -> io::Result<Arc<Handoff>> {
-    let (handoff, socket) = open(context, sockets, socket);
+    let (handoff, socket) = open(context, sockets, socket, Arc::clone(&notifier));
     let body = Arc::clone(&handoff);
     let wait = move || wait_for_end(&body, &socket, &notifier);
     let started = context.spawn("rsock-accept".to_owned(), wait);
@@ -357,18 +529,19 @@ fn open(
     context: &Arc<ServerContext>,
     sockets: &Arc<DatagramSockets>,
     socket: DatagramSocket,
+    timer: Arc<EventFd>,
 ) -> (Arc<Handoff>, Arc<DatagramSocket>) {
     let socket = Arc::new(socket);
     sockets.add(&socket);
-    (Arc::new(Handoff::new(context, sockets, Arc::clone(&socket))), socket)
+    (Arc::new(Handoff::new(context, sockets, Arc::clone(&socket), timer)), socket)
 }
 
 /// Waits for the end of the server. `DatagramSocket::end` wakes the callers that wait for a
 /// datagram.
-fn wait_for_end(handoff: &Handoff, socket: &DatagramSocket, notifier: &EventFd) {
+fn wait_for_end(handoff: &Arc<Handoff>, socket: &DatagramSocket, notifier: &EventFd) {
     while !socket.has_ended() {
         let mut fds = [notifier.polled(), PollFd::shutdown(socket.as_fd())];
-        let polled = match poll_own(&mut fds, handoff.idle_at()) {
+        let polled = match poll_own(&mut fds, handoff.next_turn()) {
             Ok(polled) => polled,
             Err(error) => {
                 handoff.context.fail(&error);
@@ -384,9 +557,44 @@ fn wait_for_end(handoff: &Handoff, socket: &DatagramSocket, notifier: &EventFd) 
             // By another of its owners. No call of `accept` may be there to notice it.
             handoff.context.fail(&shut_down());
         }
+        handoff.turn_for_callers(socket);
         handoff.close_idle();
     }
+    // What the caller has sent is still delivered. What has arrived is discarded, as in the kernel.
+    handoff.drain(&[notifier], |handoff| {
+        handoff.turn(&mut drop);
+        handoff.with(|admission| admission.peers.owe()).unwrap_or(false)
+    });
     handoff.close(handoff.context.shutdown.is_hard());
+}
+
+/// Calls the stages that are due, and gives what they pass on to the pool.
+fn turn(handoff: &Arc<Handoff>, pool: &ThreadPool) {
+    let mut ready = Vec::new();
+    handoff.turn(&mut |staged| ready.push(staged));
+    ready.into_iter().for_each(|staged| push(handoff, pool, staged));
+}
+
+/// Gives a datagram to a thread of the pool.
+fn push(handoff: &Arc<Handoff>, pool: &ThreadPool, staged: Staged) {
+    let Staged { data, arrival: Arrival { key: peer, to, record } } = staged;
+    let job = pool.handed_out.add(Weak::new());
+    let datagram = Datagram {
+        answers: Arc::clone(handoff) as Arc<dyn Answers>,
+        context: Arc::clone(&handoff.context),
+        handed_out: Arc::clone(&pool.handed_out),
+        job,
+        data,
+        from: peer.remote,
+        own: peer.local,
+        to,
+        record,
+    };
+    if handoff.context.ordered {
+        pool.push_in_turn(job, datagram);
+    } else {
+        pool.push(job, Job::Datagram(datagram));
+    }
 }
 
 /// Fills the pool's queue until the server ends, then waits for the handlers.
@@ -413,37 +621,58 @@ impl Filler {
                 left -= count.min(left);
             }
         }
+        if context.faults.is_used() {
+            let flags = [notifier, &self.socket.notifier];
+            let (handoff, pool) = (&self.handoff, &self.pool);
+            handoff.drain(&flags, |handoff| {
+                turn(handoff, pool);
+                let is_owed = handoff.with(|admission| admission.peers.are_owed());
+                // A handler that works may still answer.
+                is_owed.unwrap_or(false) || !pool.handed_out.exempt().1
+            });
+        }
         self.pool.drain(notifier);
         self.handoff.close(context.shutdown.is_hard());
     }
 
     fn fill_until_end(&mut self) -> io::Result<()> {
-        let context = Arc::clone(&self.handoff.context);
-        if context.limits.idle.is_none() {
-            self.socket.allow_blocking();
-        }
-        let mut blocks = self.socket.blocks();
+        let mut blocks = self.allow_blocking();
         while !self.socket.has_ended() {
+            if self.handoff.changes.is_pending() {
+                turn(&self.handoff, &self.pool);
+                blocks |= self.allow_blocking();
+            }
             let flags = self.socket.receive_flags(&mut blocks);
             let room = QUEUE.saturating_sub(self.pool.queued());
             if room == 0 {
                 self.pool.ask_for_room(&self.socket.notifier);
                 // A thread that took a job before this request did not set the flag.
                 if self.pool.queued() >= QUEUE {
-                    self.socket.wait_for_notifier(self.handoff.idle_at());
+                    self.socket.wait_for_notifier(self.handoff.next_turn());
                 } else {
                     self.pool.forget_room();
                 }
             } else if self.hand_out(room.min(BATCH), flags)?.is_none()
                 // Also on a socket that blocks: another of its owners may have made it
                 // non-blocking.
-                && self.socket.wait(self.handoff.idle_at())?
+                && self.socket.wait(self.handoff.next_turn())?
             {
                 self.handoff.with(Admission::read_error_queue);
             }
+            turn(&self.handoff, &self.pool);
             self.handoff.close_idle();
         }
         Ok(())
+    }
+
+    /// Lets the thread wait inside the receive call, if nothing else has to end that wait. Returns
+    /// whether it does.
+    fn allow_blocking(&self) -> bool {
+        let context = &self.handoff.context;
+        if context.limits.idle.is_none() {
+            self.socket.allow_blocking(&context.faults, &self.handoff.changes);
+        }
+        self.socket.blocks()
     }
 
     /// Receives a batch and hands it out. None if nothing was received.
@@ -459,27 +688,14 @@ impl Filler {
                         Some(from) if socket.is_wake_up(&from) => continue,
                         _ => {}
                     }
-                    let arrived =
-                        handoff.record_received(received.from, data, control, received.cut);
-                    let Some(Arrival { key: peer, to, record }) = arrived else { continue };
-                    let data = data.to_vec();
-                    let job = pool.handed_out.add(Weak::new());
-                    let datagram = Datagram {
-                        answers: Arc::clone(handoff) as Arc<dyn Answers>,
-                        context: Arc::clone(&handoff.context),
-                        handed_out: Arc::clone(&pool.handed_out),
-                        job,
-                        data,
-                        from: peer.remote,
-                        own: peer.local,
-                        to,
-                        record,
-                    };
-                    if handoff.context.ordered {
-                        pool.push_in_turn(job, datagram);
-                    } else {
-                        pool.push(job, Job::Datagram(datagram));
+                    let (from, cut) = (received.from, received.cut);
+                    let mut ready = Vec::new();
+                    let mut keep = |staged| ready.push(staged);
+                    let arrived = handoff.record_received(from, data, control, cut, &mut keep);
+                    if let Some(arrival) = arrived {
+                        push(handoff, pool, Staged { data: data.to_vec(), arrival });
                     }
+                    ready.into_iter().for_each(|staged| push(handoff, pool, staged));
                 }
                 return Ok(Some(count));
             }

@@ -6,10 +6,14 @@
 //! Rust, `relay` forwards its datagrams, `handoff` serves it with the caller's threads.
 //! `peer_table` holds the records of peers, `admission` opens and closes them, `amplification`
 //! decides which senders get an answer. `send` sends batches, `errors` classifies errno values.
+//! `peer_stages` are the stages of one peer, `staged` moves its datagrams through them, and
+//! `fault_changes` tells a thread of a change of the faults.
 
 mod admission;
 pub(crate) mod amplification;
+mod fault_changes;
 mod handoff;
+mod peer_stages;
 mod peer_table;
 mod relay;
 mod socket;
@@ -17,6 +21,7 @@ mod start;
 
 mod errors;
 mod send;
+mod staged;
 mod worker;
 
 pub(crate) use self::handoff::Handoff;

@@ -2,7 +2,7 @@
 //! order of their last datagrams; must never hold more than the server admits, nor send or receive
 //! a byte.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::amplification;
+use super::peer_stages::PeerStages;
 use super::socket::{DatagramSocket, DatagramSockets};
 use crate::net::address::{Address, Endpoint};
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
 use crate::net::service::Peer;
+use crate::net::stage::{Direction, StageResult};
 use crate::net::sys;
 
 /// Identifies a peer: its address, together with the local address that it writes to.
@@ -51,6 +53,8 @@ pub(super) struct PeerEntry {
     /// Bytes received from it, less bytes sent to it: what it may still be sent from Python or from
     /// a target, if it is outside the loopback.
     pub(super) credit: usize,
+    /// What faults act through. None without faults.
+    pub(super) stages: Option<Box<PeerStages>>,
     /// When it last sent or was sent something. Updated only with an idle limit.
     last_active: Instant,
     entry_id: EntryId,
@@ -71,6 +75,13 @@ impl PeerEntry {
     }
 }
 
+impl PeerEntry {
+    /// Whether stages hold something of it.
+    fn is_owed(&self) -> bool {
+        self.stages.as_ref().is_some_and(|stages| stages.all_parts() > 0)
+    }
+}
+
 /// The peers of one socket.
 pub(super) struct Peers {
     context: Arc<ServerContext>,
@@ -81,6 +92,8 @@ pub(super) struct Peers {
     entries: Slab<PeerEntry>,
     newest: u32,
     oldest: u32,
+    /// The peers whose stages are called at some time, the next one first.
+    due: BTreeSet<(Instant, u32)>,
 }
 
 impl Peers {
@@ -89,8 +102,16 @@ impl Peers {
         sockets: Arc<DatagramSockets>,
         idle: Option<Duration>,
     ) -> Self {
-        let (table, entries) = (HashMap::new(), Slab::new());
-        Self { context, sockets, idle, table, entries, newest: NONE, oldest: NONE }
+        Self {
+            context,
+            sockets,
+            idle,
+            table: HashMap::new(),
+            entries: Slab::new(),
+            newest: NONE,
+            oldest: NONE,
+            due: BTreeSet::new(),
+        }
     }
 
     /// The index of a peer that has a record. It becomes the newest.
@@ -122,10 +143,17 @@ impl Peers {
         oldest.last_active.checked_add(self.idle?)
     }
 
-    /// The index of a peer that has reached the idle limit.
-    pub(super) fn next_idle(&self) -> Option<u32> {
+    /// The index of a peer that has reached the idle limit. One of which stages hold something is
+    /// not idle.
+    pub(super) fn next_idle(&mut self) -> Option<u32> {
         // The clock is not read without such a limit.
-        self.idle_at().filter(|&at| at <= Instant::now()).map(|_| self.oldest)
+        while self.idle_at().is_some_and(|at| at <= Instant::now()) {
+            if !self.get(self.oldest).is_owed() {
+                return Some(self.oldest);
+            }
+            self.touch(self.oldest);
+        }
+        None
     }
 
     /// Closes the records of the peers that have reached the idle limit.
@@ -203,6 +231,7 @@ impl Peers {
             route,
             is_loopback,
             credit: 0,
+            stages: None,
             last_active,
             entry_id,
             key,
@@ -212,14 +241,80 @@ impl Peers {
         let index = self.entries.insert(entry) as u32;
         self.table.insert(self.entries[index as usize].key.clone(), index);
         self.link(index);
+        if self.context.faults.is_used() {
+            // A stage that is added to others that hold nothing cannot fail.
+            let _ = self.update_faults(index, last_active);
+            self.settle(index);
+        }
         index
     }
 
-    /// Closes a record, and frees its slot.
+    /// Gives a peer the faults that the server has now. `settle` is called after it.
+    pub(super) fn update_faults(&mut self, index: u32, now: Instant) -> StageResult {
+        let faults = &self.context.faults;
+        let entry = &mut self.entries[index as usize];
+        if entry.stages.is_none() && faults.concerns(entry.peer.id) {
+            entry.stages = Some(Box::new(PeerStages::new(now)));
+        }
+        match &mut entry.stages {
+            Some(stages) => stages.update(faults, &entry.record, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what the stages of a peer have done, and when they are called next. Called after each
+    /// use of them.
+    pub(super) fn settle(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        let Some(stages) = &mut entry.stages else { return };
+        stages.keep_notes(&entry.record);
+        let due = stages.next_call();
+        if due != stages.due {
+            stages.due.map(|at| self.due.remove(&(at, index)));
+            due.map(|at| self.due.insert((at, index)));
+            stages.due = due;
+        }
+        if stages.is_unused() {
+            entry.stages = None;
+        }
+    }
+
+    /// When the stages of a peer are called next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|&(at, _)| at)
+    }
+
+    /// The index of a peer whose stages must be called.
+    pub(super) fn due_at(&self, now: Instant) -> Option<u32> {
+        self.due.first().filter(|&&(at, _)| at <= now).map(|&(_, index)| index)
+    }
+
+    /// Whether stages hold something of a peer.
+    pub(super) fn is_owed(&self, index: u32) -> bool {
+        self.get(index).is_owed()
+    }
+
+    /// Whether stages hold something that a stop waits for. What a stage holds it passes on at some
+    /// time.
+    pub(super) fn are_owed(&self) -> bool {
+        self.due.iter().any(|&(_, index)| self.get(index).is_owed())
+    }
+
+    /// The same, of what goes to the peers alone.
+    pub(super) fn owe(&self) -> bool {
+        let owes = |stages: &PeerStages| stages.parts(Direction::Outbound) > 0;
+        self.due.iter().any(|&(_, index)| self.get(index).stages.as_deref().is_some_and(owes))
+    }
+
+    /// Closes a record, and frees its slot. What stages hold of the peer is lost, and counted.
     pub(super) fn close(&mut self, index: u32, by: ClosedBy, error: Option<String>, forced: bool) {
         self.unlink(index);
         let entry = self.entries.remove(index as usize);
         self.table.remove(&entry.key);
+        if let Some(stages) = entry.stages {
+            stages.due.map(|at| self.due.remove(&(at, index)));
+            self.context.ledger.count_dropped(stages.all_parts() as u64);
+        }
         self.context.close_record(entry.entry_id, by, error, None);
         self.context.count_stopped(forced);
         self.context.admission.closed();
@@ -228,7 +323,8 @@ impl Peers {
     /// Closes all records, because the server stops.
     pub(super) fn close_all(&mut self, forced: bool) {
         while let Some(oldest) = self.oldest() {
-            self.close(oldest, ClosedBy::Stop, None, forced);
+            let is_owed = self.get(oldest).is_owed();
+            self.close(oldest, ClosedBy::Stop, None, forced || is_owed);
         }
     }
 

@@ -13,16 +13,18 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::admission::Admission;
 use super::errors::{Failure, classify};
+use super::fault_changes::FaultChanges;
 use super::send::{Sent, send_all};
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE};
 use crate::net::address::{Endpoint, canonical};
-use crate::net::base::{Listed, fork};
+use crate::net::base::{Listed, TimerFd, fork};
 use crate::net::control::forward_loops::MOST_HOPS;
 use crate::net::control::{Opened, Opening, ServerContext, forward_loops};
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Far};
 use crate::net::service::{ForwarderId, Onward};
 use crate::net::socket::{Socket, hops};
+use crate::net::stage::Direction;
 use crate::net::sys::{self, BATCH, Inbound, Name, Outgoing};
 use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
@@ -33,6 +35,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const EVENTS: usize = 256;
 const SOCKET: Token = Token(usize::MAX);
 const NOTIFIER: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
 
 /// Opens and starts the worker of a socket. On failure everything is closed again.
 pub(super) fn start(
@@ -99,6 +102,12 @@ struct Relay {
     is_shut: bool,
     /// While the server drains: how many datagrams may still be received.
     left: Option<usize>,
+    changes: Arc<FaultChanges>,
+    /// Ends a poll exactly in time, for stages. None where no peer had any so far, or where there is
+    /// no descriptor for it.
+    timer: Option<TimerFd>,
+    /// The datagram at hand of those that have left stages.
+    staged: Vec<u8>,
 }
 
 impl Relay {
@@ -117,6 +126,7 @@ impl Relay {
         watch(socket.as_fd().as_raw_fd(), SOCKET)?;
         watch(socket.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
         let idle = context.limits.idle.unwrap_or(IDLE);
+        let changes = FaultChanges::listen(&context.faults, Arc::clone(&socket.notifier));
         Ok(Self {
             _listed: listed,
             poll,
@@ -137,6 +147,9 @@ impl Relay {
             paused_until: None,
             is_shut: false,
             left: None,
+            changes,
+            timer: None,
+            staged: Vec::new(),
         })
     }
 
@@ -148,8 +161,10 @@ impl Relay {
         let hard = self.context.shutdown.is_hard();
         for index in self.admission.peers.indices() {
             let awaits_answer = self.session(index).is_some_and(|session| session.awaits_answer);
-            self.close(index, ClosedBy::Stop, None, hard || awaits_answer);
+            let is_owed = awaits_answer || self.admission.peers.is_owed(index);
+            self.close(index, ClosedBy::Stop, None, hard || is_owed);
         }
+        self.changes.end();
     }
 
     fn serve_until_end(
@@ -177,6 +192,10 @@ impl Relay {
             if self.readable && self.paused_until.is_none() {
                 self.readable = self.receive_from_clients(from_clients)?;
             }
+            if self.changes.is_pending() {
+                self.update_faults();
+            }
+            self.serve_due();
             for index in std::mem::take(&mut self.run) {
                 self.forward_down(index, from_upstream);
             }
@@ -195,7 +214,9 @@ impl Relay {
             self.paused_until = None;
         }
         let busy = !self.run.is_empty() || self.readable && self.paused_until.is_none();
+        let due = self.admission.peers.next_due();
         let until = [
+            due.filter(|&due| !self.set_timer(due)),
             self.admission.peers.idle_at(),
             self.paused_until,
             self.left.map(|_| self.context.shutdown.deadline()),
@@ -218,10 +239,74 @@ impl Relay {
                         self.socket.notifier.clear();
                     }
                 }
+                // What is due is found later.
+                TIMER => {}
                 Token(index) => self.enqueue(index as u32),
             }
         }
         Ok(())
+    }
+
+    /// Has the poll end at a time, exactly. False if that cannot be had.
+    fn set_timer(&mut self, at: Instant) -> bool {
+        if at <= Instant::now() {
+            return false;
+        }
+        if self.timer.is_none() {
+            let Ok(timer) = TimerFd::new() else { return false };
+            let number = timer.as_fd().as_raw_fd();
+            let mut source = SourceFd(&number);
+            if self.poll.registry().register(&mut source, TIMER, Interest::READABLE).is_err() {
+                return false;
+            }
+            self.timer = Some(timer);
+        }
+        let is_set = self.timer.as_mut().is_some_and(|timer| timer.set(at).is_ok());
+        if !is_set {
+            // The program has closed it.
+            self.timer = None;
+        }
+        is_set
+    }
+
+    /// Gives every peer the faults of now.
+    fn update_faults(&mut self) {
+        // Confirmed at the end.
+        let _acks = self.changes.take();
+        for index in self.admission.peers.indices() {
+            // An error of another peer may have closed it.
+            if self.admission.peers.has(index) && self.admission.update_faults(index) {
+                self.serve_staged(index);
+            }
+        }
+        self.drop_closed_sessions();
+    }
+
+    /// Calls the stages whose time has come.
+    fn serve_due(&mut self) {
+        if self.admission.peers.next_due().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(index) = self.admission.turn_staged(now) {
+            self.serve_staged(index);
+        }
+        self.drop_closed_sessions();
+    }
+
+    /// Sends what the stages of a peer have passed on: to the target, and to the peer.
+    fn serve_staged(&mut self, index: u32) {
+        let mut data = std::mem::take(&mut self.staged);
+        while self.admission.take_staged(index, &mut data) {
+            self.send_up(index, &data);
+            if !self.admission.peers.has(index) {
+                break;
+            }
+        }
+        self.staged = data;
+        if self.admission.peers.has(index) && self.admission.send_staged(index) {
+            self.read_error_queue();
+        }
     }
 
     fn enqueue(&mut self, index: u32) {
@@ -235,7 +320,8 @@ impl Relay {
     /// Whether no answer is outstanding, or the deadline has passed.
     fn is_done(&self) -> bool {
         let awaits_answer = self.sessions.iter().flatten().any(|session| session.awaits_answer);
-        !awaits_answer || self.context.shutdown.deadline() <= Instant::now()
+        !awaits_answer && !self.admission.peers.are_owed()
+            || self.context.shutdown.deadline() <= Instant::now()
     }
 
     fn session(&self, index: u32) -> Option<&Session> {
@@ -313,12 +399,27 @@ impl Relay {
                 return self.close(index, ClosedBy::Error, Some(error), false);
             }
         }
-        let Some(session) = self.sessions[index as usize].as_deref_mut() else { return };
         let entry = self.admission.peers.get_mut(index);
         entry.record.count_received(received.data);
+        if entry.stages.is_some() {
+            if self.admission.receive_staged(index, received.data, to, received.cut) {
+                self.serve_staged(index);
+            }
+            return;
+        }
         entry.add_credit(received.data.len());
+        self.send_up(index, received.data);
+    }
+
+    /// Sends a datagram of a peer to its target.
+    fn send_up(&mut self, index: u32, data: &[u8]) {
+        let Some(session) = self.sessions.get_mut(index as usize).and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let entry = self.admission.peers.get(index);
         session.awaits_answer = true;
-        match sys::send(session.socket.as_fd(), received.data, libc::MSG_DONTWAIT) {
+        match sys::send(session.socket.as_fd(), data, libc::MSG_DONTWAIT) {
             Ok(count) => {
                 if let Some(far) = entry.record.far() {
                     far.count_sent(count);
@@ -420,9 +521,6 @@ impl Relay {
         session.awaits_answer = false;
         self.admission.peers.touch(index);
         let entry = self.admission.peers.get(index);
-        let source = entry.key.remote.as_ip();
-        let mut allowed = Vec::with_capacity(count);
-        let mut credit = entry.credit;
         for slot in 0..count {
             let received = from_upstream.get(slot);
             if let Some(upstream) = entry.record.far() {
@@ -431,8 +529,27 @@ impl Relay {
             if received.cut {
                 self.context.ledger.count_cut();
             }
+        }
+        if self.admission.is_staged(index) {
+            self.answer_through_stages(index, from_upstream, count);
+        } else {
+            self.answer(index, from_upstream, count);
+        }
+        if count == BATCH {
+            self.enqueue(index);
+        }
+    }
+
+    /// Sends a batch of the target to the peer.
+    fn answer(&mut self, index: u32, from_upstream: &Inbound, count: usize) {
+        let Some(session) = self.sessions[index as usize].as_deref() else { return };
+        let entry = self.admission.peers.get(index);
+        let source = entry.key.remote.as_ip();
+        let mut allowed = Vec::with_capacity(count);
+        let mut credit = entry.credit;
+        for slot in 0..count {
             // A peer outside the loopback is sent no more bytes than came from its address.
-            let length = received.data.len();
+            let length = from_upstream.get(slot).data.len();
             let is_allowed = entry.is_loopback
                 || length <= credit
                     && source.is_none_or(|source| self.admission.policy.may_answer(source.ip()));
@@ -453,9 +570,24 @@ impl Relay {
         if error_queued {
             self.read_error_queue();
         }
-        if count == BATCH {
-            self.enqueue(index);
+    }
+
+    /// The same where the peer has stages. They may lose some, so the bytes that a peer outside the
+    /// loopback may be sent are counted behind them.
+    fn answer_through_stages(&mut self, index: u32, from_upstream: &Inbound, count: usize) {
+        for slot in 0..count {
+            let data = from_upstream.get(slot).data;
+            let entry = self.admission.peers.get(index);
+            let source = entry.key.remote.as_ip().map(|source| source.ip());
+            let is_allowed = entry.is_loopback
+                || source.is_none_or(|source| self.admission.policy.may_answer(source));
+            if !is_allowed {
+                self.context.ledger.count_dropped(1);
+            } else if !self.admission.push_staged(index, Direction::Outbound, data) {
+                return self.drop_closed_sessions();
+            }
         }
+        self.serve_staged(index);
     }
 
     /// Handles an error of a socket to the target.

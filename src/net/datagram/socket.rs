@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::time::{Duration, Instant};
 
 use super::amplification::PortClaim;
+use super::fault_changes::FaultChanges;
 use crate::net::address::{Address, UnixName, canonical, reachable};
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ShutdownListener;
 use crate::net::error::{Error, Result};
 use crate::net::socket::{Listener, Sharing};
+use crate::net::stage::faults::FaultSet;
 use crate::net::sys::{self, Name, PollFd};
 use crate::net::worker::shut_down;
 
@@ -29,6 +31,8 @@ pub(super) const LEAST_IN_QUEUE: usize = 256;
 const WAKE_UP: Duration = Duration::from_secs(1);
 /// Interval between the datagrams that it sends.
 const WAKE_UP_TURN: Duration = Duration::from_millis(20);
+/// How many it sends at once at most. It begins with one.
+const MOST_WAKE_UPS: usize = 8;
 
 /// A socket that receives datagrams.
 pub(crate) struct DatagramSocket {
@@ -41,6 +45,8 @@ pub(crate) struct DatagramSocket {
     change: Mutex<Option<Change>>,
     /// Whether there is one, for the thread, which takes no lock to find out.
     changing: AtomicBool,
+    /// Those of all sockets on the port: the system chooses which of them gets a datagram.
+    wake_ups: Arc<WakeUps>,
     /// Set when the server ends, when the deadline of its stop moves closer, and when a thread that
     /// waits for room can continue.
     pub(crate) notifier: Arc<EventFd>,
@@ -49,7 +55,11 @@ pub(crate) struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    pub(crate) fn new(socket: Listener, local: &Address) -> io::Result<Self> {
+    pub(super) fn new(
+        socket: Listener,
+        local: &Address,
+        sockets: &DatagramSockets,
+    ) -> io::Result<Self> {
         let notifier = Arc::new(EventFd::new()?);
         let claim = local.as_ip().and_then(PortClaim::new);
         Ok(Self {
@@ -59,6 +69,7 @@ impl DatagramSocket {
             blocks: AtomicBool::new(false),
             change: Mutex::new(None),
             changing: AtomicBool::new(false),
+            wake_ups: Arc::clone(&sockets.wake_ups),
             notifier,
             _claim: claim,
         })
@@ -127,14 +138,18 @@ impl DatagramSocket {
     /// `end` can wake, because no one else uses it.
     ///
     /// A Unix socket is polled: a datagram to itself, which would end the wait, would find its
-    /// queue full.
-    pub(super) fn allow_blocking(&self) {
+    /// queue full. So is one that has faults: what a fault holds has its time.
+    pub(super) fn allow_blocking(&self, faults: &FaultSet, changes: &FaultChanges) {
         if self.is_unix() {
             return;
         }
         self.blocks.store(true, SeqCst);
-        // After the store, so that a change of the users that comes now finds it.
-        if self.socket.sharing().has_others() {
+        // After the store, so that a change of the users or of the faults that comes now finds it.
+        if self.socket.sharing().has_others()
+            || !faults.is_empty()
+            || changes.is_pending()
+            || self.changing.load(SeqCst)
+        {
             self.blocks.store(false, SeqCst);
         }
     }
@@ -147,7 +162,7 @@ impl DatagramSocket {
     /// The flags for the next receive of the socket's thread, in whose `blocking` it notes whether it
     /// waits inside the call: once it has noticed that it must not, it polls.
     pub(super) fn receive_flags(&self, blocking: &mut bool) -> i32 {
-        if *blocking && !self.blocks() {
+        if if *blocking { !self.blocks() } else { self.changing.load(Relaxed) } {
             *blocking = false;
             if let Some(change) = &mut *self.change.lock() {
                 change.is_known = true;
@@ -159,16 +174,7 @@ impl DatagramSocket {
 
     /// Whether a datagram from this sender was sent by `stop_blocking`.
     pub(super) fn is_wake_up(&self, from: &Address) -> bool {
-        if !self.changing.load(Relaxed) {
-            return false;
-        }
-        let mut change = self.change.lock();
-        let Some(change) = change.as_mut().filter(|change| change.from == from.as_ip()) else {
-            return false;
-        };
-        change.seen += 1;
-        change.done.set();
-        true
+        self.wake_ups.is_one(from)
     }
 
     /// Makes the socket's thread wait in poll(2) from now on, because others use the socket too: a
@@ -178,18 +184,22 @@ impl DatagramSocket {
     /// A receive that blocks is ended by a datagram to the socket itself, which the thread ignores.
     /// The thread may be busy, or a filter may drop the datagram: that ends the wait after a
     /// second. After an error, the thread waits as before.
-    pub(crate) fn stop_blocking(&self, waiter: &mut dyn Waiter) -> Result<()> {
+    ///
+    /// `step` is the caller's own, for errors.
+    pub(crate) fn stop_blocking(&self, step: &'static str, waiter: &mut dyn Waiter) -> Result<()> {
         if !self.blocks.load(SeqCst) {
             return Ok(());
         }
-        let failed = |error: io::Error| Error::os("hand_over", &self.local, &error);
+        let failed = |error: io::Error| Error::os(step, &self.local, &error);
         let done = Arc::new(EventFd::new().map_err(failed)?);
         *self.change.lock() = Some(Change::new(&done));
         self.changing.store(true, SeqCst);
         self.blocks.store(false, SeqCst);
         // For a thread that waits for something else than a datagram.
         self.notifier.set();
-        let result = self.wake(&done, waiter);
+        let mut senders = Vec::new();
+        let result = self.wake(step, &done, &mut senders, waiter);
+        self.wake_ups.forget(&senders);
         self.changing.store(false, SeqCst);
         *self.change.lock() = None;
         if result.is_err() {
@@ -199,35 +209,45 @@ impl DatagramSocket {
         result
     }
 
-    fn wake(&self, done: &EventFd, waiter: &mut dyn Waiter) -> Result<()> {
-        let failed = |error: io::Error| Error::os("hand_over", &self.local, &error);
+    /// Sends from sockets that it adds to `senders`, each time from another one: of several sockets
+    /// on the port, the system chooses one by the sender.
+    fn wake(
+        &self,
+        step: &'static str,
+        done: &Arc<EventFd>,
+        senders: &mut Vec<UdpSocket>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let failed = |error: io::Error| Error::os(step, &self.local, &error);
         let end = Instant::now() + WAKE_UP;
-        let (mut sender, mut sent) = (None, 0);
+        let mut turns = 0;
         loop {
             let turn = end.min(Instant::now() + WAKE_UP_TURN);
             let _ = waiter.wait(&mut [done.polled()], Some(turn))?;
             done.clear();
-            let (is_known, seen) = self.change.lock().as_ref().map_or((true, sent), Change::state);
+            let is_known = self.change.lock().as_ref().is_none_or(|change| change.is_known);
             let is_late = end <= Instant::now();
             // None of what was sent must be left to those who get the socket.
-            if self.has_ended() || is_known && (seen >= sent || is_late) {
+            if self.has_ended() || is_known && (is_late || self.wake_ups.all_seen(senders)) {
                 return Ok(());
             }
             if is_late {
-                return Err(Error::TimedOut { step: "hand_over", target: self.local.to_string() });
+                return Err(Error::TimedOut { step, target: self.local.to_string() });
             }
-            if sender.is_none() {
-                let Some(local) = self.local.as_ip() else { return Ok(()) };
-                let socket = wake_up_sender(local).map_err(failed)?;
-                let from = socket.local_addr().map_err(failed)?;
-                if let Some(change) = &mut *self.change.lock() {
-                    change.from = Some(canonical(from));
-                }
-                sender = Some(socket);
+            if is_known {
+                continue;
             }
-            if let Some(sender) = &sender {
+            let Some(local) = self.local.as_ip() else { return Ok(()) };
+            turns += 1;
+            for _ in 0..turns.min(MOST_WAKE_UPS) {
+                let sender = wake_up_sender(local).map_err(failed)?;
+                self.wake_ups.expect(&sender, done);
                 // An error, as of a filter: tried again until the end.
-                sent += usize::from(!is_known && sender.send(&[]).is_ok());
+                if sender.send(&[]).is_ok() {
+                    senders.push(sender);
+                } else {
+                    self.wake_ups.forget(&[sender]);
+                }
             }
         }
     }
@@ -260,6 +280,14 @@ impl DatagramSocket {
         Ok(polled && fds[1].failed())
     }
 
+    /// The same while the server ends: the notifier is set when the deadline of the stop has moved.
+    /// An error if the program has closed it.
+    pub(super) fn wait_in_drain(&self, until: Instant) -> io::Result<()> {
+        let polled = poll_own(&mut [self.notifier.polled()], Some(until));
+        self.notifier.clear();
+        polled.map(drop)
+    }
+
     /// Waits for the notifier or the deadline only.
     pub(super) fn wait_for_notifier(&self, deadline: Option<Instant>) {
         poll_or_sleep(&mut [self.notifier.polled()], deadline);
@@ -277,22 +305,70 @@ impl AsFd for DatagramSocket {
 
 /// A request to the thread of a socket to block no more.
 struct Change {
-    /// Set when one of the fields below has changed.
+    /// Set when the thread knows of it.
     done: Arc<EventFd>,
-    /// The sender of the datagrams that wake the thread.
-    from: Option<SocketAddr>,
-    /// How many of these the thread has received.
-    seen: usize,
     is_known: bool,
 }
 
 impl Change {
     fn new(done: &Arc<EventFd>) -> Self {
-        Self { done: Arc::clone(done), from: None, seen: 0, is_known: false }
+        Self { done: Arc::clone(done), is_known: false }
+    }
+}
+
+/// The datagrams that wake the threads of one server's sockets.
+#[derive(Default)]
+struct WakeUps {
+    expected: Mutex<Vec<WakeUp>>,
+    /// Whether there are some, for the threads, which take no lock to find out.
+    any: AtomicBool,
+}
+
+struct WakeUp {
+    from: SocketAddr,
+    is_seen: bool,
+    /// Set when it is seen.
+    done: Arc<EventFd>,
+}
+
+/// The address of a sender as its receivers see it.
+fn address_of(sender: &UdpSocket) -> Option<SocketAddr> {
+    sender.local_addr().ok().map(canonical)
+}
+
+impl WakeUps {
+    fn expect(&self, sender: &UdpSocket, done: &Arc<EventFd>) {
+        if let Some(from) = address_of(sender) {
+            let done = Arc::clone(done);
+            self.expected.lock().push(WakeUp { from, is_seen: false, done });
+            self.any.store(true, SeqCst);
+        }
     }
 
-    fn state(&self) -> (bool, usize) {
-        (self.is_known, self.seen)
+    fn is_one(&self, from: &Address) -> bool {
+        if !self.any.load(Relaxed) {
+            return false;
+        }
+        let mut expected = self.expected.lock();
+        let Some(found) = expected.iter_mut().find(|one| Some(one.from) == from.as_ip()) else {
+            return false;
+        };
+        found.is_seen = true;
+        found.done.set();
+        true
+    }
+
+    fn all_seen(&self, senders: &[UdpSocket]) -> bool {
+        let expected = self.expected.lock();
+        let is_seen = |from| expected.iter().any(|one| one.from == from && one.is_seen);
+        senders.iter().filter_map(address_of).all(is_seen)
+    }
+
+    fn forget(&self, senders: &[UdpSocket]) {
+        let gone: Vec<_> = senders.iter().filter_map(address_of).collect();
+        let mut expected = self.expected.lock();
+        expected.retain(|one| !gone.contains(&one.from));
+        self.any.store(!expected.is_empty(), SeqCst);
     }
 }
 
@@ -313,6 +389,7 @@ fn wake_up_sender(local: SocketAddr) -> io::Result<UdpSocket> {
 #[derive(Default)]
 pub(crate) struct DatagramSockets {
     open: Mutex<Vec<Arc<DatagramSocket>>>,
+    wake_ups: Arc<WakeUps>,
     /// The number of the newest peer.
     last_id: AtomicU64,
 }
@@ -335,7 +412,13 @@ impl DatagramSockets {
         let open = self.open.lock().clone();
         open.iter()
             .filter(|socket| Arc::ptr_eq(socket.socket.sharing(), sharing))
-            .try_for_each(|socket| socket.stop_blocking(waiter))
+            .try_for_each(|socket| socket.stop_blocking("hand_over", waiter))
+    }
+
+    /// Makes the threads of all sockets wait in poll(2), so that they notice a change of the faults.
+    pub(crate) fn stop_all_blocking(&self, waiter: &mut dyn Waiter) -> Result<()> {
+        let open = self.open.lock().clone();
+        open.iter().try_for_each(|socket| socket.stop_blocking("fault", waiter))
     }
 
     /// Ends all of them. False if a thread may not be woken.

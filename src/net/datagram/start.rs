@@ -37,11 +37,11 @@ pub(crate) fn start(
     let service = match shape {
         Shape::Handler => {
             let pool = pool.expect("a server with handlers has a pool");
-            let socket = DatagramSocket::new(listener, bound)?;
+            let socket = DatagramSocket::new(listener, bound, sockets)?;
             return handoff::start_pool(context, sockets, socket, notifier, pool).map(Some);
         }
         Shape::Accept => {
-            let socket = DatagramSocket::new(listener, bound)?;
+            let socket = DatagramSocket::new(listener, bound, sockets)?;
             return handoff::start_on_demand(context, sockets, socket, notifier).map(Some);
         }
         Shape::Datagram(service) => service,
@@ -60,7 +60,7 @@ pub(crate) fn start(
         listeners.push(another);
     }
     for (number, listener) in listeners.into_iter().enumerate() {
-        let socket = DatagramSocket::new(listener, bound)?;
+        let socket = DatagramSocket::new(listener, bound, sockets)?;
         let share = most / workers + usize::from(number < most % workers);
         match service.onward() {
             Some(onward) => relay::start(context, sockets, onward, socket, number, share)?,

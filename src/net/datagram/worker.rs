@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::admission::Admission;
 use super::amplification::SenderPolicy;
 use super::errors::{Failure, classify};
+use super::fault_changes::FaultChanges;
 use super::peer_table::Peers;
 use super::send::{Sent, send_all};
 use super::socket::{DatagramSocket, DatagramSockets, LEAST_IN_QUEUE, MOST_DATAGRAM};
@@ -20,6 +21,7 @@ use crate::net::base::panic_text;
 use crate::net::control::ServerContext;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Datagrams, Reply, SessionError};
+use crate::net::stage::Direction;
 use crate::net::sys::{self, BATCH, Inbound, Outgoing};
 use crate::net::worker::{ACCEPT_BACKOFF, shut_down};
 
@@ -58,6 +60,9 @@ struct Worker {
     admission: Admission,
     inbound: Inbound,
     outbox: Outbox,
+    changes: Arc<FaultChanges>,
+    /// The datagram at hand of those that have left stages.
+    staged: Vec<u8>,
 }
 
 impl Worker {
@@ -71,6 +76,8 @@ impl Worker {
         Ok(Self {
             inbound: Inbound::new(context.limits.datagram, socket.tells_destination())?,
             outbox: Outbox::default(),
+            changes: FaultChanges::listen(&context.faults, Arc::clone(&socket.notifier)),
+            staged: Vec::new(),
             admission: Admission::new(
                 Arc::clone(context),
                 Arc::clone(sockets),
@@ -89,27 +96,30 @@ impl Worker {
         self.context.conclude(served);
         let hard = self.context.shutdown.is_hard();
         self.admission.peers.close_all(hard);
+        self.changes.end();
     }
 
     fn serve_until_end(&mut self, service: &dyn Datagrams) -> io::Result<()> {
         // A blocking receive saves the poll before it and the failed receive after the last
         // datagram.
-        if self.context.limits.idle.is_none() {
-            self.socket.allow_blocking();
-        }
-        let mut blocks = self.socket.blocks();
+        let mut blocks = self.allow_blocking();
         while !self.socket.has_ended() {
+            if self.changes.is_pending() {
+                self.update_faults(service);
+                blocks |= self.allow_blocking();
+            }
             let flags = self.socket.receive_flags(&mut blocks);
             match self.receive(BATCH, flags)? {
                 Some(count) => self.serve(count, service)?,
                 // Also on a socket that blocks: another of its owners may have made it
                 // non-blocking.
                 None => {
-                    if self.socket.wait(self.admission.peers.idle_at())? {
+                    if self.socket.wait(self.admission.next_turn())? {
                         self.admission.read_error_queue();
                     }
                 }
             }
+            self.serve_due(service);
             self.admission.peers.close_idle();
         }
         if self.context.shutdown.is_hard() || self.socket.is_handed_over() {
@@ -122,7 +132,95 @@ impl Worker {
             self.serve(count, service)?;
             left -= count.min(left);
         }
-        Ok(())
+        self.serve_owed(service)
+    }
+
+    /// Lets the thread wait inside the receive call, if nothing else has to end that wait. Returns
+    /// whether it does.
+    fn allow_blocking(&self) -> bool {
+        if self.context.limits.idle.is_none() {
+            self.socket.allow_blocking(&self.context.faults, &self.changes);
+        }
+        self.socket.blocks()
+    }
+
+    /// Gives every peer the faults of now.
+    fn update_faults(&mut self, service: &dyn Datagrams) {
+        // Confirmed at the end.
+        let _acks = self.changes.take();
+        for index in self.admission.peers.indices() {
+            if self.admission.update_faults(index) {
+                self.serve_staged(index, service);
+            }
+        }
+        self.handle_errors();
+    }
+
+    /// Calls the stages whose time has come.
+    fn serve_due(&mut self, service: &dyn Datagrams) {
+        if self.admission.peers.next_due().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(index) = self.admission.turn_staged(now) {
+            self.serve_staged(index, service);
+        }
+        self.handle_errors();
+    }
+
+    /// While the server drains: serves what stages hold, until the deadline.
+    fn serve_owed(&mut self, service: &dyn Datagrams) -> io::Result<()> {
+        loop {
+            if self.changes.is_pending() {
+                self.update_faults(service);
+            }
+            self.serve_due(service);
+            let deadline = self.context.shutdown.deadline();
+            if !self.admission.peers.are_owed() || deadline <= Instant::now() {
+                return Ok(());
+            }
+            let due = self.admission.peers.next_due();
+            self.socket.wait_in_drain(due.map_or(deadline, |due| due.min(deadline)))?;
+        }
+    }
+
+    /// Calls the service for what the stages of a peer have passed on, and sends what they have
+    /// passed to the peer. Nothing else of this peer may wait in the outbox.
+    fn serve_staged(&mut self, index: u32, service: &dyn Datagrams) {
+        let Self { admission, staged, context, socket, .. } = self;
+        while admission.take_staged(index, staged) {
+            let entry = admission.peers.get(index);
+            let cut = entry.stages.as_ref().is_some_and(|stages| stages.has_cut);
+            let mut answer = StagedAnswer {
+                replies: Vec::new(),
+                request: staged.len(),
+                // A datagram that was cut has this length.
+                cut: cut && staged.len() == context.limits.datagram,
+                is_unix: socket.is_unix(),
+                context,
+                allowance: Allowance::new(&entry.key.remote, entry.is_loopback),
+                policy: &mut admission.policy,
+            };
+            let served = catch_unwind(AssertUnwindSafe(|| {
+                service.on_datagram(staged, &entry.peer, &mut answer)
+            }));
+            let error = match served {
+                Ok(Ok(())) => None,
+                Ok(Err(SessionError(error))) => Some(error),
+                Err(panic) => Some(panic_text(&*panic)),
+            };
+            for reply in answer.replies {
+                if !admission.push_staged(index, Direction::Outbound, &reply) {
+                    return;
+                }
+            }
+            if let Some(error) = error {
+                self.outbox.error_queued |= admission.send_staged(index);
+                context.count_error();
+                return admission.peers.close(index, ClosedBy::Error, Some(error), false);
+            }
+        }
+        self.outbox.error_queued |= admission.send_staged(index);
     }
 
     /// Receives a batch. None if nothing was received or an error was handled.
@@ -149,7 +247,7 @@ impl Worker {
         self.admission.close_servers();
         let mut is_shut = false;
         for slot in 0..count {
-            let Self { admission, inbound, outbox, context, socket } = self;
+            let Self { admission, inbound, outbox, context, socket, .. } = self;
             let received = inbound.get(slot);
             // A datagram without a sender marks the end: the socket was shut down.
             let Some(from) = socket.sender(received.from, received.data) else {
@@ -169,6 +267,12 @@ impl Worker {
             let Some(index) = found else { continue };
             let entry = admission.peers.get(index);
             entry.record.count_received(received.data);
+            if entry.stages.is_some() {
+                if admission.receive_staged(index, received.data, to, received.cut) {
+                    self.serve_staged(index, service);
+                }
+                continue;
+            }
             let mut answer = Answer {
                 outbox,
                 inbound,
@@ -178,10 +282,8 @@ impl Worker {
                 context,
                 slot,
                 index,
-                is_loopback: entry.is_loopback,
                 cut: received.cut,
-                // Outside the loopback a datagram gets one reply, no longer than itself.
-                left: if entry.is_loopback { usize::MAX } else { 1 },
+                allowance: Allowance::new(&entry.key.remote, entry.is_loopback),
             };
             let served = catch_unwind(AssertUnwindSafe(|| {
                 service.on_datagram(received.data, &entry.peer, &mut answer)
@@ -196,10 +298,15 @@ impl Worker {
             self.admission.peers.close(index, ClosedBy::Error, Some(error), false);
         }
         self.flush();
+        self.handle_errors();
+        if is_shut { Err(shut_down()) } else { Ok(()) }
+    }
+
+    /// Reads the error queue, if a send has put something into it.
+    fn handle_errors(&mut self) {
         if std::mem::take(&mut self.outbox.error_queued) {
             self.admission.read_error_queue();
         }
-        if is_shut { Err(shut_down()) } else { Ok(()) }
     }
 
     fn flush(&mut self) {
@@ -274,25 +381,36 @@ struct Answer<'a> {
     context: &'a ServerContext,
     slot: usize,
     index: u32,
-    is_loopback: bool,
     cut: bool,
+    allowance: Allowance<'a>,
+}
+
+/// What one datagram may be answered.
+struct Allowance<'a> {
+    to: &'a Address,
+    is_loopback: bool,
     /// How many replies the datagram may still get.
     left: usize,
 }
 
-impl Answer<'_> {
+impl<'a> Allowance<'a> {
+    fn new(to: &'a Address, is_loopback: bool) -> Self {
+        // Outside the loopback a datagram gets one reply, no longer than itself.
+        Self { to, is_loopback, left: if is_loopback { usize::MAX } else { 1 } }
+    }
+
     /// Whether a reply may be sent. Outside the loopback the sender's address may be forged, so the
     /// number, size and rate of replies are limited.
-    fn may_send(&mut self, length: usize, request_length: usize) -> bool {
-        let source = match &self.peers.get(self.index).key.remote {
+    fn may_send(&mut self, policy: &mut SenderPolicy, length: usize, request: usize) -> bool {
+        let source = match self.to {
             // There is no address to answer to.
             Address::Unix(name) => return !name.is_unnamed(),
             Address::Ip(_) if self.is_loopback => return true,
             Address::Ip(source) => source.ip(),
         };
-        let enough = self.left > 0 && length <= request_length;
+        let enough = self.left > 0 && length <= request;
         self.left = self.left.saturating_sub(1);
-        enough && self.policy.may_answer(source)
+        enough && policy.may_answer(source)
     }
 }
 
@@ -300,7 +418,7 @@ impl Reply for Answer<'_> {
     fn send(&mut self, data: &[u8]) {
         let input = self.inbound.get(self.slot).data;
         let is_too_long = data.len() > MOST_DATAGRAM && !self.socket.is_unix();
-        if is_too_long || !self.may_send(data.len(), input.len()) {
+        if is_too_long || !self.allowance.may_send(self.policy, data.len(), input.len()) {
             return self.context.ledger.count_dropped(1);
         }
         let outbox = &mut *self.outbox;
@@ -321,6 +439,32 @@ impl Reply for Answer<'_> {
             start: start as u32,
             length: data.len() as u32,
         });
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
+}
+
+/// The same for a datagram that has left the stages of its peer. The replies go into them.
+struct StagedAnswer<'a> {
+    replies: Vec<Vec<u8>>,
+    /// The length of the datagram.
+    request: usize,
+    cut: bool,
+    is_unix: bool,
+    context: &'a ServerContext,
+    allowance: Allowance<'a>,
+    policy: &'a mut SenderPolicy,
+}
+
+impl Reply for StagedAnswer<'_> {
+    fn send(&mut self, data: &[u8]) {
+        let is_too_long = data.len() > MOST_DATAGRAM && !self.is_unix;
+        if is_too_long || !self.allowance.may_send(self.policy, data.len(), self.request) {
+            return self.context.ledger.count_dropped(1);
+        }
+        self.replies.push(data.to_vec());
     }
 
     fn is_cut(&self) -> bool {

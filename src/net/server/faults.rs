@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use super::inner::Inner;
 use super::lifecycle::State;
 use super::server::Server;
 use crate::net::base::Waiter;
-use crate::net::control::ServerContext;
 use crate::net::error::Result;
 use crate::net::stage::faults::{Fault, FaultHost, FaultSet, Installed, SetOwner};
 
@@ -32,13 +32,13 @@ impl FaultHost for Server {
         self.check_faults("add a fault")?;
         fault.check(self.config.transport)?;
         let accepted = self.ledger().totals().accepted;
-        self.faults().add_and_wait(fault, accepted, &*self.inner.context, waiter)
+        self.faults().add_and_wait(fault, accepted, &*self.inner, waiter)
     }
 
     /// No effect on a server that has ended.
     fn remove_faults(&self, ids: &[u64], waiter: &mut dyn Waiter) -> Result<()> {
         self.check_origin()?;
-        self.faults().remove_and_wait(ids, &*self.inner.context, waiter)
+        self.faults().remove_and_wait(ids, &*self.inner, waiter)
     }
 
     fn is_here(&self) -> bool {
@@ -46,12 +46,16 @@ impl FaultHost for Server {
     }
 }
 
-impl SetOwner for ServerContext {
+impl SetOwner for Inner {
     fn changed(&self) -> Result<()> {
-        self.update_listener()
+        self.context.update_listener()
+    }
+
+    fn announced(&self, waiter: &mut dyn Waiter) -> Result<()> {
+        self.sockets.stop_all_blocking(waiter)
     }
 
     fn lose(&self) {
-        Self::lose(self);
+        self.context.lose();
     }
 }

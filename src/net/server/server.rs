@@ -32,8 +32,9 @@
 //! the file system for a Unix socket. No two of the others are held at once, except while
 //! `handoff/linger.rs` starts its worker, which takes the one of `Shutdown` within its own, and
 //! while the ledger closes a record, which takes the one of the hosts (`control/admission.rs`)
-//! within its own. None is held during a system call that can block, or while Python code runs; a
-//! thread that holds the interpreter takes only locks whose holders never wait for it.
+//! within its own, and within the lock of the peers of a UDP server, which comes first
+//! (`datagram/handoff.rs`). None is held during a system call that can block, or while Python code
+//! runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic;

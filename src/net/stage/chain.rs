@@ -203,6 +203,16 @@ impl Chain {
         end.len() + self.stages.iter().map(|stage| stage.held(direction)).sum::<usize>()
     }
 
+    /// How many datagrams are in the chain, its end included.
+    #[must_use]
+    pub fn parts(&self, direction: Direction) -> usize {
+        let end = match direction {
+            Direction::Inbound => &self.inbound[self.stages.len()],
+            Direction::Outbound => &self.outbound[0],
+        };
+        end.parts() + self.stages.iter().map(|stage| stage.parts(direction)).sum::<usize>()
+    }
+
     /// Bytes of `held` that do not count towards high water.
     #[must_use]
     pub fn capacity(&self, direction: Direction) -> usize {

@@ -91,6 +91,12 @@ impl Line {
         self.bytes
     }
 
+    /// How many parts are held.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether nothing is held, not even an end.
     #[must_use]
     pub fn is_empty(&self) -> bool {

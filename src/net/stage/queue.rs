@@ -61,6 +61,11 @@ impl Queue {
         self.bytes.len() - self.taken
     }
 
+    /// How many chunks and ends are in it.
+    pub(super) fn parts(&self) -> usize {
+        self.marks.len()
+    }
+
     /// What stands first.
     pub(super) fn front(&self) -> Option<Part<'_>> {
         Some(match *self.marks.front()? {

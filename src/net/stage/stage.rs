@@ -67,6 +67,11 @@ pub trait Stage: Send {
         usize::MAX
     }
 
+    /// How many datagrams it holds, empty ones too. Only of a fault.
+    fn parts(&self, _direction: Direction) -> usize {
+        0
+    }
+
     /// Whether it has something left that a draining server waits for, until the deadline.
     fn is_owed(&self) -> bool {
         self.held(Direction::Inbound) > 0 || self.held(Direction::Outbound) > 0

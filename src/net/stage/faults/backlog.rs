@@ -27,6 +27,11 @@ impl Backlog {
         self.0.len()
     }
 
+    /// Chunks and ends in it.
+    pub(super) fn parts(&self) -> usize {
+        self.0.parts()
+    }
+
     /// Whether nothing is in it, not even an end.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

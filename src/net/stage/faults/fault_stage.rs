@@ -217,6 +217,10 @@ impl Stage for FaultStage {
         }
     }
 
+    fn parts(&self, direction: Direction) -> usize {
+        self.running(direction).map_or(0, |running| running.lane.parts())
+    }
+
     fn is_owed(&self) -> bool {
         [&self.inbound, &self.outbound].into_iter().flatten().any(|one| one.lane.is_owed())
     }

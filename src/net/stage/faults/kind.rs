@@ -98,6 +98,11 @@ pub trait Lane: Send {
         usize::MAX
     }
 
+    /// How many parts it holds: datagrams, of which an empty one counts as well.
+    fn parts(&self) -> usize {
+        usize::from(self.is_owed())
+    }
+
     /// Whether it holds something, an end included, that a draining server waits for.
     fn is_owed(&self) -> bool {
         self.held() > 0

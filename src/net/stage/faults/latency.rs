@@ -117,6 +117,10 @@ impl Lane for LatencyLane {
         self.line.len().min(MOST_HELD)
     }
 
+    fn parts(&self) -> usize {
+        self.line.parts()
+    }
+
     fn is_owed(&self) -> bool {
         !self.line.is_empty()
     }

@@ -13,6 +13,8 @@ mod blackhole;
 mod close;
 mod corrupt;
 mod draws;
+mod drop;
+mod duplicate;
 mod fault;
 mod fault_stage;
 mod garbage;
@@ -23,6 +25,8 @@ mod latency;
 mod paced;
 mod pacer;
 mod params;
+mod rate;
+mod reorder;
 mod reset;
 mod set;
 mod slice;
@@ -36,6 +40,7 @@ pub use self::installed::{Installed, Subject};
 pub use self::kind::{Accepting, Kind, Lane, LaneFlow, LaneSite};
 pub use self::label::Label;
 pub use self::params::{Params, Value};
+use self::rate::Rate;
 pub use self::set::{Ack, FaultHost, FaultListener, FaultSet, Pending, SetOwner};
 use std::time::{Duration, Instant};
 
@@ -59,11 +64,14 @@ const KINDS: &[(&str, Make)] = &[
     ("blackhole", blackhole::make),
     ("close", close::make),
     ("corrupt", corrupt::make),
+    ("drop", drop::make),
+    ("duplicate", duplicate::make),
     ("full", accepting::full),
     ("garbage", garbage::make),
     ("latency", latency::make),
     ("neveraccept", accepting::never),
     ("refuse", accepting::refuse),
+    ("reorder", reorder::make),
     ("reset", reset::make),
     ("slice", slice::make),
     ("slowclose", slow_close::make),

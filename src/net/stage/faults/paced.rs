@@ -117,6 +117,10 @@ impl Lane for PacedLane {
         if self.reads_slowly { self.piece.saturating_sub(self.backlog.bytes()) } else { usize::MAX }
     }
 
+    fn parts(&self) -> usize {
+        self.backlog.parts()
+    }
+
     fn is_owed(&self) -> bool {
         !self.backlog.is_empty()
     }

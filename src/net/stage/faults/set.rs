@@ -91,6 +91,12 @@ pub trait SetOwner {
         Ok(())
     }
 
+    /// The threads were told. Wakes those that wait inside another call than a poll. Blocks for as
+    /// long as they need to notice.
+    fn announced(&self, _waiter: &mut dyn Waiter) -> Result<()> {
+        Ok(())
+    }
+
     /// A thread cannot be woken: the program has closed its event flag.
     fn lose(&self);
 }
@@ -172,6 +178,11 @@ impl FaultSet {
         installed.iter().rev().find_map(found)
     }
 
+    /// Whether the set has no fault now.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.is_used() || self.installed.lock().is_empty()
+    }
+
     /// Whether the set has, or had, a fault.
     pub(crate) fn is_used(&self) -> bool {
         self.is_used.load(SeqCst)
@@ -207,6 +218,8 @@ impl FaultSet {
             owner.lose();
         }
         drop(ack);
+        // Behind the announcement: a thread that does not wait yet finds that first.
+        owner.announced(waiter)?;
         while !pending.is_over() {
             let waited = match flag.as_ref().filter(|flag| !flag.is_lost()) {
                 Some(flag) => wait_for_own(waiter, &mut [flag.polled()], None),
