@@ -449,6 +449,23 @@ fn a_slow_reader_takes_a_small_piece_at_a_time() {
     assert_eq!(rig.chain.room(), usize::MAX);
 }
 
+#[test]
+fn a_slow_reader_keeps_its_rate_although_it_is_called_late() {
+    let mut rig = Rig::up("slowreader", &[("bytes_per_second", number(1000))]);
+    // The peer has always more, and each call comes 3 ms late.
+    for _ in 0..100 {
+        let room = rig.chain.room();
+        rig.receives(&vec![7; room]);
+        let due = rig.chain.next_call().unwrap();
+        rig.now = rig.now.max(due + 3 * MS);
+        rig.chain.turn(rig.now).unwrap();
+        rig.collect();
+    }
+    let elapsed = (rig.now - rig.started).as_millis() as usize;
+    let passed = rig.bytes(In).len();
+    assert!(passed <= elapsed && passed + 10 >= elapsed, "{passed} bytes in {elapsed} ms");
+}
+
 // --- slice -----------------------------------------------------------------------------------
 
 #[test]

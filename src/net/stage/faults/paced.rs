@@ -8,7 +8,8 @@ use super::kind::{Lane, LaneFlow, LaneSite};
 use super::pacer::Pacer;
 use crate::net::stage::event::Part;
 
-/// A lane this full had its sender wait, and runs empty only for as long as that takes to go on.
+/// The part of high water that has a sender wait. The lane then runs empty only for as long as the
+/// sender takes to go on.
 const FULL: usize = 4;
 
 /// Several pieces fit into what is held, or the line would be unused while the next one comes.
@@ -21,8 +22,9 @@ pub(super) struct PacedLane {
     pacer: Pacer,
     backlog: Backlog,
     datagrams: bool,
-    high_water: usize,
     piece: usize,
+    /// A lane that holds this much has its sender wait.
+    full: usize,
     /// Whether the peer is read only as fast as the line takes it.
     reads_slowly: bool,
     /// When the next bytes have gone through the line, and how many.
@@ -34,12 +36,13 @@ pub(super) struct PacedLane {
 
 impl PacedLane {
     pub(super) fn new(pacer: Pacer, site: LaneSite, reads_slowly: bool) -> Self {
+        let piece = pacer.piece(site.high_water / PIECES);
         Self {
-            piece: pacer.piece(site.high_water / PIECES),
+            piece,
+            full: if reads_slowly { piece } else { site.high_water / FULL },
             pacer,
             backlog: Backlog::new(site.datagrams),
             datagrams: site.datagrams,
-            high_water: site.high_water,
             reads_slowly,
             reserved: None,
             was_full: false,
@@ -95,7 +98,7 @@ impl Lane for PacedLane {
             flow.note("slowed", flow.offset(), part.len());
         }
         self.backlog.push(part);
-        self.was_full |= self.backlog.bytes() >= self.high_water / FULL;
+        self.was_full |= self.backlog.bytes() >= self.full;
         let is_busy = self.emptied.take().is_some_and(|emptied| flow.now() <= emptied + GAP);
         self.reserve(flow, is_busy);
         self.pass_due(flow);
