@@ -503,8 +503,10 @@ impl Turn<'_> {
         // The chain has it already.
         stages.our_end = match stages.our_end {
             _ if reset => OurEnd::ResetGiven,
-            OurEnd::None => OurEnd::EndGiven,
-            before => before,
+            OurEnd::EndPassed => OurEnd::EndPassed,
+            // Also where a stage above, or the session, has reset the connection: that reset does
+            // not get through.
+            _ => OurEnd::EndGiven,
         };
         self.connection.ending = Some(Ending::Stage);
         if reset {

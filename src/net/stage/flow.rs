@@ -94,9 +94,10 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Notes that a stage ends the connection. The first one gives the reason.
+    /// Notes that a stage ends the connection. Of several, the one next to the socket decides: an
+    /// end that a stage above it has passed out does not get through.
     pub(super) fn end(&mut self, index: usize, end: StageEnd) {
-        if self.enders.is_empty() {
+        if self.enders.iter().all(|&other| index < other) {
             self.ended = Some(end);
         }
         self.enders.push(index);
