@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -251,6 +254,32 @@ def test_what_is_no_list_of_faults_is_a_type_error_and_nothing_is_opened(
     for make in servers(faults=given):
         with pytest.raises(TypeError, match=text):
             make()
+    assert (fds(), threads()) == before
+
+
+@pytest.mark.parametrize("fault", ONE_OF_EACH, ids=lambda fault: type(fault).__name__)
+def test_a_fault_is_refused_by_a_server_on_which_it_can_do_nothing(
+    fault: Fault, directory: Path
+) -> None:
+    datagrams = isinstance(fault, ON_DATAGRAMS_TOO + ON_DATAGRAMS_ONLY)
+    streams = not isinstance(fault, ON_DATAGRAMS_ONLY)
+    before = fds(), threads()
+    for transport, fits in [
+        ("tcp", streams),
+        ("unix", streams),
+        ("udp", datagrams),
+        ("unix-datagram", datagrams),
+    ]:
+        named: dict[str, Any] = {"transport": transport}
+        if transport.startswith("unix"):
+            named["path"] = str(directory / transport)
+        if fits:
+            assert list(rsock.Server(faults=[fault], **named).faults) == [fault]
+            continue
+        kind = "streams" if transport in ("tcp", "unix") else "datagrams"
+        with pytest.raises(ValueError, match=f"^{re.escape(str(fault))}: not a fault of {kind}"):
+            rsock.Server(faults=[fault], **named)
+        assert not os.path.exists(named.get("path", ""))
     assert (fds(), threads()) == before
 
 

@@ -40,6 +40,7 @@ def test_faults_are_kept_in_the_order_in_which_they_were_typed(command: str) -> 
         ("--seed x", "argument --seed: must be a number from 0, not 'x'"),
         (f"--seed {2**64}", r"argument --seed: must be at most 2\*\*64 - 1"),
         ("--udp --fault reset:after=1s", "reset:after=1s: not a fault of datagrams"),
+        ("--fault drop:0.1", "drop:0.1: not a fault of streams"),
         ("--faults latency:1", "no option '--faults'; did you mean --fault"),
     ],
 )
