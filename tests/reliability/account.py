@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from support.project import ROOT, TESTS
 
+from reliability import faults
 from reliability.figures import Figure
 from reliability.scenario import Scenario, Size
 
@@ -29,7 +30,8 @@ standard error, and released its descriptors and threads.
 
 `python -m tests.reliability` runs all scenarios in a form of some seconds each. `--long` runs the
 form that the figures here come from, unless another command is given, and `--record` writes this
-page. The scenarios of faults on demand and of the notebook do not exist yet (`--list` names them).
+page. `--faults "latency:0.001"` gives the servers a fault besides. The scenario of the notebook
+does not exist yet (`--list` names it).
 """
 
 # What `Served.afterwards` reports of every server.
@@ -65,11 +67,13 @@ class Entry:
 
 def entry(scenario: Scenario, size: Size, load: float, figures: Iterable[Figure]) -> Entry:
     form = "" if size.form == "short" else f" --{size.form}"
+    given = faults.in_force()
+    texts = "".join(f' --faults "{text}"' for text in given.split(faults.SEPARATOR) if text)
     system = platform.uname()
     return Entry(
         scenario.key,
-        scenario.title,
-        f"python -m tests.reliability{form} --scenario {scenario.key}",
+        f"{scenario.title}, with {given}" if given else scenario.title,
+        f"python -m tests.reliability{form} --scenario {scenario.key}{texts}",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"{platform.python_implementation()} {platform.python_version()}, "
         f"{os.cpu_count()} CPUs, {system.system} {system.release.partition('-')[0]}",
@@ -83,7 +87,8 @@ def write(entries: Iterable[Entry], order: list[str]) -> None:
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     version = ".".join(platform.python_version_tuple()[:2])
     for each in entries:
-        kept[f"{each.key} on {version}"] = asdict(each)
+        given = f" with {faults.in_force()}" if faults.in_force() else ""
+        kept[f"{each.key} on {version}{given}"] = asdict(each)
     kept = dict(sorted(kept.items(), key=lambda item: (order.index(item[1]["key"]), item[0])))
     FIGURES.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text("\n".join([HEAD, *(_section(each) for each in kept.values())]))

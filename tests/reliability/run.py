@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reliability import account
+from reliability import account, faults
 from reliability.figures import Figure
 from reliability.scenario import MATRIX, Scenario, Size, missing, scenarios
 
@@ -38,13 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _list(found)
         return 0
     chosen = _chosen(found, options.scenario)
+    if options.faults:
+        chosen = _faulty(chosen, options)
     # SystemExit unwinds the `with` blocks, which end every child.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        not_yet = None if options.scenario else missing(found)
+        not_yet = None if options.scenario or options.faults else missing(found)
         failed, entries = _run(chosen, Size(options.form), not_yet)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -149,6 +151,13 @@ def _parser(found: list[Scenario]) -> argparse.ArgumentParser:
         action="store_true",
         help="record the figures in tests/reliability/results.json, docs/internals/reliability.md",
     )
+    parser.add_argument(
+        "--faults",
+        action="append",
+        metavar="TEXT",
+        help="give the servers this fault, such as latency:0.001; only the scenarios that allow "
+        "for faults run; may be repeated",
+    )
     parser.add_argument("--list", action="store_true", help="all scenarios; runs none")
     return parser
 
@@ -164,6 +173,19 @@ def _chosen(found: list[Scenario], keys: list[str] | None) -> list[Scenario]:
             print(f"reliability: scenario {key}: {why}", file=sys.stderr)
             raise SystemExit(2)
     return [by_key[key] for key in dict.fromkeys(keys)]
+
+
+def _faulty(chosen: list[Scenario], options: argparse.Namespace) -> list[Scenario]:
+    """The scenarios whose servers can have faults, which are put in force."""
+    try:
+        faults.put_in_force(options.faults)
+    except ValueError as error:
+        print(f"reliability: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if options.scenario and (others := [each.key for each in chosen if not each.with_faults]):
+        print(f"reliability: scenario {others[0]}: not with --faults", file=sys.stderr)
+        raise SystemExit(2)
+    return [each for each in chosen if each.with_faults]
 
 
 def _leave(number: int, _: FrameType | None) -> None:

@@ -44,6 +44,9 @@ class Scenario:
     run: Callable[[Size], Iterator[Figure]]
     # System programs that it requires.
     needs: tuple[str, ...] = ()
+    # Whether its servers can have the faults of `--faults` (`reliability.faults`), and its targets
+    # hold with faults that keep every byte.
+    with_faults: bool = False
 
     def lacks(self) -> list[str]:
         """The required programs that are not installed."""

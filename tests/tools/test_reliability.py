@@ -49,6 +49,15 @@ def test_a_row_that_is_not_there_is_no_success() -> None:
     assert "no such scenario" in done.stderr
 
 
+def test_scenarios_that_allow_for_faults_run_with_them() -> None:
+    done = reliability("--brief", "--scenario", "3", "--faults", "latency:0.001")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for arguments in (("--scenario", "2", "--faults", "latency:0.001"), ("--faults", "latenzy:1")):
+        done = reliability("--brief", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "reliability: " in done.stderr
+
+
 def test_a_missed_target_is_no_success(tmp_path: Path) -> None:
     # Scenarios made here, so that no real one has to be broken for the test.
     code = """

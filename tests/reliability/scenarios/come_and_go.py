@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from reliability import load
+from reliability.faults import faulty
 from reliability.figures import Figure, at_most, equal
 from reliability.process import Child, Served, resident_bytes
 from reliability.scenario import Scenario, Size
@@ -18,7 +19,7 @@ MIB = 1 << 20
 def server(history: int) -> "Server":
     from rsock import Server
 
-    return Server(history=history)
+    return Server(history=history, **faulty())
 
 
 def visit(address: Any, count: int) -> int:
@@ -69,4 +70,4 @@ def _thirds(count: int) -> int:
     return sum(number % 3 == 2 for number in range(count))
 
 
-SCENARIO = Scenario("3", "connect, one byte, close: FIN, RST, half-close", run)
+SCENARIO = Scenario("3", "connect, one byte, close: FIN, RST, half-close", run, with_faults=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from support import read_exactly, reserved_port
 
 from reliability import load
+from reliability.faults import faulty
 from reliability.figures import Figure, at_most, equal
 from reliability.process import Child, Served
 from reliability.scenario import Scenario, Size
@@ -23,7 +24,7 @@ SAID = bytes(range(256)) * 16
 def server() -> "Server":
     from rsock import Server
 
-    return Server()
+    return Server(**faulty())
 
 
 def restart(times: int) -> int:
@@ -34,7 +35,7 @@ def restart(times: int) -> int:
     with reserved_port() as port:
         for _ in range(times):
             with (
-                Server(port=port) as server,
+                Server(port=port, **faulty()) as server,
                 socket.create_connection(server.address, load.PATIENCE) as peer,
             ):
                 peer.sendall(b"again")
@@ -88,4 +89,6 @@ def _answered(peer: socket.socket) -> bool:
         return False
 
 
-SCENARIO = Scenario("10", "stop(drain=2) with echoes under way and clients queued", run)
+SCENARIO = Scenario(
+    "10", "stop(drain=2) with echoes under way and clients queued", run, with_faults=True
+)

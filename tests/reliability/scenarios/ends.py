@@ -25,6 +25,10 @@ import os, sys, threading, time
 way, use = sys.argv[1:]
 if use != "nothing":
     from rsock import Accept, Server
+    options = {}
+    if texts := os.environ.get("RSOCK_RELIABILITY_FAULTS"):
+        from rsock.faults import parse
+        options = {"faults": [parse(text) for text in texts.split("; ")], "seed": 19}
     def handler(conn):
         line = conn.recv_line()
         conn.sendall(line)
@@ -35,16 +39,17 @@ if use != "nothing":
         while line := conn.recv_line():
             conn.sendall(line)
     if use == "accept":
-        server = Server(service=Accept()).start()
+        server = Server(service=Accept(), **options).start()
         def take():
             for conn, _ in server:
                 handler(conn)
         threading.Thread(target=take, daemon=True).start()
     elif use.startswith("echo"):
-        server = Server().start()
+        server = Server(**options).start()
     else:
         # A handler that does not return delays the end for as long as the drain.
-        server = Server(service=handler, drain=0.2 if use in ("asleep", "computing") else 1).start()
+        options["drain"] = 0.2 if use in ("asleep", "computing") else 1
+        server = Server(service=handler, **options).start()
     print(server.port, flush=True)
 else:
     print(0, flush=True)
@@ -176,4 +181,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield at_most(f"slowest end: {use}", seconds, 2.0, "s")
 
 
-SCENARIO = Scenario("13", "the end of the program, in every way and use", run)
+SCENARIO = Scenario("13", "the end of the program, in every way and use", run, with_faults=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from reliability import load
+from reliability.faults import faulty
 from reliability.figures import Figure, equal
 from reliability.paths import ECHO, FORWARD, HANDLER, served, service
 from reliability.process import Child
@@ -22,7 +23,7 @@ def server(path: str, target: list[Any]) -> "Server":
 
     rsock.raise_fd_limit()
     limits = rsock.Limits(handler_threads=800)
-    return rsock.Server(service=service(path, target), limits=limits)
+    return rsock.Server(service=service(path, target), limits=limits, **faulty())
 
 
 def run(size: Size) -> Iterator[Figure]:
@@ -49,4 +50,6 @@ def run(size: Size) -> Iterator[Figure]:
             yield from child.afterwards()
 
 
-SCENARIO = Scenario("1", "odd chunks and pauses, half-close at the end: byte-exact", run)
+SCENARIO = Scenario(
+    "1", "odd chunks and pauses, half-close at the end: byte-exact", run, with_faults=True
+)

@@ -16,6 +16,7 @@ from typing import Any
 
 from support import Arrivals, Signal, dial, full_listener, listener, read_to_end, wait_until
 
+from reliability.faults import faulty
 from reliability.figures import Figure, at_most, equal
 from reliability.process import Child, held, warm_up
 from reliability.scenario import Scenario, Size
@@ -50,7 +51,7 @@ def _pair(kind: str) -> Iterator[tuple[Any, socket.socket]]:
             with peer:
                 yield client, peer
     else:
-        with Server(service=Accept()) as server, dial(server.address) as peer:
+        with Server(service=Accept(), **faulty()) as server, dial(server.address) as peer:
             conn, _ = server.accept(SOON)
             with conn:
                 yield conn, peer
@@ -108,7 +109,10 @@ def _serving(name: str, timeout: float | None) -> Iterator[Case]:
         assert over.wait(LONG)
         conn.sendall(conn.recv_line())
 
-    with Server(service=handler, on_error="raise") as server, dial(server.address) as peer:
+    with (
+        Server(service=handler, on_error="raise", **faulty()) as server,
+        dial(server.address) as peer,
+    ):
         at.until()
         calls: dict[str, Call] = {
             "wait": lambda: server.wait(timeout),
@@ -129,7 +133,7 @@ def _serving(name: str, timeout: float | None) -> Iterator[Case]:
 def _accepting(name: str, timeout: float | None) -> Iterator[Case]:
     from rsock import Accept, Server
 
-    with Server(service=Accept()) as server:
+    with Server(service=Accept(), **faulty()) as server:
 
         def usable() -> bool:
             with dial(server.address) as peer:
@@ -156,7 +160,7 @@ def _running() -> Iterator[Case]:
     states = []
 
     def call() -> None:
-        server = Server(service=lines)
+        server = Server(service=lines, **faulty())
         report = server.run()
         states.append(server.state)
         if report.cause == "SIGINT":
@@ -227,4 +231,4 @@ def run(size: Size) -> Iterator[Figure]:
         yield equal("exit code, standard error", (child.end(), child.said()), (0, ""))
 
 
-SCENARIO = Scenario("14", "an interrupt in every blocking call", run)
+SCENARIO = Scenario("14", "an interrupt in every blocking call", run, with_faults=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from support import says_back
 
 from reliability import load
+from reliability.faults import faulty
 from reliability.figures import Figure, at_most, equal, only_shown
 from reliability.paths import ECHO, FORWARD, HANDLER, served, service
 from reliability.process import Child
@@ -26,7 +27,7 @@ def server(path: str, target: list[Any]) -> "Server":
     from rsock import Limits, Server
 
     limits = Limits(connections=LIMIT, overflow="refuse")
-    return Server(service=service(path, target), limits=limits)
+    return Server(service=service(path, target), limits=limits, **faulty())
 
 
 def watch(server: "Server") -> None:
@@ -78,4 +79,4 @@ def _one_path(path: str, seconds: float, rate: float) -> Iterator[Figure]:
         yield from child.afterwards()
 
 
-SCENARIO = Scenario("9", "a limit of 100 and more clients", run)
+SCENARIO = Scenario("9", "a limit of 100 and more clients", run, with_faults=True)

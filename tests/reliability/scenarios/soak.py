@@ -150,7 +150,13 @@ def _drawn(dice: random.Random, shape: str) -> "Fault":
         "blackhole": lambda: faults.Blackhole(soon, for_seconds=dice.choice((None, 0.3)), **scope),
         "corrupt": lambda: faults.Corrupt(rate, **scope),
     }
-    if not datagrams:
+    if datagrams:
+        kinds |= {
+            "drop": lambda: faults.Drop(rate, **scope),
+            "duplicate": lambda: faults.Duplicate(rate, **scope),
+            "reorder": lambda: faults.Reorder(rate, window=dice.randint(1, 8), **scope),
+        }
+    else:
         kinds |= {
             "slice": lambda: faults.Slice(
                 dice.choice((100, 1_000, 20_000)), variation=dice.choice((0, 90)), **scope
@@ -161,6 +167,10 @@ def _drawn(dice: random.Random, shape: str) -> "Fault":
             "slowreader": lambda: faults.SlowReader(10 ** dice.uniform(4.5, 6.5), **scope),
             "garbage": lambda: faults.Garbage(some or 1, **scope),
             "truncate": lambda: faults.Truncate(some or 0, **scope),
+            "refuse": faults.Refuse,
+            "full": faults.Full,
+            "neveraccept": faults.NeverAccept,
+            "acceptdelay": lambda: faults.AcceptDelay(soon / 10),
         }
     return kinds[dice.choice(sorted(kinds))]()
 
@@ -278,7 +288,9 @@ def _stream(dice: random.Random, address: Any, exact: bool) -> str:
     """One connection: "whole", "cut", "refused", "changed" where that is allowed, or "wrong"."""
     try:
         peer = _connected(address)
-    except ConnectionError:
+    except (ConnectionError, BlockingIOError):
+        # EAGAIN: the queue of a Unix socket is full, and the socket has a time-out (`unix(7)`).
+        time.sleep(0.005)
         return "refused"
     sent = dice.randbytes(dice.choice(SIZES))
     got = bytearray()
