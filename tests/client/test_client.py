@@ -743,12 +743,14 @@ def test_the_connections_of_a_server_have_its_keepalive(stages: str | None) -> N
         assert probes(client)[0] == 0
 
 
-def test_a_silent_peer_is_noticed_within_the_user_time_out() -> None:
+@pytest.mark.parametrize("staged", [{}, {"faults": []}], ids=["plain", "with faults"])
+def test_a_silent_peer_is_noticed_within_the_user_time_out(staged: dict[str, Any]) -> None:
     """A peer that is frozen keeps its window closed; one that is gone acknowledges nothing."""
     options = SocketOptions(user_timeout=0.2)
-    with listener() as listening, Client(listening.getsockname(), options=options) as client:
+    with listener() as listening:
+        client = Client(listening.getsockname(), options=options, **staged)
         peer, _ = listening.accept()
-        with peer:
+        with client, peer:
             # From here on the peer's system drops everything (linux/filter.h: "ret 0").
             program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
             filter_ = struct.pack("HL", 1, ctypes.addressof(program))

@@ -16,12 +16,18 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::handed_out::{HandedOut, JobId};
 use crate::net::base::Mutex;
 use crate::net::control::ServerContext;
+use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::service::{Io, Leg, Null, Service, Session, SessionResult, Waker};
 use crate::net::socket::lingering::Until;
 use crate::net::socket::{Probe, Socket};
 use crate::net::stream::{DeferredClose, InnerEnd, Outer, OuterEnd, Owner, Stream};
 use crate::net::worker::{Accepted, Inbox, Inner, Message, WorkerPool};
+
+/// What ends a connection that its peer has not reset: the peer does not answer (TCP_USER_TIMEOUT,
+/// keepalive), or there is no way to it.
+const FAILURES: [i32; 5] =
+    [libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EHOSTDOWN, libc::ENETDOWN];
 
 /// What the handler's side has decided about its connection.
 #[derive(Clone, Debug)]
@@ -268,6 +274,12 @@ impl Session for InnerSession {
     }
 
     fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
+        // An error of the system comes as its text.
+        let failure = |text: &String| FAILURES.into_iter().find(|&errno| strerror(errno) == *text);
+        if let Some(errno) = error.as_ref().filter(|_| by == ClosedBy::Error).and_then(failure) {
+            // Once: a session is closed once.
+            let _ = self.link.end.set(OuterEnd::Failed(errno));
+        }
         match (self.link.verdict(), by) {
             // A handler that sees the end closes, too.
             (Some(verdict), ClosedBy::Fault(_)) if verdict.by != ClosedBy::Error => (by, error),

@@ -59,6 +59,8 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
 pub(crate) enum OuterEnd {
     /// Reset, by the peer or by the server.
     Reset,
+    /// By this error of the system: the peer does not answer, or there is no way to it.
+    Failed(i32),
     /// By the limit of this name.
     Limit(&'static str),
 }

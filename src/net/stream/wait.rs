@@ -237,6 +237,7 @@ impl Stream {
                 self.saw(seen::RESET);
                 Some(Error::errno(step, self.peer_text(), libc::ECONNRESET))
             }
+            OuterEnd::Failed(errno) => Some(Error::errno(step, self.peer_text(), errno)),
             OuterEnd::Limit(name) => Some(self.over_limit(socket, step, name)),
         }
     }
