@@ -95,7 +95,8 @@ def start(folder: str, seed: int) -> list[Any]:
         FORWARD: {"service": Forward(target)},
         MIXED: {"service": ByConnection(Echo(), _echo, rest=Echo())},
         UNIX: {"path": str(Path(folder) / "soak.sock")},
-        UDP: {"transport": "udp"},
+        # Few peers are remembered, so that the memory for them soon has its final size.
+        UDP: {"transport": "udp", "limits": Limits(connections=200)},
     }
     for number, shape in enumerate(SHAPES):
         if shape != UDP:
