@@ -23,7 +23,7 @@ class _Owner(Protocol):
 
     @property
     def seed(self) -> int | None: ...
-    def _add_fault(self, fault: Fault) -> int: ...
+    def _add_fault(self, fault: Fault, level: int = 1) -> int: ...
     def _remove_faults(self, numbers: list[int]) -> int: ...
     def _list_faults(self) -> list[tuple[int, Fault, int, int]]: ...
 
@@ -48,11 +48,19 @@ class FaultView(Sequence[Fault]):
         Before the start of the server, it is in force from the first connection on. Ctrl-C ends the
         wait: the fault is then not there.
 
+        With a handler or `Accept()` and without the argument `faults` of `Server`, connections have
+        their faults from a worker thread that passes their bytes on, and have it from their
+        beginning or not at all. So the first fault concerns the connections that are accepted from
+        then on, which also need three descriptors instead of one; a RuntimeWarning says how many
+        open ones it does not reach. `Server(…, faults=[])` has it reach all of them. After the last
+        fault was removed, connections are still accepted in this way.
+
         Blocks, with the interpreter released, until each thread of the server has noticed. Raises
         TypeError if it is no fault, ValueError if it can do nothing on the server's transport, and
         StateError once the server has stopped.
         """
-        self._owner._add_fault(fault)
+        # A warning is of the code that called this method.
+        self._owner._add_fault(fault, 2)
         return fault
 
     def remove(self, fault: Fault) -> None:

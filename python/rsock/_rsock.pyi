@@ -474,7 +474,7 @@ class Server:
         With the same seed, faults and traffic, a server has the same faults again. If none was
         given, it was drawn.
         """
-    def _add_fault(self, fault: Fault) -> int:
+    def _add_fault(self, fault: Fault, level: int = 1) -> int:
         """Add a fault and return its number, once every connection has it. For the Python half."""
     def _remove_faults(self, numbers: list[int]) -> int:
         """Remove faults by their numbers, and return how many were there. For the Python half.
@@ -1106,7 +1106,7 @@ class Client(Stream):
         With the same seed, faults and traffic, a client has the same faults again. If none was
         given, it was drawn.
         """
-    def _add_fault(self, fault: Fault) -> int:
+    def _add_fault(self, fault: Fault, level: int = 1) -> int:
         """Add a fault and return its number, once the connection has it. For the Python half."""
     def _remove_faults(self, numbers: list[int]) -> int:
         """Remove faults by their numbers, and return how many were there. For the Python half.

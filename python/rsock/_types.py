@@ -357,7 +357,7 @@ class FaultEvent:
     seconds: when it happened, counted from the record's `opened_at`.
     offset: where it happened: how many bytes had gone this way through the fault before; of
         datagrams, how many datagrams.
-    size: how many bytes it concerned; 0 if it concerned the connection.
+    size: how many bytes it concerned; 0 if it concerned the connection, or all that follows.
     """
 
     fault: str

@@ -183,9 +183,10 @@ impl Client {
     }
 
     /// Add a fault and return its number, once the connection has it. For the Python half.
-    fn _add_fault(&self, py: Python<'_>, fault: Bound<'_, PyAny>) -> PyResult<u64> {
+    #[pyo3(signature = (fault, level=1))]
+    fn _add_fault(&self, py: Python<'_>, fault: Bound<'_, PyAny>, level: i32) -> PyResult<u64> {
         let (faults, host) = self.faults(py)?;
-        faults.add(host, &fault)
+        faults.add(host, &fault, level)
     }
 
     /// Remove faults by their numbers, and return how many were there. For the Python half.

@@ -50,7 +50,7 @@ impl FaultBlock {
     /// Add the fault, and return it once every connection has it.
     fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (faults, host) = self.owner.faults(py)?;
-        let number = faults.add(host, self.fault.bind(py))?;
+        let number = faults.add(host, self.fault.bind(py), 1)?;
         self.numbers.lock().push(number);
         Ok(self.fault.clone_ref(py))
     }

@@ -1,16 +1,40 @@
 //! The faults of a server or a client for Python. Owns the objects that were passed, beside the engine's faults
 //! that were made of them; must never call Python while it holds their lock.
 
+use std::ffi::CString;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyRuntimeWarning;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use pyo3::{PyTraverseError, PyVisit};
 
+use super::error::exception;
 use super::faults::fault;
 use super::wait::Attached;
 use crate::net::base::Mutex;
-use crate::net::stage::faults::{FaultHost, Installed};
+use crate::net::stage::faults::{Fault, FaultHost, Installed};
+
+/// Warns of open connections that a fault cannot reach. `level` is as for Python's `warnings.warn`.
+fn warn(
+    host: &dyn FaultHost,
+    object: &Bound<'_, PyAny>,
+    made: &Fault,
+    level: i32,
+) -> PyResult<()> {
+    let py = object.py();
+    let unreached = host.unreached(made).map_err(|error| exception(py, error))?;
+    let Some((count, name)) = unreached else { return Ok(()) };
+    let connections = if count == 1 { "connection" } else { "connections" };
+    let text = format!(
+        "{count} open {connections} of {name} will not have {}: a handler or accept() has the \
+         socket itself. Connections that are accepted from now on have it. With \
+         Server(…, faults=[]), a fault that is added later reaches all of them",
+        object.repr()?,
+    );
+    let text = CString::new(text.replace('\0', "\\0")).expect("without a NUL");
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, level)
+}
 
 type Objects = Vec<(Arc<Installed>, Py<PyAny>)>;
 
@@ -24,10 +48,16 @@ impl FaultObjects {
         Self(Mutex::new(faults.into_iter().zip(objects).collect()))
     }
 
-    /// Adds a fault, and returns its number once every connection has it. After an exception it is
-    /// not there.
-    pub(super) fn add(&self, host: &dyn FaultHost, object: &Bound<'_, PyAny>) -> PyResult<u64> {
+    /// Adds a fault, and returns its number once every connection has it. Warns of those that
+    /// cannot have it. After an exception it is not there.
+    pub(super) fn add(
+        &self,
+        host: &dyn FaultHost,
+        object: &Bound<'_, PyAny>,
+        level: i32,
+    ) -> PyResult<u64> {
         let made = fault("fault", object)?;
+        warn(host, object, &made, level)?;
         let added = Attached::run(object.py(), |waiter| host.add_fault(made, waiter))?;
         let (id, object) = (added.id, object.clone().unbind());
         let mut objects = self.0.lock();

@@ -801,9 +801,10 @@ impl Server {
     }
 
     /// Add a fault and return its number, once every connection has it. For the Python half.
-    fn _add_fault(&self, py: Python<'_>, fault: Bound<'_, PyAny>) -> PyResult<u64> {
+    #[pyo3(signature = (fault, level=1))]
+    fn _add_fault(&self, py: Python<'_>, fault: Bound<'_, PyAny>, level: i32) -> PyResult<u64> {
         let parts = self.parts(py)?;
-        parts.faults.add(&parts.inner, &fault)
+        parts.faults.add(&parts.inner, &fault, level)
     }
 
     /// Remove faults by their numbers, and return how many were there. For the Python half.

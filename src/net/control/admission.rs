@@ -55,6 +55,15 @@ impl Admission {
         self.counts_sockets.store(counts_sockets, Relaxed);
     }
 
+    /// Changes the limit, where it is what the descriptors allow. `limit` is given the number of
+    /// sockets that are open. Those above a lower limit stay.
+    pub(crate) fn lower_limit(&self, limit: impl FnOnce(usize) -> usize) {
+        if self.counts_sockets.load(Relaxed) {
+            let open = self.admitted.load(SeqCst) + self.closing.load(SeqCst);
+            self.limit.fetch_min(limit(open), Relaxed);
+        }
+    }
+
     /// Sets the flag that `leave` and `closed` set; None when no thread waits for room any more.
     pub(crate) fn set_room_flag(&self, flag: Option<Arc<EventFd>>) {
         *self.room.lock() = flag;

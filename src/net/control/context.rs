@@ -107,10 +107,10 @@ impl ServerContext {
         }
     }
 
-    /// Whether connections that are handed out stay with workers, because they have stages or may
-    /// get some.
+    /// Whether new connections that are handed out stay with workers, because they have stages or
+    /// may get some. Never false again once it was true.
     pub(crate) fn hands_out_inner(&self) -> bool {
-        self.stages.is_some() || self.prepared
+        self.stages.is_some() || self.prepared || self.faults.needs_stages()
     }
 
     /// The stages of a new connection; None for none.

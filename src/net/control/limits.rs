@@ -101,17 +101,24 @@ impl Limits {
     pub(crate) fn room(&self, transport: Transport, legs: usize, pipes: bool) -> Room {
         if transport.is_datagram() {
             // Peers may share a descriptor: this bounds the memory that any senders can use.
-            let room = if legs == 0 { UDP_PEERS } else { self.room_of(legs, false).connections };
+            let room = if legs == 0 { UDP_PEERS } else { self.room_of(legs, false, 0).connections };
             let connections = self.connections.unwrap_or(room.min(UDP_PEERS));
             return Room { connections, pipes: 0 };
         }
-        self.room_of(legs, pipes)
+        self.room_of(legs, pipes, 0)
     }
 
-    fn room_of(&self, legs: usize, pipes: bool) -> Room {
+    /// The number of connections of `legs` descriptors to admit, where the server has `held`
+    /// already, which will be free again.
+    pub(crate) fn connections_again(&self, legs: usize, pipes: bool, held: usize) -> usize {
+        self.room_of(legs, pipes, held).connections
+    }
+
+    fn room_of(&self, legs: usize, pipes: bool, held: usize) -> Room {
         let (soft, _) = crate::net::sys::fd_limits().unwrap_or((1024, 1024));
         let reserve = 64.min(soft / 4);
-        let free = soft.saturating_sub(process::fds_in_use()).saturating_sub(reserve);
+        let free = soft.saturating_add(held as u64).saturating_sub(process::fds_in_use());
+        let free = free.saturating_sub(reserve);
         self.split(usize::try_from(free).unwrap_or(usize::MAX), legs, pipes)
     }
 

@@ -75,7 +75,7 @@ impl ClientWorker {
         context.admission.set_limit(usize::MAX, false);
         context.shutdown.open_flag()?;
         let mut started = Vec::new();
-        let workers = OuterWorkers::start(&context, 1, &mut started)?;
+        let workers = OuterWorkers::start(&context, 1, Some(&mut started))?;
         let worker = started.pop().expect("a start that does not fail starts one");
         let own = Arc::new(Self { context, workers, worker, places: AtomicUsize::new(0) });
         let listener: Arc<dyn ShutdownListener> = Arc::clone(&own) as Arc<dyn ShutdownListener>;

@@ -67,7 +67,9 @@ impl HandedOut {
 
     /// Ends the connections that are older than `limit`.
     pub(super) fn end_old(&self, limit: Option<Duration>) {
-        self.lifetime.run(limit, || self.streams());
+        // A worker holds the limit of those with an inner socket.
+        let is_itself = |stream: &Arc<Stream>| !stream.is_inner();
+        self.lifetime.run(limit, || self.streams().into_iter().filter(is_itself).collect());
     }
 
     /// Whether the server is draining.

@@ -305,36 +305,163 @@ impl Drop for InnerSession {
     }
 }
 
+/// The descriptors of a connection with an inner socket: its own, and both ends of the pair.
+pub(crate) const OUTER_LEGS: usize = 3;
+
+/// Whether a server's outer connections have workers.
+#[derive(Default)]
+enum OuterState {
+    /// The server has not started, or has ended.
+    #[default]
+    None,
+    /// No connection has had an inner socket yet. `pipes` is whether the server's service uses
+    /// any.
+    NotStarted {
+        pipes: bool,
+    },
+    Running(Arc<OuterWorkers>),
+}
+
+/// Starts the workers of a server's outer connections: with the server, or when its first fault is
+/// added.
+pub(crate) struct OuterHost {
+    context: Arc<ServerContext>,
+    most_workers: usize,
+    state: Mutex<OuterState>,
+}
+
+impl OuterHost {
+    pub(crate) fn new(context: &Arc<ServerContext>, most_workers: usize) -> Self {
+        Self { context: Arc::clone(context), most_workers, state: Mutex::default() }
+    }
+
+    /// Allows the start of workers.
+    pub(crate) fn allow(&self, pipes: bool) {
+        *self.state.lock() = OuterState::NotStarted { pipes };
+    }
+
+    /// Starts the first worker, as part of the server's start. Fails with EMFILE or EAGAIN.
+    pub(crate) fn start(&self, started: &mut Vec<Arc<Inbox>>) -> io::Result<()> {
+        let workers = OuterWorkers::start(&self.context, self.most_workers, Some(started))?;
+        *self.state.lock() = OuterState::Running(Arc::new(workers));
+        Ok(())
+    }
+
+    /// Starts the first worker of a server that serves, unless it runs. None where no more
+    /// connections come. Fails with EMFILE or EAGAIN.
+    fn start_late(&self) -> io::Result<Option<Arc<OuterWorkers>>> {
+        // Locked during the start: `close` comes before it, or ends that worker.
+        let mut state = self.state.lock();
+        let pipes = match &*state {
+            OuterState::None => return Ok(None),
+            OuterState::Running(workers) => return Ok(Some(Arc::clone(workers))),
+            OuterState::NotStarted { pipes } => *pipes,
+        };
+        let limits = &self.context.limits;
+        let limit = |open| limits.connections_again(OUTER_LEGS, pipes, open);
+        let workers = OuterWorkers::start(&self.context, self.most_workers, None)?;
+        self.context.admission.lower_limit(limit);
+        let workers = Arc::new(workers);
+        *state = OuterState::Running(Arc::clone(&workers));
+        Ok(Some(workers))
+    }
+
+    /// The workers of the next connection; None where it is handed out itself.
+    fn of_next(&self) -> io::Result<Option<Arc<OuterWorkers>>> {
+        if self.context.hands_out_inner() { self.start_late() } else { Ok(None) }
+    }
+
+    /// Starts the first worker, so that new connections can have faults. No effect where it runs,
+    /// or where no more connections come.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        self.start_late().map(drop)
+    }
+
+    /// Gives an accepted connection to a worker, where those of the server have workers.
+    pub(super) fn take(&self, accepted: Accepted) -> Handed {
+        match self.of_next() {
+            Ok(None) => Handed::Itself(accepted),
+            Ok(Some(workers)) => workers.take(accepted).map_or(Handed::Nothing, Handed::Inner),
+            Err(error) => {
+                refuse(&self.context, accepted, "start", &error);
+                Handed::Nothing
+            }
+        }
+    }
+
+    /// The start of the server has failed: its workers end, and those of another start follow.
+    pub(crate) fn forget(&self) {
+        *self.state.lock() = OuterState::None;
+    }
+
+    /// No more connections come: those that are there end when their handlers have closed them.
+    pub(super) fn close(&self) {
+        let state = std::mem::take(&mut *self.state.lock());
+        if let OuterState::Running(workers) = state {
+            workers.close();
+        }
+    }
+}
+
+/// What becomes of an accepted connection that a caller is to have.
+pub(super) enum Handed {
+    /// The caller gets its socket.
+    Itself(Accepted),
+    /// A worker has its socket. The caller gets the other end of the pair, with what connects its
+    /// stream with the session, and the record.
+    Inner((Socket, Arc<Link>, Arc<Record>)),
+    /// There was no pair, or no worker, to be had: the connection is reset.
+    Nothing,
+}
+
+/// Resets a connection, because of an error at a step of ours.
+fn refuse(context: &ServerContext, accepted: Accepted, step: &str, error: &io::Error) {
+    let Accepted { socket, entry_id, .. } = accepted;
+    let text = format!("{step}: {error}");
+    context.close_record(entry_id, ClosedBy::Error, Some(text), None);
+    context.count_error();
+    socket.abort();
+    context.admission.closed();
+}
+
 /// The workers of a server's outer connections.
-pub(crate) struct OuterWorkers {
+pub(super) struct OuterWorkers {
     context: Arc<ServerContext>,
     pool: Mutex<WorkerPool>,
+    /// They were started while the server served: its connections are accepted with descriptors
+    /// that block.
+    is_late: bool,
 }
 
 impl OuterWorkers {
-    /// Starts the first worker. Fails with EMFILE or EAGAIN.
-    pub(crate) fn start(
+    /// Starts the first worker. Without `started`, it is late. Fails with EMFILE or EAGAIN.
+    pub(super) fn start(
         context: &Arc<ServerContext>,
         most_workers: usize,
-        started: &mut Vec<Arc<Inbox>>,
+        started: Option<&mut Vec<Arc<Inbox>>>,
     ) -> io::Result<Self> {
         // Every connection comes with its session.
         let service = Arc::new(Null) as Arc<dyn Service>;
         let mut pool = WorkerPool::new(context, &service, most_workers);
-        started.push(pool.add()?);
-        Ok(Self { context: Arc::clone(context), pool: Mutex::new(pool) })
+        let (first, is_late) = (pool.add()?, started.is_none());
+        started.into_iter().for_each(|started| started.push(Arc::clone(&first)));
+        Ok(Self { context: Arc::clone(context), pool: Mutex::new(pool), is_late })
     }
 
     /// Gives an accepted connection to a worker. Returns the handler's end of the pair, with what
     /// its stream is linked by; None where there is no pair to be had: the connection is reset.
-    pub(super) fn take(&self, accepted: Accepted) -> Option<(Socket, Arc<Link>, Arc<Record>)> {
+    fn take(&self, accepted: Accepted) -> Option<(Socket, Arc<Link>, Arc<Record>)> {
         let (ours, theirs) = match self.pair() {
             Ok(pair) => pair,
             Err(error) => {
-                self.refuse(accepted, &error);
+                refuse(&self.context, accepted, "socketpair", &error);
                 return None;
             }
         };
+        if self.is_late {
+            // It was accepted as a caller's. Fails for a descriptor only that is not open.
+            let _ = accepted.socket.options().set_nonblocking(true);
+        }
         let link = Arc::new(Link::new(&accepted.socket));
         let record = Arc::clone(&accepted.record);
         let session = Box::new(InnerSession::new(&link));
@@ -355,16 +482,7 @@ impl OuterWorkers {
         worker
     }
 
-    fn refuse(&self, accepted: Accepted, error: &io::Error) {
-        let Accepted { socket, entry_id, .. } = accepted;
-        let text = format!("socketpair: {error}");
-        self.context.close_record(entry_id, ClosedBy::Error, Some(text), None);
-        self.context.count_error();
-        socket.abort();
-        self.context.admission.closed();
-    }
-
-    /// No more connections come: those that are there end when their handlers have closed them.
+    /// No more connections come: those that are there end when their callers have closed them.
     pub(super) fn close(&self) {
         self.pool.lock().drain();
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use socket2::Domain;
 
 use super::handed_out::{HandedOut, JobId};
-use super::inner::{self, OuterWorkers};
+use super::inner::{self, Handed, Link, OuterHost};
 use super::linger::{LingerHost, PendingLinger};
 use crate::net::connection::LingeringSocket;
 use crate::net::control::ServerContext;
@@ -25,8 +25,11 @@ pub(super) struct Leases {
     host: Option<Arc<LingerHost>>,
     /// The listener's family: an IPv4 peer of a dual-stack port has an IPv6 socket.
     family: Domain,
-    /// With stages: the connections stay with workers, and callers get inner sockets.
-    outer: Option<Arc<OuterWorkers>>,
+    /// Has the connections stay with workers, where they have stages or may get some, while callers
+    /// get inner sockets.
+    outer: Arc<OuterHost>,
+    /// They do so from the start of the server on.
+    is_prepared: bool,
 }
 
 impl Leases {
@@ -35,29 +38,28 @@ impl Leases {
         handed_out: Arc<HandedOut>,
         host: Option<Arc<LingerHost>>,
         family: Domain,
-        outer: Option<Arc<OuterWorkers>>,
+        outer: &Arc<OuterHost>,
+        is_prepared: bool,
     ) -> Self {
-        Self { context, handed_out, host, family, outer }
+        Self { context, handed_out, host, family, outer: Arc::clone(outer), is_prepared }
     }
 
-    /// Whether connections stay with workers.
-    pub(super) fn has_workers(&self) -> bool {
-        self.outer.is_some()
+    /// Whether the descriptors of new connections are non-blocking, as workers need them.
+    pub(super) fn nonblocking(&self) -> bool {
+        self.is_prepared
     }
 
     /// No more connections come.
     pub(super) fn close(&self) {
-        if let Some(outer) = &self.outer {
-            outer.close();
-        }
+        self.outer.close();
     }
 
     fn lease_inner(
         &self,
-        workers: &OuterWorkers,
-        accepted: Accepted,
-    ) -> Option<(JobId, Arc<Stream>)> {
-        let (socket, link, record) = workers.take(accepted)?;
+        socket: Socket,
+        link: Arc<Link>,
+        record: Arc<Record>,
+    ) -> (JobId, Arc<Stream>) {
         let mut job = None;
         let stream = Arc::new_cyclic(|stream| {
             let id = *job.insert(self.handed_out.add(Weak::clone(stream)));
@@ -67,16 +69,24 @@ impl Leases {
             let owned = Owned::inner(Box::new(owner), context.origin, draining, link);
             Stream::accepted(socket, self.family, context.options.clone(), record, owned)
         });
-        Some((job.expect("set when the stream was made"), stream))
+        (job.expect("set when the stream was made"), stream)
     }
 
     /// The stream of an accepted connection, which is then one of the jobs that are handed out.
     /// None where the process has no descriptors left for an inner socket: the connection is reset.
     pub(super) fn lease(&self, accepted: Accepted) -> Option<(JobId, Arc<Stream>)> {
-        if let Some(workers) = &self.outer {
-            return self.lease_inner(workers, accepted);
-        }
+        let accepted = match self.outer.take(accepted) {
+            Handed::Itself(accepted) => accepted,
+            Handed::Inner((socket, link, record)) => {
+                return Some(self.lease_inner(socket, link, record));
+            }
+            Handed::Nothing => return None,
+        };
         let Accepted { socket, record, entry_id } = accepted;
+        if self.is_prepared {
+            // It came while the server was ending. Fails for a descriptor only that is not open.
+            let _ = socket.options().set_nonblocking(false);
+        }
         let opened = record.opened();
         let mut job = None;
         let stream = Arc::new_cyclic(|stream| {

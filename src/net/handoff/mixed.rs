@@ -48,7 +48,7 @@ impl Sink for MixedSink {
         self.threads.begin_drain();
     }
 
-    fn close(self, notifier: &EventFd) {
+    fn close(mut self, notifier: &EventFd) {
         self.workers.drain();
         self.threads.close(notifier);
     }

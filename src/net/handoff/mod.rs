@@ -19,7 +19,7 @@ mod pool;
 mod turns;
 
 pub use self::client_faults::ClientFaults;
-pub(crate) use self::inner::OuterWorkers;
+pub(crate) use self::inner::{OUTER_LEGS, OuterHost};
 pub(crate) use self::job::Answers;
 pub use self::job::{Datagram, Job};
 pub(crate) use self::mixed::MixedSink;

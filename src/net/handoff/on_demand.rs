@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::drain::FORCED_GRACE;
 use super::handed_out::HandedOut;
-use super::inner::OuterWorkers;
+use super::inner::OuterHost;
 use super::lease::Leases;
 use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
@@ -57,13 +57,16 @@ impl OnDemand {
         &self,
         listener: Listener,
         local: &Address,
-        outer: Option<Arc<OuterWorkers>>,
+        outer: &Arc<OuterHost>,
+        is_prepared: bool,
     ) -> io::Result<()> {
         let (over, room) = (Arc::new(EventFd::new()?), Arc::new(EventFd::new()?));
         self.context.admission.set_room_flag(Some(Arc::clone(&room)));
         let admitter = Arc::new(Admitter::new(Arc::clone(&self.context), local.clone()));
         let (context, handed_out) = (Arc::clone(&self.context), Arc::clone(&self.handed_out));
-        let leases = Arc::new(Leases::new(context, handed_out, None, local.domain(), outer));
+        let family = local.domain();
+        let leases = Leases::new(context, handed_out, None, family, outer, is_prepared);
+        let leases = Arc::new(leases);
         let listener = Arc::new(listener);
         *self.listener.lock() = Some(OnDemandListener { listener, over, room, admitter, leases });
         Ok(())
@@ -176,7 +179,7 @@ impl OnDemand {
                 return Ok(None);
             };
             let late = || Error::TimedOut { step: "accept", target: admitter.local().to_string() };
-            let attempt = admitter.attempt(&listener, leases.has_workers());
+            let attempt = admitter.attempt(&listener, leases.nonblocking());
             if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full)
                 && self.short_of_room.load(SeqCst) > 0
             {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::handed_out::{HandedOut, JobId};
-use super::inner::OuterWorkers;
+use super::inner::OuterHost;
 use super::job::{Datagram, Job};
 use super::lease::Leases;
 use super::linger::LingerHost;
@@ -322,18 +322,20 @@ pub(crate) struct PoolSink {
 }
 
 impl PoolSink {
-    /// `family` is that of the listener; `outer` are the workers of a server with stages.
+    /// `family` is that of the listener. `is_prepared` is whether every connection stays with a
+    /// worker of `outer`.
     pub(crate) fn new(
         pool: &Arc<ThreadPool>,
         family: socket2::Domain,
-        outer: Option<Arc<OuterWorkers>>,
+        outer: &Arc<OuterHost>,
+        is_prepared: bool,
     ) -> Self {
         let host = Some(Arc::clone(&pool.linger));
         let (context, handed_out) = (Arc::clone(&pool.context), Arc::clone(&pool.handed_out));
-        if outer.is_none() {
+        if !is_prepared {
             pool.linger.allow();
         }
-        let leases = Leases::new(context, handed_out, host, family, outer);
+        let leases = Leases::new(context, handed_out, host, family, outer, is_prepared);
         Self { pool: Arc::clone(pool), leases }
     }
 }
@@ -341,7 +343,7 @@ impl PoolSink {
 impl Sink for PoolSink {
     /// A handler's descriptor is like any other; that of an outer connection is a worker's.
     fn nonblocking(&self) -> bool {
-        self.leases.has_workers()
+        self.leases.nonblocking()
     }
 
     fn take(&mut self, accepted: Accepted) {

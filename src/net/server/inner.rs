@@ -13,7 +13,7 @@ use crate::net::base::{EventFd, Mutex, Waiter};
 use crate::net::control::{Begun, Cause, Registered, ServerContext, StopReport};
 use crate::net::datagram::{DatagramSockets, Handoff};
 use crate::net::error::Result;
-use crate::net::handoff::{OnDemand, ThreadPool};
+use crate::net::handoff::{OnDemand, OuterHost, ThreadPool};
 use crate::net::service::Shape;
 use crate::net::socket::{FileId, Listener, Probe, Sharing};
 
@@ -59,6 +59,8 @@ pub(super) struct Inner {
     pub(super) pool: Arc<ThreadPool>,
     /// Used with `Shape::Accept`.
     pub(super) on_demand: Arc<OnDemand>,
+    /// Used with either, where connections have stages.
+    pub(super) outer: Arc<OuterHost>,
     /// The open sockets of a UDP server.
     pub(super) sockets: Arc<DatagramSockets>,
     /// For a UDP server that the caller's threads serve, from its start on.
@@ -77,6 +79,7 @@ impl Inner {
         Self {
             pool: Arc::new(ThreadPool::new(&context)),
             on_demand: Arc::new(OnDemand::new(&context)),
+            outer: Arc::new(OuterHost::new(&context, most_workers)),
             context,
             sockets: Arc::default(),
             datagrams: Mutex::new(None),

@@ -16,7 +16,8 @@
 //! workers; for handlers only the first kind over TCP, and one worker on UDP; for `Shape::Accept`
 //! only the first kind. The acceptor starts further workers under load (`worker/pool.rs`). A TCP
 //! server with handlers starts its one worker at the first close that has to wait for the peer
-//! (`handoff/linger.rs`), or, with stages, workers for every connection (`handoff/inner.rs`).
+//! (`handoff/linger.rs`), or, with stages, workers for every connection (`handoff/inner.rs`), also
+//! when its first fault is added.
 //!
 //! A stop is begun by `Server::stop` or `begin_stop`, by a failure of the listener, or when the
 //! `Server` is dropped. Signals, the interpreter's end and Python's `stop_all` call these.
@@ -30,11 +31,12 @@
 //! (`socket/intake.rs`), which comes before those of the faults and of the socket (its probe, then
 //! its users); all are held together while a fault of accepting is added or removed, with calls on
 //! the file system for a Unix socket. No two of the others are held at once, except while
-//! `handoff/linger.rs` starts its worker, which takes the one of `Shutdown` within its own, and
-//! while the ledger closes a record, which takes the one of the hosts (`control/admission.rs`)
-//! within its own, and within the lock of the peers of a UDP server, which comes first
-//! (`datagram/handoff.rs`). None is held during a system call that can block, or while Python code
-//! runs; a thread that holds the interpreter takes only locks whose holders never wait for it.
+//! `handoff/linger.rs` or `handoff/inner.rs` starts a worker, which takes the one of `Shutdown`
+//! within its own, and while the ledger closes a record, which takes the one of the hosts
+//! (`control/admission.rs`) within its own, and within the lock of the peers of a UDP server, which
+//! comes first (`datagram/handoff.rs`). None is held during a system call that can block, or while
+//! Python code runs; a thread that holds the interpreter takes only locks whose holders never wait
+//! for it.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic;

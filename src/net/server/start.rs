@@ -13,7 +13,7 @@ use crate::net::base::{EventFd, Waiter};
 use crate::net::control::{Alive, Registered, ShutdownListener};
 use crate::net::datagram;
 use crate::net::error::{Error, Result};
-use crate::net::handoff::{MixedSink, OuterWorkers, PoolSink};
+use crate::net::handoff::{MixedSink, OUTER_LEGS, PoolSink};
 use crate::net::service::Shape;
 use crate::net::socket::{Algorithm, Listener, hops};
 use crate::net::worker::{Acceptor, Inbox, Message, Sink, WorkerPool, start_accepting_worker};
@@ -39,16 +39,14 @@ impl Server {
         }
         let notifier = Arc::new(EventFd::new().map_err(failed)?);
         self.set_notifier(&shape, &notifier);
+        // Asked once: a fault may be added meanwhile.
+        let hands_out_inner = context.hands_out_inner();
+        let handed_out = if hands_out_inner { OUTER_LEGS } else { 1 };
         let (legs, pipes) = match &shape {
             Shape::Stream(service) => (service.legs(), service.pipes()),
-            Shape::Mixed(service, _) => {
-                (service.legs().max(if context.hands_out_inner() { 3 } else { 1 }), service.pipes())
-            }
+            Shape::Mixed(service, _) => (service.legs().max(handed_out), service.pipes()),
             Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
-            // An inner socket has two ends.
-            Shape::Handler | Shape::Accept => {
-                (if context.hands_out_inner() { 3 } else { 1 }, false)
-            }
+            Shape::Handler | Shape::Accept => (handed_out, false),
         };
         let room = context.limits.room(self.config.transport, legs, pipes);
         context.admission.set_limit(room.connections, context.limits.connections.is_none());
@@ -62,12 +60,18 @@ impl Server {
             let _ = context.algorithm.set(algorithm);
         }
         let mut workers = Vec::new();
-        let result = self.start_threads(&shape, listener, &bound, notifier, &mut workers);
+        if self.hands_out_streams() && !hands_out_inner {
+            self.inner.outer.allow(pipes);
+        }
+        let started = &mut workers;
+        let result =
+            self.start_threads(&shape, listener, &bound, notifier, hands_out_inner, started);
         if let Err(error) = result {
             // The listener is closed by now. The workers that have started end, so that the caller
             // may start again.
             self.inner.on_demand.close();
             self.inner.sockets.end();
+            self.inner.outer.forget();
             context.clear_notifier();
             for worker in workers {
                 worker.send(Message::Quit);
@@ -124,6 +128,7 @@ impl Server {
         listener: Listener,
         bound: &Address,
         notifier: Arc<EventFd>,
+        hands_out_inner: bool,
         workers: &mut Vec<Arc<Inbox>>,
     ) -> io::Result<()> {
         let (context, local) = (&self.inner.context, bound.clone());
@@ -135,25 +140,25 @@ impl Server {
             *self.inner.datagrams.lock() = handoff;
             return Ok(());
         }
+        let outer = &self.inner.outer;
+        if hands_out_inner && self.hands_out_streams() {
+            outer.start(workers)?;
+        }
+        let sink = || PoolSink::new(&self.inner.pool, bound.domain(), outer, hands_out_inner);
         match shape {
             Shape::Datagram(_) => unreachable!("a server of streams has no datagram shape"),
             Shape::Accept => {
-                let outer = self.outer_workers(workers)?;
-                self.inner.on_demand.open(listener, bound, outer)?;
+                self.inner.on_demand.open(listener, bound, outer, hands_out_inner)?;
                 let on_demand = Arc::clone(&self.inner.on_demand);
                 context.spawn(ACCEPT.to_owned(), move || on_demand.run(&notifier))
             }
             Shape::Handler => {
-                let outer = self.outer_workers(workers)?;
-                let sink = PoolSink::new(&self.inner.pool, bound.domain(), outer);
-                self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
+                self.start_accepting(Acceptor::new(context, listener, local, notifier, sink()))
             }
             Shape::Mixed(service, by) => {
-                let outer = self.outer_workers(workers)?;
-                let sink = PoolSink::new(&self.inner.pool, bound.domain(), outer);
                 let mut pool = WorkerPool::new(context, service, self.inner.most_workers);
                 workers.push(pool.add()?);
-                let sink = MixedSink::new(sink, pool, by);
+                let sink = MixedSink::new(sink(), pool, by);
                 self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
             }
             // With one worker, a separate accept thread would only add a handover.
@@ -170,16 +175,10 @@ impl Server {
         }
     }
 
-    /// With stages: the workers of the connections whose inner sockets are handed out.
-    fn outer_workers(
-        &self,
-        started: &mut Vec<Arc<Inbox>>,
-    ) -> io::Result<Option<Arc<OuterWorkers>>> {
-        if !self.inner.context.hands_out_inner() {
-            return Ok(None);
-        }
-        let most = self.inner.most_workers;
-        OuterWorkers::start(&self.inner.context, most, started).map(|outer| Some(Arc::new(outer)))
+    /// Whether callers get connections, which stay with workers where they have stages.
+    pub(super) fn hands_out_streams(&self) -> bool {
+        !self.config.transport.is_datagram()
+            && matches!(self.config.shape, Shape::Handler | Shape::Accept | Shape::Mixed(..))
     }
 
     fn start_accepting<S: Sink + 'static>(&self, acceptor: Acceptor<S>) -> io::Result<()> {

@@ -245,6 +245,11 @@ impl Stream {
         Ok(Held { socket, owned })
     }
 
+    /// Whether this is one end of a socket pair, and its connection is another socket's.
+    pub(crate) fn is_inner(&self) -> bool {
+        self.owned.get().is_some_and(|owned| owned.outer.is_some())
+    }
+
     /// The outer connection, where this is one end of a socket pair.
     pub(super) fn outer(&self) -> Option<&dyn Outer> {
         self.owned()?.outer.as_deref()

@@ -73,15 +73,16 @@ impl Sink for WorkerPool {
         worker.send_or_end(Message::Adopt(accepted), &self.context);
     }
 
-    fn close(self, _notifier: &EventFd) {
+    fn close(mut self, _notifier: &EventFd) {
         self.drain();
     }
 }
 
 impl WorkerPool {
-    /// No more connections come: tells every worker so.
-    pub(crate) fn drain(&self) {
-        // Behind every connection in each channel; a worker started later would have none.
+    /// No more connections come: tells every worker so. No other one starts.
+    pub(crate) fn drain(&mut self) {
+        self.most_workers = 0;
+        // Behind every connection in each channel.
         self.workers.iter().for_each(|worker| worker.send(Message::Drain));
         if self.workers.iter().any(|worker| worker.is_lost() || !worker.flag.is_intact()) {
             self.context.lose();

@@ -80,6 +80,12 @@ pub trait FaultHost: Sync {
     /// after an interruption of the wait either.
     fn remove_faults(&self, ids: &[u64], waiter: &mut dyn Waiter) -> Result<()>;
 
+    /// How many open connections a fault would concern that it cannot reach, with the name of what
+    /// has them; None for none.
+    fn unreached(&self, _fault: &Fault) -> Result<Option<(usize, &str)>> {
+        Ok(None)
+    }
+
     /// Whether it belongs to the calling process.
     fn is_here(&self) -> bool;
 }
@@ -111,6 +117,8 @@ pub struct FaultSet {
     added: AtomicU64,
     /// There are faults, or were some: connections have to be looked at.
     is_used: AtomicBool,
+    /// The same of faults that need a stage in their connections.
+    needs_stages: AtomicBool,
     listeners: Mutex<Vec<Weak<dyn FaultListener>>>,
 }
 
@@ -125,6 +133,7 @@ impl FaultSet {
             installed: Mutex::new(Vec::new()),
             added: AtomicU64::new(0),
             is_used: AtomicBool::new(false),
+            needs_stages: AtomicBool::new(false),
             listeners: Mutex::new(Vec::new()),
         }
     }
@@ -149,6 +158,9 @@ impl FaultSet {
         let id = self.added.fetch_add(1, Relaxed);
         let added = Arc::new(Installed { id, fault, accepted });
         installed.push(Arc::clone(&added));
+        if added.fault.kind.accepting().is_none() {
+            self.needs_stages.store(true, SeqCst);
+        }
         self.is_used.store(true, SeqCst);
         added
     }
@@ -186,6 +198,11 @@ impl FaultSet {
     /// Whether the set has, or had, a fault.
     pub(crate) fn is_used(&self) -> bool {
         self.is_used.load(SeqCst)
+    }
+
+    /// Whether the set has, or had, a fault that needs a stage in its connections.
+    pub(crate) fn needs_stages(&self) -> bool {
+        self.needs_stages.load(SeqCst)
     }
 
     /// Registers a thread that has to know of changes.
