@@ -76,7 +76,7 @@ impl BlackholeLane {
             flow.note("dropped", flow.offset(), part.len());
         } else if !self.has_noted {
             self.has_noted = true;
-            flow.note("held", flow.offset(), part.len());
+            flow.note("held", flow.offset(), 0);
         }
     }
 }

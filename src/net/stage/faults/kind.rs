@@ -158,7 +158,8 @@ impl LaneFlow<'_, '_> {
     }
 
     /// Notes that the fault has done something, for the record and for the counter of the fault.
-    /// `offset` is where, as in `LaneFlow::offset`.
+    /// `offset` is where, as in `LaneFlow::offset`; `size` how many bytes it concerned, and 0 for
+    /// everything that follows: it must not depend on how the peer chunks.
     pub fn note(&mut self, action: &'static str, offset: u64, size: usize) {
         self.label.count_event();
         let after = self.now().saturating_duration_since(self.opened);

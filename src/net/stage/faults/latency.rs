@@ -96,7 +96,7 @@ impl Lane for LatencyLane {
         let offset = flow.offset();
         if !self.has_noted {
             self.has_noted = true;
-            flow.note("delayed", offset, part.len());
+            flow.note("delayed", offset, 0);
         }
         self.line.push(self.due(flow.now(), offset), part);
     }

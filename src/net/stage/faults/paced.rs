@@ -95,7 +95,7 @@ impl Lane for PacedLane {
     fn push(&mut self, flow: &mut LaneFlow<'_, '_>, part: Part<'_>) {
         if !self.has_noted && matches!(part, Part::Bytes(_)) {
             self.has_noted = true;
-            flow.note("slowed", flow.offset(), part.len());
+            flow.note("slowed", flow.offset(), 0);
         }
         self.backlog.push(part);
         self.was_full |= self.backlog.bytes() >= self.full;

@@ -90,7 +90,7 @@ impl Lane for SliceLane {
     fn push(&mut self, flow: &mut LaneFlow<'_, '_>, part: Part<'_>) {
         if !self.has_noted && matches!(part, Part::Bytes(_)) {
             self.has_noted = true;
-            flow.note("sliced", flow.offset(), part.len());
+            flow.note("sliced", flow.offset(), 0);
         }
         self.backlog.push(part);
         self.pass_due(flow);
