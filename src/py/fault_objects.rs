@@ -16,12 +16,7 @@ use crate::net::base::Mutex;
 use crate::net::stage::faults::{Fault, FaultHost, Installed};
 
 /// Warns of open connections that a fault cannot reach. `level` is as for Python's `warnings.warn`.
-fn warn(
-    host: &dyn FaultHost,
-    object: &Bound<'_, PyAny>,
-    made: &Fault,
-    level: i32,
-) -> PyResult<()> {
+fn warn(host: &dyn FaultHost, object: &Bound<'_, PyAny>, made: &Fault, level: i32) -> PyResult<()> {
     let py = object.py();
     let unreached = host.unreached(made).map_err(|error| exception(py, error))?;
     let Some((count, name)) = unreached else { return Ok(()) };

@@ -8,6 +8,7 @@ mod datagram_faults;
 mod datagrams;
 mod edges;
 mod fake_io;
+mod fault_changes;
 mod faults;
 mod forward;
 mod fuzz;
