@@ -192,7 +192,7 @@ def test_urllib3_replaces_a_pooled_connection_that_was_reset_while_idle(
         [record] = server.ledger.wait(open=0, closed=1)
         port = record.remote.port
         assert port is not None
-        wait_until(lambda: has_ended(port))
+        wait_until(lambda: has_ended(port, server.port))
         assert manager.request("GET", server.url("http", "/second")).data == b"/second"
         assert manager.request("GET", server.url("http", "/third")).data == b"/third"
         assert [record.fault for record in server.ledger] == ["reset", None]

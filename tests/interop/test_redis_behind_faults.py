@@ -149,7 +149,7 @@ def test_a_pooled_connection_that_was_reset_while_idle_is_replaced(
             [record] = server.ledger.wait(open=0, closed=1)
             port = record.remote.port
             assert port is not None
-            wait_until(lambda: has_ended(port))
+            wait_until(lambda: has_ended(port, server.port))
             assert client.get("key") == VALUE
             assert [record.fault for record in server.ledger] == ["reset", None]
 

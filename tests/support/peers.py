@@ -125,10 +125,14 @@ def refused(address: tuple[str, int]) -> bool:
     return False
 
 
-def has_ended(port: int) -> bool:
-    """Whether no TCP socket over IPv4 has this port of its own: a reset has ended the last one."""
-    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return not any(line.split()[1].endswith(f":{port:04X}") for line in table)
+def has_ended(port: int, peer: int) -> bool:
+    """Whether no TCP socket over IPv4 is connected from `port` to the port `peer`.
+
+    Other sockets of the machine may have the same port, for another peer.
+    """
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = [(row[1][-4:], row[2][-4:]) for row in rows if row[3] == "01"]
+    return (f"{port:04X}", f"{peer:04X}") not in established
 
 
 def reset(peer: socket.socket) -> None:
