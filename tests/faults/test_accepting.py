@@ -609,9 +609,10 @@ class TestCombined:
             changes = [Background(change, seed) for seed in range(2)]
             for each in changes:
                 each.result(4 * SOON)
+            # Between two faults, and at the latest now, clients are served.
+            wait_until(lambda: served)
             over.set()
             connects.result()
-            assert served
             assert all(served)
             assert len(server.faults) == 0
             assert is_open(server)

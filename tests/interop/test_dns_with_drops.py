@@ -156,5 +156,6 @@ def test_an_answer_that_is_cut_is_asked_for_over_tcp_although_datagrams_are_lost
     with Server(service=answer_in_full) as over_tcp, beside(over_tcp, fault) as server:
         found = resolver_of(server).resolve(NAME)
         assert len(addresses(found)) == MANY
-        assert server.ledger.totals.accepted == 2, "the first answer was lost"
+        # More than two on a busy machine, where the resolver asks again.
+        assert server.ledger.totals.accepted >= 2, "the first answer was lost"
         assert over_tcp.ledger.wait(open=0, closed=1)[0].messages_in >= 1
