@@ -14,9 +14,9 @@ use crate::net::control::{Limits, random_seed};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::service::{Io, Leg, Session, SessionResult};
-use crate::net::socket::{Socket, Until};
+use crate::net::socket::Socket;
 use crate::net::stage::faults::{Fault, FaultHost, FaultListener, FaultSet, Installed, SetOwner};
-use crate::net::stream::{DeferredClose, InnerEnd, Outer, Owned, Owner, Place, Staging, Stream};
+use crate::net::stream::{InnerEnd, Outer, Owned, Owner, Place, Staging, Stream};
 use crate::net::worker::Inner;
 
 /// The faults of one client, from before it connects.
@@ -190,21 +190,6 @@ impl Owner for ClientOwner {
 
     fn abandon(&self) {
         self.0.abandon();
-    }
-
-    fn may_linger(&self) -> bool {
-        false
-    }
-
-    fn linger(
-        &self,
-        _socket: Socket,
-        _record: Arc<Record>,
-        _until: Until,
-        _by: ClosedBy,
-        _error: Option<String>,
-    ) -> DeferredClose {
-        unreachable!("may_linger is false")
     }
 
     fn socket_closed(&self) {}

@@ -19,9 +19,8 @@ use crate::net::control::ServerContext;
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::service::{Io, Leg, Null, Service, Session, SessionResult, Waker};
-use crate::net::socket::lingering::Until;
 use crate::net::socket::{Probe, Socket};
-use crate::net::stream::{DeferredClose, InnerEnd, Outer, OuterEnd, Owner, Stream};
+use crate::net::stream::{InnerEnd, Outer, OuterEnd, Owner, Stream};
 use crate::net::worker::{Accepted, Inbox, Inner, Message, WorkerPool};
 
 /// What ends a connection that its peer has not reset: the peer does not answer (TCP_USER_TIMEOUT,
@@ -177,22 +176,6 @@ impl Owner for InnerLease {
         self.link.ending_input.store(true, SeqCst);
         self.link.wake();
         true
-    }
-
-    /// The session lingers for every connection.
-    fn may_linger(&self) -> bool {
-        false
-    }
-
-    fn linger(
-        &self,
-        _socket: Socket,
-        _record: Arc<Record>,
-        _until: Until,
-        _by: ClosedBy,
-        _error: Option<String>,
-    ) -> DeferredClose {
-        unreachable!("may_linger is false")
     }
 
     /// The worker closes the outer socket, which the admission counts.

@@ -32,17 +32,22 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     }
 
     /// Whether a close may linger, and nothing has settled yet how the connection ends.
-    fn may_linger(&self) -> bool;
+    /// By default never: a worker lingers for the connection.
+    fn may_linger(&self) -> bool {
+        false
+    }
 
-    /// Closes the record of a connection whose socket must linger.
+    /// Closes the record of a connection whose socket must linger. Only where `may_linger` is true.
     fn linger(
         &self,
-        socket: Socket,
-        record: Arc<Record>,
-        until: Until,
-        by: ClosedBy,
-        error: Option<String>,
-    ) -> DeferredClose;
+        _socket: Socket,
+        _record: Arc<Record>,
+        _until: Until,
+        _by: ClosedBy,
+        _error: Option<String>,
+    ) -> DeferredClose {
+        unreachable!("may_linger is false")
+    }
 
     /// No descriptor of the connection is left that a caller could use.
     fn abandon(&self) {}
