@@ -1,4 +1,5 @@
-//! Bytes in Python's notation, for the names of services. Must never return more than fits a line.
+//! Bytes in Python's notation, for the names of services and the reports of scripts. Must never
+//! read it: `script/literal.rs` does.
 
 use std::fmt::Write;
 
@@ -10,8 +11,17 @@ pub(super) fn bytes_repr(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(SHOWN)];
     // As in Python: the other quote if that avoids escapes.
     let quote = if shown.contains(&b'\'') && !shown.contains(&b'"') { '"' } else { '\'' };
+    let mut text = quoted(shown, quote);
+    if bytes.len() > SHOWN {
+        write!(text, "… of {} bytes", bytes.len()).expect("writing to a String cannot fail");
+    }
+    text
+}
+
+/// All bytes as a literal with this quote.
+pub(super) fn quoted(bytes: &[u8], quote: char) -> String {
     let mut text = format!("b{quote}");
-    for &byte in shown {
+    for &byte in bytes {
         match byte {
             b'\t' => text.push_str("\\t"),
             b'\n' => text.push_str("\\n"),
@@ -23,8 +33,5 @@ pub(super) fn bytes_repr(bytes: &[u8]) -> String {
         }
     }
     text.push(quote);
-    if bytes.len() > SHOWN {
-        write!(text, "… of {} bytes", bytes.len()).expect("writing to a String cannot fail");
-    }
     text
 }

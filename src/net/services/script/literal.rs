@@ -37,27 +37,15 @@ fn escaped(rest: &mut std::str::Chars<'_>) -> Option<u8> {
     })
 }
 
-/// The literal of bytes.
-pub(super) fn repr(bytes: &[u8]) -> String {
-    let escaped = bytes.iter().map(|&byte| match byte {
-        b'\n' => "\\n".to_owned(),
-        b'\r' => "\\r".to_owned(),
-        b'\t' => "\\t".to_owned(),
-        b'"' | b'\\' => format!("\\{}", byte as char),
-        b' '..=b'~' => (byte as char).to_string(),
-        _ => format!("\\x{byte:02x}"),
-    });
-    format!("b\"{}\"", escaped.collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::services::bytes_repr::quoted;
 
     #[test]
     fn every_byte_is_read_as_it_was_written() {
         let all: Vec<u8> = (0..=255).collect();
-        let text = format!("{} rest", repr(&all));
+        let text = format!("{} rest", quoted(&all, '"'));
         assert_eq!(bytes(&text), Ok((all, " rest")));
         assert_eq!(bytes(r#"b'a"\'\0'"#), Ok((b"a\"'\0".to_vec(), "")));
         for wrong in ["", "b", "b\"", "\"a\"", "b\"\\q\"", "b\"\\x1\"", "b\"é\"", "b\"a'"] {

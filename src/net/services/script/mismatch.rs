@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::expectation::Expectation;
-use super::literal::repr;
 use super::program::{Action, Step};
+use crate::net::services::bytes_repr::quoted;
 
 /// Bytes of input that are shown.
 const SHOWN: usize = 48;
@@ -30,8 +30,8 @@ impl Tail {
     fn text(&self) -> String {
         match self.total - self.bytes.len() as u64 {
             _ if self.total == 0 => "nothing".to_owned(),
-            0 => repr(&self.bytes),
-            before => format!("…{} (after {before} bytes)", repr(&self.bytes)),
+            0 => quoted(&self.bytes, '"'),
+            before => format!("…{} (after {before} bytes)", quoted(&self.bytes, '"')),
         }
     }
 }
@@ -65,7 +65,8 @@ pub(super) fn report(step: &Step, input: &[u8], why: &str, course: &Course<'_>) 
         let same = expected.iter().zip(input).take_while(|(one, other)| one == other).count();
         if same < expected.len().min(input.len()) {
             write!(text, "\n  first difference at byte {same}: ").expect("writing cannot fail");
-            let (one, other) = (repr(&expected[same..=same]), repr(&input[same..=same]));
+            let (one, other) =
+                (quoted(&expected[same..=same], '"'), quoted(&input[same..=same], '"'));
             write!(text, "expected {one}, received {other}").expect("writing cannot fail");
         }
     }
@@ -81,7 +82,7 @@ fn push_bytes(text: &mut String, what: &str, bytes: &[u8]) {
         return;
     }
     let shown = &bytes[..bytes.len().min(SHOWN)];
-    write!(text, "\n  {what} {}", repr(shown)).expect("writing to a String cannot fail");
+    write!(text, "\n  {what} {}", quoted(shown, '"')).expect("writing to a String cannot fail");
     if bytes.len() > SHOWN {
         write!(text, "… ({} bytes)", bytes.len()).expect("writing to a String cannot fail");
     }
