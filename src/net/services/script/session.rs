@@ -353,10 +353,12 @@ impl Dialogue {
     /// Plays on without new input: the engine offers again what it has.
     fn go_on(&mut self, io: &mut dyn Io) -> SessionResult {
         match self.rest.take() {
-            Some(rest) => {
-                self.rest = Some(rest.clone());
+            Some(mut rest) => {
+                // That the peer has finished holds for the steps as well.
+                self.rest = Some(Vec::new());
                 let used = self.play(io, &rest)?;
-                self.rest = Some(rest[used..].to_vec());
+                rest.drain(..used);
+                self.rest = Some(rest);
             }
             None => {
                 self.play(io, &[])?;
