@@ -126,6 +126,10 @@ struct Generator {
     begin: Instant,
     /// Messages that were begun.
     begun: u64,
+    /// Connections that have not ended.
+    live: usize,
+    /// Those of them that have a message under way.
+    asking: usize,
     driven: Driven,
     scratch: Vec<u8>,
     /// With a rate: wakes the poller when the next message is due.
@@ -147,6 +151,8 @@ impl Generator {
             idle: VecDeque::new(),
             begin: Instant::now(),
             begun: 0,
+            live: 0,
+            asking: 0,
             driven: Driven::new(),
             scratch: vec![0; SCRATCH],
             timer: None,
@@ -170,7 +176,10 @@ impl Generator {
         for index in 0..self.load.connections {
             let now = Instant::now();
             match self.connect(index, now) {
-                Ok(connection) => self.connections.push(Some(connection)),
+                Ok(connection) => {
+                    self.connections.push(Some(connection));
+                    self.live += 1;
+                }
                 Err(error) => {
                     self.connections.push(None);
                     self.driven.failed(cause(&error));
@@ -178,6 +187,7 @@ impl Generator {
             }
         }
         let mut events = Events::with_capacity(1024);
+        let mut look = self.begin + LOOK;
         while !self.shared.is_over.load(SeqCst) && self.has_work() {
             let timeout = self.timeout(Instant::now())?;
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -188,7 +198,12 @@ impl Generator {
             for event in events.iter().filter(|event| event.token() != TIMER) {
                 self.serve(event.token().0);
             }
-            self.expire(Instant::now());
+            // Not after each event: it looks at every connection.
+            let now = Instant::now();
+            if look <= now {
+                look = now + LOOK;
+                self.expire(now);
+            }
             self.begin_messages();
         }
         self.driven.missing = self.load.messages - self.driven.messages;
@@ -198,9 +213,7 @@ impl Generator {
 
     /// Whether a message is left to be sent or answered, and a connection to do it.
     fn has_work(&self) -> bool {
-        let live = || self.connections.iter().flatten();
-        let asking = || live().any(|one| one.phase == Phase::Asking);
-        live().next().is_some() && (self.begun < self.load.messages || asking())
+        self.live > 0 && (self.begun < self.load.messages || self.asking > 0)
     }
 
     fn connect(&self, index: usize, now: Instant) -> io::Result<Connection> {
@@ -262,6 +275,7 @@ impl Generator {
             let Some(connection) = &mut self.connections[index] else { continue };
             self.begun += 1;
             connection.phase = Phase::Asking;
+            self.asking += 1;
             (connection.sent, connection.received) = (0, 0);
             // A message that is late because the answers are has waited since it was due.
             connection.since = due.unwrap_or(now);
@@ -282,7 +296,9 @@ impl Generator {
     }
 
     fn end(&mut self, index: usize, cause: &'static str) {
-        if self.connections[index].take().is_some() {
+        if let Some(ended) = self.connections[index].take() {
+            self.live -= 1;
+            self.asking -= usize::from(ended.phase == Phase::Asking);
             self.idle.retain(|&free| free != index);
             self.driven.failed(cause);
         }
@@ -298,6 +314,7 @@ impl Generator {
             Ok(Step::Waits) => {}
             Ok(Step::Free) => self.idle.push_back(index),
             Ok(Step::Answered(after)) => {
+                self.asking -= 1;
                 let bytes = self.load.answer.unwrap_or(self.load.message.len());
                 self.driven.answered(bytes, after);
                 self.idle.push_back(index);
