@@ -300,7 +300,14 @@ impl FaultSet {
 
     /// Takes the faults that were removed out of a chain. What they hold goes on.
     pub(crate) fn remove_old(&self, chain: &mut Chain, now: Instant) -> StageResult {
-        let installed = self.list();
+        Self::remove_all_but(&self.list(), chain, now)
+    }
+
+    fn remove_all_but(
+        installed: &[Arc<Installed>],
+        chain: &mut Chain,
+        now: Instant,
+    ) -> StageResult {
         let there: Vec<u64> = chain.faults().collect();
         for &id in there.iter().filter(|&&id| installed.iter().all(|one| one.id != id)) {
             chain.remove_fault(now, id)?;
@@ -323,9 +330,11 @@ impl FaultSet {
 
     /// The same for a connection without a record.
     pub fn update_of(&self, chain: &mut Chain, subject: &Subject, now: Instant) -> StageResult {
-        self.remove_old(chain, now)?;
+        // One look, so that both steps see the same faults.
+        let installed = self.list();
+        Self::remove_all_but(&installed, chain, now)?;
         let there: Vec<u64> = chain.faults().collect();
-        for one in self.list().iter().filter(|one| !there.contains(&one.id)) {
+        for one in installed.iter().filter(|one| !there.contains(&one.id)) {
             // A fault that begins to act may end the connection at once.
             if !chain.takes_stages() || !one.concerns(subject.connection, self.seed) {
                 continue;
