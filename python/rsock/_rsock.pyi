@@ -481,8 +481,6 @@ class Server:
 
         Returns once no connection has them.
         """
-    def _remove_fault(self, number: int) -> bool:
-        """Remove a fault by its number, once no connection has it. For the Python half."""
     def _list_faults(self) -> list[tuple[int, Fault, int, int]]:
         """Return number, object, connections and events of each fault. For the Python half."""
     def _begin_stop(self, cause: str) -> None:

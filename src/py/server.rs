@@ -816,11 +816,6 @@ impl Server {
         parts.faults.remove(py, &parts.inner, &numbers)
     }
 
-    /// Remove a fault by its number, once no connection has it. For the Python half.
-    fn _remove_fault(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
-        self._remove_faults(py, vec![number]).map(|removed| removed == 1)
-    }
-
     /// Return number, object, connections and events of each fault. For the Python half.
     fn _list_faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.parts(py)?.faults.listed(py)

@@ -149,7 +149,7 @@ class TestRefuse:
             assert is_refused(server)
             assert server.state == "serving"
             assert server.waiting == 0
-            assert server._remove_fault(0)
+            assert server._remove_faults([0]) == 1
             assert is_open(server)
             with server.fault(Refuse()):
                 assert is_refused(server)
@@ -208,7 +208,7 @@ class TestRefuse:
                         other.bind(server.address)
             with pytest.raises(OSError, match=f'held by the Server "{server.name}"'):
                 Server(port=port).start()
-            assert server._remove_fault(0)
+            assert server._remove_faults([0]) == 1
             assert is_open(server)
             assert server.port == port
 
@@ -287,7 +287,7 @@ class TestRefuse:
             number = server._add_fault(Refuse())
             path.unlink()
             path.write_text("another's")
-            server._remove_fault(number)
+            server._remove_faults([number])
             assert path.read_text() == "another's"
             # The server's own file is gone, as if it were removed while it listens.
             with pytest.raises(FileNotFoundError):
@@ -366,7 +366,7 @@ class TestFull:
         with running(make(faults=[Full()])) as server:
             assert is_full(server)
             assert server.waiting == 0
-            server._remove_fault(0)
+            server._remove_faults([0])
             assert is_open(server)
 
     def test_what_waits_stays_in_the_queue(self, make: Callable[..., Server]) -> None:
@@ -431,7 +431,7 @@ class TestNeverAccept:
                 client.sendall(b"hello")
                 assert is_silent(client)
                 assert server.waiting == 1
-                server._remove_fault(0)
+                server._remove_faults([0])
                 assert client.recv_exactly(5) == b"hello"
 
     def test_what_waits_already_is_not_accepted(self) -> None:
@@ -502,7 +502,7 @@ class TestAcceptDelay:
             start = time.monotonic()
             assert is_open(server)
             assert time.monotonic() - start >= 0.2
-            server._remove_fault(0)
+            server._remove_faults([0])
             assert is_open(server)
 
     def test_removal_serves_at_once_what_waits(self, make: Callable[..., Server]) -> None:
@@ -559,24 +559,24 @@ class TestCombined:
             full = server._add_fault(Full())
             assert is_full(server)
             # One that does not hold goes without an effect.
-            assert server._remove_fault(refuse)
+            assert server._remove_faults([refuse]) == 1
             assert is_full(server)
             again = server._add_fault(Refuse())
             assert is_refused(server)
-            assert server._remove_fault(again)
+            assert server._remove_faults([again]) == 1
             assert is_full(server)
-            assert server._remove_fault(full)
+            assert server._remove_faults([full]) == 1
             with server.client(timeout=SOON) as client:
                 client.sendall(b"x")
                 assert is_silent(client)
                 assert server.waiting == 1
                 delay = server._add_fault(AcceptDelay(0.01))
                 assert client.recv(1) == b"x"
-                assert server._remove_fault(delay)
+                assert server._remove_faults([delay]) == 1
             with server.client(timeout=SOON) as client:
                 client.sendall(b"x")
                 assert is_silent(client)
-                assert server._remove_fault(0)
+                assert server._remove_faults([0]) == 1
                 assert client.recv(1) == b"x"
 
     def test_two_of_a_kind(self, make: Callable[..., Server]) -> None:
@@ -634,7 +634,7 @@ class TestCombined:
             assert is_refused(server)
             server.listen()
             assert is_refused(server)
-            server._remove_fault(number)
+            server._remove_faults([number])
             with server.client(timeout=SOON):
                 assert server.waiting == 1
                 number = server._add_fault(Full())
@@ -789,10 +789,10 @@ with Server(**where) as server:
     if child == 0:
         import signal
         signal.pause()
-    server._remove_fault(number)
+    server._remove_faults([number])
     print(open_to_all(server))
     number = server._add_fault(fault)
-    server._remove_fault(number)
+    server._remove_faults([number])
     print(open_to_all(server))
     server._add_fault(fault)
 try:
@@ -830,12 +830,12 @@ class TestErrors:
                     assert is_silent(client)
                     number = server._add_fault(AcceptDelay(0))
                     assert client.recv(1) == b"x"
-                    server._remove_fault(number)
+                    server._remove_faults([number])
                 with server.client(timeout=SOON):
                     # Another owner accepts what this one leaves.
                     listener.accept()[0].close()
                     wait_until(lambda: server.waiting == 0)
-                    server._remove_fault(0)
+                    server._remove_faults([0])
                 assert is_open(server)
 
     def test_a_listener_that_is_handed_over(self) -> None:
@@ -923,7 +923,7 @@ with Server(**where) as server, server.client(timeout=15) as client:
         os.close(taken.pop())
     for number_of in taken:
         os.close(number_of)
-    server._remove_fault(number)
+    server._remove_faults([number])
     print(failures > 0)
     client.sendall(b"y")
     print(client.recv(1) == b"y")

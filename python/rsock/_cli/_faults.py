@@ -113,7 +113,7 @@ class Faults:
         if one.number is None:
             return
         connections, events = _counts(server).get(one.number, (0, 0))
-        server._remove_fault(one.number)
+        server._remove_faults([one.number])
         with self._lock:
             one.number = None
             one.connections += connections
