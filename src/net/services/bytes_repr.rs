@@ -1,5 +1,4 @@
-//! Bytes in Python's notation, for the names of services and the reports of scripts. Must never
-//! read it: `script/literal.rs` does.
+//! Bytes in Python's notation, as services write them. Must never read it: `script/literal.rs` does.
 
 use std::fmt::Write;
 
