@@ -1,4 +1,5 @@
-//! Bytes in Python's notation, as services write them. Must never read it: `script/literal.rs` does.
+//! Bytes in Python's notation, as services write them. Must never read it:
+//! `script/literal.rs` does.
 
 use std::fmt::Write;
 
