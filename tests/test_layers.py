@@ -61,7 +61,7 @@ PYTHON_LAYERS = [
     ["faults"],
     ["_fault"],
     ["_fault_text"],
-    ["_checks", "_exceptions", "_keywords", "_printable", "rfc147"],
+    ["_checks", "_exceptions", "_keywords", "_printable", "_shown", "rfc147"],
 ]
 
 Graph = dict[str, set[str]]

@@ -34,7 +34,7 @@ PYTEST_DONT_REWRITE
 #     faults             the public module of faults, imported when it is asked for
 #     _fault
 #     _fault_text
-#     _checks, _exceptions, _keywords, _printable, rfc147
+#     _checks, _exceptions, _keywords, _printable, _shown, rfc147
 
 import typing as _typing
 

@@ -6,12 +6,13 @@ An endpoint is a frozen value. It must never open a socket, nor resolve a name.
 from dataclasses import dataclass
 
 from ._printable import printable
+from ._shown import Shown
 
 __all__ = ["Endpoint"]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Shown):
     """One end of a stream: its transport and its address.
 
     `transport` is "tcp", "udp", "unix" or "unix-datagram". `address` is `(host, port)`, where host

@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 from ._checks import bad_value, check_number, check_word, wrong_type
+from ._shown import Shown
 
 if TYPE_CHECKING:
     from ._fault_text import Part
@@ -27,7 +28,7 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Fault:
+class Fault(Shown):
     """Something that is done to traffic on purpose. Use one of its subclasses, in `rsock.faults`.
 
     `str()` is its text form, which `rsock.faults.parse` reads again, and by which records and

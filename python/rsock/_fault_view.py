@@ -13,6 +13,7 @@ from . import _rsock
 from ._fault import Fault
 from ._in_thread import in_thread
 from ._printable import printable
+from ._shown import Shown
 from ._types import FaultCount
 
 __all__ = ["FaultBlock", "FaultView"]
@@ -28,7 +29,7 @@ class _Owner(Protocol):
     def _list_faults(self) -> list[tuple[int, Fault, int, int]]: ...
 
 
-class FaultView(Sequence[Fault]):
+class FaultView(Shown, Sequence[Fault]):
     """The faults of a server or a client, in the order in which they were added: a sequence.
 
     It shows the faults that its owner has at the time of each call. Any thread may change them,

@@ -31,7 +31,7 @@ from ._signals import Signals
 # The compiled module calls this one by the name it has here, when the interpreter exits.
 from ._started import end_handlers as _end_handlers  # noqa: F401
 from ._threads import log_turn, on_main_thread
-from ._types import Function, ScriptResult, SocketPath, StopReport
+from ._types import Function, Listing, ScriptResult, SocketPath, StopReport
 
 if TYPE_CHECKING:
     from ._handlers import Handlers
@@ -210,7 +210,7 @@ class Server(_rsock.Server):
         results = [
             each for script in scripts_of(self.service) for each in script._results_of(self._number)
         ]
-        return sorted(results, key=lambda result: result.connection)
+        return Listing(sorted(results, key=lambda result: result.connection))
 
     def _report_scripts(self) -> None:
         """Report, once, the clients that diverged from a script."""
@@ -485,11 +485,11 @@ def servers() -> list[Server]:
 
     Never blocks. A forked child has none of its parent's.
     """
-    return [
+    return Listing(
         server
         for server in _started.entered()
         if isinstance(server, Server) and server.state in _RUNNING
-    ]
+    )
 
 
 def _is_ours(server: Server) -> bool:

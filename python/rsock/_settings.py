@@ -19,6 +19,7 @@ from ._checks import (
     check_word,
 )
 from ._keywords import explained
+from ._shown import Shown
 
 __all__ = ["Limits", "SocketOptions", "Trace"]
 
@@ -57,7 +58,7 @@ Groups: TypeAlias = Group | Sequence[Group]
 
 @explained
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SocketOptions:
+class SocketOptions(Shown):
     """Options set on a socket before it is used; None leaves a value to the system.
 
     reuse_address: SO_REUSEADDR: a port whose last connections are in TIME-WAIT can be bound again.
@@ -129,7 +130,7 @@ class SocketOptions:
 
 @explained
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Shown):
     """What a server allows its connections; None means no limit, except for `connections`.
 
     connections: how many may be open at once; None is what the descriptor limit of the process
@@ -196,7 +197,7 @@ class Limits:
 
 @explained
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(Shown):
     """How much of the traffic of each connection a server keeps.
 
     bytes: how many bytes of data, in both directions together; the oldest data is discarded first.

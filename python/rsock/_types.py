@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 from ._endpoint import Endpoint
 from ._fault import Fault
 from ._settings import Limits, SocketOptions, Trace
+from ._shown import Shown, html_of
 
 __all__ = [
     "Cell",
@@ -90,7 +91,7 @@ class TextFile(Protocol):
         """Write the text."""
 
 
-class Listing(list[_T]):
+class Listing(Shown, list[_T]):
     """A list whose `repr` stays short, because a notebook shows it: its first and last items."""
 
     # How many items a `repr` has.
@@ -142,6 +143,9 @@ class FiveTuple(NamedTuple):
     remote_host: str
     remote_port: int
 
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
 
 class FaultCount(NamedTuple):
     """What a fault of a server has done so far.
@@ -154,6 +158,9 @@ class FaultCount(NamedTuple):
     fault: Fault
     connections: int
     events: int
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
 
 class PeerCredentials(NamedTuple):
@@ -168,9 +175,12 @@ class PeerCredentials(NamedTuple):
     uid: int
     gid: int
 
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(Shown):
     """The far leg of a connection that a `Forward` passes on, at the time of the call.
 
     local: our end, an Endpoint.
@@ -188,7 +198,7 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
-class StopReport:
+class StopReport(Shown):
     """How a server stopped.
 
     drained: connections that ended in order after the stop began, with all their data delivered.
@@ -213,7 +223,7 @@ class StopReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Shown):
     """The sums of a ledger since its server started, including records it no longer holds.
 
     They balance: accepted == open + closed.
@@ -261,7 +271,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessLimits:
+class ProcessLimits(Shown):
     """The system's limits on this process, as `process_limits()` reads them.
 
     fd_soft: open descriptors allowed now (RLIMIT_NOFILE, see `getrlimit(2)`).
@@ -280,7 +290,7 @@ class ProcessLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class TcpInfo:
+class TcpInfo(Shown):
     """What the kernel knows about a TCP connection at one moment: TCP_INFO of `tcp(7)`.
 
     state: the state's name in RFC 9293: "ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1", …
@@ -346,7 +356,7 @@ class TcpInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultEvent:
+class FaultEvent(Shown):
     """One thing that a fault of `rsock.faults` did to a connection.
 
     fault: the fault in its text form, such as "latency:0.2".
@@ -374,7 +384,7 @@ _SHOWN_BINARY: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Latencies:
+class Latencies(Shown):
     """The times of the answers to a load, in seconds.
 
     min, mean, max: the shortest, the mean and the longest.
@@ -391,7 +401,7 @@ class Latencies:
 
 
 @dataclass(frozen=True, slots=True)
-class DriveResult:
+class DriveResult(Shown):
     """What `drive` has measured.
 
     messages: how many messages were answered.
@@ -434,7 +444,7 @@ class DriveResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptResult:
+class ScriptResult(Shown):
     """How the dialogue of a Script with one client went.
 
     connection: the number of the connection, as `Record.id`.
@@ -457,7 +467,7 @@ class ScriptResult:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceEvent:
+class TraceEvent(Shown):
     """One receive or send that carried data, or something that a fault did.
 
     A receive or a send is a message of `Record.messages_in` or `messages_out`.

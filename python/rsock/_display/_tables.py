@@ -10,17 +10,20 @@ from typing import Final
 
 from .._printable import printable
 
-__all__ = ["Rows", "cell", "html_table", "text_table"]
+__all__ = ["Rows", "cell", "folded", "html_table", "text_table"]
 
 Rows = list[tuple[str, ...]]
 
 # Long enough for any address and port; error texts and Unix paths are cut.
 _MAX_CELL: Final = 64
+# A value on a row of its own, which is wrapped.
+_MAX_VALUE: Final = 240
 
 
 def cell(text: str, most: int = _MAX_CELL) -> str:
     """Return `text` on one line and of bounded width."""
-    text = printable(text)
+    # Cut first: a text may have megabytes.
+    text = printable(text[: most + 1])
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -44,7 +47,7 @@ def text_table(
 
     # A table without rows is its title alone.
     body = map(line, lines) if rows else ()
-    return "\n".join((printable(title), *body, *map(printable, notes)))
+    return "\n".join((cell(title, _MAX_VALUE), *body, *map(printable, notes)))
 
 
 # Styles are on the elements, where neither a notebook's style sheet nor a sanitizer that drops
@@ -53,6 +56,10 @@ def text_table(
 _TABLE: Final = "border-collapse:collapse;white-space:nowrap;font-variant-numeric:tabular-nums"
 _CAPTION: Final = "caption-side:top;text-align:left;color:inherit;font-weight:600;padding:.2em .8em"
 _CELL: Final = "padding:.2em .8em;border-bottom:1px solid #8886"
+# The value beside a heading may be long.
+_VALUE: Final = "white-space:normal;overflow-wrap:anywhere"
+# A table that is wider than the page is scrolled by itself.
+_SCROLLED: Final = "max-width:100%;overflow-x:auto"
 
 
 def html_table(
@@ -62,18 +69,24 @@ def html_table(
     notes: Sequence[str] = (),
     right: Collection[str] = (),
 ) -> str:
-    """Return one <table>; without columns, the first cell of a row is its heading."""
+    """Return one table; without columns, the first cell of a row is its heading."""
     head = "".join(_html_cell("th", column, column in right, scope="col") for column in columns)
     body = "".join(f"<tr>{''.join(_html_row(columns, row, right))}</tr>" for row in rows)
     wide = f'<td colspan="{len(columns) or 2}" style="{_CELL};text-align:left">'
     foot = "".join(f"<tr>{wide}{_html(note)}</td></tr>" for note in notes)
     return (
-        f'<table style="{_TABLE}"><caption style="{_CAPTION}">{_html(title)}</caption>'
+        f'<div style="{_SCROLLED}"><table style="{_TABLE}">'
+        f'<caption style="{_CAPTION}">{_html(cell(title, _MAX_VALUE))}</caption>'
         + (f"<thead><tr>{head}</tr></thead>" if head else "")
         + f"<tbody>{body}</tbody>"
         + (f"<tfoot>{foot}</tfoot>" if foot else "")
-        + "</table>"
+        + "</table></div>"
     )
+
+
+def folded(summary: str, content: str) -> str:
+    """Return HTML that a click on `summary` shows; `content` is HTML."""
+    return f'<details><summary style="cursor:pointer">{_html(summary)}</summary>{content}</details>'
 
 
 def _html_row(
@@ -87,17 +100,24 @@ def _html_row(
     heading, *cells = row
     return (
         _html_cell("th", heading, scope="row"),
-        *(_html_cell("td", text) for text in cells),
+        *(_html_cell("td", text, style=_VALUE, most=_MAX_VALUE) for text in cells),
     )
 
 
-def _html_cell(tag: str, text: str, right: bool = False, *, scope: str = "") -> str:
-    align = "right" if right else "left"
-    weight = ";font-weight:normal;opacity:.7" if tag == "th" else ""
+def _html_cell(
+    tag: str,
+    text: str,
+    right: bool = False,
+    *,
+    scope: str = "",
+    style: str = "",
+    most: int = _MAX_CELL,
+) -> str:
+    style = f"{_CELL};text-align:{'right' if right else 'left'}{';' * bool(style)}{style}"
+    if tag == "th":
+        style += ";font-weight:normal;opacity:.7"
     attribute = f' scope="{scope}"' if scope else ""
-    return (
-        f'<{tag}{attribute} style="{_CELL};text-align:{align}{weight}">{_html(cell(text))}</{tag}>'
-    )
+    return f'<{tag}{attribute} style="{style}">{_html(cell(text, most))}</{tag}>'
 
 
 def _html(text: str) -> str:

@@ -16,19 +16,23 @@ from .._endpoint import Endpoint
 from .._exceptions import StateError
 from .._printable import printable
 from .._rsock import Ledger, Record, Server, Stream
-from .._types import TcpInfo
+from .._types import TcpInfo, Totals
 from ._faults import done_by_faults, fault_count, fault_rows, faults_in_force
 from ._tables import Rows, cell, html_table, text_table
 from ._units import count, seconds, size
 
 __all__ = [
+    "RIGHT",
     "causes",
     "end",
+    "error_text",
     "ledger_html",
     "ledger_repr",
+    "never_raises",
     "peer",
     "record_html",
     "record_repr",
+    "record_rows",
     "server_address",
     "server_html",
     "server_repr",
@@ -44,11 +48,13 @@ _T = TypeVar("_T")
 _MAX_RECORDS: Final = 20
 # Different texts of errors, each of which may have what a peer sent.
 _MAX_CAUSES: Final = 5
+# Exceptions of handlers.
+_MAX_ERRORS: Final = 3
 
 # One line each, for repr().
 
 
-def _never_raises(show: Callable[[_T], str]) -> Callable[[_T], str]:
+def never_raises(show: Callable[[_T], str]) -> Callable[[_T], str]:
     """Return the text of an exception as the display, such as of an object in a forked child."""
 
     @functools.wraps(show)
@@ -62,7 +68,7 @@ def _never_raises(show: Callable[[_T], str]) -> Callable[[_T], str]:
     return safe
 
 
-@_never_raises
+@never_raises
 def server_repr(server: Server) -> str:
     """`<Server 127.0.0.1:43211 serving Echo() 3 open, faults: latency:0.2 (3 connections, …)>`."""
     state = server.state
@@ -73,7 +79,7 @@ def server_repr(server: Server) -> str:
     return f"<{text}, faults: {faults}, seed {server.seed}>" if faults else f"<{text}>"
 
 
-@_never_raises
+@never_raises
 def stream_repr(stream: Stream) -> str:
     """`<Client 127.0.0.1:50312 -> 127.0.0.1:8080 connected>`."""
     local, remote, state = _stream_sides(stream)
@@ -84,7 +90,7 @@ def stream_repr(stream: Stream) -> str:
     return f"<{' '.join(filter(None, words))}>"
 
 
-@_never_raises
+@never_raises
 def record_repr(record: Record) -> str:
     """`<Record 7 tcp 127.0.0.1:80 <- 127.0.0.1:50312 open 1.25 s, in 3 (48 B), out 3 (48 B)>`."""
     state = "open" if record.closed_by is None else f"closed by {end(record)}"
@@ -103,19 +109,19 @@ def record_repr(record: Record) -> str:
 # Tables.
 
 
-@_never_raises
+@never_raises
 def ledger_repr(ledger: Ledger) -> str:
     """The totals on a line, and a table of the newest records below it."""
-    return text_table(f"<Ledger {sums(ledger)}>", *_ledger_rows(ledger), _RIGHT)
+    return text_table(f"<Ledger {sums(ledger)}>", *_ledger_rows(ledger), RIGHT)
 
 
-@_never_raises
+@never_raises
 def ledger_html(ledger: Ledger) -> str:
     """The same totals and records as an HTML table."""
-    return html_table(f"Ledger: {sums(ledger)}", *_ledger_rows(ledger), _RIGHT)
+    return html_table(f"Ledger: {sums(ledger)}", *_ledger_rows(ledger), RIGHT)
 
 
-@_never_raises
+@never_raises
 def record_html(record: Record) -> str:
     """One record as an HTML table of names and values."""
     return html_table(
@@ -127,16 +133,16 @@ def record_html(record: Record) -> str:
             ("remote", str(record.remote)),
             *([("forwarded to", str(record.far.remote))] if record.far else []),
             ("lasted" if record.closed_by else "open for", seconds(record.seconds)),
-            ("in", f"{count(record.messages_in, 'message')}, {size(record.bytes_in)}"),
-            ("out", f"{count(record.messages_out, 'message')}, {size(record.bytes_out)}"),
+            *_traffic(record),
             *_tcp_rows(record.tcp_info),
             *done_by_faults(record),
             ("closed by", end(record)),
+            *([("error", record.error)] if record.error else []),
         ],
     )
 
 
-@_never_raises
+@never_raises
 def server_html(server: Server) -> str:
     """One server as an HTML table of names and values."""
     totals = server.ledger.totals
@@ -148,15 +154,16 @@ def server_html(server: Server) -> str:
             ("transport", server.transport),
             ("service", repr(server.service)),
             ("connections", f"{totals.open:,} open, {totals.closed:,} closed"),
-            ("in", f"{count(totals.messages_in, 'message')}, {size(totals.bytes_in)}"),
-            ("out", f"{count(totals.messages_out, 'message')}, {size(totals.bytes_out)}"),
+            *_traffic(totals),
+            *_queue_rows(server),
             *fault_rows(server),
+            *_error_rows(server),
         ],
         _notes(server.ledger),
     )
 
 
-@_never_raises
+@never_raises
 def stream_html(stream: Stream) -> str:
     """One stream as an HTML table of names and values."""
     local, remote, state = _stream_sides(stream)
@@ -169,10 +176,45 @@ def stream_html(stream: Stream) -> str:
         timeout = stream.gettimeout()
         rows.append(("descriptor", str(stream.fileno())))
         rows.append(("timeout", "none" if timeout is None else seconds(timeout)))
+    if stream.record is not None:
+        rows += _traffic(stream.record)
     return html_table(type(stream).__name__, (), rows)
 
 
 # The parts of the views; the command line shows some of them, too.
+
+
+def _traffic(counts: Record | Totals) -> list[tuple[str, str]]:
+    return [
+        ("in", f"{count(counts.messages_in, 'message')}, {size(counts.bytes_in)}"),
+        ("out", f"{count(counts.messages_out, 'message')}, {size(counts.bytes_out)}"),
+    ]
+
+
+def _queue_rows(server: Server) -> list[tuple[str, str]]:
+    """The connections that wait in the kernel's queue, if there are any."""
+    if server.transport not in ("tcp", "unix") or server.state != "serving":
+        return []
+    waiting = server.waiting
+    return [("waiting", f"{waiting:,} to be accepted")] if waiting else []
+
+
+def _error_rows(server: Server) -> list[tuple[str, str]]:
+    """What handlers raised: the last exceptions."""
+    errors: Sequence[BaseException] = getattr(server, "errors", ())
+    rows = [("error", error_text(error)) for error in errors[-_MAX_ERRORS:]]
+    hidden = len(errors) - len(rows)
+    return [*rows, ("errors", f"{count(hidden, 'earlier one')}")] if hidden else rows
+
+
+def error_text(error: BaseException) -> str:
+    """`ValueError: the text`, or the name alone."""
+    try:
+        text = str(error)
+    except Exception:
+        # The exception is of the user's code, and may be unable to describe itself.
+        text = ""
+    return f"{type(error).__name__}{': ' * bool(text)}{text}"
 
 
 def _arrow(record: Record | None) -> str:
@@ -230,12 +272,17 @@ _COLUMNS: Final = (
     "closed by",
 )
 # The columns that are flush right.
-_RIGHT: Final = frozenset(_COLUMNS) - {"peer", "closed by"}
+RIGHT: Final = frozenset(_COLUMNS) - {"peer", "closed by"}
 
 
 def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, list[str]]:
+    """Columns, rows and closing notes of a ledger."""
+    columns, rows, notes = record_rows(list(ledger))
+    return columns, rows, [*notes, *_notes(ledger)]
+
+
+def record_rows(records: Sequence[Record]) -> tuple[Sequence[str], Rows, list[str]]:
     """Columns, rows and closing notes: the newest open records, then the newest closed ones."""
-    records = list(ledger)
     newest = sorted(records, key=lambda record: record.id, reverse=True)
     opened = [record for record in newest if record.closed_by is None]
     closed = [record for record in newest if record.closed_by is not None]
@@ -257,7 +304,7 @@ def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, list[str]]:
     ]
     columns = [name for name in _COLUMNS if struck or name != "faults"]
     hidden = max(0, len(opened) - len(shown))
-    notes = [*_hidden(hidden, len(records) - len(shown) - hidden), *_notes(ledger)]
+    notes = _hidden(hidden, len(records) - len(shown) - hidden)
     return (columns if rows else ()), rows, notes
 
 

@@ -1,0 +1,379 @@
+"""The displays of plain values: settings, results, statistics, lists.
+
+Everything here reads a value and returns HTML. It must never raise, nor show more of a long value
+than fits a screen, except folded.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .._endpoint import Endpoint
+from .._fault import Fault
+from .._rsock import Record, Server
+from .._settings import Limits, SocketOptions, Trace
+from .._types import (
+    DriveResult,
+    FaultCount,
+    FaultEvent,
+    FiveTuple,
+    Latencies,
+    Leg,
+    PeerCredentials,
+    ProcessLimits,
+    ScriptResult,
+    StopReport,
+    TcpInfo,
+    Totals,
+    TraceEvent,
+)
+from ._tables import Rows, folded, html_table
+from ._units import count, seconds, size
+from ._views import RIGHT, never_raises, record_rows, server_repr
+
+__all__ = ["event_rows", "value_html"]
+
+# Items of a list that are shown, and that are shown folded.
+_MAX_ITEMS: Final = 20
+_MAX_FOLDED: Final = 500
+# Bytes of a value: a screen's line of them, escaped.
+_MAX_BYTES: Final = 48
+# What TCP_INFO has for a threshold that has not been set (TCP_INFINITE_SSTHRESH).
+_NO_THRESHOLD: Final = 2**31 - 1
+
+_SECONDS: Final = frozenset(
+    {
+        "seconds",
+        "rtt",
+        "rtt_variance",
+        "min_rtt",
+        "retransmit_timeout",
+        "idle",
+        "first_byte",
+        "write",
+        "half_close",
+        "lifetime",
+        "user_timeout",
+        "drain",
+    }
+)
+_BYTES: Final = frozenset(
+    {
+        "bytes",
+        "bytes_received",
+        "bytes_sent",
+        "bytes_acked",
+        "bytes_retransmitted",
+        "send_window",
+        "receive_window",
+        "receive_space",
+        "bytes_in",
+        "bytes_out",
+        "write_buffer",
+        "line",
+        "datagram",
+        "send_buffer",
+        "receive_buffer",
+        "size",
+        "path_mtu",
+        "send_mss",
+        "receive_mss",
+        "advertised_mss",
+        "max_segment",
+    }
+)
+# Identifiers, which are written without separators.
+_NUMBERS: Final = frozenset(
+    {"fd", "pid", "uid", "gid", "port", "local_port", "remote_port", "seed"}
+)
+
+
+@never_raises
+def value_html(value: object) -> str:
+    """Return the display of a plain value, or of a list of records, events or results."""
+    for kind, show in _VIEWS:
+        if isinstance(value, kind):
+            return show(value)
+    if isinstance(value, Sequence):
+        return _list(value)
+    return html_table(type(value).__name__, (), _fields(value))
+
+
+# One value.
+
+
+def _text(name: str, value: object) -> str:
+    """A value of a field as a person reads it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and name in _SECONDS:
+        return seconds(value)
+    if isinstance(value, int):
+        if name in _NUMBERS:
+            return str(value)
+        if name in _BYTES:
+            return f"{value:,} B" if value < 10_000 else f"{value:,} B ({size(value)})"
+        return f"{value:,}"
+    if isinstance(value, bytes):
+        return _bytes(value)
+    if isinstance(value, dict):
+        parts = (f"{key} {_text('', each)}" for key, each in value.items())
+        return ", ".join(parts) or "none"
+    return value if isinstance(value, str) else str(value)
+
+
+def _bytes(data: bytes, total: int | None = None) -> str:
+    """The start of some bytes as a literal; `total` is how many there were."""
+    total = len(data) if total is None else total
+    if not total:
+        return "b''"
+    if not data:
+        return f"{total:,} B, not kept"
+    rest = f"… {total:,} B" if total > _MAX_BYTES else ""
+    return repr(data[:_MAX_BYTES]) + rest
+
+
+def _fields(value: object) -> Rows:
+    """A row for each field of a dataclass, or for each of a named tuple."""
+    if dataclasses.is_dataclass(value):
+        names: Iterable[str] = (field.name for field in dataclasses.fields(value))
+    else:
+        names = getattr(value, "_fields", ())
+    return [(name.replace("_", " "), _text(name, getattr(value, name))) for name in names]
+
+
+def _settings(value: Any) -> str:
+    """Settings: what was chosen, and which of it is not the default."""
+    kind = type(value)
+    default = kind()
+    none = {"Limits": "no limit", "SocketOptions": "the system's"}.get(kind.__name__, "none")
+    rows: Rows = []
+    for field in dataclasses.fields(kind):
+        name = field.name
+        chosen = getattr(value, name)
+        text = none if chosen is None else _text(name, chosen)
+        if name == "mode" and chosen is not None:
+            text = f"0o{chosen:o}"
+        if (kind, name, chosen) == (Limits, "connections", None):
+            text = "as the descriptors allow"
+        if (kind, name, chosen) == (SocketOptions, "backlog", None):
+            text = "the system's maximum"
+        mark = "" if chosen == getattr(default, name) else "  (set)"
+        rows.append((name, text + mark))
+    return html_table(kind.__name__, (), rows)
+
+
+def _tcp_info(info: Any) -> str:
+    rows = []
+    for name, text in _fields(info):
+        if name == "slow start threshold" and info.slow_start_threshold >= _NO_THRESHOLD:
+            text = "none until the first loss"
+        if name == "delivery rate":
+            text = f"{size(info.delivery_rate)}/s" if info.delivery_rate else "unknown"
+        if name in ("congestion window", "unacknowledged"):
+            text = count(getattr(info, name.replace(" ", "_")), "segment")
+        rows.append((name, "unknown" if text == "none" else text))
+    return html_table(f"TcpInfo: {info.state}", (), rows)
+
+
+def _stop_report(report: Any) -> str:
+    title = f"StopReport: {report.cause}, in {seconds(report.seconds)}"
+    return html_table(title, (), [row for row in _fields(report) if row != ("seed", "none")])
+
+
+def _totals(totals: Any) -> str:
+    title = f"Totals: {totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
+    # What went wrong only if there was any.
+    rows: Rows = [
+        row for row in _fields(totals)[3:-1] if row[1] not in ("0", "0 B") or "s " in row[0]
+    ]
+    ended = [
+        (f"closed by {by}", f"{number:,}") for by, number in totals.closed_by.items() if number
+    ]
+    return html_table(title, (), [*rows, *ended])
+
+
+def _five_tuple(five: Any) -> str:
+    def end(host: str, port: int) -> str:
+        return str(Endpoint("tcp", (host, port))) if port else host or "(unnamed)"
+
+    rows = [
+        ("descriptor", str(five.fd)),
+        ("local", end(five.local_host, five.local_port)),
+        ("remote", end(five.remote_host, five.remote_port)),
+    ]
+    return html_table("FiveTuple", (), rows)
+
+
+def _fault(fault: Any) -> str:
+    fields = [
+        (field.name, _text("seconds" if field.name == "jitter" else field.name, chosen))
+        for field in dataclasses.fields(fault)
+        if (chosen := getattr(fault, field.name, None)) is not None
+    ]
+    return html_table(f"{type(fault).__name__}: {fault}", (), fields)
+
+
+def _script_result(result: Any) -> str:
+    state = "played to its end" if result.done else f"diverged at step {result.step:,}"
+    rows = [
+        ("step", f"{result.step:,} of {result.steps:,}"),
+        *([("error", result.error)] if result.error else []),
+        *[(f"captured {name}", _bytes(data)) for name, data in result.captures.items()],
+        *([("unused", _bytes(result.unused))] if result.unused else []),
+    ]
+    return html_table(f"Script with connection {result.connection:,}: {state}", (), rows)
+
+
+def _latencies(times: Latencies) -> Rows:
+    return [(name, seconds(each)) for name, each in dataclasses.asdict(times).items()]
+
+
+def _drive_result(result: Any) -> str:
+    rows = [
+        ("messages", f"{result.messages:,} in {seconds(result.seconds)}"),
+        ("per second", f"{result.per_second:,.0f}"),
+        ("bytes", size(result.bytes)),
+        *([("not answered", f"{result.missing:,}")] if result.missing else []),
+        *[("error", f"{cause}: {many:,}") for cause, many in result.errors.items()],
+    ]
+    if result.latency is not None:
+        rows += [(f"latency {name}", each) for name, each in _latencies(result.latency)]
+    return html_table("DriveResult", (), rows)
+
+
+def _endpoint(endpoint: Any) -> str:
+    rows = [("transport", endpoint.transport), ("address", str(endpoint))]
+    return html_table(f"Endpoint {endpoint}", (), rows)
+
+
+def _trace_event(event: Any) -> str:
+    [(_, time, direction, number, what)] = event_rows([event])
+    rows = [("time", time), ("direction", direction), ("bytes", number), ("data", what)]
+    return html_table(f"TraceEvent {event.number:,}", (), rows)
+
+
+def _fault_count(counted: Any) -> str:
+    rows = [
+        ("fault", str(counted.fault)),
+        ("connections", f"{counted.connections:,}"),
+        ("events", f"{counted.events:,}"),
+    ]
+    return html_table("FaultCount", (), rows)
+
+
+# Lists.
+
+
+def event_rows(events: Sequence[TraceEvent]) -> Rows:
+    """A row for each event of a trace."""
+    return [
+        (
+            f"{event.number:,}",
+            seconds(event.seconds),
+            event.direction,
+            f"{event.size:,}" if event.fault is None else "",
+            _bytes(event.data, event.size) if event.fault is None else _done(event.fault),
+        )
+        for event in events
+    ]
+
+
+def _done(event: FaultEvent) -> str:
+    return f"{event.action} at {event.offset:,}, {event.direction}, by {event.fault}"
+
+
+def _list(items: Sequence[Any]) -> str:
+    """A list: its items as rows of a table, or one by one."""
+    kinds = {type(item) for item in items}
+    if not kinds:
+        return html_table("nothing: an empty list", (), ())
+    if all(issubclass(kind, Record) for kind in kinds):
+        columns, rows, notes = record_rows(items)
+        return html_table(count(len(items), "record"), columns, rows, notes, RIGHT)
+    if kinds == {TraceEvent}:
+        number = count(len(items), "event")
+        return _cut(number, ("event", "time", "direction", "bytes", "data"), items, event_rows)
+    if kinds == {FaultEvent}:
+        more = getattr(items, "more", 0)
+        notes = [f"{count(more, 'later one')} not kept"] if more else []
+        number = count(len(items), "fault event")
+        return _cut(number, ("time", "what it did"), items, _fault_rows, notes)
+    if kinds == {ScriptResult}:
+        columns = ("connection", "step", "result")
+        return _cut(count(len(items), "dialogue"), columns, items, _script_rows)
+    if all(issubclass(kind, Server) for kind in kinds):
+        return _cut(count(len(items), "server"), ("server",), items, _server_rows)
+    if all(issubclass(kind, Fault) for kind in kinds):
+        return _cut(count(len(items), "fault"), ("fault",), items, _repr_rows)
+    return _cut(count(len(items), "item"), ("item",), items, _repr_rows)
+
+
+def _fault_rows(events: Sequence[Any]) -> Rows:
+    return [(seconds(event.seconds), _done(event)) for event in events]
+
+
+def _script_rows(results: Sequence[Any]) -> Rows:
+    return [
+        (
+            f"{result.connection:,}",
+            f"{result.step:,} of {result.steps:,}",
+            "done" if result.done else result.error or "not done",
+        )
+        for result in results
+    ]
+
+
+def _server_rows(servers: Sequence[Any]) -> Rows:
+    return [(server_repr(server),) for server in servers]
+
+
+def _repr_rows(items: Sequence[Any]) -> Rows:
+    return [(repr(item),) for item in items]
+
+
+def _cut(
+    title: str,
+    columns: Sequence[str],
+    items: Sequence[Any],
+    rows: Callable[[Sequence[Any]], Rows],
+    notes: Sequence[str] = (),
+) -> str:
+    """A table of the first and the last items, and one of those between them that is folded."""
+    right = frozenset({"event", "time", "bytes", "connection"})
+    hidden = len(items) - _MAX_ITEMS
+    if hidden <= 0:
+        return html_table(title, columns if items else (), rows(items), notes, right)
+    half = _MAX_ITEMS // 2
+    gap = [("…", *[""] * (len(columns) - 2), f"{hidden:,} more")[-len(columns) :]]
+    shown = [*rows(items[:half]), *gap, *rows(items[-half:])]
+    between = items[half:-half][:_MAX_FOLDED]
+    later = hidden - len(between)
+    rest = [f"… and {later:,} more"] if later else []
+    more = html_table("", columns, rows(between), rest, right)
+    return html_table(title, columns, shown, notes, right) + folded(
+        f"the {len(between):,} between them", more
+    )
+
+
+# The first class that fits.
+_VIEWS: Final[Sequence[tuple[type | tuple[type, ...], Callable[[Any], str]]]] = (
+    ((Limits, SocketOptions, Trace), _settings),
+    (TcpInfo, _tcp_info),
+    (StopReport, _stop_report),
+    (Totals, _totals),
+    (FiveTuple, _five_tuple),
+    (Fault, _fault),
+    (ScriptResult, _script_result),
+    (Latencies, lambda times: html_table("Latencies", (), _latencies(times))),
+    (DriveResult, _drive_result),
+    (Endpoint, _endpoint),
+    (TraceEvent, _trace_event),
+    (FaultCount, _fault_count),
+    (
+        (Leg, PeerCredentials, ProcessLimits, FaultEvent),
+        lambda value: html_table(type(value).__name__, (), _fields(value)),
+    ),
+)
