@@ -19,7 +19,7 @@ RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # Empty if the wanted interpreter is missing or too old; `interpreter` says so.
 SAME := $(if $(WANTED),$(filter-out $(FOUND),$(WANTED))$(filter-out $(WANTED),$(FOUND)),other)
 
-.PHONY: demo test check lint bench build rust-test python-test format clean
+.PHONY: demo test check lint bench docs site build rust-test python-test format clean
 
 demo: $(VENV)/.built
 	$(BIN)/python -m rsock demo
@@ -42,6 +42,15 @@ lint: $(VENV)/.built
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest rsock._rsock
 	$(BIN)/python tests/builds.py
+	$(MAKE) --no-print-directory site
+
+# The guide as a web site. A warning is an error: a link that leads nowhere, a page in no list.
+site: $(VENV)/.built
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html docs target/site
+
+docs: site
+	@echo "http://127.0.0.1:8000 until Ctrl-C"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory target/site 8000
 
 bench: $(VENV)/.built
 	cargo build --release --manifest-path benchmarks/peers/Cargo.toml --target-dir target/bench

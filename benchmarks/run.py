@@ -17,6 +17,7 @@ from types import FrameType
 from harness.baseline import beside_baseline
 from harness.children import BENCHMARKS, BINARIES, LOAD_CORE, SERVER_CORE, BenchmarkError
 from harness.contest import Contender, Scenario, run_round
+from harness.overview import draw_overview
 from harness.plot import draw
 from harness.report import facts, save, show, summarize
 from rich.console import Console
@@ -34,7 +35,7 @@ def main() -> int:
         _run(
             _scenarios(arguments.only or SCENARIOS, arguments.baseline),
             1 if arguments.quick else arguments.rounds,
-            "quick" if arguments.quick else "baseline" if arguments.baseline else "latest",
+            _name(arguments),
         )
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -42,6 +43,15 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    """Where the figures go. Only those of a whole run replace those that README shows."""
+    if arguments.quick:
+        return "quick"
+    if arguments.baseline:
+        return "baseline"
+    return "selected" if arguments.only else "latest"
 
 
 def _scenarios(scenarios: Sequence[Scenario], baseline: str | None) -> Sequence[Scenario]:
@@ -60,10 +70,11 @@ def _run(scenarios: Sequence[Scenario], rounds: int, name: str) -> None:
             results[scenario.key].append(run_round(scenario, number, quick=name == "quick"))
     lines = [line for scenario in scenarios for line in summarize(scenario, results[scenario.key])]
     show(lines)
-    # The figures of a smoke run, or of a comparison with a baseline, must not replace real ones.
     save(BENCHMARKS / "results", name, circumstances, lines)
     caption = ", ".join(circumstances[fact] for fact in ("date", "machine", "kernel", "Python"))
     draw(BENCHMARKS / "results" / f"{name}.svg", lines, caption)
+    if name == "latest":
+        draw_overview(BENCHMARKS / "results" / "overview.svg", lines, caption)
 
 
 def _prepare(console: Console) -> None:

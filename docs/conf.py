@@ -1,0 +1,59 @@
+"""The guide as a web site: `make docs` builds it with Sphinx.
+
+This file owns the settings of Sphinx. It must never hold what a page can say itself.
+"""
+
+import re
+
+import rsock
+
+project = "rsock"
+author = "the developers of rsock"
+project_copyright = author
+release = version = rsock.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build", "images"]
+
+html_theme = "furo"
+html_title = f"rsock {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+# Names in docstrings stand in single backquotes, which is a link where the name is of this package.
+default_role = "py:obj"
+autodoc_member_order = "groupwise"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "inherited-members": True}
+
+# Headings are link targets, as on the pages of a repository.
+myst_heading_anchors = 4
+# The tests run the notebooks, and the blocks of the pages.
+nb_execution_mode = "off"
+
+
+# A parameter of a docstring: "name: text", with further lines indented.
+PARAMETER = re.compile(r"(\w+): (.+)")
+
+
+def parameters_as_a_list(*event: object) -> None:
+    """Turn the parameters of a docstring, which is written for a terminal, into a list."""
+    lines = event[-1]
+    assert isinstance(lines, list)
+    found = []
+    inside = False
+    for line in lines:
+        if match := PARAMETER.fullmatch(line):
+            found += ["", f"``{match[1]}``", f"    {match[2]}"]
+            inside = True
+        elif inside and not line.startswith("    "):
+            found += ["", line]
+            inside = False
+        else:
+            found.append(line)
+    lines[:] = found
+
+
+def setup(app: object) -> None:
+    """Register what Sphinx calls."""
+    app.connect("autodoc-process-docstring", parameters_as_a_list)  # type: ignore[attr-defined]
