@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// A result of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -21,6 +22,15 @@ pub enum Error {
         errno: i32,
         /// Further help, such as which server holds the port. Empty if there is none.
         hint: String,
+    },
+    /// A file cannot be opened, read or written. The caller can read `errno`, the step and the path.
+    File {
+        /// The step: open, read, write.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// errno(3).
+        errno: i32,
     },
     /// The system's resolver found no address for a name. Correct the name, or wait for the
     /// network.
@@ -93,6 +103,12 @@ impl Error {
         Self::Os { step, target: target.to_string(), errno, hint: String::new() }
     }
 
+    /// An error of a file.
+    pub fn file(step: &'static str, path: &Path, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        Self::File { step, path: path.to_owned(), errno }
+    }
+
     /// An error for a closed stream: EBADF, as with any socket.
     #[must_use]
     pub fn closed(step: &'static str, hint: &str) -> Self {
@@ -109,7 +125,7 @@ impl Error {
     #[must_use]
     pub fn raw(&self) -> Option<i32> {
         match self {
-            Self::Os { errno, .. } => Some(*errno),
+            Self::Os { errno, .. } | Self::File { errno, .. } => Some(*errno),
             _ => None,
         }
     }
@@ -136,6 +152,8 @@ impl fmt::Display for Error {
                 write!(f, ": {}", strerror(*errno))?;
                 if hint.is_empty() { Ok(()) } else { write!(f, " ({hint})") }
             }
+            // The path is told beside the text, as OSError does it.
+            Self::File { step, errno, .. } => write!(f, "{step}: {}", strerror(*errno)),
             Self::Resolve { host, text, .. } => write!(f, "resolve {host:?}: {text}"),
             Self::TimedOut { step, target } if target.is_empty() => write!(f, "{step}: timed out"),
             Self::TimedOut { step, target } => write!(f, "{step} {target}: timed out"),

@@ -1,6 +1,8 @@
 //! The conversion of the engine's errors to Python exceptions. Owns the only match that does so;
 //! must never lose the data that an interrupted call had taken.
 
+use std::path::PathBuf;
+
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -40,6 +42,7 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
     let text = error.to_string();
     match error {
         Error::Os { errno, .. } => os_error(py, errno, text),
+        Error::File { errno, path, .. } => file_error(py, errno, text, path),
         Error::Resolve { code, .. } => match GAIERROR.import(py, "socket", "gaierror") {
             Ok(class) => PyErr::from_type(class.clone(), (code, text)),
             Err(error) => error,
@@ -79,6 +82,14 @@ pub(super) fn os_error(py: Python<'_>, errno: i32, text: String) -> PyErr {
     // Created here, not when it is raised: before 3.12 compiled callers such as uvloop, which
     // expect BlockingIOError, would otherwise see the class OSError.
     match py.get_type::<PyOSError>().call1((errno, text)) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// An OSError from (errno, text, filename), as of a call that takes a path.
+fn file_error(py: Python<'_>, errno: i32, text: String, path: PathBuf) -> PyErr {
+    match py.get_type::<PyOSError>().call1((errno, text, path.into_os_string())) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
     }

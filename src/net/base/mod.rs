@@ -1,6 +1,8 @@
-//! Base types without network meaning: locks, event flags, waiting, timers, forks. Must never know
-//! a socket.
+//! Base types without network meaning: locks, event flags, waiting, timers, forks, text forms of
+//! bytes and dates. Must never know a socket.
 
+mod bytes_literal;
+mod calendar;
 mod event_fd;
 pub(crate) mod fork;
 pub(crate) mod lock;
@@ -10,6 +12,8 @@ mod timer_fd;
 mod timers;
 mod waiter;
 
+pub(crate) use self::bytes_literal::{push_quoted, quoted, unquoted};
+pub(crate) use self::calendar::{Date, date_of, rfc3339, time_of_rfc3339};
 pub use self::event_fd::EventFd;
 pub use self::fork::Origin;
 pub(crate) use self::fork::{HeldAcrossFork, Listed, watch};

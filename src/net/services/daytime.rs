@@ -1,27 +1,28 @@
-//! Daytime, RFC 867: sends the date with the time as readable text, then closes. Owns the calendar
-//! computation; must never depend on the time zone of the process, which any thread may change.
+//! Daytime, RFC 867: sends the date with the time as readable text, then closes. Must never depend on
+//! the time zone of the process, which any thread may change.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::net::base::{Date, date_of};
 use crate::net::service::{Datagrams, Peer, Reply, Service, Session, SessionResult};
 use crate::net::services::send_and_close::SendAndClose;
 
 const WEEKDAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-const MONTHS: [(&str, u64); 12] = [
-    ("January", 31),
-    ("February", 28),
-    ("March", 31),
-    ("April", 30),
-    ("May", 31),
-    ("June", 30),
-    ("July", 31),
-    ("August", 31),
-    ("September", 30),
-    ("October", 31),
-    ("November", 30),
-    ("December", 31),
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 /// Sends the time in UTC and closes; answers each datagram with it.
@@ -34,44 +35,12 @@ pub struct Daytime;
 pub fn text(since_1970: Duration) -> String {
     let seconds = since_1970.as_secs();
     let days = seconds / 86_400;
-    let (year, day_of_year) = year_of(days);
-    let (month, day) = month_of(day_of_year, is_leap(year));
+    let Date { year, month, day } = date_of(days);
+    let month = MONTHS[usize::from(month) - 1];
     // 1 January 1970 was a Thursday.
     let weekday = WEEKDAYS[(days as usize + 3) % 7];
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{weekday}, {month} {day}, {year} {hour:02}:{minute:02}:{second:02}-UTC\r\n")
-}
-
-fn is_leap(year: u64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-/// The year of a day since 1970, and the day's index in that year, from 0.
-fn year_of(mut day: u64) -> (u64, u64) {
-    // The calendar repeats every 400 years; skipping whole cycles bounds the loop for any clock.
-    const CYCLE: u64 = 146_097;
-    let mut year = 1970 + 400 * (day / CYCLE);
-    day %= CYCLE;
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if day < length {
-            return (year, day);
-        }
-        day -= length;
-        year += 1;
-    }
-}
-
-/// The month of a day of the year, and the day's number in that month, from 1.
-fn month_of(mut day: u64, leap: bool) -> (&'static str, u64) {
-    for (index, (name, length)) in MONTHS.into_iter().enumerate() {
-        let length = length + u64::from(leap && index == 1);
-        if day < length {
-            return (name, day + 1);
-        }
-        day -= length;
-    }
-    unreachable!("a year has no more days than its months");
 }
 
 fn now() -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::expectation::Expectation;
 use super::program::{Action, Step};
-use crate::net::services::bytes_repr::quoted;
+use crate::net::base::quoted;
 
 /// Bytes of input that are shown.
 const SHOWN: usize = 48;

@@ -5,7 +5,6 @@
 //! `session.rs` the dialogue with one peer, `results.rs` how each of them went.
 
 mod expectation;
-mod literal;
 mod mismatch;
 mod program;
 mod results;

@@ -23,8 +23,8 @@ use std::time::Duration;
 use regex::bytes::RegexBuilder;
 
 use super::expectation::{Expectation, Header};
-use super::literal;
 use super::program::{Action, Block, Piece, Program, Step, TIMEOUT};
+use crate::net::base::unquoted;
 use crate::net::error::{Error, Result};
 
 /// The deepest nesting of blocks.
@@ -108,7 +108,7 @@ impl<'a> Words<'a> {
     }
 
     fn bytes(&mut self) -> Line<Vec<u8>> {
-        let (bytes, rest) = literal::bytes(self.rest.trim_start())?;
+        let (bytes, rest) = unquoted(self.rest.trim_start())?;
         if !(rest.is_empty() || rest.starts_with(char::is_whitespace)) {
             return Err(format!("{rest:?} follows a literal without a space"));
         }
