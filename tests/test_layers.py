@@ -32,6 +32,7 @@ RUST_LAYERS = [
     ["net/connection", "net/stream", "net/services"],
     ["net/control"],
     ["net/stage"],
+    ["net/recording"],
     ["net/service"],
     ["net/ledger"],
     ["net/socket"],

@@ -14,6 +14,7 @@
 //! connection · stream · services     a worker's connection; a blocking stream; Echo, Forward, a new one
 //! control                            limits, admission, shutdown, registry of servers
 //! stage                              faults, TLS: between a socket and its session
+//! recording                          what crossed connections, in a file
 //! service                            the traits of a service, and of its session on one connection
 //! ledger                             records, totals, traces
 //! socket                             one socket, its options and files
@@ -34,6 +35,7 @@ pub mod error;
 pub mod handoff;
 pub mod ledger;
 pub mod load;
+pub mod recording;
 pub mod server;
 pub mod service;
 pub mod services;

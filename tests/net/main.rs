@@ -13,6 +13,7 @@ mod faults;
 mod forward;
 mod fuzz;
 mod handoff;
+mod recording;
 mod script;
 mod services;
 mod shape;
