@@ -48,7 +48,7 @@ PYTHON_LAYERS = [
     ["__init__"],
     ["_connection"],
     ["_server", "_wait_for"],
-    ["_client", "_signals", "_started"],
+    ["_client", "_notify", "_signals", "_started"],
     ["_fault_view"],
     ["_in_thread"],
     ["_script"],
@@ -62,7 +62,7 @@ PYTHON_LAYERS = [
     ["faults"],
     ["_fault"],
     ["_fault_text"],
-    ["_checks", "_exceptions", "_keywords", "_printable", "_shown", "rfc147"],
+    ["_checks", "_exceptions", "_keywords", "_printable", "_shown", "_systemd", "rfc147"],
 ]
 
 Graph = dict[str, set[str]]

@@ -20,7 +20,7 @@ PYTEST_DONT_REWRITE
 #     __init__
 #     _connection
 #     _server, _wait_for
-#     _client, _signals, _started
+#     _client, _notify, _signals, _started
 #     _fault_view
 #     _in_thread
 #     _script
@@ -34,7 +34,7 @@ PYTEST_DONT_REWRITE
 #     faults             the public module of faults, imported when it is asked for
 #     _fault
 #     _fault_text
-#     _checks, _exceptions, _keywords, _printable, _shown, rfc147
+#     _checks, _exceptions, _keywords, _printable, _shown, _systemd, rfc147
 
 import typing as _typing
 

@@ -283,7 +283,7 @@ class Server:
         *,
         transport: str = "tcp",
         path: SocketPath | None = None,
-        fd: int | None = None,
+        fd: int | str | None = None,
         workers: int | None = None,
         options: SocketOptions | None = None,
         limits: Limits | None = None,

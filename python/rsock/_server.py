@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Server", "ServerOptions", "run_server", "servers"]
 
 _RUNNING: Final = ("serving", "draining")
+# A longer time is most likely a mistake in the unit.
+_MAX_LINGER: Final = 86_400
 # RFC 3986, section 3.1.
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -60,7 +62,7 @@ class ServerOptions(TypedDict, total=False):
 
     transport: str
     path: SocketPath | None
-    fd: int | None
+    fd: int | str | None
     workers: int | None
     options: SocketOptions | None
     limits: Limits | None
@@ -104,7 +106,9 @@ class Server(_rsock.Server):
     replaces one that a killed process left there, and is removed by the stop. `address` is then the
     path.
     `fd`: the descriptor of a socket to listen on, instead of host and port; the server owns it
-    from the first step on, and closes it. The file of a Unix socket is not removed.
+    from the first step on, and closes it. The file of a Unix socket is not removed. "systemd" is
+    the next socket that a service manager passed to this process (sd_listen_fds(3)), and
+    "systemd:NAME" the next one of this name; without one, the constructor raises ValueError.
     `on_error`: what happens to an exception that a handler raises: "log" writes it, with its
     traceback, to `logging.getLogger("rsock")`; "raise" raises all of them from `stop()` or the end
     of `with`, as an ExceptionGroup; a function is called with each. The last 100 are in `errors` in
@@ -130,6 +134,8 @@ class Server(_rsock.Server):
 
     # Whether the clients that diverged from a script are still to be reported.
     _reports_scripts: bool = True
+    # Whether a signal has begun the end of `run`, so that clients should go elsewhere.
+    _leaving: bool = False
     # Writes the lines of `logging.getLogger("rsock.connections")`, if they are enabled.
     _progress: "Progress | None" = None
 
@@ -331,7 +337,15 @@ class Server(_rsock.Server):
             # The loop's body has the connection; this frame must not keep it open.
             del accepted
 
-    def run(self, *, announce: bool | None = None) -> StopReport:
+    @property
+    def ready(self) -> bool:
+        """Whether clients should be sent here: it serves, and no signal has begun its end.
+
+        While `run(linger=…)` lingers it serves, and is not ready. Never blocks.
+        """
+        return self.state == "serving" and not self._leaving
+
+    def run(self, *, announce: bool | None = None, linger: float = 0.0) -> StopReport:
         """Start, serve until a signal or `stop()`, drain, and return the report.
 
         Once the port is listening, a line with the address is written to `sys.stderr` if that is a
@@ -339,18 +353,48 @@ class Server(_rsock.Server):
 
         On the main thread the first SIGINT (Ctrl-C) or SIGTERM drains, as `stop()` does, and the
         report names it in `cause`; a second one resets the connections still open and raises
-        KeyboardInterrupt. The signal handlers found are put back at the end. A signal that is
-        ignored stays ignored, as for any background job of a shell, and a handler that was not set
-        from Python is left alone. On any other thread this only waits for `stop()`.
+        KeyboardInterrupt. After a SIGTERM it first accepts for `linger` seconds more, while `ready`
+        is False: a load balancer such as Kubernetes sends clients here until it has noticed. The
+        signal handlers found are put back at the end. A signal that is ignored stays ignored, as
+        for any background job of a shell, and a handler that was not set from Python is left alone.
+        On any other thread this only waits for `stop()`.
+
+        If NOTIFY_SOCKET is set, the service manager is told of the start, of the stop and, if it
+        has set WATCHDOG_USEC, that the process is alive: sd_notify(3).
 
         Blocks with the interpreter released. Other signal handlers run meanwhile; when one raises,
-        the server is stopped at once and the exception goes on. Raises what `start()` raises.
+        the server is stopped at once and the exception goes on. Raises what `start()` raises, and
+        TypeError or ValueError for a `linger` that is no number of seconds.
         """
-        if not on_main_thread():
-            self.start()
+        linger = _checked_linger(linger)
+        notifier = None
+        if os.environ.get("NOTIFY_SOCKET"):
+            # Loaded by a service only.
+            from ._notify import Notifier
+
+            notifier = Notifier()
+
+        def started() -> None:
             _announce(self, announce)
-            return self.wait()
-        signals = Signals(self, lambda: _announce(self, announce))
+            if notifier is not None:
+                notifier.ready(f"serving {self.service!r} on {_display.server_address(self)}")
+
+        def leaving() -> None:
+            self._leaving = True
+            if notifier is not None:
+                notifier.stopping()
+
+        try:
+            if not on_main_thread():
+                self.start()
+                started()
+                return self.wait()
+            return self._run(Signals(self, started, leaving, linger))
+        finally:
+            if notifier is not None:
+                notifier.close()
+
+    def _run(self, signals: Signals) -> StopReport:
         try:
             report = signals.run()
         except BaseException:
@@ -467,17 +511,19 @@ def run_server(
     service: _rsock.Service | Function | None = None,
     *,
     announce: bool | None = None,
+    linger: float = 0.0,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve until Ctrl-C or SIGTERM: `Server(host, port, service, **options).run()`.
 
-    `announce` is that of `Server.run`. `options` are the keywords of `Server`: workers, limits,
-    drain and so on. As there, `host` may be a `(host, port)` pair, and is "127.0.0.1" if neither it
-    nor `fd` is given. Blocks, and raises, as `Server` and `Server.run` do.
+    `announce` and `linger` are those of `Server.run`. `options` are the keywords of `Server`:
+    workers, limits, drain and so on. As there, `host` may be a `(host, port)` pair, and is
+    "127.0.0.1" if neither it nor `fd` is given. Blocks, and raises, as `Server` and `Server.run`
+    do.
     """
     given: dict[str, Any] = {"host": host, "port": port}
     given = {name: value for name, value in given.items() if value is not None}
-    return Server(service=service, **given, **options).run(announce=announce)
+    return Server(service=service, **given, **options).run(announce=announce, linger=linger)
 
 
 def servers() -> list[Server]:
@@ -515,6 +561,15 @@ def _leave(server: Server, exc: BaseException | None) -> None:
         # Ctrl-C during the drain: no caller waits for the rest of it, so it ends here.
         _stop_at_once(server)
         raise
+
+
+def _checked_linger(linger: float) -> float:
+    if isinstance(linger, bool) or not isinstance(linger, int | float):
+        raise TypeError(f"linger must be a number of seconds, not {type(linger).__name__}")
+    # NaN compares as false with everything, and infinity would never drain.
+    if not 0 <= linger <= _MAX_LINGER:
+        raise ValueError(f"linger {linger!r}: must be between 0 and {_MAX_LINGER:,} seconds")
+    return float(linger)
 
 
 def _announce(server: Server, wanted: bool | None) -> None:

@@ -26,9 +26,19 @@ class Signals:
     would deadlock.
     """
 
-    def __init__(self, server: Server, started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        started: Callable[[], None],
+        leaving: Callable[[], None],
+        linger: float,
+    ) -> None:
         self._server = server
         self._started = started
+        # Called at the first signal, before the server stops.
+        self._leaving = leaving
+        # Seconds between a SIGTERM and the stop.
+        self._linger = linger
         self._found = contextlib.ExitStack()
         self._starting = True
         self._cause: str | None = None
@@ -47,6 +57,7 @@ class Signals:
             # Until this line further signals do nothing, because one has been noted already.
             self._starting = False
         if self._cause is not None:
+            self._leaving()
             self._stop(self._cause)
         return self._server.wait()
 
@@ -59,7 +70,17 @@ class Signals:
         else:
             self.forced = True
         if not self._starting:
+            self._leaving()
+            if cause == "SIGTERM" and self._linger and not self.forced:
+                self._wait_a_while()
+            # A second signal that came meanwhile has stopped it, which this does not change.
             self._stop(cause)
+
+    def _wait_a_while(self) -> None:
+        """Let the server serve on, for as long as it lingers or until it has stopped."""
+        with contextlib.suppress(TimeoutError):
+            # Not that of a subclass, which raises what handlers raised; `run` does so.
+            Server.wait(self._server, self._linger)
 
     def _stop(self, cause: str) -> None:
         self._server._stop(0 if self.forced else None, cause)

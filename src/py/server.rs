@@ -159,6 +159,17 @@ impl Server {
     }
 }
 
+/// The argument `fd`: a descriptor, or "systemd" with a name, which is looked up.
+fn descriptor(value: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let Ok(text) = value.cast::<PyString>() else {
+        return Ok(whole("fd", value, 0, i64::from(RawFd::MAX))? as RawFd);
+    };
+    if !text.to_str().is_ok_and(|text| text.starts_with("systemd")) {
+        return Err(args::wrong_type("fd", "an int, 'systemd' or 'systemd:NAME'", value));
+    }
+    value.py().import("rsock._systemd")?.call_method1("find", (value,))?.extract()
+}
+
 /// The address to listen at if it is not a host and port: a path, or that of the descriptor `fd`.
 fn listen_target(
     py: Python<'_>,
@@ -289,8 +300,8 @@ impl Server {
                 "fd= is a listener with an address of its own; give no host and port with it",
             ));
         }
-        let fd = fd.map(|fd| whole("fd", &fd, 0, i64::from(RawFd::MAX))).transpose()?;
-        let fd = fd.map(|fd| fd as RawFd);
+        let passed = fd.as_ref().is_some_and(|fd| fd.is_instance_of::<PyString>());
+        let fd = fd.map(|fd| descriptor(&fd)).transpose()?;
         let target = match &host {
             _ if unix.is_some() || fd.is_some() => {
                 listen_target(py, unix.flatten(), fd, transport)?
@@ -383,7 +394,11 @@ impl Server {
             ledger,
             handlers: Mutex::new(handlers),
         };
-        slf.get().parts.set(parts).map_err(|_| called_twice(py, "Server"))
+        slf.get().parts.set(parts).map_err(|_| called_twice(py, "Server"))?;
+        if let Some(fd) = fd.filter(|_| passed) {
+            py.import("rsock._systemd")?.call_method1("claim", (fd, slf))?;
+        }
+        Ok(())
     }
 
     /// Open the socket with socket(2), and return the server, as all steps do.
