@@ -140,6 +140,15 @@ def check_seconds(
     return check_number(owner, name, lowest, highest, kind=kind, unit=" seconds")
 
 
+def check_rate(owner: object, name: str, highest: float) -> None:
+    """Check a number of events a second; None is allowed, 0 is not."""
+    value = getattr(owner, name)
+    if value is None:
+        return
+    if check_number(owner, name, 0, highest, kind="a number or None", unit=" a second") == 0:
+        raise bad_value(owner, name, "must be more than 0; None is no limit")
+
+
 def check_number(
     owner: object,
     name: str,

@@ -295,6 +295,8 @@ class Server:
         on_error: Literal["log", "raise"] | Callable[[BaseException], object] = "log",
         allow_external: bool = False,
         name: str | None = None,
+        allow: Iterable[str] = (),
+        deny: Iterable[str] = (),
     ) -> None: ...
     def create(self) -> Self:
         """Open the socket with socket(2), and return the server, as all steps do.

@@ -74,6 +74,8 @@ class ServerOptions(TypedDict, total=False):
     on_error: Literal["log", "raise"] | Callable[[BaseException], object]
     allow_external: bool
     name: str | None
+    allow: Iterable[str]
+    deny: Iterable[str]
 
 
 class Server(_rsock.Server):
@@ -124,6 +126,10 @@ class Server(_rsock.Server):
     then bounds the peers that are remembered, and `workers` None is one.
     `allow_external`: whether a UDP server may have an address outside the loopback, where the
     addresses of senders can be forged. It concerns no other server.
+    `allow`, `deny`: networks such as `"10.0.0.0/8"`, single addresses, and `"unix"` for every Unix
+    socket. Connections of other networks than those of `allow`, if it has any, and of those in
+    `deny` are reset before anything else happens to them; datagrams are dropped. Both are counted
+    in `ledger.totals.refused_by`. An IPv4 client of a "::" server has its IPv4 address.
     `faults`: a list of faults of `rsock.faults`, in force before the first connection. Given, even
     empty, the connections of handlers and of `Accept()` stay with Rust threads, so that faults can
     be added to them later.

@@ -15,6 +15,7 @@ from ._checks import (
     check_int,
     check_keepalive,
     check_mode,
+    check_rate,
     check_seconds,
     check_word,
 )
@@ -38,6 +39,8 @@ _MAX_LINGER: Final = 32_767
 _MIN_WRITE_BUFFER: Final = 4_096
 # Per connection: a larger value is most likely a mistake in the unit, and could exhaust memory.
 _MAX_WRITE_BUFFER: Final = 2**30
+# More than a machine accepts in a second.
+_MAX_RATE: Final = 10_000_000
 # A line is held in memory until its end arrives.
 _MAX_LINE: Final = 2**30
 # More than a Unix socket sends. UDP sends less: its length field has 16 bits (RFC 768).
@@ -137,8 +140,11 @@ class Limits(Shown):
         allows when the server starts, and at least 8.
     per_host: how many connections one peer address may have; one more is accepted and reset at
         once, whatever `overflow` is, and counted as refused.
-    overflow: what happens to one more than `connections`: "wait" leaves it in the backlog until
-        another has closed, "refuse" accepts and resets it.
+    overflow: what happens to one more than `connections` or `accept_rate` allow: "wait" leaves it
+        in the backlog until there is room, "refuse" accepts and resets it.
+    accept_rate: how many connections are accepted each second, on average; after a pause as many as
+        in one second, and at least 1, come at once. `overflow` says what happens to more of them.
+        Not on a server of datagrams.
     idle: seconds without a byte in either direction; then the connection is closed.
     first_byte: seconds from the accept to the peer's first byte; then it is closed.
     write: seconds without progress while there is data to send that the peer does not take; then
@@ -172,6 +178,7 @@ class Limits(Shown):
     connections: int | None = None
     per_host: int | None = None
     overflow: Literal["wait", "refuse"] = "wait"
+    accept_rate: float | None = None
     idle: float | None = None
     first_byte: float | None = None
     write: float | None = 60.0
@@ -186,6 +193,7 @@ class Limits(Shown):
         check_int(self, "connections", 1, _C_INT_MAX)
         check_int(self, "per_host", 1, _C_INT_MAX)
         check_word(self, "overflow", ("wait", "refuse"))
+        check_rate(self, "accept_rate", _MAX_RATE)
         for name in ("idle", "first_byte", "write", "half_close", "lifetime"):
             if check_seconds(self, name, 0, _MAX_SECONDS) == 0:
                 raise bad_value(self, name, "must be more than 0; None never gives up")

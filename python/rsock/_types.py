@@ -231,7 +231,10 @@ class Totals(Shown):
     accepted: connections taken from the backlog and admitted.
     open: accepted connections that are open now.
     closed: accepted connections that have ended.
-    refused: connections refused because a limit was reached; not in `accepted`.
+    refused: connections that were reset at once, and datagrams that were dropped, because a limit
+        was reached or their address is not served; not in `accepted`.
+    refused_by: how many of `refused` for each reason: "allow", "deny", "connections", "per_host"
+        and "accept_rate", the arguments of the server and of its limits.
     accept_errors: failed `accept(2)` calls.
     suspects: datagrams that got no answer because of the address they came from or were sent to.
     dropped: datagrams that were not sent because a buffer was full, or because the answer would
@@ -258,6 +261,7 @@ class Totals(Shown):
     bytes_out: int
     # A dict has no hash; the other counts are enough for one.
     closed_by: dict[str, int] = field(hash=False)
+    refused_by: dict[str, int] = field(hash=False)
 
     @property
     def bits_in(self) -> int:

@@ -16,7 +16,7 @@ use super::error::exception;
 use super::imports;
 use super::service::Service;
 use crate::net::address::{
-    Address, ConnectSource, Target, Transport, UnixName, host_text, port_named,
+    Address, ConnectSource, Network, Target, Transport, UnixName, host_text, port_named,
 };
 use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
@@ -461,6 +461,24 @@ pub(super) fn trace(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TraceLi
     Ok(Some(TraceLimits { bytes, events: given.getattr("events")?.extract()? }))
 }
 
+/// Networks: an iterable of str; a single one will do.
+pub(super) fn networks(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Network>> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let one = |value: &Bound<'_, PyAny>| {
+        let text = value
+            .cast::<PyString>()
+            .map_err(|_| wrong_type(name, "networks such as '10.0.0.0/8', or 'unix'", value))?;
+        let text = text.to_string_lossy();
+        Network::parse(name, &text).map_err(|error| exception(value.py(), error))
+    };
+    if value.is_instance_of::<PyString>() {
+        return Ok(vec![one(value)?]);
+    }
+    let each =
+        value.try_iter().map_err(|_| wrong_type(name, "networks such as ['10.0.0.0/8']", value))?;
+    each.map(|each| one(&each?)).collect()
+}
+
 /// `SocketOptions()` and `Limits()`, created at their first use.
 pub(super) static DEFAULT_OPTIONS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 pub(super) static DEFAULT_LIMITS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -492,6 +510,7 @@ struct LimitsFields {
     connections: Option<usize>,
     per_host: Option<usize>,
     overflow: String,
+    accept_rate: Option<f64>,
     idle: Option<f64>,
     first_byte: Option<f64>,
     write: Option<f64>,
@@ -513,6 +532,7 @@ pub(super) fn limits(value: &Bound<'_, PyAny>, transport: Transport) -> PyResult
         connections: fields.connections,
         per_host: fields.per_host,
         overflow: if fields.overflow == "refuse" { Overflow::Refuse } else { Overflow::Wait },
+        accept_rate: fields.accept_rate,
         idle: time(fields.idle),
         first_byte: time(fields.first_byte),
         write: time(fields.write),

@@ -18,7 +18,7 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::address::Endpoint;
 use crate::net::base::Origin;
-use crate::net::ledger::{ClosedBy, Direction, EventKind, FaultEvent, Role};
+use crate::net::ledger::{ClosedBy, Direction, EventKind, FaultEvent, Refusal, Role};
 use crate::net::socket::Credentials;
 
 /// The records of a server's connections, with totals that balance (accepted = open + closed).
@@ -148,6 +148,11 @@ impl Ledger {
         fields.set_item("open", totals.open)?;
         fields.set_item("closed", totals.closed)?;
         fields.set_item("refused", totals.refused)?;
+        let refused_by = PyDict::new(py);
+        for (name, count) in Refusal::NAMES.iter().zip(totals.refused_by) {
+            refused_by.set_item(name, count)?;
+        }
+        fields.set_item("refused_by", refused_by)?;
         fields.set_item("accept_errors", totals.accept_errors)?;
         fields.set_item("waited", totals.waited)?;
         fields.set_item("suspects", totals.suspects)?;

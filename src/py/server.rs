@@ -30,7 +30,7 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text, reachable};
 use crate::net::base::Mutex;
-use crate::net::control::{Cause, Config, Limits, StopReport};
+use crate::net::control::{Access, Cause, Config, Limits, StopReport};
 use crate::net::error::Error;
 use crate::net::server::State;
 use crate::net::service::Shape;
@@ -216,6 +216,9 @@ fn check_transport(
             ));
         }
     }
+    if let Some(rate) = limits.accept_rate.filter(|_| transport.is_datagram()) {
+        return refuse(format!("Limits(accept_rate={rate}): datagrams are not accepted"));
+    }
     options.check_multicast(transport)?;
     let Some(mode) = options.mode else { return Ok(()) };
     let why = match target.as_unix() {
@@ -253,7 +256,7 @@ impl Server {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
         workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
-        drain=1.0, on_error='log', allow_external=False, name=None)")]
+        drain=1.0, on_error='log', allow_external=False, name=None, allow=(), deny=())")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { parts: OnceLock::new() }
     }
@@ -261,7 +264,8 @@ impl Server {
     #[pyo3(signature = (
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
-        on_error=None, allow_external=None, name=None, _stages=None, **unknown,
+        on_error=None, allow_external=None, name=None, allow=None, deny=None, _stages=None,
+        **unknown,
     ))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
@@ -283,6 +287,8 @@ impl Server {
         on_error: Option<Bound<'py, PyAny>>,
         allow_external: Option<Bound<'py, PyAny>>,
         name: Option<Bound<'py, PyAny>>,
+        allow: Option<Bound<'py, PyAny>>,
+        deny: Option<Bound<'py, PyAny>>,
         _stages: Option<Bound<'py, PyAny>>,
         unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
@@ -295,6 +301,10 @@ impl Server {
         let faults = super::faults::faults(faults.as_ref())?;
         let seed = super::faults::seed(seed.as_ref())?;
         let allow_external = args::flag("allow_external", allow_external.as_ref())?;
+        let access = Access {
+            allow: args::networks("allow", allow.as_ref())?,
+            deny: args::networks("deny", deny.as_ref())?,
+        };
         if fd.is_some() && (host.is_some() || port.is_some()) {
             return Err(PyTypeError::new_err(
                 "fd= is a listener with an address of its own; give no host and port with it",
@@ -363,6 +373,7 @@ impl Server {
             allow_external,
             target,
             fd,
+            access,
             shape,
             ordered: service.cast::<Handler>().map_or(true, |handler| handler.get().ordered),
             stages: _stages.map(|stages| test_stages(&stages)).transpose()?,

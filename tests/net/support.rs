@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use _rsock::net::address::{Address, Target, Transport};
 use _rsock::net::base::Plain;
-use _rsock::net::control::{Cause, Config, Limits, StopReport};
+use _rsock::net::control::{Access, Cause, Config, Limits, StopReport};
 use _rsock::net::ledger::{Ledger, Record};
 use _rsock::net::server::Server;
 use _rsock::net::service::{Service, Shape};
@@ -92,6 +92,7 @@ pub fn config_of(shape: Shape) -> Config {
         allow_external: false,
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
+        access: Access::default(),
         shape,
         faults: None,
         seed: None,

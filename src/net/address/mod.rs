@@ -3,6 +3,7 @@
 
 mod endpoint;
 mod loopback;
+mod network;
 pub(crate) mod resolve;
 mod source;
 mod target;
@@ -11,6 +12,7 @@ mod unix_name;
 pub(crate) use self::endpoint::canonical;
 pub use self::endpoint::{Address, Endpoint, Transport, display, host_text};
 pub use self::loopback::reachable;
+pub use self::network::Network;
 pub(crate) use self::resolve::STAGGER;
 pub use self::source::ConnectSource;
 pub(crate) use self::source::SourceAddresses;

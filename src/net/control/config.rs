@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::Access;
 use super::limits::Limits;
 use crate::net::address::{Target, Transport};
 use crate::net::ledger::TraceLimits;
@@ -22,6 +23,8 @@ pub struct Config {
     pub target: Target,
     /// A listening or unbound socket of the caller, used instead of a new one.
     pub fd: Option<RawFd>,
+    /// Whose connections, or datagrams, it serves.
+    pub access: Access,
     /// What handles the connections.
     pub shape: Shape,
     /// Whether a handler gets the datagrams of a peer one after the other, in their order.

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::access::Access;
 use super::admission::Admission;
 use super::config::Config;
 use super::limits::Limits;
@@ -44,6 +45,8 @@ pub(crate) struct ServerContext {
     pub(crate) transport: Transport,
     pub(crate) options: SocketOptions,
     pub(crate) limits: Limits,
+    /// Whose connections, or datagrams, the server serves.
+    pub(crate) access: Access,
     /// Whether a handler gets the datagrams of a peer one after the other, in their order.
     pub(crate) ordered: bool,
     /// Creates the stages between each connection and its session; None for no stages.
@@ -89,6 +92,7 @@ impl ServerContext {
             transport: config.transport,
             options: config.options.clone(),
             limits: config.limits.clone(),
+            access: config.access.clone(),
             ordered: config.ordered,
             stages: config.stages.clone(),
             faults: Arc::clone(&faults),

@@ -38,6 +38,9 @@ pub struct Limits {
     pub per_host: Option<usize>,
     /// The handling of connections above `connections`.
     pub overflow: Overflow,
+    /// Maximum number of connections accepted each second, as many at once after a pause; more are
+    /// handled as `overflow` says.
+    pub accept_rate: Option<f64>,
     /// Maximum time without a byte in either direction.
     pub idle: Option<Duration>,
     /// Maximum time from the accept to the peer's first byte.
@@ -65,6 +68,7 @@ impl Default for Limits {
             connections: None,
             per_host: None,
             overflow: Overflow::Wait,
+            accept_rate: None,
             idle: None,
             first_byte: None,
             write: Some(Duration::from_secs(60)),

@@ -1,6 +1,7 @@
 //! The control of one server: its limits, admission, shutdown, and the registry of servers. Must
 //! never move a byte, nor know which threads exist.
 
+mod access;
 mod admission;
 mod config;
 mod context;
@@ -9,7 +10,9 @@ mod limits;
 mod listening;
 pub(crate) mod registry;
 mod shutdown;
+mod token_bucket;
 
+pub use self::access::Access;
 pub use self::config::Config;
 pub(crate) use self::context::{Alive, ServerContext, random_seed};
 pub(crate) use self::forward_loops::{Opened, Opening};
@@ -18,3 +21,4 @@ pub(crate) use self::registry::Registered;
 pub use self::registry::ServerHandle;
 pub(crate) use self::shutdown::{Begun, FIRST_BYTE_GRACE, ShutdownListener};
 pub use self::shutdown::{Cause, StopReport};
+pub(crate) use self::token_bucket::TokenBucket;

@@ -13,7 +13,7 @@ use super::socket::{DatagramSocket, DatagramSockets};
 use crate::net::address::{Address, canonical};
 use crate::net::control::{Overflow, ServerContext};
 use crate::net::error::strerror;
-use crate::net::ledger::ClosedBy;
+use crate::net::ledger::{ClosedBy, Refusal};
 use crate::net::sys;
 
 /// After this many datagrams from a peer, its address is checked again: the server of another
@@ -61,6 +61,10 @@ impl Admission {
         to: Option<(IpAddr, IpAddr)>,
         settle: &mut dyn FnMut(&Peers),
     ) -> Option<u32> {
+        if let Some(reason) = self.context.access.refusal(Some(&remote)) {
+            self.context.ledger.count_refused(reason);
+            return None;
+        }
         if to.is_some_and(|to| !amplification::was_unicast(to)) && !self.hears_all {
             self.context.ledger.count_suspect();
             return None;
@@ -89,7 +93,7 @@ impl Admission {
     /// Opens a record. None if the limits do not allow another one, which is counted.
     pub(super) fn admit(&mut self, key: Key, settle: &mut dyn FnMut(&Peers)) -> Option<u32> {
         if !self.context.admission.enter_host(key.remote.as_ip()) {
-            self.context.ledger.count_refused();
+            self.context.ledger.count_refused(Refusal::PerHost);
             return None;
         }
         let waits = self.context.limits.overflow == Overflow::Wait;
@@ -98,7 +102,7 @@ impl Admission {
                 if let Some(host) = key.remote.as_ip() {
                     self.context.admission.leave_host(host);
                 }
-                self.context.ledger.count_refused();
+                self.context.ledger.count_refused(Refusal::Connections);
                 return None;
             };
             settle(&self.peers);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::inner::OuterWorkers;
 use crate::net::address::{Target, Transport, UnixName};
 use crate::net::base::{Held, HeldAcrossFork, Mutex, Waiter, fork, lock};
-use crate::net::control::{Cause, Config, Limits, ServerContext, ShutdownListener};
+use crate::net::control::{Access, Cause, Config, Limits, ServerContext, ShutdownListener};
 use crate::net::error::Result;
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::service::Shape;
@@ -57,6 +57,7 @@ impl ClientWorker {
             allow_external: false,
             target: Target::unix(UnixName::unnamed()),
             fd: None,
+            access: Access::default(),
             shape: Shape::Handler,
             ordered: false,
             stages: None,

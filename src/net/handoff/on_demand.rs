@@ -180,7 +180,7 @@ impl OnDemand {
             };
             let late = || Error::TimedOut { step: "accept", target: admitter.local().to_string() };
             let attempt = admitter.attempt(&listener, leases.nonblocking());
-            if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full)
+            if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full | Attempt::TooFast(_))
                 && self.short_of_room.load(SeqCst) > 0
             {
                 // Another caller may have found the limit reached because of the slot that this
@@ -194,6 +194,13 @@ impl OnDemand {
                 },
                 Attempt::Full => {
                     if !self.wait_for_room(&room, &over, deadline, waiter)? {
+                        return Err(late());
+                    }
+                }
+                Attempt::TooFast(until) => {
+                    let until = deadline.map_or(until, |deadline| deadline.min(until));
+                    self.context.wait_for(&mut [over.polled()], Some(until), waiter)?;
+                    if is_late() {
                         return Err(late());
                     }
                 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::refusal::Refusal;
+
 /// Counts of datagrams that belong to no connection. Without a lock, because any sender can cause
 /// many.
 #[derive(Default)]
@@ -10,6 +12,21 @@ pub(crate) struct DatagramCounters {
     pub(super) dropped: AtomicU64,
     pub(super) truncated: AtomicU64,
 }
+
+/// Counts of what was refused, by reason. Without a lock, because any peer can cause many.
+#[derive(Default)]
+pub(crate) struct Refusals([AtomicU64; Refusal::NAMES.len()]);
+
+impl Refusals {
+    pub(super) fn count(&self, reason: Refusal) {
+        self.0[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn get(&self) -> [u64; Refusal::NAMES.len()] {
+        self.0.each_ref().map(|count| count.load(Relaxed))
+    }
+}
+
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);

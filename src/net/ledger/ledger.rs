@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::closed_by::ClosedBy;
-use super::counters::DatagramCounters;
+use super::counters::{DatagramCounters, Refusals};
 use super::record::Record;
+use super::refusal::Refusal;
 use super::totals::Totals;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
@@ -96,6 +97,7 @@ pub(crate) struct EntryId(u32);
 pub struct Ledger {
     pub(super) state: Mutex<LedgerState>,
     datagrams: DatagramCounters,
+    refusals: Refusals,
     pub(super) history: usize,
 }
 
@@ -111,7 +113,12 @@ impl Ledger {
             keeps_spare: false,
             over: false,
         };
-        Self { state: Mutex::new(state), datagrams: DatagramCounters::default(), history }
+        Self {
+            state: Mutex::new(state),
+            datagrams: DatagramCounters::default(),
+            refusals: Refusals::default(),
+            history,
+        }
     }
 
     pub(crate) fn open(&self, record: &Arc<Record>) -> EntryId {
@@ -159,8 +166,8 @@ impl Ledger {
         drop(forgotten);
     }
 
-    pub(crate) fn count_refused(&self) {
-        self.state.lock().totals.refused += 1;
+    pub(crate) fn count_refused(&self, reason: Refusal) {
+        self.refusals.count(reason);
     }
 
     pub(crate) fn count_accept_error(&self) {
@@ -225,6 +232,8 @@ impl Ledger {
         let state = self.state.lock();
         let mut totals = state.totals.clone();
         totals.open = state.open.len() as u64;
+        totals.refused_by = self.refusals.get();
+        totals.refused = totals.refused_by.iter().sum();
         totals.suspects = self.datagrams.suspects.load(Relaxed);
         totals.dropped = self.datagrams.dropped.load(Relaxed);
         totals.truncated = self.datagrams.truncated.load(Relaxed);

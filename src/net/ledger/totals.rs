@@ -2,6 +2,7 @@
 
 use super::closed_by::ClosedBy;
 use super::counters::Flow;
+use super::refusal::Refusal;
 
 /// Sums over all connections of a server since its start. `accepted` always equals `open` +
 /// `closed`.
@@ -13,8 +14,11 @@ pub struct Totals {
     pub open: u64,
     /// Accepted connections that are closed.
     pub closed: u64,
-    /// Connections over a limit, reset at once; not in `accepted`.
+    /// Connections reset at once, and datagrams dropped, because of a limit or of their addresses;
+    /// not in `accepted`.
     pub refused: u64,
+    /// The same by reason, in the order of `Refusal::NAMES`.
+    pub refused_by: [u64; Refusal::NAMES.len()],
     /// Failed accepts, for any reason.
     pub accept_errors: u64,
     /// Connections that waited for a handler because all threads were busy.

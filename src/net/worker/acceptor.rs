@@ -17,6 +17,7 @@ use super::sink::{Accepted, Sink};
 use crate::net::address::Address;
 use crate::net::base::{EventFd, poll_own};
 use crate::net::control::{Overflow, ServerContext};
+use crate::net::ledger::Refusal;
 use crate::net::socket::{Listener, MAX_BACKLOG, Socket};
 use crate::net::sys;
 
@@ -200,6 +201,10 @@ impl<S: Sink> Acceptor<S> {
                 Attempt::Accepted(accepted) => self.sink.take(accepted),
                 Attempt::Refused | Attempt::Full => {}
                 Attempt::Held => return Ok(()),
+                Attempt::TooFast(until) => {
+                    self.paused_until = Some(until);
+                    return Ok(());
+                }
                 Attempt::Empty => {
                     self.ready = false;
                     return Ok(());
@@ -238,7 +243,7 @@ impl<S: Sink> Acceptor<S> {
             let taken = accepted.ok().flatten();
             let empty = taken.is_none();
             if let Some(taken) = taken {
-                self.admitter.refuse(Socket::new(taken.fd));
+                self.admitter.refuse(Socket::new(taken.fd), Refusal::Connections);
             }
             self.refill_reserve();
             if empty {

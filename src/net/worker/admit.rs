@@ -4,20 +4,24 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use super::accept_errors::{Failure, classify};
 use super::open_record::open_record;
 use super::sink::Accepted;
 use crate::net::address::Address;
 use crate::net::base::Mutex;
-use crate::net::control::{Overflow, ServerContext};
+use crate::net::control::{Overflow, ServerContext, TokenBucket};
+use crate::net::ledger::Refusal;
 use crate::net::socket::{Listener, Socket, Taken};
 
 /// The result of an attempt.
 pub(crate) enum Attempt {
     Accepted(Accepted),
-    /// The connection exceeded a limit, and was reset.
+    /// The connection exceeded a limit, or its peer is not served, and it was reset.
     Refused,
+    /// No more connections may be accepted until then. The next one stays in the queue.
+    TooFast(Instant),
     /// The limit of connections is reached. The next connection stays in the queue.
     Full,
     /// The queue is empty.
@@ -37,14 +41,18 @@ pub(crate) struct Admitter {
     context: Arc<ServerContext>,
     local: Address,
     next_id: AtomicU64,
-    /// Held for an attempt by a server that refuses excess connections. An attempt has a slot while
-    /// it finds the queue empty, and another one would refuse a connection for that.
+    /// `Limits.accept_rate`.
+    rate: Option<Mutex<TokenBucket>>,
+    /// Held for an attempt by a server that refuses excess connections, or has a rate. An attempt
+    /// has a slot and a token while it finds the queue empty, and another one would refuse a
+    /// connection, or wait, for that.
     alone: Mutex<()>,
 }
 
 impl Admitter {
     pub(crate) fn new(context: Arc<ServerContext>, local: Address) -> Self {
-        Self { context, local, next_id: AtomicU64::new(1), alone: Mutex::new(()) }
+        let rate = context.limits.accept_rate.map(|rate| Mutex::new(TokenBucket::new(rate)));
+        Self { context, local, next_id: AtomicU64::new(1), rate, alone: Mutex::new(()) }
     }
 
     /// The address of the listener.
@@ -56,23 +64,38 @@ impl Admitter {
     pub(crate) fn attempt(&self, listener: &Listener, nonblocking: bool) -> Attempt {
         let admission = &self.context.admission;
         let refuses = self.context.limits.overflow == Overflow::Refuse;
-        let _alone = refuses.then(|| self.alone.lock());
+        let _alone = (refuses || self.rate.is_some()).then(|| self.alone.lock());
+        let too_fast = self.take_token().err();
+        if let Some(until) = too_fast.filter(|_| !refuses) {
+            return Attempt::TooFast(until);
+        }
         // The slot is taken first, so that no connection is accepted without one.
         let admitted = admission.enter();
-        if !admitted && !refuses {
-            return Attempt::Full;
-        }
         let give_back = || {
             if admitted {
                 admission.give_back();
             }
+            if too_fast.is_none() {
+                self.give_back_token();
+            }
         };
+        if !admitted && !refuses {
+            give_back();
+            return Attempt::Full;
+        }
         match listener.accept(nonblocking) {
             Ok(Some(Taken { fd, peer, was_held })) => {
                 let socket = Socket::new(fd);
-                if !admitted || !admission.enter_host(peer.as_ref().and_then(Address::as_ip)) {
+                let host = || peer.as_ref().and_then(Address::as_ip);
+                let refusal = match self.context.access.refusal(peer.as_ref()) {
+                    Some(refusal) => Some(refusal),
+                    None if too_fast.is_some() => Some(Refusal::AcceptRate),
+                    None if !admitted => Some(Refusal::Connections),
+                    None => (!admission.enter_host(host())).then_some(Refusal::PerHost),
+                };
+                if let Some(refusal) = refusal {
                     give_back();
-                    self.refuse(socket);
+                    self.refuse(socket, refusal);
                     return Attempt::Refused;
                 }
                 let id = self.next_id.fetch_add(1, Relaxed);
@@ -103,9 +126,19 @@ impl Admitter {
         }
     }
 
-    /// Resets a connection that exceeds a limit.
-    pub(crate) fn refuse(&self, socket: Socket) {
-        self.context.ledger.count_refused();
+    fn take_token(&self) -> Result<(), Instant> {
+        self.rate.as_ref().map_or(Ok(()), |rate| rate.lock().take(Instant::now()))
+    }
+
+    fn give_back_token(&self) {
+        if let Some(rate) = &self.rate {
+            rate.lock().give_back();
+        }
+    }
+
+    /// Resets a connection that is not served.
+    pub(crate) fn refuse(&self, socket: Socket, reason: Refusal) {
+        self.context.ledger.count_refused(reason);
         socket.abort();
     }
 }
