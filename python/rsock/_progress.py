@@ -46,7 +46,7 @@ class Progress:
         self._over: SimpleQueue[None] = SimpleQueue()
         undisturbed(lambda: start_thread("rsock-log", self._run))
 
-    def join(self, timeout: float) -> None:
+    def join(self, timeout: float | None) -> None:
         """Wait for the last lines of a server that has stopped, for up to `timeout` seconds."""
         if get_ident() == self._thread:
             return
@@ -65,15 +65,18 @@ class Progress:
     def _follow(self) -> None:
         missed = 0
         for record in self._follower:
-            self._say(line(record))
+            self._say(line(record), record)
             if self._follower.missed > missed:
                 self._say(f"{self._follower.missed - missed} more")
                 missed = self._follower.missed
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, record: Record | None = None) -> None:
         # If a filter raises, this line is lost, but not the following ones.
         with contextlib.suppress(Exception), log_turn():
-            logger.info("%s: %s", self._name, text)
+            # A formatter finds the connection as attributes of the log record.
+            number = None if record is None else record.id
+            extra = {"server": self._name, "connection": number, "account": record}
+            logger.info("%s: %s", self._name, text, extra=extra)
 
 
 def follower(server: Server) -> Follower | None:

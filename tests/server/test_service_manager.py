@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from support import SOON, Script, dial_path, output_of, says_back, wait_until
+from support.command_line import COMMAND
 
 from rsock import Server
 
@@ -96,6 +97,20 @@ with Server(fd="systemd", service=Quote("1")), Server(fd="systemd", service=Quot
                 assert peer.recv(100) == answer
         assert process.stdout is not None
         assert "all 2 sockets are in use" in process.stdout.readline()
+
+
+@needs_systemd
+def test_the_command_line_serves_all_sockets_that_were_passed(directory: Path) -> None:
+    one, two = directory / "one", directory / "two"
+    with activated([one, two], "a:b", *COMMAND, "echo", "--systemd", "--plain") as process:
+        for path in (one, two):
+            with dial_path(str(path)) as peer:
+                assert says_back(peer)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=SOON)
+    assert process.returncode == 0
+    assert f"listening on {one}: Echo()" in out
+    assert f"listening on {two}: Echo()" in out
 
 
 # Puts a listener at 3 and tells the truth about it, or not.

@@ -7,14 +7,19 @@ own module before `argv` names it, and must need no package besides the standard
 import argparse
 import functools
 import importlib
+import itertools
+import os
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import __version__
 from . import _meant
 from ._errors import UsageError
 from ._namespace import Arguments
+
+if TYPE_CHECKING:
+    from ._layers import Layers
 
 __all__ = ["COMMANDS", "parse"]
 
@@ -28,6 +33,7 @@ COMMANDS: Final = {
     "connect": "talk to a server, from a terminal or in a pipe",
     "wait": "wait until a server accepts connections",
     "limits": "show the system's limits on a process",
+    "config": "check a file of options",
     "demo": "open a thousand connections and check every byte",
 }
 
@@ -48,10 +54,61 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments: Arguments = module.Arguments()
     arguments.command = module.run
     arguments.words = list(argv)
+    if name != "config" and "--config" not in parser._option_string_actions:
+        parser.add_argument("--config", metavar="FILE", help=argparse.SUPPRESS)
     parser.check_options(rest)
+    layers = _layered(parser, name, rest)
+    # What the command line leaves out comes from the layers below it.
+    defaults = parser.take_defaults(layers)
     # Intermixed, so that an option may stand between two positional arguments.
     parser.parse_intermixed_args(rest, arguments)
+    if layers is not None:
+        layers.fill(arguments, defaults)
     return arguments
+
+
+def _layered(parser: "_Parser", name: str, argv: Sequence[str]) -> "Layers | None":
+    """What the environment and a file give; None if they give nothing."""
+    path = _config_of(argv)
+    if path is None:
+        path = os.environ.get("RSOCK_CONFIG")
+    if name == "config" or (path is None and not any(map(_is_ours, os.environ))):
+        return None
+    # A run with neither does not load this.
+    from ._layers import File, Layers, all_options, environment, options
+
+    layers = Layers(parser)
+    problems = layers.add(environment(parser))
+    known = options(parser)
+    if path is not None:
+        file = File(path, [each for each in COMMANDS if each != "config"])
+        problems += layers.add(file.of(name, known))
+        elsewhere = {name: known}
+        if file.only_known_elsewhere(known) or set(file.owners()) - {name}:
+            others = [each for each in COMMANDS if each not in (name, "config")]
+            parsers = all_options(others, __package__)
+            elsewhere |= {each: options(of) for each, of in parsers.items()}
+        problems += file.unknown(elsewhere)
+    if problems:
+        raise UsageError(str(problems[0]))
+    return layers
+
+
+def _is_ours(variable: str) -> bool:
+    return variable.startswith("RSOCK_")
+
+
+def _config_of(argv: Sequence[str]) -> str | None:
+    """The value of --config; the last one, as for other options."""
+    found = None
+    for word, following in itertools.zip_longest(argv, argv[1:]):
+        if word == "--":
+            break
+        if word == "--config":
+            found = following
+        elif word.startswith("--config="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _without_command(argv: Sequence[str]) -> NoReturn:
@@ -100,6 +157,22 @@ class _Parser(argparse.ArgumentParser):
             ),
         )
         self.add_argument("-h", "--help", action="help", help="show this")
+
+    def take_defaults(self, layers: "Layers | None") -> dict[str, Any]:
+        """Return the defaults by their destinations, and leave the parser without, for `layers`.
+
+        An argument that the layers have can then be left out on the command line.
+        """
+        if layers is None:
+            return {}
+        defaults: dict[str, Any] = {}
+        for action in self._actions:
+            if action.default is not argparse.SUPPRESS:
+                defaults.setdefault(action.dest, action.default)
+                action.default = argparse.SUPPRESS
+            if not action.option_strings and action.nargs is None and layers.given(action.dest):
+                action.nargs, action.required = "?", False
+        return defaults
 
     def check_options(self, argv: Sequence[str]) -> None:
         """Raise UsageError for an option that does not exist, with the one that was meant.

@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser, kind: type[Limits] | type[SocketOptions
         parser.add_argument(
             _option(kind, name),
             dest=_destination(kind, name),
-            type=_reader(hint),
+            type=_reader(kind, name, hint),
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
             metavar=_metavar(hint),
@@ -108,18 +108,26 @@ def _documented(kind: type) -> dict[str, str]:
 # How a value is written.
 
 
-def _reader(hint: Any) -> Callable[[str], object]:
+def _reader(kind_of_field: Any, name: str, hint: Any) -> Callable[[str], object]:
     kinds = set(_kinds(hint))
     optional = type(None) in kinds
     # Of a field that takes several types, a text is what the command line has.
     accepted = [str] if str in kinds else [kind for kind in _kinds(hint) if kind is not type(None)]
+
+    def checked(value: object) -> object:
+        """The value, if the class takes it."""
+        try:
+            kind_of_field(**{name: value})
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
 
     def read(text: str) -> object:
         if optional and text == _NONE:
             return None
         for kind in accepted:
             with contextlib.suppress(KeyError, ValueError):
-                return _value(kind, text)
+                return checked(_value(kind, text))
         raise argparse.ArgumentTypeError(f"must be {_metavar(hint)}, not {text!r}")
 
     return read

@@ -18,3 +18,5 @@ class Arguments(argparse.Namespace):
     command: Callable[[Any], int]
     # The words that were typed, after `rsock`.
     words: list[str]
+    # The file of options.
+    config: str | None

@@ -5,6 +5,8 @@ This file owns how a value is written. It must not know what a command does with
 
 import argparse
 import functools
+import math
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,8 @@ __all__ = [
     "Print",
     "add_faults",
     "add_fields",
+    "add_help_more",
+    "add_more",
     "count",
     "descriptor",
     "seconds",
@@ -57,6 +61,40 @@ def add_faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--help-fault", action=Print, text=_explained, help=argparse.SUPPRESS)
 
 
+# The options that `--help` has no room for, with what their help would be.
+_MORE: dict[argparse.Action, str] = {}
+
+
+def add_more(parser: argparse.ArgumentParser, *names: str, about: str, **settings: Any) -> None:
+    """Add an option that `--help-more` lists, because `--help` has to fit a screen."""
+    _MORE[parser.add_argument(*names, help=argparse.SUPPRESS, **settings)] = about
+
+
+def add_help_more(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the option that lists those of `add_more`; `text` is its own help."""
+    listed = functools.partial(_listed, parser)
+    parser.add_argument("--help-more", action=Print, text=listed, help=text)
+
+
+def _listed(parser: argparse.ArgumentParser) -> str:
+    width = _fields.screen_width()
+    lines = []
+    for action in parser._actions:
+        if action in _MORE:
+            metavar = action.metavar
+            if action.choices is not None:
+                metavar = "|".join(action.choices)
+            value = "" if action.nargs == 0 else f" {metavar}"
+            if action.nargs == "?":
+                value = f"[={metavar}]"
+            lines.append(f"  {action.option_strings[0]}{value}")
+            indent = " " * 6
+            lines += textwrap.wrap(
+                _MORE[action], width, initial_indent=indent, subsequent_indent=indent
+            )
+    return "\n".join(lines)
+
+
 class Print(argparse.Action):
     """Print a text, which is made only now, and exit."""
 
@@ -91,11 +129,15 @@ class Addresses(argparse.Action):
 
 
 def seconds(text: str) -> float:
-    """Return a number of seconds."""
+    """Return a number of seconds, from 0."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}") from None
+        number = -1.0
+    # Written this way because NaN compares as false with everything.
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0, not {text!r}")
+    return number
 
 
 def some_seconds(text: str) -> float:

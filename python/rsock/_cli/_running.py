@@ -21,6 +21,7 @@ from . import _fields
 from ._addresses import Address
 from ._errors import Failure, UsageError, message
 from ._forms import Form, chosen
+from ._logs import set_up
 from ._serving import Serving
 from ._threads import signals_blocked
 
@@ -44,6 +45,7 @@ def serve(arguments: Serving, listen: Sequence[Address], service: Callable[[], A
         if arguments.json:
             # Modules and handlers may print; standard output must have only the JSON lines.
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        set_up(arguments)
         servers = _made(arguments, _places(arguments, listen), service)
         ledger = None
         if arguments.ledger is not None:
@@ -51,15 +53,32 @@ def serve(arguments: Serving, listen: Sequence[Address], service: Callable[[], A
             # each line is one write and several servers can share a file.
             ledger = stack.enter_context(open(arguments.ledger, "ab", buffering=0))
         form = stack.enter_context(chosen(arguments, servers, output))
-        return _Run(servers, form, ledger).run()
+        return _Run(servers, form, ledger, arguments.linger).run()
 
 
 def _places(arguments: Serving, listen: Sequence[Address]) -> list[dict[str, Any]]:
     """Where to listen, as arguments of `Server`."""
     places: list[dict[str, Any]] = [{"fd": number} for number in arguments.fd]
+    if arguments.systemd is not None:
+        places += [{"fd": number} for number in _passed(arguments.systemd)]
     for host, port, path in listen:
         places.append({"host": host, "port": port} if path is None else {"path": path})
     return places or [{"host": "127.0.0.1", "port": 0}]
+
+
+def _passed(name: str) -> list[int]:
+    """The sockets that a service manager passed; with a name, only those of this name."""
+    from .. import _systemd
+
+    try:
+        found = _systemd.passed()
+    except ValueError as error:
+        raise UsageError(f"--systemd: {error}") from None
+    numbers = [each.number for each in found if name in ("", each.name)]
+    if not numbers:
+        names = ", ".join(dict.fromkeys(repr(each.name) for each in found))
+        raise UsageError(f"--systemd {name!r}: no socket has this name; there are {names}")
+    return numbers
 
 
 def _made(
@@ -127,11 +146,14 @@ class _Served(Server):
 class _Run:
     """One run of some servers, with the output about them in the right order."""
 
-    def __init__(self, servers: Sequence[_Served], form: Form, ledger: FileIO | None) -> None:
+    def __init__(
+        self, servers: Sequence[_Served], form: Form, ledger: FileIO | None, linger: float
+    ) -> None:
         self._servers = servers
         self._first, *self._others = servers
         self._form = form
         self._ledger = ledger
+        self._linger = linger
         self._error: BaseException | None = None
         self._ended: BaseException | None = None
         self._follows = form.follows or ledger is not None
@@ -151,7 +173,7 @@ class _Run:
     def run(self) -> int:
         cause = "exception"
         try:
-            cause = self._first.run(announce=False).cause
+            cause = self._first.run(announce=False, linger=self._linger).cause
         except (KeyboardInterrupt, SystemExit) as error:
             # A second signal, or raised by a handler.
             if self._first.state != "stopped":
@@ -170,6 +192,10 @@ class _Run:
             for thread in self._threads:
                 if thread.is_alive():
                     thread.join()
+            for server in self._servers:
+                # The last lines of the log; the stop of the server waits for a moment only.
+                if server._progress is not None:
+                    server._progress.join(None)
         return self._account()
 
     def _account(self) -> int:

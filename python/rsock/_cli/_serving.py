@@ -9,7 +9,16 @@ from .._fault import Fault
 from .._settings import Limits, SocketOptions
 from ._addresses import Address
 from ._namespace import Arguments
-from ._options import Addresses, add_faults, add_fields, count, descriptor, seconds
+from ._options import (
+    Addresses,
+    add_faults,
+    add_fields,
+    add_help_more,
+    add_more,
+    count,
+    descriptor,
+    seconds,
+)
 
 __all__ = ["Serving", "add_listen", "add_serving"]
 
@@ -29,6 +38,11 @@ class Serving(Arguments):
     name: str | None
     faults: list[Fault]
     seed: int | None
+    systemd: str | None
+    linger: float
+    log_format: str | None
+    log_level: str | None
+    access_log: bool
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +89,58 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="serve datagrams (outside the loopback: --allow-external)",
     )
-    parser.add_argument("--allow-external", action="store_true", help=argparse.SUPPRESS)
+    add_more(
+        parser,
+        "--allow-external",
+        action="store_true",
+        about="serve datagrams outside the loopback, where addresses of senders can be forged",
+    )
     parser.add_argument("--workers", type=count, metavar="N", help="threads [as the load requires]")
-    parser.add_argument("--name", help="the server's name in error messages")
+    add_more(parser, "--name", metavar="NAME", about="the server's name in messages and metrics")
     add_faults(parser)
+    _add_production(parser)
+    add_help_more(parser, "list options for production: --systemd, --access-log, …")
     add_fields(parser, Limits, SocketOptions)
+
+
+def _add_production(parser: argparse.ArgumentParser) -> None:
+    add_more(
+        parser,
+        "--config",
+        metavar="FILE",
+        about="a TOML file with options; rsock config --help describes it",
+    )
+    add_more(
+        parser,
+        "--systemd",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        about="serve the sockets that systemd passes, or those of this name",
+    )
+    add_more(
+        parser,
+        "--linger",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        about="after SIGTERM, accept for so long before draining [0]",
+    )
+    add_more(
+        parser,
+        "--log-format",
+        choices=("text", "json"),
+        about="the form of the log on standard error",
+    )
+    add_more(
+        parser,
+        "--log-level",
+        choices=("debug", "info", "warning", "error", "critical"),
+        about="what is logged at least [warning]",
+    )
+    add_more(
+        parser,
+        "--access-log",
+        action="store_true",
+        about="log a line for each connection that has ended",
+    )
