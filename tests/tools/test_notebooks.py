@@ -21,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The same code with other words around it.
+TRANSLATED = ROOT / "notebooks" / "ko"
 DEADLINE = 50.0
 
 Cell = dict[str, Any]
@@ -129,7 +131,7 @@ def shown(cell: Cell) -> str:
 
 def alike(text: str) -> str:
     """The text without what differs from run to run: numbers, durations, and their padding."""
-    text = re.sub(r"\d[\d,.]*(e-\d+)?( (µs|ms|s)\b)?", "0", text)
+    text = re.sub(r"\d+([,.]\d+)*(e-\d+)?( (µs|ms|s)\b)?", "0", text)
     return " ".join(text.split())
 
 
@@ -183,41 +185,60 @@ def test_cells_have_names(notebook: Path) -> None:
         assert not re.fullmatch(r"[0-9a-f]{8}", name)
 
 
-def test_the_first_steps_show_what_they_tell() -> None:
-    cells = {
-        cell["id"]: shown(cell)
-        for cell in ran(ROOT / "notebooks" / "01-first-steps.ipynb")
-        if cell["cell_type"] == "code"
-    }
-    states = [cells["server-" + step] for step in ("new", "create", "bind", "listen")]
-    for state, text in zip(("new", "created", "bound", "listening"), states, strict=True):
-        assert f"'{state}'" in text
-    assert "Connection refused" in cells["server-refused"]
-    assert "connected" in cells["server-early"]
-    assert cells["server-queue"] == "('listening', 0)"
-    assert cells["server-start"] == "b'is a server there?'"
-    assert len(set(re.findall(r": (\d+)", cells["which-fds"]))) == 3
-    assert cells["which-mirror"] == "(True, True)"
-    assert "not connected" in cells["which-listener"]
-    assert cells["bytes-joined"] == "b'onetwo'"
-    assert cells["bytes-end"] == "b''"
-    assert re.findall(r"number (\d)", cells["loop-run"]) == ["0", "1", "2"]
-    assert cells["handler-two"] == r"(b'CAN YOU HEAR ME?\n', b'ME TOO?\n')"
-    assert "ValueError" in cells["handler-errors"]
-    assert "rsock, ERROR: " in cells["handler-errors"]
-    assert cells["ledger-closed-by"] == "[None, 'peer', 'peer', 'reset', None]"
-    assert cells["async-with"] == r"(b'hello from a coroutine\n', 'stopped')"
-    assert cells["clean-done"] == "([], 'stopped')"
+@each_notebook
+def test_the_translation_has_the_same_cells_and_outputs(notebook: Path) -> None:
+    cells, translated = (stored(path)["cells"] for path in (notebook, TRANSLATED / notebook.name))
+    assert code(translated) == code(cells), "run .venv/bin/python tests/tools/test_notebooks.py"
+    assert [cell["id"] for cell in translated] == [cell["id"] for cell in cells]
+    for cell in translated:
+        if cell["cell_type"] == "markdown":
+            assert re.search("[가-힣]", "".join(cell["source"])), cell["id"]
+
+
+def test_every_notebook_is_translated() -> None:
+    names = [path.name for path in sorted(TRANSLATED.glob("*.ipynb"))]
+    assert names == [path.name for path in NOTEBOOKS]
+
+
+def test_the_tour_shows_what_it_tells() -> None:
+    def cells(name: str) -> dict[str, str]:
+        [notebook] = (path for path in NOTEBOOKS if path.stem.endswith(name))
+        return {cell["id"]: shown(cell) for cell in code(ran(notebook))}
+
+    socket = cells("what-a-socket-is")
+    assert len(set(re.findall(r": (\d+)", socket["three"]))) == 3
+    assert "not connected" in socket["listener"]
+    steps = cells("steps-of-server-and-client")
+    for step, state in (("new",) * 2, ("create", "created"), ("bind", "bound"), ("listen",) * 2):
+        assert f"'{state}" in steps[f"server-{step}"]
+    assert "Connection refused" in steps["server-refused"]
+    assert steps["server-queue"] == "('listening', 0)"
+    assert re.findall(r"number (\d)", steps["loop-run"]) == ["0", "1", "2"]
+    assert steps["async-with"] == r"(b'hello from a coroutine\n', 'stopped')"
+    assert steps["clean-done"] == "([], 'stopped')"
+    assert cells("echo-and-exit")["closed-by"] == "['service', 'peer']"
+    assert cells("many-clients")["queue"] == "('ESTABLISHED', 3, 0)"
+    assert "[1460, 1460, 1460, 620]" in cells("segments-and-streams")["count"]
+    udp = cells("udp")
+    assert (udp["borders"], udp["empty"]) == ("(b'one', b'two')", "b''")
+    assert cells("port-forwarding")["half-ended"] == "(33, 33, 'peer')"
+    assert "Connection reset" in cells("when-the-network-misbehaves")["reset"]
+    assert cells("rfc-147-and-the-ledger")["second"] == "(9, 'reset')"
+    assert "'limit'" in cells("your-own-protocol")["bad"]
+    assert cells("testing-with-rsock")["retry"].startswith("((b'250 ok', 2)")
 
 
 def store(notebook: Path) -> None:
-    """Run a notebook and store its outputs in its file."""
-    book = stored(notebook)
-    book["cells"] = ran(notebook)
-    for cell in book["cells"]:
-        cell["metadata"] = {}
-    text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True)
-    notebook.write_text(text + "\n")
+    """Run a notebook; store its outputs in its file and in that of its translation."""
+    cells = ran(notebook)
+    outputs = {cell["id"]: cell for cell in cells if cell["cell_type"] == "code"}
+    for path in (notebook, TRANSLATED / notebook.name):
+        book = stored(path)
+        book["cells"] = [outputs.get(cell["id"], cell) for cell in book["cells"]]
+        for cell in book["cells"]:
+            cell["metadata"] = {}
+        text = json.dumps(book, indent=1, ensure_ascii=False, sort_keys=True)
+        path.write_text(text + "\n")
 
 
 if __name__ == "__main__":

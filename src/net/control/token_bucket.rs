@@ -1,4 +1,4 @@
-//! A token bucket: so many events a second, and that many at once after a pause. Must never read a
+//! A token bucket: a number of events a second, saved up for one second. Must never read a
 //! clock.
 
 use std::time::{Duration, Instant};
