@@ -58,7 +58,7 @@ PYTHON_LAYERS = [
     ["_display"],
     ["_rsock"],
     ["_types"],
-    ["_endpoint", "_settings", "_threads"],
+    ["_drawing", "_endpoint", "_settings", "_threads"],
     ["faults"],
     ["_fault"],
     ["_fault_text"],

@@ -30,7 +30,7 @@ PYTEST_DONT_REWRITE
 #     _display
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _types
-#     _endpoint, _settings, _threads
+#     _drawing, _endpoint, _settings, _threads
 #     faults             the public module of faults, imported when it is asked for
 #     _fault
 #     _fault_text
@@ -70,6 +70,7 @@ from ._script import Captured, Script, ScriptMismatch
 from ._server import Server, run_server, servers
 from ._settings import Limits, SocketOptions, Trace
 from ._types import (
+    Drawing,
     DriveResult,
     FaultCount,
     FaultEvent,
@@ -111,6 +112,7 @@ __all__ = [
     "Connection",
     "Daytime",
     "Discard",
+    "Drawing",
     "DriveResult",
     "Echo",
     "Endpoint",

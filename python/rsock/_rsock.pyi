@@ -16,6 +16,7 @@ from typing_extensions import Buffer, disjoint_base
 from ._types import (
     Cell,
     Destination,
+    Drawing,
     DriveResult,
     Endpoint,
     Fault,
@@ -617,6 +618,11 @@ class Ledger:
         polars is imported by this call; without it, raises ImportError. Each column has the same
         type in every table, even in an empty one.
         """
+    def timeline(self) -> Drawing:
+        """Draw the connections as bars along the time, by how they ended: a Drawing.
+
+        It has the open connections and the newest closed ones, 30 at most. Does not block.
+        """
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> Record:
         """doc"""
@@ -769,6 +775,25 @@ class Record:
 
         It holds the last events, within the bounds of the server's `trace`. None if the server has
         no trace, and for a client.
+        """
+    def ladder(self, *, most: int = 40) -> Drawing:
+        """Draw what passed on the connection from top to bottom, a Drawing.
+
+        Reads and writes, with their times, are those of `trace`; of more than `most` events the
+        first and the last are drawn. The handshake and the ends of TCP are inferred, and drawn as
+        such. Does not block. Raises ValueError for a `most` below 2.
+        """
+    def states(self) -> Drawing:
+        """Draw the states of TCP (RFC 9293) with the path of the connection, a Drawing.
+
+        The last state is the kernel's; the others are inferred from how the connection began and
+        ended. Does not block. Raises ValueError for another transport.
+        """
+    def segments(self) -> Drawing:
+        """Draw how the bytes of the connection were cut into reads, writes and segments, a Drawing.
+
+        The kernel counts segments; their sizes are computed where they agree with its count. Does
+        not block. Raises ValueError for a transport other than TCP.
         """
     @property
     def rfc147(self) -> SocketPair | None:

@@ -31,7 +31,7 @@ from ._signals import Signals
 # The compiled module calls this one by the name it has here, when the interpreter exits.
 from ._started import end_handlers as _end_handlers  # noqa: F401
 from ._threads import log_turn, on_main_thread
-from ._types import Function, Listing, ScriptResult, SocketPath, StopReport
+from ._types import Drawing, Function, Listing, ScriptResult, SocketPath, StopReport
 
 if TYPE_CHECKING:
     from ._handlers import Handlers
@@ -484,7 +484,26 @@ class Server(_rsock.Server):
             host = f"[{number}{percent and '%25'}{urllib.parse.quote(scope, safe='')}]"
         return f"{scheme}://{host}:{port}{path}"
 
-    # Displays and finalization.
+    # Displays, drawings and finalization.
+
+    def queue(self) -> Drawing:
+        """Draw where the connections are: in the kernel's queue, open, or ended.
+
+        It shows the moment of the call. Never blocks. Raises ValueError on UDP, where no
+        connections wait.
+        """
+        from ._display import _drawings
+
+        return _drawings.queue(self)
+
+    def map(self) -> Drawing:
+        """Draw who talks to whom: the clients, the server, and the targets of a Forward.
+
+        It has the connections of the ledger, open ones first. Never blocks.
+        """
+        from ._display import _drawings
+
+        return _drawings.server_map(self)
 
     def __repr__(self) -> str:
         return _display.server_repr(self)

@@ -11,6 +11,7 @@ from datetime import datetime
 from os import PathLike
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from ._drawing import Drawing
 from ._endpoint import Endpoint
 from ._fault import Fault
 from ._settings import Limits, SocketOptions, Trace
@@ -19,6 +20,7 @@ from ._shown import Shown, html_of
 __all__ = [
     "Cell",
     "Destination",
+    "Drawing",
     "DriveResult",
     "Endpoint",
     "Fault",

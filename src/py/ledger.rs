@@ -21,6 +21,9 @@ use crate::net::base::Origin;
 use crate::net::ledger::{ClosedBy, Direction, EventKind, FaultEvent, Refusal, Role};
 use crate::net::socket::Credentials;
 
+/// The module of the drawings of records and of the ledger.
+const DRAWINGS: &str = "rsock._display._drawings";
+
 /// The records of a server's connections, with totals that balance (accepted = open + closed).
 ///
 /// It holds the records of the open connections and of the last ones that were closed. Iteration
@@ -281,6 +284,13 @@ impl Ledger {
     /// type in every table, even in an empty one.
     fn to_polars(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         in_python(slf.as_any(), "rsock._ledger", "to_polars")
+    }
+
+    /// Draw the connections as bars along the time, by how they ended: a Drawing.
+    ///
+    /// It has the open connections and the newest closed ones, 30 at most. Does not block.
+    fn timeline(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), DRAWINGS, "timeline")
     }
 
     /// Return one of the records that it holds, or for a slice a list of them, oldest first.
@@ -639,6 +649,36 @@ impl Record {
         });
         let events: Vec<_> = events.collect::<PyResult<_>>()?;
         listing(py, "TraceEvents", events).map(Some)
+    }
+
+    /// Draw what passed on the connection from top to bottom, a Drawing.
+    ///
+    /// Reads and writes, with their times, are those of `trace`; of more than `most` events the
+    /// first and the last are drawn. The handshake and the ends of TCP are inferred, and drawn as
+    /// such. Does not block. Raises ValueError for a `most` below 2.
+    #[pyo3(signature = (*, most=None), text_signature = "($self, *, most=40)")]
+    fn ladder<'py>(
+        slf: &Bound<'py, Self>,
+        most: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let most = most.map(|most| whole("most", &most, 2, 10_000)).transpose()?;
+        slf.py().import(DRAWINGS)?.call_method1("ladder", (slf, most.unwrap_or(40)))
+    }
+
+    /// Draw the states of TCP (RFC 9293) with the path of the connection, a Drawing.
+    ///
+    /// The last state is the kernel's; the others are inferred from how the connection began and
+    /// ended. Does not block. Raises ValueError for another transport.
+    fn states(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), DRAWINGS, "states")
+    }
+
+    /// Draw how the bytes of the connection were cut into reads, writes and segments, a Drawing.
+    ///
+    /// The kernel counts segments; their sizes are computed where they agree with its count. Does
+    /// not block. Raises ValueError for a transport other than TCP.
+    fn segments(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        in_python(slf.as_any(), DRAWINGS, "segments")
     }
 
     /// The socket numbers after RFC 147, a SocketPair.

@@ -1,0 +1,246 @@
+"""The drawing of the states of TCP: the diagram of RFC 9293, with the path of one connection.
+
+The kernel reports one state, the last one before the close; the other steps of a path are inferred
+from what ended the connection, and drawn as such. Nothing here may be drawn of another transport.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Final
+
+from ..._drawing import Drawing
+from ..._rsock import Record
+from .._views import end
+from ._svg import MARGIN, Picture, width_of
+from ._text import joined
+
+__all__ = ["draw"]
+
+
+@dataclass(frozen=True)
+class _Node:
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """A transition: where its line runs, and what it is called, there and at which place."""
+
+    start: str
+    stop: str
+    label: str
+    points: tuple[tuple[float, float], ...]
+    at: tuple[float, float]
+    anchor: str = "middle"
+
+
+# "CLOSED" is at the top, where a connection begins, and at the bottom, where it ends.
+_BEGIN, _END = "CLOSED ", "CLOSED"
+_HALF_WIDTH, _HALF_HEIGHT = 62.0, 15.0
+_NODES: Final = {
+    node.name: node
+    for node in (
+        _Node(_BEGIN, 350, 30),
+        _Node("LISTEN", 350, 110),
+        _Node("SYN-RECEIVED", 140, 190),
+        _Node("SYN-SENT", 560, 190),
+        _Node("ESTABLISHED", 350, 270),
+        _Node("FIN-WAIT-1", 140, 350),
+        _Node("CLOSE-WAIT", 560, 350),
+        _Node("FIN-WAIT-2", 140, 440),
+        _Node("CLOSING", 325, 440),
+        _Node("LAST-ACK", 560, 440),
+        _Node("TIME-WAIT", 140, 530),
+        _Node(_END, 560, 530),
+    )
+}
+
+
+def _edges() -> tuple[_Edge, ...]:
+    begin, listen, received, sent = _BEGIN, "LISTEN", "SYN-RECEIVED", "SYN-SENT"
+    open_, wait1, wait2 = "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2"
+    close, closing, last, time = "CLOSE-WAIT", "CLOSING", "LAST-ACK", "TIME-WAIT"
+    return (
+        _Edge(begin, listen, "listen()", ((350, 45), (350, 95)), (340, 74), "end"),
+        _Edge(begin, sent, "connect(): send SYN", ((412, 36), (560, 175)), (496, 100), "start"),
+        _Edge(
+            listen, received, "SYN in: send SYN, ACK", ((288, 118), (170, 175)), (214, 138), "end"
+        ),
+        _Edge(sent, received, "SYN in: send ACK", ((498, 190), (202, 190)), (350, 184)),
+        _Edge(received, open_, "ACK in", ((170, 205), (288, 262)), (242, 226), "start"),
+        _Edge(sent, open_, "SYN, ACK in: send ACK", ((540, 205), (412, 262)), (496, 244), "start"),
+        _Edge(open_, wait1, "close(): send FIN", ((288, 278), (170, 335)), (212, 302), "end"),
+        _Edge(open_, close, "FIN in: send ACK", ((412, 278), (530, 335)), (490, 302), "start"),
+        _Edge(wait1, wait2, "ACK in", ((140, 365), (140, 425)), (130, 399), "end"),
+        _Edge(wait1, closing, "FIN in: send ACK", ((180, 365), (290, 425)), (252, 392), "start"),
+        _Edge(close, last, "close(): send FIN", ((560, 365), (560, 425)), (550, 399), "end"),
+        _Edge(wait2, time, "FIN in: send ACK", ((140, 455), (140, 515)), (148, 490), "start"),
+        _Edge(closing, time, "ACK in", ((310, 455), (202, 522)), (276, 502), "start"),
+        _Edge(last, _END, "ACK in", ((560, 455), (560, 515)), (550, 489), "end"),
+        _Edge(time, _END, "after 60 s (2 MSL)", ((202, 532), (498, 532)), (350, 547)),
+        _Edge(open_, _END, "RST", ((370, 285), (424, 440), (520, 515)), (432, 434), "start"),
+        _Edge(close, _END, "RST", ((622, 354), (680, 440), (622, 526)), (630, 444), "start"),
+        _Edge(wait1, _END, "RST", ((202, 352), (430, 400), (510, 515)), (350, 374), "start"),
+    )
+
+
+_EDGES: Final = _edges()
+# Drawn only where a connection has taken them: a RST closes it in every state.
+_RARE: Final = frozenset({"RST"})
+
+# Limits that reset the connection; the others close it.
+_RESETTING: Final = frozenset({"write", "half_close", "per_host"})
+_ACTIVE: Final = ("FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", _END)
+_PASSIVE: Final = ("CLOSE-WAIT", "LAST-ACK", _END)
+
+
+def draw(record: Record) -> Drawing:
+    """Return the drawing of a record; raises ValueError if it is not of TCP."""
+    if record.transport != "tcp":
+        raise ValueError(
+            f"states of connection {record.id}: it is {record.transport}, and only TCP has states"
+        )
+    info = record.tcp_info
+    last = info.state if info is not None else None
+    path = _path(record, last)
+    steps = list(itertools.pairwise(path))
+    who = "connection" if record.role == "server" else "client"
+    title = f"TCP states of {who} {record.id:,}"
+    state = (
+        "the state now is" if record.closed_by is None else "the last state before the close was"
+    )
+    ended = "open" if record.closed_by is None else f"closed by {end(record)}"
+    summary = f"{ended}; {state} {last or 'not reported'}"
+    shown = " → ".join(name.strip() for name in path)
+    description = f"{summary}. Path: {shown}."
+    picture = Picture()
+    top = picture.heading(title, [summary])
+    taken = {step: number for number, step in enumerate(steps, 1)}
+    for edge in sorted(_EDGES, key=lambda edge: (edge.start, edge.stop) in taken):
+        number = taken.get((edge.start, edge.stop))
+        if number is not None or edge.label not in _RARE:
+            _edge(picture, edge, number, top)
+    for node in _NODES.values():
+        _node(picture, node, node.name in path, node.name == last, top)
+    height = picture.notes(_legend(picture, top + 578), _notes(record)) + 4
+    return Drawing(
+        title,
+        description,
+        picture.svg(title, description, height),
+        _text(title, summary, path, last),
+    )
+
+
+def _path(record: Record, last: str | None) -> list[str]:
+    """The states in their order."""
+    if record.role == "server":
+        path = ["LISTEN", "SYN-RECEIVED", "ESTABLISHED"]
+    else:
+        path = [_BEGIN, "SYN-SENT", "ESTABLISHED"]
+    by = record.closed_by
+    if by is None:
+        return _until(path, last)
+    if by == "detached":
+        return path
+    passive = last in ("CLOSE-WAIT", "LAST-ACK") or (by == "peer" and last != "FIN-WAIT-2")
+    if by == "reset" or (by == "limit" and record.limit in _RESETTING) or record.fault == "reset":
+        # The state that the kernel saw last says how far the connection had come.
+        if last in ("CLOSE-WAIT", "FIN-WAIT-1"):
+            path.append(last)
+        return [*path, _END]
+    return [*path, *(_PASSIVE if passive else _ACTIVE)]
+
+
+def _until(path: list[str], last: str | None) -> list[str]:
+    """The path of an open connection: up to its state."""
+    for ends in (_ACTIVE, _PASSIVE):
+        if last in ends:
+            return [*path, *ends[: ends.index(last) + 1]]
+    return path
+
+
+def _edge(picture: Picture, edge: _Edge, number: int | None, top: float) -> None:
+    colour = "grid" if number is None else "bad" if edge.label == "RST" else "up"
+    points = [(x, y + top) for x, y in edge.points]
+    wide = 1.3 if number is None else 2.4
+    for (x1, y1), (x2, y2) in itertools.pairwise(points[:-1]):
+        picture.line(x1, y1, x2, y2, colour, width=wide)
+    (x1, y1), (x2, y2) = points[-2:]
+    picture.arrow(x1, y1, x2, y2, colour, width=wide, head=8)
+    x, y = edge.at[0], edge.at[1] + top
+    label = "muted" if number is None else colour
+    picture.text(x, y, edge.label, label, size=11, anchor=edge.anchor, bold=number is not None)
+    if number is None:
+        return
+    wide = width_of(edge.label, 11, bold=True)
+    beside = {"start": wide + 15, "end": -wide - 15, "middle": wide / 2 + 15}[edge.anchor]
+    picture.circle(x + beside, y - 4, 8.5, colour)
+    picture.text(x + beside, y, str(number), "card", size=11, anchor="middle", bold=True)
+
+
+def _node(picture: Picture, node: _Node, taken: bool, current: bool, top: float) -> None:
+    picture.box(
+        node.x - _HALF_WIDTH,
+        node.y + top - _HALF_HEIGHT,
+        2 * _HALF_WIDTH,
+        2 * _HALF_HEIGHT,
+        "up" if current else "panel",
+        "up" if taken else "grid",
+        radius=15,
+        line=2 if taken else 1,
+    )
+    colour = "card" if current else "ink" if taken else "muted"
+    picture.text(
+        node.x,
+        node.y + top + 4,
+        node.name.strip(),
+        colour,
+        size=11,
+        anchor="middle",
+        bold=taken,
+    )
+
+
+def _legend(picture: Picture, y: float) -> float:
+    x = float(MARGIN)
+    picture.box(x, y - 11, 26, 14, "up", "up", radius=7)
+    picture.text(x + 33, y, "reported by the kernel", "muted", size=11)
+    x += 180
+    picture.box(x, y - 11, 26, 14, "panel", "up", radius=7, line=2)
+    picture.text(
+        x + 33, y, "on the path, inferred from how the connection began and ended", "muted", size=11
+    )
+    return y + 20
+
+
+def _notes(record: Record) -> list[str]:
+    notes = []
+    if record.role == "server":
+        notes.append(
+            "LISTEN is the state of the listening socket. accept() returns a socket that is already"
+            " ESTABLISHED: the kernel has finished the handshake by then."
+        )
+    if record.closed_by in ("local", "stop", "error"):
+        notes.append(
+            "If the close was a reset (abort(), unread data, or a deadline), the connection went"
+            " from ESTABLISHED straight to CLOSED."
+        )
+    return notes
+
+
+def _text(title: str, summary: str, path: list[str], last: str | None) -> str:
+    lines = [title, summary, ""]
+    labels = {(edge.start, edge.stop): edge.label for edge in _EDGES}
+    for number, (name, after) in enumerate(zip(path, [*path[1:], ""], strict=True), 1):
+        mark = "  ◀ reported by the kernel" if name == last else ""
+        lines.append(f"  [{name.strip():^14}]{mark}")
+        if after:
+            lines.append(f"        │ {number}. {labels[name, after]}")
+            lines.append("        ▼")
+    lines += [
+        "",
+        "What the kernel did not report is inferred from how the connection began and ended.",
+    ]
+    return joined(lines)
