@@ -13,7 +13,7 @@ DOCS = ROOT / "docs"
 
 
 def test_every_page_is_in_the_list_of_the_site() -> None:
-    listed = set()
+    listed: set[str] = set()
     for block in re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.S):
         listed.update(line for line in block.splitlines() if line and not line.startswith(":"))
     pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")}

@@ -78,35 +78,46 @@ def _ended(by: str) -> str:
     return "open" if by == "open" else f"closed by {by}"
 
 
+# The distances of the marks of an axis of minutes or more, in seconds.
+_STEPS: Final = (30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400)
+
+
 def _step(total: float) -> float:
     """The distance of the marks of an axis: 1, 2 or 5 times a power of ten; minutes and hours."""
     rough = total / 6
-    for nice in (60, 120, 300, 600, 1_200, 1_800, 3_600):
-        if 30 < rough <= nice:
-            return nice
+    if total >= 120:
+        return next((step for step in _STEPS if step >= rough), rough)
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
 
 
-def _mark(at: float, step: float) -> str:
+def _mark(at: float, step: float, total: float) -> str:
     """A time on the axis, with no more digits than the steps need."""
     if at == 0:
         return "0"
-    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if step >= unit or name == "µs":
-            if unit == 1.0 and step >= 60:
-                return seconds(at)
-            return f"{at / unit:,.0f} {name}"
-    return seconds(at)
+    if total >= 120:
+        return seconds(at)
+    unit, name = next(
+        (unit, name)
+        for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+        if total >= unit or name == "µs"
+    )
+    digits = max(0, -math.floor(math.log10(step / unit) + 1e-9))
+    return f"{at / unit:,.{digits}f} {name}"
 
 
 def _axis(picture: Picture, total: float, y: float, rows: int) -> float:
     bottom = y + 8 + rows * _ROW
     step = _step(total)
+    free = 0.0
     for number in range(int(total / step) + 1):
         x = _LEFT + (_RIGHT - _LEFT) * number * step / total
         picture.line(x, y + 4, x, bottom, "grid", width=1)
-        picture.text(x, y, _mark(number * step, step), "muted", size=10.5, anchor="middle")
+        mark = _mark(number * step, step, total)
+        half = width_of(mark, 10.5) / 2
+        if x - half >= free:
+            picture.text(x, y, mark, "muted", size=10.5, anchor="middle")
+            free = x + half + 8
     return y + 18
 
 
