@@ -5,48 +5,30 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::event::Part;
+use super::queue::Queue;
 
-/// A part that is held.
+/// What is held of one direction, in order. The bytes of all parts are in one block: thousands of
+/// small blocks that come and go would leave holes in the memory of the process.
 #[derive(Debug)]
-enum Held {
-    Bytes(Vec<u8>),
-    End,
-    Failure(i32),
-}
-
-impl Held {
-    fn part(&self) -> Part<'_> {
-        match self {
-            Self::Bytes(bytes) => Part::Bytes(bytes),
-            Self::End => Part::End,
-            Self::Failure(errno) => Part::Failure(*errno),
-        }
-    }
-}
-
-impl From<Part<'_>> for Held {
-    fn from(part: Part<'_>) -> Self {
-        match part {
-            Part::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
-            Part::End => Self::End,
-            Part::Failure(errno) => Self::Failure(errno),
-        }
-    }
-}
-
-/// What is held of one direction, in order.
-#[derive(Debug, Default)]
 pub struct Line {
-    held: VecDeque<(Instant, Held)>,
-    bytes: usize,
+    parts: Queue,
+    /// When each part is passed on.
+    times: VecDeque<Instant>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        // Of datagrams, because an empty part is held as well.
+        Self { parts: Queue::of_datagrams(), times: VecDeque::new() }
+    }
 }
 
 impl Line {
     /// Holds a part until `at`, at least as long as the part before it.
     pub fn push(&mut self, at: Instant, part: Part<'_>) {
         let at = self.last().map_or(at, |last| last.max(at));
-        self.bytes += part.len();
-        self.held.push_back((at, part.into()));
+        self.times.push_back(at);
+        self.parts.push(part);
     }
 
     /// Passes on the parts whose time has come.
@@ -54,6 +36,7 @@ impl Line {
         while self.next().is_some_and(|at| at <= now) {
             self.pass_first(pass);
         }
+        self.free();
     }
 
     /// Passes on all of it.
@@ -61,45 +44,52 @@ impl Line {
         while !self.is_empty() {
             self.pass_first(pass);
         }
-        // What a burst has needed is not kept.
-        self.held = VecDeque::new();
+        self.free();
     }
 
     fn pass_first(&mut self, pass: &mut dyn FnMut(Part<'_>)) {
-        if let Some((_, held)) = self.held.pop_front() {
-            let part = held.part();
-            self.bytes -= part.len();
+        self.times.pop_front();
+        if let Some(part) = self.parts.front() {
+            let count = part.len();
             pass(part);
+            self.parts.consume(count);
+        }
+    }
+
+    /// Gives the memory back once nothing is held.
+    fn free(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
         }
     }
 
     /// When the first part is passed on; None if nothing is held.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.held.front().map(|&(at, _)| at)
+        self.times.front().copied()
     }
 
     /// When the last part is passed on; None if nothing is held.
     #[must_use]
     pub fn last(&self) -> Option<Instant> {
-        self.held.back().map(|&(at, _)| at)
+        self.times.back().copied()
     }
 
     /// Bytes that are held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes
+        self.parts.len()
     }
 
     /// How many parts are held.
     #[must_use]
     pub fn parts(&self) -> usize {
-        self.held.len()
+        self.times.len()
     }
 
     /// Whether nothing is held, not even an end.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.times.is_empty()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::event::Part;
 
-/// Bytes already taken are removed once there are this many.
+/// Bytes already taken are removed once there are this many, and half of all.
 const COMPACT: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,8 @@ impl Queue {
                 self.bytes = Vec::new();
                 self.marks = VecDeque::new();
             }
-        } else if self.taken >= COMPACT {
+        } else if self.taken >= COMPACT.max(self.bytes.len() / 2) {
+            // At least as many bytes are removed as are moved.
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
