@@ -45,6 +45,7 @@ from ._connection import Connection
 from ._endpoint import Endpoint
 from ._exceptions import IncompleteRead, RsockError, StateError
 from ._rsock import (
+    TLS,
     Accept,
     ByConnection,
     Chargen,
@@ -70,6 +71,7 @@ from ._script import Captured, Script, ScriptMismatch
 from ._server import Server, run_server, servers
 from ._settings import Limits, SocketOptions, Trace
 from ._types import (
+    Certificate,
     Drawing,
     DriveResult,
     FaultCount,
@@ -83,6 +85,7 @@ from ._types import (
     Sender,
     StopReport,
     TcpInfo,
+    TlsInfo,
     Totals,
     TraceEvent,
 )
@@ -104,9 +107,11 @@ else:
 
 
 __all__ = [
+    "TLS",
     "Accept",
     "ByConnection",
     "Captured",
+    "Certificate",
     "Chargen",
     "Client",
     "Connection",
@@ -144,6 +149,7 @@ __all__ = [
     "StopReport",
     "TcpInfo",
     "Time",
+    "TlsInfo",
     "Totals",
     "Trace",
     "TraceEvent",

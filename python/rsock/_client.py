@@ -49,6 +49,10 @@ class Client(StreamMethods, _rsock.Client):
     those of the connection itself. "up" is what the client sends. Not with datagrams, nor with
     `timeout=0` before it is connected.
     `seed`: the seed of the random numbers of faults; None draws one, which `seed` then shows.
+    `tls`: True for TLS with the authorities of the system, or a `TLS`. The certificate of the
+    server must be valid for the host that is given. Connecting includes the handshake, and raises
+    `ssl.SSLError`, or its subclass `ssl.SSLCertVerificationError`; the client is then closed. A
+    Rust thread serves the connection, as with `faults`, and the client's descriptor has clear text.
     `transport`: "tcp", "udp" or "unix", if no `path` implies it; or "unix-datagram". On UDP and
     "unix-datagram" each send is a datagram and each receive returns one; connecting sends nothing,
     and `sendto` and `recvfrom` work without it. A Unix datagram client has a name that the system

@@ -6,7 +6,7 @@ it must import only the plain values of `_types` and `rfc147`, because everythin
 against this file.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, SupportsIndex, final, overload
@@ -35,6 +35,7 @@ from ._types import (
     StopReport,
     TcpInfo,
     TextFile,
+    TlsInfo,
     Totals,
     Trace,
     TraceEvent,
@@ -44,6 +45,7 @@ from .rfc147 import SocketPair
 __version__: str
 
 __all__ = [
+    "TLS",
     "Accept",
     "ByConnection",
     "Chargen",
@@ -298,6 +300,7 @@ class Server:
         name: str | None = None,
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
+        tls: TLS | None = None,
     ) -> None: ...
     def create(self) -> Self:
         """Open the socket with socket(2), and return the server, as all steps do.
@@ -449,6 +452,22 @@ class Server:
 
         Their handshake is finished. Does not block. The number is read from TCP_INFO of the
         listener, tcp(7); it is 0 before `listen` and once the server has stopped.
+        """
+    @property
+    def tls(self) -> TLS | None:
+        """The TLS of new connections; None for clear text.
+
+        Another TLS may be assigned to a server that was created with one, at any time: from then on
+        new connections use it, and those that are open go on as they are. Raises TypeError for
+        anything else, ValueError for one without a certificate or on a server in clear text.
+        """
+    @tls.setter
+    def tls(self, value: TLS) -> None:
+        """The TLS of new connections; None for clear text.
+
+        Another TLS may be assigned to a server that was created with one, at any time: from then on
+        new connections use it, and those that are open go on as they are. Raises TypeError for
+        anything else, ValueError for one without a certificate or on a server in clear text.
         """
     @property
     def service(self) -> Service:
@@ -636,6 +655,80 @@ class Ledger:
     def _repr_html_(self) -> str: ...
 
 @final
+class TLS:
+    """Certificates and keys for TLS, and what is accepted from the peer.
+
+    `Server(tls=TLS(cert, key))` serves TLS, `Client(tls=TLS(ca=…))` connects by TLS. A file is
+    given by its path, as str or os.PathLike; bytes are the content itself. Everything is PEM (RFC
+    7468).
+
+    `cert`: the own certificate, followed by those of the authorities between it and the root.
+    `key`: its private key; None looks for it in `cert`. RSA, ECDSA (P-256, P-384) or Ed25519.
+    `password`: of an encrypted key, as str or bytes.
+    `ca`: certificates of authorities that a client trusts, in place of those of the system.
+    `client_ca`: those by which a server verifies the certificates of clients; None asks for none.
+    `require_client_cert`: whether a client without a certificate is refused.
+    `alpn`: names of protocols, the preferred one first, such as `["h2", "http/1.1"]` (RFC 7301).
+    `sni`: other certificates of a server, by the name that the client asks for (RFC 6066): a dict
+    of names to pairs `(cert, key)` or to TLS objects. "*.example.org" stands for any one label.
+    `min_version`: "1.2" or "1.3".
+    `server_hostname`: the name that a client verifies, in place of the host that it connects to.
+
+    The object is frozen. Which of these belong to a server and which to a client is checked where
+    it is used. Reads the files, and raises the OSError of one that cannot be read; ValueError,
+    naming the argument and the path, for one that is not PEM or has nothing in it, for a key that
+    does not belong to the certificate, or that is encrypted and has no password.
+    """
+    def __new__(
+        cls,
+        cert: str | PathLike[str] | bytes | None = None,
+        key: str | PathLike[str] | bytes | None = None,
+        *,
+        password: str | bytes | None = None,
+        ca: str | PathLike[str] | bytes | None = None,
+        client_ca: str | PathLike[str] | bytes | None = None,
+        require_client_cert: bool = False,
+        alpn: Iterable[str | bytes] = (),
+        sni: Mapping[
+            str,
+            TLS | tuple[str | PathLike[str] | bytes, str | PathLike[str] | bytes],
+        ]
+        | None = None,
+        min_version: Literal["1.2", "1.3"] = "1.2",
+        server_hostname: str | None = None,
+    ) -> Self: ...
+    @staticmethod
+    def for_tests(
+        names: Iterable[str] = ("localhost", "127.0.0.1"),
+        *,
+        alpn: Iterable[str | bytes] = (),
+        min_version: Literal["1.2", "1.3"] = "1.2",
+        require_client_cert: bool = False,
+    ) -> TLS:
+        """Make an authority and a certificate in memory, for tests.
+
+        The certificate is valid for `names`, host names and addresses, and for both roles: the same
+        object serves `Server(tls=…)` and `Client(tls=…)`, and a server's `client()` uses it too.
+        Other clients trust `ca_pem`. With `require_client_cert`, clients have to show the
+        certificate. Blocks for about a millisecond. Raises ValueError for a name that no
+        certificate can have.
+        """
+    @property
+    def ca_pem(self) -> str:
+        """The certificate of the authority in PEM. Only of `for_tests`; else AttributeError."""
+    @property
+    def cert_pem(self) -> str:
+        """The certificate in PEM. Only of `for_tests`; else AttributeError."""
+    @property
+    def key_pem(self) -> str:
+        """The private key in PEM. Only of `for_tests`; else AttributeError."""
+    @property
+    def _for_tests(self) -> bool:
+        """Whether `for_tests` has made it: clients of its server can use it too. For the Python
+        half.
+        """
+
+@final
 class Watch:
     """A condition on a ledger, watched for a coroutine. For the Python half."""
     def __new__(cls, ledger: Ledger, open: int | None, closed: int | None) -> Self: ...
@@ -738,6 +831,11 @@ class Record:
     def fault(self) -> str | None:
         """The name of the kind of fault that ended the connection, such as "reset"; None if none
         did.
+        """
+    @property
+    def tls(self) -> TlsInfo | None:
+        """What TLS has agreed on, a TlsInfo; None without TLS, or before the handshake is
+        complete.
         """
     @property
     def faults(self) -> FaultEvents:
@@ -1123,6 +1221,7 @@ class Client(Stream):
         retry: float | None = None,
         faults: Iterable[Fault] | None = None,
         seed: int | None = None,
+        tls: bool | TLS | None = None,
     ) -> None: ...
     @property
     def seed(self) -> int | None:

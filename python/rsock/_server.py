@@ -55,6 +55,7 @@ class _ClientOptions(TypedDict, total=False):
     retry: float | None
     faults: Iterable[Fault]
     seed: int | None
+    tls: bool | _rsock.TLS | None
 
 
 class ServerOptions(TypedDict, total=False):
@@ -76,6 +77,7 @@ class ServerOptions(TypedDict, total=False):
     name: str | None
     allow: Iterable[str]
     deny: Iterable[str]
+    tls: _rsock.TLS | None
 
 
 class Server(_rsock.Server):
@@ -134,6 +136,8 @@ class Server(_rsock.Server):
     empty, the connections of handlers and of `Accept()` stay with Rust threads, so that faults can
     be added to them later.
     `seed`: the seed of the random numbers of faults; None draws one, which `seed` then shows.
+    `tls`: a `TLS` with a certificate: connections are in TLS, for every service; handlers and
+    `Accept()` get clear text. Another one can be assigned to `tls` while the server serves.
 
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
@@ -450,10 +454,15 @@ class Server(_rsock.Server):
 
         A server on every interface ("0.0.0.0", "::") is reached by the loopback address of the
         same family, or by 127.0.0.1 where the machine has no ::1; one on a Unix socket by its
-        path. Blocks as `Client` does. Raises StateError before the server is bound, and the
-        OSError of a connection that fails.
+        path. Of a server with TLS the client uses TLS too: with `TLS.for_tests()` it trusts the
+        authority of that, and otherwise those of the system, unless `tls=` says more. Blocks as
+        `Client` does. Raises StateError before the server is bound, and the OSError of a
+        connection that fails.
         """
         address = self._reachable
+        tls = self.tls
+        if tls is not None:
+            options.setdefault("tls", tls if tls._for_tests else True)
         if isinstance(address, str):
             return Client(path=address, transport=self.transport, **options)
         host, port = address

@@ -19,6 +19,7 @@ from ._shown import Shown, html_of
 
 __all__ = [
     "Cell",
+    "Certificate",
     "Destination",
     "Drawing",
     "DriveResult",
@@ -42,6 +43,7 @@ __all__ = [
     "StopReport",
     "TcpInfo",
     "TextFile",
+    "TlsInfo",
     "Totals",
     "Trace",
     "TraceEvent",
@@ -179,6 +181,40 @@ class PeerCredentials(NamedTuple):
 
     def _repr_html_(self) -> str:
         return html_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate(Shown):
+    """The certificate of a peer (RFC 5280).
+
+    der: the certificate, as `ssl.DER_cert_to_PEM_cert` takes it.
+    subject: its owner, as in "CN=example.org, O=Example".
+    names: the hosts, addresses, e-mail addresses and URIs of subjectAltName.
+    """
+
+    der: bytes
+    subject: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo(Shown):
+    """What the TLS handshake of a connection has agreed on.
+
+    version: "TLSv1.3" or "TLSv1.2".
+    cipher: the cipher suite, by its name in the registry of IANA.
+    sni: the host that the client has asked for; None where it has named none, and for a client.
+    alpn: the protocol that was chosen (RFC 7301); None where there is none.
+    resumed: whether it continues an earlier session, without certificates.
+    peer: the certificate of the peer; None where it has sent none.
+    """
+
+    version: str
+    cipher: str
+    sni: str | None
+    alpn: str | None
+    resumed: bool
+    peer: Certificate | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,17 @@ pub enum Error {
         /// The bytes that had been taken.
         partial: Vec<u8>,
     },
+    /// TLS has ended the connection, or refused the peer.
+    Tls {
+        /// The step at which that was found.
+        step: &'static str,
+        /// The address of the step.
+        target: String,
+        /// What the peer did, or how it was refused.
+        text: String,
+        /// Which of the exceptions of TLS it is.
+        kind: TlsError,
+    },
     /// A step that does not fit the server's state.
     State {
         /// The step.
@@ -90,6 +101,17 @@ pub enum Error {
         /// The process that uses it.
         here: u32,
     },
+}
+
+/// The kinds of errors of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// The certificate of the peer was refused.
+    Verify,
+    /// The peer has closed without close_notify.
+    Cut,
+    /// Any other.
+    Other,
 }
 
 impl Error {
@@ -158,6 +180,10 @@ impl fmt::Display for Error {
             Self::TimedOut { step, target } if target.is_empty() => write!(f, "{step}: timed out"),
             Self::TimedOut { step, target } => write!(f, "{step} {target}: timed out"),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::Tls { step, target, text, .. } if target.is_empty() => {
+                write!(f, "{step}: {text}")
+            }
+            Self::Tls { step, target, text, .. } => write!(f, "{step} {target}: {text}"),
             Self::Incomplete { wanted, got } => {
                 write!(f, "the stream ended after {got} bytes of {wanted}")
             }

@@ -23,6 +23,7 @@ use crate::net::address::{Target, Transport};
 use crate::net::error::Error;
 use crate::net::handoff::ClientFaults;
 use crate::net::stage::faults::FaultHost;
+use crate::net::stage::tls::TlsClient;
 
 /// The longest that a wait may spin, in seconds. A longer spin only uses CPU time.
 const MOST_SPIN: f64 = 0.01;
@@ -58,7 +59,7 @@ impl Client {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host=None, port=None, *, timeout=None, \
         transport='tcp', path=None, options=None, source_address=None, spin=200e-6, \
-        retry=None, faults=None, seed=None)")]
+        retry=None, faults=None, seed=None, tls=None)")]
     fn new(
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
@@ -67,7 +68,7 @@ impl Client {
     }
 
     #[pyo3(signature = (host=None, port=None, *, timeout=None, transport=None, path=None, options=None,
-        source_address=None, spin=200e-6, retry=None, faults=None, seed=None, **unknown))]
+        source_address=None, spin=200e-6, retry=None, faults=None, seed=None, tls=None, **unknown))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
         slf: &Bound<'py, Self>,
@@ -82,6 +83,7 @@ impl Client {
         retry: Option<Bound<'py, PyAny>>,
         faults: Option<Bound<'py, PyAny>>,
         seed: Option<Bound<'py, PyAny>>,
+        tls: Option<Bound<'py, PyAny>>,
         unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
@@ -151,11 +153,12 @@ impl Client {
                 retry.as_secs_f64()
             )));
         }
-        let own = own_faults(py, transport, faults.as_ref(), seed.as_ref())?;
+        let tls = super::tls::of_client(tls.as_ref())?;
+        let own = own_faults(py, transport, faults.as_ref(), seed.as_ref(), tls)?;
         if let (Some(_), Some(Duration::ZERO), Some(_)) = (&own, timeout, &target) {
             return Err(PyValueError::new_err(
-                "faults=… and timeout=0: a client with faults has to wait for its connection; call \
-                 settimeout(0) after it",
+                "faults=… and timeout=0, or tls=…: a client with stages has to wait for its \
+                 connection; call settimeout(0) after it",
             ));
         }
         let mut inner = Attached::run(py, |waiter| {
@@ -226,17 +229,20 @@ fn own_faults(
     transport: Transport,
     given: Option<&Bound<'_, PyAny>>,
     seed: Option<&Bound<'_, PyAny>>,
+    tls: Option<TlsClient>,
 ) -> PyResult<Option<OwnFaults>> {
     let given = faults::faults(given)?;
     let seed = faults::seed(seed)?;
-    let Some(given) = given else {
-        if seed.is_some() {
-            return Err(PyValueError::new_err("seed=… is that of faults: give faults=[…] too"));
-        }
+    if given.is_none() && seed.is_some() {
+        return Err(PyValueError::new_err("seed=… is that of faults: give faults=[…] too"));
+    }
+    if given.is_none() && tls.is_none() {
         return Ok(None);
-    };
+    }
+    let given = given.unwrap_or_default();
     let (made, objects): (Vec<_>, Vec<_>) = given.into_iter().unzip();
-    let inner = ClientFaults::new(transport, made, seed).map_err(|error| exception(py, error))?;
+    let inner =
+        ClientFaults::new(transport, made, seed, tls).map_err(|error| exception(py, error))?;
     let objects = FaultObjects::new(inner.set().list(), objects);
     Ok(Some(OwnFaults { inner, objects }))
 }

@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
 
 use super::imports;
-use crate::net::error::Error;
+use crate::net::error::{Error, TlsError};
 
 /// An exception of a class of rsock.
 fn own(py: Python<'_>, name: &str, args: impl OwnArgs) -> PyErr {
@@ -57,11 +57,26 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
             }
             cause => with_partial(py, exception(py, cause), &partial),
         },
+        Error::Tls { kind, .. } => tls(py, kind, text),
         Error::OverLimit { .. } | Error::Value(_) => PyValueError::new_err(text),
         Error::Overflow(_) => PyOverflowError::new_err(text),
         Error::State { .. } | Error::Forked { .. } => own(py, "StateError", text),
         // The waiter keeps the signal handler's exception and raises that instead (see `wait`).
         Error::Interrupted => os_error(py, libc::EINTR, text),
+    }
+}
+
+/// An exception of the module ssl.
+fn tls(py: Python<'_>, kind: TlsError, text: String) -> PyErr {
+    // The numbers that Python's own have: SSL_ERROR_SSL and SSL_ERROR_EOF of OpenSSL.
+    let (name, number) = match kind {
+        TlsError::Verify => ("SSLCertVerificationError", 1),
+        TlsError::Cut => ("SSLEOFError", 8),
+        TlsError::Other => ("SSLError", 1),
+    };
+    match imports::of_ssl(py, name) {
+        Ok(class) => PyErr::from_type(class, (number, text)),
+        Err(error) => error,
     }
 }
 

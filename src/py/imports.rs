@@ -27,6 +27,11 @@ pub(super) fn class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyT
     Ok(found.cast_into()?)
 }
 
+/// An exception of the module ssl, which a program without TLS does not load.
+pub(super) fn of_ssl<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyType>> {
+    Ok(py.import("ssl")?.getattr(name)?.cast_into()?)
+}
+
 /// Calls a function of the Python half: `module.name(object)`.
 pub(super) fn in_python(
     object: &Bound<'_, PyAny>,

@@ -577,6 +577,12 @@ impl Record {
         }
     }
 
+    /// What TLS has agreed on, a TlsInfo; None without TLS, or before the handshake is complete.
+    #[getter]
+    fn tls<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.inner.tls().map(|info| super::tls::info(py, info)).transpose()
+    }
+
     /// What faults have done to the connection, a list of FaultEvent, oldest first.
     ///
     /// It holds the first 256; its attribute `more` is the number of those after them. Empty where

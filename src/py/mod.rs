@@ -28,6 +28,7 @@ mod services;
 mod socket_options;
 mod stream;
 mod tcp_info;
+mod tls;
 mod wait;
 mod watch;
 
@@ -68,6 +69,8 @@ mod _rsock {
     use super::services::{Chargen, Daytime, Discard, Echo, Greeting, LineEcho, Quote, Time};
     #[pymodule_export]
     use super::stream::Stream;
+    #[pymodule_export]
+    use super::tls::Tls;
     #[pymodule_export]
     use super::watch::Watch;
 

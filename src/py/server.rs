@@ -26,6 +26,7 @@ use super::process::object;
 use super::service::{Handler, Service};
 use super::services::Echo;
 use super::socket_options::socket_options;
+use super::tls::Tls;
 use super::wait::Attached;
 use crate::net;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text, reachable};
@@ -64,6 +65,8 @@ struct Parts {
     /// The `rsock._handlers.Handlers` that reports the errors of handlers; None with other
     /// services.
     handlers: Mutex<Option<Py<PyAny>>>,
+    /// The TLS of new connections.
+    tls: Mutex<Option<Py<Tls>>>,
 }
 
 /// The `rsock.StopReport` of a report.
@@ -256,7 +259,7 @@ impl Server {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
         workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
-        drain=1.0, on_error='log', allow_external=False, name=None, allow=(), deny=())")]
+        drain=1.0, on_error='log', allow_external=False, name=None, allow=(), deny=(), tls=None)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { parts: OnceLock::new() }
     }
@@ -264,8 +267,8 @@ impl Server {
     #[pyo3(signature = (
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
-        on_error=None, allow_external=None, name=None, allow=None, deny=None, _stages=None,
-        **unknown,
+        on_error=None, allow_external=None, name=None, allow=None, deny=None, tls=None,
+        _stages=None, **unknown,
     ))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
@@ -289,6 +292,7 @@ impl Server {
         name: Option<Bound<'py, PyAny>>,
         allow: Option<Bound<'py, PyAny>>,
         deny: Option<Bound<'py, PyAny>>,
+        tls: Option<Bound<'py, PyAny>>,
         _stages: Option<Bound<'py, PyAny>>,
         unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
@@ -354,6 +358,13 @@ impl Server {
         let engine_limits = args::limits(&limits, transport)?;
         check_transport(&target, transport, fd, &engine_options, &engine_limits)
             .map_err(|error| exception(py, error))?;
+        if tls.is_some() && transport.is_datagram() {
+            return Err(PyValueError::new_err(format!(
+                "tls=… and transport='{}': TLS needs a stream, and datagrams are none",
+                transport.name()
+            )));
+        }
+        let (tls, tls_object) = super::tls::of_server(tls.as_ref(), None)?.unzip();
         let shape = service.get().shape_for(transport)?;
         if let Ok(handler) = service.cast::<Handler>() {
             let check = py.import("rsock._handlers")?.getattr("check_arity")?;
@@ -368,6 +379,7 @@ impl Server {
         };
         let config = Config {
             transport,
+            tls,
             faults,
             seed,
             allow_external,
@@ -404,6 +416,7 @@ impl Server {
             limits: limits.unbind(),
             ledger,
             handlers: Mutex::new(handlers),
+            tls: Mutex::new(tls_object),
         };
         slf.get().parts.set(parts).map_err(|_| called_twice(py, "Server"))?;
         if let Some(fd) = fd.filter(|_| passed) {
@@ -845,6 +858,32 @@ impl Server {
     /// Return number, object, connections and events of each fault. For the Python half.
     fn _list_faults<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.parts(py)?.faults.listed(py)
+    }
+
+    /// The TLS of new connections; None for clear text.
+    ///
+    /// Another TLS may be assigned to a server that was created with one, at any time: from then on
+    /// new connections use it, and those that are open go on as they are. Raises TypeError for
+    /// anything else, ValueError for one without a certificate or on a server in clear text.
+    #[getter]
+    fn tls(&self, py: Python<'_>) -> PyResult<Option<Py<Tls>>> {
+        let tls = self.parts(py)?.tls.lock();
+        Ok(tls.as_ref().map(|tls| tls.clone_ref(py)))
+    }
+
+    #[setter]
+    fn set_tls(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<()> {
+        let parts = self.parts(py)?;
+        let tls = value.cast::<Tls>().map_err(|_| args::wrong_type("tls", "a TLS", &value))?;
+        let Some(engine) = &parts.inner.config().tls else {
+            return Err(PyValueError::new_err(
+                "tls: the server was created without tls=…, and its clients expect clear text",
+            ));
+        };
+        engine.replace(tls.get().for_server()?).map_err(|error| exception(py, error))?;
+        let before = parts.tls.lock().replace(tls.clone().unbind());
+        drop(before);
+        Ok(())
     }
 
     /// The service that the server was created with.

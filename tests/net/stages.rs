@@ -184,6 +184,7 @@ fn a_stage_that_ends_a_connection_is_called_no_more_and_those_below_go_on() {
     let end = StageEnd {
         reset: false,
         delivered: false,
+        cut: false,
         by: ClosedBy::Service,
         error: Some("a fault".to_owned()),
     };

@@ -94,6 +94,7 @@ pub fn config_of(shape: Shape) -> Config {
         fd: None,
         access: Access::default(),
         shape,
+        tls: None,
         faults: None,
         seed: None,
         stages: THROUGH.with_borrow(|through| through.factory.clone()),

@@ -4,11 +4,13 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use super::connection::Connection;
 use super::leg::Input;
 use super::serve::Turn;
 use super::watch::Watch;
 use crate::net::base::Key;
 use crate::net::ledger::ClosedBy;
+use crate::net::service::Session;
 use crate::net::sys;
 
 /// A lingering close gives up when nothing has moved for this long.
@@ -17,6 +19,13 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a target may take for its answer to a client that has finished, without an idle limit:
 /// nginx's default for a connection without traffic (proxy_timeout).
 const ANSWER: Duration = Duration::from_secs(600);
+
+impl Connection {
+    /// Whether nothing has come of the peer, or no more than a handshake that is not complete.
+    fn awaits_first_byte(&self) -> bool {
+        !self.record.has_received() || self.is_opening()
+    }
+}
 
 impl Turn<'_> {
     /// Sets the engine's timer where a limit needs one. A connection that is not half closed, has
@@ -27,7 +36,7 @@ impl Turn<'_> {
         let limits = &self.resources.limits;
         let timed = limits.idle.is_some()
             || limits.lifetime.is_some()
-            || limits.first_byte.is_some() && !connection.record.has_received();
+            || limits.first_byte.is_some() && connection.awaits_first_byte();
         let owing = limits.write.is_some() && connection.owes();
         match &self.connection.watch {
             None if !(half_closed || timed || owing) => return,
@@ -91,7 +100,7 @@ impl Turn<'_> {
         let write = limits.write.filter(|_| connection.owes());
         let first_byte = limits
             .first_byte
-            .filter(|_| !connection.lingering && !connection.record.has_received())
+            .filter(|_| !connection.lingering && connection.awaits_first_byte())
             .filter(|_| !watch.first_byte_arrived);
         [
             half_closed,
@@ -115,7 +124,7 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn overdue(&mut self) {
+    pub(super) fn overdue(&mut self, session: &mut dyn Session) {
         match self.due_at() {
             Some((at, "")) if at <= Instant::now() => {
                 // Everything is sent. The kernel delivers what it still holds after a close; a
@@ -133,7 +142,9 @@ impl Turn<'_> {
                 // A peer that is owed nothing gets a FIN.
                 let reset = !matches!(name, "idle" | "first_byte" | "lifetime")
                     || self.connection.has_unsent();
-                self.connection.end(ClosedBy::Limit(name), None, reset);
+                if reset || !self.end_through_stages(session, name) {
+                    self.connection.end(ClosedBy::Limit(name), None, reset);
+                }
             }
             // There was progress in the meantime: the timer is set again only when it runs out, not
             // with each byte.

@@ -206,7 +206,7 @@ impl Turn<'_> {
 
     /// Ends a connection whose session can write and still uses nothing of a full inbox: it never
     /// will.
-    fn check_stuck(&mut self, session: &dyn Session, leg: Leg, used: usize) {
+    fn check_stuck(&mut self, session: &mut dyn Session, leg: Leg, used: usize) {
         let ended = self.connection.lingering || self.connection.gone.is_some();
         let Some(state) =
             self.connection.leg(leg).filter(|state| !ended && state.delivery == Delivery::Session)
@@ -215,7 +215,8 @@ impl Turn<'_> {
         };
         let waits = state.input == Input::Paused
             || self.connection.legs().any(|state| state.owes_low_water || state.connecting);
-        if used == 0 && !waits && state.unused() >= session.input_limit() {
+        let is_stuck = used == 0 && !waits && state.unused() >= session.input_limit();
+        if is_stuck && !self.end_through_stages(session, "line") {
             self.connection.end(ClosedBy::Limit("line"), None, false);
         }
     }

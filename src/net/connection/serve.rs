@@ -74,7 +74,7 @@ impl Turn<'_> {
                     continue;
                 }
                 if std::mem::take(&mut overdue) {
-                    self.overdue();
+                    self.overdue(session);
                     if self.connection.gone.is_some() {
                         return Ok(Served::Gone);
                     }

@@ -53,6 +53,12 @@ impl Connection {
         self.client.stages.as_ref().and_then(|stages| stages.chain.remote())
     }
 
+    /// Whether the stages have yet to be ready for a session.
+    pub(crate) fn is_opening(&self) -> bool {
+        let stages = self.client.stages.as_ref();
+        stages.is_some_and(|stages| stages.opening == Opening::Waiting)
+    }
+
     /// How a stage has ended the connection.
     fn stage_end(&self) -> Option<&StageEnd> {
         self.legs().find_map(|state| state.stages.as_ref()?.end.as_ref())
@@ -203,8 +209,12 @@ impl Turn<'_> {
     /// Keeps in the record what faults have done.
     fn keep_notes(&mut self, leg: Leg) {
         let Some(stages) = &mut self.leg_mut(leg).stages else { return };
-        for event in stages.chain.take_notes() {
+        let (notes, tls) = (stages.chain.take_notes(), stages.chain.take_tls());
+        for event in notes {
             self.connection.record.note_fault(event);
+        }
+        if let Some(info) = tls.filter(|_| leg == Leg::Client) {
+            self.connection.record.note_tls(info);
         }
     }
 
@@ -499,7 +509,13 @@ impl Turn<'_> {
         let Some(end) = stages.chain.take_end() else { return Ok(false) };
         stages.delivery = None;
         let reset = end.reset;
-        stages.end = Some(end);
+        let (by, error) = (end.by, end.error.clone());
+        // A session that has closed has nothing to lose by a cut.
+        let decides = !(end.cut && self.connection.lingering);
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(false) };
+        if decides {
+            stages.end = Some(end);
+        }
         // The chain has it already.
         stages.our_end = match stages.our_end {
             _ if reset => OurEnd::ResetGiven,
@@ -508,13 +524,38 @@ impl Turn<'_> {
             // not get through.
             _ => OurEnd::EndGiven,
         };
-        self.connection.ending = Some(Ending::Stage);
+        if decides {
+            self.connection.ending = Some(Ending::Stage);
+            session.ends(by, error.as_deref());
+        }
         if reset {
             self.connection.abort_through_stages();
         } else {
             self.connection.linger();
         }
         Ok(true)
+    }
+
+    /// Ends a connection that has reached a limit, with an end that goes through the stages. Returns
+    /// false where they have no part in it.
+    pub(super) fn end_through_stages(
+        &mut self,
+        session: &mut dyn Session,
+        name: &'static str,
+    ) -> bool {
+        let by = ClosedBy::Limit(name);
+        let Some(stages) = &mut self.connection.client.stages else { return false };
+        if self.connection.lingering || stages.end.is_some() || !stages.chain.owes_end() {
+            return false;
+        }
+        stages.end = Some(StageEnd { reset: false, delivered: false, cut: false, by, error: None });
+        self.connection.ending = Some(Ending::Stage);
+        // Not for a peer that may never answer.
+        self.connection.until_acknowledged = true;
+        session.ends(by, None);
+        self.connection.linger();
+        self.progress();
+        true
     }
 
     /// Bytes that have left the chain inbound, and have not reached the session, or the other end of

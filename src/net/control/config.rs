@@ -12,6 +12,7 @@ use crate::net::service::Shape;
 use crate::net::socket::SocketOptions;
 use crate::net::stage::StageFactory;
 use crate::net::stage::faults::Fault;
+use crate::net::stage::tls::TlsServer;
 
 /// The configuration of a server.
 pub struct Config {
@@ -32,6 +33,8 @@ pub struct Config {
     /// Creates the stages between each connection and its session; None for no stages. Used by
     /// workers only.
     pub stages: Option<Arc<dyn StageFactory>>,
+    /// TLS of each connection; None for clear text.
+    pub tls: Option<Arc<TlsServer>>,
     /// The faults from the first connection on. Given, even if empty, they have the connections of
     /// handlers stay with workers, so that faults can be added at any time.
     pub faults: Option<Vec<Fault>>,

@@ -20,6 +20,7 @@ use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
 use crate::net::service::Peer;
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::faults::FaultSet;
+use crate::net::stage::tls::TlsServer;
 use crate::net::stage::{Chain, StageFactory};
 use crate::net::sys::{self, PollFd};
 
@@ -51,6 +52,8 @@ pub(crate) struct ServerContext {
     pub(crate) ordered: bool,
     /// Creates the stages between each connection and its session; None for no stages.
     pub(crate) stages: Option<Arc<dyn StageFactory>>,
+    /// TLS of each connection; None for clear text.
+    pub(crate) tls: Option<Arc<TlsServer>>,
     /// The faults of the connections and of the listener.
     pub(crate) faults: Arc<FaultSet>,
     /// Faults can be added to the connections of handlers: they stay with workers.
@@ -95,6 +98,7 @@ impl ServerContext {
             access: config.access.clone(),
             ordered: config.ordered,
             stages: config.stages.clone(),
+            tls: config.tls.clone(),
             faults: Arc::clone(&faults),
             prepared,
             drain: config.drain,
@@ -114,19 +118,21 @@ impl ServerContext {
     /// Whether new connections that are handed out stay with workers, because they have stages or
     /// may get some. Never false again once it was true.
     pub(crate) fn hands_out_inner(&self) -> bool {
-        self.stages.is_some() || self.prepared || self.faults.needs_stages()
+        self.stages.is_some() || self.tls.is_some() || self.prepared || self.faults.needs_stages()
     }
 
     /// The stages of a new connection; None for none.
     pub(crate) fn stages_of(&self, peer: &Peer, record: &Record) -> Option<Box<Chain>> {
-        let made = self.stages.as_ref().and_then(|factory| factory.stages(peer));
-        if !self.faults.concerns(record.id()) {
-            return made;
+        let mut made = self.stages.as_ref().and_then(|factory| factory.stages(peer));
+        let empty = || Box::new(Chain::new(Vec::new()));
+        // From the socket up. A chain that is not open yet cannot fail.
+        if let Some(tls) = &self.tls {
+            let _ = made.get_or_insert_with(empty).push(Instant::now(), tls.stage());
         }
-        let mut chain = made.unwrap_or_else(|| Box::new(Chain::new(Vec::new())));
-        // A chain that is not open yet cannot fail.
-        let _ = self.faults.update(&mut chain, record, Instant::now());
-        Some(chain)
+        if self.faults.concerns(record.id()) {
+            let _ = self.faults.update(made.get_or_insert_with(empty), record, Instant::now());
+        }
+        made
     }
 
     /// Whether a stop has begun and its last thread has ended.

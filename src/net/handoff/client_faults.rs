@@ -8,14 +8,18 @@ use std::sync::{Arc, Weak};
 
 use super::client_worker::{self, ClientWorker, WorkerPlace};
 use super::inner::{InnerSession, Link};
-use crate::net::address::Transport;
-use crate::net::base::{Origin, Waiter};
+use rustls_pki_types::ServerName;
+
+use crate::net::address::{Target, Transport};
+use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::control::{Limits, random_seed};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::service::{Io, Leg, Session, SessionResult};
 use crate::net::socket::Socket;
+use crate::net::stage::Stage;
 use crate::net::stage::faults::{Fault, FaultHost, FaultListener, FaultSet, Installed, SetOwner};
+use crate::net::stage::tls::TlsClient;
 use crate::net::stream::{InnerEnd, Outer, Owned, Owner, Place, Staging, Stream};
 use crate::net::worker::Inner;
 
@@ -24,6 +28,9 @@ pub struct ClientFaults {
     origin: Origin,
     transport: Transport,
     set: Arc<FaultSet>,
+    tls: Option<TlsClient>,
+    /// The name that the server's certificate must have, from the last connect on.
+    name: Mutex<Option<ServerName<'static>>>,
 }
 
 impl fmt::Debug for ClientFaults {
@@ -34,15 +41,26 @@ impl fmt::Debug for ClientFaults {
 
 impl ClientFaults {
     /// The faults of a client that is not connected. None for `seed` draws one. Opens nothing.
-    pub fn new(transport: Transport, faults: Vec<Fault>, seed: Option<u64>) -> Result<Arc<Self>> {
+    pub fn new(
+        transport: Transport,
+        faults: Vec<Fault>,
+        seed: Option<u64>,
+        tls: Option<TlsClient>,
+    ) -> Result<Arc<Self>> {
         if transport.is_datagram() {
+            if tls.is_some() {
+                return Err(Error::Value(
+                    "tls: TLS needs a stream, and datagrams are none".to_owned(),
+                ));
+            }
             return Err(Error::Value(
                 "faults: a client of datagrams has none; a server of datagrams can".to_owned(),
             ));
         }
         let high_water = Limits::default().write_buffer;
         let set = FaultSet::of_client(seed.unwrap_or_else(random_seed), high_water);
-        let own = Self { origin: Origin::here(), transport, set: Arc::new(set) };
+        let (origin, set) = (Origin::here(), Arc::new(set));
+        let own = Self { origin, transport, set, tls, name: Mutex::new(None) };
         for fault in &faults {
             own.check(fault)?;
         }
@@ -98,10 +116,23 @@ impl SetOwner for ClientFaults {
 }
 
 impl Staging for ClientFaults {
+    fn prepare(&self, target: &Target) -> Result<()> {
+        if let Some(tls) = &self.tls {
+            let name = tls.verified_name(target.as_unix().is_none().then(|| target.host()))?;
+            *self.name.lock() = Some(name);
+        }
+        Ok(())
+    }
+
     fn reserve(&self) -> io::Result<(Socket, Box<dyn Place>)> {
+        let name = self.name.lock().clone();
+        let tls = self.tls.as_ref().zip(name).map(|(tls, name)| tls.stage(name));
+        let opening = tls.as_ref().map(|_| EventFd::new().map(Arc::new)).transpose()?;
         let place = WorkerPlace::reserve()?;
         let (ours, theirs) = place.worker().pair()?;
-        Ok((theirs, Box::new(Reserved { place, ours, set: Arc::clone(&self.set) })))
+        let set = Arc::clone(&self.set);
+        let stages = tls.into_iter().collect();
+        Ok((theirs, Box::new(Reserved { place, ours, set, stages, opening })))
     }
 }
 
@@ -110,6 +141,8 @@ struct Reserved {
     place: WorkerPlace,
     ours: Socket,
     set: Arc<FaultSet>,
+    stages: Vec<Box<dyn Stage>>,
+    opening: Option<Arc<EventFd>>,
 }
 
 impl Place for Reserved {
@@ -119,11 +152,11 @@ impl Place for Reserved {
         record: &Arc<Record>,
         inner: Weak<dyn InnerEnd>,
     ) -> Owned {
-        let Self { place, ours, set } = *self;
+        let Self { place, ours, set, stages, opening } = *self;
         let worker = Arc::clone(place.worker());
         let listener: Arc<dyn FaultListener> = Arc::clone(worker.inbox()) as Arc<dyn FaultListener>;
         set.listen(Arc::downgrade(&listener));
-        let link = Arc::new(Link::new(&outer));
+        let link = Arc::new(Link::new(&outer).with_opening(opening));
         link.set_inner(inner);
         let session = ClientSession {
             inner: InnerSession::new(&link),
@@ -131,7 +164,7 @@ impl Place for Reserved {
             _place: place,
         };
         let session = Box::new(session);
-        worker.take(outer, record, Inner { socket: ours, session, faults: Some(set) });
+        worker.take(outer, record, Inner { socket: ours, session, faults: Some(set), stages });
         let owner = ClientOwner(Arc::clone(&link));
         let draining = Arc::new(AtomicBool::new(false));
         Owned::inner(Box::new(owner), Origin::here(), draining, link as Arc<dyn Outer>)
@@ -160,6 +193,10 @@ impl Session for ClientSession {
 
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         self.inner.wake(io)
+    }
+
+    fn ends(&mut self, why: ClosedBy, error: Option<&str>) {
+        self.inner.ends(why, error);
     }
 
     fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {

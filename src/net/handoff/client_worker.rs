@@ -61,6 +61,7 @@ impl ClientWorker {
             shape: Shape::Handler,
             ordered: false,
             stages: None,
+            tls: None,
             faults: None,
             seed: Some(0),
             workers: Some(1),

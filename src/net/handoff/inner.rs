@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::handed_out::{HandedOut, JobId};
-use crate::net::base::Mutex;
+use crate::net::base::{EventFd, Mutex};
 use crate::net::control::ServerContext;
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::service::{Io, Leg, Null, Service, Session, SessionResult, Waker};
 use crate::net::socket::{Probe, Socket};
+use crate::net::stage::tls::tls_error;
 use crate::net::stream::{InnerEnd, Outer, OuterEnd, Owner, Stream};
 use crate::net::worker::{Accepted, Inbox, Inner, Message, WorkerPool};
 
@@ -52,6 +53,12 @@ pub(super) struct Link {
     waker: Mutex<Option<Waker>>,
     /// The handler's end of the pair.
     inner: OnceLock<Weak<dyn InnerEnd>>,
+    /// What TLS says of the end.
+    tls_error: OnceLock<Box<str>>,
+    /// Set when the session opens, or the connection ends; None where the caller does not wait for
+    /// that.
+    opening: Option<Arc<EventFd>>,
+    is_open: AtomicBool,
 }
 
 impl std::fmt::Debug for Link {
@@ -70,7 +77,42 @@ impl Link {
             end: OnceLock::new(),
             waker: Mutex::new(None),
             inner: OnceLock::new(),
+            tls_error: OnceLock::new(),
+            opening: None,
+            is_open: AtomicBool::new(false),
         }
+    }
+
+    /// Has the session set a flag when it opens, or when the connection ends before.
+    pub(super) fn with_opening(self, flag: Option<Arc<EventFd>>) -> Self {
+        Self { opening: flag, ..self }
+    }
+
+    /// The stages are ready.
+    fn opens(&self) {
+        self.is_open.store(true, SeqCst);
+        self.settle_opening();
+    }
+
+    fn settle_opening(&self) {
+        if let Some(flag) = &self.opening {
+            flag.set();
+        }
+    }
+
+    /// Notes how the connection ends, once.
+    fn note_end(&self, by: ClosedBy, error: Option<&str>) {
+        let tls = error.and_then(|text| Some((text, tls_error(text)?)));
+        let end = match (by, tls) {
+            (_, Some((text, kind))) => {
+                let _ = self.tls_error.set(text.into());
+                OuterEnd::Tls(kind)
+            }
+            (ClosedBy::Limit(name), None) => OuterEnd::Limit(name),
+            _ => return,
+        };
+        let _ = self.end.set(end);
+        self.settle_opening();
     }
 
     /// Sets the handler's end of the pair, once.
@@ -120,10 +162,11 @@ impl Link {
             ClosedBy::Reset | ClosedBy::Error | ClosedBy::Stop | ClosedBy::Fault("reset") => {
                 OuterEnd::Reset
             }
-            _ => return,
+            _ => return self.settle_opening(),
         };
-        // Once: a session is closed once.
+        // The first one is kept.
         let _ = self.end.set(end);
+        self.settle_opening();
         if end == OuterEnd::Reset {
             // A close with unread data in the queue is a reset to the other end, also for os.read.
             if let Some(inner) = self.inner.get().and_then(Weak::upgrade) {
@@ -141,6 +184,18 @@ impl Outer for Link {
 
     fn end(&self) -> Option<OuterEnd> {
         self.end.get().copied()
+    }
+
+    fn tls_error(&self) -> Option<&str> {
+        self.tls_error.get().map(|text| &**text)
+    }
+
+    fn opening(&self) -> Option<Arc<EventFd>> {
+        self.opening.clone()
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open.load(SeqCst)
     }
 }
 
@@ -228,6 +283,7 @@ impl InnerSession {
 impl Session for InnerSession {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         *self.link.waker.lock() = Some(io.waker());
+        self.link.opens();
         io.pipe(Leg::Client, Leg::Upstream);
         // Not read until the stages were ready.
         io.resume(Leg::Upstream);
@@ -256,7 +312,12 @@ impl Session for InnerSession {
         Ok(())
     }
 
+    fn ends(&mut self, why: ClosedBy, error: Option<&str>) {
+        self.link.note_end(why, error);
+    }
+
     fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
+        self.link.note_end(by, error.as_deref().filter(|_| by == ClosedBy::Error));
         // An error of the system comes as its text.
         let failure = |text: &String| FAILURES.into_iter().find(|&errno| strerror(errno) == *text);
         if let Some(errno) = error.as_ref().filter(|_| by == ClosedBy::Error).and_then(failure) {
@@ -264,6 +325,7 @@ impl Session for InnerSession {
             let _ = self.link.end.set(OuterEnd::Failed(errno));
         }
         match (self.link.verdict(), by) {
+            _ if error.as_deref().is_some_and(|text| tls_error(text).is_some()) => (by, error),
             // A handler that sees the end closes, too.
             (Some(verdict), ClosedBy::Fault(_)) if verdict.by != ClosedBy::Error => (by, error),
             (Some(verdict), _) => (verdict.by, verdict.error),
@@ -448,7 +510,7 @@ impl OuterWorkers {
         let link = Arc::new(Link::new(&accepted.socket));
         let record = Arc::clone(&accepted.record);
         let session = Box::new(InnerSession::new(&link));
-        self.send(accepted, Inner { socket: ours, session, faults: None });
+        self.send(accepted, Inner { socket: ours, session, faults: None, stages: Vec::new() });
         Some((theirs, link, record))
     }
 

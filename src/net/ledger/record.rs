@@ -10,6 +10,7 @@ use once_cell::race::OnceBox;
 use super::closed_by::ClosedBy;
 use super::counters::{Counters, Flow};
 use super::fault_event::{FaultEvent, FaultEvents};
+use super::tls_info::TlsInfo;
 use super::trace::{Direction, Event, Trace, TraceLimits};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::socket::{Algorithm, Credentials, Probe, TcpInfo};
@@ -126,6 +127,7 @@ struct Extra {
     /// Credentials of the peer; only Unix sockets have them.
     credentials: OnceLock<Credentials>,
     faults: OnceLock<Box<FaultEvents>>,
+    tls: OnceLock<Box<TlsInfo>>,
 }
 
 impl Record {
@@ -280,6 +282,18 @@ impl Record {
     pub fn fault_count(&self) -> u64 {
         let faults = self.extra.get().and_then(|extra| extra.faults.get());
         faults.map_or(0, |faults| faults.count())
+    }
+
+    /// What TLS has agreed on; None without TLS, or before the handshake is complete.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.extra.get().and_then(|extra| extra.tls.get()).map(|tls| &**tls)
+    }
+
+    /// Notes what TLS has agreed on; the first call counts.
+    pub(crate) fn note_tls(&self, info: Box<TlsInfo>) {
+        let extra = self.extra.get_or_init(Box::default);
+        let _ = extra.tls.set(info);
     }
 
     /// Notes what a fault has done.

@@ -106,6 +106,11 @@ pub trait Session: Send {
         (by, error)
     }
 
+    /// The engine ends the connection, as a stage or a limit wants it: what has been written is
+    /// still sent, and only `explain` and `closed` follow, which may take a while. Not called for
+    /// every end.
+    fn ends(&mut self, _why: ClosedBy, _error: Option<&str>) {}
+
     /// The connection has ended. The last event, called once, without an `Io`.
     fn closed(&mut self, _why: ClosedBy) {}
 

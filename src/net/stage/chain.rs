@@ -8,7 +8,7 @@ use super::flow::{Flow, Requests, StageEnd};
 use super::queue::Queue;
 use super::stage::{Stage, StageError, StageResult};
 use crate::net::address::Endpoint;
-use crate::net::ledger::FaultEvent;
+use crate::net::ledger::{FaultEvent, TlsInfo};
 use crate::net::service::Waker;
 
 /// The stages of one connection: the first one is next to the socket, the last one next to the
@@ -125,6 +125,11 @@ impl Chain {
         std::mem::take(&mut self.requests.notes)
     }
 
+    /// What TLS has agreed on, once.
+    pub fn take_tls(&mut self) -> Option<Box<TlsInfo>> {
+        self.requests.tls.take()
+    }
+
     /// Gives what came from the socket to the first stage.
     pub fn inbound(&mut self, now: Instant, event: Inbound<'_>) -> StageResult {
         self.inbound[0].push(event.into());
@@ -231,6 +236,12 @@ impl Chain {
         !self.inbound[self.stages.len()].is_empty()
             || !self.outbound[0].is_empty()
             || self.stages.iter().any(|stage| stage.is_owed())
+    }
+
+    /// Whether our end has to go through the chain, also where a limit ends the connection.
+    #[must_use]
+    pub fn owes_end(&self) -> bool {
+        self.stages.iter().any(|stage| stage.owes_end()) && !self.is_stuck(Direction::Outbound)
     }
 
     /// Whether nothing gets through in a direction until a stage is removed.

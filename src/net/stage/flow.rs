@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::event::{Direction, Inbound, Outbound, Part};
 use super::queue::Queue;
 use crate::net::address::Endpoint;
-use crate::net::ledger::{ClosedBy, FaultEvent};
+use crate::net::ledger::{ClosedBy, FaultEvent, TlsInfo};
 use crate::net::service::Waker;
 
 /// What a stage acts through. Nothing in it blocks, or calls back into a stage.
@@ -55,18 +55,23 @@ impl Flow<'_> {
     /// record. This stage is called no more, those above it have no more turns, and the session is
     /// then given only `closed`.
     pub fn close(&mut self, by: ClosedBy, error: Option<String>) {
-        self.end(StageEnd { reset: false, delivered: false, by, error });
+        self.end(StageEnd { reset: false, delivered: false, cut: false, by, error });
     }
 
     /// The same with a reset: what is unsent when that reaches the socket is lost.
     pub fn reset(&mut self, by: ClosedBy, error: Option<String>) {
-        self.end(StageEnd { reset: true, delivered: false, by, error });
+        self.end(StageEnd { reset: true, delivered: false, cut: false, by, error });
     }
 
     /// Ends the connection: `close` or `reset`.
     pub fn end(&mut self, end: StageEnd) {
         self.pass_out(if end.reset { Outbound::Reset } else { Outbound::End });
         self.requests.end(self.index, end);
+    }
+
+    /// Notes for the record what TLS has agreed on.
+    pub fn note_tls(&mut self, info: TlsInfo) {
+        self.requests.tls = Some(Box::new(info));
     }
 
     /// Changes the remote endpoint that the session is opened with. Only before `is_ready`.
@@ -91,6 +96,8 @@ pub(super) struct Requests {
     pub(super) waker: Option<Waker>,
     /// What faults have done since the engine has last asked.
     pub(super) notes: Vec<FaultEvent>,
+    /// What TLS has agreed on, until the engine has asked.
+    pub(super) tls: Option<Box<TlsInfo>>,
 }
 
 impl Requests {
@@ -112,6 +119,9 @@ pub struct StageEnd {
     /// Only when the session has taken what was passed in before, and the peer's system what was
     /// passed out, unless they take nothing for a while.
     pub delivered: bool,
+    /// The peer has ended its side as it must not. That does not matter once the session has
+    /// closed: the connection then ends as if the peer had ended properly.
+    pub cut: bool,
     /// For the record.
     pub by: ClosedBy,
     /// For the record.

@@ -18,6 +18,7 @@ mod queue;
 mod stage;
 #[doc(hidden)]
 mod testing;
+pub mod tls;
 
 pub use self::chain::Chain;
 pub use self::event::{Direction, Inbound, Outbound, Part};

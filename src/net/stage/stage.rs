@@ -89,6 +89,12 @@ pub trait Stage: Send {
         true
     }
 
+    /// Whether it tells the peer of an end by bytes of its own, and has not yet: without them, a
+    /// FIN looks like a cut.
+    fn owes_end(&self) -> bool {
+        false
+    }
+
     /// Passes on everything that it holds, in order: the stage is removed. Only of a fault.
     fn release(&mut self, _flow: &mut Flow<'_>) -> StageResult {
         Ok(())

@@ -36,7 +36,7 @@ impl Stream {
     /// Connects to an address of `target` that answers: connect(2). The time-out covers all
     /// addresses together. With `retry`, tries again until that time is over.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
-        self.check_staging()?;
+        self.check_staging(target)?;
         let timeout = self.timeout();
         let retry = self.connecting.as_ref().and_then(|connecting| connecting.retry);
         match retry.filter(|_| timeout != Some(Duration::ZERO)) {
@@ -64,7 +64,7 @@ impl Stream {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             let most = left.map_or(most, |left| left.min(most)).max(Duration::from_nanos(1));
             let error = match self.connect_once(target, Deadline::new(Some(most)), waiter) {
-                Err(error) if is_temporary(&error) => error,
+                Err(error) if is_temporary(&error) && !self.is_closed() => error,
                 result => return result,
             };
             let until = Instant::now() + pause;
@@ -195,7 +195,7 @@ impl Stream {
             return Err(self.closed_error(step));
         }
         match &result {
-            Ok(()) => return self.connected_to(address),
+            Ok(()) => return self.connected_to(address, deadline, waiter),
             Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
                 *self.slot().pending.lock() = Some(address.clone().canonical());
             }
@@ -209,9 +209,14 @@ impl Stream {
     }
 
     /// Opens the record of a client that is connected, and puts its stages into the connection.
-    pub(super) fn connected_to(&self, address: &Address) -> Result<()> {
+    pub(super) fn connected_to(
+        &self,
+        address: &Address,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         *self.slot().pending.lock() = Some(address.clone().canonical());
-        self.put_stages(address)
+        self.put_stages(address, deadline, waiter)
     }
 
     /// Gives up a connection of the socket to itself: there is no server. With FIN, its port would

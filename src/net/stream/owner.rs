@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use crate::net::base::Origin;
+use crate::net::address::Target;
+use crate::net::base::{EventFd, Origin};
 use crate::net::control::Limits;
+use crate::net::error::{Result, TlsError};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, Until};
 
@@ -68,6 +70,8 @@ pub(crate) enum OuterEnd {
     Failed(i32),
     /// By the limit of this name.
     Limit(&'static str),
+    /// By TLS; `Outer::tls_error` has the text.
+    Tls(TlsError),
 }
 
 /// The outer connection of an inner stream, which is one end of a socket pair.
@@ -78,6 +82,22 @@ pub(crate) trait Outer: Send + Sync + fmt::Debug {
 
     /// How it has ended; None where it has not, or in peace.
     fn end(&self) -> Option<OuterEnd>;
+
+    /// What TLS says of the end.
+    fn tls_error(&self) -> Option<&str> {
+        None
+    }
+
+    /// The flag that is set when the stages are ready, or have ended the connection before that;
+    /// None where the connection is used at once.
+    fn opening(&self) -> Option<Arc<EventFd>> {
+        None
+    }
+
+    /// Whether the stages are ready.
+    fn is_open(&self) -> bool {
+        true
+    }
 }
 
 /// The caller's end of a socket pair, as the worker that has the other one sees it.
@@ -89,6 +109,11 @@ pub(crate) trait InnerEnd: Send + Sync {
 
 /// What puts stages into the connections of a client.
 pub(crate) trait Staging: Send + Sync + fmt::Debug {
+    /// Prepares for a connection to `target`. Opens nothing.
+    fn prepare(&self, _target: &Target) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes a place for a connection, with the client's end of its socket pair. May start a
     /// thread. Fails with EMFILE or EAGAIN, with nothing left open.
     fn reserve(&self) -> io::Result<(Socket, Box<dyn Place>)>;

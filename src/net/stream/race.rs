@@ -60,21 +60,23 @@ impl Stream {
     ) -> Option<Result<()>> {
         let closed = Arc::new(EventFd::new().ok()?);
         *self.slot().racing.lock() = Some(Arc::clone(&closed));
-        let result = self.run_race(to, &closed, deadline, waiter);
+        let won = self.run_race(to, &closed, deadline, waiter);
         *self.slot().racing.lock() = None;
+        let result = won.and_then(|attempt| self.win(attempt, deadline, waiter));
         match result {
             Err(Error::Os { step: "connect", errno: libc::EMFILE | libc::ENFILE, .. }) => None,
             result => Some(result),
         }
     }
 
-    fn run_race(
+    /// Returns the attempt that has won. The others are closed by then.
+    fn run_race<'a>(
         &self,
-        to: &Candidates<'_>,
+        to: &'a Candidates<'_>,
         closed: &EventFd,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
-    ) -> Result<()> {
+    ) -> Result<Attempt<'a>> {
         let step = "connect";
         let own = self.hold(step)?;
         if own.options().peer_addr().is_ok() {
@@ -92,7 +94,7 @@ impl Stream {
                 if let Some(address) = left.next() {
                     match self.begin(to, address) {
                         Ok((socket, Outcome::Connected)) => {
-                            return self.win(&own, Attempt { address, socket });
+                            return Ok(Attempt { address, socket });
                         }
                         Ok((socket, _)) => attempts.push(Attempt { address, socket }),
                         Err(error) => {
@@ -118,7 +120,7 @@ impl Stream {
             for at in (0..attempts.len()).rev().filter(|at| fds[at + 1].ready()) {
                 let Attempt { address, socket } = attempts.swap_remove(at);
                 match outcome(&socket, address) {
-                    Outcome::Connected => return self.win(&own, Attempt { address, socket }),
+                    Outcome::Connected => return Ok(Attempt { address, socket }),
                     Outcome::Pending => attempts.push(Attempt { address, socket }),
                     Outcome::Failed(error) => {
                         first = first.or(Some(to.name(error, address)));
@@ -153,19 +155,25 @@ impl Stream {
         }
     }
 
-    /// Makes a connected socket the stream's own. The others are closed by the caller's return.
-    fn win(&self, own: &Socket, attempt: Attempt<'_>) -> Result<()> {
+    /// Makes a connected socket the stream's own.
+    fn win(
+        &self,
+        attempt: Attempt<'_>,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let Attempt { address, socket } = attempt;
         let step = "connect";
+        let own = self.hold(step)?;
         let failed = |error: io::Error| Error::os(step, address, &error);
         let blocking = self.timeout() != Some(Duration::ZERO);
         socket.options().set_nonblocking(!blocking).map_err(failed)?;
-        self.install(socket, own, address.domain()).map_err(failed)?;
+        self.install(socket, &own, address.domain()).map_err(failed)?;
         if self.is_closed() {
             let _ = own.shutdown(Shutdown::Both);
             return Err(self.closed_error(step));
         }
-        self.connected_to(address)
+        self.connected_to(address, deadline, waiter)
     }
 }
 

@@ -7,11 +7,13 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 
+use super::deadline::Deadline;
 use super::option::{is_of_outer, set_option};
-use super::owner::{InnerEnd, Staging};
+use super::owner::{InnerEnd, OuterEnd, Staging};
 use super::slot::StreamSocket;
 use super::stream::Stream;
-use crate::net::address::Address;
+use crate::net::address::{Address, Target};
+use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::socket::Socket;
 
@@ -30,23 +32,27 @@ impl Stream {
     /// Refuses a connect that could not put the connection behind its stages: one that does not
     /// wait returns before there is a connection, and in a forked child the client belongs to the
     /// parent.
-    pub(super) fn check_staging(&self) -> Result<()> {
-        if self.staging().is_none() {
-            return Ok(());
-        }
+    pub(super) fn check_staging(&self, target: &Target) -> Result<()> {
+        let Some(staging) = self.staging() else { return Ok(()) };
         if self.timeout().is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::Value(
-                "connect: a client with faults has to wait for its connection; set the time-out \
-                 to 0 after it"
+                "connect: a client with faults or TLS has to wait for its connection; set the \
+                 time-out to 0 after it"
                     .to_owned(),
             ));
         }
-        self.origin().check()
+        self.origin().check()?;
+        staging.prepare(target)
     }
 
     /// Gives the connection of this client to its stages, if it has any. Where that fails, the
     /// connection is reset, and the client may connect again.
-    pub(super) fn put_stages(&self, address: &Address) -> Result<()> {
+    pub(super) fn put_stages(
+        &self,
+        address: &Address,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let Some(staging) = self.staging() else {
             self.note_connected(true, None);
             return Ok(());
@@ -59,7 +65,41 @@ impl Stream {
                 }
             }
             Error::os("connect", address, &error)
-        })
+        })?;
+        let opened = self.wait_for_opening(address, deadline, waiter);
+        if opened.is_err() && self.is_here() {
+            // Its record is that of this connection: it is not used for another one.
+            self.abort();
+        }
+        opened
+    }
+
+    /// Waits until the stages are ready, such as for the end of a handshake.
+    fn wait_for_opening(
+        &self,
+        address: &Address,
+        deadline: &mut Deadline,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let step = "connect";
+        let Some(outer) = self.outer() else { return Ok(()) };
+        let Some(flag) = outer.opening() else { return Ok(()) };
+        if !waiter.wait(&mut [flag.polled()], deadline.at())? {
+            return Err(Error::TimedOut { step, target: address.to_string() });
+        }
+        self.origin().check()?;
+        if self.is_closed() {
+            return Err(self.closed_error(step));
+        }
+        match outer.end() {
+            Some(OuterEnd::Tls(kind)) => {
+                let text = outer.tls_error().unwrap_or_default().to_owned();
+                Err(Error::Tls { step, target: address.to_string(), text, kind })
+            }
+            Some(OuterEnd::Failed(errno)) => Err(Error::errno(step, address, errno)),
+            None if outer.is_open() => Ok(()),
+            _ => Err(Error::errno(step, address, libc::ECONNRESET)),
+        }
     }
 
     fn hand_over(&self, staging: &dyn Staging) -> io::Result<()> {

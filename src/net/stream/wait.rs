@@ -13,7 +13,7 @@ use super::deadline::Deadline;
 use super::owner::OuterEnd;
 use super::stream::{Stream, seen};
 use crate::net::base::{Listed, Waiter};
-use crate::net::error::{Error, Result};
+use crate::net::error::{Error, Result, TlsError};
 use crate::net::socket::Socket;
 use crate::net::sys::{self, PollFd};
 
@@ -239,6 +239,13 @@ impl Stream {
             }
             OuterEnd::Failed(errno) => Some(Error::errno(step, self.peer_text(), errno)),
             OuterEnd::Limit(name) => Some(self.over_limit(socket, step, name)),
+            OuterEnd::Tls(kind) => {
+                if kind == TlsError::Cut {
+                    self.saw(seen::RESET);
+                }
+                let text = self.outer()?.tls_error().unwrap_or_default().to_owned();
+                Some(Error::Tls { step, target: self.peer_text(), text, kind })
+            }
         }
     }
 

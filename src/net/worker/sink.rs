@@ -8,6 +8,7 @@ use crate::net::base::EventFd;
 use crate::net::ledger::{EntryId, Record};
 use crate::net::service::Session;
 use crate::net::socket::Socket;
+use crate::net::stage::Stage;
 use crate::net::stage::faults::FaultSet;
 
 /// An accepted connection.
@@ -25,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) session: Box<dyn Session>,
     /// Its own faults; None for those of the server.
     pub(crate) faults: Option<Arc<FaultSet>>,
+    /// Its own stages, from the socket up; with these it has its own faults too.
+    pub(crate) stages: Vec<Box<dyn Stage>>,
 }
 
 /// A receiver of accepted connections.

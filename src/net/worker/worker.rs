@@ -320,13 +320,15 @@ impl Worker {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
         let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
-        let (inner, session, faults) = match inner {
-            Some(Inner { socket, session, faults }) => (Some(socket), Some(session), faults),
-            None => (None, None, None),
+        let (inner, session, faults, own) = match inner {
+            Some(Inner { socket, session, faults, stages }) => {
+                (Some(socket), Some(session), faults, stages)
+            }
+            None => (None, None, None, Vec::new()),
         };
         let stages = || match &faults {
             Some(faults) => {
-                let mut chain = Box::new(Chain::new(Vec::new()));
+                let mut chain = Box::new(Chain::new(own));
                 // A chain that is not open yet cannot fail.
                 let _ = faults.update(&mut chain, &record, Instant::now());
                 Some(chain)
@@ -494,7 +496,8 @@ impl Worker {
         let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
         let connection = &mut self.entries[index].connection;
         // No request comes on the connection of a client.
-        let first = connection.record.role() == Role::Server && !connection.record.has_received();
+        let silent = !connection.record.has_received() || connection.is_opening();
+        let first = connection.record.role() == Role::Server && silent;
         let is_quiet = connection.is_quiet() && (graceful || !first);
         if !is_quiet && !connection.lingers_in_vain() {
             return;

@@ -175,6 +175,6 @@ impl LaneFlow<'_, '_> {
         self.has_ended = true;
         let by = ClosedBy::Fault(self.label.name);
         let error = Some(self.label.text.to_string());
-        self.flow.end(StageEnd { reset, delivered, by, error });
+        self.flow.end(StageEnd { reset, delivered, cut: false, by, error });
     }
 }

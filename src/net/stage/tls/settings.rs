@@ -1,0 +1,145 @@
+//! What a caller chooses for TLS, checked. Owns the configurations of rustls that are made of it;
+//! must never change after it was made.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
+use rustls_pki_types::ServerName;
+
+use super::identity::Identity;
+use super::pem::Pem;
+use super::roots::{self, Roots};
+use crate::net::error::{Error, Result};
+
+/// How many sessions a server without tickets, or a client, remembers.
+const SESSIONS: usize = 256;
+/// The versions that are spoken, the newest first.
+static BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+static NEWEST: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+
+/// What a caller chooses.
+#[derive(Clone, Default)]
+pub struct TlsSettings {
+    /// The own certificate.
+    pub identity: Option<Identity>,
+    /// Other certificates of a server, by the name that the client asks for.
+    pub sni: Vec<(String, Identity)>,
+    /// What a client verifies servers against; None for the system's.
+    pub ca: Option<Roots>,
+    /// What a server verifies clients against; None does not ask for a certificate.
+    pub client_ca: Option<Roots>,
+    /// A client without a certificate is refused.
+    pub require_client_cert: bool,
+    /// The protocols of ALPN (RFC 7301), the preferred one first.
+    pub alpn: Vec<Vec<u8>>,
+    /// TLS 1.2 is not spoken.
+    pub only_newest: bool,
+    /// The name that a client verifies, in place of the host that it connects to.
+    pub server_hostname: Option<ServerName<'static>>,
+}
+
+impl fmt::Debug for TlsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsSettings(…)")
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn unusable(error: impl fmt::Display) -> Error {
+    Error::Value(format!("tls: {error}"))
+}
+
+impl TlsSettings {
+    /// Reads the roots of an argument.
+    pub fn roots(pem: &Pem) -> Result<Roots> {
+        roots::of_pem(pem)
+    }
+
+    fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
+        if self.only_newest { &NEWEST } else { &BOTH }
+    }
+
+    /// The configuration of a server; ValueError without a certificate.
+    pub(super) fn server(&self) -> Result<Arc<ServerConfig>> {
+        let Some(identity) = &self.identity else {
+            return Err(Error::Value(
+                "tls: a server needs a certificate and its private key: TLS(cert, key)".to_owned(),
+            ));
+        };
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(self.versions())
+            .map_err(unusable)?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+                let verifier = match self.require_client_cert {
+                    true => verifier,
+                    false => verifier.allow_unauthenticated(),
+                };
+                builder.with_client_cert_verifier(verifier.build().map_err(unusable)?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver {
+            named: self.sni.iter().map(|(name, own)| (name.clone(), Arc::clone(&own.0))).collect(),
+            default: Arc::clone(&identity.0),
+        }));
+        // Tickets keep the state of a session with the client: the server remembers none.
+        config.ticketer = ring::Ticketer::new().map_err(unusable)?;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.alpn_protocols.clone_from(&self.alpn);
+        Ok(Arc::new(config))
+    }
+
+    /// The configuration of a client, with what it verifies servers against.
+    pub(super) fn client(&self, roots: Roots) -> Result<Arc<ClientConfig>> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(self.versions())
+            .map_err(unusable)?
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+                CertifiedKey::clone(&identity.0),
+            ))),
+        };
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.alpn_protocols.clone_from(&self.alpn);
+        Ok(Arc::new(config))
+    }
+}
+
+/// Chooses the certificate of a server by the name that the client asks for.
+#[derive(Debug)]
+struct Resolver {
+    named: HashMap<String, Arc<CertifiedKey>>,
+    default: Arc<CertifiedKey>,
+}
+
+impl Resolver {
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        // RFC 6125, section 6.4.3: an asterisk stands for one label, the leftmost one.
+        let any = || self.named.get(&format!("*{}", &name[name.find('.')?..]));
+        self.named.get(name).or_else(any)
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let named = name.filter(|_| !self.named.is_empty());
+        let own = named.and_then(|name| self.find(&name).cloned());
+        Some(own.unwrap_or_else(|| Arc::clone(&self.default)))
+    }
+}
