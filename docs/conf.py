@@ -4,8 +4,14 @@ This file owns the settings of Sphinx. It must never hold what a page can say it
 """
 
 import re
+import shutil
+from pathlib import Path
 
 import rsock
+
+# Sphinx reads only what is below its folder. The notebooks are beside it, where Jupyter users look.
+HERE = Path(__file__).parent
+shutil.copytree(HERE.parent / "notebooks", HERE / "tour", dirs_exist_ok=True)
 
 project = "rsock"
 author = "the developers of rsock"
@@ -54,6 +60,13 @@ def parameters_as_a_list(*event: object) -> None:
     lines[:] = found
 
 
+def notebooks_in_the_site(_: object, page: str, source: list[str]) -> None:
+    """Have the links to notebooks, which are right in the repository, lead to the copies."""
+    up = "../" * page.count("/")
+    source[0] = source[0].replace(f"({up}../notebooks/", f"({up}tour/")
+
+
 def setup(app: object) -> None:
     """Register what Sphinx calls."""
     app.connect("autodoc-process-docstring", parameters_as_a_list)  # type: ignore[attr-defined]
+    app.connect("source-read", notebooks_in_the_site)  # type: ignore[attr-defined]

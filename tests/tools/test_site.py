@@ -17,7 +17,11 @@ def test_every_page_is_in_the_list_of_the_site() -> None:
     for block in re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.S):
         listed.update(line for line in block.splitlines() if line and not line.startswith(":"))
     pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")}
-    assert listed == pages - {"index"}
+    notebooks = ROOT / "notebooks"
+    tour = {
+        f"tour/{path.relative_to(notebooks).with_suffix('')}" for path in notebooks.rglob("*.ipynb")
+    }
+    assert listed == (pages - {"index"}) | tour
 
 
 def test_every_public_name_is_in_the_reference() -> None:
