@@ -50,7 +50,7 @@ PYTHON_LAYERS = [
     ["_server", "_wait_for"],
     ["_client", "_notify", "_signals", "_started"],
     ["_fault_view"],
-    ["_in_thread"],
+    ["_in_thread", "_replay"],
     ["_script"],
     ["_stream"],
     ["_handlers"],

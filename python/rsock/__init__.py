@@ -22,7 +22,7 @@ PYTEST_DONT_REWRITE
 #     _server, _wait_for
 #     _client, _notify, _signals, _started
 #     _fault_view
-#     _in_thread
+#     _in_thread, _replay
 #     _script
 #     _stream
 #     _handlers
@@ -44,6 +44,7 @@ from ._client import Client
 from ._connection import Connection
 from ._endpoint import Endpoint
 from ._exceptions import IncompleteRead, RsockError, StateError
+from ._replay import Replay
 from ._rsock import (
     TLS,
     Accept,
@@ -59,6 +60,7 @@ from ._rsock import (
     LineEcho,
     Quote,
     Record,
+    ReplayClient,
     Service,
     Time,
     __version__,
@@ -137,6 +139,8 @@ __all__ = [
     "ProcessLimits",
     "Quote",
     "Record",
+    "Replay",
+    "ReplayClient",
     "RsockError",
     "Script",
     "ScriptMismatch",

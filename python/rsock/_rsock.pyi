@@ -66,6 +66,8 @@ __all__ = [
     "Pool",
     "Quote",
     "Record",
+    "Replay",
+    "ReplayClient",
     "Script",
     "Server",
     "Service",
@@ -221,6 +223,87 @@ class Script(Service):
         """Return the results of one server. For the Python half."""
     def clear(self) -> None:
         """Forget the results so far."""
+
+@disjoint_base
+class Replay(Service):
+    """The compiled half of rsock.Replay."""
+    def __new__(
+        cls,
+        path: SocketPath,
+        *,
+        connections: Literal["in order", "repeat"] | int = "in order",
+        chunks: Literal["lenient", "exact"] = "lenient",
+        speed: float | None = None,
+        timeout: float = 10.0,
+        carry: Iterable[tuple[int, int]] = (),
+        ignore: Buffer | str | Iterable[Buffer | str] = (),
+    ) -> Self: ...
+    @property
+    def path(self) -> str:
+        """The path of the recording."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    @property
+    def results(self) -> list[ScriptResult]:
+        """How the dialogues with the clients went, a list of ScriptResult.
+
+        A result is there before the client receives the last recorded bytes, and before the ledger
+        shows the end of the connection; it changes if the client diverges after that. They are of
+        all servers that were started with this object, one server after the other, and in each the
+        oldest first; `Server.script_results` has those of one server. The last 10 000 of each of
+        the last 1 000 servers are kept.
+        """
+    def _results_of(self, server: int) -> list[ScriptResult]:
+        """Return the results of one server. For the Python half."""
+    def _end(self, server: int) -> None:
+        """End the dialogues of a server that has ended. For the Python half."""
+    def clear(self) -> None:
+        """Forget the results so far."""
+
+@final
+class ReplayClient:
+    """The client's side of a recording, to be played to a server.
+
+    It sends what the client sent, each piece when the server has answered what precedes it in the
+    recording, and compares the answers. `connection` is the number of the connection in the
+    recording. With `chunks` "lenient" the answers are one stream; with "exact" they must arrive in
+    the pieces of the recording, as far as TCP can show. `speed` 1.0 sends as fast as in the
+    recording, 2.0 twice as fast, and None at once. The server may take `timeout` seconds longer
+    than in the recording for each answer. `ignore` is a regular expression of bytes, or a list of
+    them: what they match in the recorded answers may be anything.
+
+    Reads the file. Raises OSError if it cannot be read; ValueError for a file that is no
+    recording, naming the line, and for an argument that does not fit it; TypeError for an argument
+    of the wrong type.
+    """
+    def __new__(
+        cls,
+        path: SocketPath,
+        connection: int = 1,
+        *,
+        chunks: Literal["lenient", "exact"] = "lenient",
+        speed: float | None = None,
+        timeout: float = 10.0,
+        ignore: Buffer | str | Iterable[Buffer | str] = (),
+    ) -> Self: ...
+    @property
+    def path(self) -> str:
+        """The path of the recording."""
+    @property
+    def connection(self) -> int:
+        """The number of the connection in the recording."""
+    def run(self, address: Destination, *, timeout: float = 10.0) -> ScriptResult:
+        """Play the client's side to the server at `address`; return a ScriptResult.
+
+        `address` is a (host, port) pair, or the path of a Unix socket. `timeout` is how long the
+        connect may take, in seconds. Where the server diverges, `error` of the result is the
+        report, and the connection is reset.
+
+        Blocks, with the interpreter released, until everything was played or the server has
+        diverged; Ctrl-C ends it. Raises OSError if the connect fails, TimeoutError after `timeout`
+        seconds, socket.gaierror for an unknown host, and TypeError or ValueError for a wrong
+        argument.
+        """
 
 @final
 class ByConnection(Service):

@@ -25,10 +25,10 @@ _PLACE: Final = re.compile(r" # at [^\"']*$")
 
 
 class ScriptMismatch(RsockError):
-    """A client diverged from the script.
+    """A client diverged from the script, or from the recording of a Replay.
 
-    The message names the step, its source line, what was expected and what was received. `result`
-    is the ScriptResult.
+    The message names the step with its source line, or the line of the recording; what was
+    expected; and what was received. `result` is the ScriptResult.
     """
 
     __module__ = "rsock"
@@ -275,21 +275,23 @@ class Script(_rsock.Script):
         return hash(_plain(self))
 
 
-def scripts_of(service: object) -> list[Script]:
-    """Return the scripts of a service: itself, or those of a ByConnection."""
+def scripts_of(service: object) -> "list[_rsock.Script | _rsock.Replay]":
+    """Return the scripts and replays of a service: itself, or those of a ByConnection."""
     if isinstance(service, _rsock.ByConnection):
         found = [script for each in service._services() for script in scripts_of(each)]
         # An object that is there twice has one list of results.
         return list({id(script): script for script in found}.values())
-    return [service] if isinstance(service, Script) else []
+    return [service] if isinstance(service, _rsock.Script | _rsock.Replay) else []
 
 
-def report_mismatches(name: str, diverged: list[ScriptResult], on_error: Any) -> None:
-    """Report the clients that diverged, as `on_error` says."""
+def report_mismatches(
+    name: str, diverged: list[ScriptResult], on_error: Any, *, noun: str = "script"
+) -> None:
+    """Report the clients that diverged from a script or a recording, as `on_error` says."""
     errors = [ScriptMismatch(str(result.error), result) for result in diverged]
     if on_error == "raise":
         count = f"{len(errors)} client{'' if len(errors) == 1 else 's'}"
-        raise ExceptionGroup(f"{count} diverged from the script of {name}", errors)
+        raise ExceptionGroup(f"{count} diverged from the {noun} of {name}", errors)
     if on_error != "log":
         for error in errors:
             on_error(error)
@@ -300,7 +302,11 @@ def report_mismatches(name: str, diverged: list[ScriptResult], on_error: Any) ->
     log = logging.getLogger("rsock")
     for error in errors[:_MOST_LOGGED]:
         log.error(
-            "connection %d of %s diverged from its script: %s", error.result.connection, name, error
+            "connection %d of %s diverged from its %s: %s",
+            error.result.connection,
+            name,
+            noun,
+            error,
         )
     if len(errors) > _MOST_LOGGED:
         more = len(errors) - _MOST_LOGGED

@@ -142,7 +142,7 @@ class Server(_rsock.Server):
     Raises ValueError, TypeError or, for a port out of range, OverflowError.
     """
 
-    # Whether the clients that diverged from a script are still to be reported.
+    # Whether the clients that diverged from a script or a recording are still to be reported.
     _reports_scripts: bool = True
     # Whether a signal has begun the end of `run`, so that clients should go elsewhere.
     _leaving: bool = False
@@ -219,9 +219,9 @@ class Server(_rsock.Server):
 
     @property
     def script_results(self) -> list[ScriptResult]:
-        """How the dialogues of a Script with the clients went, in the order of their connections.
+        """How the dialogues of a Script or a Replay went, in the order of their connections.
 
-        Those of all scripts of a ByConnection together; empty with other services.
+        Those of all scripts and replays of a ByConnection together; empty with other services.
         """
         results = [
             each for script in scripts_of(self.service) for each in script._results_of(self._number)
@@ -229,13 +229,18 @@ class Server(_rsock.Server):
         return Listing(sorted(results, key=lambda result: result.connection))
 
     def _report_scripts(self) -> None:
-        """Report, once, the clients that diverged from a script."""
+        """Report, once, the clients that diverged from a script or a recording."""
         if not self._reports_scripts:
             return
         self._reports_scripts = False
+        scripts = scripts_of(self.service)
+        replays = [each for each in scripts if isinstance(each, _rsock.Replay)]
+        for replay in replays:
+            replay._end(self._number)
         diverged = [each for each in self.script_results if each.error is not None]
         if diverged:
-            report_mismatches(self.name, diverged, self._on_error)
+            noun = "recording" if len(replays) == len(scripts) else "script"
+            report_mismatches(self.name, diverged, self._on_error, noun=noun)
 
     def _ended(self, report: StopReport) -> StopReport:
         self._join()

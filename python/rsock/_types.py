@@ -487,15 +487,17 @@ class DriveResult(Shown):
 
 @dataclass(frozen=True, slots=True)
 class ScriptResult(Shown):
-    """How the dialogue of a Script with one client went.
+    """How the dialogue of a Script, a Replay or a ReplayClient went.
 
-    connection: the number of the connection, as `Record.id`.
-    done: whether the script was played to its end.
-    step: the number of the last step that was begun, from 1; 0 for none.
-    steps: how many steps the script has.
-    error: why it was not played to its end: the step, its source line, what was expected and what
-        was received; None if it was.
-    captures: what steps have captured, by name.
+    connection: the number of the connection, as `Record.id`; of a ReplayClient, that of the
+        connection in the recording.
+    done: whether the script, or the connection of the recording, was played to its end.
+    step: the number of the last step that was begun, from 1; 0 for none. The steps of a recording
+        are the events of the connection.
+    steps: how many steps there are.
+    error: why it was not played to its end: the step, its source line or the line of the recording,
+        what was expected and what was received; None if it was.
+    captures: what steps of a Script have captured, by name.
     unused: what was received and no step has taken, as far as it was kept.
     """
 

@@ -21,6 +21,7 @@ mod ledger;
 mod load;
 mod pool;
 mod process;
+mod replay;
 mod script;
 mod server;
 mod service;
@@ -59,6 +60,8 @@ mod _rsock {
     use super::pool::Pool;
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
+    #[pymodule_export]
+    use super::replay::{Replay, ReplayClient};
     #[pymodule_export]
     use super::script::Script;
     #[pymodule_export]

@@ -71,24 +71,31 @@ impl Script {
     }
 }
 
-fn listed<'py>(
+/// Results as a list of ScriptResult.
+pub(super) fn listed<'py>(
     py: Python<'py>,
     results: Vec<services::ScriptResult>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let results = results.into_iter().map(|result| {
-        let captures = PyDict::new(py);
-        for (name, part) in &result.captures {
-            captures.set_item(name, PyBytes::new(py, part))?;
-        }
-        let fields = PyDict::new(py);
-        fields.set_item("connection", result.connection)?;
-        fields.set_item("done", result.done)?;
-        fields.set_item("step", result.step)?;
-        fields.set_item("steps", result.steps)?;
-        fields.set_item("error", result.error)?;
-        fields.set_item("captures", captures)?;
-        fields.set_item("unused", PyBytes::new(py, &result.unused))?;
-        object(py, "ScriptResult", &fields)
-    });
+    let results = results.into_iter().map(|result| result_object(py, result));
     PyList::new(py, results.collect::<PyResult<Vec<_>>>()?)
+}
+
+/// A ScriptResult.
+pub(super) fn result_object(
+    py: Python<'_>,
+    result: services::ScriptResult,
+) -> PyResult<Bound<'_, PyAny>> {
+    let captures = PyDict::new(py);
+    for (name, part) in &result.captures {
+        captures.set_item(name, PyBytes::new(py, part))?;
+    }
+    let fields = PyDict::new(py);
+    fields.set_item("connection", result.connection)?;
+    fields.set_item("done", result.done)?;
+    fields.set_item("step", result.step)?;
+    fields.set_item("steps", result.steps)?;
+    fields.set_item("error", result.error)?;
+    fields.set_item("captures", captures)?;
+    fields.set_item("unused", PyBytes::new(py, &result.unused))?;
+    object(py, "ScriptResult", &fields)
 }

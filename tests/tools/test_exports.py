@@ -66,7 +66,7 @@ def test_every_registered_service_is_exported() -> None:
     )
     assert "Echo" in registered
     # Services that hold Python objects have their own classes.
-    registered |= {"Accept", "ByConnection", "Forward", "Handler", "Script"}
+    registered |= {"Accept", "ByConnection", "Forward", "Handler", "Replay", "Script"}
     assert registered == {kind.__name__ for kind in _rsock.Service.__subclasses__()}
     assert registered <= set(rsock.__all__)
 

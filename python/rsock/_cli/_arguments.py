@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "echo": "send back all data",
     "serve": "serve with a service, or with your own function",
     "forward": "forward connections to another address",
+    "replay": "play the server of a recording, or its client",
     "connect": "talk to a server, from a terminal or in a pipe",
     "wait": "wait until a server accepts connections",
     "limits": "show the system's limits on a process",

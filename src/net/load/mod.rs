@@ -3,6 +3,8 @@
 
 mod drive;
 mod driven;
+mod replay_client;
 
 pub use self::drive::{Load, drive};
 pub use self::driven::{Driven, Latency};
+pub use self::replay_client::replay;

@@ -61,7 +61,7 @@ fn read(input: impl BufRead, source: impl Source) -> Result<Recording> {
     loop {
         let found = lines.next().map_err(|error| source.failed(&error))?;
         let wrong = match found {
-            Found::Line => match lines.text().and_then(|text| reader.line(text)) {
+            Found::Line => match lines.text().and_then(|text| reader.line(text, lines.number)) {
                 Ok(()) => continue,
                 Err(wrong) => wrong,
             },
@@ -208,7 +208,7 @@ impl Reader {
     }
 
     /// Takes a line. An error says what is wrong with it.
-    fn line(&mut self, text: &str) -> std::result::Result<(), String> {
+    fn line(&mut self, text: &str, number: u64) -> std::result::Result<(), String> {
         // An empty line, or a comment. Not in front of the first line, by which a recording is
         // recognised.
         if self.expected != Expected::First && (text.is_empty() || text.starts_with('#')) {
@@ -237,13 +237,13 @@ impl Reader {
                 self.recording.target = field(text, "target ")?.to_owned();
                 Expected::Events
             }
-            Expected::Events => self.event(Line::parse(text)?)?,
+            Expected::Events => self.event(Line::parse(text)?, number)?,
             Expected::Nothing => return Err("follows the stop line".to_owned()),
         };
         Ok(())
     }
 
-    fn event(&mut self, line: Line) -> std::result::Result<Expected, String> {
+    fn event(&mut self, line: Line, file_line: u64) -> std::result::Result<Expected, String> {
         let recording = &mut self.recording;
         match line {
             Line::Stop { at } => {
@@ -293,7 +293,12 @@ impl Reader {
                     return Err(format!("connection {number} has ended in this direction"));
                 }
                 *progress = after;
-                recording.connections[*place].events.push(Event { at, direction, what });
+                recording.connections[*place].events.push(Event {
+                    at,
+                    direction,
+                    what,
+                    line: file_line,
+                });
             }
         }
         Ok(Expected::Events)

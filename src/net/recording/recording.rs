@@ -59,6 +59,8 @@ pub struct Event {
     pub direction: Direction,
     /// What.
     pub what: What,
+    /// The line of the file that says so, from 1; 0 if it was not read from a file.
+    pub line: u64,
 }
 
 /// Which way something went.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 
+use crate::net::services::dialogue::find;
+
 /// What a step waits for.
 #[derive(Debug)]
 pub(super) enum Expectation {
@@ -152,19 +154,6 @@ impl Expectation {
             Self::End | Self::Silence(_) => 1,
         }
     }
-}
-
-fn find(input: &[u8], delimiter: &[u8]) -> Option<usize> {
-    let (&first, rest) = delimiter.split_first()?;
-    let mut from = 0;
-    while let Some(at) = input[from..].iter().position(|&byte| byte == first) {
-        let at = from + at;
-        if input[at + 1..].starts_with(rest) {
-            return Some(at);
-        }
-        from = at + 1;
-    }
-    None
 }
 
 #[cfg(test)]

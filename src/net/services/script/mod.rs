@@ -2,35 +2,29 @@
 //! diverges from it. Must never go on behind a divergence.
 //!
 //! `program.rs` has the steps, `text.rs` their text form, `expectation.rs` what a step waits for,
-//! `session.rs` the dialogue with one peer, `results.rs` how each of them went.
+//! `session.rs` the dialogue with one peer.
 
 mod expectation;
 mod mismatch;
 mod program;
-mod results;
 mod session;
 mod text;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use self::program::Program;
-pub use self::results::{Results, ScriptResult};
 use self::session::Dialogue;
-use crate::net::base::{Mutex, Waiter};
+use crate::net::base::Waiter;
 use crate::net::error::Result;
 use crate::net::service::{Peer, Service, Session, Site};
+use crate::net::services::dialogue::{OfServers, Results, ScriptResult};
 
 /// Plays a script with each client.
 pub struct Script {
     program: Arc<Program>,
     results: Arc<Results>,
-    /// The results of the last servers that were started with this script, by their numbers.
-    of_servers: Mutex<VecDeque<(u64, Arc<Results>)>>,
+    of_servers: OfServers,
 }
-
-/// How many servers' results a script keeps.
-const MOST_SERVERS: usize = 1_000;
 
 impl Script {
     /// A script in its text form. `Error::Value` names the line that is wrong.
@@ -46,26 +40,24 @@ impl Script {
 
     fn of(program: &Arc<Program>, results: &Arc<Results>) -> Self {
         let (program, results) = (Arc::clone(program), Arc::clone(results));
-        Self { program, results, of_servers: Mutex::default() }
+        Self { program, results, of_servers: OfServers::default() }
     }
 
     /// How the dialogues with the clients of one server went, by the server's number.
     #[must_use]
     pub fn results_of(&self, server: u64) -> Vec<ScriptResult> {
-        let of_servers = self.of_servers.lock();
-        let found = of_servers.iter().find(|(number, _)| *number == server);
-        found.map_or_else(Vec::new, |(_, results)| results.get())
+        self.of_servers.of(server)
     }
 
     /// How all dialogues went, those of one server after those of another.
     #[must_use]
     pub fn results(&self) -> Vec<ScriptResult> {
-        self.of_servers.lock().iter().flat_map(|(_, results)| results.get()).collect()
+        self.of_servers.all()
     }
 
     /// Forgets the results so far.
     pub fn clear(&self) {
-        self.of_servers.lock().iter().for_each(|(_, results)| results.clear());
+        self.of_servers.clear();
     }
 }
 
@@ -79,12 +71,7 @@ impl Service for Script {
     }
 
     fn prepare(&self, site: &Site, _waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
-        let results = Arc::default();
-        let mut of_servers = self.of_servers.lock();
-        if of_servers.len() == MOST_SERVERS {
-            of_servers.pop_front();
-        }
-        of_servers.push_back((site.server, Arc::clone(&results)));
+        let results = self.of_servers.begin(site.server);
         Ok(Some(Arc::new(Self::of(&self.program, &results))))
     }
 

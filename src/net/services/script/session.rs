@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::expectation::{Expectation, Verdict};
-use super::mismatch::{Course, Tail, report};
+use super::mismatch::{Course, report};
 use super::program::{Action, Block, Piece, Program, Step};
-use super::results::{Results, ScriptResult};
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
+use crate::net::services::dialogue::{Results, ScriptResult, Tail};
 
 /// The timer of the step at hand.
 const TIMER: u32 = 0;

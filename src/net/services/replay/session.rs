@@ -1,0 +1,219 @@
+//! The dialogue of a recording with one client of a stream. Must never go on behind a divergence.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::player::{Next, Player};
+use crate::net::ledger::ClosedBy;
+use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
+use crate::net::services::dialogue::{Results, ScriptResult};
+
+/// The timer of what is at hand.
+const TIMER: u32 = 0;
+
+/// What the timer is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// The next own event is due.
+    Time,
+    /// The client is expected to send, or to read.
+    Client,
+}
+
+pub(super) struct Dialogue {
+    player: Player,
+    results: Arc<Results>,
+    /// How long the client may take to read.
+    timeout: Duration,
+    waiting: Waiting,
+    /// Input that was not used.
+    rest: Vec<u8>,
+    /// The own side has played everything, or reset.
+    is_over: bool,
+    /// The report of a divergence.
+    error: Option<String>,
+    /// The result that is kept so far is that of a dialogue that was played.
+    is_told: bool,
+}
+
+impl Dialogue {
+    pub(super) fn new(player: Player, results: &Arc<Results>, timeout: Duration) -> Self {
+        Self {
+            player,
+            results: Arc::clone(results),
+            timeout,
+            waiting: Waiting::Client,
+            rest: Vec::new(),
+            is_over: false,
+            error: None,
+            is_told: false,
+        }
+    }
+
+    /// Keeps the result, which replaces an earlier one.
+    fn tell(&mut self, error: Option<String>) {
+        let is_new = !std::mem::replace(&mut self.is_told, true);
+        let result = self.player.result(error);
+        if is_new { self.results.push(result) } else { self.results.replace(result) }
+    }
+
+    fn fail(&mut self, report: String) -> SessionError {
+        self.tell(Some(report.clone()));
+        self.error = Some(report.clone());
+        SessionError(report)
+    }
+
+    /// Does what can be done now.
+    fn go_on(&mut self, io: &mut dyn Io) {
+        while !self.is_over {
+            match self.player.next(Instant::now()) {
+                Next::Send => {
+                    let unsent = self.player.unsent();
+                    let size = unsent.len();
+                    let taken = io.write(Leg::Client, unsent);
+                    self.player.sent(taken);
+                    if taken < size {
+                        self.waiting = Waiting::Client;
+                        io.set_timer(TIMER, Some(self.timeout));
+                        break;
+                    }
+                    if self.player.keeps_pieces() {
+                        self.waiting = Waiting::Time;
+                        io.set_timer(TIMER, Some(Duration::ZERO));
+                        break;
+                    }
+                }
+                Next::Finish => {
+                    io.shut_write(Leg::Client);
+                    self.player.did();
+                }
+                Next::Reset => {
+                    self.player.did();
+                    self.is_over = true;
+                    io.abort();
+                }
+                Next::Wait(time) => {
+                    self.waiting = Waiting::Time;
+                    io.set_timer(TIMER, Some(time));
+                    break;
+                }
+                Next::Peer(time) => {
+                    self.waiting = Waiting::Client;
+                    io.set_timer(TIMER, time);
+                    break;
+                }
+                Next::Done => {
+                    self.is_over = true;
+                    io.close();
+                }
+            }
+        }
+        // Before the client gets the last bytes, which leave after the event that is being handled.
+        if !self.is_told && self.player.has_ends_only() {
+            let torn = self.player.torn();
+            self.tell(torn);
+        }
+    }
+}
+
+impl Session for Dialogue {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.go_on(io);
+        Ok(())
+    }
+
+    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
+        if self.is_over {
+            return Ok(input.len());
+        }
+        let used = match self.player.receive(input, Instant::now()) {
+            Ok(used) => used,
+            Err(report) => return Err(self.fail(report)),
+        };
+        self.rest = input[used..].to_vec();
+        self.go_on(io);
+        Ok(used)
+    }
+
+    fn eof(&mut self, io: &mut dyn Io, _leg: Leg, rest: &[u8]) -> SessionResult {
+        if self.is_over {
+            return Ok(());
+        }
+        self.player.finished(rest, Instant::now()).map_err(|report| self.fail(report))?;
+        self.go_on(io);
+        Ok(())
+    }
+
+    fn low_water(&mut self, io: &mut dyn Io, _leg: Leg) -> SessionResult {
+        self.go_on(io);
+        Ok(())
+    }
+
+    fn timer(&mut self, io: &mut dyn Io, _key: u32) -> SessionResult {
+        if self.is_over {
+            return Ok(());
+        }
+        if self.waiting == Waiting::Client {
+            let report = self.player.overdue(&std::mem::take(&mut self.rest));
+            return Err(self.fail(report));
+        }
+        self.go_on(io);
+        Ok(())
+    }
+
+    fn drain(&mut self, _io: &mut dyn Io) -> SessionResult<Drain> {
+        let is_played = self.is_over || self.player.has_ends_only();
+        Ok(if is_played { Drain::Finish } else { Drain::Hold })
+    }
+
+    fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
+        match &self.error {
+            Some(report) => (ClosedBy::Error, Some(report.clone())),
+            None => (by, error),
+        }
+    }
+
+    fn closed(&mut self, why: ClosedBy) {
+        if self.error.is_some() {
+            return;
+        }
+        let is_reset = why == ClosedBy::Reset;
+        let error = self.player.closed(why.name(), is_reset, Instant::now());
+        if !self.is_told || error.is_some() {
+            self.tell(error);
+        }
+    }
+}
+
+/// The session of a client for which the recording has no connection. It is closed with FIN: a
+/// reset could end the client's connect, whose error would not tell of the recording.
+pub(super) struct Unrecorded {
+    pub(super) connection: u64,
+    pub(super) report: String,
+    pub(super) results: Arc<Results>,
+}
+
+impl Session for Unrecorded {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.results.push(unrecorded(self.connection, &self.report));
+        io.close();
+        Ok(())
+    }
+
+    fn explain(&self, _by: ClosedBy, _error: Option<String>) -> (ClosedBy, Option<String>) {
+        (ClosedBy::Error, Some(self.report.clone()))
+    }
+}
+
+/// The result of a client for which the recording has no connection.
+pub(super) fn unrecorded(connection: u64, report: &str) -> ScriptResult {
+    ScriptResult {
+        connection,
+        done: false,
+        step: 0,
+        steps: 0,
+        error: Some(report.to_owned()),
+        captures: Vec::new(),
+        unused: Vec::new(),
+    }
+}
