@@ -239,6 +239,9 @@ class Replay(Service):
         ignore: Buffer | str | Iterable[Buffer | str] = (),
     ) -> Self: ...
     @property
+    def transport(self) -> Literal["tcp", "unix", "udp"]:
+        """ "tcp", "unix" or "udp": what was recorded."""
+    @property
     def path(self) -> str:
         """The path of the recording."""
     def __len__(self) -> int: ...
@@ -286,6 +289,9 @@ class ReplayClient:
         timeout: float = 10.0,
         ignore: Buffer | str | Iterable[Buffer | str] = (),
     ) -> Self: ...
+    @property
+    def transport(self) -> Literal["tcp", "unix", "udp"]:
+        """ "tcp", "unix" or "udp": what was recorded."""
     @property
     def path(self) -> str:
         """The path of the recording."""

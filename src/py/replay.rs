@@ -19,6 +19,7 @@ use super::keywords::no_more;
 use super::script::{listed, result_object};
 use super::service::Service;
 use super::wait::Attached;
+use crate::net::address::Transport;
 use crate::net::load::replay;
 use crate::net::recording::Recording;
 use crate::net::service::Shape;
@@ -37,6 +38,7 @@ const MOST_DATAGRAM: i64 = 65_535;
 pub(super) struct Replay {
     service: Arc<services::Replay>,
     path: PathBuf,
+    transport: Transport,
 }
 
 #[pymethods]
@@ -68,13 +70,23 @@ impl Replay {
             .map_err(|error| exception(py, error))?;
         let service = Arc::new(service);
         let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
-        Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self { service, path }))
+        Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self {
+            service,
+            path,
+            transport: recording.transport,
+        }))
     }
 
     /// The path of the recording.
     #[getter]
     fn path(&self) -> OsString {
         self.path.clone().into_os_string()
+    }
+
+    /// "tcp", "unix" or "udp": what was recorded.
+    #[getter]
+    fn transport(&self) -> &'static str {
+        self.transport.name()
     }
 
     /// The number of connections in the recording.
@@ -133,6 +145,7 @@ pub(super) struct ReplayClient {
     plan: Arc<Plan>,
     playing: Arc<Playing>,
     path: PathBuf,
+    transport: Transport,
     connection: u64,
 }
 
@@ -163,13 +176,19 @@ impl ReplayClient {
         let (path, recording) = read(&path)?;
         let plan = Plan::of_client(&path, &recording, connection, &ignored, &playing)
             .map_err(|error| exception(py, error))?;
-        Ok(Self { plan, playing, path, connection })
+        Ok(Self { plan, playing, path, transport: recording.transport, connection })
     }
 
     /// The path of the recording.
     #[getter]
     fn path(&self) -> OsString {
         self.path.clone().into_os_string()
+    }
+
+    /// "tcp", "unix" or "udp": what was recorded.
+    #[getter]
+    fn transport(&self) -> &'static str {
+        self.transport.name()
     }
 
     /// The number of the connection in the recording.

@@ -88,9 +88,7 @@ def run(arguments: Arguments) -> int:
         raise UsageError("--connection N plays that one to each client; --repeat plays all in turn")
     from ._running import serve
 
-    replays: list[Replay] = []
-
-    def made() -> Replay:
+    try:
         replay = Replay(
             arguments.file,
             connections=arguments.connection or ("repeat" if arguments.repeat else "in order"),
@@ -100,14 +98,12 @@ def run(arguments: Arguments) -> int:
             carry=arguments.carry,
             ignore=arguments.ignore,
         )
-        replays.append(replay)
-        return replay
-
-    code = serve(arguments, arguments.listen, made)
-    if code == 0 and any(each.error is not None for replay in replays for each in replay.results):
-        # The reports are written by the end of the servers.
-        return 1
-    return code
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(str(error)) from None
+    arguments.udp = arguments.udp or replay.transport == "udp"
+    code = serve(arguments, arguments.listen, lambda: replay)
+    # The reports are written by the end of the servers.
+    return 1 if code == 0 and any(each.error for each in replay.results) else code
 
 
 def _run_client(arguments: Arguments, text: str) -> int:
