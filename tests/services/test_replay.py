@@ -476,6 +476,7 @@ def test_a_port_that_another_client_has_again_gets_the_next_connection(path: Pat
 
 def test_the_sides_of_a_recording_play_with_each_other(path: Path) -> None:
     recorded(path, GREETING)
+    chunks: Any
     for chunks in ("lenient", "exact"):
         with Server(service=Replay(path, chunks=chunks), on_error="raise") as server:
             told = ReplayClient(path, chunks=chunks).run(server.address, timeout=SOON)
@@ -593,6 +594,7 @@ def test_a_recording_fits_the_transport_of_the_server(path: Path) -> None:
 
 def test_a_linger_of_zero_is_a_reset_where_an_end_was_recorded(path: Path) -> None:
     recorded(path, GREETING)
+    chunks: Any
     for chunks, is_well in (("lenient", True), ("exact", False)):
         with played(Replay(path, chunks=chunks)) as (server, client):
             client.recv_line()
