@@ -389,6 +389,7 @@ class Server:
         name: str | None = None,
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
+        replace: bool = False,
         tls: TLS | None = None,
     ) -> None: ...
     def create(self) -> Self:

@@ -77,6 +77,7 @@ class ServerOptions(TypedDict, total=False):
     name: str | None
     allow: Iterable[str]
     deny: Iterable[str]
+    replace: bool
     tls: _rsock.TLS | None
 
 
@@ -128,6 +129,8 @@ class Server(_rsock.Server):
     then bounds the peers that are remembered, and `workers` None is one.
     `allow_external`: whether a UDP server may have an address outside the loopback, where the
     addresses of senders can be forged. It concerns no other server.
+    `replace`: whether `bind` first stops the server of this process that holds the address, with
+    its own `drain`: the cell of a notebook that starts a server on a port can then be run again.
     `allow`, `deny`: networks such as `"10.0.0.0/8"`, single addresses, and `"unix"` for every Unix
     socket. Connections of other networks than those of `allow`, if it has any, and of those in
     `deny` are reset before anything else happens to them; datagrams are dropped. Both are counted

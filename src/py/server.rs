@@ -259,7 +259,8 @@ impl Server {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
         workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
-        drain=1.0, on_error='log', allow_external=False, name=None, allow=(), deny=(), tls=None)")]
+        drain=1.0, on_error='log', allow_external=False, name=None, allow=(), deny=(), replace=False, \
+        tls=None)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { parts: OnceLock::new() }
     }
@@ -267,8 +268,8 @@ impl Server {
     #[pyo3(signature = (
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
-        on_error=None, allow_external=None, name=None, allow=None, deny=None, tls=None,
-        _stages=None, **unknown,
+        on_error=None, allow_external=None, name=None, allow=None, deny=None,
+        replace=None, tls=None, _stages=None, **unknown,
     ))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
@@ -292,6 +293,7 @@ impl Server {
         name: Option<Bound<'py, PyAny>>,
         allow: Option<Bound<'py, PyAny>>,
         deny: Option<Bound<'py, PyAny>>,
+        replace: Option<Bound<'py, PyAny>>,
         tls: Option<Bound<'py, PyAny>>,
         _stages: Option<Bound<'py, PyAny>>,
         unknown: Option<Bound<'py, PyDict>>,
@@ -305,6 +307,7 @@ impl Server {
         let faults = super::faults::faults(faults.as_ref())?;
         let seed = super::faults::seed(seed.as_ref())?;
         let allow_external = args::flag("allow_external", allow_external.as_ref())?;
+        let replace = args::flag("replace", replace.as_ref())?;
         let access = Access {
             allow: args::networks("allow", allow.as_ref())?,
             deny: args::networks("deny", deny.as_ref())?,
@@ -312,6 +315,12 @@ impl Server {
         if fd.is_some() && (host.is_some() || port.is_some()) {
             return Err(PyTypeError::new_err(
                 "fd= is a listener with an address of its own; give no host and port with it",
+            ));
+        }
+        if fd.is_some() && replace {
+            return Err(PyTypeError::new_err(
+                "fd= is a socket with an address of its own; replace=True stops a server that holds \
+                 the address of a bind",
             ));
         }
         let passed = fd.as_ref().is_some_and(|fd| fd.is_instance_of::<PyString>());
@@ -385,6 +394,7 @@ impl Server {
             allow_external,
             target,
             fd,
+            replace,
             access,
             shape,
             ordered: service.cast::<Handler>().map_or(true, |handler| handler.get().ordered),

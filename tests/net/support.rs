@@ -92,6 +92,7 @@ pub fn config_of(shape: Shape) -> Config {
         allow_external: false,
         target: Target::new("127.0.0.1", 0).unwrap(),
         fd: None,
+        replace: false,
         access: Access::default(),
         shape,
         tls: None,

@@ -24,6 +24,8 @@ pub struct Config {
     pub target: Target,
     /// A listening or unbound socket of the caller, used instead of a new one.
     pub fd: Option<RawFd>,
+    /// Whether the bind stops a server of this process that holds the address.
+    pub replace: bool,
     /// Whose connections, or datagrams, it serves.
     pub access: Access,
     /// What handles the connections.

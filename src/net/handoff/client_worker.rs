@@ -57,6 +57,7 @@ impl ClientWorker {
             allow_external: false,
             target: Target::unix(UnixName::unnamed()),
             fd: None,
+            replace: false,
             access: Access::default(),
             shape: Shape::Handler,
             ordered: false,

@@ -10,7 +10,7 @@ use super::lifecycle::State;
 use super::server::Server;
 use crate::net::address::{Address, Target, Transport, resolve};
 use crate::net::base::Waiter;
-use crate::net::control::{Registered, registry};
+use crate::net::control::{Cause, Registered, registry};
 use crate::net::datagram::amplification;
 use crate::net::error::{Error, Result};
 use crate::net::service::Shape;
@@ -130,6 +130,9 @@ impl Server {
         address: &Address,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
+        if self.config.replace {
+            self.replace_holders(address, waiter)?;
+        }
         let deadline = Instant::now() + PREDECESSOR;
         let mut may_retry = true;
         loop {
@@ -153,6 +156,18 @@ impl Server {
                 holder => return Err(name_holder(error, holder.as_deref())),
             }
         }
+    }
+
+    /// Stops the servers of this process that hold the address, and waits for their ends, each of
+    /// which its own drain time bounds.
+    fn replace_holders(&self, address: &Address, waiter: &mut dyn Waiter) -> Result<()> {
+        while let Some(holder) = registry::holder(address, &*self.inner) {
+            // A handler may replace the server that it runs on.
+            holder.exempt_caller();
+            holder.signal_stop(Cause::Stop, holder.context().drain);
+            holder.wait(None, waiter)?;
+        }
+        Ok(())
     }
 
     pub(super) fn do_listen(&self, steps: &mut Steps, backlog: Option<u32>) -> Result<()> {
