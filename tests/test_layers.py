@@ -48,6 +48,8 @@ PYTHON_LAYERS = [
     ["__init__"],
     ["_connection"],
     ["_server", "_wait_for"],
+    ["metrics"],
+    ["_counts"],
     ["_client", "_notify", "_signals", "_started"],
     ["_fault_view"],
     ["_in_thread", "_replay"],

@@ -20,6 +20,8 @@ PYTEST_DONT_REWRITE
 #     __init__
 #     _connection
 #     _server, _wait_for
+#     metrics            the public module of metrics, imported when it is asked for
+#     _counts
 #     _client, _notify, _signals, _started
 #     _fault_view
 #     _in_thread, _replay
@@ -95,17 +97,18 @@ from ._wait_for import wait_for
 
 if _typing.TYPE_CHECKING:
     from . import faults as faults
+    from . import metrics as metrics
 else:
-    # A program without faults does not load them.
+    # A program without faults or metrics does not load them.
     def __getattr__(name):
-        if name == "faults":
+        if name in ("faults", "metrics"):
             import importlib
 
-            return importlib.import_module(".faults", __name__)
+            return importlib.import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
-        return sorted({*globals(), "faults"})
+        return sorted({*globals(), "faults", "metrics"})
 
 
 __all__ = [

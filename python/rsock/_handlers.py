@@ -95,6 +95,11 @@ class Handlers:
         """Note that the calling thread no longer serves."""
         self._threads.pop(get_ident(), None)
 
+    @property
+    def thread_count(self) -> int:
+        """How many threads serve, or wait for a connection."""
+        return len(self._threads)
+
     def end_threads(self) -> None:
         """Raise SystemExit in the threads that still serve, and wait for them briefly."""
         me = get_ident()

@@ -637,6 +637,10 @@ class Ledger:
 
         They include connections whose records have been dropped.
         """
+    def _paths(self) -> list[tuple[list[tuple[float, int]], int, float]]:
+        """Histograms of the last TCP_INFO of closed connections: round-trip times in seconds, and
+        retransmitted segments. Each is a list of (bound, count), the count above them, and the sum.
+        """
     def wait(
         self,
         open: int | None = None,

@@ -7,7 +7,7 @@ empty list.
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ._rsock import Server
@@ -20,6 +20,8 @@ _LAST_LINES: Final = 0.3
 # By id(), in the order of a dict. Each operation on it is a single one of the interpreter's, so it
 # needs no lock, which a fork could copy in its locked state.
 _started: weakref.WeakValueDictionary[int, Server] = weakref.WeakValueDictionary()
+# Called with each server before it starts, where its counters are read.
+on_enter: Callable[[Server], None] | None = None
 
 
 def enter(server: Server) -> None:
@@ -27,6 +29,8 @@ def enter(server: Server) -> None:
     # An entry from an earlier start that failed would keep its old position.
     _started.pop(id(server), None)
     _started[id(server)] = server
+    if on_enter is not None:
+        on_enter(server)
 
 
 def entered() -> Iterator[Server]:

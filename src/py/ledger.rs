@@ -18,7 +18,9 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::address::Endpoint;
 use crate::net::base::Origin;
-use crate::net::ledger::{ClosedBy, Direction, EventKind, FaultEvent, Refusal, Role};
+use crate::net::ledger::{
+    ClosedBy, Direction, EventKind, FaultEvent, RETRANSMIT_BOUNDS, RTT_BOUNDS, Refusal, Role,
+};
 use crate::net::socket::Credentials;
 
 /// The module of the drawings of records and of the ledger.
@@ -120,6 +122,9 @@ impl Ledger {
     }
 }
 
+/// Bounds of buckets with their counts, the count above them, and the sum of all values.
+type Distribution = (Vec<(f64, u64)>, u64, f64);
+
 #[pymethods]
 impl Ledger {
     /// The records of the open connections, a list, oldest first.
@@ -167,6 +172,20 @@ impl Ledger {
         fields.set_item("bytes_out", totals.sent.bytes)?;
         fields.set_item("closed_by", closed_by)?;
         object(py, "Totals", &fields)
+    }
+
+    /// Histograms of the last TCP_INFO of closed connections: round-trip times in seconds, and
+    /// retransmitted segments. Each is a list of (bound, count), the count above them, and the sum.
+    fn _paths(&self, py: Python<'_>) -> PyResult<[Distribution; 2]> {
+        let net::ledger::Paths { rtt, retransmits } = self.inner(py)?.paths();
+        let micros = |value: f64| value / 1e6;
+        let buckets = RTT_BOUNDS.iter().map(|bound| micros(f64::from(*bound))).zip(rtt.counts);
+        let segments = RETRANSMIT_BOUNDS.iter().map(|bound| f64::from(*bound));
+        let segments = segments.zip(retransmits.counts);
+        Ok([
+            (buckets.collect(), rtt.above, micros(rtt.sum as f64)),
+            (segments.collect(), retransmits.above, retransmits.sum as f64),
+        ])
     }
 
     /// Block until given numbers of connections are open and closed, and return the records.

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::closed_by::ClosedBy;
 use super::counters::{DatagramCounters, Refusals};
+use super::paths::Paths;
 use super::record::Record;
 use super::refusal::Refusal;
 use super::totals::Totals;
@@ -25,6 +26,8 @@ pub(crate) struct LedgerState {
     pub(super) closed: VecDeque<Arc<Record>>,
     /// Sums over all closed connections, and the counts; `open` is filled in by `totals`.
     pub(super) totals: Totals,
+    /// What the kernel measured on the paths of all closed connections.
+    paths: Paths,
     /// The conditions that callers wait for, each with the flag to set when it is met.
     waiting: Vec<(Wait, Arc<EventFd>)>,
     /// A flag for the next call that waits, so that it needs no new descriptor. None while a call
@@ -108,6 +111,7 @@ impl Ledger {
             open: Slab::new(),
             closed: VecDeque::new(),
             totals: Totals::default(),
+            paths: Paths::default(),
             waiting: Vec::new(),
             spare: None,
             keeps_spare: false,
@@ -147,6 +151,7 @@ impl Ledger {
         let mut state = self.state.lock();
         let record = state.open.remove(entry_id.0 as usize);
         release(&record);
+        state.paths.add(tcp_info.as_ref());
         record.close(by, error, tcp_info);
         state.totals.closed += 1;
         state.totals.closed_by[by.index()] += 1;
@@ -242,6 +247,12 @@ impl Ledger {
             totals.sent.add(record.sent());
         }
         totals
+    }
+
+    /// What the kernel measured on the paths of the connections that are closed.
+    #[must_use]
+    pub fn paths(&self) -> Paths {
+        self.state.lock().paths.clone()
     }
 
     /// Blocks until exactly `open` connections are open and at least `closed` have closed since the
