@@ -522,6 +522,19 @@ class Server(_rsock.Server):
 
         return _drawings.server_map(self)
 
+    def watch(self) -> Any:
+        """Return a live view of the server, for the end of a notebook's cell.
+
+        It shows the open connections, rates and round trips, and has buttons that add and remove a
+        fault, close a connection, and drain the server. The view in the browser asks twice a second
+        while it can be seen; an error of a button is shown in it. Needs the package anywidget
+        (`pip install 'rsock[notebook]'`); without it, or in a page that cannot run it, the view is
+        the server's table. Never blocks.
+        """
+        from ._display import _watch
+
+        return _watch.watch(self)
+
     def __repr__(self) -> str:
         return _display.server_repr(self)
 
