@@ -60,6 +60,7 @@ PYTHON_LAYERS = [
     ["_display"],
     ["_rsock"],
     ["_types"],
+    ["_proxy"],
     ["_drawing", "_endpoint", "_settings", "_threads"],
     ["faults"],
     ["_fault"],

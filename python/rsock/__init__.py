@@ -32,6 +32,7 @@ PYTEST_DONT_REWRITE
 #     _display
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _types
+#     _proxy
 #     _drawing, _endpoint, _settings, _threads
 #     faults             the public module of faults, imported when it is asked for
 #     _fault
@@ -46,6 +47,7 @@ from ._client import Client
 from ._connection import Connection
 from ._endpoint import Endpoint
 from ._exceptions import IncompleteRead, RsockError, StateError
+from ._proxy import ProxyHeader, ProxyTLS
 from ._replay import Replay
 from ._rsock import (
     TLS,
@@ -140,6 +142,8 @@ __all__ = [
     "LineEcho",
     "PeerCredentials",
     "ProcessLimits",
+    "ProxyHeader",
+    "ProxyTLS",
     "Quote",
     "Record",
     "Replay",

@@ -48,6 +48,9 @@ class Client(StreamMethods, _rsock.Client):
     socket pair, so that faults can be added later. `record`, `tcp_info`, addresses and options are
     those of the connection itself. "up" is what the client sends. Not with datagrams, nor with
     `timeout=0` before it is connected.
+    `proxy_protocol`: a header of the PROXY protocol that is sent before anything else: "v1" or
+    "v2" with the addresses of this connection, or a `ProxyHeader`, which may name others. Not with
+    datagrams, nor with `timeout=0` before it is connected.
     `seed`: the seed of the random numbers of faults; None draws one, which `seed` then shows.
     `tls`: True for TLS with the authorities of the system, or a `TLS`. The certificate of the
     server must be valid for the host that is given. Connecting includes the handshake, and raises

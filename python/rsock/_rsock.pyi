@@ -27,6 +27,7 @@ from ._types import (
     Limits,
     PeerCredentials,
     ProcessLimits,
+    ProxyHeader,
     Row,
     ScriptResult,
     Sender,
@@ -111,6 +112,9 @@ class Forward(Service):
     connected to. If the target cannot be reached, the client is reset, and its record names the
     error. `record.far` describes the leg to the target.
 
+    `proxy_protocol` "v1" or "v2" sends a header of the PROXY protocol to the target first, with the
+    addresses of the client's connection. `record.far` counts it. Not on UDP.
+
     On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
     The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
     seconds if that is None. `connect_timeout` has no effect on UDP.
@@ -127,6 +131,7 @@ class Forward(Service):
         *,
         path: SocketPath | None = None,
         connect_timeout: float = 10.0,
+        proxy_protocol: Literal["v1", "v2"] | None = None,
     ) -> Self: ...
 
 @final
@@ -391,6 +396,7 @@ class Server:
         deny: Iterable[str] = (),
         replace: bool = False,
         tls: TLS | None = None,
+        proxy_protocol: Iterable[str] = (),
     ) -> None: ...
     def create(self) -> Self:
         """Open the socket with socket(2), and return the server, as all steps do.
@@ -878,6 +884,16 @@ class Record:
         An IPv4 peer of a dual-stack port is shown with its IPv4 address.
         """
     @property
+    def proxy(self) -> Endpoint | None:
+        """The address of the proxy that has passed the connection on, an Endpoint.
+
+        `remote` is then the client that the proxy names. None without a proxy of
+        `Server(proxy_protocol=…)`, or before its header has come.
+        """
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """What that proxy says about the connection, a ProxyHeader."""
+    @property
     def opened_at(self) -> float:
         """The time at which the connection was opened, in seconds since 1970, as time.time()."""
     @property
@@ -1316,6 +1332,7 @@ class Client(Stream):
         faults: Iterable[Fault] | None = None,
         seed: int | None = None,
         tls: bool | TLS | None = None,
+        proxy_protocol: Literal["v1", "v2"] | ProxyHeader | None = None,
     ) -> None: ...
     @property
     def seed(self) -> int | None:

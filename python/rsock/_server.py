@@ -24,6 +24,7 @@ from ._fault import Fault
 from ._fault_view import FaultBlock, FaultView
 from ._in_thread import in_thread
 from ._printable import printable
+from ._proxy import ProxyHeader
 from ._script import report_mismatches, scripts_of
 from ._settings import Limits, SocketOptions, Trace
 from ._signals import Signals
@@ -56,6 +57,7 @@ class _ClientOptions(TypedDict, total=False):
     faults: Iterable[Fault]
     seed: int | None
     tls: bool | _rsock.TLS | None
+    proxy_protocol: Literal["v1", "v2"] | ProxyHeader
 
 
 class ServerOptions(TypedDict, total=False):
@@ -79,6 +81,7 @@ class ServerOptions(TypedDict, total=False):
     deny: Iterable[str]
     replace: bool
     tls: _rsock.TLS | None
+    proxy_protocol: Iterable[str]
 
 
 class Server(_rsock.Server):
@@ -135,6 +138,12 @@ class Server(_rsock.Server):
     socket. Connections of other networks than those of `allow`, if it has any, and of those in
     `deny` are reset before anything else happens to them; datagrams are dropped. Both are counted
     in `ledger.totals.refused_by`. An IPv4 client of a "::" server has its IPv4 address.
+    `proxy_protocol`: the networks of proxies, as in `allow`. Each of their connections must begin
+    with a header of the PROXY protocol, version 1 or 2, that names the client: its address is then
+    that of `record.remote`, `getpeername()` and the handler's peer, and `record.proxy` the proxy's.
+    A handler is called when the header has come; without a valid one the connection is reset.
+    Peers of other networks are never believed: what they send is the service's. `allow` and `deny`
+    concern the proxy, `Limits(per_host=…)` the client. Not with datagrams.
     `faults`: a list of faults of `rsock.faults`, in force before the first connection. Given, even
     empty, the connections of handlers and of `Accept()` stay with Rust threads, so that faults can
     be added to them later.

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 from ._drawing import Drawing
 from ._endpoint import Endpoint
 from ._fault import Fault
+from ._proxy import ProxyHeader, ProxyTLS
 from ._settings import Limits, SocketOptions, Trace
 from ._shown import Shown, html_of
 
@@ -35,6 +36,8 @@ __all__ = [
     "Limits",
     "PeerCredentials",
     "ProcessLimits",
+    "ProxyHeader",
+    "ProxyTLS",
     "Row",
     "ScriptResult",
     "Sender",
@@ -273,6 +276,8 @@ class Totals(Shown):
         was reached or their address is not served; not in `accepted`.
     refused_by: how many of `refused` for each reason: "allow", "deny", "connections", "per_host"
         and "accept_rate", the arguments of the server and of its limits.
+    proxy_errors: connections of the networks of `Server(proxy_protocol=…)` that did not begin with
+        a valid header of that protocol.
     accept_errors: failed `accept(2)` calls.
     suspects: datagrams that got no answer because of the address they came from or were sent to.
     dropped: datagrams that were not sent because a buffer was full, or because the answer would
@@ -288,6 +293,7 @@ class Totals(Shown):
     open: int
     closed: int
     refused: int
+    proxy_errors: int
     accept_errors: int
     waited: int
     suspects: int

@@ -15,6 +15,7 @@ use super::exit::stop_at_exit;
 use super::fault_objects::FaultObjects;
 use super::faults;
 use super::keywords::no_more;
+use super::proxy;
 use super::socket_options::socket_options;
 use super::stream::Stream;
 use super::wait::Attached;
@@ -59,7 +60,7 @@ impl Client {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host=None, port=None, *, timeout=None, \
         transport='tcp', path=None, options=None, source_address=None, spin=200e-6, \
-        retry=None, faults=None, seed=None, tls=None)")]
+        retry=None, faults=None, seed=None, tls=None, proxy_protocol=None)")]
     fn new(
         _args: &Bound<'_, PyTuple>,
         _kwargs: Option<&Bound<'_, PyDict>>,
@@ -68,7 +69,8 @@ impl Client {
     }
 
     #[pyo3(signature = (host=None, port=None, *, timeout=None, transport=None, path=None, options=None,
-        source_address=None, spin=200e-6, retry=None, faults=None, seed=None, tls=None, **unknown))]
+        source_address=None, spin=200e-6, retry=None, faults=None, seed=None, tls=None,
+        proxy_protocol=None, **unknown))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
         slf: &Bound<'py, Self>,
@@ -84,6 +86,7 @@ impl Client {
         faults: Option<Bound<'py, PyAny>>,
         seed: Option<Bound<'py, PyAny>>,
         tls: Option<Bound<'py, PyAny>>,
+        proxy_protocol: Option<Bound<'py, PyAny>>,
         unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
@@ -161,9 +164,24 @@ impl Client {
                  connection; call settimeout(0) after it",
             ));
         }
+        let preface = proxy_protocol.map(|value| proxy::preface(&value)).transpose()?;
+        if preface.is_some() && transport.is_datagram() {
+            return Err(PyValueError::new_err(
+                "proxy_protocol: a header comes before the bytes of a stream, and datagrams are none",
+            ));
+        }
+        if let (Some(_), Some(Duration::ZERO), Some(_)) = (&preface, timeout, &target) {
+            return Err(PyValueError::new_err(
+                "proxy_protocol=… and timeout=0: a client that sends a header has to wait for its \
+                 connection; call settimeout(0) after it",
+            ));
+        }
         let mut inner = Attached::run(py, |waiter| {
             net::stream::Stream::new(transport, timeout, options, source, spin, retry, waiter)
         })?;
+        if let Some(preface) = preface {
+            inner.set_preface(preface);
+        }
         if let Some(own) = own {
             stop_at_exit(py)?;
             own.inner.apply(&mut inner);

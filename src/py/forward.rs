@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::args;
 use super::error::exception;
 use super::keywords::no_more;
+use super::proxy;
 use super::server::Server;
 use super::service::Service;
 use crate::net::address::Target;
@@ -29,6 +30,9 @@ use crate::net::services::{self, To};
 /// together. The name is resolved when the server starts, and again if no address could be
 /// connected to. If the target cannot be reached, the client is reset, and its record names the
 /// error. `record.far` describes the leg to the target.
+///
+/// `proxy_protocol` "v1" or "v2" sends a header of the PROXY protocol to the target first, with the
+/// addresses of the client's connection. `record.far` counts it. Not on UDP.
 ///
 /// On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
 /// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
@@ -75,13 +79,14 @@ impl Forward {
 #[pymethods]
 impl Forward {
     #[new]
-    #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None, **unknown), text_signature = "(host=None, port=None, *, path=None, connect_timeout=10.0)")]
+    #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None, proxy_protocol=None, **unknown), text_signature = "(host=None, port=None, *, path=None, connect_timeout=10.0, proxy_protocol=None)")]
     fn make(
         py: Python<'_>,
         host: Option<Bound<'_, PyAny>>,
         port: Option<Bound<'_, PyAny>>,
         path: Option<Bound<'_, PyAny>>,
         connect_timeout: Option<Bound<'_, PyAny>>,
+        proxy_protocol: Option<Bound<'_, PyAny>>,
         unknown: Option<Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         no_more(&py.get_type::<Self>(), unknown.as_ref())?;
@@ -92,6 +97,7 @@ impl Forward {
         if connect_timeout.is_zero() {
             return Err(PyValueError::new_err("connect_timeout must be more than 0 seconds"));
         }
+        let proxy_protocol = proxy_protocol.map(|value| proxy::version(&value)).transpose()?;
         let (to, target) = match (host, &path) {
             (None, Some(path)) if port.is_none() => {
                 (To::Host(Target::unix(args::path(path)?)), None)
@@ -110,6 +116,7 @@ impl Forward {
         };
         let forward =
             services::Forward::new(to, connect_timeout).map_err(|error| exception(py, error))?;
+        let forward = forward.with_proxy_protocol(proxy_protocol);
         let service = Service { shape: Shape::Stream(Arc::new(forward)) };
         Ok(PyClassInitializer::from(service).add_subclass(Self { target: Mutex::new(target) }))
     }

@@ -9,14 +9,14 @@ use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PySlice};
 
-use super::args::{self, deadline, timeout, user_address, whole};
+use super::args::{self, deadline, timeout, whole};
 use super::error::exception;
 use super::imports::{self, in_python};
 use super::process::object;
+use super::proxy::{endpoint, proxy_header};
 use super::tcp_info::tcp_info;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::Endpoint;
 use crate::net::base::Origin;
 use crate::net::ledger::{
     ClosedBy, Direction, EventKind, FaultEvent, RETRANSMIT_BOUNDS, RTT_BOUNDS, Refusal, Role,
@@ -161,6 +161,7 @@ impl Ledger {
             refused_by.set_item(name, count)?;
         }
         fields.set_item("refused_by", refused_by)?;
+        fields.set_item("proxy_errors", totals.proxy_errors)?;
         fields.set_item("accept_errors", totals.accept_errors)?;
         fields.set_item("waited", totals.waited)?;
         fields.set_item("suspects", totals.suspects)?;
@@ -441,13 +442,6 @@ fn fault_event<'py>(py: Python<'py>, event: &FaultEvent) -> PyResult<Bound<'py, 
     object(py, "FaultEvent", &fields)
 }
 
-fn endpoint<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
-    let fields = PyDict::new(py);
-    fields.set_item("transport", endpoint.transport.name())?;
-    fields.set_item("address", user_address(py, &endpoint.address)?)?;
-    object(py, "Endpoint", &fields)
-}
-
 #[pymethods]
 impl Record {
     /// The number of the connection, from 1.
@@ -498,6 +492,21 @@ impl Record {
     #[getter]
     fn remote<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         endpoint(py, &self.inner.remote())
+    }
+
+    /// The address of the proxy that has passed the connection on, an Endpoint.
+    ///
+    /// `remote` is then the client that the proxy names. None without a proxy of
+    /// `Server(proxy_protocol=…)`, or before its header has come.
+    #[getter]
+    fn proxy<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.inner.proxy().map(|proxy| endpoint(py, &proxy)).transpose()
+    }
+
+    /// What that proxy says about the connection, a ProxyHeader.
+    #[getter]
+    fn proxy_header<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.inner.proxy_header().map(|header| proxy_header(py, header)).transpose()
     }
 
     /// The time at which the connection was opened, in seconds since 1970, as time.time().

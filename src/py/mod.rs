@@ -21,6 +21,7 @@ mod ledger;
 mod load;
 mod pool;
 mod process;
+mod proxy;
 mod replay;
 mod script;
 mod server;

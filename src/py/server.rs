@@ -29,7 +29,7 @@ use super::socket_options::socket_options;
 use super::tls::Tls;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::{Address, Target, Transport, UnixName, host_text, reachable};
+use crate::net::address::{Address, Network, Target, Transport, UnixName, host_text, reachable};
 use crate::net::base::Mutex;
 use crate::net::control::{Access, Cause, Config, Limits, StopReport};
 use crate::net::error::Error;
@@ -209,15 +209,23 @@ fn check_transport(
     fd: Option<RawFd>,
     options: &SocketOptions,
     limits: &Limits,
+    proxies: &[Network],
 ) -> Result<(), Error> {
     let refuse = |text| Err(Error::Value(text));
     if target.as_unix().is_some() {
         options.check_unix()?;
-        if let Some(most) = limits.per_host {
+        // A proxy names hosts.
+        if let Some(most) = limits.per_host.filter(|_| proxies.is_empty()) {
             return refuse(format!(
                 "Limits(per_host={most}): the peers of a Unix socket have no hosts"
             ));
         }
+    }
+    if let Some(network) = proxies.first().filter(|_| transport.is_datagram()) {
+        return refuse(format!(
+            "proxy_protocol={network}: a header comes before the bytes of a stream, and datagrams \
+             are none"
+        ));
     }
     if let Some(rate) = limits.accept_rate.filter(|_| transport.is_datagram()) {
         return refuse(format!("Limits(accept_rate={rate}): datagrams are not accepted"));
@@ -260,7 +268,7 @@ impl Server {
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(host='127.0.0.1', port=0, service=None, *, transport='tcp', path=None, fd=None, \
         workers=None, options=None, limits=None, faults=(), seed=None, trace=False, history=10_000, \
         drain=1.0, on_error='log', allow_external=False, name=None, allow=(), deny=(), replace=False, \
-        tls=None)")]
+        tls=None, proxy_protocol=())")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { parts: OnceLock::new() }
     }
@@ -269,7 +277,7 @@ impl Server {
         host=None, port=None, service=None, *, transport=None, path=None, fd=None, workers=None,
         options=None, limits=None, faults=None, seed=None, trace=None, history=None, drain=None,
         on_error=None, allow_external=None, name=None, allow=None, deny=None,
-        replace=None, tls=None, _stages=None, **unknown,
+        replace=None, tls=None, proxy_protocol=None, _stages=None, **unknown,
     ))]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn __init__<'py>(
@@ -295,6 +303,7 @@ impl Server {
         deny: Option<Bound<'py, PyAny>>,
         replace: Option<Bound<'py, PyAny>>,
         tls: Option<Bound<'py, PyAny>>,
+        proxy_protocol: Option<Bound<'py, PyAny>>,
         _stages: Option<Bound<'py, PyAny>>,
         unknown: Option<Bound<'py, PyDict>>,
     ) -> PyResult<()> {
@@ -312,6 +321,7 @@ impl Server {
             allow: args::networks("allow", allow.as_ref())?,
             deny: args::networks("deny", deny.as_ref())?,
         };
+        let proxies = args::networks("proxy_protocol", proxy_protocol.as_ref())?;
         if fd.is_some() && (host.is_some() || port.is_some()) {
             return Err(PyTypeError::new_err(
                 "fd= is a listener with an address of its own; give no host and port with it",
@@ -365,7 +375,7 @@ impl Server {
             transport => transport.unwrap_or(Transport::Tcp),
         };
         let engine_limits = args::limits(&limits, transport)?;
-        check_transport(&target, transport, fd, &engine_options, &engine_limits)
+        check_transport(&target, transport, fd, &engine_options, &engine_limits, &proxies)
             .map_err(|error| exception(py, error))?;
         if tls.is_some() && transport.is_datagram() {
             return Err(PyValueError::new_err(format!(
@@ -396,6 +406,7 @@ impl Server {
             fd,
             replace,
             access,
+            proxies,
             shape,
             ordered: service.cast::<Handler>().map_or(true, |handler| handler.get().ordered),
             stages: _stages.map(|stages| test_stages(&stages)).transpose()?,

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use _rsock::net::address::Endpoint;
 use _rsock::net::base::{Mutex, Plain};
 use _rsock::net::control::{Cause, Config, Limits};
-use _rsock::net::ledger::ClosedBy;
+use _rsock::net::ledger::{ClosedBy, ProxyHeader};
 use _rsock::net::server::Server;
 use _rsock::net::service::{Io, Leg, Peer, Service, Session, SessionResult, Waker};
 use _rsock::net::services::Echo;
@@ -233,7 +232,14 @@ impl Stage for Handshake {
             return Ok(());
         }
         self.done = true;
-        flow.set_remote(Endpoint::tcp(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 7), 7))));
+        let source = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 7), 7));
+        flow.set_proxy(ProxyHeader {
+            version: 1,
+            source: Some(source.into()),
+            destination: None,
+            tlvs: Vec::new(),
+            length: 0,
+        });
         flow.pass_out(Outbound::Bytes(b"welcome\n"));
         if !rest.is_empty() {
             flow.pass_in(Inbound::Bytes(&rest));
@@ -264,7 +270,7 @@ fn a_handshake_is_answered_before_the_session_opens() {
     assert!(chain.is_ready());
     assert_eq!(leaving(&mut chain, Direction::Outbound), ["welcome\n"]);
     assert_eq!(leaving(&mut chain, Direction::Inbound), ["first"]);
-    assert_eq!(chain.remote().unwrap().to_string(), "192.0.2.7:7");
+    assert_eq!(chain.take_proxy().unwrap().source.unwrap().to_string(), "192.0.2.7:7");
 }
 
 /// A server of `service` with stages from `factory`.

@@ -94,6 +94,7 @@ pub fn config_of(shape: Shape) -> Config {
         fd: None,
         replace: false,
         access: Access::default(),
+        proxies: Vec::new(),
         shape,
         tls: None,
         faults: None,

@@ -74,8 +74,8 @@ impl Turn<'_> {
         let Connection { client, record, hops, .. } = &mut *self.connection;
         // The kernel tells it once.
         let passed = *hops.get_or_insert_with(|| {
-            let (local, remote) = (record.local().address, record.remote().address);
-            hops::of_stream(&client.socket, &local, &remote)
+            let local = record.local().address;
+            hops::of_stream(&client.socket, &local, &record.socket_peer().address)
         });
         if passed >= MOST_HOPS {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));

@@ -14,7 +14,7 @@ use mio::Poll;
 
 use super::outbox::Outbox;
 use crate::net::base::Timers;
-use crate::net::control::Limits;
+use crate::net::control::{Limits, ServerContext};
 use crate::net::service::Notifier;
 use crate::net::socket::{Pipes, SocketOptions};
 use crate::net::stage::faults::FaultSet;
@@ -24,6 +24,7 @@ const POOLED: usize = 1024 * 1024;
 
 /// What the worker's connections share while they are served.
 pub(crate) struct WorkerResources {
+    pub(super) context: Arc<ServerContext>,
     pub(crate) poll: Poll,
     pub(crate) timers: Timers,
     pub(crate) notifier: Arc<dyn Notifier>,
@@ -42,23 +43,22 @@ pub(crate) struct WorkerResources {
 
 impl WorkerResources {
     pub(crate) fn new(
+        context: &Arc<ServerContext>,
         poll: Poll,
         notifier: Arc<dyn Notifier>,
-        limits: Limits,
-        options: SocketOptions,
-        pipes: Pipes,
-        faults: Arc<FaultSet>,
     ) -> Self {
+        let limits = context.limits.clone();
         Self {
+            context: Arc::clone(context),
             poll,
             timers: Timers::default(),
             notifier,
             high_water: limits.write_buffer,
             limits,
-            options,
+            options: context.options.clone(),
             budget: 0,
-            pipes,
-            faults,
+            pipes: Pipes::new(Arc::clone(&context.pipes)),
+            faults: Arc::clone(&context.faults),
             pool: Vec::new(),
         }
     }

@@ -18,7 +18,6 @@ use super::leg::{Delivery, LegState, Reading, Writing};
 use super::leg_stages::{LegStages, Opening, OurEnd, SocketEnd};
 use super::outbox::Outbox;
 use super::serve::Turn;
-use crate::net::address::Endpoint;
 use crate::net::base::Key;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Leg, Session, SessionResult, Waker};
@@ -48,9 +47,9 @@ impl Connection {
         due.drain |= drains;
     }
 
-    /// The remote endpoint that a stage has found, where one has.
-    pub(crate) fn staged_remote(&self) -> Option<Endpoint> {
-        self.client.stages.as_ref().and_then(|stages| stages.chain.remote())
+    /// Whether a stage has ended the connection, which is the peer's doing.
+    pub(crate) fn is_ended_by_stage(&self) -> bool {
+        self.ending == Some(Ending::Stage)
     }
 
     /// Whether the stages have yet to be ready for a session.
@@ -218,6 +217,20 @@ impl Turn<'_> {
         }
     }
 
+    /// Keeps in the record what a proxy has said. Its client takes a slot of its host; where that
+    /// has none left, the connection is reset.
+    fn heed_proxy(&mut self, leg: Leg) {
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
+        let Some(header) = stages.chain.take_proxy() else { return };
+        let record = &self.connection.record;
+        record.note_proxy(*header);
+        if self.resources.context.admission.enter_host(record.remote().address.as_ip()) {
+            record.note_slot();
+        } else {
+            self.connection.end(ClosedBy::Limit("per_host"), None, true);
+        }
+    }
+
     /// Does what can be done between the socket, the chain and the session of a leg. Returns
     /// whether there was anything.
     pub(super) fn serve_stages(
@@ -240,6 +253,10 @@ impl Turn<'_> {
         }
         self.count_held(leg);
         acted |= self.receive_into_chain(session, scratch, leg, now)?;
+        self.heed_proxy(leg);
+        if self.connection.gone.is_some() {
+            return Ok(true);
+        }
         self.keep_notes(leg);
         acted |= self.heed_stage_end(session, scratch, leg, now)?;
         self.ask_for_session(leg);
@@ -634,6 +651,11 @@ impl Turn<'_> {
                             break;
                         }
                         // The peer has finished before there was a session.
+                        if self.connection.has_inner() && self.connection.record.awaits_proxy() {
+                            // The caller, which has the other end, does not know of it.
+                            self.connection.end(ClosedBy::Peer, None, false);
+                            return Ok(true);
+                        }
                         self.connection.ending.get_or_insert(Ending::Peer);
                         self.connection.linger();
                     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
-use crate::net::address::{Endpoint, canonical};
+use crate::net::address::canonical;
 use crate::net::base::{EventFd, Mutex};
 
 /// The admitted connections, or records of peers, of one server.
@@ -111,11 +111,11 @@ impl Admission {
         self.admitted.fetch_sub(1, SeqCst);
     }
 
-    /// Gives back the slots of a connection with `peer`, whose socket is still open, and sets the
+    /// Gives back the slots of a connection of a host, whose socket is still open, and sets the
     /// flag if room was asked for. Called while the ledger closes its record, so that a reader of
     /// the ledger finds the slots free.
-    pub(crate) fn leave(&self, peer: &Endpoint) {
-        if let Some(address) = peer.address.as_ip() {
+    pub(crate) fn leave(&self, host: Option<SocketAddr>) {
+        if let Some(address) = host {
             self.leave_host(address);
         }
         self.closing.fetch_add(1, SeqCst);

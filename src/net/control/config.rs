@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::access::Access;
 use super::limits::Limits;
-use crate::net::address::{Target, Transport};
+use crate::net::address::{Network, Target, Transport};
 use crate::net::ledger::TraceLimits;
 use crate::net::service::Shape;
 use crate::net::socket::SocketOptions;
@@ -28,6 +28,9 @@ pub struct Config {
     pub replace: bool,
     /// Whose connections, or datagrams, it serves.
     pub access: Access,
+    /// The networks of proxies, whose connections begin with a header of the PROXY protocol. No
+    /// other peer is believed.
+    pub proxies: Vec<Network>,
     /// What handles the connections.
     pub shape: Shape,
     /// Whether a handler gets the datagrams of a peer one after the other, in their order.

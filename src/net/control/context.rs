@@ -13,7 +13,7 @@ use super::config::Config;
 use super::limits::Limits;
 use super::listening::Listening;
 use super::shutdown::{Cause, Shutdown, StopReport};
-use crate::net::address::Transport;
+use crate::net::address::{Address, Network, Transport};
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
@@ -21,7 +21,7 @@ use crate::net::service::Peer;
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::faults::FaultSet;
 use crate::net::stage::tls::TlsServer;
-use crate::net::stage::{Chain, StageFactory};
+use crate::net::stage::{Chain, ProxyProtocol, StageFactory};
 use crate::net::sys::{self, PollFd};
 
 /// A seed by chance, short enough to be typed again.
@@ -48,6 +48,8 @@ pub(crate) struct ServerContext {
     pub(crate) limits: Limits,
     /// Whose connections, or datagrams, the server serves.
     pub(crate) access: Access,
+    /// The networks of proxies, whose connections begin with a header of the PROXY protocol.
+    proxies: Vec<Network>,
     /// Whether a handler gets the datagrams of a peer one after the other, in their order.
     pub(crate) ordered: bool,
     /// Creates the stages between each connection and its session; None for no stages.
@@ -96,6 +98,7 @@ impl ServerContext {
             options: config.options.clone(),
             limits: config.limits.clone(),
             access: config.access.clone(),
+            proxies: config.proxies.clone(),
             ordered: config.ordered,
             stages: config.stages.clone(),
             tls: config.tls.clone(),
@@ -118,7 +121,16 @@ impl ServerContext {
     /// Whether new connections that are handed out stay with workers, because they have stages or
     /// may get some. Never false again once it was true.
     pub(crate) fn hands_out_inner(&self) -> bool {
-        self.stages.is_some() || self.tls.is_some() || self.prepared || self.faults.needs_stages()
+        self.stages.is_some()
+            || !self.proxies.is_empty()
+            || self.tls.is_some()
+            || self.prepared
+            || self.faults.needs_stages()
+    }
+
+    /// Whether a peer is a proxy, whose connections begin with a header.
+    pub(crate) fn is_proxy(&self, peer: &Address) -> bool {
+        self.proxies.iter().any(|network| network.contains(peer))
     }
 
     /// The stages of a new connection; None for none.
@@ -126,6 +138,10 @@ impl ServerContext {
         let mut made = self.stages.as_ref().and_then(|factory| factory.stages(peer));
         let empty = || Box::new(Chain::new(Vec::new()));
         // From the socket up. A chain that is not open yet cannot fail.
+        if record.awaits_proxy() {
+            let stage = Box::new(ProxyProtocol::default());
+            made.get_or_insert_with(empty).put_first(stage);
+        }
         if let Some(tls) = &self.tls {
             let _ = made.get_or_insert_with(empty).push(Instant::now(), tls.stage());
         }
@@ -163,7 +179,7 @@ impl ServerContext {
         error: Option<String>,
         algorithm: Option<Algorithm>,
     ) {
-        let leave = |record: &Record| self.admission.leave(&record.remote());
+        let leave = |record: &Record| self.admission.leave(record.host());
         self.ledger.close(entry_id, by, error, algorithm, leave);
     }
 

@@ -223,7 +223,7 @@ impl Peers {
         let record = Record::new(id, Role::Server, local.clone(), remote.clone());
         let record = Arc::new(record.with_trace(self.context.trace));
         let entry_id = self.context.ledger.open(&record);
-        let peer = Peer { id, local, remote, line: self.context.limits.line };
+        let peer = Peer { id, local, remote, proxy: None, line: self.context.limits.line };
         let last_active = Instant::now();
         let entry = PeerEntry {
             peer,

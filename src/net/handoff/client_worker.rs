@@ -59,6 +59,7 @@ impl ClientWorker {
             fd: None,
             replace: false,
             access: Access::default(),
+            proxies: Vec::new(),
             shape: Shape::Handler,
             ordered: false,
             stages: None,

@@ -57,17 +57,28 @@ impl ThreadPool {
         let poll = |until| poll_or_sleep(&mut [notifier.polled()], Some(until));
         let grace = Instant::now() + FIRST_BYTE_GRACE;
         let mut graceful = true;
-        self.dismiss();
+        // Threads wait for the connections whose stages are about to be ready.
+        let mut dismissed = false;
         let streams = if shutdown.is_hard() { Vec::new() } else { self.handed_out.streams() };
         let mut batches = WakeBatches::new(streams);
         loop {
             notifier.clear();
             let (now, deadline) = (Instant::now(), shutdown.deadline());
+            if !dismissed && (!self.handed_out.has_openings() || grace <= now || deadline <= now) {
+                dismissed = true;
+                self.dismiss();
+            }
             if self.is_finished() || deadline <= now {
                 break;
             }
             if graceful && grace <= now {
                 graceful = false;
+                for stream in self.handed_out.streams() {
+                    // No handler has it, and its proxy has had the time of a first byte.
+                    if stream.record().is_some_and(|record| record.awaits_proxy()) {
+                        stream.close_if_idle();
+                    }
+                }
                 batches = WakeBatches::new(self.handed_out.streams());
             }
             let more = batches.wake(graceful, now, self.handed_out.len());

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,30 @@ pub(crate) struct HandedOut {
     /// The server is draining: reads return the end of input once the receive buffer is empty.
     draining: Arc<AtomicBool>,
     lifetime: LifetimeCheck,
+    /// Jobs whose stages are not ready yet.
+    openings: AtomicUsize,
+}
+
+/// Counts one job whose stages are not ready yet, for as long as it exists.
+pub(super) struct PendingOpening {
+    handed_out: Arc<HandedOut>,
+    context: Arc<ServerContext>,
+}
+
+impl PendingOpening {
+    pub(super) fn new(handed_out: &Arc<HandedOut>, context: &Arc<ServerContext>) -> Self {
+        handed_out.openings.fetch_add(1, SeqCst);
+        Self { handed_out: Arc::clone(handed_out), context: Arc::clone(context) }
+    }
+}
+
+impl Drop for PendingOpening {
+    fn drop(&mut self) {
+        self.handed_out.openings.fetch_sub(1, SeqCst);
+        if self.handed_out.is_draining() {
+            self.context.notifier.notify();
+        }
+    }
 }
 
 impl HandedOut {
@@ -107,6 +131,11 @@ impl HandedOut {
         if self.is_draining() {
             context.notifier.notify();
         }
+    }
+
+    /// Whether there are jobs whose stages are not ready yet.
+    pub(super) fn has_openings(&self) -> bool {
+        self.openings.load(SeqCst) > 0
     }
 
     pub(crate) fn len(&self) -> usize {

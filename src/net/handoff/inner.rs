@@ -59,6 +59,18 @@ pub(super) struct Link {
     /// that.
     opening: Option<Arc<EventFd>>,
     is_open: AtomicBool,
+    gate: Mutex<Gate>,
+}
+
+/// Whether the session of an outer connection is open, and what is done when it is.
+#[derive(Default)]
+enum Gate {
+    #[default]
+    Waiting,
+    WaitingWith(Box<dyn FnOnce() + Send>),
+    Open,
+    /// The connection has ended before.
+    Never,
 }
 
 impl std::fmt::Debug for Link {
@@ -80,6 +92,40 @@ impl Link {
             tls_error: OnceLock::new(),
             opening: None,
             is_open: AtomicBool::new(false),
+            gate: Mutex::default(),
+        }
+    }
+
+    /// Calls a function on the worker's thread when the stages are ready for a session, at once if
+    /// they are; drops it if the connection ends before.
+    pub(super) fn when_open(&self, then: impl FnOnce() + Send + 'static) {
+        let mut gate = self.gate.lock();
+        match *gate {
+            Gate::Open => {
+                drop(gate);
+                then();
+            }
+            Gate::Never => {
+                drop(gate);
+                drop(then);
+            }
+            Gate::Waiting | Gate::WaitingWith(_) => {
+                *gate = Gate::WaitingWith(Box::new(then));
+            }
+        }
+    }
+
+    /// The stages are ready, or never will be.
+    fn settle_gate(&self, open: bool) {
+        let mut gate = self.gate.lock();
+        if matches!(*gate, Gate::Open) {
+            return;
+        }
+        let next = if open { Gate::Open } else { Gate::Never };
+        let before = std::mem::replace(&mut *gate, next);
+        drop(gate);
+        if let (Gate::WaitingWith(then), true) = (before, open) {
+            then();
         }
     }
 
@@ -155,6 +201,7 @@ impl Link {
 
     /// The worker is about to close the outer connection, and with it its end of the pair.
     fn outer_ends(&self, by: ClosedBy) {
+        self.settle_gate(false);
         self.outer.withdraw();
         self.waker.lock().take();
         let end = match by {
@@ -284,6 +331,7 @@ impl Session for InnerSession {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         *self.link.waker.lock() = Some(io.waker());
         self.link.opens();
+        self.link.settle_gate(true);
         io.pipe(Leg::Client, Leg::Upstream);
         // Not read until the stages were ready.
         io.resume(Leg::Upstream);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use socket2::Domain;
 
-use super::handed_out::{HandedOut, JobId};
+use super::handed_out::{HandedOut, JobId, PendingOpening};
 use super::inner::{self, Handed, Link, OuterHost};
 use super::linger::{LingerHost, PendingLinger};
 use crate::net::connection::LingeringSocket;
@@ -16,6 +16,35 @@ use crate::net::ledger::{ClosedBy, EntryId, Record};
 use crate::net::socket::{Socket, Until};
 use crate::net::stream::{DeferredClose, Owned, Owner, Stream};
 use crate::net::worker::Accepted;
+
+/// A connection that a caller is to have.
+pub(super) enum Leased {
+    Now(JobId, Arc<Stream>),
+    /// Only when its proxy has said whose connection it is.
+    Later(LaterLease),
+    /// The process has no descriptors left for an inner socket: the connection is reset.
+    Nothing,
+}
+
+/// A connection whose stages are not ready yet.
+pub(super) struct LaterLease {
+    link: Arc<Link>,
+    job: JobId,
+    stream: Arc<Stream>,
+    pending: PendingOpening,
+}
+
+impl LaterLease {
+    /// Gives the connection to a function when its stages are ready. It is dropped if it ends
+    /// before.
+    pub(super) fn then(self, give: impl FnOnce(JobId, Arc<Stream>) + Send + 'static) {
+        let Self { link, job, stream, pending } = self;
+        link.when_open(move || {
+            give(job, stream);
+            drop(pending);
+        });
+    }
+}
 
 /// Makes the leases of one server's connections.
 pub(super) struct Leases {
@@ -73,14 +102,19 @@ impl Leases {
     }
 
     /// The stream of an accepted connection, which is then one of the jobs that are handed out.
-    /// None where the process has no descriptors left for an inner socket: the connection is reset.
-    pub(super) fn lease(&self, accepted: Accepted) -> Option<(JobId, Arc<Stream>)> {
+    pub(super) fn lease(&self, accepted: Accepted) -> Leased {
         let accepted = match self.outer.take(accepted) {
             Handed::Itself(accepted) => accepted,
             Handed::Inner((socket, link, record)) => {
-                return Some(self.lease_inner(socket, link, record));
+                let is_proxied = record.is_proxied();
+                let (job, stream) = self.lease_inner(socket, Arc::clone(&link), record);
+                if !is_proxied {
+                    return Leased::Now(job, stream);
+                }
+                let pending = PendingOpening::new(&self.handed_out, &self.context);
+                return Leased::Later(LaterLease { link, job, stream, pending });
             }
-            Handed::Nothing => return None,
+            Handed::Nothing => return Leased::Nothing,
         };
         let Accepted { socket, record, entry_id } = accepted;
         if self.is_prepared {
@@ -107,7 +141,7 @@ impl Leases {
         if self.handed_out.plan_end(self.context.limits.lifetime, opened) {
             self.context.notifier.notify();
         }
-        Some((job.expect("set when the stream was made"), stream))
+        Leased::Now(job.expect("set when the stream was made"), stream)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Accepts the next connection on the caller's thread, when the caller asks. Owns the listener
 //! while the server serves; must never accept a connection that no caller waits for.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use super::drain::FORCED_GRACE;
 use super::handed_out::HandedOut;
 use super::inner::OuterHost;
-use super::lease::Leases;
+use super::lease::{Leased, Leases};
 use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ServerContext;
@@ -30,6 +31,31 @@ struct OnDemandListener {
     room: Arc<EventFd>,
     admitter: Arc<Admitter>,
     leases: Arc<Leases>,
+    ready: Arc<ReadyStreams>,
+}
+
+/// Connections that were accepted, and whose stages have become ready since.
+struct ReadyStreams {
+    streams: Mutex<VecDeque<Arc<Stream>>>,
+    /// Set while there are any.
+    flag: EventFd,
+}
+
+impl ReadyStreams {
+    fn push(&self, stream: Arc<Stream>) {
+        let mut streams = self.streams.lock();
+        streams.push_back(stream);
+        self.flag.set();
+    }
+
+    fn pop(&self) -> Option<Arc<Stream>> {
+        let mut streams = self.streams.lock();
+        let first = streams.pop_front()?;
+        if streams.is_empty() {
+            self.flag.clear();
+        }
+        Some(first)
+    }
 }
 
 /// On-demand accept for one server.
@@ -68,7 +94,10 @@ impl OnDemand {
         let leases = Leases::new(context, handed_out, None, family, outer, is_prepared);
         let leases = Arc::new(leases);
         let listener = Arc::new(listener);
-        *self.listener.lock() = Some(OnDemandListener { listener, over, room, admitter, leases });
+        let ready = ReadyStreams { streams: Mutex::default(), flag: EventFd::new()? };
+        let ready = Arc::new(ready);
+        let open = OnDemandListener { listener, over, room, admitter, leases, ready };
+        *self.listener.lock() = Some(open);
         Ok(())
     }
 
@@ -110,12 +139,13 @@ impl OnDemand {
         }
         drop(listener);
         self.handed_out.begin_drain();
-        let leases = self.listener.lock().as_ref().map(|open| Arc::clone(&open.leases));
+        let open = self.listener().map(|open| (open.leases, open.ready));
         for _ in 0..self.close() {
             shutdown.count(true);
         }
         self.drain(notifier);
-        if let Some(leases) = leases {
+        // What no call of `accept` has taken is closed by now.
+        if let Some((leases, _ready)) = open {
             leases.close();
         }
         self.context.clear_notifier();
@@ -175,9 +205,12 @@ impl OnDemand {
             self.context.origin.check()?;
             let open = self.listener();
             let open = open.filter(|_| !self.context.shutdown.has_begun());
-            let Some(OnDemandListener { listener, over, room, admitter, leases }) = open else {
-                return Ok(None);
-            };
+            let Some(open) = open else { return Ok(None) };
+            let OnDemandListener { listener, over, room, admitter, leases, ready } = open;
+            if let Some(stream) = ready.pop() {
+                return Ok(Some(stream));
+            }
+            let polled = || [over.polled(), ready.flag.polled()];
             let late = || Error::TimedOut { step: "accept", target: admitter.local().to_string() };
             let attempt = admitter.attempt(&listener, leases.nonblocking());
             if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full | Attempt::TooFast(_))
@@ -189,17 +222,18 @@ impl OnDemand {
             }
             match attempt {
                 Attempt::Accepted(accepted) => match leases.lease(accepted) {
-                    Some((_, stream)) => return Ok(Some(stream)),
-                    None => waiter.breathe()?,
+                    Leased::Now(_, stream) => return Ok(Some(stream)),
+                    Leased::Later(lease) => lease.then(move |_, stream| ready.push(stream)),
+                    Leased::Nothing => waiter.breathe()?,
                 },
                 Attempt::Full => {
-                    if !self.wait_for_room(&room, &over, deadline, waiter)? {
+                    if !self.wait_for_room(&room, polled(), deadline, waiter)? {
                         return Err(late());
                     }
                 }
                 Attempt::TooFast(until) => {
                     let until = deadline.map_or(until, |deadline| deadline.min(until));
-                    self.context.wait_for(&mut [over.polled()], Some(until), waiter)?;
+                    self.context.wait_for(&mut polled(), Some(until), waiter)?;
                     if is_late() {
                         return Err(late());
                     }
@@ -209,7 +243,8 @@ impl OnDemand {
                         self.context.fail(&shut_down());
                         continue;
                     }
-                    let mut fds = [PollFd::arrival(listener.as_fd()), over.polled()];
+                    let [over, ready] = polled();
+                    let mut fds = [PollFd::arrival(listener.as_fd()), over, ready];
                     if !self.context.wait_for(&mut fds, deadline, waiter)? {
                         return Err(late());
                     }
@@ -225,7 +260,8 @@ impl OnDemand {
                         let until =
                             hold.as_ref().map_or_else(|| Some(backoff()), |hold| hold.until);
                         let until = [until, deadline].into_iter().flatten().min();
-                        let mut fds = [changed.unwrap_or_else(PollFd::unused), over.polled()];
+                        let [over, ready] = polled();
+                        let mut fds = [changed.unwrap_or_else(PollFd::unused), over, ready];
                         self.context.wait_for(&mut fds, until, waiter)?;
                         if is_late() {
                             return Err(late());
@@ -264,7 +300,8 @@ impl OnDemand {
                     self.context.admission.ask_for_room();
                     let pause = backoff();
                     let until = deadline.map_or(pause, |deadline| deadline.min(pause));
-                    let mut fds = [room.polled(), over.polled()];
+                    let [over, ready] = polled();
+                    let mut fds = [room.polled(), over, ready];
                     self.context.wait_for(&mut fds, Some(until), waiter)?;
                     self.context.origin.check()?;
                     room.clear();
@@ -277,7 +314,7 @@ impl OnDemand {
     fn wait_for_room(
         &self,
         room: &EventFd,
-        over: &EventFd,
+        [over, ready]: [PollFd; 2],
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<bool> {
@@ -288,7 +325,7 @@ impl OnDemand {
             self.short_of_room.fetch_sub(1, SeqCst);
             return Ok(true);
         }
-        let mut fds = [room.polled(), over.polled()];
+        let mut fds = [room.polled(), over, ready];
         let result = self.context.wait_for(&mut fds, deadline, waiter);
         if !self.context.origin.is_here() {
             return result;

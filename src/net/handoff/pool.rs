@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::handed_out::{HandedOut, JobId};
 use super::inner::OuterHost;
 use super::job::{Datagram, Job};
-use super::lease::Leases;
+use super::lease::{Leased, Leases};
 use super::linger::LingerHost;
 use super::parked_thread::{Assignment, ParkedThread};
 use super::turns::{Turn, Turns};
@@ -347,8 +347,13 @@ impl Sink for PoolSink {
     }
 
     fn take(&mut self, accepted: Accepted) {
-        if let Some((job, stream)) = self.leases.lease(accepted) {
-            self.pool.push(job, Job::Stream(stream));
+        match self.leases.lease(accepted) {
+            Leased::Now(job, stream) => self.pool.push(job, Job::Stream(stream)),
+            Leased::Later(lease) => {
+                let pool = Arc::clone(&self.pool);
+                lease.then(move |job, stream| pool.push(job, Job::Stream(stream)));
+            }
+            Leased::Nothing => {}
         }
     }
 

@@ -175,6 +175,10 @@ impl Ledger {
         self.refusals.count(reason);
     }
 
+    pub(crate) fn count_proxy_error(&self) {
+        self.state.lock().totals.proxy_errors += 1;
+    }
+
     pub(crate) fn count_accept_error(&self) {
         self.state.lock().totals.accept_errors += 1;
     }

@@ -1,8 +1,10 @@
 //! The record of one connection: endpoints, counters, times, its end. Written by the owner of the
 //! connection, readable from any thread; must never own a socket or keep a connection alive.
 
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use once_cell::race::OnceBox;
@@ -10,6 +12,7 @@ use once_cell::race::OnceBox;
 use super::closed_by::ClosedBy;
 use super::counters::{Counters, Flow};
 use super::fault_event::{FaultEvent, FaultEvents};
+use super::proxy_header::ProxyHeader;
 use super::tls_info::TlsInfo;
 use super::trace::{Direction, Event, Trace, TraceLimits};
 use crate::net::address::{Endpoint, Transport};
@@ -128,6 +131,16 @@ struct Extra {
     credentials: OnceLock<Credentials>,
     faults: OnceLock<Box<FaultEvents>>,
     tls: OnceLock<Box<TlsInfo>>,
+    proxied: OnceLock<Box<Proxied>>,
+}
+
+/// A connection from a proxy, which sends a header before the first byte of the client.
+#[derive(Debug, Default)]
+struct Proxied {
+    /// The peer that the header names, with the header, once it has come.
+    claim: OnceLock<(Endpoint, ProxyHeader)>,
+    /// Whether the peer that it names has a slot of its host.
+    has_slot: AtomicBool,
 }
 
 impl Record {
@@ -197,10 +210,73 @@ impl Record {
         self.local.transport
     }
 
-    /// The peer's address.
+    /// The peer's address; that which a proxy names, where one has passed the connection on.
     #[must_use]
     pub fn remote(&self) -> Endpoint {
-        self.remote.clone()
+        self.claim().map_or_else(|| self.remote.clone(), |(claimed, _)| claimed.clone())
+    }
+
+    /// The address of the socket at the other end: that of a proxy, where there is one.
+    pub(crate) fn socket_peer(&self) -> &Endpoint {
+        &self.remote
+    }
+
+    /// The address of the proxy that has passed the connection on; None without one, or before its
+    /// header has come.
+    #[must_use]
+    pub fn proxy(&self) -> Option<Endpoint> {
+        self.claim().map(|_| self.remote.clone())
+    }
+
+    /// The header that the proxy has sent.
+    #[must_use]
+    pub fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.claim().map(|(_, header)| header)
+    }
+
+    fn proxied(&self) -> Option<&Proxied> {
+        self.extra.get().and_then(|extra| extra.proxied.get()).map(|proxied| &**proxied)
+    }
+
+    fn claim(&self) -> Option<&(Endpoint, ProxyHeader)> {
+        self.proxied()?.claim.get()
+    }
+
+    /// A header of a proxy comes before the first byte.
+    pub(crate) fn expect_proxy(&self) {
+        let _ = self.extra.get_or_init(Box::default).proxied.set(Box::default());
+    }
+
+    /// Whether the connection is one of a proxy.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.proxied().is_some()
+    }
+
+    /// Whether such a header has yet to come.
+    pub(crate) fn awaits_proxy(&self) -> bool {
+        self.proxied().is_some_and(|proxied| proxied.claim.get().is_none())
+    }
+
+    /// Notes what the proxy says, once.
+    pub(crate) fn note_proxy(&self, header: ProxyHeader) {
+        let claimed = header.source.clone().map_or_else(|| self.remote.clone(), Endpoint::stream);
+        let extra = self.extra.get_or_init(Box::default);
+        let _ = extra.proxied.get_or_init(Box::default).claim.set((claimed, header));
+    }
+
+    /// Notes that the peer which the proxy names has a slot of its host.
+    pub(crate) fn note_slot(&self) {
+        if let Some(proxied) = self.proxied() {
+            proxied.has_slot.store(true, Relaxed);
+        }
+    }
+
+    /// The address whose slot of a host the connection has; None for a proxy's.
+    pub(crate) fn host(&self) -> Option<SocketAddr> {
+        match self.proxied() {
+            Some(proxied) if !proxied.has_slot.load(Relaxed) => None,
+            _ => self.remote().address.as_ip(),
+        }
     }
 
     /// The process at the other end of a Unix socket; None with any other transport.
@@ -372,8 +448,16 @@ impl Record {
         debug_assert!(again.is_ok(), "an upstream leg is opened once");
     }
 
+    /// Whether the first byte has come; that of the client, where a header of a proxy comes before.
     pub(crate) fn has_received(&self) -> bool {
-        self.received.bytes.get() > 0
+        let received = self.received.bytes.get();
+        match self.proxied() {
+            None => received > 0,
+            Some(proxied) => {
+                let header = |(_, header): &(_, ProxyHeader)| header.length as u64;
+                proxied.claim.get().is_some_and(|claim| received > header(claim))
+            }
+        }
     }
 
     /// The TCP state just before the close. `algorithm` is the congestion control if known;

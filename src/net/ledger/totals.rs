@@ -19,6 +19,8 @@ pub struct Totals {
     pub refused: u64,
     /// The same by reason, in the order of `Refusal::NAMES`.
     pub refused_by: [u64; Refusal::NAMES.len()],
+    /// Connections of proxies that began with no valid header of the PROXY protocol.
+    pub proxy_errors: u64,
     /// Failed accepts, for any reason.
     pub accept_errors: u64,
     /// Connections that waited for a handler because all threads were busy.

@@ -25,8 +25,10 @@ pub struct Peer {
     pub id: u64,
     /// The address of our side.
     pub local: Endpoint,
-    /// The peer's address.
+    /// The peer's address; that which a proxy names, where one has passed the connection on.
     pub remote: Endpoint,
+    /// The address of such a proxy.
+    pub proxy: Option<Endpoint>,
     /// `Limits.line` of the server: maximum length of a line in bytes, including its ending. A
     /// session that reads lines returns it, or a smaller value, from `input_limit`.
     pub line: usize,

@@ -17,11 +17,12 @@ use crate::net::address::{Address, Endpoint, STAGGER, Target, Transport, resolve
 use crate::net::base::{Mutex, Waiter};
 use crate::net::control::{Opened, Opening, ServerHandle, forward_loops};
 use crate::net::error::{Error, Result, strerror};
-use crate::net::ledger::ClosedBy;
+use crate::net::ledger::{ClosedBy, ProxyHeader};
 use crate::net::service::{
     Datagrams, Drain, ForwarderId, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError,
     SessionResult, Site, Waker,
 };
+use crate::net::stage::proxy_codec;
 
 /// Time for which an answer of the resolver is reused by all sessions that fail, so that an
 /// unreachable target does not cause a flood of queries.
@@ -46,6 +47,8 @@ pub enum To {
 pub struct Forward {
     to: To,
     connect_timeout: Duration,
+    /// The version of the PROXY protocol's header that the target gets first.
+    proxy_protocol: Option<u8>,
 }
 
 impl Forward {
@@ -62,8 +65,18 @@ impl Forward {
             _ => Ok(Self {
                 to,
                 connect_timeout: connect_timeout.min(Duration::from_secs(86_400 * 365)),
+                proxy_protocol: None,
             }),
         }
+    }
+}
+
+impl Forward {
+    /// Sends the target a header of the PROXY protocol first, of this version: the addresses of the
+    /// client's connection.
+    #[must_use]
+    pub fn with_proxy_protocol(self, version: Option<u8>) -> Self {
+        Self { proxy_protocol: version, ..self }
     }
 }
 
@@ -112,6 +125,12 @@ impl Forward {
                 self.name()
             )));
         }
+        if let Some(version) = self.proxy_protocol.filter(|_| datagrams) {
+            return Err(Error::Value(format!(
+                "{}: proxy_protocol='v{version}' is for streams, and UDP has none",
+                self.name()
+            )));
+        }
         let (name, addresses) = match &self.to {
             To::Host(target) => {
                 let found = resolve::addresses(target, false, None, waiter)?;
@@ -156,6 +175,7 @@ impl Forward {
             shown: self.name(),
             name,
             connect_timeout: self.connect_timeout,
+            proxy_protocol: self.proxy_protocol,
             site: site.clone(),
             id: ForwarderId::new(),
             resolved: Mutex::new(Resolved {
@@ -175,6 +195,7 @@ struct PreparedForward {
     /// The name to resolve again; None for an address.
     name: Option<Target>,
     connect_timeout: Duration,
+    proxy_protocol: Option<u8>,
     site: Site,
     id: ForwarderId,
     resolved: Mutex<Resolved>,
@@ -195,6 +216,18 @@ impl PreparedForward {
     fn addresses(&self) -> (Arc<[Address]>, bool) {
         let resolved = self.resolved.lock();
         (Arc::clone(&resolved.addresses), resolved.ours)
+    }
+
+    /// The header that tells the target whose connection it gets.
+    fn preface(&self, peer: &Peer) -> Option<Vec<u8>> {
+        let header = ProxyHeader {
+            version: self.proxy_protocol?,
+            source: Some(peer.remote.address.clone()),
+            destination: Some(peer.local.address.clone()),
+            tlvs: Vec::new(),
+            length: 0,
+        };
+        Some(proxy_codec::encode(&header).expect("two addresses fit into a header"))
     }
 
     fn endpoint(&self, address: Address) -> Endpoint {
@@ -266,9 +299,11 @@ impl Service for Arc<PreparedForward> {
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
         let (addresses, ours) = self.addresses();
+        let own = peer.proxy.as_ref().unwrap_or(&peer.remote);
         let attempts = Attempts {
             id: peer.id,
-            trail: ours.then(|| forward_loops::trail(peer.local.clone(), peer.remote.clone())),
+            trail: ours.then(|| forward_loops::trail(peer.local.clone(), own.clone())),
+            preface: self.preface(peer),
             left: resolve::interleaved(&addresses).into_iter().rev().collect(),
             tried: Vec::new(),
             failed: Vec::new(),
@@ -347,6 +382,8 @@ struct Attempts {
     id: u64,
     /// The forwarders of this process that the connection has passed; None if it cannot come back.
     trail: Option<Arc<[ForwarderId]>>,
+    /// The header that the target gets first.
+    preface: Option<Vec<u8>>,
     /// Addresses not yet tried, the next one last.
     left: Vec<Address>,
     tried: Vec<Address>,
@@ -452,10 +489,14 @@ impl Session for ForwardSession {
             }
             return self.failed(io, &strerror(errno));
         }
-        self.attempts = None;
+        let preface = self.attempts.take().and_then(|attempts| attempts.preface);
         let own = io.local(Leg::Upstream);
         self.opened.retain(|(local, _)| own.as_ref() == Some(local));
         io.set_timer(TIMER, None);
+        if let Some(preface) = preface {
+            let taken = io.write(Leg::Upstream, &preface);
+            debug_assert_eq!(taken, preface.len(), "an empty outbox takes it");
+        }
         io.pipe(Leg::Client, Leg::Upstream);
         io.pipe(Leg::Upstream, Leg::Client);
         io.resume(Leg::Client);

@@ -7,8 +7,7 @@ use super::event::{Direction, Inbound, Outbound};
 use super::flow::{Flow, Requests, StageEnd};
 use super::queue::Queue;
 use super::stage::{Stage, StageError, StageResult};
-use crate::net::address::Endpoint;
-use crate::net::ledger::{FaultEvent, TlsInfo};
+use crate::net::ledger::{FaultEvent, ProxyHeader, TlsInfo};
 use crate::net::service::Waker;
 
 /// The stages of one connection: the first one is next to the socket, the last one next to the
@@ -79,6 +78,14 @@ impl Chain {
             && self.outbound[0].is_empty()
             && self.requests.ended.is_none()
             && self.requests.notes.is_empty()
+    }
+
+    /// Adds a stage next to the socket, to a chain that is not open yet.
+    pub(crate) fn put_first(&mut self, stage: Box<dyn Stage>) {
+        debug_assert!(!self.is_open, "before anything can be on its way");
+        self.inbound.insert(0, self.inbound[0].another());
+        self.outbound.insert(0, self.outbound[0].another());
+        self.stages.insert(0, stage);
     }
 
     /// Adds a stage next to the session. What has left the chain for the session does not go
@@ -267,10 +274,9 @@ impl Chain {
         self.stages.iter().all(|stage| stage.is_ready())
     }
 
-    /// The remote endpoint that a stage has found in place of the socket's.
-    #[must_use]
-    pub fn remote(&self) -> Option<Endpoint> {
-        self.requests.remote.clone()
+    /// What a proxy has said about the connection, once.
+    pub fn take_proxy(&mut self) -> Option<Box<ProxyHeader>> {
+        self.requests.proxy.take()
     }
 
     /// Whether a stage has ended the connection, which `take_end` tells.

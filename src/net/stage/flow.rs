@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use super::event::{Direction, Inbound, Outbound, Part};
 use super::queue::Queue;
-use crate::net::address::Endpoint;
-use crate::net::ledger::{ClosedBy, FaultEvent, TlsInfo};
+use crate::net::ledger::{ClosedBy, FaultEvent, ProxyHeader, TlsInfo};
 use crate::net::service::Waker;
 
 /// What a stage acts through. Nothing in it blocks, or calls back into a stage.
@@ -74,9 +73,9 @@ impl Flow<'_> {
         self.requests.tls = Some(Box::new(info));
     }
 
-    /// Changes the remote endpoint that the session is opened with. Only before `is_ready`.
-    pub fn set_remote(&mut self, remote: Endpoint) {
-        self.requests.remote = Some(remote);
+    /// Says whose connection a proxy has passed on. Only before `is_ready`.
+    pub fn set_proxy(&mut self, header: ProxyHeader) {
+        self.requests.proxy = Some(Box::new(header));
     }
 
     /// What another thread has `turn` called with; None in a chain that no worker serves.
@@ -92,7 +91,8 @@ pub(super) struct Requests {
     pub(super) ended: Option<StageEnd>,
     /// The stages that have ended the connection: they are called no more.
     pub(super) enders: Vec<usize>,
-    pub(super) remote: Option<Endpoint>,
+    /// Until the engine has asked.
+    pub(super) proxy: Option<Box<ProxyHeader>>,
     pub(super) waker: Option<Waker>,
     /// What faults have done since the engine has last asked.
     pub(super) notes: Vec<FaultEvent>,

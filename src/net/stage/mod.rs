@@ -14,6 +14,8 @@ mod factory;
 pub mod faults;
 mod flow;
 mod line;
+pub(crate) mod proxy_codec;
+mod proxy_protocol;
 mod queue;
 mod stage;
 #[doc(hidden)]
@@ -25,5 +27,6 @@ pub use self::event::{Direction, Inbound, Outbound, Part};
 pub use self::factory::StageFactory;
 pub use self::flow::{Flow, StageEnd};
 pub use self::line::Line;
+pub use self::proxy_protocol::ProxyProtocol;
 pub use self::stage::{Stage, StageError, StageResult};
 pub use self::testing::{Bytewise, Delayed, each};

@@ -215,6 +215,7 @@ impl Stream {
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
+        self.send_preface(address)?;
         *self.slot().pending.lock() = Some(address.clone().canonical());
         self.put_stages(address, deadline, waiter)
     }

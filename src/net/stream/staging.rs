@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::deadline::Deadline;
 use super::option::{is_of_outer, set_option};
@@ -33,8 +34,16 @@ impl Stream {
     /// wait returns before there is a connection, and in a forked child the client belongs to the
     /// parent.
     pub(super) fn check_staging(&self, target: &Target) -> Result<()> {
+        let waits = self.timeout() != Some(Duration::ZERO);
+        if self.has_preface() && !waits {
+            return Err(Error::Value(
+                "connect: a client with proxy_protocol has to wait for its connection; set the \
+                 time-out to 0 after it"
+                    .to_owned(),
+            ));
+        }
         let Some(staging) = self.staging() else { return Ok(()) };
-        if self.timeout().is_some_and(|timeout| timeout.is_zero()) {
+        if !waits {
             return Err(Error::Value(
                 "connect: a client with faults or TLS has to wait for its connection; set the \
                  time-out to 0 after it"

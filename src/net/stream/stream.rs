@@ -23,6 +23,7 @@ use socket2::{Domain, SockRef};
 use super::deadline::Deadline;
 use super::option::{MOST_FILTER, OptionValue, TIMEOUTS, is_of_outer, set_option};
 use super::owner::{DeferredClose, Outer, Owned, Staging};
+use super::preface::Preface;
 use super::slot::{Slot, StreamSocket};
 use super::spin::Spin;
 use crate::net::address::{Address, ConnectSource, Transport};
@@ -90,6 +91,8 @@ pub(super) struct Connecting {
     pub(super) retry: Option<Duration>,
     /// What puts stages into the connection.
     pub(super) staging: Option<Arc<dyn Staging>>,
+    /// The header that comes before its first byte.
+    pub(super) preface: Option<Preface>,
 }
 
 /// The socket during one call.
@@ -165,7 +168,8 @@ impl Stream {
         options.join_groups(&socket, domain)?;
         let slot = Slot::new(socket, Origin::here(), None);
         let mut stream = Self::with(slot, transport, domain, options);
-        stream.connecting = Some(Box::new(Connecting { source, retry, staging: None }));
+        stream.connecting =
+            Some(Box::new(Connecting { source, retry, staging: None, preface: None }));
         stream.spin = Spin::new(spin);
         stream.set_timeout(timeout)?;
         Ok(stream)

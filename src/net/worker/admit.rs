@@ -87,10 +87,13 @@ impl Admitter {
             Ok(Some(Taken { fd, peer, was_held })) => {
                 let socket = Socket::new(fd);
                 let host = || peer.as_ref().and_then(Address::as_ip);
+                let is_proxy = peer.as_ref().is_some_and(|peer| self.context.is_proxy(peer));
                 let refusal = match self.context.access.refusal(peer.as_ref()) {
                     Some(refusal) => Some(refusal),
                     None if too_fast.is_some() => Some(Refusal::AcceptRate),
                     None if !admitted => Some(Refusal::Connections),
+                    // The slot is that of the client, whom the header names.
+                    None if is_proxy => None,
                     None => (!admission.enter_host(host())).then_some(Refusal::PerHost),
                 };
                 if let Some(refusal) = refusal {
@@ -100,6 +103,9 @@ impl Admitter {
                 }
                 let id = self.next_id.fetch_add(1, Relaxed);
                 let record = open_record(&socket, id, peer, &self.local, &self.context);
+                if is_proxy {
+                    record.expect_proxy();
+                }
                 if was_held {
                     self.context.listening.note_held(&record);
                 }

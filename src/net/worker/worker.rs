@@ -24,11 +24,11 @@ use super::sink::{Accepted, Inner};
 use crate::net::base::{EventFd, Key, Listed, TimerFd, fork, panic_text};
 use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::{FIRST_BYTE_GRACE, ServerContext};
-use crate::net::ledger::{ClosedBy, EntryId, Role};
+use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
 use crate::net::service::{
     BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Null, Peer, Service, Session,
 };
-use crate::net::socket::{Pipes, Socket};
+use crate::net::socket::Socket;
 use crate::net::stage::Chain;
 use crate::net::stage::faults::Ack;
 
@@ -98,16 +98,8 @@ impl Worker {
         )?;
         let (inbox, messages) = Inbox::new(flag);
         let notifier: Arc<dyn Notifier> = Arc::clone(&inbox) as Arc<dyn Notifier>;
-        let pipes = Pipes::new(Arc::clone(&context.pipes));
         let worker = Self {
-            resources: WorkerResources::new(
-                poll,
-                notifier,
-                context.limits.clone(),
-                context.options.clone(),
-                pipes,
-                Arc::clone(&context.faults),
-            ),
+            resources: WorkerResources::new(&context, poll, notifier),
             context,
             inbox: Arc::clone(&inbox),
             messages,
@@ -319,7 +311,7 @@ impl Worker {
     fn adopt(&mut self, accepted: Accepted, inner: Option<Inner>, service: &dyn Service) {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
-        let peer = Peer { id: record.id(), local: record.local(), remote: record.remote(), line };
+        let peer = peer_of(&record, line);
         let (inner, session, faults, own) = match inner {
             Some(Inner { socket, session, faults, stages }) => {
                 (Some(socket), Some(session), faults, stages)
@@ -367,8 +359,7 @@ impl Worker {
             return self.enqueue(index);
         }
         let record = &connection.record;
-        let remote = connection.staged_remote().unwrap_or_else(|| record.remote());
-        let peer = Peer { id: record.id(), local: record.local(), remote, line };
+        let peer = peer_of(record, line);
         match catch_unwind(AssertUnwindSafe(|| service.open(&peer))) {
             Ok(made) => {
                 *session = made;
@@ -495,6 +486,11 @@ impl Worker {
     fn close_if_quiet(&mut self, index: usize) {
         let graceful = self.draining.is_none_or(|drain| drain.grace.is_none());
         let connection = &mut self.entries[index].connection;
+        if graceful && connection.record.awaits_proxy() {
+            // Nothing is owed to a peer that is not known.
+            connection.end_by_stop(false);
+            return self.close(index);
+        }
         // No request comes on the connection of a client.
         let silent = !connection.record.has_received() || connection.is_opening();
         let first = connection.record.role() == Role::Server && silent;
@@ -519,6 +515,8 @@ impl Worker {
         let entry = self.entries.remove(index);
         let Entry { mut session, connection, generation, .. } = entry;
         let entry_id = connection.entry_id;
+        // The peer's doing, and no failure of the service.
+        let has_no_header = connection.is_ended_by_stage() && connection.record.awaits_proxy();
         let (gone, sockets) =
             connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
@@ -528,8 +526,10 @@ impl Worker {
             drop(session);
             reason
         }));
-        if entry_id.is_some() && by == ClosedBy::Error || told.is_err() {
-            self.context.count_error();
+        match (entry_id.is_some() && by == ClosedBy::Error, has_no_header) {
+            (true, true) => self.context.ledger.count_proxy_error(),
+            (is_failure, _) if is_failure || told.is_err() => self.context.count_error(),
+            _ => {}
         }
         let reason = told.unwrap_or((by, error));
         // Counted from the call of `stop`, even if this worker has not read its message yet.
@@ -598,6 +598,12 @@ impl Worker {
     fn indices(&self) -> Vec<usize> {
         self.entries.iter().map(|(index, _)| index).collect()
     }
+}
+
+/// The peer of a connection, as far as it is known now.
+fn peer_of(record: &Record, line: usize) -> Peer {
+    let (id, local, remote) = (record.id(), record.local(), record.remote());
+    Peer { id, local, remote, proxy: record.proxy(), line }
 }
 
 /// The head of the run queue, as one batch.
