@@ -51,6 +51,7 @@ def visit(server: Server, times: int = 1) -> None:
     server.ledger.wait(closed=before + times)
 
 
+@pytest.mark.timeout(1_800 if os.environ.get("RSOCK_TEST_LONG") else 120)
 def test_the_counters_are_those_of_the_ledger(
     registry: prometheus_client.CollectorRegistry, name: str
 ) -> None:

@@ -3,6 +3,7 @@
 It shows the servers of one run. It reads and prints, and must never change what it shows.
 """
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from ._threads import signals_blocked
 if TYPE_CHECKING:
     from ._faults import Faults, Switch
 
-__all__ = ["Form", "account", "chosen"]
+__all__ = ["Form", "account", "chosen", "of_child", "of_parent"]
 
 # A person sees no more at a higher rate.
 _PER_SECOND: Final = 4
@@ -72,11 +73,34 @@ def chosen(arguments: Serving, servers: Sequence[Server], output: TextIO) -> "Fo
     return Screen(servers, output, faults, terminal)
 
 
+def of_child(arguments: Serving, servers: Sequence[Server], output: TextIO) -> "Form":
+    """Return the form of one of several processes that share an output: lines or JSON."""
+    faults = None
+    if arguments.faults:
+        from ._faults import Faults
+
+        faults = Faults(servers, arguments.words)
+    form: Form = Json(servers, output, faults) if arguments.json else Plain(servers, output, faults)
+    form.process = os.getpid()
+    return form
+
+
+def of_parent(arguments: Serving, servers: Sequence[Server]) -> "Form":
+    """Return the form of a parent, whose processes share its output."""
+    form: Form = Json(servers, sys.stdout) if arguments.json else Plain(servers, sys.stdout)
+    form.processes = arguments.processes or 1
+    return form
+
+
 class Form:
     """How the servers of a run are shown."""
 
     # Whether `closed` is called for each connection that ended, on a thread of each server.
     follows = True
+    # The number of this process where several share the output; the parent says where they listen.
+    process: int | None = None
+    # How many processes serve for this one.
+    processes: int | None = None
 
     def __init__(
         self, servers: Sequence[Server], output: TextIO, faults: "Faults | None" = None
@@ -96,6 +120,9 @@ class Form:
     ) -> None:
         pass
 
+    def metrics(self, host: str, port: int) -> None:
+        """Show where the metrics are."""
+
     def listening(self) -> None:
         """Show that the servers listen."""
 
@@ -110,6 +137,8 @@ class Form:
 
     def _where(self, server: Server, text: str) -> str:
         """The text, with the address before it if there are several servers."""
+        if self.process is not None:
+            text = f"process {self.process} {text}"
         return f"{server_address(server)} {text}" if len(self.servers) > 1 else text
 
     def _switches(self, server: Server) -> "list[Switch]":
@@ -126,9 +155,18 @@ class Form:
 class Plain(Form):
     """A line for the start, for each end of a connection, and some for the account."""
 
+    def metrics(self, host: str, port: int) -> None:
+        host = f"[{host}]" if ":" in host else host
+        self._write(f"metrics on http://{host}:{port}/metrics\n")
+
     def listening(self) -> None:
+        if self.process is not None:
+            return
         for server in self.servers:
-            self._write(f"listening on {server_address(server)}: {server.service!r}\n")
+            what = repr(server.service)
+            if self.processes is not None:
+                what = "1 process" if self.processes == 1 else f"{self.processes} processes"
+            self._write(f"listening on {server_address(server)}: {what}\n")
         if self._faults is not None:
             self._write(f"faults {'; '.join(self._faults.texts())} with seed {self._faults.seed}\n")
 
@@ -149,25 +187,32 @@ class Plain(Form):
             self._write(f"{switch.text}: {switch.done}\n")
 
     def ended(self) -> None:
-        if self._faults is not None:
+        if self._faults is not None and self.process is None:
             self._write(f"the same again: {self._faults.again()}\n")
 
 
 class Json(Form):
     """The same events, each as a JSON object on one line; `event` names it."""
 
+    def metrics(self, host: str, port: int) -> None:
+        self._event("metrics", address=(host, port))
+
     def listening(self) -> None:
-        faults: dict[str, Any] = {}
+        if self.process is not None:
+            return
+        more: dict[str, Any] = {}
         if self._faults is not None:
-            faults = {"faults": self._faults.texts(), "seed": self._faults.seed}
+            more = {"faults": self._faults.texts(), "seed": self._faults.seed}
+        if self.processes is not None:
+            more = {"processes": self.processes}
         for server in self.servers:
             self._event(
                 "listening",
                 transport=server.transport,
                 address=server.address,
-                service=repr(server.service),
+                service=repr(server.service) if self.processes is None else None,
                 name=server.name,
-                **faults,
+                **more,
             )
 
     def closed(self, server: Server, record: Record) -> None:
@@ -188,6 +233,8 @@ class Json(Form):
         )
 
     def _event(self, event: str, **fields: Any) -> None:
+        if self.process is not None:
+            fields["process"] = self.process
         self._write(json_line({"event": event, **fields}))
 
 

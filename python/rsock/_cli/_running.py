@@ -5,23 +5,28 @@ is in the ledgers.
 """
 
 import contextlib
+import functools
+import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from .._exceptions import StateError
 from .._ledger import json_line
-from .._rsock import Record
+from .._rsock import Echo, Record
 from .._server import Server
 from .._settings import Limits, SocketOptions
 from .._types import StopReport
-from . import _fields
+from . import _child, _fields
 from ._addresses import Address
+from ._endpoint import endpoint
 from ._errors import Failure, UsageError, message
-from ._forms import Form, chosen
+from ._forms import Form, chosen, of_child
 from ._logs import set_up
+from ._pid_file import pid_file
+from ._privileges import Identity
 from ._serving import Serving
 from ._threads import signals_blocked
 
@@ -40,20 +45,142 @@ def serve(arguments: Serving, listen: Sequence[Address], service: Callable[[], A
     Each address has a server of its own, and so has each descriptor that was given. Without any of
     them it is a free port of 127.0.0.1.
     """
+    child = _child.Child.here() if _child.VARIABLE in os.environ else None
+    identity = Identity(arguments.user, arguments.group)
+    set_up(arguments)
     with contextlib.ExitStack() as stack:
-        output = sys.stdout
-        if arguments.json:
-            # Modules and handlers may print; standard output must have only the JSON lines.
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        set_up(arguments)
-        servers = _made(arguments, _places(arguments, listen), service)
-        ledger = None
-        if arguments.ledger is not None:
-            # In append mode, because the file may have an earlier account; and unbuffered, so that
-            # each line is one write and several servers can share a file.
-            ledger = stack.enter_context(open(arguments.ledger, "ab", buffering=0))
+        if child is not None:
+            return _serve_as_child(arguments, child, service, stack)
+        stack.enter_context(pid_file(arguments.pid_file))
+        places = _places(arguments, listen)
+        if arguments.processes is not None or arguments.reload:
+            return _serve_by_children(arguments, places, identity, stack)
+        output = _output(arguments, stack)
+        servers = _made(arguments, places, service)
+        servers[0].bound = identity.take
+        ledger = _ledger(arguments, stack)
         form = stack.enter_context(chosen(arguments, servers, output))
-        return _Run(servers, form, ledger, arguments.linger).run()
+        run = _Run(servers, form, ledger, arguments.linger)
+        ready = functools.partial(all, _Ready(servers))
+        stack.enter_context(endpoint(arguments.metrics, _registry, ready, form.metrics))
+        return run.run()
+
+
+def _output(arguments: Serving, stack: contextlib.ExitStack) -> TextIO:
+    """Where the output goes."""
+    output = sys.stdout
+    if arguments.json:
+        # Modules and handlers may print; standard output must have only the JSON lines.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+    return output
+
+
+def _ledger(arguments: Serving, stack: contextlib.ExitStack) -> FileIO | None:
+    if arguments.ledger is None:
+        return None
+    # In append mode, because the file may have an earlier account; and unbuffered, so that each
+    # line is one write and several servers can share a file.
+    return stack.enter_context(open(arguments.ledger, "ab", buffering=0))
+
+
+class _Ready:
+    """Whether each server is ready, each time this is iterated over."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._servers = servers
+
+    def __iter__(self) -> Iterator[bool]:
+        return (server.ready for server in self._servers)
+
+
+def _registry() -> Any:
+    """The registry of the process, which handlers may have metrics of their own in."""
+    import prometheus_client
+
+    from .. import metrics
+
+    metrics.register()
+    return prometheus_client.REGISTRY
+
+
+def _serve_by_children(
+    arguments: Serving,
+    places: list[dict[str, Any]],
+    identity: Identity,
+    stack: contextlib.ExitStack,
+) -> int:
+    """Bind, and leave the rest to children."""
+    from ._forms import of_parent
+    from ._processes import Parent, same_command
+
+    if arguments.udp:
+        raise UsageError("--processes: the datagrams of one peer would reach several processes")
+    servers = _made(arguments, places, Echo, holder=True)
+    for server in servers:
+        # They listen, and never serve.
+        stack.callback(server.stop, 0)
+    for server in servers:
+        server.listen()
+    identity.take()
+    notifier = None
+    if os.environ.get("NOTIFY_SOCKET"):
+        from .._notify import Notifier
+
+        notifier = Notifier()
+        stack.callback(notifier.close)
+    form = of_parent(arguments, servers)
+    release = _Held(servers, [place["path"] for place in places if "path" in place]).release
+    command = same_command(arguments.words)
+    parent = Parent(arguments, servers, command, notifier, form.listening, release)
+
+    def registry() -> Any:
+        from ._process_metrics import registry_of
+
+        return registry_of(parent)
+
+    stack.enter_context(endpoint(arguments.metrics, registry, lambda: parent.ready, form.metrics))
+    return parent.run()
+
+
+class _Held:
+    """The listeners that a parent holds for its children, with the files of Unix sockets."""
+
+    def __init__(self, servers: Sequence[Server], paths: Sequence[str]) -> None:
+        self._servers = servers
+        self._files = {path: os.stat(path) for path in paths if not path.startswith("\0")}
+
+    def release(self) -> None:
+        """Close them. Those that children still have go on, until they drain."""
+        for path, made in self._files.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), made):
+                    os.unlink(path)
+        self._files = {}
+        for server in self._servers:
+            with contextlib.suppress(StateError):
+                # Otherwise its end would shut the listener down, for the children too.
+                os.close(server.hand_over())
+            server.stop(0)
+
+
+def _serve_as_child(
+    arguments: Serving,
+    child: _child.Child,
+    service: Callable[[], Any],
+    stack: contextlib.ExitStack,
+) -> int:
+    """Serve on the sockets of a parent, until it says otherwise."""
+    output = _output(arguments, stack)
+    servers = _made(arguments, [{"fd": number} for number in child.sockets], service)
+    ledger = _ledger(arguments, stack)
+    form = stack.enter_context(of_child(arguments, servers, output))
+    run = _Run(servers, form, ledger, 0.0)
+    run.started = child.serving
+    child.attend(servers)
+    try:
+        return run.run()
+    finally:
+        child.ended()
 
 
 def _places(arguments: Serving, listen: Sequence[Address]) -> list[dict[str, Any]]:
@@ -82,11 +209,16 @@ def _passed(name: str) -> list[int]:
 
 
 def _made(
-    arguments: Serving, places: list[dict[str, Any]], service: Callable[[], Any]
+    arguments: Serving,
+    places: list[dict[str, Any]],
+    service: Callable[[], Any],
+    *,
+    holder: bool = False,
 ) -> list["_Served"]:
+    """The servers; as a `holder` they only listen, for others."""
     servers: list[_Served] = []
     faults: dict[str, Any] = {}
-    if arguments.faults:
+    if arguments.faults and not holder:
         faults = {"faults": arguments.faults, "seed": arguments.seed}
     for number, place in enumerate(places, 1):
         name = arguments.name
@@ -124,8 +256,14 @@ class _Served(Server):
 
     announce: Callable[[], None] | None = None
     others: Sequence["_Served"] = ()
+    # Called once all of them are bound.
+    bound: Callable[[], None] | None = None
 
     def start(self) -> "_Served":
+        if self.bound is not None:
+            for each in (*self.others, self):
+                each.listen()
+            self.bound()
         for other in self.others:
             other.start()
         super().start()
@@ -154,6 +292,8 @@ class _Run:
         self._form = form
         self._ledger = ledger
         self._linger = linger
+        # Called once all servers serve.
+        self.started: Callable[[], None] | None = None
         self._error: BaseException | None = None
         self._ended: BaseException | None = None
         self._follows = form.follows or ledger is not None
@@ -224,6 +364,8 @@ class _Run:
 
     def _announce(self) -> None:
         self._form.listening()
+        if self.started is not None:
+            self.started()
         with signals_blocked():
             for thread in self._threads[0 if self._follows else len(self._servers) :]:
                 thread.start()

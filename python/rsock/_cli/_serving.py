@@ -7,7 +7,7 @@ import argparse
 
 from .._fault import Fault
 from .._settings import Limits, SocketOptions
-from ._addresses import Address
+from ._addresses import Address, parsed
 from ._namespace import Arguments
 from ._options import (
     Addresses,
@@ -43,6 +43,12 @@ class Serving(Arguments):
     log_format: str | None
     log_level: str | None
     access_log: bool
+    processes: int | None
+    reload: bool
+    user: str | None
+    group: str | None
+    pid_file: str | None
+    metrics: Address | None
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +105,7 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
     add_more(parser, "--name", metavar="NAME", about="the server's name in messages and metrics")
     add_faults(parser)
     _add_production(parser)
-    add_help_more(parser, "list options for production: --systemd, --access-log, …")
+    add_help_more(parser, "list options for production: --processes, --metrics, …")
     add_fields(parser, Limits, SocketOptions)
 
 
@@ -117,6 +123,29 @@ def _add_production(parser: argparse.ArgumentParser) -> None:
         const="",
         metavar="NAME",
         about="serve the sockets that systemd passes, or those of this name",
+    )
+    add_more(
+        parser,
+        "--processes",
+        type=count,
+        metavar="N",
+        about="serve by N processes; SIGHUP replaces them, and one that ends is started again",
+    )
+    add_more(
+        parser,
+        "--reload",
+        action="store_true",
+        about="replace the processes when a Python file of this directory changes",
+    )
+    add_more(parser, "--user", metavar="NAME", about="become this user once the port is bound")
+    add_more(parser, "--group", metavar="NAME", about="become this group once the port is bound")
+    add_more(parser, "--pid-file", metavar="FILE", about="write the number of the process to FILE")
+    add_more(
+        parser,
+        "--metrics",
+        type=_port,
+        metavar="PORT",
+        about="serve /metrics for Prometheus, and /ready for probes, on [HOST:]PORT",
     )
     add_more(
         parser,
@@ -144,3 +173,10 @@ def _add_production(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         about="log a line for each connection that has ended",
     )
+
+
+def _port(text: str) -> Address:
+    address = parsed([text])[0]
+    if address.path is not None:
+        raise argparse.ArgumentTypeError(f"must be [HOST:]PORT, not {text!r}")
+    return address
