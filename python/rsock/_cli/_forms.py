@@ -41,7 +41,7 @@ __all__ = ["Form", "account", "chosen", "of_child", "of_parent"]
 _PER_SECOND: Final = 4
 # The totals that are always shown; the others count what went wrong.
 _USUAL: Final = frozenset(
-    {"accepted", "open", "closed", "closed_by"}
+    {"accepted", "open", "closed", "closed_by", "refused_by"}
     | {"messages_in", "messages_out", "bytes_in", "bytes_out"}
 )
 # The lines of the screen that show no records, besides those about the servers: the headings with
@@ -408,6 +408,9 @@ def account(ledger: Ledger) -> Table:
         # Counts of what went wrong are shown only if they are not 0.
         if number and name not in _USUAL:
             table.add_row(name.replace("_", " "), f"{number:,}")
+    for kind, number in totals.refused_by.items():
+        if number:
+            table.add_row("", f"{number:,} refused by {kind}")
     return table
 
 
