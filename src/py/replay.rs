@@ -2,6 +2,7 @@
 //! an event itself.
 
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub(super) struct Replay {
     service: Arc<services::Replay>,
     path: PathBuf,
     transport: Transport,
+    /// What was given besides the path, for equality.
+    given: (Choice, Arc<Playing>, Vec<String>),
 }
 
 #[pymethods]
@@ -70,10 +73,12 @@ impl Replay {
             .map_err(|error| exception(py, error))?;
         let service = Arc::new(service);
         let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
+        let ignored = ignored.iter().map(|pattern| pattern.as_str().to_owned()).collect();
         Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self {
             service,
             path,
             transport: recording.transport,
+            given: (choice, playing, ignored),
         }))
     }
 
@@ -92,6 +97,16 @@ impl Replay {
     /// The number of connections in the recording.
     fn __len__(&self) -> usize {
         self.service.connections()
+    }
+
+    fn __eq__(&self, other: &Self) -> bool {
+        (&self.path, &self.given) == (&other.path, &other.given)
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        ("Replay", &self.path).hash(&mut hasher);
+        hasher.finish()
     }
 
     // An empty recording is a service like any other.
@@ -223,7 +238,7 @@ impl ReplayClient {
     }
 
     fn __repr__(&self) -> String {
-        format!("ReplayClient({:?}, {})", self.path.display().to_string(), self.connection)
+        format!("ReplayClient('{}', {})", self.path.display(), self.connection)
     }
 }
 

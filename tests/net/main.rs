@@ -14,6 +14,7 @@ mod forward;
 mod fuzz;
 mod handoff;
 mod recording;
+mod replay;
 mod script;
 mod services;
 mod shape;

@@ -8,6 +8,7 @@ works.
 import contextlib
 import random
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,19 @@ WORDS = [
 # The target of Forward; no client connects to it directly.
 BEHIND = "behind"
 # These serve streams only.
-NOT_ON_UDP = {"LineEcho", "Forward", "ByConnection", "Script"}
+NOT_ON_UDP = {"LineEcho", "Forward", "ByConnection", "Replay", "Script"}
+# A recording with one connection, which a client that says hello is played.
+RECORDING = """rsock recording 1
+transport tcp
+started 2026-11-28T09:05:00.000000Z
+target peer.test:7
+1 0.0 open 127.0.0.1:50000
+1 0.0 > b"hello\\n"
+1 0.1 < b"hello\\n"
+1 0.2 > end
+1 0.2 < end
+stop 1.0
+"""
 ON_UDP = " on UDP"
 # A UDP server has room for 64 datagrams of the largest size, and which pages of it are touched
 # depends on chance: seven servers touch some MiB, ever more slowly. Ten leaked bytes per datagram
@@ -65,12 +78,22 @@ def services() -> "dict[str, Callable[[], Service]]":
             rsock.Script().until(b"\n", limit=1_000, name="line"),
             rsock.Script().expect_pattern(rb"[^\n]{3}"),
         ),
+        "Replay": _replay,
         "ByConnection": lambda: rsock.ByConnection(
             rsock.Echo(),
             rsock.Chargen(),
             rest=rsock.LineEcho(quit=None, newline=False, limit=1_000),
         ),
     }
+
+
+def _replay() -> "Service":
+    import rsock
+
+    with tempfile.NamedTemporaryFile("w", suffix=".rec") as file:
+        file.write(RECORDING)
+        file.flush()
+        return rsock.Replay(file.name, connections=1)
 
 
 def missing_services() -> list[str]:
@@ -112,9 +135,9 @@ def settle(made: dict[str, int]) -> list[str]:
         came = made[name] if known else totals.accepted
         if (totals.accepted, totals.closed, totals.open) != (came, came, 0):
             wrong.append(f"{name}: {came} came, {totals}")
-        # Of a script, a client that diverges is an error.
+        # Of a script or a recording, a client that diverges is an error.
         diverged = sum(each.error is not None for each in server.script_results)
-        told = totals.closed_by["error"] if name == "Script" else 0
+        told = totals.closed_by["error"] if name in ("Replay", "Script") else 0
         if (
             report.errors != told
             or told > diverged
@@ -211,6 +234,7 @@ def still_serves(addresses: dict[str, Any]) -> list[str]:
         "Quote": b"quoted",
         "Greeting": b"gggggg",
         "Forward": b"hello\n",
+        "Replay": b"hello\n",
         "Script": b"hello\n",
         "ByConnection": b"hello",
     }

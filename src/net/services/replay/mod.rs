@@ -175,7 +175,7 @@ impl Replay {
 
 impl Service for Replay {
     fn name(&self) -> String {
-        format!("Replay({:?})", self.recorded.file)
+        format!("Replay('{}')", self.recorded.file)
     }
 
     fn open(&self, _peer: &Peer) -> Box<dyn Session> {
@@ -220,7 +220,7 @@ struct PreparedReplay {
 
 impl Service for PreparedReplay {
     fn name(&self) -> String {
-        format!("Replay({:?})", self.recorded.file)
+        format!("Replay('{}')", self.recorded.file)
     }
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
