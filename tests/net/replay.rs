@@ -38,7 +38,7 @@ fn letters(dice: &mut Dice, most: usize) -> String {
     (0..=dice.below(most)).map(|_| ['a', 'b', 'c'][dice.below(3)]).collect()
 }
 
-/// With `has_any`, some bytes are redacted; the client sends others in their place.
+/// With `has_any`, some bytes are redacted; the client sends others there.
 fn dialogue(dice: &mut Dice, has_any: bool) -> Dialogue {
     let mut text = header("tcp");
     let (mut said, mut told) = (Vec::new(), Vec::new());
@@ -169,7 +169,9 @@ fn a_client_that_does_something_else_is_told() {
         let replay = replay(&text, &playing(Chunks::Lenient)).expect("a recording");
         let (sent, result) = played(&replay, &said, true, &mut dice);
         assert!(told.starts_with(&sent), "seed {round}: {text}");
-        if said != whole && !(said.starts_with(&whole) && !is_finished) {
+        // More than was recorded may come when everything was played already.
+        let is_more = said.starts_with(&whole) && !is_finished;
+        if said != whole && !is_more {
             diverged += 1;
             let error = result.error.as_deref().unwrap_or_default();
             assert!(error.starts_with("connection 1: x.rec, "), "seed {round}: {error}\n{text}");
@@ -209,8 +211,8 @@ fn changed_recordings_and_random_clients_cause_no_panic() {
 fn datagrams_that_are_the_same_are_answered_and_random_ones_cause_no_panic() {
     let seed: u64 = from_environment("RSOCK_FUZZ_SEED", 1);
     let rounds: u64 = from_environment("RSOCK_FUZZ_ROUNDS", 3_000);
-    let carry = vec![0..2];
-    let playing = Playing { carry, ..(*playing(Chunks::Lenient)).clone() };
+    let mut playing = (*playing(Chunks::Lenient)).clone();
+    playing.carry.push(0..2);
     let playing = Arc::new(playing);
     for round in seed..seed + rounds {
         let mut dice = Dice::new(round);
@@ -233,9 +235,8 @@ fn datagrams_that_are_the_same_are_answered_and_random_ones_cause_no_panic() {
             for at in 0..data.len().min(2) {
                 data[at] = b'0' + dice.below(10) as u8;
             }
-            for at in 0..2.min(answer.len()).min(data.len()) {
-                answer[at] = data[at];
-            }
+            let carried = 2.min(answer.len()).min(data.len());
+            answer[..carried].copy_from_slice(&data[..carried]);
             let mut replies = Replies::default();
             let taken = prepared.on_datagram(&data, &peer, &mut replies);
             if is_right {
