@@ -185,14 +185,15 @@ def _stop_report(report: Any) -> str:
 
 def _totals(totals: Any) -> str:
     title = f"Totals: {totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
-    # What went wrong only if there was any.
-    rows: Rows = [
-        row for row in _fields(totals)[3:-1] if row[1] not in ("0", "0 B") or "s " in row[0]
-    ]
-    ended = [
-        (f"closed by {by}", f"{number:,}") for by, number in totals.closed_by.items() if number
-    ]
-    return html_table(title, (), [*rows, *ended])
+    rows: Rows = []
+    for field in dataclasses.fields(totals)[3:]:
+        name, value = field.name.replace("_", " "), getattr(totals, field.name)
+        if isinstance(value, dict):
+            rows += [(f"{name} {each}", f"{number:,}") for each, number in value.items() if number]
+        # What went wrong only if there was any.
+        elif value or field.name.startswith(("messages", "bytes")):
+            rows.append((name, _text(field.name, value)))
+    return html_table(title, (), rows)
 
 
 def _five_tuple(five: Any) -> str:
