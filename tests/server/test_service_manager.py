@@ -235,6 +235,25 @@ def test_the_watchdog_is_fed_at_half_its_time(manager: socket.socket) -> None:
         assert script.end()[0] == 0
 
 
+def test_the_manager_is_told_of_a_reload_of_processes(manager: socket.socket) -> None:
+    environment = {**os.environ, "NOTIFY_SOCKET": notify_socket(manager)}
+    command = [*COMMAND, "echo", "--processes", "2", "--plain"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        assert manager.recv(1_000).startswith(b"READY=1\nSTATUS=2 processes serve on 127.0.0.1:")
+        process.send_signal(signal.SIGHUP)
+        reloading, moment = manager.recv(1_000).decode().split("\n")
+        assert reloading == "RELOADING=1"
+        assert int(moment.removeprefix("MONOTONIC_USEC=")) > 0
+        assert manager.recv(1_000).startswith(b"READY=1\n")
+        process.send_signal(signal.SIGTERM)
+        assert manager.recv(1_000) == b"STOPPING=1"
+        assert process.wait(SOON) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_watchdog_of_another_process_is_not_fed() -> None:
     code = """
 import os

@@ -326,7 +326,7 @@ def test_a_pid_file_has_the_number_while_the_command_runs(tmp_path: Path) -> Non
     assert not path.exists()
 
 
-def runs_as_nobody() -> bool:
+def runs_as_another_user() -> bool:
     """Whether another user can start this interpreter, as a parent does after it has changed."""
     command = [sys.executable, "-c", "import rsock"]
     try:
@@ -347,9 +347,9 @@ def test_the_user_changes_once_the_port_is_bound(
     )
     for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
-    if processes and not runs_as_nobody():
+    if processes and not runs_as_another_user():
         pytest.skip("the interpreter is in a directory that only root can enter")
-    arguments = ("serve", "app:who", "0", "--user", "nobody", *processes)
+    arguments = ("serve", "app:who", "0", "--user", "65534", *processes)
     with Running(*arguments, cwd=tmp_path) as command:
         line = command.line()
         port = int(re.search(r":(\d+): ", line)[1])  # type: ignore[index]
