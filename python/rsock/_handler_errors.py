@@ -64,6 +64,12 @@ class HandlerErrors:
         """What reads raised that the peer or a stop ended in the middle of a message."""
         return list(self._waited)
 
+    def clear(self) -> None:
+        """Forget all that was kept or is still to be raised; not what stops the server."""
+        for errors in (self._kept, self._to_raise, self._waited):
+            errors.clear()
+        self._raised = next(self._added) + 1
+
     def report(
         self, error: BaseException, conn: Connection | Datagram, fault: str = "handler"
     ) -> None:

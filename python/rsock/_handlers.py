@@ -100,6 +100,18 @@ class Handlers:
         """How many threads serve, or wait for a connection."""
         return len(self._threads)
 
+    def is_serving(self) -> bool:
+        """Whether the calling thread serves a connection of this server."""
+        return get_ident() in self._threads
+
+    def wait_idle(self, deadline: float | None) -> bool:
+        """Wait until no connection is being served; False after the deadline."""
+        while self.connections:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK)
+        return True
+
     def end_threads(self) -> None:
         """Raise SystemExit in the threads that still serve, and wait for them briefly."""
         me = get_ident()

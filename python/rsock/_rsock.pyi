@@ -226,6 +226,8 @@ class Script(Service):
         """
     def _results_of(self, server: int) -> list[ScriptResult]:
         """Return the results of one server. For the Python half."""
+    def _clear_of(self, server: int) -> None:
+        """Forget the results of one server so far. For the Python half."""
     def clear(self) -> None:
         """Forget the results so far."""
 
@@ -617,6 +619,8 @@ class Server:
         """Return the Pool from which handler threads take their connections."""
     def _accept(self, timeout: float | None = None) -> tuple[Any, Any]:
         """Wait for the next connection or datagram. For the Python half of `accept`."""
+    def _reset(self, timeout: float | None) -> None:
+        """End the connections and forget what they did. For the Python half."""
     def _abandon(self) -> None:
         """Begin a stop and return at once. For `__del__`."""
 

@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import sys
+import time
 import urllib.parse
 import warnings
 import weakref
@@ -218,6 +219,37 @@ class Server(_rsock.Server):
         KeyboardInterrupt that leaves a handler stops the server, and is raised here.
         """
         return self._ended(super().wait(timeout))
+
+    def reset(self, *, timeout: float | None = 10.0) -> Self:
+        """End all connections and forget what they did, so that the server is as it was started.
+
+        For a server that many examples of one test share. Connections that are open are reset, and
+        so are those that wait in the queue, unless a fault keeps them there. Then the ledger is
+        empty and its totals are 0, `errors` and `script_results` are empty, and the counts of the
+        faults are 0. The next connection is number 1: a ByConnection begins with its first service,
+        and faults draw what they drew at the start, from the same seed. The faults themselves stay
+        as they are, and so do records that a caller has kept. The socket listens all the time.
+
+        Errors of handlers that were not reported yet are not reported at the end of the server.
+        What a fault shares among connections, such as a bandwidth, goes on.
+
+        Blocks, with the interpreter released, until all connections have ended and their handlers
+        have returned; connections that others make meanwhile are ended too. Returns the server.
+        Raises TimeoutError after `timeout` seconds (None waits forever), as when a handler does not
+        return; StateError unless the server serves; RuntimeError within one of its handlers.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        handlers = self._handlers
+        if handlers is not None and handlers.is_serving():
+            raise RuntimeError(f"{self.name}: reset() within a handler would wait for that handler")
+        self._reset(timeout)
+        if handlers is not None and not handlers.wait_idle(deadline):
+            raise TimeoutError("reset: a handler has not returned")
+        for script in scripts_of(self.service):
+            script._clear_of(self._number)
+        if handlers is not None:
+            handlers.errors.clear()
+        return self
 
     def _stop(self, drain: float | None, cause: str) -> StopReport:
         report = super()._stop(drain, cause)

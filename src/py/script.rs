@@ -65,6 +65,11 @@ impl Script {
         listed(py, self.service.results_of(server))
     }
 
+    /// Forget the results of one server so far. For the Python half.
+    fn _clear_of(&self, server: u64) {
+        self.service.clear_of(server);
+    }
+
     /// Forget the results so far.
     fn clear(&self) {
         self.service.clear();

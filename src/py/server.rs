@@ -720,6 +720,13 @@ impl Server {
         report(py, &stopped)
     }
 
+    /// End the connections and forget what they did. For the Python half.
+    fn _reset(&self, py: Python<'_>, timeout: Bound<'_, PyAny>) -> PyResult<()> {
+        let deadline = args::deadline(args::timeout("timeout", Some(&timeout))?);
+        let inner = self.here(py)?;
+        Attached::run(py, |waiter| inner.reset(deadline, waiter))
+    }
+
     /// Return the listening file descriptor; -1 if there is none.
     ///
     /// The server shuts the socket down when it stops, also for a process that has inherited or

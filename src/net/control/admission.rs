@@ -150,6 +150,11 @@ impl Admission {
         free()
     }
 
+    /// Whether no connection has a slot or an open socket, and no attempt to accept is being made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.admitted.load(SeqCst) == 0 && self.closing.load(SeqCst) == 0
+    }
+
     /// Makes the next `leave` or `closed` set the flag.
     pub(crate) fn ask_for_room(&self) {
         self.room_wanted.store(true, SeqCst);

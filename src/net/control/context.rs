@@ -12,6 +12,7 @@ use super::admission::Admission;
 use super::config::Config;
 use super::limits::Limits;
 use super::listening::Listening;
+use super::resets::Resets;
 use super::shutdown::{Cause, Shutdown, StopReport};
 use crate::net::address::{Address, Network, Transport};
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
@@ -75,6 +76,8 @@ pub(crate) struct ServerContext {
     pub(crate) notifier: AcceptNotifier,
     /// Pipes for splicing.
     pub(crate) pipes: Arc<PipeAllowance>,
+    /// What begins again by `Server::reset`.
+    pub(crate) resets: Resets,
     errors: AtomicU64,
     /// The error of the listener that ended the server, for calls of `accept`.
     failure: OnceLock<i32>,
@@ -113,6 +116,7 @@ impl ServerContext {
             shutdown: Shutdown::new(),
             notifier: AcceptNotifier::default(),
             pipes: Arc::default(),
+            resets: Resets::default(),
             errors: AtomicU64::new(0),
             failure: OnceLock::new(),
         }
@@ -181,6 +185,18 @@ impl ServerContext {
     ) {
         let leave = |record: &Record| self.admission.leave(record.host());
         self.ledger.close(entry_id, by, error, algorithm, leave);
+    }
+
+    /// Forgets what the server has done so far, its connections having ended. False, without
+    /// effect, while one is open.
+    pub(crate) fn forget(&self) -> bool {
+        if !self.ledger.reset() {
+            return false;
+        }
+        self.resets.restart_ids();
+        self.faults.restart();
+        self.errors.store(0, Relaxed);
+        true
     }
 
     pub(crate) fn count_error(&self) {

@@ -9,6 +9,7 @@ pub(crate) mod forward_loops;
 mod limits;
 mod listening;
 pub(crate) mod registry;
+mod resets;
 mod shutdown;
 mod token_bucket;
 
@@ -19,6 +20,7 @@ pub(crate) use self::forward_loops::{Opened, Opening};
 pub use self::limits::{Limits, Overflow};
 pub(crate) use self::registry::Registered;
 pub use self::registry::ServerHandle;
+pub(crate) use self::resets::SeenResets;
 pub(crate) use self::shutdown::{Begun, FIRST_BYTE_GRACE, ShutdownListener};
 pub use self::shutdown::{Cause, StopReport};
 pub(crate) use self::token_bucket::TokenBucket;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::amplification;
 use super::amplification::{SenderPolicy, is_loopback};
 use super::peer_table::{Key, Peers};
-use super::socket::{DatagramSocket, DatagramSockets};
+use super::socket::DatagramSocket;
 use crate::net::address::{Address, canonical};
 use crate::net::control::{Overflow, ServerContext};
 use crate::net::error::strerror;
@@ -38,12 +38,11 @@ impl Admission {
     /// A record closes after `idle` without a datagram.
     pub(super) fn new(
         context: Arc<ServerContext>,
-        sockets: Arc<DatagramSockets>,
         socket: Arc<DatagramSocket>,
         idle: Option<Duration>,
         share: usize,
     ) -> Self {
-        let peers = Peers::new(Arc::clone(&context), sockets, idle);
+        let peers = Peers::new(Arc::clone(&context), idle);
         Self { context, socket, peers, policy: SenderPolicy::new(), hears_all: false, share }
     }
 

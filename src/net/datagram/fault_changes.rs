@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::net::base::{EventFd, Mutex};
-use crate::net::stage::faults::{Ack, FaultListener, FaultSet};
+use crate::net::control::{SeenResets, ServerContext};
+use crate::net::stage::faults::{Ack, FaultListener};
 
 /// The changes of the faults that one thread has not seen yet.
 pub(super) struct FaultChanges {
     /// None once the thread has ended: it has no peers any more. No descriptor is kept then.
     state: Mutex<Option<State>>,
     pending: AtomicBool,
+    /// The resets that have ended its peers.
+    resets: SeenResets,
 }
 
 struct State {
@@ -22,17 +25,23 @@ struct State {
 
 impl FaultChanges {
     /// Registers a thread that `flag` wakes.
-    pub(super) fn listen(faults: &FaultSet, flag: Arc<EventFd>) -> Arc<Self> {
+    pub(super) fn listen(context: &ServerContext, flag: Arc<EventFd>) -> Arc<Self> {
         let state = Mutex::new(Some(State { acks: Vec::new(), flag }));
-        let changes = Arc::new(Self { state, pending: AtomicBool::new(false) });
+        let resets = SeenResets::new(&context.resets);
+        let changes = Arc::new(Self { state, pending: AtomicBool::new(false), resets });
         let listener: Arc<dyn FaultListener> = Arc::clone(&changes) as Arc<dyn FaultListener>;
-        faults.listen(Arc::downgrade(&listener));
+        context.faults.listen(Arc::downgrade(&listener));
         changes
     }
 
     /// Whether there are some.
     pub(super) fn is_pending(&self) -> bool {
         self.pending.load(SeqCst)
+    }
+
+    /// Whether the server was reset since the last call: the thread closes its peers.
+    pub(super) fn is_reset(&self, context: &ServerContext) -> bool {
+        self.resets.sees_another(&context.resets)
     }
 
     /// Takes the confirmations. The thread drops them when its peers have the faults of now.

@@ -76,14 +76,13 @@ impl Handoff {
         let (context, sockets) = (Arc::clone(context), Arc::clone(sockets));
         let admission = Admission::new(
             Arc::clone(&context),
-            Arc::clone(&sockets),
             socket,
             context.limits.idle,
             context.admission.limit(),
         );
         let admission = Mutex::new(Some(admission.hearing_all()));
         Self {
-            changes: FaultChanges::listen(&context.faults, timer),
+            changes: FaultChanges::listen(&context, timer),
             context,
             sockets,
             admission,
@@ -180,13 +179,16 @@ impl Handoff {
     /// Gives every peer the faults of now if they have changed, and calls the stages whose time has
     /// come.
     fn turn(&self, staged: &mut dyn FnMut(Staged)) {
-        if !self.context.faults.is_used() {
+        let changed = self.changes.is_pending();
+        if !changed && !self.context.faults.is_used() {
             return;
         }
-        let changed = self.changes.is_pending();
         // Confirmed at the end.
         let acks = if changed { self.changes.take() } else { Vec::new() };
         self.with(|admission| {
+            if changed && self.changes.is_reset(&self.context) {
+                admission.peers.close_all(true);
+            }
             if changed {
                 for index in admission.peers.indices() {
                     // An error queue that was read may have closed it.

@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::amplification;
 use super::peer_stages::PeerStages;
-use super::socket::{DatagramSocket, DatagramSockets};
+use super::socket::DatagramSocket;
 use crate::net::address::{Address, Endpoint};
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
@@ -85,7 +85,6 @@ impl PeerEntry {
 /// The peers of one socket.
 pub(super) struct Peers {
     context: Arc<ServerContext>,
-    sockets: Arc<DatagramSockets>,
     idle: Option<Duration>,
     /// Hashed with a random key, so that senders cannot choose addresses that collide.
     table: HashMap<Key, u32>,
@@ -97,14 +96,9 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn new(
-        context: Arc<ServerContext>,
-        sockets: Arc<DatagramSockets>,
-        idle: Option<Duration>,
-    ) -> Self {
+    pub(super) fn new(context: Arc<ServerContext>, idle: Option<Duration>) -> Self {
         Self {
             context,
-            sockets,
             idle,
             table: HashMap::new(),
             entries: Slab::new(),
@@ -219,7 +213,7 @@ impl Peers {
         let transport = self.context.transport;
         let endpoint = |address: Address| Endpoint { transport, address: address.canonical() };
         let (local, remote) = (endpoint(own), endpoint(key.remote.clone()));
-        let id = self.sockets.next_id();
+        let id = self.context.resets.next_id();
         let record = Record::new(id, Role::Server, local.clone(), remote.clone());
         let record = Arc::new(record.with_trace(self.context.trace));
         let entry_id = self.context.ledger.open(&record);

@@ -51,7 +51,7 @@ pub(super) fn start(
     hops::report_with_datagrams(&*socket);
     let from_clients = Inbound::new(size, true)?;
     let from_upstream = Inbound::new(size, false)?;
-    let relay = Relay::new(context, sockets, Arc::clone(&socket), onward, share)?;
+    let relay = Relay::new(context, Arc::clone(&socket), onward, share)?;
     let (open, served) = (Arc::clone(sockets), Arc::clone(&socket));
     sockets.add(&socket);
     let started = context.spawn(format!("rsock-worker-{number}"), move || {
@@ -113,7 +113,6 @@ struct Relay {
 impl Relay {
     fn new(
         context: &Arc<ServerContext>,
-        sockets: &Arc<DatagramSockets>,
         socket: Arc<DatagramSocket>,
         onward: Arc<dyn Onward>,
         share: usize,
@@ -126,17 +125,11 @@ impl Relay {
         watch(socket.as_fd().as_raw_fd(), SOCKET)?;
         watch(socket.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
         let idle = context.limits.idle.unwrap_or(IDLE);
-        let changes = FaultChanges::listen(&context.faults, Arc::clone(&socket.notifier));
+        let changes = FaultChanges::listen(context, Arc::clone(&socket.notifier));
         Ok(Self {
             _listed: listed,
             poll,
-            admission: Admission::new(
-                Arc::clone(context),
-                Arc::clone(sockets),
-                Arc::clone(&socket),
-                Some(idle),
-                share,
-            ),
+            admission: Admission::new(Arc::clone(context), Arc::clone(&socket), Some(idle), share),
             context: Arc::clone(context),
             socket,
             onward,
@@ -273,6 +266,11 @@ impl Relay {
     fn update_faults(&mut self) {
         // Confirmed at the end.
         let _acks = self.changes.take();
+        if self.changes.is_reset(&self.context) {
+            for index in self.admission.peers.indices() {
+                self.close(index, ClosedBy::Stop, None, true);
+            }
+        }
         for index in self.admission.peers.indices() {
             // An error of another peer may have closed it.
             if self.admission.peers.has(index) && self.admission.update_faults(index) {

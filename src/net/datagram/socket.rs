@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::amplification::PortClaim;
@@ -390,8 +390,6 @@ fn wake_up_sender(local: SocketAddr) -> io::Result<UdpSocket> {
 pub(crate) struct DatagramSockets {
     open: Mutex<Vec<Arc<DatagramSocket>>>,
     wake_ups: Arc<WakeUps>,
-    /// The number of the newest peer.
-    last_id: AtomicU64,
 }
 
 impl DatagramSockets {
@@ -432,11 +430,6 @@ impl DatagramSockets {
     fn wake(&self) -> bool {
         let open = self.open.lock().clone();
         open.iter().filter(|socket| !socket.notifier.set()).count() == 0
-    }
-
-    /// The number of a new peer, from 1.
-    pub(super) fn next_id(&self) -> u64 {
-        self.last_id.fetch_add(1, Relaxed) + 1
     }
 }
 

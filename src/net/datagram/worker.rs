@@ -39,7 +39,7 @@ pub(super) fn start(
     share: usize,
 ) -> io::Result<()> {
     let socket = Arc::new(socket);
-    let worker = Worker::new(context, sockets, Arc::clone(&socket), share)?;
+    let worker = Worker::new(context, Arc::clone(&socket), share)?;
     let (service, open) = (Arc::clone(service), Arc::clone(sockets));
     sockets.add(&socket);
     let served = Arc::clone(&socket);
@@ -68,7 +68,6 @@ struct Worker {
 impl Worker {
     fn new(
         context: &Arc<ServerContext>,
-        sockets: &Arc<DatagramSockets>,
         socket: Arc<DatagramSocket>,
         share: usize,
     ) -> io::Result<Self> {
@@ -76,15 +75,9 @@ impl Worker {
         Ok(Self {
             inbound: Inbound::new(context.limits.datagram, socket.tells_destination())?,
             outbox: Outbox::default(),
-            changes: FaultChanges::listen(&context.faults, Arc::clone(&socket.notifier)),
+            changes: FaultChanges::listen(context, Arc::clone(&socket.notifier)),
             staged: Vec::new(),
-            admission: Admission::new(
-                Arc::clone(context),
-                Arc::clone(sockets),
-                Arc::clone(&socket),
-                idle,
-                share,
-            ),
+            admission: Admission::new(Arc::clone(context), Arc::clone(&socket), idle, share),
             context: Arc::clone(context),
             socket,
         })
@@ -148,6 +141,9 @@ impl Worker {
     fn update_faults(&mut self, service: &dyn Datagrams) {
         // Confirmed at the end.
         let _acks = self.changes.take();
+        if self.changes.is_reset(&self.context) {
+            self.admission.peers.close_all(true);
+        }
         for index in self.admission.peers.indices() {
             if self.admission.update_faults(index) {
                 self.serve_staged(index, service);

@@ -16,7 +16,7 @@ use crate::net::address::Address;
 use crate::net::base::{EventFd, Mutex, Waiter, poll_or_sleep, poll_own};
 use crate::net::control::ServerContext;
 use crate::net::error::{Error, Result};
-use crate::net::socket::Listener;
+use crate::net::socket::{Listener, Socket};
 use crate::net::stream::Stream;
 use crate::net::sys::PollFd;
 use crate::net::worker::{Admitter, Attempt, Failures, backoff, shut_down};
@@ -113,6 +113,20 @@ impl OnDemand {
             over.set();
             waiting
         })
+    }
+
+    /// Resets what waits in the queue, for which no caller has asked, and closes the connections
+    /// that no thread is using.
+    pub(crate) fn reset(&self) {
+        let open = self.listener();
+        let next = || open.as_ref().and_then(|open| open.listener.accept(true).ok().flatten());
+        while let Some(taken) = next() {
+            Socket::new(taken.fd).abort();
+        }
+        for stream in self.handed_out.all_streams() {
+            stream.force();
+            stream.close_if_idle();
+        }
     }
 
     /// The body of the server's only thread. Waits for the stop, then for the connections.

@@ -13,6 +13,14 @@ pub(crate) struct DatagramCounters {
     pub(super) truncated: AtomicU64,
 }
 
+impl DatagramCounters {
+    pub(super) fn clear(&self) {
+        for counter in [&self.suspects, &self.dropped, &self.truncated] {
+            counter.store(0, Relaxed);
+        }
+    }
+}
+
 /// Counts of what was refused, by reason. Without a lock, because any peer can cause many.
 #[derive(Default)]
 pub(crate) struct Refusals([AtomicU64; Refusal::NAMES.len()]);
@@ -20,6 +28,10 @@ pub(crate) struct Refusals([AtomicU64; Refusal::NAMES.len()]);
 impl Refusals {
     pub(super) fn count(&self, reason: Refusal) {
         self.0[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.iter().for_each(|count| count.store(0, Relaxed));
     }
 
     pub(super) fn get(&self) -> [u64; Refusal::NAMES.len()] {

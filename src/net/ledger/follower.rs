@@ -28,7 +28,7 @@ impl Ledger {
             let text = "follow: this ledger forgets each connection as it closes (history=0)";
             return Err(Error::Value(text.to_owned()));
         }
-        let next = AtomicU64::new(self.state.lock().totals.closed);
+        let next = AtomicU64::new(self.state.lock().closed_ever());
         Ok(Follower { ledger: Arc::clone(self), next, missed: AtomicU64::new(0) })
     }
 }
@@ -41,8 +41,8 @@ impl Follower {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Option<Arc<Record>>> {
-        let closed = Some(self.next.load(Relaxed) + 1);
-        let wait = Wait { open: None, closed };
+        let closed_ever = Some(self.next.load(Relaxed) + 1);
+        let wait = Wait { open: None, closed: None, closed_ever };
         let found = self.ledger.wait_for(wait, deadline, waiter, |state| self.take(state))?;
         let late = || Error::TimedOut {
             step: "follow",
@@ -54,7 +54,7 @@ impl Follower {
     /// The next record, if it exists; `Some(None)` at the end.
     fn take(&self, state: &mut LedgerState) -> Option<Option<Arc<Record>>> {
         let next = self.next.load(Relaxed);
-        let oldest = state.totals.closed - state.closed.len() as u64;
+        let oldest = state.closed_ever() - state.closed.len() as u64;
         if next < oldest {
             self.missed.fetch_add(oldest - next, Relaxed);
         }

@@ -37,6 +37,8 @@ pub(crate) struct LedgerState {
     keeps_spare: bool,
     /// Whether the server has ended.
     pub(super) over: bool,
+    /// Connections that had closed before the last reset. Followers count on.
+    before_reset: u64,
 }
 
 /// A condition on the counts; None matches any count.
@@ -44,17 +46,31 @@ pub(crate) struct LedgerState {
 pub(crate) struct Wait {
     pub(super) open: Option<u64>,
     pub(super) closed: Option<u64>,
+    /// As `closed`, and counted since the start of the server, whatever was reset.
+    pub(super) closed_ever: Option<u64>,
+}
+
+impl Wait {
+    pub(super) fn of(open: Option<u64>, closed: Option<u64>) -> Self {
+        Self { open, closed, closed_ever: None }
+    }
 }
 
 impl LedgerState {
-    fn satisfies(&self, open: Option<u64>, closed: Option<u64>) -> bool {
-        open.is_none_or(|n| self.open.len() as u64 == n)
-            && closed.is_none_or(|n| self.totals.closed >= n)
+    fn satisfies(&self, wait: &Wait) -> bool {
+        wait.open.is_none_or(|n| self.open.len() as u64 == n)
+            && wait.closed.is_none_or(|n| self.totals.closed >= n)
+            && wait.closed_ever.is_none_or(|n| self.closed_ever() >= n)
+    }
+
+    /// How many connections have closed since the start of the server.
+    pub(super) fn closed_ever(&self) -> u64 {
+        self.before_reset + self.totals.closed
     }
 
     fn notify(&self) {
         for (wait, flag) in &self.waiting {
-            if self.satisfies(wait.open, wait.closed) {
+            if self.satisfies(wait) {
                 flag.set();
             }
         }
@@ -81,7 +97,7 @@ impl LedgerState {
 
     /// All records, if a condition is met.
     pub(super) fn found(&self, wait: Wait) -> Option<Vec<Arc<Record>>> {
-        self.satisfies(wait.open, wait.closed).then(|| self.records())
+        self.satisfies(&wait).then(|| self.records())
     }
 
     fn records(&self) -> Vec<Arc<Record>> {
@@ -116,6 +132,7 @@ impl Ledger {
             spare: None,
             keeps_spare: false,
             over: false,
+            before_reset: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -268,7 +285,7 @@ impl Ledger {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Vec<Arc<Record>>> {
-        let wait = Wait { open, closed };
+        let wait = Wait::of(open, closed);
         let found = self.wait_for(wait, deadline, waiter, |state| state.found(wait))?;
         found.ok_or_else(|| self.late(wait))
     }
@@ -323,6 +340,25 @@ impl Ledger {
         result
     }
 
+    /// Forgets the closed connections and all counts. False, without effect, while a connection is
+    /// open.
+    pub(crate) fn reset(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.open.is_empty() {
+            return false;
+        }
+        state.before_reset = state.closed_ever();
+        state.totals = Totals::default();
+        self.datagrams.clear();
+        self.refusals.clear();
+        let forgotten = std::mem::take(&mut state.closed);
+        state.notify();
+        // Frees the records after the lock is released.
+        drop(state);
+        drop(forgotten);
+        true
+    }
+
     /// Opens the flag that `wait` uses while no other call does. Called before the server starts.
     pub(crate) fn open_flag(&self) -> std::io::Result<()> {
         let flag = Arc::new(EventFd::new()?);
@@ -348,7 +384,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn late(&self, Wait { open, closed }: Wait) -> Error {
+    pub(super) fn late(&self, Wait { open, closed, .. }: Wait) -> Error {
         let totals = self.totals();
         let mut asked = Vec::new();
         asked.extend(open.map(|n| format!("open={n}")));

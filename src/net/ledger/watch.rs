@@ -21,7 +21,7 @@ pub struct Watch {
 impl Ledger {
     /// Watches for exactly `open` open connections and at least `closed` closed ones.
     pub fn watch(self: &Arc<Self>, open: Option<u64>, closed: Option<u64>) -> Watch {
-        let wait = Wait { open, closed };
+        let wait = Wait::of(open, closed);
         let flag = self.state.lock().wait_with_flag(wait);
         Watch { ledger: Arc::clone(self), wait, flag, origin: Origin::here() }
     }

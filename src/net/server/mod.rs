@@ -4,6 +4,7 @@
 mod faults;
 mod inner;
 mod lifecycle;
+mod reset;
 mod server;
 mod start;
 mod steps;

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::accept_errors::{Failure, classify};
@@ -40,7 +39,6 @@ pub(crate) enum Attempt {
 pub(crate) struct Admitter {
     context: Arc<ServerContext>,
     local: Address,
-    next_id: AtomicU64,
     /// `Limits.accept_rate`.
     rate: Option<Mutex<TokenBucket>>,
     /// Held for an attempt by a server that refuses excess connections, or has a rate. An attempt
@@ -52,7 +50,7 @@ pub(crate) struct Admitter {
 impl Admitter {
     pub(crate) fn new(context: Arc<ServerContext>, local: Address) -> Self {
         let rate = context.limits.accept_rate.map(|rate| Mutex::new(TokenBucket::new(rate)));
-        Self { context, local, next_id: AtomicU64::new(1), rate, alone: Mutex::new(()) }
+        Self { context, local, rate, alone: Mutex::new(()) }
     }
 
     /// The address of the listener.
@@ -101,7 +99,7 @@ impl Admitter {
                     self.refuse(socket, refusal);
                     return Attempt::Refused;
                 }
-                let id = self.next_id.fetch_add(1, Relaxed);
+                let id = self.context.resets.next_id();
                 let record = open_record(&socket, id, peer, &self.local, &self.context);
                 if is_proxy {
                     record.expect_proxy();

@@ -23,7 +23,7 @@ use super::inbox::{Inbox, Message};
 use super::sink::{Accepted, Inner};
 use crate::net::base::{EventFd, Key, Listed, TimerFd, fork, panic_text};
 use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
-use crate::net::control::{FIRST_BYTE_GRACE, ServerContext};
+use crate::net::control::{FIRST_BYTE_GRACE, SeenResets, ServerContext};
 use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
 use crate::net::service::{
     BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Null, Peer, Service, Session,
@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     scratch: Box<[u8]>,
     draining: Option<Draining>,
     quit: bool,
+    /// Those that have ended its connections.
+    resets: SeenResets,
     /// Ends a poll exactly in time, for stages. None where no connection had any so far, or where
     /// there is no descriptor for it: then the poll rounds its time-out up to milliseconds.
     timer: Option<TimerFd>,
@@ -98,6 +100,7 @@ impl Worker {
         )?;
         let (inbox, messages) = Inbox::new(flag);
         let notifier: Arc<dyn Notifier> = Arc::clone(&inbox) as Arc<dyn Notifier>;
+        let resets = SeenResets::new(&context.resets);
         let worker = Self {
             resources: WorkerResources::new(&context, poll, notifier),
             context,
@@ -109,6 +112,7 @@ impl Worker {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             draining: None,
             quit: false,
+            resets,
             timer: None,
             acks: Vec::new(),
             is_lost: false,
@@ -288,14 +292,11 @@ impl Worker {
                     self.enqueue(index);
                 }
             }
-            Message::Faults(ack) => {
-                self.open_timer();
-                for index in self.indices() {
-                    self.entries[index].connection.due().faults = true;
-                    self.enqueue(index);
-                }
-                self.acks.push(ack);
+            Message::Faults(ack) if self.resets.sees_another(&self.context.resets) => {
+                self.force();
+                self.update_faults(ack);
             }
+            Message::Faults(ack) => self.update_faults(ack),
             Message::Drain => self.drain(),
             Message::Deadline => {
                 if let Some(draining) = &mut self.draining {
@@ -304,6 +305,18 @@ impl Worker {
             }
             Message::Quit => self.quit = true,
         }
+    }
+
+    /// Gives every connection the faults of now.
+    fn update_faults(&mut self, ack: Ack) {
+        if self.context.faults.is_used() {
+            self.open_timer();
+        }
+        for index in self.indices() {
+            self.entries[index].connection.due().faults = true;
+            self.enqueue(index);
+        }
+        self.acks.push(ack);
     }
 
     /// Takes over a connection, with the socket of its upstream leg where it has one from the
@@ -587,7 +600,7 @@ impl Worker {
         self.entries.is_empty() && self.messages.is_empty()
     }
 
-    /// Resets all remaining connections at the deadline.
+    /// Resets all connections that it has.
     fn force(&mut self) {
         for index in self.indices() {
             self.entries[index].connection.end_by_stop(true);

@@ -55,6 +55,14 @@ impl Script {
         self.of_servers.all()
     }
 
+    /// Forgets the results of one server so far, by the server's number.
+    pub fn clear_of(&self, server: u64) {
+        let of_servers = self.of_servers.lock();
+        if let Some((_, results)) = of_servers.iter().find(|(number, _)| *number == server) {
+            results.clear();
+        }
+    }
+
     /// Forgets the results so far.
     pub fn clear(&self) {
         self.of_servers.clear();

@@ -1,6 +1,7 @@
 //! A fault in the set of a server, with the choice of the connections that have it. Must never know
 //! the stage that acts for it.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::draws::Draws;
@@ -15,7 +16,7 @@ pub struct Installed {
     /// The fault.
     pub fault: Fault,
     /// How many connections had been accepted when it was added.
-    pub(super) accepted: u64,
+    pub(super) accepted: AtomicU64,
 }
 
 impl Installed {
@@ -25,7 +26,7 @@ impl Installed {
         let chosen = match &scope.connections {
             Connections::All => true,
             Connections::First(count) => connection
-                .checked_sub(self.accepted)
+                .checked_sub(self.accepted.load(Relaxed))
                 .is_some_and(|number| (1..=*count).contains(&number)),
             Connections::Numbered(numbers) => numbers.contains(&connection),
         };

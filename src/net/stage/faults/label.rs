@@ -32,6 +32,11 @@ impl Label {
         self.events.load(Relaxed)
     }
 
+    pub(super) fn restart(&self) {
+        self.connections.store(0, Relaxed);
+        self.events.store(0, Relaxed);
+    }
+
     pub(crate) fn count_connection(&self) {
         self.connections.fetch_add(1, Relaxed);
     }

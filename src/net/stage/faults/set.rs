@@ -156,6 +156,7 @@ impl FaultSet {
     pub fn add(&self, fault: Fault, accepted: u64) -> Arc<Installed> {
         let mut installed = self.installed.lock();
         let id = self.added.fetch_add(1, Relaxed);
+        let accepted = AtomicU64::new(accepted);
         let added = Arc::new(Installed { id, fault, accepted });
         installed.push(Arc::clone(&added));
         if added.fault.kind.accepting().is_none() {
@@ -163,6 +164,14 @@ impl FaultSet {
         }
         self.is_used.store(true, SeqCst);
         added
+    }
+
+    /// Has the faults begin again: the connections are numbered from 1 from now on.
+    pub(crate) fn restart(&self) {
+        for one in self.list() {
+            one.accepted.store(0, Relaxed);
+            one.fault.label.restart();
+        }
     }
 
     /// Removes a fault by its number. Returns whether it was there.
@@ -225,7 +234,11 @@ impl FaultSet {
     }
 
     /// Tells every thread of a change, and waits until each has confirmed it or has ended.
-    fn announce_and_wait(&self, owner: &dyn SetOwner, waiter: &mut dyn Waiter) -> Result<()> {
+    pub(crate) fn announce_and_wait(
+        &self,
+        owner: &dyn SetOwner,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
         let origin = Origin::here();
         // Without a descriptor for a flag the change is made all the same.
         let flag = EventFd::new().ok().map(Arc::new);
