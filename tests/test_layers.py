@@ -45,6 +45,7 @@ PYTHON_LAYERS = [
     ["__main__"],
     ["_cli"],
     ["pytest_plugin"],
+    ["_pytest"],
     ["__init__"],
     ["_connection"],
     ["_server", "_wait_for"],

@@ -17,6 +17,7 @@ PYTEST_DONT_REWRITE
 #     __main__
 #     _cli
 #     pytest_plugin
+#     _pytest            used by the package _rsock_pytest
 #     __init__
 #     _connection
 #     _server, _wait_for
