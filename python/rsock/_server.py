@@ -238,11 +238,12 @@ class Server(_rsock.Server):
         Raises TimeoutError after `timeout` seconds (None waits forever), as when a handler does not
         return; StateError unless the server serves; RuntimeError within one of its handlers.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
         handlers = self._handlers
         if handlers is not None and handlers.is_serving():
             raise RuntimeError(f"{self.name}: reset() within a handler would wait for that handler")
         self._reset(timeout)
+        deadline = None if timeout is None else began + timeout
         if handlers is not None and not handlers.wait_idle(deadline):
             raise TimeoutError("reset: a handler has not returned")
         for script in scripts_of(self.service):

@@ -1,7 +1,7 @@
-"""The types of the fixtures for pytest, and its warning.
+"""The names of the plugin for pytest that a test imports.
 
-This file owns the names that a test imports. The plugin itself is the package `_rsock_pytest`,
-which pytest finds through the `pytest11` entry point.
+This file owns the types of the fixtures, beside a warning. The plugin itself is the package
+`_rsock_pytest`, which pytest finds through the `pytest11` entry point.
 """
 
 import os

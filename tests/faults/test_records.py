@@ -356,7 +356,8 @@ def test_the_report_of_a_failed_test_tells_what_faults_did(
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines(
         [
-            "*faults of rsock*",
+            "*- rsock -*",
+            "reset, connection 1: the fault reset:after=3B,down reset it after 3 bytes from the *",
             "*seed=4711 *",
             "*: 1 connection, 1 event",
             "connection 1 from 127.0.0.1:*",
@@ -372,4 +373,4 @@ def test_a_test_that_passes_and_servers_without_faults_have_no_report(
         "    make_rsock_server(faults=[Latency(0.0)])\n",
         "    make_rsock_server()\n    raise AssertionError('as it should')\n",
     ):
-        assert "faults of rsock" not in outcome(body).stdout.str()
+        assert "has the same faults again" not in outcome(body).stdout.str()

@@ -1,4 +1,4 @@
-"""The fixtures of `rsock.pytest_plugin`, in separate pytest runs as users have them.
+"""The plugin of rsock for pytest: its fixtures, in separate pytest runs as users have them.
 
 Every inner run is a separate process with warnings as errors. The blocks of
 docs/guide/testing.md run here too, each as a test file.
@@ -11,6 +11,7 @@ import socket
 import pytest
 from support import LOOPBACK, dial, output_of, refused, says_back
 from support.pages import BLOCK
+from support.plugin import ENDS, inner
 from support.project import ROOT
 
 import rsock
@@ -18,80 +19,17 @@ from rsock.pytest_plugin import MakeServer
 
 pytest_plugins = ["pytester"]
 
-# Inner tests look at what earlier ones left in these lists.
-COMMON = """
-import asyncio
-import contextlib
-import os
-import signal
-import socket
-import threading
-import time
-
-import pytest
-
-import rsock
-
-servers = []
-
-
-def refuses(address):
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, 5.0)
-    return True
-
-
-def talk(server, data):
-    with server.client(timeout=5.0) as client:
-        client.sendall(data)
-        while client.recv(1024):
-            pass
-"""
-
-# Prints at the very end of an inner run how the servers of its test file ended.
-ENDS = """
-import sys
-
-
-def pytest_unconfigure(config):
-    for server in getattr(sys.modules.get("test_inner"), "servers", ()):
-        print("\\nended:", server.name, server.state)
-"""
-
-
-def inner(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunResult:
-    """Run `code` as a test file in a separate pytest."""
-    pytester.makeini("[pytest]\nfilterwarnings = error\n")
-    pytester.makepyfile(test_inner=COMMON + code)
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=40)
-
-
 # --- cost for a run that does not use them -------------------------------------------------
 
-# Modules of the standard library that `import rsock` itself needs and that cost little.
-LIGHT = {
-    "array",
-    "html",
-    "ipaddress",
-    "queue",
-    "select",
-    "selectors",
-    "signal",
-    "socket",
-    "urllib",
-}
 
-
-def test_loading_the_plugin_loads_nothing_heavy() -> None:
+def test_loading_the_plugin_loads_nothing_else() -> None:
     code = """
 import sys, pytest
 before = set(sys.modules)
-import rsock.pytest_plugin
+import _rsock_pytest
 print(*sorted(set(sys.modules) - before))
 """
-    new = {name.partition(".")[0].lstrip("_") for name in output_of(code).split()}
-    assert "rsock" in new
-    assert new - {"rsock"} <= LIGHT
+    assert output_of(code).split() == ["_rsock_pytest"]
 
 
 def test_loading_the_plugin_starts_and_opens_nothing() -> None:
@@ -105,7 +43,7 @@ def held():
     return len(os.listdir("/proc/self/task")), links
 import pytest
 before = held()
-import rsock.pytest_plugin
+import _rsock_pytest, rsock.pytest_plugin
 assert before == held(), held()
 """
     assert output_of(code, options=("-W", "error")) == ""
@@ -121,12 +59,14 @@ def test_pytest_shows_how_they_are_used(pytester: pytest.Pytester) -> None:
     done = inner(pytester, "", "--fixtures", "-v")
     done.stdout.fnmatch_lines(
         [
-            "*fixtures defined from rsock.pytest_plugin*",
+            "*fixtures defined from _rsock_pytest*",
             "rsock_server -- *",
             "*echoes on a free port*",
+            "rsock_udp -- *",
             "make_rsock_server -- *",
             "*returns a started `rsock.Server`*",
             "*rsock.pytest_plugin.MakeServer*",
+            "rsock_proxy -- *",
         ]
     )
 
@@ -281,64 +221,18 @@ def test_greeting(make_rsock_server):
     )
 
 
-def test_what_a_handler_waited_for_is_told_when_its_client_gives_up(
-    pytester: pytest.Pytester,
-) -> None:
-    code = """
-def handler(conn):
-    conn.sendall(conn.recv_exactly(10))
+def test_a_run_that_uses_no_fixture_does_not_load_rsock(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_plain="""
+import sys
 
-def test_client_that_is_closed(make_rsock_server):
-    server = make_rsock_server(handler)
-    with server.client(timeout=0.3) as client:
-        client.sendall(b"hello")
-        client.recv(10)
-
-def test_client_that_is_not(make_rsock_server):
-    client = make_rsock_server(handler).client(timeout=0.3)
-    servers.append(client)
-    client.sendall(b"hello")
-    client.recv(10)
-
-def test_line(make_rsock_server):
-    server = make_rsock_server(lambda conn: conn.recv_line())
-    with server.client(timeout=0.3) as client:
-        client.sendall(b"hello")
-        client.recv(10)
-
-def test_without_a_fixture():
-    with rsock.Server(service=handler) as server, server.client(timeout=0.3) as client:
-        client.sendall(b"hello")
-        client.recv(10)
-
-def test_that_passes(make_rsock_server):
-    server = make_rsock_server(handler)
-    with server.client(timeout=0.3) as client:
-        client.sendall(b"hello")
-        with pytest.raises(TimeoutError):
-            client.recv(10)
-
-def test_clean():
-    servers.pop().close()
+def test_plain():
+    assert "_rsock_pytest" in sys.modules
+    assert not [name for name in sys.modules if name.startswith("rsock")]
 """
-    done = inner(pytester, code)
-    done.assert_outcomes(failed=4, errors=3, passed=2)
-    text = done.stdout.str()
-    # The stop of the fixture may come before the handler sees that its client has left.
-    ends = ("the peer left", "the server was stopped")
-    for name, possible in (("closed", ends), ("not", ends[1:])):
-        said = text.partition(f"ERROR at teardown of test_client_that_is_{name} ")[2]
-        said = said.partition("ERROR at teardown")[0]
-        assert "conn.sendall(conn.recv_exactly(10))" in said
-        assert "the stream ended after 5 bytes of 10" in said
-        had = "which had 5 bytes of a message and waited for the rest when"
-        assert any(f"{had} {end}" in said for end in possible)
-    assert "after 5 bytes of a message that ends with its delimiter" in text
-    # Without the fixture it is a note on the exception of the test. Its server resets the
-    # connection at once, which the handler may see before the end that its client has sent.
-    noted = text.partition("_ test_without_a_fixture _")[2].partition("short test summary")[0]
-    ended = "the stream ended after 5 bytes of 10"
-    assert ended in noted or "which had 5 bytes of a message and waited for the rest" in noted
+    )
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=40)
+    done.assert_outcomes(passed=1)
 
 
 def test_a_handler_may_fail_its_test(pytester: pytest.Pytester) -> None:

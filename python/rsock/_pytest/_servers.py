@@ -164,7 +164,8 @@ def _forward(target: Any) -> Forward:
                 f"target {target!r}: must be a (host, port) pair, 'host:port', a Server or, of a "
                 f"Unix socket, a pathlib.Path"
             )
-        return Forward(host.removeprefix("[").removesuffix("]"), port)
+        number = int(port) if port.isascii() and port.isdigit() else port
+        return Forward(host.removeprefix("[").removesuffix("]"), number)
     if isinstance(target, pathlib.PurePath):
         return Forward(path=target)
     return Forward(target)

@@ -1,4 +1,4 @@
-"""Bytes and numbers as the report of a test shows them. Owns their bounds; must never pass on a
+"""Bytes as the report of a test shows them. Owns their bounds; must never pass on a
 byte that a terminal would act on.
 """
 

@@ -40,14 +40,22 @@ impl Server {
                 return Ok(());
             }
             if !pause(waiter, look, deadline)? {
-                let target = format!(
-                    "until {} connections have ended",
-                    self.inner.context.ledger.totals().open
-                );
-                return Err(Error::TimedOut { step: "reset", target });
+                return Err(Error::TimedOut { step: "reset", target: self.left() });
             }
             self.check_origin()?;
             look = (look * 2).min(LONGEST_LOOK);
+        }
+    }
+
+    /// What a reset waits for.
+    fn left(&self) -> String {
+        let handlers = self.inner.pool.handed_out.len();
+        let open = self.inner.context.ledger.totals().open;
+        match (handlers, open) {
+            (1, _) => "until 1 handler has returned".to_owned(),
+            (2.., _) => format!("until {handlers} handlers have returned"),
+            (0, 1) => "until 1 connection has ended".to_owned(),
+            (0, _) => format!("until {open} connections have ended"),
         }
     }
 

@@ -1,0 +1,80 @@
+"""A pytest within a test, for the plugin of rsock.
+
+Owns how it is started, with warnings as errors. Must never load what the
+tests load.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Loaded here, because a run within this process forgets the modules that it has loaded.
+import rsock._pytest._section
+import rsock._pytest._servers
+import rsock.faults
+import rsock.pytest_plugin  # noqa: F401
+
+# Inner tests look at what earlier ones left in these lists.
+COMMON = """
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+# Loaded here, because a run within this process forgets the modules that it has loaded.
+import rsock._pytest._section
+import rsock._pytest._servers
+import rsock.faults
+import rsock.pytest_plugin  # noqa: F401
+
+import rsock
+
+servers = []
+
+
+def refuses(address):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, 5.0)
+    return True
+
+
+def talk(server, data):
+    with server.client(timeout=5.0) as client:
+        client.sendall(data)
+        while client.recv(1024):
+            pass
+"""
+
+# Prints at the very end of an inner run how the servers of its test file ended.
+ENDS = """
+import sys
+
+
+def pytest_unconfigure(config):
+    for server in getattr(sys.modules.get("test_inner"), "servers", ()):
+        print("\\nended:", server.name, server.state)
+"""
+
+
+def inner(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+    """Run `code` as a test file in a separate process, with lines of its configuration."""
+    _write(pytester, code, ini)
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=100)
+
+
+def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+    """The same in this process, which is faster: for what needs no process of its own."""
+    _write(pytester, code, ini)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        return pytester.runpytest_inprocess("-p", "rsock", "-p", "no:cacheprovider", *arguments)
+
+
+def _write(pytester: pytest.Pytester, code: str, ini: str) -> None:
+    pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}\n")
+    pytester.makepyfile(test_inner=COMMON + code)
