@@ -5,6 +5,7 @@ from harness.contest import Scenario
 from scenarios.client import CLIENT, CLIENT_BUSY, CLIENT_ONE_CORE
 from scenarios.connect import CONNECT
 from scenarios.echo import BULK, ECHO_50, ECHO_500
+from scenarios.fixture import FIXTURE
 from scenarios.forward import FORWARD, FORWARD_BULK
 from scenarios.handler import HANDLER, HANDLER_FEW, HANDLER_MESSAGES
 from scenarios.idle import IDLE
@@ -23,6 +24,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     FORWARD_BULK,
     IDLE,
     START_STOP,
+    FIXTURE,
     CLIENT,
     CLIENT_BUSY,
     CLIENT_ONE_CORE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 
+import failure_section
 import pytest
 from support import LOOPBACK, dial, output_of, refused, says_back
 from support.pages import BLOCK
@@ -392,7 +393,9 @@ def test_it_serves_coroutines(rsock_server: rsock.Server, make_rsock_server: Mak
 # --- its page in the docs ------------------------------------------------------------------
 
 PAGE = ROOT / "docs" / "guide" / "testing.md"
-BLOCKS = [block["code"] for block in BLOCK.finditer(PAGE.read_text())]
+BLOCKS = [
+    block["code"] for block in BLOCK.finditer(PAGE.read_text()) if "no-run" not in block["note"]
+]
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(1, len(BLOCKS) + 1))
@@ -403,3 +406,8 @@ def test_a_block_of_the_page_is_a_test_that_passes(pytester: pytest.Pytester, co
     outcomes = done.parseoutcomes()
     assert set(outcomes) == {"passed"}, outcomes
     assert done.ret == 0
+
+
+def test_the_section_on_the_page_is_the_output_of_a_run() -> None:
+    found = failure_section.parts(PAGE.read_text())
+    assert failure_section.same(failure_section.run(found["code"]), found["text"])

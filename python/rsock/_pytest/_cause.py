@@ -200,13 +200,11 @@ def _by_limit(scene: Scene, kind: Kind) -> str | None:
             limit = record.limit if value is None else f"{record.limit}={value}"
             return f"connection {talk.number}: the server's Limits({limit}) ended it"
     if scene.refused and kind in ("reset", "ended", "timeout"):
-        count = f"{scene.refused:,} connection{'' if scene.refused == 1 else 's'}"
-        limits = scene.server.limits
-        limit = (
-            f"per_host={limits.per_host}"
-            if limits.per_host
-            else f"connections={limits.connections}"
-        )
+        reason, number = max(scene.refused_by.items(), key=lambda item: item[1])
+        count = f"{number:,} connection{'' if number == 1 else 's'}"
+        if reason in ("allow", "deny"):
+            return f"the server reset {count} because of its {reason}=…"
+        limit = f"{reason}={getattr(scene.server.limits, reason, '…')}"
         return f"the server reset {count} at its Limits({limit})"
     return None
 

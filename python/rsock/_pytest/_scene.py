@@ -85,6 +85,7 @@ class Scene:
     talks: list[Talk]
     accepted: int
     refused: int
+    refused_by: dict[str, int]
     waiting: int
     faults: list[tuple[Fault, int, int]]
     raised: list[Raised] = field(default_factory=list)
@@ -147,6 +148,7 @@ def look(server: Server) -> Scene:
         talks=[_talk(record, results.get(record.id), places.get(record.id)) for record in records],
         accepted=totals.accepted,
         refused=totals.refused,
+        refused_by=totals.refused_by,
         waiting=server.waiting if server.state == "serving" else 0,
         faults=[(fault, conns, events) for _, fault, conns, events in server._list_faults()],
         raised=[_raised(error) for error in errors],
