@@ -265,6 +265,8 @@ class Replay(Service):
         """
     def _results_of(self, server: int) -> list[ScriptResult]:
         """Return the results of one server. For the Python half."""
+    def _clear_of(self, server: int) -> None:
+        """Forget the results of one server so far. For the Python half."""
     def _end(self, server: int) -> None:
         """End the dialogues of a server that has ended. For the Python half."""
     def clear(self) -> None:

@@ -131,6 +131,11 @@ impl Replay {
         listed(py, self.service.results_of(server))
     }
 
+    /// Forget the results of one server so far. For the Python half.
+    fn _clear_of(&self, server: u64) {
+        self.service.clear_of(server);
+    }
+
     /// End the dialogues of a server that has ended. For the Python half.
     fn _end(&self, server: u64) {
         self.service.end(server);

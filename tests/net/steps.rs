@@ -145,6 +145,39 @@ fn stop_with_no_drain_resets() {
 }
 
 #[test]
+fn a_reset_ends_all_connections_and_numbers_them_anew() {
+    for workers in [1, 3] {
+        let mut config = config(Echo);
+        config.workers = Some(workers);
+        let server = start(config);
+        let ledger = server.ledger();
+        for _ in 0..3 {
+            let mut heard: Vec<_> = (0..20).map(|_| dial(server.address().unwrap())).collect();
+            for client in &mut heard {
+                client.write_all(b"x").unwrap();
+                client.read_exact(&mut [0; 1]).unwrap();
+            }
+            // Some may still be in the queue.
+            let unheard = dial(server.address().unwrap());
+            server.reset(None, &mut Plain).unwrap();
+            let totals = ledger.totals();
+            assert_eq!((totals.accepted, totals.open, totals.closed), (0, 0, 0));
+            assert!(ledger.is_empty());
+            for mut client in heard.into_iter().chain([unheard]) {
+                let end = client.read(&mut [0; 1]);
+                assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            }
+            let mut first = dial(server.address().unwrap());
+            first.write_all(b"x").unwrap();
+            first.read_exact(&mut [0; 1]).unwrap();
+            assert_eq!(ledger.records()[0].id(), 1);
+        }
+        stop(&server);
+        assert!(matches!(server.reset(None, &mut Plain), Err(Error::State { .. })));
+    }
+}
+
+#[test]
 fn the_earlier_of_two_deadlines_holds() {
     let server = Arc::new(echo());
     let client = dial(server.address().unwrap());
@@ -253,6 +286,7 @@ fn a_dropped_server_ends_by_itself() {
 crate::support::through_stages! {
     stop_drains_the_quiet_at_once_and_gives_the_unheard_a_quarter_second,
     stop_with_no_drain_resets,
+    a_reset_ends_all_connections_and_numbers_them_anew,
     the_earlier_of_two_deadlines_holds,
     the_queue_is_served_before_the_end,
     a_limit_is_never_exceeded_and_refuses_where_it_is_told_to,

@@ -20,6 +20,7 @@ from rsock import (
     Echo,
     Forward,
     Greeting,
+    Replay,
     Script,
     Server,
     StateError,
@@ -386,3 +387,31 @@ def test_one_server_serves_two_hundred_examples(shared: Server) -> None:
     examples()
     shared.reset()
     wait_until(lambda: (threads().keys(), fds()) == before)
+
+
+RECORDED = r"""rsock recording 1
+transport {transport}
+started 2026-11-28T09:05:00.000001Z
+target peer.test:7
+1 0.000000 open 127.0.0.1:50001
+1 0.000100 > b"one"
+1 0.000200 < b"ONE"
+2 0.000000 open 127.0.0.1:50002
+2 0.000100 > b"two"
+2 0.000200 < b"TWO"
+stop 9
+"""
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_replay_begins_with_the_first_connection(tmp_path: Any, transport: str) -> None:
+    path = tmp_path / "dialogue.rec"
+    path.write_text(RECORDED.format(transport=transport))
+    with Server(service=Replay(path), transport=transport, on_error=lambda error: None) as server:
+        for _ in range(3):
+            for said, answer in ((b"one", b"ONE"), (b"two", b"TWO")):
+                with server.client(timeout=5.0) as client:
+                    client.send(said)
+                    assert client.recv(10) == answer
+            server.reset()
+            assert server.script_results == []

@@ -6,6 +6,8 @@ docs/guide/testing.md run here too, each as a test file.
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 
 import failure_section
@@ -346,6 +348,43 @@ def test_after_it():
     assert done.duration < 20
     done.stdout.fnmatch_lines(["*KeyboardInterrupt*", "ended: a stopped", "ended: b stopped"])
     done.stdout.no_fnmatch_line("*not to be run*")
+
+
+def test_many_servers_one_after_the_other_leave_nothing(pytester: pytest.Pytester) -> None:
+    rounds = int(os.environ.get("RSOCK_PLUGIN_ROUNDS", "200"))
+    code = f"""
+def usage():
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    return (
+        len(os.listdir("/proc/self/fd")),
+        len(os.listdir("/proc/self/task")),
+        pages * os.sysconf("SC_PAGE_SIZE") // 1024,
+    )
+
+@pytest.mark.parametrize("number", range({rounds}))
+def test_echo(number, rsock_server):
+    with rsock_server.client(timeout=5.0) as client:
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
+
+@pytest.fixture(autouse=True)
+def notes(request):
+    # What the first tenth needs stays.
+    if request.node.name in ("test_echo[{rounds // 10}]", "test_at_the_end"):
+        servers.append(usage())
+    return
+
+def test_at_the_end():
+    (fds, tasks, rss), (fds_after, tasks_after, rss_after) = servers
+    print("usage:", *servers)
+    # pytest itself keeps a report of each test.
+    assert (fds_after, tasks_after) == (fds, tasks)
+    assert rss_after - rss < 4_096 + 8 * {rounds}
+"""
+    done = inner(pytester, code, "-p", "no:xdist", "-rA")
+    done.assert_outcomes(passed=rounds + 1)
+    print(*re.findall("usage: .*", done.stdout.str()))
 
 
 # --- with other plugins --------------------------------------------------------------------

@@ -91,6 +91,14 @@ impl OfServers {
         self.0.lock().iter().flat_map(|(_, results)| results.get()).collect()
     }
 
+    /// Forgets the results of one server so far.
+    pub(in crate::net::services) fn clear_of(&self, server: u64) {
+        let of_servers = self.0.lock();
+        if let Some((_, results)) = of_servers.iter().find(|(number, _)| *number == server) {
+            results.clear();
+        }
+    }
+
     /// Forgets the results so far.
     pub(in crate::net::services) fn clear(&self) {
         self.0.lock().iter().for_each(|(_, results)| results.clear());

@@ -58,6 +58,12 @@ impl ReplayDatagrams {
         Self { recorded, results, peers: Mutex::default() }
     }
 
+    /// The server begins again: there was no dialogue.
+    pub(super) fn restart(&self) {
+        let mut peers = self.peers.lock();
+        *peers = Peers { is_over: peers.is_over, ..Peers::default() };
+    }
+
     /// The server has ended: the dialogues that are not over have no end.
     pub(super) fn end(&self) {
         let mut peers = self.peers.lock();

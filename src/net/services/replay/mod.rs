@@ -141,6 +141,17 @@ impl Replay {
         self.of_servers.all()
     }
 
+    /// Forgets the results of one server so far, by the server's number. Its next peer of datagrams
+    /// has the first dialogue of the recording.
+    pub fn clear_of(&self, server: u64) {
+        let open = self.open.lock();
+        for (_, replay) in open.iter().filter(|(number, _)| *number == server) {
+            replay.restart();
+        }
+        drop(open);
+        self.of_servers.clear_of(server);
+    }
+
     /// Forgets the results so far.
     pub fn clear(&self) {
         self.of_servers.clear();

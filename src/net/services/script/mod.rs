@@ -57,10 +57,7 @@ impl Script {
 
     /// Forgets the results of one server so far, by the server's number.
     pub fn clear_of(&self, server: u64) {
-        let of_servers = self.of_servers.lock();
-        if let Some((_, results)) = of_servers.iter().find(|(number, _)| *number == server) {
-            results.clear();
-        }
+        self.of_servers.clear_of(server);
     }
 
     /// Forgets the results so far.
