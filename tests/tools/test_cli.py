@@ -243,7 +243,7 @@ WRONG = {
     "unknown-option": ("echo --loud", "--loud"),
     "option-misspelled": ("echo --limit-conections 5", "did you mean --limit-connections?"),
     "option-misspelled-with-a-value": ("echo --limit-conections=5", "did you mean --limit-conn"),
-    "option-abbreviated": ("echo --allow", "did you mean --allow-external?"),
+    "option-abbreviated": ("echo --allow-ext", "did you mean --allow-external?"),
     "option-with-an-underscore": ("echo --limit_idle 5", "did you mean --limit-idle?"),
     "option-of-nc": ("connect -u 127.0.0.1 1", "did you mean --udp?"),
     "port-as-an-option": ("echo --port 8080", "[HOST:]PORT"),

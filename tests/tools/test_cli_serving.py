@@ -259,3 +259,19 @@ def test_a_descriptor_that_is_no_listener_is_an_error() -> None:
     code, out, err = run("echo", "--fd", "999")
     assert (code in (1, 2), out) == (True, "")
     assert "999" in err
+
+
+def test_networks_are_options_of_the_commands_that_serve() -> None:
+    options = ("--proxy-protocol", "127.0.0.1", "--deny", "127.0.0.2", "--allow", "127.0.0.0/8")
+    with Running("echo", "0", *options) as target:
+        port = str(target.address()[1])
+        with Running("forward", "0", port, "--send-proxy", "v2") as server:
+            with dial(server.address()) as peer:
+                assert says_back(peer)
+
+
+@pytest.mark.parametrize("option", ["--allow", "--deny", "--proxy-protocol"])
+def test_an_option_that_is_no_network_is_named(option: str) -> None:
+    code, _, err = run("echo", "0", option, "10.0.0.0/40")
+    assert code == 2
+    assert '"10.0.0.0/40": the prefix must be from 0 to 32' in err

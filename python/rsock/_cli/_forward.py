@@ -2,11 +2,12 @@
 
 import argparse
 import functools
+from typing import Literal
 
 from .._rsock import Forward
 from ._addresses import Address
 from ._errors import UsageError
-from ._options import Addresses, seconds
+from ._options import Addresses, add_more, seconds
 from ._serving import Serving, add_serving
 
 __all__ = ["Arguments", "add_arguments", "run"]
@@ -17,6 +18,7 @@ class Arguments(Serving):
 
     addresses: list[Address]
     timeout: float | None
+    send_proxy: Literal["v1", "v2"] | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long connecting to TARGET may take [10]",
     )
+    add_more(
+        parser,
+        "--send-proxy",
+        choices=("v1", "v2"),
+        about="name each client to TARGET, by a header of the PROXY protocol",
+    )
     add_serving(parser)
 
 
@@ -55,4 +63,6 @@ def run(arguments: Arguments) -> int:
         made = functools.partial(Forward, target.host, target.port)
     if arguments.timeout is not None:
         made = functools.partial(made, connect_timeout=arguments.timeout)
+    if arguments.send_proxy is not None:
+        made = functools.partial(made, proxy_protocol=arguments.send_proxy)
     return serve(arguments, listen, made)

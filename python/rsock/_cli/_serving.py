@@ -34,6 +34,9 @@ class Serving(Arguments):
     drain: float
     udp: bool
     allow_external: bool
+    allow: list[str]
+    deny: list[str]
+    proxy_protocol: list[str]
     workers: int | None
     name: str | None
     faults: list[Fault]
@@ -110,6 +113,30 @@ def add_serving(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_production(parser: argparse.ArgumentParser) -> None:
+    add_more(
+        parser,
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NET",
+        about="serve only peers of this network: 10.0.0.0/8, ::1, unix; may be given again",
+    )
+    add_more(
+        parser,
+        "--deny",
+        action="append",
+        default=[],
+        metavar="NET",
+        about="serve no peer of this network; may be given again",
+    )
+    add_more(
+        parser,
+        "--proxy-protocol",
+        action="append",
+        default=[],
+        metavar="NET",
+        about="peers of this network are proxies, which must name their clients",
+    )
     add_more(
         parser,
         "--config",
