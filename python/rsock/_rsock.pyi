@@ -114,6 +114,9 @@ class Forward(Service):
 
     `proxy_protocol` "v1" or "v2" sends a header of the PROXY protocol to the target first, with the
     addresses of the client's connection. `record.far` counts it. Not on UDP.
+    With `tls` (True, or a TLS as in `Client`) the target is reached by TLS, which `connect_timeout`
+    covers too; a certificate that is refused resets the client. `Server(tls=…)` is the TLS of the
+    clients, so both sides can have TLS, or either.
 
     On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
     The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
@@ -132,6 +135,7 @@ class Forward(Service):
         path: SocketPath | None = None,
         connect_timeout: float = 10.0,
         proxy_protocol: Literal["v1", "v2"] | None = None,
+        tls: bool | TLS | None = None,
     ) -> Self: ...
 
 @final

@@ -145,6 +145,7 @@ class Limits(Shown):
     accept_rate: how many connections are accepted each second, on average; after a pause as many as
         in one second, and at least 1, come at once. `overflow` says what happens to more of them.
         Not on a server of datagrams.
+    handshakes: how many handshakes of TLS are made at once; further ones wait, under `first_byte`.
     idle: seconds without a byte in either direction; then the connection is closed.
     first_byte: seconds from the accept to the peer's first byte; then it is closed.
     write: seconds without progress while there is data to send that the peer does not take; then
@@ -179,6 +180,7 @@ class Limits(Shown):
     per_host: int | None = None
     overflow: Literal["wait", "refuse"] = "wait"
     accept_rate: float | None = None
+    handshakes: int | None = None
     idle: float | None = None
     first_byte: float | None = None
     write: float | None = 60.0
@@ -194,6 +196,7 @@ class Limits(Shown):
         check_int(self, "per_host", 1, _C_INT_MAX)
         check_word(self, "overflow", ("wait", "refuse"))
         check_rate(self, "accept_rate", _MAX_RATE)
+        check_int(self, "handshakes", 1, _C_INT_MAX)
         for name in ("idle", "first_byte", "write", "half_close", "lifetime"):
             if check_seconds(self, name, 0, _MAX_SECONDS) == 0:
                 raise bad_value(self, name, "must be more than 0; None never gives up")

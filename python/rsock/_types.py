@@ -228,6 +228,7 @@ class Leg(Shown):
     remote: the target's end: which of its addresses was reached.
     messages_in, messages_out: successful receives from the target and sends to it.
     bytes_in, bytes_out: payload bytes received from the target and sent to it.
+    tls: what TLS has agreed on with the target; None without TLS.
     """
 
     local: Endpoint
@@ -236,6 +237,7 @@ class Leg(Shown):
     messages_out: int
     bytes_in: int
     bytes_out: int
+    tls: TlsInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

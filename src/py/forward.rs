@@ -34,6 +34,10 @@ use crate::net::services::{self, To};
 /// `proxy_protocol` "v1" or "v2" sends a header of the PROXY protocol to the target first, with the
 /// addresses of the client's connection. `record.far` counts it. Not on UDP.
 ///
+/// With `tls` (True, or a TLS as in `Client`) the target is reached by TLS, which `connect_timeout`
+/// covers too; a certificate that is refused resets the client. `Server(tls=…)` is the TLS of the
+/// clients, so both sides can have TLS, or either.
+///
 /// On UDP (`Server(transport="udp")`) each peer has a session with its own socket to the target.
 /// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
 /// seconds if that is None. `connect_timeout` has no effect on UDP.
@@ -79,7 +83,10 @@ impl Forward {
 #[pymethods]
 impl Forward {
     #[new]
-    #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None, proxy_protocol=None, **unknown), text_signature = "(host=None, port=None, *, path=None, connect_timeout=10.0, proxy_protocol=None)")]
+    #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None, proxy_protocol=None,
+        tls=None, **unknown), text_signature = "(host=None, port=None, *, path=None, \
+        connect_timeout=10.0, proxy_protocol=None, tls=None)")]
+    #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn make(
         py: Python<'_>,
         host: Option<Bound<'_, PyAny>>,
@@ -87,6 +94,7 @@ impl Forward {
         path: Option<Bound<'_, PyAny>>,
         connect_timeout: Option<Bound<'_, PyAny>>,
         proxy_protocol: Option<Bound<'_, PyAny>>,
+        tls: Option<Bound<'_, PyAny>>,
         unknown: Option<Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         no_more(&py.get_type::<Self>(), unknown.as_ref())?;
@@ -98,6 +106,7 @@ impl Forward {
             return Err(PyValueError::new_err("connect_timeout must be more than 0 seconds"));
         }
         let proxy_protocol = proxy_protocol.map(|value| proxy::version(&value)).transpose()?;
+        let tls = super::tls::of_client(tls.as_ref())?;
         let (to, target) = match (host, &path) {
             (None, Some(path)) if port.is_none() => {
                 (To::Host(Target::unix(args::path(path)?)), None)
@@ -114,9 +123,11 @@ impl Forward {
             }
             (Some(host), None) => Self::to_host(host, port.as_ref())?,
         };
-        let forward =
-            services::Forward::new(to, connect_timeout).map_err(|error| exception(py, error))?;
+        let forward = services::Forward::new(to, connect_timeout, tls)
+            .map_err(|error| exception(py, error))?;
         let forward = forward.with_proxy_protocol(proxy_protocol);
+        let forward = services::Forward::new(to, connect_timeout, tls)
+            .map_err(|error| exception(py, error))?;
         let service = Service { shape: Shape::Stream(Arc::new(forward)) };
         Ok(PyClassInitializer::from(service).add_subclass(Self { target: Mutex::new(target) }))
     }

@@ -568,6 +568,7 @@ impl Record {
         fields.set_item("messages_out", far.sent().messages)?;
         fields.set_item("bytes_in", far.received().bytes)?;
         fields.set_item("bytes_out", far.sent().bytes)?;
+        fields.set_item("tls", far.tls().map(|info| super::tls::info(py, info)).transpose()?)?;
         object(py, "Leg", &fields).map(Some)
     }
 

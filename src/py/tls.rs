@@ -274,7 +274,7 @@ impl Tls {
         let made = for_tests(&names).map_err(|error| exception(py, error))?;
         let settings = TlsSettings {
             identity: Some(made.identity),
-            ca: Some(Arc::clone(&made.ca)),
+            ca: Some(made.ca.clone()),
             client_ca: require.then_some(made.ca),
             require_client_cert: require,
             alpn: self::alpn(alpn.as_ref())?,

@@ -22,7 +22,7 @@ fn site(local: &str) -> Site {
 }
 
 fn to(host: &str, port: u16) -> Forward {
-    Forward::new(To::Host(Target::new(host, port).unwrap()), TIMEOUT).unwrap()
+    Forward::new(To::Host(Target::new(host, port).unwrap()), TIMEOUT, None).unwrap()
 }
 
 /// What a server at 127.0.0.1:7 would serve with.
@@ -143,7 +143,7 @@ fn a_connection_that_comes_back_at_run_time_is_not_passed_on() {
 #[test]
 fn a_port_without_a_listener_is_no_target() {
     let target = To::Host(Target::new("127.0.0.1", 0).unwrap());
-    assert!(matches!(Forward::new(target, TIMEOUT), Err(Error::Value(_))));
+    assert!(matches!(Forward::new(target, TIMEOUT, None), Err(Error::Value(_))));
 }
 
 #[test]

@@ -22,3 +22,4 @@ mod stages;
 mod steps;
 mod support;
 mod test_services;
+mod tls;

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from .._client import Client
 from .._display._units import seconds, size
+from .._rsock import TLS
 from .._settings import SocketOptions
 from . import _fields
 from ._addresses import one_of
@@ -40,6 +41,8 @@ class Arguments(Base):
 
     to: list[str]
     path: str | None
+    tls: bool
+    tls_ca: str | None
     keep_open: bool
     udp: bool
     timeout: float | None
@@ -68,6 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--udp", action="store_true", help="send each line or piece of the input as a datagram"
+    )
+    parser.add_argument("--tls", action="store_true", help="connect by TLS")
+    parser.add_argument(
+        "--tls-ca", metavar="FILE", help="the authorities to trust, in place of the system's"
     )
     parser.add_argument(
         "--timeout",
@@ -114,11 +121,18 @@ def _connected(arguments: Arguments) -> Client:
     if arguments.udp:
         target["transport"] = "udp"
     try:
+        tls: bool | TLS = arguments.tls
+        if arguments.tls_ca is not None:
+            tls = TLS(ca=arguments.tls_ca)
         return Client(
             **target,
+            tls=tls,
             timeout=arguments.timeout,
             options=_fields.given(arguments, SocketOptions),
         )
+    except OSError:
+        # Also of a certificate that is refused, which is a ValueError too.
+        raise
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(str(error)) from None
 

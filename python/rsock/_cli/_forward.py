@@ -19,6 +19,7 @@ class Arguments(Serving):
     addresses: list[Address]
     timeout: float | None
     send_proxy: Literal["v1", "v2"] | None
+    tls: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("v1", "v2"),
         about="name each client to TARGET, by a header of the PROXY protocol",
     )
+    add_more(
+        parser,
+        "--tls",
+        action="store_true",
+        about="reach TARGET by TLS, with a certificate that the system's authorities signed",
+    )
     add_serving(parser)
 
 
@@ -65,4 +72,6 @@ def run(arguments: Arguments) -> int:
         made = functools.partial(made, connect_timeout=arguments.timeout)
     if arguments.send_proxy is not None:
         made = functools.partial(made, proxy_protocol=arguments.send_proxy)
+    if arguments.tls:
+        made = functools.partial(made, tls=True)
     return serve(arguments, listen, made)

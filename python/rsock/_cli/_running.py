@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 from .._exceptions import StateError
 from .._ledger import json_line
-from .._rsock import Echo, Record
+from .._rsock import TLS, Echo, Record
 from .._server import Server
 from .._settings import Limits, SocketOptions
 from .._types import StopReport
@@ -220,6 +220,7 @@ def _made(
     faults: dict[str, Any] = {}
     if arguments.faults and not holder:
         faults = {"faults": arguments.faults, "seed": arguments.seed}
+    tls = _tls(arguments)
     for number, place in enumerate(places, 1):
         name = arguments.name
         if name is not None and len(places) > 1:
@@ -240,6 +241,7 @@ def _made(
                 name=name,
                 limits=_fields.given(arguments, Limits),
                 options=_fields.given(arguments, SocketOptions),
+                tls=tls,
                 **faults,
             )
         except (TypeError, ValueError, OverflowError) as error:
@@ -249,6 +251,19 @@ def _made(
             # One seed for all, because the command line takes one.
             faults["seed"] = server.seed
     return servers
+
+
+def _tls(arguments: Serving) -> TLS | None:
+    if arguments.tls_cert is None:
+        if arguments.tls_key is not None:
+            raise UsageError("--tls-key needs --tls-cert, the certificate that it belongs to")
+        return None
+    try:
+        return TLS(arguments.tls_cert, arguments.tls_key)
+    except OSError as error:
+        raise UsageError(message(error)) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 class _Served(Server):

@@ -52,6 +52,8 @@ class Serving(Arguments):
     group: str | None
     pid_file: str | None
     metrics: Address | None
+    tls_cert: str | None
+    tls_key: str | None
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +195,18 @@ def _add_production(parser: argparse.ArgumentParser) -> None:
         "--log-level",
         choices=("debug", "info", "warning", "error", "critical"),
         about="what is logged at least [warning]",
+    )
+    add_more(
+        parser,
+        "--tls-cert",
+        metavar="FILE",
+        about="serve TLS with this certificate, in PEM, followed by those that signed it",
+    )
+    add_more(
+        parser,
+        "--tls-key",
+        metavar="FILE",
+        about="its private key, if that is not in the same file",
     )
     add_more(
         parser,

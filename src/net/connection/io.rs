@@ -13,7 +13,8 @@ use super::serve::Turn;
 use crate::net::address::Endpoint;
 use crate::net::base::Key;
 use crate::net::ledger::Role;
-use crate::net::service::{Io, Leg, Waker};
+use crate::net::service::{Io, Leg, LegStages, Waker};
+use crate::net::stage::Chain;
 use crate::net::sys;
 
 impl Io for Turn<'_> {
@@ -159,6 +160,11 @@ impl Io for Turn<'_> {
 
     fn connect_too(&mut self, target: Endpoint) {
         self.begin_another_connect(target);
+    }
+
+    fn put_stages(&mut self, stages: LegStages) {
+        let chain = stages.into_chain::<Chain>().expect("a chain");
+        self.put_stages_upstream(chain);
     }
 
     fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {

@@ -56,6 +56,10 @@ impl Turn<'_> {
             }
         }
         loop {
+            if let Some(upstream) = self.connection.leg_mut(Leg::Upstream) {
+                // Before the client leg, whose bytes are sent at once on a leg that is writable.
+                upstream.absorb_readiness();
+            }
             let mut acted = self.serve_leg(session, scratch, Leg::Client)?;
             if self.connection.upstream.is_some() {
                 acted |= self.serve_leg(session, scratch, Leg::Upstream)?;
@@ -94,6 +98,10 @@ impl Turn<'_> {
             self.wake_stages();
         }
         if !self.connection.lingering && self.waits_for_stages(due.drain) {
+            if due.wake && session.gives_up() {
+                let by = self.connection.closed_by();
+                self.connection.end(by, None, true);
+            }
             return Ok(());
         }
         if due.open && !self.connection.lingering {

@@ -174,6 +174,15 @@ impl Turn<'_> {
         true
     }
 
+    /// Puts a chain into the upstream leg, which is connected.
+    pub(super) fn put_stages_upstream(&mut self, chain: Box<Chain>) {
+        if let Some(state) = self.connection.leg_mut(Leg::Upstream) {
+            state.stages = Some(Box::new(LegStages::new(chain)));
+            // From here on, nothing passes the chain by.
+            state.absorb_readiness();
+        }
+    }
+
     /// Takes out a chain that has lost its last stage and has nothing on its way: the leg is then
     /// served as one that never had any. Not one with faults of its own, whose set it keeps.
     fn take_out_empty_chain(&mut self, leg: Leg) {
@@ -212,8 +221,13 @@ impl Turn<'_> {
         for event in notes {
             self.connection.record.note_fault(event);
         }
-        if let Some(info) = tls.filter(|_| leg == Leg::Client) {
-            self.connection.record.note_tls(info);
+        let record = &self.connection.record;
+        match (tls, leg) {
+            (None, _) => {}
+            (Some(info), Leg::Client) => record.note_tls(info),
+            (Some(info), Leg::Upstream) => {
+                record.far().into_iter().for_each(|far| far.note_tls(&info))
+            }
         }
     }
 
@@ -244,6 +258,9 @@ impl Turn<'_> {
             return Ok(false);
         }
         let now = Instant::now();
+        if self.leg(leg).stages.as_ref().is_some_and(|stages| !stages.is_open) {
+            session.opening(Waker::new(Arc::clone(&self.resources.notifier), self.token));
+        }
         let mut acted = self.feed_chain(leg, now)?;
         self.keep_notes(leg);
         acted |= self.heed_stage_end(session, scratch, leg, now)?;
@@ -259,7 +276,7 @@ impl Turn<'_> {
         }
         self.keep_notes(leg);
         acted |= self.heed_stage_end(session, scratch, leg, now)?;
-        self.ask_for_session(leg);
+        self.open_above(session, leg)?;
         acted |= self.deliver_from_chain(session, scratch, leg)?;
         self.count_held(leg);
         self.set_stage_timer(leg, now);
@@ -528,11 +545,8 @@ impl Turn<'_> {
         let reset = end.reset;
         let (by, error) = (end.by, end.error.clone());
         // A session that has closed has nothing to lose by a cut.
-        let decides = !(end.cut && self.connection.lingering);
+        let decides = leg == Leg::Client && !(end.cut && self.connection.lingering);
         let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(false) };
-        if decides {
-            stages.end = Some(end);
-        }
         // The chain has it already.
         stages.our_end = match stages.our_end {
             _ if reset => OurEnd::ResetGiven,
@@ -541,6 +555,12 @@ impl Turn<'_> {
             // not get through.
             _ => OurEnd::EndGiven,
         };
+        if leg == Leg::Upstream {
+            return self.end_upstream(&end, now);
+        }
+        if decides {
+            stages.end = Some(end);
+        }
         if decides {
             self.connection.ending = Some(Ending::Stage);
             session.ends(by, error.as_deref());
@@ -561,11 +581,14 @@ impl Turn<'_> {
         name: &'static str,
     ) -> bool {
         let by = ClosedBy::Limit(name);
-        let Some(stages) = &mut self.connection.client.stages else { return false };
-        if self.connection.lingering || stages.end.is_some() || !stages.chain.owes_end() {
+        if self.connection.lingering {
             return false;
         }
+        let all = self.connection.legs_mut().filter_map(|state| state.stages.as_mut());
+        let mut owing = all.filter(|stages| stages.end.is_none() && stages.chain.owes_end());
+        let Some(stages) = owing.next() else { return false };
         stages.end = Some(StageEnd { reset: false, delivered: false, cut: false, by, error: None });
+        drop(owing);
         self.connection.ending = Some(Ending::Stage);
         // Not for a peer that may never answer.
         self.connection.until_acknowledged = true;
@@ -592,14 +615,42 @@ impl Turn<'_> {
         unread + unsent
     }
 
-    /// Has the worker make the session, once the stages are ready.
-    fn ask_for_session(&mut self, leg: Leg) {
+    /// Has the worker make the session, once the stages are ready. Of the upstream leg, which the
+    /// session has connected, tells it that they are.
+    fn open_above(&mut self, session: &mut dyn Session, leg: Leg) -> SessionResult {
         let lingering = self.connection.lingering;
-        let Some(stages) = &mut self.leg_mut(leg).stages else { return };
-        if stages.opening == Opening::Waiting && !lingering && stages.chain.is_ready() {
-            stages.opening = Opening::Asked;
-            self.connection.due().make_session = true;
+        let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(()) };
+        if stages.opening != Opening::Waiting || lingering || !stages.chain.is_ready() {
+            return Ok(());
         }
+        match leg {
+            Leg::Client => {
+                stages.opening = Opening::Asked;
+                self.connection.due().make_session = true;
+                Ok(())
+            }
+            Leg::Upstream => {
+                stages.opening = Opening::Made;
+                session.staged(self)
+            }
+        }
+    }
+
+    /// Ends the connection because a stage of the upstream leg has ended that: the client is reset,
+    /// so that a cut is not read as an end.
+    fn end_upstream(&mut self, end: &StageEnd, now: Instant) -> SessionResult<bool> {
+        if end.cut && self.connection.lingering {
+            return Ok(true);
+        }
+        if !end.reset {
+            // The alert, as far as the target takes it at once.
+            self.send_from_chain(Leg::Upstream, now)?;
+        }
+        let far = self.connection.record.far().map(|far| far.remote().to_string());
+        let text = end.error.as_deref().unwrap_or("ended by a stage");
+        let text = far.map_or_else(|| text.to_owned(), |far| format!("{far}: {text}"));
+        self.connection.end(ClosedBy::Error, Some(text), true);
+        Ok(true)
     }
 
     /// Delivers what leaves the chain to the session, or to the leg that it has piped it to.

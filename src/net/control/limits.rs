@@ -41,6 +41,8 @@ pub struct Limits {
     /// Maximum number of connections accepted each second, as many at once after a pause; more are
     /// handled as `overflow` says.
     pub accept_rate: Option<f64>,
+    /// How many handshakes of TLS are made at once; further ones wait.
+    pub handshakes: Option<usize>,
     /// Maximum time without a byte in either direction.
     pub idle: Option<Duration>,
     /// Maximum time from the accept to the peer's first byte.
@@ -69,6 +71,7 @@ impl Default for Limits {
             per_host: None,
             overflow: Overflow::Wait,
             accept_rate: None,
+            handshakes: None,
             idle: None,
             first_byte: None,
             write: Some(Duration::from_secs(60)),

@@ -15,7 +15,7 @@ use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::control::{Limits, random_seed};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, Record};
-use crate::net::service::{Io, Leg, Session, SessionResult};
+use crate::net::service::{Io, Leg, Session, SessionResult, Waker};
 use crate::net::socket::Socket;
 use crate::net::stage::Stage;
 use crate::net::stage::faults::{Fault, FaultHost, FaultListener, FaultSet, Installed, SetOwner};
@@ -179,6 +179,14 @@ struct ClientSession {
 }
 
 impl Session for ClientSession {
+    fn opening(&mut self, waker: Waker) {
+        self.inner.opening(waker);
+    }
+
+    fn gives_up(&self) -> bool {
+        self.inner.gives_up()
+    }
+
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         self.inner.open(io)
     }

@@ -137,6 +137,7 @@ impl Link {
     /// The stages are ready.
     fn opens(&self) {
         self.is_open.store(true, SeqCst);
+        self.settle_gate(true);
         self.settle_opening();
     }
 
@@ -180,6 +181,8 @@ impl Link {
         }
         drop(verdict);
         self.wake();
+        // The caller has closed its end while it waited for the stages.
+        self.settle_opening();
     }
 
     /// The caller has closed the last descriptor of its end.
@@ -328,10 +331,22 @@ impl InnerSession {
 }
 
 impl Session for InnerSession {
+    fn opening(&mut self, waker: Waker) {
+        let early = waker.clone();
+        *self.link.waker.lock() = Some(waker);
+        if self.gives_up() {
+            // That was decided when there was no waker yet.
+            early.wake();
+        }
+    }
+
+    fn gives_up(&self) -> bool {
+        self.link.verdict().is_some_and(|verdict| verdict.reset)
+    }
+
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
         *self.link.waker.lock() = Some(io.waker());
         self.link.opens();
-        self.link.settle_gate(true);
         io.pipe(Leg::Client, Leg::Upstream);
         // Not read until the stages were ready.
         io.resume(Leg::Upstream);

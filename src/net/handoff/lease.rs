@@ -20,7 +20,7 @@ use crate::net::worker::Accepted;
 /// A connection that a caller is to have.
 pub(super) enum Leased {
     Now(JobId, Arc<Stream>),
-    /// Only when its proxy has said whose connection it is.
+    /// Only when its proxy has said whose connection it is, and the handshake of TLS is complete.
     Later(LaterLease),
     /// The process has no descriptors left for an inner socket: the connection is reset.
     Nothing,
@@ -106,9 +106,10 @@ impl Leases {
         let accepted = match self.outer.take(accepted) {
             Handed::Itself(accepted) => accepted,
             Handed::Inner((socket, link, record)) => {
-                let is_proxied = record.is_proxied();
+                // A handshake takes no thread of the caller's.
+                let waits = record.is_proxied() || self.context.tls.is_some();
                 let (job, stream) = self.lease_inner(socket, Arc::clone(&link), record);
-                if !is_proxied {
+                if !waits {
                     return Leased::Now(job, stream);
                 }
                 let pending = PendingOpening::new(&self.handed_out, &self.context);

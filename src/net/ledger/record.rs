@@ -44,12 +44,25 @@ pub struct Far {
     remote: Endpoint,
     received: Counters,
     sent: Counters,
+    tls: OnceLock<Box<TlsInfo>>,
 }
 
 impl Far {
     /// Opens the record of a leg that is being connected.
     pub(crate) fn new(local: Endpoint, remote: Endpoint) -> Self {
-        Self { local, remote, received: Counters::default(), sent: Counters::default() }
+        let (received, sent) = (Counters::default(), Counters::default());
+        Self { local, remote, received, sent, tls: OnceLock::new() }
+    }
+
+    /// What TLS has agreed on with the target; None without TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.get().map(|tls| &**tls)
+    }
+
+    /// Notes what TLS has agreed on.
+    pub(crate) fn note_tls(&self, info: &TlsInfo) {
+        let _ = self.tls.set(Box::new(info.clone()));
     }
 
     /// The address of our side.

@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod forwarder_id;
+mod leg_stages;
 mod null;
 mod service;
 mod session;
@@ -12,6 +13,7 @@ mod waker;
 
 pub use self::datagrams::{Datagrams, Onward, Reply};
 pub use self::forwarder_id::ForwarderId;
+pub use self::leg_stages::LegStages;
 pub(crate) use self::null::Null;
 pub use self::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Service};
 pub use self::session::{Drain, Io, Leg, Peer, Session, SessionError, SessionResult};

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::leg_stages::LegStages;
 use super::waker::Waker;
 use crate::net::address::Endpoint;
 use crate::net::error::strerror;
@@ -81,6 +82,11 @@ pub trait Session: Send {
         result.map_err(|errno| SessionError(format!("connect: {}", strerror(errno))))
     }
 
+    /// The stages that `Io::put_stages` has put below the upstream leg are ready.
+    fn staged(&mut self, _io: &mut dyn Io) -> SessionResult {
+        Ok(())
+    }
+
     /// There is room again on a leg on which `write` took less than all.
     fn low_water(&mut self, _io: &mut dyn Io, _leg: Leg) -> SessionResult {
         Ok(())
@@ -106,6 +112,15 @@ pub trait Session: Send {
     /// before `closed`.
     fn explain(&self, by: ClosedBy, error: Option<String>) -> (ClosedBy, Option<String>) {
         (by, error)
+    }
+
+    /// The stages below the session begin to open. `waker` has `gives_up` asked, until they are
+    /// ready and `open` follows.
+    fn opening(&mut self, _waker: Waker) {}
+
+    /// Whether nothing wants the connection any more, although its stages are not ready.
+    fn gives_up(&self) -> bool {
+        false
     }
 
     /// The engine ends the connection, as a stage or a limit wants it: what has been written is
@@ -196,6 +211,10 @@ pub trait Io {
     fn connect_too(&mut self, target: Endpoint) {
         self.connect(target);
     }
+
+    /// Puts a chain of stages between the upstream leg, which is connected, and the session. Nothing
+    /// may have been written to that leg. Once they are ready, `staged` follows.
+    fn put_stages(&mut self, _stages: LegStages) {}
 
     /// Our side and the target of each connect in progress, oldest first.
     fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {

@@ -13,16 +13,19 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::ServerName;
+
 use crate::net::address::{Address, Endpoint, STAGGER, Target, Transport, resolve};
 use crate::net::base::{Mutex, Waiter};
 use crate::net::control::{Opened, Opening, ServerHandle, forward_loops};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::ledger::{ClosedBy, ProxyHeader};
 use crate::net::service::{
-    Datagrams, Drain, ForwarderId, Io, Leg, Onward, Peer, Reply, Service, Session, SessionError,
-    SessionResult, Site, Waker,
+    Datagrams, Drain, ForwarderId, Io, Leg, LegStages, Onward, Peer, Reply, Service, Session,
+    SessionError, SessionResult, Site, Waker,
 };
-use crate::net::stage::proxy_codec;
+use crate::net::stage::tls::TlsClient;
+use crate::net::stage::{Chain, proxy_codec};
 
 /// Time for which an answer of the resolver is reused by all sessions that fail, so that an
 /// unreachable target does not cause a flood of queries.
@@ -49,12 +52,17 @@ pub struct Forward {
     connect_timeout: Duration,
     /// The version of the PROXY protocol's header that the target gets first.
     proxy_protocol: Option<u8>,
+    tls: Option<TlsClient>,
 }
 
 impl Forward {
     /// A forwarder that gives up after `connect_timeout` for all addresses of the target together.
     /// `Error::Value` if the target can never be connected to.
-    pub fn new(to: To, connect_timeout: Duration) -> Result<Self> {
+    /// With `tls`, the target is reached by TLS.
+    pub fn new(to: To, connect_timeout: Duration, tls: Option<TlsClient>) -> Result<Self> {
+        if let (To::Host(target), Some(tls)) = (&to, &tls) {
+            tls.verified_name(host_of(target))?;
+        }
         match &to {
             To::Host(target) if target.port() == 0 && target.as_unix().is_none() => {
                 Err(Error::Value(format!(
@@ -66,6 +74,7 @@ impl Forward {
                 to,
                 connect_timeout: connect_timeout.min(Duration::from_secs(86_400 * 365)),
                 proxy_protocol: None,
+                tls,
             }),
         }
     }
@@ -100,8 +109,14 @@ impl Service for Forward {
     }
 
     fn datagrams(self: Arc<Self>) -> Option<Arc<dyn Datagrams>> {
-        Some(self)
+        // TLS needs a stream.
+        self.tls.is_none().then_some(self as Arc<dyn Datagrams>)
     }
+}
+
+/// The host that a certificate is verified for; None for a Unix socket.
+fn host_of(target: &Target) -> Option<&str> {
+    target.as_unix().is_none().then(|| target.host())
 }
 
 impl Datagrams for Forward {
@@ -156,6 +171,18 @@ impl Forward {
                 (None, vec![address.address])
             }
         };
+        let tls = match &self.tls {
+            None => None,
+            Some(tls) => {
+                let host = match &self.to {
+                    To::Host(target) => host_of(target).map(str::to_owned),
+                    To::Server(_) => {
+                        addresses.iter().find_map(Address::as_ip).map(|ip| ip.ip().to_string())
+                    }
+                };
+                Some((tls.clone(), tls.verified_name(host.as_deref())?))
+            }
+        };
         if datagrams && addresses.iter().any(|address| address.as_ip().is_none()) {
             return Err(Error::Value(format!(
                 "{}: a Unix socket is for streams; datagrams go to a host and a port",
@@ -176,6 +203,7 @@ impl Forward {
             name,
             connect_timeout: self.connect_timeout,
             proxy_protocol: self.proxy_protocol,
+            tls,
             site: site.clone(),
             id: ForwarderId::new(),
             resolved: Mutex::new(Resolved {
@@ -196,6 +224,8 @@ struct PreparedForward {
     name: Option<Target>,
     connect_timeout: Duration,
     proxy_protocol: Option<u8>,
+    /// TLS of the target, with the name that its certificate must have.
+    tls: Option<(TlsClient, ServerName<'static>)>,
     site: Site,
     id: ForwarderId,
     resolved: Mutex<Resolved>,
@@ -315,6 +345,7 @@ impl Service for Arc<PreparedForward> {
             forward: Arc::clone(self),
             opened: Vec::new(),
             attempts: Some(Box::new(attempts)),
+            shakes_hands: false,
         })
     }
 
@@ -375,6 +406,8 @@ struct ForwardSession {
     opened: Vec<(Endpoint, Opened)>,
     /// Present until the target is connected.
     attempts: Option<Box<Attempts>>,
+    /// The target is connected, and TLS is not agreed on yet.
+    shakes_hands: bool,
 }
 
 /// The progress of connecting to the target.
@@ -489,14 +522,27 @@ impl Session for ForwardSession {
             }
             return self.failed(io, &strerror(errno));
         }
-        let preface = self.attempts.take().and_then(|attempts| attempts.preface);
-        let own = io.local(Leg::Upstream);
-        self.opened.retain(|(local, _)| own.as_ref() == Some(local));
-        io.set_timer(TIMER, None);
-        if let Some(preface) = preface {
+        let attempts = self.attempts.take();
+        let until = attempts.as_ref().map_or_else(Instant::now, |attempts| attempts.until);
+        if let Some(preface) = attempts.and_then(|attempts| attempts.preface) {
+            // In front of TLS.
             let taken = io.write(Leg::Upstream, &preface);
             debug_assert_eq!(taken, preface.len(), "an empty outbox takes it");
         }
+        let own = io.local(Leg::Upstream);
+        self.opened.retain(|(local, _)| own.as_ref() == Some(local));
+        if let Some((tls, name)) = &self.forward.tls {
+            self.shakes_hands = true;
+            io.set_timer(TIMER, Some(until.saturating_duration_since(Instant::now())));
+            io.put_stages(LegStages::new(Chain::new(vec![tls.stage(name.clone())])));
+            return Ok(());
+        }
+        self.staged(io)
+    }
+
+    fn staged(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.shakes_hands = false;
+        io.set_timer(TIMER, None);
         io.pipe(Leg::Client, Leg::Upstream);
         io.pipe(Leg::Upstream, Leg::Client);
         io.resume(Leg::Client);
@@ -504,6 +550,10 @@ impl Session for ForwardSession {
     }
 
     fn timer(&mut self, io: &mut dyn Io, key: u32) -> SessionResult {
+        if self.shakes_hands {
+            let text = format!("{}: the handshake of TLS timed out", self.forward.shown);
+            return Err(SessionError(text));
+        }
         if key == RETRY {
             let Some(attempts) = &mut self.attempts else { return Ok(()) };
             attempts.left.extend(attempts.tried.pop());

@@ -8,6 +8,7 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
 const OCTETS: u8 = 0x04;
+const UTC_TIME: u8 = 0x17;
 /// The extensions of a certificate.
 const EXTENSIONS: u8 = 0xa3;
 /// Kinds of names in subjectAltName.
@@ -71,6 +72,48 @@ impl Certificate {
         }
         Some(())
     }
+}
+
+/// From when, and until when, a certificate in DER is valid, in seconds since 1970.
+pub(super) fn validity(der: &[u8]) -> Option<(u64, u64)> {
+    let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
+    let mut body = Reader(certificate.expect(SEQUENCE)?);
+    if body.peek() == Some(0xa0) {
+        body.next()?;
+    }
+    // Serial number, algorithm, issuer.
+    for _ in 0..3 {
+        body.next()?;
+    }
+    let mut times = Reader(body.expect(SEQUENCE)?);
+    Some((seconds(times.next()?)?, seconds(times.next()?)?))
+}
+
+/// A time of a certificate, "YYMMDDHHMMSSZ" or with four digits of the year (RFC 5280, 4.1.2.5).
+fn seconds((tag, text): (u8, &[u8])) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    let (year, rest) = match tag {
+        UTC_TIME => {
+            let (year, rest) = text.split_at_checked(2)?;
+            let year: i64 = year.parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
+        }
+        _ => {
+            let (year, rest) = text.split_at_checked(4)?;
+            (year.parse().ok()?, rest)
+        }
+    };
+    let mut parts = [0_i64; 5];
+    for (at, part) in parts.iter_mut().enumerate() {
+        *part = rest.get(2 * at..2 * at + 2)?.parse().ok()?;
+    }
+    let [month, day, hour, minute, second] = parts;
+    // Days since 1970, with years that begin in March: a leap day is the last one of its year.
+    let year = if month > 2 { year } else { year - 1 };
+    let month = (month + 9) % 12;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 306 + 5) / 10 + day - 1;
+    let at = ((days - 719_468) * 24 + hour) * 3_600 + minute * 60 + second;
+    Some(u64::try_from(at).unwrap_or(0))
 }
 
 fn subject(content: &[u8]) -> String {
@@ -182,5 +225,27 @@ impl<'a> Reader<'a> {
 
     fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, content)| content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_rfc_5280() {
+        assert_eq!(seconds((UTC_TIME, b"700101000000Z")), Some(0));
+        assert_eq!(seconds((UTC_TIME, b"491231235959Z")), Some(2_524_607_999));
+        assert_eq!(seconds((0x18, b"20240229120000Z")), Some(1_709_208_000));
+        assert_eq!(seconds((0x18, b"20240301000000Z")), Some(1_709_251_200));
+        assert_eq!(seconds((UTC_TIME, b"5001")), None);
+    }
+
+    #[test]
+    fn what_is_cut_or_not_a_certificate_has_no_names() {
+        for bytes in [&b""[..], b"\x30", b"\x30\x84\xff\xff\xff\xff", b"\x30\x80", b"hello"] {
+            assert_eq!(Certificate::of(bytes), Certificate::default());
+            assert_eq!(validity(bytes), None);
+        }
     }
 }

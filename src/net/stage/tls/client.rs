@@ -53,7 +53,7 @@ impl TlsClient {
     }
 
     /// The stage of a connection to a server with a name.
-    pub(crate) fn stage(&self, name: ServerName<'static>) -> Box<dyn Stage> {
+    pub fn stage(&self, name: ServerName<'static>) -> Box<dyn Stage> {
         let connection = ClientConnection::new(Arc::clone(&self.config), name);
         let connection = connection.expect("the settings were checked");
         Box::new(TlsStage::new(connection.into(), None))

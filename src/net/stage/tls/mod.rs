@@ -14,6 +14,7 @@ mod roots;
 mod server;
 mod settings;
 mod tls_stage;
+mod verifier;
 mod words;
 
 pub use self::certificate::Certificate;

@@ -4,22 +4,29 @@
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
 
 use super::pem::Pem;
 use crate::net::error::{Error, Result};
 
 /// Certificates of authorities.
-pub type Roots = Arc<RootCertStore>;
+#[derive(Clone)]
+pub struct Roots {
+    pub(super) store: Arc<RootCertStore>,
+    /// Those that the caller names: a server may have one of them itself.
+    pub(super) named: Arc<[CertificateDer<'static>]>,
+}
 
 /// The roots of an argument: every certificate in it.
 pub(super) fn of_pem(pem: &Pem) -> Result<Roots> {
     let mut roots = RootCertStore::empty();
-    for certificate in pem.certificates()? {
-        roots.add(certificate).map_err(|error| {
+    let named = pem.certificates()?;
+    for certificate in &named {
+        roots.add(certificate.clone()).map_err(|error| {
             Error::Value(format!("{}: not a valid certificate: {error}", pem.name))
         })?;
     }
-    Ok(Arc::new(roots))
+    Ok(Roots { store: Arc::new(roots), named: named.into() })
 }
 
 /// The system's roots; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others. Reads files.
@@ -33,5 +40,5 @@ pub fn system_roots() -> Result<Roots> {
             "tls=True: the system has no certificates of authorities{why}; give tls=TLS(ca=…)"
         )));
     }
-    Ok(Arc::new(roots))
+    Ok(Roots { store: Arc::new(roots), named: Arc::default() })
 }

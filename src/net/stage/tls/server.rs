@@ -40,7 +40,7 @@ impl TlsServer {
     }
 
     /// The stage of a new connection.
-    pub(crate) fn stage(&self) -> Box<dyn Stage> {
+    pub fn stage(&self) -> Box<dyn Stage> {
         let config = Arc::clone(&*self.config.lock());
         let connection = ServerConnection::new(config).expect("the settings were checked");
         Box::new(TlsStage::new(connection.into(), Some(Arc::clone(&self.gate))))

@@ -16,6 +16,7 @@ use rustls_pki_types::ServerName;
 use super::identity::Identity;
 use super::pem::Pem;
 use super::roots::{self, Roots};
+use super::verifier::Verifier;
 use crate::net::error::{Error, Result};
 
 /// How many sessions a server without tickets, or a client, remembers.
@@ -82,8 +83,10 @@ impl TlsSettings {
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(roots) => {
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+                let verifier = WebPkiClientVerifier::builder_with_provider(
+                    Arc::clone(&roots.store),
+                    provider(),
+                );
                 let verifier = match self.require_client_cert {
                     true => verifier,
                     false => verifier.allow_unauthenticated(),
@@ -107,7 +110,8 @@ impl TlsSettings {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(self.versions())
             .map_err(unusable)?
-            .with_root_certificates(roots);
+            .dangerous()
+            .with_custom_certificate_verifier(Verifier::new(roots, provider())?);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(

@@ -1,0 +1,243 @@
+"""TLS against the programs of OpenSSL and curl."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from support import SOON, dial
+
+from rsock import TLS, Client, Echo, Greeting, Server
+
+MADE = TLS.for_tests()
+OPENSSL = shutil.which("openssl") or ""
+
+pytestmark = pytest.mark.skipif(not OPENSSL, reason="openssl is not installed")
+
+
+def openssl(*command: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [OPENSSL, *command], input=data, capture_output=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in (("ca", MADE.ca_pem), ("cert", MADE.cert_pem), ("key", MADE.key_pem)):
+        (tmp_path / f"{name}.pem").write_text(text)
+    return tmp_path
+
+
+def client(server: Server, *options: str, data: bytes = b"") -> tuple[int, str, str]:
+    """`openssl s_client`, until the server closes."""
+    host, port = server.address
+    done = openssl("s_client", "-connect", f"{host}:{port}", *options, "-ign_eof", data=data)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("version", "cipher"),
+    [
+        ("-tls1_2", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        ("-tls1_2", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("-tls1_3", "TLS_AES_256_GCM_SHA384"),
+        ("-tls1_3", "TLS_CHACHA20_POLY1305_SHA256"),
+    ],
+)
+def test_s_client_gets_what_is_sent_and_a_clean_end(
+    folder: Path, version: str, cipher: str
+) -> None:
+    suite = "-cipher" if version == "-tls1_2" else "-ciphersuites"
+    with Server(service=Greeting(b"hello from rsock"), tls=MADE) as server:
+        code, out, _ = client(
+            server, version, suite, cipher, "-CAfile", str(folder / "ca.pem"),
+            "-verify_return_error", "-verify_hostname", "localhost",
+        )  # fmt: skip
+        assert code == 0
+        assert "hello from rsock" in out
+        assert cipher in out
+        assert "Verification: OK" in out
+        [record] = server.ledger.wait(closed=1, timeout=SOON)
+        assert record.error is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["-tls1_1"], "TLS: "),
+        (["-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0"], "cipher suites"),
+        (["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"], "TLS: "),
+        (["-tls1_3", "-groups", "ffdhe2048"], "kx|groups"),
+    ],
+)
+def test_what_rustls_does_not_speak_is_refused_with_an_alert(
+    options: list[str], error: str
+) -> None:
+    with Server(tls=MADE) as server:
+        code, _, errors = client(server, *options)
+        assert code != 0
+        if server.ledger.totals.accepted == 0 or "no protocols" in errors:
+            pytest.skip("this OpenSSL does not speak that")
+        [record] = server.ledger.wait(closed=1, timeout=SOON)
+        assert record.closed_by in ("error", "reset")
+        assert record.tls is None
+
+
+def test_s_client_resumes_a_session(folder: Path) -> None:
+    session = str(folder / "session")
+    with Server(service=Greeting(b"hello"), tls=MADE) as server:
+        for flag in ("-sess_out", "-sess_in"):
+            code, _, _ = client(server, "-tls1_2", flag, session)
+            assert code == 0
+        first, second = server.ledger.wait(closed=2, timeout=SOON)
+        assert first.tls is not None
+        assert second.tls is not None
+        assert (first.tls.resumed, second.tls.resumed) == (False, True)
+
+
+def test_a_certificate_of_a_client_is_verified(folder: Path) -> None:
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    tls = TLS(cert, key, client_ca=folder / "ca.pem", require_client_cert=True)
+    with Server(service=Greeting(b"hello"), tls=tls) as server:
+        code, out, _ = client(server, "-cert", cert, "-key", key)
+        assert (code, "hello" in out) == (0, True)
+        code, _, errors = client(server)
+        assert code != 0
+        assert "certificate required" in errors
+        good, bad = server.ledger.wait(closed=2, timeout=SOON)
+        assert good.tls is not None
+        assert good.tls.peer is not None
+        assert good.tls.peer.names == ("localhost", "127.0.0.1")
+        assert bad.error == "TLS: the client sent no certificate, which is required"
+
+
+def certificate(folder: Path, *options: str, subject: str = "/CN=localhost/O=A, B") -> TLS:
+    """A certificate that signs itself, as people make them."""
+    cert, key = folder / "own.pem", folder / "own-key.pem"
+    done = openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-keyout", str(key), "-out", str(cert), "-subj", subject,
+        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,email:a@b.c", *options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return TLS(cert, key)
+
+
+def test_a_certificate_that_signs_itself_is_accepted_where_it_is_named(folder: Path) -> None:
+    own = certificate(folder)
+    named = TLS(ca=folder / "own.pem")
+    with Server(tls=own) as server:
+        with server.client(tls=named, timeout=SOON) as stream:
+            stream.sendall(b"x")
+            assert stream.recv_exactly(1) == b"x"
+            assert stream.record is not None
+            assert stream.record.tls is not None
+            peer = stream.record.tls.peer
+            assert peer is not None
+            assert peer.subject == r"CN=localhost, O=A\, B"
+            assert peer.names == ("localhost", "127.0.0.1", "a@b.c")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            server.client(tls=True, timeout=SOON)
+        other = TLS(ca=folder / "own.pem", server_hostname="example.org")
+        with pytest.raises(ssl.SSLCertVerificationError, match="example.org"):
+            server.client(tls=other, timeout=SOON)
+
+
+# A little authority, for what `req` cannot do: certificates of the past.
+AUTHORITY = """
+[ca]
+default_ca = own
+[own]
+database = index.txt
+new_certs_dir = .
+serial = serial
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+[names]
+subjectAltName = DNS:localhost,IP:127.0.0.1
+"""
+
+
+def test_a_certificate_that_has_expired_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for name, text in (("ca.cnf", AUTHORITY), ("index.txt", ""), ("serial", "01\n")):
+        (folder / name).write_text(text)
+    for command in (
+        "req -new -key key.pem -subj /CN=localhost -out own.csr",
+        "ca -batch -selfsign -config ca.cnf -keyfile key.pem -in own.csr -out own.pem -notext"
+        " -extensions names -startdate 20200101000000Z -enddate 20210101000000Z",
+    ):
+        done = openssl(*command.split())
+        assert done.returncode == 0, done.stderr
+    with Server(tls=TLS("own.pem", "key.pem")) as server:
+        with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+            server.client(tls=TLS(ca="own.pem"), timeout=SOON)
+
+
+def test_curl_gets_an_answer(folder: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+    tls = TLS.for_tests(alpn=["http/1.1"])
+    (folder / "ca.pem").write_text(tls.ca_pem)
+    with Server(service=Greeting(answer), tls=tls) as server:
+        url = f"https://localhost:{server.port}/"
+        command = [curl, "-sS", "--cacert", str(folder / "ca.pem"), "--noproxy", "*", url]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (0, b"hello"), done.stderr
+        [record] = server.ledger.wait(closed=1, timeout=SOON)
+        assert record.tls is not None
+        assert record.tls.alpn == "http/1.1"
+
+
+def test_a_client_talks_to_s_server(folder: Path) -> None:
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = [OPENSSL, "s_server", "-accept", "127.0.0.1:0", "-rev", "-cert", cert, "-key", key]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
+        assert program.stdout is not None
+        try:
+            line = next(line for line in program.stdout if line.startswith(b"ACCEPT"))
+            port = int(line.rpartition(b":")[2])
+            with Client("127.0.0.1", port, tls=MADE, timeout=SOON) as stream:
+                stream.sendall(b"hello\n")
+                assert stream.recv_line() == b"olleh\n"
+        finally:
+            program.terminate()
+
+
+def test_many_handshakes_at_once(folder: Path) -> None:
+    count = 200
+    context = ssl.create_default_context(cadata=MADE.ca_pem)
+    failed: list[BaseException] = []
+
+    def talk(sockets: list[socket.socket]) -> None:
+        try:
+            streams = [context.wrap_socket(raw, server_hostname="localhost") for raw in sockets]
+            for stream in streams:
+                stream.sendall(b"hello")
+            for stream in streams:
+                assert stream.recv(5) == b"hello"
+                stream.close()
+        except BaseException as error:
+            failed.append(error)
+
+    with Server(service=Echo(), tls=MADE) as server:
+        # All are connected before the first handshake.
+        sockets = [dial(server.address) for _ in range(count)]
+        threads = [threading.Thread(target=talk, args=[sockets[n::4]]) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert all(record.tls for record in server.ledger.wait(closed=count, timeout=SOON))
