@@ -124,10 +124,8 @@ impl Forward {
             (Some(host), None) => Self::to_host(host, port.as_ref())?,
         };
         let forward = services::Forward::new(to, connect_timeout, tls)
-            .map_err(|error| exception(py, error))?;
-        let forward = forward.with_proxy_protocol(proxy_protocol);
-        let forward = services::Forward::new(to, connect_timeout, tls)
-            .map_err(|error| exception(py, error))?;
+            .map_err(|error| exception(py, error))?
+            .with_proxy_protocol(proxy_protocol);
         let service = Service { shape: Shape::Stream(Arc::new(forward)) };
         Ok(PyClassInitializer::from(service).add_subclass(Self { target: Mutex::new(target) }))
     }

@@ -100,13 +100,16 @@ impl Stream {
         if self.is_closed() {
             return Err(self.closed_error(step));
         }
+        if outer.is_open() {
+            // What has ended it since then is for the next call.
+            return Ok(());
+        }
         match outer.end() {
             Some(OuterEnd::Tls(kind)) => {
                 let text = outer.tls_error().unwrap_or_default().to_owned();
                 Err(Error::Tls { step, target: address.to_string(), text, kind })
             }
             Some(OuterEnd::Failed(errno)) => Err(Error::errno(step, address, errno)),
-            None if outer.is_open() => Ok(()),
             _ => Err(Error::errno(step, address, libc::ECONNRESET)),
         }
     }
