@@ -6,7 +6,7 @@ it must import only the plain values of `_types` and `rfc147`, because everythin
 against this file.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, SupportsIndex, final, overload
@@ -213,7 +213,7 @@ class Greeting(Service):
 @disjoint_base
 class Script(Service):
     """The compiled half of rsock.Script."""
-    def __new__(cls, text: str = "") -> Self: ...
+    def __new__(cls, text: str = "", _parts: Sequence[Script] = ()) -> Self: ...
     @property
     def text(self) -> str:
         """The script in its text form, a step in each line."""

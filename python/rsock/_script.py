@@ -3,10 +3,12 @@
 A step is a line of the text form, which the compiled half reads. Nothing here may touch a socket.
 """
 
+import numbers
+import operator
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -55,6 +57,7 @@ class Captured:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise wrong_type(self, "name", "a str")
+        _name(self.name)
 
 
 Captured.__module__ = "rsock"
@@ -87,8 +90,56 @@ def _literal(data: bytes) -> str:
     return repr(data)
 
 
-def _options(**options: object) -> str:
-    return "".join(f" {name}={value}" for name, value in options.items() if value is not None)
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str, not {type(value).__name__}: {value!r}")
+    if not (value.isascii() and value.isidentifier()):
+        raise ValueError(f"name must be an ASCII identifier, not {value!r}")
+    return value
+
+
+def _number(value: object, name: str) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be an int, not {kind}: {value!r}") from None
+
+
+def _seconds(value: object, name: str) -> str:
+    # Real: Fraction and the scalars of numpy too.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
+    return repr(float(value)).removesuffix(".0")
+
+
+def _header(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"header must be a str, not {type(value).__name__}: {value!r}")
+    if not re.fullmatch(r"[!-~]+", value) or {"#", "{", "}", '"'} & set(value):
+        raise ValueError(f"header must be a format with one unsigned number, not {value!r}")
+    return value
+
+
+# How the value of each option is written.
+_WRITTEN: Final[dict[str, Callable[[object, str], object]]] = {
+    "name": lambda value, _: _name(value),
+    "limit": _number,
+    "adjust": _number,
+    "size": _number,
+    "delay": _seconds,
+    "timeout": _seconds,
+}
+
+
+def _options(*flags: str, **options: object) -> str:
+    words = [f" {flag}" for flag in flags if flag]
+    words += [
+        f" {name}={_WRITTEN[name](value, name)}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    return "".join(words)
 
 
 class Script(_rsock.Script):
@@ -114,18 +165,29 @@ class Script(_rsock.Script):
     def __new__(cls, text: str = "", *, timeout: float | None = None) -> Self:
         """Begin a script: an empty one, or one in its text form."""
         if timeout is not None:
-            text = f"timeout {timeout:g}\n{text}"
+            if not isinstance(text, str):
+                raise TypeError(f"text must be a str, not {type(text).__name__}: {text!r}")
+            text = f"timeout {_seconds(timeout, 'timeout')}\n{text}"
         return super().__new__(cls, text)
 
-    def _with(self, line: str, depth: int = 2) -> Self:
+    def _longer(self, lines: str, parts: Iterable["Script"] = ()) -> Self:
         text = self.text
         if text and not text.endswith("\n"):
             text += "\n"
-        return type(self)(f"{text}{line}{_place(depth + 1)}\n")
+        return _rsock.Script.__new__(type(self), f"{text}{lines}\n", [self, *parts])
 
-    def expect(self, data: bytes | str, *, timeout: float | None = None) -> Self:
-        """Expect exactly `data` next. A str is encoded as UTF-8."""
-        return self._with(f"expect {_bytes(data, 'data')}{_options(timeout=timeout)}")
+    def _with(self, line: str) -> Self:
+        return self._longer(f"{line}{_place(3)}")
+
+    def expect(
+        self, data: bytes | str, *, ignore_case: bool = False, timeout: float | None = None
+    ) -> Self:
+        """Expect exactly `data` next. A str is encoded as UTF-8.
+
+        With `ignore_case` ASCII letters of either case are the same.
+        """
+        options = _options("ignore_case" if ignore_case else "", timeout=timeout)
+        return self._with(f"expect {_bytes(data, 'data')}{options}")
 
     def until(
         self,
@@ -148,8 +210,10 @@ class Script(_rsock.Script):
     ) -> Self:
         """Expect a match of a regular expression, from the next byte on, as soon as there is one.
 
-        Named groups are captured. The syntax is that of the `regex` crate, on bytes. As little as
-        matches is taken: end the pattern with what ends the message, such as a line ending.
+        Named groups are captured; one that takes no part in the match is empty. The syntax is that
+        of the `regex` crate, on bytes. As little as matches is taken: end the pattern with what
+        ends the message, such as a line ending. A pattern that ends with `$` or `\\b` is a
+        ValueError: more bytes may follow.
         """
         options = _options(limit=limit, timeout=timeout)
         return self._with(f"pattern {_bytes(pattern, 'pattern')}{options}")
@@ -158,7 +222,8 @@ class Script(_rsock.Script):
         self, count: int, *, name: str | None = None, timeout: float | None = None
     ) -> Self:
         """Take `count` bytes, and capture them as `name`."""
-        return self._with(f"length {count}{_options(name=name, timeout=timeout)}")
+        options = _options(name=name, timeout=timeout)
+        return self._with(f"length {_number(count, 'count')}{options}")
 
     def expect_frame(
         self,
@@ -166,28 +231,44 @@ class Script(_rsock.Script):
         *,
         name: str | None = None,
         limit: int | None = None,
+        adjust: int | None = None,
         timeout: float | None = None,
     ) -> Self:
         """Take a frame: a header with a length, and that many bytes, which are captured as `name`.
 
-        `header` is a format of the module `struct` with one unsigned number, such as ">I".
+        `header` is a format of the module `struct` with one unsigned number, such as ">I", or
+        ">xI" where another byte is before it. "T" is a number of three bytes. `adjust` is added to
+        the number: -4 where the four bytes of the length count themselves. `limit` is the most
+        bytes behind the header; 65 536 by default.
         """
-        options = _options(name=name, limit=limit, timeout=timeout)
-        return self._with(f"frame {header}{options}")
+        options = _options(name=name, limit=limit, adjust=adjust, timeout=timeout)
+        return self._with(f"frame {_header(header)}{options}")
 
-    def expect_end(self, *, timeout: float | None = None) -> Self:
-        """Expect that the client finishes (FIN), without another byte."""
-        return self._with(f"end{_options(timeout=timeout)}")
+    def expect_end(self, *, or_reset: bool = False, timeout: float | None = None) -> Self:
+        """Expect that the client finishes (FIN), without another byte.
+
+        A client that closes before it has read everything resets the connection: `or_reset` accepts
+        that too. It has to be the last step then.
+        """
+        options = _options("or_reset" if or_reset else "", timeout=timeout)
+        return self._with(f"end{options}")
 
     def expect_silence(self, seconds: float) -> Self:
-        """Expect that nothing is received for `seconds`."""
-        return self._with(f"silence {seconds}")
+        """Expect that nothing is received for `seconds`. The client may finish (FIN)."""
+        return self._with(f"silence {_seconds(seconds, 'seconds')}")
 
-    def send(self, *parts: "bytes | str | Captured", timeout: float | None = None) -> Self:
+    def send(
+        self,
+        *parts: "bytes | str | Captured",
+        size: int | None = None,
+        delay: float | None = None,
+        timeout: float | None = None,
+    ) -> Self:
         """Send `parts`, one behind the other. A str is encoded as UTF-8.
 
-        A `Captured` stands for what a step before has captured. `timeout` is for a client that does
-        not read.
+        A `Captured` stands for what a step before has captured. With `size` the bytes are sent in
+        slices of that many bytes, with `delay` seconds between them. `timeout` is for a client that
+        does not read; with `size` it is for each slice.
         """
         if not parts:
             raise TypeError("send() needs bytes")
@@ -195,39 +276,47 @@ class Script(_rsock.Script):
             f"{{{part.name}}}" if isinstance(part, Captured) else _bytes(part, "part")
             for part in parts
         )
-        return self._with(f"send {words}{_options(timeout=timeout)}")
+        return self._with(f"send {words}{_options(size=size, delay=delay, timeout=timeout)}")
 
     def wait(self, seconds: float) -> Self:
         """Do nothing for `seconds`."""
-        return self._with(f"wait {seconds}")
+        return self._with(f"wait {_seconds(seconds, 'seconds')}")
 
-    def repeat(self, count: int, script: "Script") -> Self:
-        """Play `script` `count` times."""
-        return self._with_blocks(f"repeat {count}", "", [script])
+    def repeat(self, count: int | None, script: "Script") -> Self:
+        """Play `script` `count` times; with None again and again, until the client finishes.
 
-    def either(self, *scripts: "Script") -> Self:
-        """Play the first of `scripts` whose first step, an expectation, is met."""
-        return self._with_blocks("either", "or", scripts)
+        With None the first step of `script` has to be an expectation. FIN or a reset before it is
+        what ends the repetition.
+        """
+        times = "until end" if count is None else str(_number(count, "count"))
+        return self._with_blocks(f"repeat {times}", "", [script])
 
-    def any_order(self, *scripts: "Script") -> Self:
+    def either(self, *scripts: "Script", timeout: float | None = None) -> Self:
+        """Play the first of `scripts` whose first step, an expectation, is met.
+
+        A later one is played when those before it cannot be met any more. One that begins with
+        `expect_silence` is played if nothing is received for that time.
+        """
+        return self._with_blocks(f"either{_options(timeout=timeout)}", "or", scripts)
+
+    def any_order(self, *scripts: "Script", timeout: float | None = None) -> Self:
         """Play all of `scripts`, in the order in which their first steps, expectations, are met."""
-        return self._with_blocks("any order", "and", scripts)
+        return self._with_blocks(f"any order{_options(timeout=timeout)}", "and", scripts)
 
     def _with_blocks(self, word: str, between: str, scripts: Iterable["Script"]) -> Self:
+        scripts = list(scripts)
         blocks = []
         for script in scripts:
             if not isinstance(script, Script):
                 raise TypeError(f"{word} needs a Script, not {type(script).__name__}: {script!r}")
-            lines = [line for line in script.text.splitlines() if not line.startswith("timeout ")]
-            blocks.append("".join(f"    {line}\n" for line in lines))
+            # Its own `timeout` line comes along: it holds for the steps of the block.
+            lines = script.text.strip("\n").split("\n")
+            blocks.append("".join(f"    {line}\n" for line in lines if line))
         if not blocks:
             raise TypeError(f"{word} needs a Script")
         head = f"{word} {{{_place(3)}\n"
         body = f"}} {between} {{\n".join(blocks)
-        text = self.text
-        if text and not text.endswith("\n"):
-            text += "\n"
-        return type(self)(f"{text}{head}{body}}}\n")
+        return self._longer(f"{head}{body}}}", scripts)
 
     def shutdown_write(self) -> Self:
         """Send FIN: this side finishes, and goes on to receive."""

@@ -23,10 +23,16 @@ pub(super) struct Script {
 #[pymethods]
 impl Script {
     #[new]
-    #[pyo3(signature = (text=None), text_signature = "(text='')")]
-    fn make(py: Python<'_>, text: Option<Bound<'_, PyAny>>) -> PyResult<PyClassInitializer<Self>> {
+    #[pyo3(signature = (text=None, _parts=vec![]), text_signature = "(text='', _parts=())")]
+    fn make(
+        py: Python<'_>,
+        text: Option<Bound<'_, PyAny>>,
+        _parts: Vec<PyRef<'_, Self>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
         let text = text.map_or(Ok(String::new()), |text| as_text("text", &text))?;
-        let service = services::Script::new(&text).map_err(|error| exception(py, error))?;
+        let parts: Vec<_> = _parts.iter().map(|part| part.service.program()).collect();
+        let service =
+            services::Script::longer(&text, &parts).map_err(|error| exception(py, error))?;
         let service = Arc::new(service);
         let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
         Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self { service, text }))

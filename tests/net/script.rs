@@ -2,11 +2,12 @@
 //! cut. Reproducible: `RSOCK_FUZZ_SEED=7 cargo test … script`; longer: `RSOCK_FUZZ_ROUNDS=100000`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use _rsock::net::address::Endpoint;
 use _rsock::net::base::Plain;
 use _rsock::net::ledger::ClosedBy;
-use _rsock::net::service::{Leg, Peer, Service, Site};
+use _rsock::net::service::{Leg, Peer, Service, Session, SessionResult, Site};
 use _rsock::net::services::{Script, ScriptResult};
 
 use crate::fake_io::FakeIo;
@@ -22,11 +23,20 @@ const STEPS: &[&str] = &[
     "length 3 name=z",
     "frame B name=f limit=70",
     "frame <H limit=200",
+    "expect b\"AB\" ignore_case",
+    "pattern b\"ab|a|abc\"",
+    "frame <xB name=f limit=70 adjust=-1",
     "end",
+    "end or_reset",
     "send b\"ok\"",
+    "send b\"sliced\" size=4 delay=0.1",
+    "wait 0.1",
+    "pause reading",
+    "resume reading",
     "send b\"<\" {x} b\">\"",
     "shutdown write",
     "repeat 3 {",
+    "repeat until end {",
     "either {",
     "any order {",
     "} or {",
@@ -39,16 +49,30 @@ const STEPS: &[&str] = &[
     "",
 ];
 
+/// What random patterns are made of.
+const PATTERN: &[&str] = &[
+    "a", "b", "c", "[ab]", "a+", "b*?", "(?:ab|a)", "(?:", "(?P<y>", ")", ")?", "|", ".", "{2}",
+    "^", "$", "\\\\b",
+];
+
+fn pattern(dice: &mut Dice) -> String {
+    let parts: String = (0..=dice.below(6)).map(|_| PATTERN[dice.below(PATTERN.len())]).collect();
+    format!("pattern b\"{parts}\" limit={}", 1 + dice.below(30))
+}
+
 fn text(dice: &mut Dice) -> String {
-    let mut lines = vec!["until b\"c\" name=x"];
+    let mut lines = vec!["until b\"c\" name=x".to_owned()];
     let mut open = 0_usize;
     for _ in 0..dice.below(14) {
-        let step = STEPS[dice.below(STEPS.len())];
+        let step = match dice.below(STEPS.len() + 4) {
+            known if known < STEPS.len() => STEPS[known].to_owned(),
+            _ => pattern(dice),
+        };
         open += usize::from(step.ends_with('{') && !step.starts_with('}'));
         open = open.saturating_sub(usize::from(step == "}"));
         lines.push(step);
     }
-    lines.extend(std::iter::repeat_n("}", open));
+    lines.extend(std::iter::repeat_n("}".to_owned(), open));
     let mut text = lines.join("\n").into_bytes();
     if dice.one_in(3) {
         for _ in 0..=dice.below(4) {
@@ -62,6 +86,25 @@ fn text(dice: &mut Dice) -> String {
 fn site() -> Site {
     let local = Endpoint::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 7)));
     Site { server: 1, local, dual_stack: true }
+}
+
+/// Whether the session waits for a time that passes without input.
+fn is_short(io: &FakeIo) -> bool {
+    io.timers.get(&0).is_some_and(|time| *time < Duration::from_secs(1))
+}
+
+/// Offers input as the engine does: again after each time that has passed, unless it is paused.
+fn offered(session: &mut dyn Session, io: &mut FakeIo, rest: &mut Vec<u8>) -> SessionResult {
+    loop {
+        if io.paused.is_empty() {
+            let used = session.bytes(io, Leg::Client, rest)?;
+            rest.drain(..used);
+        }
+        if io.closed || io.aborted || !is_short(io) {
+            return Ok(());
+        }
+        session.timer(io, 0)?;
+    }
 }
 
 /// What a client gets and how its dialogue went, if its bytes come in pieces of `size`.
@@ -83,13 +126,14 @@ fn played(
         let end = input.len().min(at + size());
         rest.extend_from_slice(&input[at..end]);
         at = end;
-        match session.bytes(&mut io, Leg::Client, &rest) {
-            Ok(used) => drop(rest.drain(..used)),
-            Err(_) => failed = true,
-        }
+        failed = offered(&mut *session, &mut io, &mut rest).is_err();
     }
-    if !failed && !io.closed && !io.aborted {
+    let goes_on = |io: &FakeIo, failed: bool| !failed && !io.closed && !io.aborted;
+    if goes_on(&io, failed) && io.paused.is_empty() {
         failed = session.eof(&mut io, Leg::Client, &rest).is_err();
+        while goes_on(&io, failed) && is_short(&io) {
+            failed = session.timer(&mut io, 0).is_err();
+        }
     }
     if !failed && !io.closed && !io.aborted {
         assert!(io.timers.contains_key(&0), "a step that waits has a deadline");

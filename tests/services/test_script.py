@@ -315,7 +315,7 @@ ECHO: Any = Echo()
         (lambda: Script().expect(b"a", timeout=-1), ValueError, "seconds"),
         (lambda: Script().expect(b"a", timeout=float("nan")), ValueError, "seconds"),
         (lambda: Script().until(b"a", limit=0), ValueError, "bytes"),
-        (lambda: Script().until(b"a", name="a b"), ValueError, "one word too many|no name"),
+        (lambda: Script().until(b"a", name="a b"), ValueError, "ASCII identifier, not 'a b'"),
         (lambda: Script().expect_length(0), ValueError, "bytes"),
         (lambda: Script().expect_frame(">i"), ValueError, "no header"),
         (lambda: Script().expect_pattern(b"("), ValueError, "pattern"),

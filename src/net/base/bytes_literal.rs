@@ -64,7 +64,20 @@ fn escaped(rest: &mut std::str::Chars<'_>) -> Option<u8> {
         'n' => b'\n',
         'r' => b'\r',
         't' => b'\t',
-        '0' => 0,
+        'a' => 7,
+        'b' => 8,
+        'f' => 12,
+        'v' => 11,
+        first @ '0'..='7' => {
+            let mut value = first.to_digit(8)?;
+            for _ in 0..2 {
+                let mut ahead = rest.clone();
+                let Some(digit) = ahead.next().and_then(|digit| digit.to_digit(8)) else { break };
+                value = value * 8 + digit;
+                *rest = ahead;
+            }
+            u8::try_from(value).ok()?
+        }
         '\\' => b'\\',
         '\'' => b'\'',
         '"' => b'"',
@@ -86,6 +99,11 @@ mod tests {
         let text = format!("{} rest", quoted(&all, '"'));
         assert_eq!(unquoted(&text), Ok((all, " rest")));
         assert_eq!(unquoted(r#"b'a"\'\0'"#), Ok((b"a\"'\0".to_vec(), "")));
+        assert_eq!(
+            unquoted(r#"b"\012\08\377\a\b\f\v""#).unwrap().0,
+            b"\n\x008\xff\x07\x08\x0c\x0b"
+        );
+        assert!(unquoted(r#"b"\400""#).is_err());
         for wrong in ["", "b", "b\"", "\"a\"", "b\"\\q\"", "b\"\\x1\"", "b\"é\"", "b\"a'"] {
             assert!(unquoted(wrong).is_err(), "{wrong}");
         }

@@ -63,6 +63,15 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Removes the last result of a connection.
+    pub(in crate::net::services) fn take_back(&self, connection: u64) {
+        let mut results = self.0.lock();
+        let at = results.iter().rposition(|result| result.connection == connection);
+        at.map(|at| results.remove(at));
+    }
+}
+
 /// The results of the last servers that were started with a service, by their numbers.
 #[derive(Debug, Default)]
 pub(in crate::net::services) struct OfServers(Mutex<VecDeque<(u64, Arc<Results>)>>);
@@ -70,8 +79,12 @@ pub(in crate::net::services) struct OfServers(Mutex<VecDeque<(u64, Arc<Results>)
 impl OfServers {
     /// The results of a server that starts.
     pub(in crate::net::services) fn begin(&self, server: u64) -> Arc<Results> {
-        let results = Arc::default();
         let mut of_servers = self.0.lock();
+        // The service may be several of a server's: `ByConnection`.
+        if let Some((_, results)) = of_servers.iter().find(|(number, _)| *number == server) {
+            return Arc::clone(results);
+        }
+        let results = Arc::default();
         if of_servers.len() == MOST_SERVERS {
             of_servers.pop_front();
         }

@@ -29,7 +29,13 @@ pub struct Script {
 impl Script {
     /// A script in its text form. `Error::Value` names the line that is wrong.
     pub fn new(text: &str) -> Result<Self> {
-        Ok(Self::of(&Arc::new(Program::parse(text)?), &Arc::default()))
+        Self::longer(text, &[])
+    }
+
+    /// As `new`, but patterns that `parts` have too are not compiled again. A script of many steps
+    /// is built step by step.
+    pub fn longer(text: &str, parts: &[&Program]) -> Result<Self> {
+        Ok(Self::of(&Arc::new(Program::parse(text, parts)?), &Arc::default()))
     }
 
     /// The script's steps.

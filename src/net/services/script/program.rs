@@ -1,7 +1,10 @@
 //! The steps of a script. Owns their numbers; must never hold the state of a dialogue.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use regex::bytes::Regex;
 
 use super::expectation::Expectation;
 
@@ -16,13 +19,22 @@ pub(super) enum Piece {
     Captured(Box<str>),
 }
 
+/// How a send is cut: so many bytes at a time, with so much time between them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slices {
+    pub(super) size: usize,
+    pub(super) delay: Duration,
+}
+
 /// What a step does.
 #[derive(Debug)]
 pub(super) enum Action {
     Expect(Expectation),
-    Send(Vec<Piece>),
+    Send(Vec<Piece>, Option<Slices>),
     Wait(Duration),
     Repeat(u64, Block),
+    /// One of the blocks again and again, until the last of them, an end, is met.
+    RepeatUntilEnd(Vec<Block>),
     /// The first of the blocks whose first expectation is met.
     Either(Vec<Block>),
     /// Each of the blocks once, in the order in which their first expectations are met.
@@ -39,7 +51,9 @@ pub(super) enum Action {
 pub(super) struct Step {
     /// Its number in the script, from 1, in the order of writing.
     pub(super) number: usize,
-    /// The step as it is written.
+    /// Its line in the text, from 1.
+    pub(super) line: usize,
+    /// The step as it is written; cut where it is long.
     pub(super) text: Box<str>,
     /// Where it was written: a file and a line.
     pub(super) source: Option<Box<str>>,
@@ -59,7 +73,12 @@ pub struct Program {
     pub(super) timeout: Duration,
     /// Bytes of input that an expectation may have to see at once.
     pub(super) most_input: usize,
+    /// Its compiled patterns. A longer script with the same steps does not compile them again.
+    pub(super) patterns: Patterns,
 }
+
+/// Compiled patterns by their text.
+pub(super) type Patterns = BTreeMap<String, Arc<Regex>>;
 
 impl Program {
     /// The number of steps, those in blocks included.
