@@ -38,14 +38,14 @@ def test_a_message_is_delivered() -> None:
 def test_a_server_that_is_busy_says_so_in_its_greeting() -> None:
     with Server(service=Script().send(b"421 too busy\r\n"), on_error="raise") as server:
         with pytest.raises(smtplib.SMTPConnectError) as caught:
-            smtplib.SMTP(*server.address, timeout=SOON)
+            smtplib.SMTP(server.host, server.port, timeout=SOON)
         assert (caught.value.smtp_code, caught.value.smtp_error) == (421, b"too busy")
 
 
 def test_a_greeting_that_does_not_come_is_a_time_out() -> None:
     with Server(service=Script().expect_end(), on_error="raise") as server:
         with pytest.raises((TimeoutError, smtplib.SMTPServerDisconnected)):
-            smtplib.SMTP(*server.address, timeout=0.1)
+            smtplib.SMTP(server.host, server.port, timeout=0.1)
         server.ledger.wait(closed=1)
 
 

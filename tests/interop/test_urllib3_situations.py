@@ -199,7 +199,9 @@ def test_an_answer_before_the_end_of_the_request_is_read() -> None:
 def test_a_server_that_stops_reading_is_a_time_out_of_the_send() -> None:
     stopped = REQUEST.pause_reading().wait(SOON)
     with Server(service=stopped, drain=0, on_error=lambda error: None) as server:
-        with urllib3.HTTPConnectionPool(*server.address, timeout=0.2, retries=False) as pool:
+        with urllib3.HTTPConnectionPool(
+            server.host, server.port, timeout=0.2, retries=False
+        ) as pool:
             with pytest.raises((HTTPError, TimeoutError)):
                 pool.request("POST", "/", body=bytes(32 << 20))
 

@@ -19,7 +19,7 @@ pub(super) enum Piece {
     Captured(Box<str>),
 }
 
-/// How a send is cut: so many bytes at a time, with so much time between them.
+/// How a send is cut: the bytes of a slice, and the time between two.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slices {
     pub(super) size: usize,

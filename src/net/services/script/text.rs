@@ -409,7 +409,7 @@ impl Parser<'_> {
         let mut blocks = Vec::new();
         loop {
             let (block, end) = self.block(depth + 1)?;
-            if !begins_with_input(&block) && !(may_be_silent && begins_with_silence(&block)) {
+            if !(begins_with_input(&block) || may_be_silent && begins_with_silence(&block)) {
                 return Err("each part of a choice begins with an expectation".to_owned());
             }
             blocks.push(block.into());
