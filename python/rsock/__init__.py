@@ -26,7 +26,7 @@ PYTEST_DONT_REWRITE
 #     _client, _notify, _signals, _started
 #     _fault_view
 #     _in_thread, _replay
-#     _script
+#     _recording, _script
 #     _stream
 #     _handlers
 #     _handler_check, _handler_errors, _progress, _ledger, _awaiting
@@ -49,6 +49,7 @@ from ._connection import Connection
 from ._endpoint import Endpoint
 from ._exceptions import IncompleteRead, RsockError, StateError
 from ._proxy import ProxyHeader, ProxyTLS
+from ._recording import RecordedConnection, RecordedEvent, Recording, Torn
 from ._replay import Replay
 from ._rsock import (
     TLS,
@@ -147,6 +148,9 @@ __all__ = [
     "ProxyTLS",
     "Quote",
     "Record",
+    "RecordedConnection",
+    "RecordedEvent",
+    "Recording",
     "Replay",
     "ReplayClient",
     "RsockError",
@@ -162,6 +166,7 @@ __all__ = [
     "TcpInfo",
     "Time",
     "TlsInfo",
+    "Torn",
     "Totals",
     "Trace",
     "TraceEvent",

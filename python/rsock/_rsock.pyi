@@ -28,6 +28,8 @@ from ._types import (
     PeerCredentials,
     ProcessLimits,
     ProxyHeader,
+    Recorded,
+    Redact,
     Row,
     ScriptResult,
     Sender,
@@ -77,6 +79,8 @@ __all__ = [
     "Watch",
     "__version__",
     "_end_thread",
+    "_parse_recording",
+    "_read_recording",
     "drive",
     "process_limits",
     "raise_fd_limit",
@@ -123,10 +127,24 @@ class Forward(Service):
     The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
     seconds if that is None. `connect_timeout` has no effect on UDP.
 
+    `recording` is the path of a file that gets what crosses each connection, in both directions,
+    with times: a recording, which `Recording.read` reads. A server opens the file when it starts,
+    and replaces an older recording; it is complete when the server has stopped. A thread writes it.
+    Where the disk is slower than the connections, they are read more slowly. If a write fails, the
+    connections go on, the recording ends there, and `stop`, `wait` or the end of `with` raises the
+    OSError.
+
+    `redact` is what the recording must not have: a pattern of bytes, a (pattern, replacement)
+    pair, or a list of them. What a pattern matches, or only its groups if it has some, is replaced
+    by `[redacted]`, or by the replacement, before anything is written, however the bytes were cut
+    on their way. The patterns are those of the crate regex for bytes, like those of the module re
+    but without look-around. What is forwarded stays as it is.
+
     Raises TypeError if there is no target, or more than one, and ValueError for a `connect_timeout`
-    of 0. The server's start() raises socket.gaierror if the name has no address, ValueError if the
-    target leads back to the server itself, and StateError if the target is a Server without an
-    address.
+    of 0 or a wrong pattern. The server's start() raises OSError if the recording cannot be opened,
+    is recorded to already, or is a file of another kind, socket.gaierror if the name has no
+    address, ValueError if the target leads back to the server itself, and StateError if the target
+    is a Server without an address.
     """
     def __new__(
         cls,
@@ -137,6 +155,8 @@ class Forward(Service):
         connect_timeout: float = 10.0,
         proxy_protocol: Literal["v1", "v2"] | None = None,
         tls: bool | TLS | None = None,
+        recording: SocketPath | None = None,
+        redact: Redact = (),
     ) -> Self: ...
 
 @final
@@ -612,6 +632,8 @@ class Server:
         """Return number, object, connections and events of each fault. For the Python half."""
     def _begin_stop(self, cause: str) -> None:
         """Begin a stop and return at once. For handlers that end the program."""
+    def _take_recording_errors(self) -> list[OSError]:
+        """Return what went wrong with recordings, once, after the end. For the Python half."""
     @property
     def _number(self) -> int:
         """The server's number in this process. For the Python half."""
@@ -1469,6 +1491,12 @@ class Pool:
         """Report that a thread which `wants_thread` asked for could not be started."""
     def should_warn(self) -> bool:
         """Return whether connections had to wait for a thread. Returns True only once."""
+
+def _parse_recording(data: bytes) -> Recorded:
+    """Return what a recording in memory contains. For the Python half."""
+
+def _read_recording(path: SocketPath) -> Recorded:
+    """Return what a recording contains, as plain values. For the Python half."""
 
 def process_limits() -> ProcessLimits:
     """Return the current limits of this process, a ProcessLimits. Does not block.

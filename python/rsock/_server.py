@@ -293,6 +293,8 @@ class Server(_rsock.Server):
         handlers = self._handlers
         if handlers is not None:
             handlers.errors.raise_pending(self.name)
+        for error in self._take_recording_errors():
+            raise error
         return report
 
     @property
@@ -651,6 +653,8 @@ def _leave(server: Server, exc: BaseException | None) -> None:
         handlers = server._handlers
         if handlers is not None:
             handlers.errors.raise_pending(server.name, exc)
+        for error in server._take_recording_errors():
+            exc.add_note(f"{type(error).__name__}: {printable(str(error))}")
         return
     try:
         server.stop()

@@ -5,6 +5,7 @@ the Python half share: the stub can import nothing that lies above it (see `__in
 here may import the compiled module, which imports this one.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -38,6 +39,10 @@ __all__ = [
     "ProcessLimits",
     "ProxyHeader",
     "ProxyTLS",
+    "Recorded",
+    "RecordedClient",
+    "RecordedParts",
+    "Redact",
     "Row",
     "ScriptResult",
     "Sender",
@@ -64,6 +69,24 @@ _T = TypeVar("_T")
 SocketPath: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 # Where to connect or to listen.
 Destination: TypeAlias = tuple[str, int | str] | SocketPath
+
+# What a recording must not have: patterns of bytes, each alone or with what replaces its matches.
+_Pattern: TypeAlias = bytes | re.Pattern[bytes]
+_Rule: TypeAlias = _Pattern | tuple[_Pattern, bytes]
+Redact: TypeAlias = _Rule | Iterable[_Rule]
+# What a recording contains: an event is seconds, direction, kind, bytes and the ranges of any
+# bytes; a connection is number, transport, address, seconds and events. At the end where the file
+# is cut: line, place and what there is.
+RecordedParts: TypeAlias = tuple[float, str, str, bytes, tuple[tuple[int, int], ...]]
+RecordedClient: TypeAlias = tuple[int, str, tuple[str, int] | str, float, list[RecordedParts]]
+Recorded: TypeAlias = tuple[
+    str,
+    int | None,
+    str,
+    list[RecordedClient],
+    float | None,
+    tuple[int, int, str] | None,
+]
 
 # A handler: it serves a connection or, on UDP, answers the data of an address. The connection is
 # `rsock.Connection`, which lies above the stub, so the type of the argument cannot be checked.

@@ -14,8 +14,8 @@
 //! connection · stream · services     a worker's connection; a blocking stream; Echo, Forward, a new one
 //! control                            limits, admission, shutdown, registry of servers
 //! stage                              faults, TLS: between a socket and its session
-//! recording                          what crossed connections, in a file
 //! service                            the traits of a service, and of its session on one connection
+//! recording                          what crossed connections, in a file
 //! ledger                             records, totals, traces
 //! socket                             one socket, its options and files
 //! address                            hosts, ports, names

@@ -12,6 +12,7 @@ use super::args;
 use super::error::exception;
 use super::keywords::no_more;
 use super::proxy;
+use super::recording::plan;
 use super::server::Server;
 use super::service::Service;
 use crate::net::address::Target;
@@ -42,8 +43,22 @@ use crate::net::services::{self, To};
 /// The session ends when nothing has passed in either direction for Limits.idle seconds, or for 60
 /// seconds if that is None. `connect_timeout` has no effect on UDP.
 ///
+/// `recording` is the path of a file that gets what crosses each connection, in both directions,
+/// with times: a recording, which `Recording.read` reads. A server opens the file when it starts,
+/// and replaces an older recording; it is complete when the server has stopped. A thread writes it.
+/// Where the disk is slower than the connections, they are read more slowly. If a write fails, the
+/// connections go on, the recording ends there, and `stop`, `wait` or the end of `with` raises the
+/// OSError.
+///
+/// `redact` is what the recording must not have: a pattern of bytes, a (pattern, replacement)
+/// pair, or a list of them. What a pattern matches, or only its groups if it has some, is replaced
+/// by `[redacted]`, or by the replacement, before anything is written, however the bytes were cut
+/// on their way. The patterns are those of the crate regex for bytes, like those of the module re
+/// but without look-around. What is forwarded stays as it is.
+///
 /// Raises TypeError if there is no target, or more than one, and ValueError for a `connect_timeout`
-/// of 0. The server's start() raises socket.gaierror if the name has no address, ValueError if the
+/// of 0 or a wrong pattern. The server's start() raises OSError if the recording cannot be opened,
+/// is recorded to already, or is a file of another kind, socket.gaierror if the name has no address, ValueError if the
 /// target leads back to the server itself, and StateError if the target is a Server without an
 /// address.
 #[pyclass(frozen, extends = Service, module = "rsock")]
@@ -84,8 +99,9 @@ impl Forward {
 impl Forward {
     #[new]
     #[pyo3(signature = (host=None, port=None, *, path=None, connect_timeout=None, proxy_protocol=None,
-        tls=None, **unknown), text_signature = "(host=None, port=None, *, path=None, \
-        connect_timeout=10.0, proxy_protocol=None, tls=None)")]
+        tls=None, recording=None, redact=None, **unknown), text_signature = "(host=None, port=None, \
+        *, path=None, connect_timeout=10.0, proxy_protocol=None, tls=None, recording=None, \
+        redact=())")]
     #[allow(clippy::too_many_arguments, reason = "the signature that users see")]
     fn make(
         py: Python<'_>,
@@ -95,6 +111,8 @@ impl Forward {
         connect_timeout: Option<Bound<'_, PyAny>>,
         proxy_protocol: Option<Bound<'_, PyAny>>,
         tls: Option<Bound<'_, PyAny>>,
+        recording: Option<Bound<'_, PyAny>>,
+        redact: Option<Bound<'_, PyAny>>,
         unknown: Option<Bound<'_, PyDict>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         no_more(&py.get_type::<Self>(), unknown.as_ref())?;
@@ -123,9 +141,11 @@ impl Forward {
             }
             (Some(host), None) => Self::to_host(host, port.as_ref())?,
         };
+        let plan = plan(recording.as_ref(), redact.as_ref())?;
         let forward = services::Forward::new(to, connect_timeout, tls)
             .map_err(|error| exception(py, error))?
-            .with_proxy_protocol(proxy_protocol);
+            .with_proxy_protocol(proxy_protocol)
+            .with_recording(plan);
         let service = Service { shape: Shape::Stream(Arc::new(forward)) };
         Ok(PyClassInitializer::from(service).add_subclass(Self { target: Mutex::new(target) }))
     }

@@ -22,6 +22,7 @@ mod load;
 mod pool;
 mod process;
 mod proxy;
+mod recording;
 mod replay;
 mod script;
 mod server;
@@ -61,6 +62,8 @@ mod _rsock {
     use super::pool::Pool;
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
+    #[pymodule_export]
+    use super::recording::{_parse_recording, _read_recording};
     #[pymodule_export]
     use super::replay::{Replay, ReplayClient};
     #[pymodule_export]

@@ -728,6 +728,12 @@ impl Server {
         Attached::run(py, |waiter| inner.reset(deadline, waiter))
     }
 
+    /// Return what went wrong with recordings, once, after the end. For the Python half.
+    fn _take_recording_errors(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let errors = self.here(py)?.take_recording_errors().into_iter();
+        Ok(errors.map(|error| exception(py, error).into_value(py).into_any()).collect())
+    }
+
     /// Return the listening file descriptor; -1 if there is none.
     ///
     /// The server shuts the socket down when it stops, also for a process that has inherited or

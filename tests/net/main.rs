@@ -13,6 +13,7 @@ mod faults;
 mod forward;
 mod fuzz;
 mod handoff;
+mod recorder;
 mod recording;
 mod replay;
 mod script;

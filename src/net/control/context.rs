@@ -2,8 +2,9 @@
 //! never do a thread's work, nor know which parts exist.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,12 @@ use crate::net::address::{Address, Network, Transport};
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
+use crate::net::recording::Recorder;
 use crate::net::service::Peer;
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::faults::FaultSet;
 use crate::net::stage::tls::TlsServer;
-use crate::net::stage::{Chain, ProxyProtocol, StageFactory};
+use crate::net::stage::{Chain, ProxyProtocol, RecorderStage, StageFactory};
 use crate::net::sys::{self, PollFd};
 
 /// A seed by chance, short enough to be typed again.
@@ -79,6 +81,9 @@ pub(crate) struct ServerContext {
     /// What begins again by `Server::reset`.
     pub(crate) resets: Resets,
     errors: AtomicU64,
+    /// What its recorders wait for.
+    recordings: Mutex<Weak<OpenRecordings>>,
+    recording_errors: Mutex<Vec<Error>>,
     /// The error of the listener that ended the server, for calls of `accept`.
     failure: OnceLock<i32>,
 }
@@ -118,6 +123,8 @@ impl ServerContext {
             pipes: Arc::default(),
             resets: Resets::default(),
             errors: AtomicU64::new(0),
+            recordings: Mutex::default(),
+            recording_errors: Mutex::default(),
             failure: OnceLock::new(),
         }
     }
@@ -137,8 +144,13 @@ impl ServerContext {
         self.proxies.iter().any(|network| network.contains(peer))
     }
 
-    /// The stages of a new connection; None for none.
-    pub(crate) fn stages_of(&self, peer: &Peer, record: &Record) -> Option<Box<Chain>> {
+    /// The stages of a new connection, which `recorder` records; None for none.
+    pub(crate) fn stages_of(
+        &self,
+        peer: &Peer,
+        record: &Record,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Option<Box<Chain>> {
         let mut made = self.stages.as_ref().and_then(|factory| factory.stages(peer));
         let empty = || Box::new(Chain::new(Vec::new()));
         // From the socket up. A chain that is not open yet cannot fail.
@@ -148,6 +160,11 @@ impl ServerContext {
         }
         if let Some(tls) = &self.tls {
             let _ = made.get_or_insert_with(empty).push(Instant::now(), tls.stage());
+        }
+        if let Some(recorder) = recorder {
+            let now = Instant::now();
+            let stage = RecorderStage::new(recorder.track(peer.id, &peer.remote, now), now);
+            let _ = made.get_or_insert_with(empty).push(now, Box::new(stage));
         }
         if self.faults.concerns(record.id()) {
             let _ = self.faults.update(made.get_or_insert_with(empty), record, Instant::now());
@@ -288,16 +305,57 @@ impl ServerContext {
         body: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<()> {
         let alive = Alive::new(self);
+        let recordings = self.recordings.lock().upgrade();
         let start = || {
             thread::Builder::new().name(name).spawn(move || {
                 // Dropped last, so that the descriptors of the body are already closed.
                 let _alive = alive;
+                let _recordings = recordings;
                 body();
             })
         };
         let thread = sys::with_signals_blocked(start)?;
         self.shutdown.add_thread(thread);
         Ok(())
+    }
+
+    /// Starts the threads of recorders. They end when the result has been dropped, and all threads
+    /// that `spawn` has started meanwhile have ended.
+    pub(crate) fn start_recorders(
+        self: &Arc<Self>,
+        recorders: Vec<Arc<Recorder>>,
+    ) -> std::io::Result<Option<Arc<OpenRecordings>>> {
+        if recorders.is_empty() {
+            return Ok(None);
+        }
+        let open = Arc::new(OpenRecordings(recorders));
+        for recorder in &open.0 {
+            let (context, recorder) = (Arc::clone(self), Arc::clone(recorder));
+            self.spawn("rsock-record".to_owned(), move || context.record(&recorder))?;
+        }
+        *self.recordings.lock() = Arc::downgrade(&open);
+        Ok(Some(open))
+    }
+
+    /// The body of a recorder's thread.
+    fn record(&self, recorder: &Recorder) {
+        let deadline = || self.shutdown.has_begun().then(|| self.shutdown.deadline());
+        let error = match catch_unwind(AssertUnwindSafe(|| recorder.run(&deadline))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => {
+                // Its connections must not wait for it.
+                recorder.fail();
+                Error::file("write", recorder.path(), &std::io::Error::from_raw_os_error(libc::EIO))
+            }
+        };
+        self.count_error();
+        self.recording_errors.lock().push(error);
+    }
+
+    /// What went wrong with recordings, once.
+    pub(crate) fn take_recording_errors(&self) -> Vec<Error> {
+        std::mem::take(&mut *self.recording_errors.lock())
     }
 
     /// Detaches the flag of the accept thread, which has ended.
@@ -353,6 +411,15 @@ impl Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         self.0.shutdown.thread_ended(|| self.0.last_thread_ended());
+    }
+}
+
+/// The recorders of a server, which end when this is dropped.
+pub(crate) struct OpenRecordings(Vec<Arc<Recorder>>);
+
+impl Drop for OpenRecordings {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|recorder| recorder.finish());
     }
 }
 

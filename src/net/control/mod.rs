@@ -15,7 +15,7 @@ mod token_bucket;
 
 pub use self::access::Access;
 pub use self::config::Config;
-pub(crate) use self::context::{Alive, ServerContext, random_seed};
+pub(crate) use self::context::{Alive, OpenRecordings, ServerContext, random_seed};
 pub(crate) use self::forward_loops::{Opened, Opening};
 pub use self::limits::{Limits, Overflow};
 pub(crate) use self::registry::Registered;

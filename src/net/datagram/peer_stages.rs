@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use crate::net::ledger::Record;
 use crate::net::stage::faults::FaultSet;
-use crate::net::stage::{Chain, Direction, Inbound, Outbound, StageError, StageResult};
+use crate::net::stage::{
+    Chain, Direction, Inbound, Outbound, RecorderStage, StageError, StageResult,
+};
 
 /// Bytes that the stages of a peer hold at most in each direction.
 const MOST_BYTES: usize = 1 << 20;
@@ -33,6 +35,12 @@ impl PeerStages {
         // No stage can fail.
         let _ = chain.open(now, None);
         Self { chain, due: None, to: None, has_cut: false }
+    }
+
+    /// Adds the stage of a recorder. Only to stages without any.
+    pub(super) fn record(&mut self, now: Instant, stage: RecorderStage) {
+        // It cannot fail.
+        let _ = self.chain.push(now, Box::new(stage));
     }
 
     /// Adds and removes stages, so that there is one for each fault that the peer has now.

@@ -1,5 +1,3 @@
-//! The records of the peers of one UDP socket. Owns the table that finds them by address, with the
-//! order of their last datagrams; must never hold more than the server admits, nor send or receive
 //! a byte.
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,8 +13,9 @@ use super::socket::DatagramSocket;
 use crate::net::address::{Address, Endpoint};
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
+use crate::net::recording::Recorder;
 use crate::net::service::Peer;
-use crate::net::stage::{Direction, StageResult};
+use crate::net::stage::{Direction, RecorderStage, StageResult};
 use crate::net::sys;
 
 /// Identifies a peer: its address, together with the local address that it writes to.
@@ -53,7 +52,7 @@ pub(super) struct PeerEntry {
     /// Bytes received from it, less bytes sent to it: what it may still be sent from Python or from
     /// a target, if it is outside the loopback.
     pub(super) credit: usize,
-    /// What faults act through. None without faults.
+    /// What faults act through, and what records. None without both.
     pub(super) stages: Option<Box<PeerStages>>,
     /// When it last sent or was sent something. Updated only with an idle limit.
     last_active: Instant,
@@ -93,6 +92,8 @@ pub(super) struct Peers {
     oldest: u32,
     /// The peers whose stages are called at some time, the next one first.
     due: BTreeSet<(Instant, u32)>,
+    /// Records the peers.
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl Peers {
@@ -105,7 +106,13 @@ impl Peers {
             newest: NONE,
             oldest: NONE,
             due: BTreeSet::new(),
+            recorder: None,
         }
+    }
+
+    /// Has the peers that are opened from now on recorded.
+    pub(super) fn record(&mut self, recorder: Option<Arc<Recorder>>) {
+        self.recorder = recorder;
     }
 
     /// The index of a peer that has a record. It becomes the newest.
@@ -232,6 +239,12 @@ impl Peers {
             newer: NONE,
             older: NONE,
         };
+        let mut entry = entry;
+        if let Some(recorder) = &self.recorder {
+            let track = recorder.track(id, &entry.peer.remote, last_active);
+            let stages = entry.stages.insert(Box::new(PeerStages::new(last_active)));
+            stages.record(last_active, RecorderStage::of_datagrams(track, last_active));
+        }
         let index = self.entries.insert(entry) as u32;
         self.table.insert(self.entries[index as usize].key.clone(), index);
         self.link(index);

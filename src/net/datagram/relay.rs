@@ -126,10 +126,13 @@ impl Relay {
         watch(socket.notifier.as_fd().as_raw_fd(), NOTIFIER)?;
         let idle = context.limits.idle.unwrap_or(IDLE);
         let changes = FaultChanges::listen(context, Arc::clone(&socket.notifier));
+        let own = Arc::clone(context);
+        let mut admission = Admission::new(own, Arc::clone(&socket), Some(idle), share);
+        admission.peers.record(onward.recorder());
         Ok(Self {
             _listed: listed,
             poll,
-            admission: Admission::new(Arc::clone(context), Arc::clone(&socket), Some(idle), share),
+            admission,
             context: Arc::clone(context),
             socket,
             onward,

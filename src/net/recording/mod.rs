@@ -15,13 +15,24 @@
 //! ```
 //!
 //! `recording.rs` has what a recording contains, `line.rs` the form of one line, `reader.rs` reads a
-//! file, `text.rs` writes a recording that is there as a whole.
+//! file, `text.rs` writes a recording that is there as a whole. `recorder.rs` takes what crosses
+//! connections, `writer.rs` writes it, `lane.rs` holds what may have to be redacted by a rule of
+//! `redaction.rs`.
 
 mod content;
+mod entry;
+mod lane;
 mod line;
+mod numbers;
 mod reader;
+mod recorder;
 mod recording;
+mod redaction;
 mod text;
+mod writer;
 
 pub use self::content::{Content, Piece};
+pub use self::entry::Plan;
+pub use self::recorder::{Recorder, Track};
 pub use self::recording::{Direction, Event, RecordedConnection, Recording, Torn, What};
+pub use self::redaction::{REDACTED, Redaction};

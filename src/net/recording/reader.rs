@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+use std::time::Duration;
 
 use super::line::{Body, FIRST, Line, MOST_LINE, VERSION, number};
 use super::recording::{Direction, Event, RecordedConnection, Recording, Torn, What};
@@ -184,11 +185,20 @@ enum Progress {
     Reset,
 }
 
+/// A connection that is being read.
+struct Place {
+    index: usize,
+    /// Up and down.
+    progress: [Progress; 2],
+    /// When each direction had its last event.
+    last: [Duration; 2],
+}
+
 struct Reader {
     recording: Recording,
     expected: Expected,
-    /// The place of each connection by its number, with the progress up and down.
-    places: HashMap<u64, (usize, [Progress; 2])>,
+    /// By the number of the connection.
+    places: HashMap<u64, Place>,
 }
 
 impl Reader {
@@ -256,7 +266,8 @@ impl Reader {
                     let name = transport.name();
                     return Err(format!("{client} is no address of a client by {name}"));
                 }
-                let place = (recording.connections.len(), [Progress::Open; 2]);
+                let index = recording.connections.len();
+                let place = Place { index, progress: [Progress::Open; 2], last: [at; 2] };
                 if self.places.insert(number, place).is_some() {
                     return Err(format!("connection {number} is opened a second time"));
                 }
@@ -265,10 +276,11 @@ impl Reader {
                 recording.connections.push(RecordedConnection { number, client, at, events });
             }
             Line::Event { number, at, direction, body } => {
-                let Some((place, progress)) = self.places.get_mut(&number) else {
+                let Some(place) = self.places.get_mut(&number) else {
                     return Err(format!("connection {number} has not been opened"));
                 };
-                let progress = &mut progress[usize::from(direction == Direction::Down)];
+                let side = usize::from(direction == Direction::Down);
+                let progress = &mut place.progress[side];
                 let is_datagram = recording.transport.is_datagram();
                 let (what, after) = match body {
                     Body::End if is_datagram => {
@@ -293,7 +305,10 @@ impl Reader {
                     return Err(format!("connection {number} has ended in this direction"));
                 }
                 *progress = after;
-                recording.connections[*place].events.push(Event {
+                // The lines of one direction are in order, whatever their times.
+                let at = at.max(place.last[side]);
+                place.last[side] = at;
+                recording.connections[place.index].events.push(Event {
                     at,
                     direction,
                     what,
@@ -306,6 +321,12 @@ impl Reader {
 
     /// Takes the end of the file, behind a line that may be incomplete.
     fn end<R>(&mut self, lines: &Lines<R>) -> std::result::Result<(), String> {
+        // The workers of a server open connections in any order.
+        self.recording.connections.sort_by_key(|connection| connection.number);
+        // Stable. What had to be held, to be redacted, was written later than it came.
+        for connection in &mut self.recording.connections {
+            connection.events.sort_by_key(|event| event.at);
+        }
         let cut = &lines.line;
         if self.expected == Expected::Nothing && cut.is_empty() {
             return Ok(());

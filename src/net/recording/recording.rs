@@ -16,7 +16,8 @@ pub struct Recording {
     pub started: Option<SystemTime>,
     /// Where the server forwarded to, for people. Empty where the file is cut in front of this.
     pub target: String,
-    /// The connections, in the order of their opening. On UDP, each peer is one.
+    /// The connections by their numbers, the order in which they were accepted. On UDP, each peer is
+    /// one.
     pub connections: Vec<RecordedConnection>,
     /// When the recording stopped, since its start. None where the file is torn.
     pub stopped: Option<Duration>,
@@ -45,8 +46,8 @@ pub struct RecordedConnection {
     pub client: Endpoint,
     /// When it was opened, since the start of the recording.
     pub at: Duration,
-    /// What happened, in the order of recording. Nothing follows the end of a direction but a reset
-    /// of it, and nothing follows that.
+    /// What happened, in the order of time. In one direction nothing follows an end but a reset, and
+    /// nothing follows that.
     pub events: Vec<Event>,
 }
 

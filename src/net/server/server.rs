@@ -9,6 +9,7 @@
 //! | `rsock-worker-N` | serves connections or datagrams (`worker/worker.rs`, `datagram/worker.rs`, `datagram/relay.rs`); if a server may have only one, that one also accepts | when a stop has begun and its connections have ended |
 //! | `rsock-worker-0` of no server | serves the connections of all clients with faults (`handoff/client_worker.rs`) | with the last of these connections, or at `stop_all` |
 //! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work. A stop does not wait longer than its deadline for a handler; `py/exit.rs` ends those that still run when the interpreter ends |
+//! | `rsock-record` | writes what connections give it into a file (`recording/recorder.rs`) | when all other threads of the server have ended, and everything is written |
 //! | `rsock-resolve` | one call of getaddrinfo(3) (`address/resolve.rs`) | when the call returns; no stop waits for it |
 //! | `rsock-log`, `rsock-account` | Python's own: the logger `rsock.connections` (`python/rsock/_progress.py`), the live table of the command line (`python/rsock/_cli`) | when the ledger ends: the server has, and no record can be added |
 //!
@@ -471,6 +472,12 @@ impl Server {
             Some(report) => Ok(report),
             None => Err(Error::TimedOut { step: "stop", target: String::new() }),
         }
+    }
+
+    /// What went wrong with recordings, for one call after the server has ended.
+    #[must_use]
+    pub fn take_recording_errors(&self) -> Vec<Error> {
+        self.inner.context.take_recording_errors()
     }
 
     /// Blocks until the server has ended, by this call's thread or by another. `TimedOut` after the

@@ -10,7 +10,7 @@ use super::lifecycle::State;
 use super::server::Server;
 use crate::net::address::{Address, Transport};
 use crate::net::base::{EventFd, Waiter};
-use crate::net::control::{Alive, Registered, ShutdownListener};
+use crate::net::control::{Alive, OpenRecordings, Registered, ShutdownListener};
 use crate::net::datagram;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{MixedSink, OUTER_LEGS, PoolSink};
@@ -59,6 +59,15 @@ impl Server {
             // Already set if an earlier start failed.
             let _ = context.algorithm.set(algorithm);
         }
+        let recordings = match self.start_recorders(&shape) {
+            Ok(recordings) => recordings,
+            Err(error) => {
+                context.clear_notifier();
+                drop(alive);
+                self.wait_for_threads(waiter)?;
+                return Err(failed(error));
+            }
+        };
         let mut workers = Vec::new();
         if self.hands_out_streams() && !hands_out_inner {
             self.inner.outer.allow(pipes);
@@ -76,15 +85,34 @@ impl Server {
             for worker in workers {
                 worker.send(Message::Quit);
             }
+            drop(recordings);
             drop(alive);
-            while let Some(done) = context.shutdown.done() {
-                waiter.wait(&mut [done.polled()], None)?;
-            }
+            self.wait_for_threads(waiter)?;
             return Err(failed(error));
         }
         steps.state = State::Serving;
         drop(alive);
         Ok(())
+    }
+
+    /// Waits for the threads of a start that has failed.
+    fn wait_for_threads(&self, waiter: &mut dyn Waiter) -> Result<()> {
+        while let Some(done) = self.inner.context.shutdown.done() {
+            waiter.wait(&mut [done.polled()], None)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the threads that record the connections.
+    fn start_recorders(&self, shape: &Shape) -> io::Result<Option<Arc<OpenRecordings>>> {
+        let recorders = match shape {
+            Shape::Stream(service) | Shape::Mixed(service, _) => service.recorders(),
+            Shape::Datagram(service) => {
+                service.onward().and_then(|onward| onward.recorder()).into_iter().collect()
+            }
+            Shape::Handler | Shape::Accept => Vec::new(),
+        };
+        self.inner.context.start_recorders(recorders)
     }
 
     /// Registers the threads to wake at a stop: those that wait for datagrams, then the accept

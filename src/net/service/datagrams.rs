@@ -8,6 +8,7 @@ use super::site::Site;
 use crate::net::address::Endpoint;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
+use crate::net::recording::Recorder;
 
 /// The handling of datagrams by a service. All workers of a server share it; its methods must not
 /// block.
@@ -38,6 +39,11 @@ pub trait Onward: Send + Sync {
 
     /// Every address that `target` may return.
     fn leads_to(&self) -> Vec<Endpoint>;
+
+    /// What records all peers; None for none.
+    fn recorder(&self) -> Option<Arc<Recorder>> {
+        None
+    }
 
     /// The forwarder's number, by which its own datagrams are recognised when they come back.
     fn forwarder(&self) -> ForwarderId;

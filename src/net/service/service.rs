@@ -10,6 +10,7 @@ use super::site::Site;
 use crate::net::address::Endpoint;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
+use crate::net::recording::Recorder;
 
 /// The behaviour of a server on each connection.
 pub trait Service: Send + Sync {
@@ -40,6 +41,16 @@ pub trait Service: Send + Sync {
     /// Whether its sessions call `Io::pipe`, so that descriptors for splicing may be needed.
     fn pipes(&self) -> bool {
         false
+    }
+
+    /// What records the connection with a number; None for none.
+    fn recorder(&self, _connection: u64) -> Option<Arc<Recorder>> {
+        None
+    }
+
+    /// Everything that records one of its connections.
+    fn recorders(&self) -> Vec<Arc<Recorder>> {
+        Vec::new()
     }
 
     /// Where connections are forwarded to, as far as known. Used to detect forwarding loops.

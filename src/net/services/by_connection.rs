@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::net::address::Endpoint;
 use crate::net::base::Waiter;
 use crate::net::error::Result;
+use crate::net::recording::Recorder;
 use crate::net::service::{Null, Peer, Service, Session, Shape, Site};
 
 /// The place of a handler among the services: its connections are handed out, and never served
@@ -66,6 +67,11 @@ impl ByConnection {
         Some(Shape::Mixed(made, Arc::new(is_handed_out)))
     }
 
+    fn service_of(&self, connection: u64) -> &Arc<dyn Service> {
+        let own = self.first.get(index_of(connection));
+        own.or(self.rest.as_ref()).or(self.first.last()).expect("`new` requires a service")
+    }
+
     fn all(&self) -> impl Iterator<Item = &Arc<dyn Service>> {
         self.first.iter().chain(&self.rest)
     }
@@ -84,14 +90,19 @@ impl Service for ByConnection {
     }
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
-        let service =
-            self.first.get(index_of(peer.id)).or(self.rest.as_ref()).or(self.first.last());
-        service.expect("`new` requires a service").open(peer)
+        self.service_of(peer.id).open(peer)
     }
 
     fn prepare(&self, site: &Site, waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
+        // A service that is given twice is prepared once: it may open a file.
+        let mut done: Vec<(Arc<dyn Service>, Arc<dyn Service>)> = Vec::new();
         let mut prepared = |service: &Arc<dyn Service>| -> Result<Arc<dyn Service>> {
-            Ok(service.prepare(site, waiter)?.unwrap_or_else(|| Arc::clone(service)))
+            if let Some((_, own)) = done.iter().find(|(given, _)| Arc::ptr_eq(given, service)) {
+                return Ok(Arc::clone(own));
+            }
+            let own = service.prepare(site, waiter)?.unwrap_or_else(|| Arc::clone(service));
+            done.push((Arc::clone(service), Arc::clone(&own)));
+            Ok(own)
         };
         let first = self.first.iter().map(&mut prepared).collect::<Result<_>>()?;
         let rest = self.rest.as_ref().map(&mut prepared).transpose()?;
@@ -104,6 +115,20 @@ impl Service for ByConnection {
 
     fn pipes(&self) -> bool {
         self.all().any(|service| service.pipes())
+    }
+
+    fn recorder(&self, connection: u64) -> Option<Arc<Recorder>> {
+        self.service_of(connection).recorder(connection)
+    }
+
+    fn recorders(&self) -> Vec<Arc<Recorder>> {
+        let mut found: Vec<Arc<Recorder>> = Vec::new();
+        for recorder in self.all().flat_map(|service| service.recorders()) {
+            if !found.iter().any(|one| Arc::ptr_eq(one, &recorder)) {
+                found.push(recorder);
+            }
+        }
+        found
     }
 
     fn leads_to(&self) -> Vec<Endpoint> {

@@ -20,6 +20,7 @@ use crate::net::base::{Mutex, Waiter};
 use crate::net::control::{Opened, Opening, ServerHandle, forward_loops};
 use crate::net::error::{Error, Result, strerror};
 use crate::net::ledger::{ClosedBy, ProxyHeader};
+use crate::net::recording::{Plan, Recorder};
 use crate::net::service::{
     Datagrams, Drain, ForwarderId, Io, Leg, LegStages, Onward, Peer, Reply, Service, Session,
     SessionError, SessionResult, Site, Waker,
@@ -53,6 +54,8 @@ pub struct Forward {
     /// The version of the PROXY protocol's header that the target gets first.
     proxy_protocol: Option<u8>,
     tls: Option<TlsClient>,
+    /// Where each server with this service records its connections.
+    recording: Option<Plan>,
 }
 
 impl Forward {
@@ -75,6 +78,7 @@ impl Forward {
                 connect_timeout: connect_timeout.min(Duration::from_secs(86_400 * 365)),
                 proxy_protocol: None,
                 tls,
+                recording: None,
             }),
         }
     }
@@ -87,16 +91,26 @@ impl Forward {
     pub fn with_proxy_protocol(self, version: Option<u8>) -> Self {
         Self { proxy_protocol: version, ..self }
     }
+
+    /// Has each server with this service record its connections.
+    #[must_use]
+    pub fn with_recording(self, plan: Option<Plan>) -> Self {
+        Self { recording: plan, ..self }
+    }
 }
 
 impl Service for Forward {
     fn name(&self) -> String {
-        match &self.to {
+        let target = match &self.to {
             To::Host(target) => match target.as_unix() {
-                Some(name) => format!("Forward(path='{name}')"),
-                None => format!("Forward('{}', {})", target.host(), target.port()),
+                Some(name) => format!("path='{name}'"),
+                None => format!("'{}', {}", target.host(), target.port()),
             },
-            To::Server(server) => format!("Forward(<Server {}>)", server.name()),
+            To::Server(server) => format!("<Server {}>", server.name()),
+        };
+        match &self.recording {
+            Some(plan) => format!("Forward({target}, recording='{}')", plan.path.display()),
+            None => format!("Forward({target})"),
         }
     }
 
@@ -198,8 +212,20 @@ impl Forward {
                 site.local
             )));
         }
+        // Last, so that an error before it leaves no file.
+        let recorder = match &self.recording {
+            Some(plan) => {
+                let target = match &self.to {
+                    To::Host(target) => target.to_string(),
+                    To::Server(_) => addresses[0].to_string(),
+                };
+                Some(Recorder::open(plan, site.local.transport, &target)?)
+            }
+            None => None,
+        };
         Ok(Arc::new(PreparedForward {
             shown: self.name(),
+            recorder,
             name,
             connect_timeout: self.connect_timeout,
             proxy_protocol: self.proxy_protocol,
@@ -220,6 +246,7 @@ impl Forward {
 /// A forwarder whose target is resolved: the service of one server.
 struct PreparedForward {
     shown: String,
+    recorder: Option<Arc<Recorder>>,
     /// The name to resolve again; None for an address.
     name: Option<Target>,
     connect_timeout: Duration,
@@ -357,6 +384,14 @@ impl Service for Arc<PreparedForward> {
         true
     }
 
+    fn recorder(&self, _connection: u64) -> Option<Arc<Recorder>> {
+        self.recorder.clone()
+    }
+
+    fn recorders(&self) -> Vec<Arc<Recorder>> {
+        self.recorder.iter().cloned().collect()
+    }
+
     fn leads_to(&self) -> Vec<Endpoint> {
         Onward::leads_to(&**self)
     }
@@ -379,6 +414,10 @@ impl Onward for PreparedForward {
 
     fn leads_to(&self) -> Vec<Endpoint> {
         self.addresses().0.iter().map(|address| self.endpoint(address.clone())).collect()
+    }
+
+    fn recorder(&self) -> Option<Arc<Recorder>> {
+        self.recorder.clone()
     }
 
     fn forwarder(&self) -> ForwarderId {

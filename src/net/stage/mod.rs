@@ -17,6 +17,7 @@ mod line;
 pub(crate) mod proxy_codec;
 mod proxy_protocol;
 mod queue;
+mod recorder;
 mod stage;
 #[doc(hidden)]
 mod testing;
@@ -28,5 +29,6 @@ pub use self::factory::StageFactory;
 pub use self::flow::{Flow, StageEnd};
 pub use self::line::Line;
 pub use self::proxy_protocol::ProxyProtocol;
+pub use self::recorder::RecorderStage;
 pub use self::stage::{Stage, StageError, StageResult};
 pub use self::testing::{Bytewise, Delayed, each};

@@ -325,6 +325,7 @@ impl Worker {
         let Accepted { socket, record, entry_id } = accepted;
         let line = self.context.limits.line;
         let peer = peer_of(&record, line);
+        let is_inner = inner.is_some();
         let (inner, session, faults, own) = match inner {
             Some(Inner { socket, session, faults, stages }) => {
                 (Some(socket), Some(session), faults, stages)
@@ -338,7 +339,10 @@ impl Worker {
                 let _ = faults.update(&mut chain, &record, Instant::now());
                 Some(chain)
             }
-            None => self.context.stages_of(&peer, &record),
+            None => {
+                let recorder = if is_inner { None } else { service.recorder(peer.id) };
+                self.context.stages_of(&peer, &record, recorder)
+            }
         };
         let chain = match catch_unwind(AssertUnwindSafe(stages)) {
             Ok(chain) => chain,
