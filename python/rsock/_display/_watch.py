@@ -2,7 +2,7 @@
 
 The view in the browser asks, and this file answers; nothing is sent unasked, and nothing runs
 between two questions. Without the package anywidget, and in a page that cannot run the view, the
-table of the server is shown in its place.
+table of the server is shown instead.
 """
 
 import importlib
@@ -70,7 +70,7 @@ def _widget(anywidget: Any, server: _rsock.Server) -> Any:
 
         def _repr_mimebundle_(self, **kwargs: Any) -> Any:
             bundle = super()._repr_mimebundle_(**kwargs)
-            # A page that cannot run the view shows one of these in its place.
+            # A page that cannot run the view shows one of these instead.
             static = {"text/plain": server_repr(server), "text/html": server_html(server)}
             if isinstance(bundle, tuple):
                 data, *rest = bundle
