@@ -139,6 +139,15 @@ def test_rounds_go_on_until_the_client_finishes_or_resets() -> None:
         assert "none of: until" in (result(server).error or "")
 
 
+def test_rounds_may_begin_with_a_choice() -> None:
+    choice = Script().either(Script().expect(b"a").send(b"1"), Script().expect(b"b").send(b"2"))
+    with played(Script().repeat(None, choice)) as (server, client):
+        client.sendall(b"abba")
+        client.shutdown(socket.SHUT_WR)
+        assert received(client) == b"1221"
+        assert result(server).done
+
+
 def test_an_end_may_be_a_reset() -> None:
     for or_reset in (False, True):
         with played(Script().send(b"unread").expect_end(or_reset=or_reset)) as (server, client):
