@@ -158,8 +158,9 @@ fn wrong_rule(value: &Bound<'_, PyAny>) -> PyErr {
 #[allow(clippy::type_complexity, reason = "said in the line above")]
 fn rule(value: &Bound<'_, PyAny>) -> PyResult<std::result::Result<(String, Vec<u8>), ()>> {
     if let Ok(pair) = value.cast::<PyTuple>() {
-        if let [first, second] = pair.as_slice() {
-            if let (Some(pattern), Ok(by)) = (pattern(first)?, second.cast::<PyBytes>()) {
+        if pair.len() == 2 {
+            let (first, second) = (pair.get_item(0)?, pair.get_item(1)?);
+            if let (Some(pattern), Ok(by)) = (pattern(&first)?, second.cast::<PyBytes>()) {
                 return Ok(Ok((pattern, by.as_bytes().to_vec())));
             }
         }

@@ -177,6 +177,8 @@ def test_after_them():
 
 def test_the_last_server_is_stopped_first(pytester: pytest.Pytester) -> None:
     code = """
+import pytest
+
 ends = []
 clients = []
 
@@ -185,6 +187,7 @@ def until_the_end(conn):
         conn.sendall(b"got it")
     ends.append(conn.server.name)
 
+@pytest.mark.filterwarnings("ignore::rsock.pytest_plugin.LeftOpenWarning")
 def test_three(make_rsock_server):
     for name in "abc":
         server = make_rsock_server(until_the_end, name=name, drain=10.0)
