@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "echo": "send back all data",
     "serve": "serve with a service, or with your own function",
     "forward": "forward connections to another address",
+    "record": "forward connections, and record what crosses them",
+    "recording": "show a recording",
     "replay": "play the server of a recording, or its client",
     "connect": "talk to a server, from a terminal or in a pipe",
     "wait": "wait until a server accepts connections",

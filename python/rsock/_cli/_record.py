@@ -1,0 +1,69 @@
+"""`rsock record`: its arguments. It must not load what only a run needs."""
+
+import argparse
+import functools
+
+from .._rsock import Forward
+from ._addresses import Address
+from ._errors import UsageError
+from ._options import seconds
+from ._serving import Serving, add_serving
+
+__all__ = ["Arguments", "add_arguments", "run"]
+
+
+class Arguments(Serving):
+    """The arguments of `rsock record`."""
+
+    address: str
+    target: str
+    file: str
+    redact: list[bytes]
+    timeout: float | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "rsock record [OPTION ...] LISTEN TARGET FILE"
+    parser.description = (
+        "Forward each connection to LISTEN on to TARGET, until Ctrl-C, and write what\n"
+        "crosses it to FILE, which `rsock replay` plays."
+    )
+    parser.add_argument("address", metavar="LISTEN", help="[HOST:]PORT, or a path with a /")
+    parser.add_argument("target", metavar="TARGET", help="[HOST:]PORT, or a path with a /")
+    parser.add_argument("file", metavar="FILE", help="the recording; an older one is replaced")
+    parser.add_argument(
+        "--redact",
+        type=str.encode,
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="write [redacted] for what it matches, or for its groups",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="how long connecting to TARGET may take [10]",
+    )
+    add_serving(parser)
+
+
+def run(arguments: Arguments) -> int:
+    """Record until a signal; drain, and show the account."""
+    from ._running import serve
+
+    target = Address.parse(arguments.target)
+    made = functools.partial(Forward, recording=arguments.file, redact=arguments.redact)
+    if target.path is not None:
+        made = functools.partial(made, path=target.path)
+    else:
+        made = functools.partial(made, target.host, target.port)
+    if arguments.timeout is not None:
+        made = functools.partial(made, connect_timeout=arguments.timeout)
+    try:
+        # Before anything is opened: a pattern may be wrong.
+        made()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return serve(arguments, [Address.parse(arguments.address)], made)

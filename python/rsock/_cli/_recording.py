@@ -1,0 +1,73 @@
+"""`rsock recording`: shows a file. It must never play what the file describes."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from .._printable import printable
+from .._recording import RecordedConnection, Recording
+from ._errors import Failure, UsageError
+from ._namespace import Arguments as Base
+from ._options import count
+
+__all__ = ["Arguments", "add_arguments", "run"]
+
+# Bytes in a line of hexadecimal digits.
+_ROW = 16
+
+
+class Arguments(Base):
+    """The arguments of `rsock recording`."""
+
+    what: str
+    file: str
+    connection: int | None
+    hex: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.usage = "rsock recording show [OPTION ...] FILE"
+    parser.description = "Show the dialogues of a recording."
+    parser.add_argument("what", metavar="show", help="what to do with the file")
+    parser.add_argument("file", metavar="FILE", help="what rsock record has written")
+    parser.add_argument("--connection", type=count, metavar="N", help="show connection N only")
+    parser.add_argument("--hex", action="store_true", help="show the bytes as digits, too")
+
+
+def run(arguments: Arguments) -> int:
+    """Show a recording; the exit code is 1 where the file is cut."""
+    if arguments.what != "show":
+        raise UsageError(
+            f"recording {arguments.what!r}: must be show\nTry 'rsock recording --help'."
+        )
+    try:
+        recording = Recording.read(arguments.file)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    if arguments.connection is None and not arguments.hex:
+        sys.stdout.write(f"{recording}\n")
+    else:
+        shown = 0
+        for connection in recording.connections:
+            if arguments.connection in (None, connection.number):
+                shown += 1
+                sys.stdout.write(f"{connection}\n")
+                if arguments.hex:
+                    sys.stdout.writelines(_digits(connection))
+        if not shown:
+            raise Failure(f"{printable(arguments.file)} has no connection {arguments.connection}")
+    if recording.torn is not None:
+        raise Failure(f"{printable(arguments.file)}: {recording.torn}")
+    return 0
+
+
+def _digits(connection: RecordedConnection) -> Iterator[str]:
+    """The bytes of each event in rows, as in `hexdump -C`."""
+    for event in connection.events:
+        if event.data:
+            yield f"\n    {event.seconds:.6f} {event.direction}, {len(event.data):,} bytes\n"
+        for start in range(0, len(event.data), _ROW):
+            row = event.data[start : start + _ROW]
+            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+            yield f"    {start:08x}  {row.hex(' '):<{3 * _ROW}} {text}\n"
