@@ -803,7 +803,7 @@ class TLS:
     `require_client_cert`: whether a client without a certificate is refused.
     `alpn`: names of protocols, the preferred one first, such as `["h2", "http/1.1"]` (RFC 7301).
     `sni`: other certificates of a server, by the name that the client asks for (RFC 6066): a dict
-    of names to pairs `(cert, key)` or to TLS objects. "*.example.org" stands for any one label.
+    of names to pairs `(cert, key)` or to TLS objects. `*.example.org` stands for any one label.
     `min_version`: "1.2" or "1.3".
     `server_hostname`: the name that a client verifies, in place of the host that it connects to.
 

@@ -71,7 +71,11 @@ def test_the_version_is_printed() -> None:
     assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
 
 
-COMMANDS = ["", "echo", "serve", "forward", "replay", "connect", "wait", "limits", "config", "demo"]
+COMMANDS = [
+    "",
+    *("echo", "serve", "forward", "record", "recording", "replay"),
+    *("connect", "wait", "limits", "config", "demo"),
+]
 
 
 def test_every_command_is_tested_for_its_help() -> None:

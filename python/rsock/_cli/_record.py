@@ -6,7 +6,7 @@ import functools
 from .._rsock import Forward
 from ._addresses import Address
 from ._errors import UsageError
-from ._options import seconds
+from ._options import add_more, seconds
 from ._serving import Serving, add_serving
 
 __all__ = ["Arguments", "add_arguments", "run"]
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Forward each connection to LISTEN on to TARGET, until Ctrl-C, and write what\n"
         "crosses it to FILE, which `rsock replay` plays."
     )
-    parser.add_argument("address", metavar="LISTEN", help="[HOST:]PORT, or a path with a /")
-    parser.add_argument("target", metavar="TARGET", help="[HOST:]PORT, or a path with a /")
+    parser.add_argument(
+        "address", metavar="LISTEN", help="as TARGET: [HOST:]PORT, or a path with a /"
+    )
+    parser.add_argument("target", metavar="TARGET", help=argparse.SUPPRESS)
     parser.add_argument("file", metavar="FILE", help="the recording; an older one is replaced")
     parser.add_argument(
         "--redact",
@@ -40,11 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="write [redacted] for what it matches, or for its groups",
     )
-    parser.add_argument(
+    add_more(
+        parser,
         "--timeout",
         type=seconds,
         metavar="SECONDS",
-        help="how long connecting to TARGET may take [10]",
+        about="how long connecting to TARGET may take [10]",
     )
     add_serving(parser)
 
