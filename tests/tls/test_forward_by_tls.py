@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from typing import Literal
 
 import pytest
 from support import SOON, dial, payload
 from support.exchange import exchange, read_to_end
 
-from rsock import TLS, Client, Forward, Greeting, Limits, Server
+from rsock import TLS, Client, Connection, Forward, Greeting, Limits, Server
 
 DATA = payload(400_000)
 MADE = TLS.for_tests()
@@ -146,3 +147,28 @@ def test_further_handshakes_wait_for_one_to_end() -> None:
         with client:
             client.sendall(b"x")
             assert client.recv_exactly(1) == b"x"
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_header_of_the_proxy_protocol_goes_in_front_of_the_handshake(
+    version: Literal["v1", "v2"],
+) -> None:
+    def who(conn: Connection) -> None:
+        conn.sendall(f"{conn.getpeername()[1]}\n".encode())
+
+    with (
+        Server(service=who, tls=MADE, proxy_protocol=("127.0.0.0/8",)) as target,
+        Server(service=Forward(target, tls=MADE, proxy_protocol=version)) as server,
+        server.client(timeout=SOON) as client,
+    ):
+        assert client.recv_line() == b"%d\n" % client.getsockname()[1]
+
+
+def test_the_header_of_a_client_goes_in_front_of_the_handshake() -> None:
+    trusted = TLS(ca=MADE.ca_pem.encode())
+    with (
+        Server(tls=MADE, proxy_protocol=("127.0.0.0/8",)) as server,
+        Client(*server.address, tls=trusted, proxy_protocol="v2", timeout=SOON) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
