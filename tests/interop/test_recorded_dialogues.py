@@ -1,4 +1,4 @@
-"""Dialogues of real clients with real servers, kept once and replayed without the server.
+"""Dialogues of real clients with real servers, recorded once and replayed without the server.
 
 The servers are Debian's Redis and PostgreSQL, `aiosmtpd`, and a small DNS server. Each unchanged
 client gets the same from the recording; a client that does something else is told where.
@@ -30,7 +30,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from support import SOON, wait_until
 
-from rsock import Forward, Record, Replay, ReplayClient, ScriptResult, Server, Trace
+from rsock import Forward, Recording, Replay, ReplayClient, ScriptResult, Server
 
 Address = tuple[str, int]
 
@@ -42,38 +42,19 @@ def path(tmp_path: Path) -> Path:
 
 def record(path: Path, talk: Callable[[Address], Any], to: Forward, **options: Any) -> Any:
     """What a client gets from the real server; the recording is complete then."""
-    with Server(service=to, trace=Trace(bytes=1 << 20, events=10_000), **options) as server:
-        told = talk(server.address)
-    transport = options.get("transport", "tcp")
-    lines = ["rsock recording 1", f"transport {transport}"]
-    lines += ["started 2026-11-28T09:05:00.000000Z", "target peer.test:7"]
-    for connection in sorted(server.ledger, key=lambda record: record.id):
-        lines += recorded(connection, has_ends=transport != "udp")
-    path.write_text("\n".join([*lines, "stop 1000.0", ""]))
-    return told
-
-
-def recorded(connection: Record, *, has_ends: bool) -> Iterator[str]:
-    """The lines of a connection, by its trace."""
-    number = connection.id
-    yield f"{number} 0.0 open 127.0.0.1:50000"
-    for event in connection.trace or ():
-        data = "".join(rf"\x{byte:02x}" for byte in event.data)
-        yield f'{number} {event.seconds:.6f} {">" if event.direction == "in" else "<"} b"{data}"'
-    if has_ends:
-        yield from (f"{number} 999.0 > end", f"{number} 999.0 < end")
+    with Server(service=to, **options) as server:
+        return talk(server.address)
 
 
 def replay(path: Path, talk: Callable[[Address], Any], **options: Any) -> Any:
     """What a client gets from the recording, without a divergence."""
     server_options = {"transport": options.pop("transport", "tcp"), "on_error": "raise"}
-    replayed = Replay(path, **options)
-    with Server(service=replayed, **server_options) as server:
+    with Server(service=Replay(path, **options), **server_options) as server:
         told = talk(server.address)
     results = server.script_results
     assert results, "every client has a result"
     assert all(each.done for each in results), results
-    assert len(results) == len(replayed)
+    assert len(results) == len(Recording.read(path).connections)
     return told
 
 
@@ -151,7 +132,7 @@ def shop(address: Address, item: str = "tea") -> list[Any]:
 
 
 def test_redis_py_is_served_by_a_recording_of_redis(database: Path, path: Path) -> None:
-    recorded = record(path, shop, Forward(path=database))
+    recorded = record(path, shop, Forward(path=database, recording=path))
     assert recorded[:2] == [True, "tea"]
     assert replay(path, shop) == recorded
     report = divergence(path, lambda address: shop(address, "cup"))
@@ -167,7 +148,7 @@ def test_a_recorded_client_asks_redis_again(database: Path, path: Path) -> None:
             with redis_at(address, protocol=2, driver_info=None) as client:
                 return int(client.incr("counter"))
 
-        assert record(path, count, Forward(path=database)) == 1
+        assert record(path, count, Forward(path=database, recording=path)) == 1
         result: ScriptResult = ReplayClient(path).run(str(database), timeout=SOON)
         assert not result.done
         assert result.error is not None
@@ -205,7 +186,7 @@ def deliver(address: Address, to: str = "you@example.test") -> list[Any]:
 
 def test_smtplib_is_served_by_a_recording_of_aiosmtpd(path: Path) -> None:
     with mail_server() as address:
-        recorded = record(path, deliver, Forward(*address))
+        recorded = record(path, deliver, Forward(*address, recording=path))
     assert recorded[2:] == [{}, (250, b"OK")]
     assert replay(path, deliver) == recorded
     report = divergence(path, lambda address: deliver(address, "them@example.test"))
@@ -276,7 +257,7 @@ def query(address: Address, name: str = "tea") -> list[Any]:
 
 
 def test_pg8000_is_served_by_a_recording_of_postgresql(postgres: Path, path: Path) -> None:
-    recorded = record(path, query, Forward(path=postgres))
+    recorded = record(path, query, Forward(path=postgres, recording=path))
     assert recorded == [[[1, "tea"]], "name"]
     assert replay(path, query) == recorded
     report = divergence(path, lambda address: query(address, "cup"))
@@ -306,7 +287,7 @@ def resolve(address: Address, *hosts: str) -> list[str]:
 
 def test_dnspython_is_served_by_a_recording_of_datagrams(path: Path) -> None:
     with Server(service=answer, transport="udp") as upstream:
-        to = Forward(*upstream.address)
+        to = Forward(*upstream.address, recording=path)
         recorded = record(path, resolve, to, transport="udp")
     assert recorded == ["one.test. 192.0.2.1", "two.test. 192.0.2.1"]
     # The identifier, the first two bytes, is another one for each query.
