@@ -42,7 +42,11 @@ def rsock_cycle() -> None:
 
     options: dict[str, Any] = {"rsock_seed": None, "rsock_strict": None, "rsock_show": False}
     config = SimpleNamespace(getoption=options.get, getini=lambda _: False)
-    item: Any = SimpleNamespace(config=config, iter_markers=lambda _: ())
+    item: Any = SimpleNamespace(
+        config=config,
+        iter_markers=lambda _: (),
+        reportinfo=lambda: (__file__, 0, "cycle"),
+    )
     servers = ServersOfTest(item)
     exchange(servers.marked().address)
     servers.stop()
