@@ -8,23 +8,19 @@ count imports, nor pytest itself.
 
 import socket
 import socketserver
-import statistics
 import sys
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
-from inside.turns import answer
+from inside.turns import answer_with_median
 
 Address = tuple[str, int]
 
 MESSAGE = b"x" * 64
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
-# Enough for a median, even in a short time.
-CYCLES = 3
 
 
 def exchange(address: Address, message: bytes = MESSAGE) -> None:
@@ -98,17 +94,7 @@ PEERS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    cycle = PEERS[sys.argv[1]]
-
-    def measure(seconds: float) -> float:
-        times: list[float] = []
-        end = perf_counter() + seconds
-        while (begin := perf_counter()) < end or len(times) < CYCLES:
-            cycle()
-            times.append((perf_counter() - begin) * 1e3)
-        return statistics.median(times)
-
-    answer(measure)
+    answer_with_median(PEERS[sys.argv[1]])
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ the median of as many cycles as fit, in a warm interpreter.
 
 import asyncio
 import socket
-import statistics
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from time import perf_counter
 
 from servers.asyncio_echo import Echo
 
-from inside.turns import answer
+from inside.turns import answer_with_median
 
 Address = tuple[str, int]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -125,17 +123,7 @@ PEERS: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    cycle = PEERS[sys.argv[1]]
-
-    def measure(seconds: float) -> float:
-        times: list[float] = []
-        end = perf_counter() + seconds
-        while (begin := perf_counter()) < end or len(times) < CYCLES:
-            cycle()
-            times.append((perf_counter() - begin) * 1e3)
-        return statistics.median(times)
-
-    answer(measure)
+    answer_with_median(PEERS[sys.argv[1]])
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ begin a line of its own. It must never change text that can be printed.
 
 import contextlib
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-__all__ = ["printable", "printable_lines", "spreadsheet_safe", "tame"]
+__all__ = ["hex_rows", "printable", "printable_lines", "spreadsheet_safe", "tame"]
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -20,6 +21,8 @@ _BETWEEN: Final = "\n"
 _INDENTED: Final = (" ", "\t", "|", "+")
 # What makes a spreadsheet take a cell for a formula, or for a command (CWE-1236).
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# Bytes in a row of hexadecimal digits.
+_ROW: Final = 16
 
 
 def printable(text: str) -> str:
@@ -36,6 +39,14 @@ def printable_lines(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char in "\n\t" else _shown(char) for char in text)
+
+
+def hex_rows(data: bytes) -> Iterator[tuple[int, str]]:
+    """Yield rows of bytes: the offset of each, and its bytes in hex and as ASCII."""
+    for start in range(0, len(data), _ROW):
+        row = data[start : start + _ROW]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        yield start, f"{row.hex(' '):<{3 * _ROW}} {text}"
 
 
 def spreadsheet_safe(text: str) -> str:

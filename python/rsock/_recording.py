@@ -10,15 +10,13 @@ from typing import Final, Literal, Self, cast
 
 from . import _rsock
 from ._endpoint import Endpoint
-from ._printable import printable
+from ._printable import hex_rows, printable
 from ._shown import Shown
 from ._types import Recorded, RecordedClient, SocketPath
 
 __all__ = ["RecordedConnection", "RecordedEvent", "Recording", "Torn"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Bytes in a line of a dialogue.
-_LINE: Final = 16
 # Bytes that are taken for text if no more than one in this many is none.
 _SOME: Final = 8
 _ARROWS: Final = {"up": ">", "down": "<"}
@@ -193,10 +191,8 @@ def _lines_of(event: RecordedEvent) -> Iterator[str]:
         for line in data.splitlines(keepends=True):
             yield _literal(line)
     else:
-        for start in range(0, len(data), _LINE):
-            part = data[start : start + _LINE]
-            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-            yield f"{start:08x}  {part.hex(' '):<{3 * _LINE}} {text}"
+        for start, row in hex_rows(data):
+            yield f"{start:08x}  {row}"
 
 
 def _literal(data: bytes) -> str:

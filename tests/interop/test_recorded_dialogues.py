@@ -29,6 +29,7 @@ from aiosmtpd.handlers import Sink
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from support import SOON, wait_until
+from support.redis_server import running_redis
 
 from rsock import Forward, Recording, Replay, ReplayClient, ScriptResult, Server
 
@@ -92,21 +93,9 @@ def names(report: str, connection: int, expected: str, received: str) -> None:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Path]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with tempfile.TemporaryDirectory(prefix="rsock-") as folder:
-        path = Path(folder) / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
-        command = [program, *options, "--daemonize", "no", "--dir", folder]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            try:
-                wait_until(path.exists, 20.0)
-                with redis.Redis(unix_socket_path=str(path)) as direct:
-                    wait_until(direct.ping, 20.0)
-                yield path
-            finally:
-                process.kill()
+    """The path of the socket that a Redis listens on."""
+    with running_redis() as path:
+        yield path
 
 
 def redis_at(address: Address, **options: Any) -> redis.Redis:

@@ -6,9 +6,6 @@ redis-server; it listens on a Unix socket, so that no port has to be chosen.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from support import SOON, has_ended, payload, wait_until
+from support.redis_server import running_redis
 
 from rsock import Forward, Server
 from rsock.faults import Fault, Latency, Reset, Slice
@@ -26,22 +24,9 @@ VALUE = payload(1_000, seed=9)
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Path]:
-    """The path of the socket that a Redis listens on, which keeps nothing on disk."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with tempfile.TemporaryDirectory(prefix="rsock-") as folder:
-        path = Path(folder) / "redis.sock"
-        options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
-        command = [program, *options, "--daemonize", "no", "--dir", folder]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            try:
-                wait_until(path.exists, 20.0)
-                with redis.Redis(unix_socket_path=str(path)) as direct:
-                    wait_until(direct.ping, 20.0)
-                yield path
-            finally:
-                process.kill()
+    """The path of the socket that a Redis listens on."""
+    with running_redis() as path:
+        yield path
 
 
 @pytest.fixture

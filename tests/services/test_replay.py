@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support import SOON, wait_until
+from support.dialogues import played, result
 
 from rsock import (
     ByConnection,
@@ -54,18 +55,6 @@ def recorded(path: Path, events: str, *, transport: str = "tcp", stop: str = "st
     lines = [line.strip() for line in events.strip().splitlines()]
     path.write_text(HEADER.format(transport=transport) + "".join(f"{x}\n" for x in lines) + stop)
     return path
-
-
-@contextlib.contextmanager
-def played(replay: Replay, **options: Any) -> Iterator[tuple[Server, Client]]:
-    options.setdefault("on_error", lambda error: None)
-    with Server(service=replay, **options) as server, server.client(timeout=SOON) as client:
-        yield server, client
-
-
-def result(server: Server, count: int = 1) -> ScriptResult:
-    wait_until(lambda: len(server.script_results) >= count)
-    return server.script_results[-1]
 
 
 def until_the_end(client: Client) -> bytes:

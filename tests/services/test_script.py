@@ -7,14 +7,14 @@ import logging
 import pickle
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import SOON, wait_until
+from support import SOON
+from support.dialogues import played, result
 
 from rsock import (
     ByConnection,
@@ -26,18 +26,6 @@ from rsock import (
     ScriptResult,
     Server,
 )
-
-
-@contextlib.contextmanager
-def played(script: Script, **options: Any) -> Iterator[tuple[Server, Client]]:
-    options.setdefault("on_error", lambda error: None)
-    with Server(service=script, **options) as server, server.client(timeout=SOON) as client:
-        yield server, client
-
-
-def result(server: Server) -> ScriptResult:
-    wait_until(lambda: server.script_results)
-    return server.script_results[-1]
 
 
 def in_pieces(client: Client, data: bytes, size: int) -> None:

@@ -6,29 +6,17 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import SOON, wait_until
+from support.dialogues import played, result
 
-from rsock import ByConnection, Captured, Client, Echo, Script, ScriptResult, Server
+from rsock import ByConnection, Captured, Client, Echo, Script, Server
 from rsock.faults import Latency, Slice
 
 MIB = 1 << 20
-
-
-@contextlib.contextmanager
-def played(script: Script, **options: Any) -> Iterator[tuple[Server, Client]]:
-    options.setdefault("on_error", lambda error: None)
-    with Server(service=script, **options) as server, server.client(timeout=SOON) as client:
-        yield server, client
-
-
-def result(server: Server) -> ScriptResult:
-    wait_until(lambda: server.script_results)
-    return server.script_results[-1]
 
 
 def received(client: Client) -> bytes:

@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .._types import Destination
 from ._errors import UsageError
 
 __all__ = ["Address", "one_of", "parsed", "port_of"]
@@ -51,6 +52,11 @@ class Address(NamedTuple):
         if not port:
             raise UsageError(f"address {text!r}: no port; 0 lets the system choose one")
         return cls(host, _known(port))
+
+    @property
+    def destination(self) -> Destination:
+        """The address as functions of rsock take it."""
+        return (self.host, self.port) if self.path is None else self.path
 
     @classmethod
     def of_path(cls, text: str) -> "Address":

@@ -1,14 +1,13 @@
 """`rsock forward`: its arguments. It must not load what only a run needs."""
 
 import argparse
-import functools
-from typing import Literal
+from typing import Any, Literal
 
-from .._rsock import Forward
 from ._addresses import Address
 from ._errors import UsageError
 from ._options import Addresses, add_more, seconds
 from ._serving import Serving, add_serving
+from ._targets import forwarding
 
 __all__ = ["Arguments", "add_arguments", "run"]
 
@@ -64,14 +63,9 @@ def run(arguments: Arguments) -> int:
     if number != 2 and not (number == 1 and arguments.fd):
         raise UsageError(f"forward takes LISTEN and TARGET, not {number or 'no'} addresses")
     *listen, target = arguments.addresses
-    if target.path is not None:
-        made = functools.partial(Forward, path=target.path)
-    else:
-        made = functools.partial(Forward, target.host, target.port)
-    if arguments.timeout is not None:
-        made = functools.partial(made, connect_timeout=arguments.timeout)
+    settings: dict[str, Any] = {}
     if arguments.send_proxy is not None:
-        made = functools.partial(made, proxy_protocol=arguments.send_proxy)
+        settings["proxy_protocol"] = arguments.send_proxy
     if arguments.tls:
-        made = functools.partial(made, tls=True)
-    return serve(arguments, listen, made)
+        settings["tls"] = True
+    return serve(arguments, listen, forwarding(target, arguments.timeout, **settings))

@@ -1,13 +1,12 @@
 """`rsock record`: its arguments. It must not load what only a run needs."""
 
 import argparse
-import functools
 
-from .._rsock import Forward
 from ._addresses import Address
 from ._errors import UsageError
 from ._options import add_more, seconds
 from ._serving import Serving, add_serving
+from ._targets import forwarding
 
 __all__ = ["Arguments", "add_arguments", "run"]
 
@@ -56,14 +55,12 @@ def run(arguments: Arguments) -> int:
     """Record until a signal; drain, and show the account."""
     from ._running import serve
 
-    target = Address.parse(arguments.target)
-    made = functools.partial(Forward, recording=arguments.file, redact=arguments.redact)
-    if target.path is not None:
-        made = functools.partial(made, path=target.path)
-    else:
-        made = functools.partial(made, target.host, target.port)
-    if arguments.timeout is not None:
-        made = functools.partial(made, connect_timeout=arguments.timeout)
+    made = forwarding(
+        Address.parse(arguments.target),
+        arguments.timeout,
+        recording=arguments.file,
+        redact=arguments.redact,
+    )
     try:
         # Before anything is opened: a pattern may be wrong.
         made()

@@ -4,16 +4,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from .._printable import printable
+from .._printable import hex_rows, printable
 from .._recording import RecordedConnection, Recording
 from ._errors import Failure, UsageError
 from ._namespace import Arguments as Base
 from ._options import count
 
 __all__ = ["Arguments", "add_arguments", "run"]
-
-# Bytes in a line of hexadecimal digits.
-_ROW = 16
 
 
 class Arguments(Base):
@@ -67,7 +64,5 @@ def _digits(connection: RecordedConnection) -> Iterator[str]:
     for event in connection.events:
         if event.data:
             yield f"\n    {event.seconds:.6f} {event.direction}, {len(event.data):,} bytes\n"
-        for start in range(0, len(event.data), _ROW):
-            row = event.data[start : start + _ROW]
-            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-            yield f"    {start:08x}  {row.hex(' '):<{3 * _ROW}} {text}\n"
+        for start, row in hex_rows(event.data):
+            yield f"    {start:08x}  {row}\n"

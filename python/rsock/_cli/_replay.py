@@ -5,7 +5,6 @@ import sys
 
 from .._replay import Replay
 from .._rsock import ReplayClient
-from .._types import Destination
 from ._addresses import Address
 from ._errors import Failure, UsageError
 from ._options import Print, count, some_seconds
@@ -111,8 +110,7 @@ def _run_client(arguments: Arguments, text: str) -> int:
         raise UsageError("--client plays to a server, and takes no LISTEN")
     if arguments.repeat or arguments.carry:
         raise UsageError("--repeat and --carry are for the server's side")
-    host, port, path = Address.parse(text)
-    where: Destination = (host, port) if path is None else path
+    where = Address.parse(text).destination
     try:
         client = ReplayClient(
             arguments.file,

@@ -2,7 +2,6 @@
 
 import argparse
 
-from .._types import Destination
 from .._wait_for import wait_for
 from ._addresses import one_of
 from ._errors import Failure, UsageError, message
@@ -38,10 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: Arguments) -> int:
     """Wait for a server."""
-    host, port, path = one_of("wait", arguments.to, arguments.path)
-    where: Destination = (host, port) if path is None else path
+    address = one_of("wait", arguments.to, arguments.path)
     try:
-        wait_for(where, arguments.timeout)
+        wait_for(address.destination, arguments.timeout)
     except TimeoutError as error:
         why = f" ({message(error.__cause__)})" if isinstance(error.__cause__, OSError) else ""
         shown = " ".join(arguments.to) or arguments.path

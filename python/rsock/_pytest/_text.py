@@ -5,7 +5,7 @@ byte that a terminal would act on.
 from collections.abc import Iterator
 from typing import Final
 
-from .._printable import printable
+from .._printable import hex_rows, printable
 
 __all__ = ["dump", "one_line", "shown"]
 
@@ -13,8 +13,6 @@ __all__ = ["dump", "one_line", "shown"]
 _SHOWN: Final = 40
 # Characters of the text of an error.
 _TEXT: Final = 160
-# Bytes of a line of a dump.
-_LINE: Final = 16
 
 
 def shown(data: bytes, total: int | None = None) -> str:
@@ -34,7 +32,5 @@ def one_line(text: str) -> str:
 
 def dump(data: bytes, start: int) -> Iterator[str]:
     """Yield lines of bytes in hex and as text; `start` is the offset of the first one."""
-    for at in range(0, len(data), _LINE):
-        part = data[at : at + _LINE]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
-        yield f"  {start + at:6}  {part.hex(' '):{3 * _LINE}} {text}"
+    for at, row in hex_rows(data):
+        yield f"  {start + at:6}  {row}"

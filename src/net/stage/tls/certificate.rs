@@ -52,12 +52,7 @@ impl Certificate {
     }
 
     fn read(&mut self, der: &[u8]) -> Option<()> {
-        let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
-        let mut body = Reader(certificate.expect(SEQUENCE)?);
-        // The version is explicit where it is not 1.
-        if body.peek() == Some(0xa0) {
-            body.next()?;
-        }
+        let mut body = body_of(der)?;
         // Serial number, algorithm, issuer, validity.
         for _ in 0..4 {
             body.next()?;
@@ -74,13 +69,20 @@ impl Certificate {
     }
 }
 
-/// From when, and until when, a certificate in DER is valid, in seconds since 1970.
-pub(super) fn validity(der: &[u8]) -> Option<(u64, u64)> {
+/// What is signed of a certificate in DER, behind its version.
+fn body_of(der: &[u8]) -> Option<Reader<'_>> {
     let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
     let mut body = Reader(certificate.expect(SEQUENCE)?);
+    // The version is explicit where it is not 1.
     if body.peek() == Some(0xa0) {
         body.next()?;
     }
+    Some(body)
+}
+
+/// From when, and until when, a certificate in DER is valid, in seconds since 1970.
+pub(super) fn validity(der: &[u8]) -> Option<(u64, u64)> {
+    let mut body = body_of(der)?;
     // Serial number, algorithm, issuer.
     for _ in 0..3 {
         body.next()?;
