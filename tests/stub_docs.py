@@ -22,7 +22,8 @@ STUB = Path(rsock.__file__).parent / "_rsock.pyi"
 # As in `pyproject.toml`.
 WIDTH = 100
 
-Definition = ast.ClassDef | ast.FunctionDef
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = ast.ClassDef | Function
 
 
 def definitions(tree: ast.Module) -> Iterator[tuple[str, Definition]]:
@@ -34,9 +35,9 @@ def definitions(tree: ast.Module) -> Iterator[tuple[str, Definition]]:
         if isinstance(node, ast.ClassDef):
             yield node.name, node
             for member in node.body:
-                if isinstance(member, ast.FunctionDef) and not _is_dunder(member.name):
+                if isinstance(member, Function) and not _is_dunder(member.name):
                     yield f"{node.name}.{member.name}", member
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, Function):
             yield node.name, node
 
 

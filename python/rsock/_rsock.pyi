@@ -699,7 +699,11 @@ class Ledger:
         closed: int | None = None,
         timeout: float | None = 10.0,
     ) -> list[Record]:
-        """x"""
+        """Wait as `wait` does, in a coroutine: `await ledger.wait_async(open=0)`.
+
+        Blocks no event loop: the loop of asyncio, or of trio, watches a descriptor. The coroutine
+        can be cancelled at any time. Raises the same errors as `wait`.
+        """
     def follow(self, timeout: float | None = None) -> Follower:
         """Return an iterator over the records of connections that close from now on, a Follower.
 
@@ -776,13 +780,10 @@ class Ledger:
         It has the open connections and the newest closed ones, 30 at most. Does not block.
         """
     @overload
-    def __getitem__(self, index: SupportsIndex, /) -> Record:
-        """doc"""
+    def __getitem__(self, index: SupportsIndex, /) -> Record: ...
     @overload
-    def __getitem__(self, index: slice, /) -> list[Record]:
-        """doc"""
-    def __reversed__(self) -> Iterator[Record]:
-        """doc"""
+    def __getitem__(self, index: slice, /) -> list[Record]: ...
+    def __reversed__(self) -> Iterator[Record]: ...
     def __iter__(self) -> Iterator[Record]: ...
     def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...
