@@ -57,15 +57,20 @@ def register(registry: "CollectorRegistry | None" = None) -> Collector:
     that are started later, also once they have stopped, so that no counter falls.
     `registry.unregister(collector)` removes them. A forked child counts its own servers only.
 
-    Raises ImportError without the package prometheus-client, and ValueError if the registry has
-    them already. Does not block.
+    Raises ImportError without the package prometheus-client, TypeError for a registry that is
+    none, and ValueError if it has them already. Does not block.
     """
     try:
         import prometheus_client
     except ImportError:
         raise ImportError(_MISSING, name="prometheus_client") from None
+    if registry is None:
+        registry = prometheus_client.REGISTRY
+    elif not isinstance(registry, prometheus_client.CollectorRegistry):
+        kind = type(registry).__name__
+        raise TypeError(f"registry must be a prometheus_client.CollectorRegistry, not {kind}")
     collector = Collector()
-    (prometheus_client.REGISTRY if registry is None else registry).register(collector)
+    registry.register(collector)
     _counts.track()
     return collector
 

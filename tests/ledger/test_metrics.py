@@ -232,6 +232,8 @@ def test_a_registry_takes_the_counters_once(
     with pytest.raises(ValueError, match="Duplicated"):
         register(registry)
     assert isinstance(register(prometheus_client.CollectorRegistry()), Collector)
+    with pytest.raises(TypeError, match="registry must be a .*CollectorRegistry, not int"):
+        register(5)  # type: ignore[arg-type]
 
 
 def test_a_forked_child_counts_its_own_servers() -> None:
