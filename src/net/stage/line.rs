@@ -5,30 +5,48 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::event::Part;
-use super::queue::Queue;
 
-/// What is held of one direction, in order. The bytes of all parts are in one block: thousands of
-/// small blocks that come and go would leave holes in the memory of the process.
+/// A part that is held.
 #[derive(Debug)]
-pub struct Line {
-    parts: Queue,
-    /// When each part is passed on.
-    times: VecDeque<Instant>,
+enum Held {
+    Bytes(Vec<u8>),
+    End,
+    Failure(i32),
 }
 
-impl Default for Line {
-    fn default() -> Self {
-        // Of datagrams, because an empty part is held as well.
-        Self { parts: Queue::of_datagrams(), times: VecDeque::new() }
+impl Held {
+    fn part(&self) -> Part<'_> {
+        match self {
+            Self::Bytes(bytes) => Part::Bytes(bytes),
+            Self::End => Part::End,
+            Self::Failure(errno) => Part::Failure(*errno),
+        }
     }
+}
+
+impl From<Part<'_>> for Held {
+    fn from(part: Part<'_>) -> Self {
+        match part {
+            Part::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
+            Part::End => Self::End,
+            Part::Failure(errno) => Self::Failure(errno),
+        }
+    }
+}
+
+/// What is held of one direction, in order.
+#[derive(Debug, Default)]
+pub struct Line {
+    held: VecDeque<(Instant, Held)>,
+    bytes: usize,
 }
 
 impl Line {
     /// Holds a part until `at`, at least as long as the part before it.
     pub fn push(&mut self, at: Instant, part: Part<'_>) {
         let at = self.last().map_or(at, |last| last.max(at));
-        self.times.push_back(at);
-        self.parts.push(part);
+        self.bytes += part.len();
+        self.held.push_back((at, part.into()));
     }
 
     /// Passes on the parts whose time has come.
@@ -36,7 +54,6 @@ impl Line {
         while self.next().is_some_and(|at| at <= now) {
             self.pass_first(pass);
         }
-        self.free();
     }
 
     /// Passes on all of it.
@@ -44,52 +61,45 @@ impl Line {
         while !self.is_empty() {
             self.pass_first(pass);
         }
-        self.free();
+        // What a burst has needed is not kept.
+        self.held = VecDeque::new();
     }
 
     fn pass_first(&mut self, pass: &mut dyn FnMut(Part<'_>)) {
-        self.times.pop_front();
-        if let Some(part) = self.parts.front() {
-            let count = part.len();
+        if let Some((_, held)) = self.held.pop_front() {
+            let part = held.part();
+            self.bytes -= part.len();
             pass(part);
-            self.parts.consume(count);
-        }
-    }
-
-    /// Gives the memory back once nothing is held.
-    fn free(&mut self) {
-        if self.is_empty() {
-            *self = Self::default();
         }
     }
 
     /// When the first part is passed on; None if nothing is held.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.times.front().copied()
+        self.held.front().map(|&(at, _)| at)
     }
 
     /// When the last part is passed on; None if nothing is held.
     #[must_use]
     pub fn last(&self) -> Option<Instant> {
-        self.times.back().copied()
+        self.held.back().map(|&(at, _)| at)
     }
 
     /// Bytes that are held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.parts.len()
+        self.bytes
     }
 
     /// How many parts are held.
     #[must_use]
     pub fn parts(&self) -> usize {
-        self.times.len()
+        self.held.len()
     }
 
     /// Whether nothing is held, not even an end.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.times.is_empty()
+        self.held.is_empty()
     }
 }
