@@ -103,7 +103,7 @@ $(VENV)/.tools: pyproject.toml | toolchain
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) | toolchain
-	@echo "Building rsock in release mode: one to two minutes the first time."
+	@echo "Building rsock in release mode: two to three minutes the first time."
 	@# pip would say of the package rich, which is for the command line alone, that it ignores it.
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) CARGO_TARGET_DIR=$(MATURIN_TARGET) $(BIN)/maturin develop --release --quiet
 	@touch $@
