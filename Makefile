@@ -99,7 +99,7 @@ $(VENV)/.tools: pyproject.toml | toolchain
 	@echo "Installing the tools into $(VENV): one to two minutes the first time."
 	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' || \
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --disable-pip-version-check --group contributing
+	$(BIN)/pip install --quiet --disable-pip-version-check --retries 10 --resume-retries 20 --group contributing
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) | toolchain
