@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import SOON, Background, dial, ended, says_back, wait_until
 
-from rsock import Accept, Connection, Echo, Forward, Handler, Limits, Server, StopReport
+from rsock import Accept, Client, Connection, Echo, Forward, Handler, Limits, Server, StopReport
 from rsock.faults import Bandwidth, Fault, Latency, Slice
 
 # 65 535 words of two bytes, each of which is its number.
@@ -77,7 +77,7 @@ KINDS: dict[str, list[Fault]] = {
 
 
 @contextlib.contextmanager
-def changing(server: Server, faults: list[Fault]) -> Iterator[Callable[[], int]]:
+def changing(end: Server | Client, faults: list[Fault]) -> Iterator[Callable[[], int]]:
     """Adds and removes faults in a loop; what it gives tells how many times."""
     over = threading.Event()
     rounds = 0
@@ -87,7 +87,7 @@ def changing(server: Server, faults: list[Fault]) -> Iterator[Callable[[], int]]
         while not over.is_set():
             with contextlib.ExitStack() as stack:
                 for fault in faults:
-                    stack.enter_context(server.fault(fault))
+                    stack.enter_context(end.fault(fault))
                 # The faults have something to hold.
                 over.wait(0.002)
             rounds += 1
@@ -100,7 +100,7 @@ def changing(server: Server, faults: list[Fault]) -> Iterator[Callable[[], int]]
         thread.result(PATIENCE)
 
 
-def received(client: socket.socket, count: int) -> bytes:
+def received(client: socket.socket | Client, count: int) -> bytes:
     got = bytearray()
     while len(got) < count:
         part = client.recv(65_536)
@@ -114,30 +114,49 @@ def first_difference(got: bytes) -> str:
     return f"at byte {at}: {got[at - 4 : at + 8].hex()} for {WORDS[at - 4 : at + 8].hex()}"
 
 
+def words_back(
+    client: socket.socket | Client, faulty: Server | Client, kind: str, sizes: random.Random
+) -> bytes:
+    """Sends all words while the faults of one end change, and returns what comes back."""
+    with changing(faulty, KINDS[kind]) as rounds:
+
+        def has_changed(times: int) -> bool:
+            return rounds() >= times
+
+        def send() -> None:
+            at = 0
+            while at < len(WORDS):
+                size = sizes.choice([1, 3, 64, 1000, 4096])
+                client.sendall(WORDS[at : at + size])
+                at += size
+                # The transfer lasts for some changes.
+                wait_until(functools.partial(has_changed, at * 40 // len(WORDS)), PATIENCE)
+
+        sending = Background(send)
+        got = received(client, len(WORDS))
+        sending.result(PATIENCE)
+        assert rounds() >= 40
+        return got
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_65_535_words_of_a_client_arrive_in_order(kind: str) -> None:
+    with Server() as server, Client(*server.address, faults=[], timeout=PATIENCE) as client:
+        got = words_back(client, client, kind, random.Random(kind))
+        assert got == WORDS, first_difference(got)
+        # The connection goes on as one that never had a fault.
+        assert says_back(client)
+        assert client.faults == []
+    [record] = server.ledger.wait(open=0, closed=1, timeout=SOON)
+    assert record.bytes_in == record.bytes_out == len(WORDS) + 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_65_535_words_arrive_in_order(shape: str, kind: str) -> None:
     with echoing(shape) as server, dial(server.address) as client:
         client.settimeout(PATIENCE)
-        sizes = random.Random(kind + shape)
-        with changing(server, KINDS[kind]) as rounds:
-
-            def has_changed(times: int) -> bool:
-                return rounds() >= times
-
-            def send() -> None:
-                at = 0
-                while at < len(WORDS):
-                    size = sizes.choice([1, 3, 64, 1000, 4096])
-                    client.sendall(WORDS[at : at + size])
-                    at += size
-                    # The transfer lasts for some changes.
-                    wait_until(functools.partial(has_changed, at * 40 // len(WORDS)), PATIENCE)
-
-            sending = Background(send)
-            got = received(client, len(WORDS))
-            sending.result(PATIENCE)
-            assert rounds() >= 40
+        got = words_back(client, server, kind, random.Random(kind + shape))
         assert got == WORDS, first_difference(got)
         # The connection goes on as one that never had a fault.
         assert says_back(client)
