@@ -18,6 +18,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+
+from harness.procfs import resident_bytes
 
 MESSAGE = b"x" * 64
 RATE = 1_000
@@ -35,12 +38,19 @@ with Server(service={service}, faults={faults}) as server:
 
 @contextmanager
 def served(faults: str, service: str = "None") -> Iterator[tuple[str, int]]:
+    with process_of(faults, service) as (_, address):
+        yield address
+
+
+@contextmanager
+def process_of(faults: str, service: str = "None") -> Iterator[tuple[int, tuple[str, int]]]:
+    """A server in a process of its own: the process's number, and the server's address."""
     code = SERVER.format(faults=faults, service=service)
     command = [sys.executable, "-c", code]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
-        yield "127.0.0.1", int(process.stdout.readline())
+        yield process.pid, ("127.0.0.1", int(process.stdout.readline()))
         process.communicate()
 
 
@@ -103,6 +113,26 @@ def latency(connections: int, seconds: float) -> Iterator[tuple[str, str]]:
         )
 
 
+def footprint(connections: int) -> Iterator[tuple[str, str]]:
+    """Threads and memory of a server whose connections have all had a message and are quiet."""
+    for faults in ("[]", "[Latency(0.05)]"):
+        with process_of(faults) as (pid, address):
+            # What the first connection allocates is not counted for each of the others.
+            round_trips(address, 1, 0.1)
+            before = resident_bytes(pid)
+            streams = [socket.create_connection(address) for _ in range(connections)]
+            for stream in streams:
+                stream.send(MESSAGE)
+            for stream in streams:
+                stream.recv(len(MESSAGE), socket.MSG_WAITALL)
+            each = (resident_bytes(pid) - before) / connections
+            threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+            found = f"{threads} threads, {each:,.0f} bytes of memory for each"
+            for stream in streams:
+                stream.close()
+        yield f"faults={faults}, {connections:,} quiet connections", found
+
+
 def bandwidth(seconds: float) -> Iterator[tuple[str, str]]:
     for rate in (10_000, 1_000_000, 50_000_000):
         with (
@@ -163,6 +193,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows = [
         *latency(arguments.connections, arguments.seconds),
+        *footprint(arguments.connections),
         *bandwidth(arguments.seconds),
         *resets(),
         *slices(),
