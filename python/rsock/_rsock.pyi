@@ -241,7 +241,7 @@ class Script(Service):
     def __bool__(self) -> bool: ...
     @property
     def results(self) -> list[ScriptResult]:
-        """How the dialogues with the clients went, a list of ScriptResult.
+        """How the dialogues with the clients went that have ended, a list of ScriptResult.
 
         A result is there before the client receives the last bytes of the script, and before the
         ledger shows the end of the connection. They are of all servers
@@ -250,7 +250,9 @@ class Script(Service):
         1 000 servers are kept.
         """
     def _results_of(self, server: int) -> list[ScriptResult]:
-        """Return the results of one server. For the Python half."""
+        """Return the results of one server, and where dialogues are that go on. For the Python
+        half.
+        """
     def _clear_of(self, server: int) -> None:
         """Forget the results of one server so far. For the Python half."""
     def clear(self) -> None:
@@ -280,7 +282,7 @@ class Replay(Service):
     def __bool__(self) -> bool: ...
     @property
     def results(self) -> list[ScriptResult]:
-        """How the dialogues with the clients went, a list of ScriptResult.
+        """How the dialogues with the clients went that have ended, a list of ScriptResult.
 
         A result is there before the client receives the last recorded bytes, and before the ledger
         shows the end of the connection; it changes if the client diverges after that. They are of
@@ -289,7 +291,9 @@ class Replay(Service):
         the last 1 000 servers are kept.
         """
     def _results_of(self, server: int) -> list[ScriptResult]:
-        """Return the results of one server. For the Python half."""
+        """Return the results of one server, and where dialogues are that go on. For the Python
+        half.
+        """
     def _clear_of(self, server: int) -> None:
         """Forget the results of one server so far. For the Python half."""
     def _end(self, server: int) -> None:

@@ -266,7 +266,9 @@ class Server(_rsock.Server):
     def script_results(self) -> list[ScriptResult]:
         """How the dialogues of a Script or a Replay went, in the order of their connections.
 
-        Those of all scripts and replays of a ByConnection together; empty with other services.
+        Those that go on are there too: `done` is False, and `position` says where they are. Those
+        of all scripts and replays of a ByConnection together; empty with other services. Dialogues
+        of datagrams are there once they have ended. Never blocks.
         """
         results = [
             each for script in scripts_of(self.service) for each in script._results_of(self._number)

@@ -527,9 +527,11 @@ class ScriptResult(Shown):
         are the events of the connection.
     steps: how many steps there are.
     error: why it was not played to its end: the step, its source line or the line of the recording,
-        what was expected and what was received; None if it was.
+        what was expected and what was received; None if it was, or while it goes on.
     captures: what steps of a Script have captured, by name.
     unused: what was received and no step has taken, as far as it was kept.
+    position: of a dialogue that goes on, the step that it waits at, with its source line, and how
+        many bytes it has; None once it has ended.
     """
 
     connection: int
@@ -539,6 +541,7 @@ class ScriptResult(Shown):
     error: str | None
     captures: dict[str, bytes]
     unused: bytes
+    position: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ impl Replay {
         true
     }
 
-    /// How the dialogues with the clients went, a list of ScriptResult.
+    /// How the dialogues with the clients went that have ended, a list of ScriptResult.
     ///
     /// A result is there before the client receives the last recorded bytes, and before the ledger
     /// shows the end of the connection; it changes if the client diverges after that. They are of
@@ -126,7 +126,7 @@ impl Replay {
         listed(py, self.service.results())
     }
 
-    /// Return the results of one server. For the Python half.
+    /// Return the results of one server, and where dialogues are that go on. For the Python half.
     fn _results_of<'py>(&self, py: Python<'py>, server: u64) -> PyResult<Bound<'py, PyList>> {
         listed(py, self.service.results_of(server))
     }

@@ -54,7 +54,7 @@ impl Script {
         true
     }
 
-    /// How the dialogues with the clients went, a list of ScriptResult.
+    /// How the dialogues with the clients went that have ended, a list of ScriptResult.
     ///
     /// A result is there before the client receives the last bytes of the script, and before the
     /// ledger shows the end of the connection. They are of all servers
@@ -66,7 +66,7 @@ impl Script {
         listed(py, self.service.results())
     }
 
-    /// Return the results of one server. For the Python half.
+    /// Return the results of one server, and where dialogues are that go on. For the Python half.
     fn _results_of<'py>(&self, py: Python<'py>, server: u64) -> PyResult<Bound<'py, PyList>> {
         listed(py, self.service.results_of(server))
     }
@@ -108,5 +108,6 @@ pub(super) fn result_object(
     fields.set_item("error", result.error)?;
     fields.set_item("captures", captures)?;
     fields.set_item("unused", PyBytes::new(py, &result.unused))?;
+    fields.set_item("position", result.position)?;
     object(py, "ScriptResult", &fields)
 }

@@ -229,7 +229,6 @@ def test_a_result_is_there_before_the_last_bytes(end: Script) -> None:
 
 def test_the_result_of_a_last_send_that_is_not_read_is_its_time_out() -> None:
     with played(Script(timeout=0.05).send(bytes(32 * MIB))) as (server, client):
-        wait_until(lambda: [each.done for each in server.script_results] == [False])
         assert "has not read it" in (result(server).error or "")
 
 
@@ -290,7 +289,7 @@ def test_a_client_that_vanishes_in_any_step_leaves_a_result(step: Script, how: s
             server.ledger.wait(open=1, timeout=SOON)
             if how == "reset":
                 client.abort()
-        if how == "end" and not server.script_results:
+        if how == "end" and not any(each.error for each in server.script_results):
             # A wait does not hear the end of its client.
             server.stop()
         found = result(server)

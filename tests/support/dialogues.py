@@ -20,6 +20,10 @@ def played(service: Service, **options: Any) -> Iterator[tuple[Server, Client]]:
 
 
 def result(server: Server, count: int = 1) -> ScriptResult:
-    """The last result of a server, once there are that many."""
-    wait_until(lambda: len(server.script_results) >= count)
-    return server.script_results[-1]
+    """The last result of a server, once that many dialogues have ended."""
+
+    def ended() -> list[ScriptResult]:
+        return [each for each in server.script_results if each.position is None]
+
+    wait_until(lambda: len(ended()) >= count)
+    return ended()[-1]

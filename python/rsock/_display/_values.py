@@ -219,8 +219,11 @@ def _fault(fault: Any) -> str:
 
 def _script_result(result: Any) -> str:
     state = "played to its end" if result.done else f"diverged at step {result.step:,}"
+    if result.position is not None:
+        state = f"at step {result.step:,}"
     rows = [
         ("step", f"{result.step:,} of {result.steps:,}"),
+        *([("waits at", result.position)] if result.position else []),
         *([("error", result.error)] if result.error else []),
         *[(f"captured {name}", _bytes(data)) for name, data in result.captures.items()],
         *([("unused", _bytes(result.unused))] if result.unused else []),
@@ -321,7 +324,7 @@ def _script_rows(results: Sequence[Any]) -> Rows:
         (
             f"{result.connection:,}",
             f"{result.step:,} of {result.steps:,}",
-            "done" if result.done else result.error or "not done",
+            "done" if result.done else result.error or result.position or "not done",
         )
         for result in results
     ]

@@ -6,6 +6,8 @@ mod report;
 mod results;
 
 pub(super) use self::find::find;
-pub(super) use self::report::{Tail, push_bytes, push_compared, push_difference, push_part};
-pub(super) use self::results::OfServers;
+pub(super) use self::report::{
+    Tail, push_bytes, push_compared, push_difference, push_part, so_far,
+};
+pub(super) use self::results::{Entry, OfServers, Ongoing};
 pub use self::results::{Results, ScriptResult};

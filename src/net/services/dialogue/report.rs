@@ -35,6 +35,11 @@ impl Tail {
     }
 }
 
+/// "4 bytes so far".
+pub(in crate::net::services) fn so_far(count: usize) -> String {
+    format!("{count} byte{} so far", if count == 1 { "" } else { "s" })
+}
+
 /// Bytes as text, and as hex below.
 pub(in crate::net::services) fn push_bytes(text: &mut String, what: &str, bytes: &[u8]) {
     push_part(text, what, bytes, (0, bytes.len()));

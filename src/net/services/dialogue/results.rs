@@ -1,6 +1,6 @@
 //! How the dialogues of a service went. Must never keep more of them than its limit.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::net::base::Mutex;
@@ -27,26 +27,49 @@ pub struct ScriptResult {
     pub captures: Vec<(String, Vec<u8>)>,
     /// Bytes that came and that no step has used.
     pub unused: Vec<u8>,
+    /// Where a dialogue is that goes on; None once it has ended.
+    pub position: Option<String>,
+}
+
+/// A dialogue that goes on, as other threads see it.
+pub(in crate::net::services) trait Ongoing: Send + Sync {
+    /// How it has gone so far, with its position.
+    fn result(&self) -> ScriptResult;
 }
 
 /// The results of all dialogues, the oldest first.
-#[derive(Debug, Default)]
-pub struct Results(Mutex<VecDeque<ScriptResult>>);
+#[derive(Default)]
+pub struct Results {
+    ended: Mutex<VecDeque<ScriptResult>>,
+    /// By the numbers of their connections.
+    ongoing: Mutex<BTreeMap<u64, Arc<dyn Ongoing>>>,
+}
 
 impl Results {
-    /// The results so far.
+    /// The results so far, of dialogues that have ended.
     #[must_use]
     pub fn get(&self) -> Vec<ScriptResult> {
-        self.0.lock().iter().cloned().collect()
+        self.ended.lock().iter().cloned().collect()
+    }
+
+    /// The same, and how those go that have not.
+    fn get_all(&self) -> Vec<ScriptResult> {
+        // These first: one that ends meanwhile is among the others.
+        let ongoing: Vec<_> = self.ongoing.lock().values().cloned().collect();
+        let mut results = self.get();
+        let has_ended: BTreeSet<_> = results.iter().map(|result| result.connection).collect();
+        let going = ongoing.iter().map(|dialogue| dialogue.result());
+        results.extend(going.filter(|result| !has_ended.contains(&result.connection)));
+        results
     }
 
     /// Forgets the results so far.
     pub fn clear(&self) {
-        self.0.lock().clear();
+        self.ended.lock().clear();
     }
 
     pub(in crate::net) fn push(&self, result: ScriptResult) {
-        let mut results = self.0.lock();
+        let mut results = self.ended.lock();
         if results.len() == MOST {
             results.pop_front();
         }
@@ -55,7 +78,7 @@ impl Results {
 
     /// Keeps a result in place of the last one of the same connection.
     pub(in crate::net::services) fn replace(&self, result: ScriptResult) {
-        let mut results = self.0.lock();
+        let mut results = self.ended.lock();
         let earlier = results.iter_mut().rev().find(|one| one.connection == result.connection);
         if let Some(earlier) = earlier {
             *earlier = result;
@@ -66,14 +89,43 @@ impl Results {
 impl Results {
     /// Removes the last result of a connection.
     pub(in crate::net::services) fn take_back(&self, connection: u64) {
-        let mut results = self.0.lock();
+        let mut results = self.ended.lock();
         let at = results.iter().rposition(|result| result.connection == connection);
         at.map(|at| results.remove(at));
     }
 }
 
+/// The entry of a dialogue that goes on, until it is dropped.
+pub(in crate::net::services) struct Entry {
+    results: Arc<Results>,
+    connection: u64,
+    dialogue: Arc<dyn Ongoing>,
+}
+
+impl Entry {
+    pub(in crate::net::services) fn new(
+        results: &Arc<Results>,
+        connection: u64,
+        dialogue: Arc<dyn Ongoing>,
+    ) -> Self {
+        results.ongoing.lock().insert(connection, Arc::clone(&dialogue));
+        Self { results: Arc::clone(results), connection, dialogue }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut ongoing = self.results.ongoing.lock();
+        // After a reset of the server another connection has the same number.
+        let is_own = |found: &Arc<dyn Ongoing>| Arc::ptr_eq(found, &self.dialogue);
+        if ongoing.get(&self.connection).is_some_and(is_own) {
+            ongoing.remove(&self.connection);
+        }
+    }
+}
+
 /// The results of the last servers that were started with a service, by their numbers.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(in crate::net::services) struct OfServers(Mutex<VecDeque<(u64, Arc<Results>)>>);
 
 impl OfServers {
@@ -92,14 +144,14 @@ impl OfServers {
         results
     }
 
-    /// The results of one server.
+    /// The results of one server, and how those dialogues go that have not ended.
     pub(in crate::net::services) fn of(&self, server: u64) -> Vec<ScriptResult> {
         let of_servers = self.0.lock();
         let found = of_servers.iter().find(|(number, _)| *number == server);
-        found.map_or_else(Vec::new, |(_, results)| results.get())
+        found.map_or_else(Vec::new, |(_, results)| results.get_all())
     }
 
-    /// All results, those of one server after those of another.
+    /// All results of dialogues that have ended, those of one server after those of another.
     pub(in crate::net::services) fn all(&self) -> Vec<ScriptResult> {
         self.0.lock().iter().flat_map(|(_, results)| results.get()).collect()
     }

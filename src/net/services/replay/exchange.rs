@@ -142,6 +142,7 @@ impl Exchange {
             error,
             captures: Vec::new(),
             unused: self.unused.clone(),
+            position: None,
         }
     }
 

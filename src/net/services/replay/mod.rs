@@ -3,13 +3,14 @@
 //!
 //! `plan.rs` has the events of one connection as they are played, `player.rs` plays those of a
 //! stream, `exchange.rs` those of datagrams; `session.rs` and `datagrams.rs` connect them with the
-//! engine. A client's side (`load/replay_client.rs`) is played by the same two.
+//! engine, and `position.rs` shows a dialogue to other threads. A client's side (`load/replay_client.rs`) is played by the same two.
 
 mod datagrams;
 mod exchange;
 mod mismatch;
 mod plan;
 mod player;
+mod position;
 mod session;
 
 use std::path::Path;

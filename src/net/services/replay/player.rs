@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::mismatch::{Course, Found, left, place, report, seconds};
 use super::plan::{Chunks, Part, Plan, Playing, Side, What};
+use super::position::{Position, Spot};
 use crate::net::services::dialogue::{ScriptResult, Tail, find};
 
 /// A piece up to this size arrives whole, if it was sent whole: a segment of a stream can be
@@ -335,7 +336,18 @@ impl Player {
             error,
             captures: Vec::new(),
             unused: self.unused.clone(),
+            position: None,
         }
+    }
+
+    /// The position at the beginning, for other threads.
+    pub(super) fn position(&self) -> Position {
+        Position::new(&self.plan, self.connection.unwrap_or(self.plan.connection), self.spot())
+    }
+
+    /// Where the dialogue is.
+    pub(super) fn spot(&self) -> Spot {
+        Spot { theirs: self.theirs, met: self.met_of_event(), ours: self.ours, sent: self.sent }
     }
 
     /// How long the peer may take for the event at hand.
@@ -408,15 +420,19 @@ impl Player {
         self.plan.side.peer()
     }
 
-    fn left(&self) -> String {
-        let met = match self.plan.events.get(self.theirs).map(|event| &event.what) {
+    /// Bytes of the peer's event at hand that have come.
+    fn met_of_event(&self) -> usize {
+        match self.plan.events.get(self.theirs).map(|event| &event.what) {
             Some(What::Bytes(parts)) => {
                 let before = What::Bytes(parts[..self.part].into());
                 before.size() + self.met
             }
             _ => 0,
-        };
-        left(&self.plan, self.theirs, met, self.ours, self.sent)
+        }
+    }
+
+    fn left(&self) -> String {
+        left(&self.plan, self.theirs, self.met_of_event(), self.ours, self.sent)
     }
 
     fn course(&self) -> Course<'_> {

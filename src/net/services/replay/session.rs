@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::player::{Next, Player};
+use super::position::Position;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
-use crate::net::services::dialogue::{Results, ScriptResult};
+use crate::net::services::dialogue::{Entry, Results, ScriptResult};
 
 /// The timer of what is at hand.
 const TIMER: u32 = 0;
@@ -23,6 +24,9 @@ enum Waiting {
 pub(super) struct Dialogue {
     player: Player,
     results: Arc<Results>,
+    position: Arc<Position>,
+    /// Shows the position to other threads, until the dialogue ends.
+    entry: Option<Entry>,
     /// How long the client may take to read.
     timeout: Duration,
     waiting: Waiting,
@@ -38,9 +42,13 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     pub(super) fn new(player: Player, results: &Arc<Results>, timeout: Duration) -> Self {
+        let position = Arc::new(player.position());
+        let entry = Entry::new(results, position.connection(), Arc::clone(&position) as _);
         Self {
             player,
             results: Arc::clone(results),
+            position,
+            entry: Some(entry),
             timeout,
             waiting: Waiting::Client,
             rest: Vec::new(),
@@ -54,7 +62,12 @@ impl Dialogue {
     fn tell(&mut self, error: Option<String>) {
         let is_new = !std::mem::replace(&mut self.is_told, true);
         let result = self.player.result(error);
-        if is_new { self.results.push(result) } else { self.results.replace(result) }
+        if is_new {
+            self.results.push(result)
+        } else {
+            self.results.replace(result)
+        }
+        self.entry = None;
     }
 
     fn fail(&mut self, report: String) -> SessionError {
@@ -113,6 +126,7 @@ impl Dialogue {
             let torn = self.player.torn();
             self.tell(torn);
         }
+        self.position.set(self.player.spot());
     }
 }
 
@@ -215,5 +229,6 @@ pub(super) fn unrecorded(connection: u64, report: &str) -> ScriptResult {
         error: Some(report.to_owned()),
         captures: Vec::new(),
         unused: Vec::new(),
+        position: None,
     }
 }

@@ -30,6 +30,16 @@ pub(super) struct Course<'a> {
     pub(super) sent: &'a Tail,
 }
 
+/// A step: its number, its source line, its text.
+pub(super) fn place(step: &Step, steps: usize) -> String {
+    let mut text = format!("step {} of {steps}", step.number);
+    if let Some(source) = &step.source {
+        write!(text, " ({source})").expect("writing to a String cannot fail");
+    }
+    write!(text, ": {}", step.text).expect("writing to a String cannot fail");
+    text
+}
+
 /// The report of a step that was not met, by the input that was left for it: its first bytes, and
 /// how many there were. `why` may be empty.
 pub(super) fn report(
@@ -38,11 +48,7 @@ pub(super) fn report(
     why: &str,
     course: &Course<'_>,
 ) -> String {
-    let mut text = format!("step {} of {}", step.number, course.steps);
-    if let Some(source) = &step.source {
-        write!(text, " ({source})").expect("writing to a String cannot fail");
-    }
-    write!(text, ": {}", step.text).expect("writing to a String cannot fail");
+    let mut text = place(step, course.steps);
     if !why.is_empty() {
         write!(text, ": {why}").expect("writing to a String cannot fail");
     }

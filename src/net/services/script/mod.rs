@@ -2,10 +2,11 @@
 //! diverges from it. Must never go on behind a divergence.
 //!
 //! `program.rs` has the steps, `text.rs` their text form, `expectation.rs` what a step waits for,
-//! `session.rs` the dialogue with one peer.
+//! `session.rs` the dialogue with one peer, `position.rs` how other threads see it.
 
 mod expectation;
 mod mismatch;
+mod position;
 mod program;
 mod session;
 mod text;

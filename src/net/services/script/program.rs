@@ -86,4 +86,20 @@ impl Program {
     pub fn count(&self) -> usize {
         self.count
     }
+
+    /// The step with a number.
+    pub(super) fn step(&self, number: usize) -> Option<&Step> {
+        step_of(&self.steps, number)
+    }
+}
+
+fn step_of(block: &Block, number: usize) -> Option<&Step> {
+    block.iter().find_map(|step| match &step.action {
+        _ if step.number == number => Some(step),
+        Action::Repeat(_, block) => step_of(block, number),
+        Action::RepeatUntilEnd(blocks) | Action::Either(blocks) | Action::AnyOrder(blocks) => {
+            blocks.iter().find_map(|block| step_of(block, number))
+        }
+        _ => None,
+    })
 }

@@ -1,16 +1,17 @@
 //! The dialogue with one peer: which step is at hand, and what has come. Must never use input
 //! beyond what its steps were met by.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::expectation::{Capture, Expectation, Verdict};
 use super::mismatch::{Course, Head, report};
+use super::position::{At, For, Position, listed};
 use super::program::{Action, Block, Piece, Program, Slices, Step};
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
-use crate::net::services::dialogue::{Results, ScriptResult, Tail};
+use crate::net::services::dialogue::{Entry, Results, ScriptResult, Tail};
 
 /// The timer of the step at hand.
 const TIMER: u32 = 0;
@@ -75,7 +76,10 @@ pub(super) struct Dialogue {
     is_late: bool,
     /// The number of the last step that was begun.
     step: usize,
-    captures: BTreeMap<Box<str>, Vec<u8>>,
+    /// What other threads see of it, with what was captured.
+    position: Arc<Position>,
+    /// Shows it to them, until the dialogue ends.
+    entry: Option<Entry>,
     received: Tail,
     sent: Tail,
     /// Input that no step has used when the peer finished; the engine passes it no more.
@@ -87,6 +91,8 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     pub(super) fn new(program: &Arc<Program>, results: &Arc<Results>, connection: u64) -> Self {
+        let position = Arc::new(Position::new(program, connection));
+        let entry = Entry::new(results, connection, Arc::clone(&position) as _);
         Self {
             frames: vec![Frame { block: Arc::clone(&program.steps), next: 0, rounds: 0 }],
             program: Arc::clone(program),
@@ -100,7 +106,8 @@ impl Dialogue {
             seen: 0,
             is_late: false,
             step: 0,
-            captures: BTreeMap::new(),
+            position,
+            entry: Some(entry),
             received: Tail::default(),
             sent: Tail::default(),
             rest: None,
@@ -119,15 +126,40 @@ impl Dialogue {
         if std::mem::replace(&mut self.is_told, true) {
             return;
         }
-        let captures = self.captures.clone();
+        let captures = self.position.with(|at| listed(&at.captures));
         self.results.push(ScriptResult {
             connection: self.connection,
             done: error.is_none(),
             step,
             steps: self.program.count,
             error,
-            captures: captures.into_iter().map(|(name, part)| (name.into(), part)).collect(),
+            captures,
             unused: self.unused.bytes.clone(),
+            position: None,
+        });
+        self.entry = None;
+    }
+
+    /// Takes the result back: the dialogue goes on.
+    fn begin_again(&mut self) {
+        let position = Arc::clone(&self.position) as _;
+        self.entry = Some(Entry::new(&self.results, self.connection, position));
+        self.results.take_back(self.connection);
+        self.is_told = false;
+    }
+
+    /// Shows other threads where the dialogue is.
+    fn show(&self) {
+        let waits_for = match &self.waiting {
+            Waiting::Input if self.is_paused => For::Paused,
+            Waiting::Input => For::Input,
+            Waiting::Room(bytes) => For::Room(bytes.len() + self.slices.len()),
+            Waiting::Ready | Waiting::Time | Waiting::Turn => For::Time,
+        };
+        let (step, unused) = (self.step, self.left());
+        self.position.with(|at| {
+            let captures = std::mem::take(&mut at.captures);
+            *at = At { step, waits_for, unused, captures };
         });
     }
 
@@ -180,8 +212,7 @@ impl Dialogue {
                     }
                     self.waiting = Waiting::Room(bytes);
                     if last.is_some() {
-                        self.results.take_back(self.connection);
-                        self.is_told = false;
+                        self.begin_again();
                     }
                     if taken < count {
                         break;
@@ -360,13 +391,15 @@ impl Dialogue {
     /// What a send sends. The error is a name that was not captured.
     fn assembled(&self, pieces: &[Piece]) -> Result<Vec<u8>, Box<str>> {
         let mut bytes = Vec::new();
-        for piece in pieces {
-            bytes.extend_from_slice(match piece {
-                Piece::Bytes(bytes) => bytes,
-                Piece::Captured(name) => self.captures.get(name).ok_or_else(|| name.clone())?,
-            });
-        }
-        Ok(bytes)
+        self.position.with(|at| {
+            for piece in pieces {
+                bytes.extend_from_slice(match piece {
+                    Piece::Bytes(bytes) => bytes,
+                    Piece::Captured(name) => at.captures.get(name).ok_or_else(|| name.clone())?,
+                });
+            }
+            Ok(bytes)
+        })
     }
 
     /// Judges the input by the step at hand. Returns how many bytes met it; None while it is open.
@@ -381,7 +414,7 @@ impl Dialogue {
             Action::Expect(expectation) => {
                 return match expectation.judge(input, ended, seen) {
                     Verdict::Met { used, captures } => {
-                        self.captures.extend(captures);
+                        self.capture(captures);
                         self.advance();
                         Ok(Some(used))
                     }
@@ -413,7 +446,7 @@ impl Dialogue {
             }
         }
         if let Some((used, index, captures)) = best {
-            self.captures.extend(captures);
+            self.capture(captures);
             self.choose(step, index, &blocks[index]);
             return Ok(Some(used));
         }
@@ -422,6 +455,12 @@ impl Dialogue {
         }
         let why = format!("none of: {}", texts(&blocks));
         self.fail(step, (input, input.len()), &why).map(|()| None)
+    }
+
+    fn capture(&self, captures: Vec<Capture>) {
+        if !captures.is_empty() {
+            self.position.with(|at| at.captures.extend(captures));
+        }
     }
 
     /// Goes on behind the first step of a block of a choice.
@@ -563,6 +602,7 @@ impl Dialogue {
                 }
             }
         }
+        self.show();
         Ok(())
     }
 }
@@ -591,7 +631,9 @@ fn texts(blocks: &[Block]) -> String {
 
 impl Session for Dialogue {
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {
-        self.play(io, None).map(drop)
+        self.play(io, None)?;
+        self.show();
+        Ok(())
     }
 
     fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
@@ -604,6 +646,7 @@ impl Session for Dialogue {
                 // Until a step asks for input, the peer waits.
                 io.pause(Leg::Client);
             }
+            self.show();
         }
         Ok(used)
     }
