@@ -3,6 +3,7 @@
 A step is a line of the text form, which the compiled half reads. Nothing here may touch a socket.
 """
 
+import contextlib
 import numbers
 import operator
 import os
@@ -15,6 +16,7 @@ from typing import Any, Final, Self
 from . import _rsock
 from ._checks import wrong_type
 from ._exceptions import RsockError
+from ._printable import printable_lines
 from ._types import ScriptResult, SocketPath
 
 __all__ = ["Captured", "Script", "ScriptMismatch", "report_mismatches", "scripts_of"]
@@ -374,10 +376,21 @@ def scripts_of(service: object) -> "list[_rsock.Script | _rsock.Replay]":
 
 
 def report_mismatches(
-    name: str, diverged: list[ScriptResult], on_error: Any, *, noun: str = "script"
+    name: str,
+    diverged: list[ScriptResult],
+    on_error: Any,
+    *,
+    noun: str = "script",
+    body: BaseException | None = None,
 ) -> None:
-    """Report the clients that diverged from a script or a recording, as `on_error` says."""
+    """Report the clients that diverged from a script or a recording, as `on_error` says.
+
+    What would be raised is noted on `body`, if that is an exception that goes on.
+    """
     errors = [ScriptMismatch(str(result.error), result) for result in diverged]
+    if on_error == "raise" and body is not None:
+        _note(name, errors, body)
+        return
     if on_error == "raise":
         count = f"{len(errors)} client{'' if len(errors) == 1 else 's'}"
         raise ExceptionGroup(f"{count} diverged from the {noun} of {name}", errors)
@@ -400,6 +413,21 @@ def report_mismatches(
     if len(errors) > _MOST_LOGGED:
         more = len(errors) - _MOST_LOGGED
         log.error("%d more connections of %s diverged: see script_results", more, name)
+
+
+def _note(name: str, errors: list[ScriptMismatch], body: BaseException) -> None:
+    notes = []
+    for error in errors[:_MOST_LOGGED]:
+        number = error.result.connection
+        # The report of a recording begins with the connection.
+        text = printable_lines(str(error)).removeprefix(f"connection {number}: ")
+        notes.append(f"ScriptMismatch in connection {number} of {name}: {text}")
+    if len(errors) > _MOST_LOGGED:
+        notes.append(f"{len(errors) - _MOST_LOGGED} more of {name}: see script_results")
+    # An exception that cannot be noted goes on all the same.
+    with contextlib.suppress(Exception, SystemExit):
+        for note in notes:
+            body.add_note(note)
 
 
 def _plain(script: Script) -> str:

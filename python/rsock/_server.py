@@ -275,8 +275,11 @@ class Server(_rsock.Server):
         ]
         return Listing(sorted(results, key=lambda result: result.connection))
 
-    def _report_scripts(self) -> None:
-        """Report, once, the clients that diverged from a script or a recording."""
+    def _report_scripts(self, body: BaseException | None = None) -> None:
+        """Report, once, the clients that diverged from a script or a recording.
+
+        If the body of a `with` raised `body`, those that its end has cut off are left out.
+        """
         if not self._reports_scripts:
             return
         self._reports_scripts = False
@@ -284,10 +287,15 @@ class Server(_rsock.Server):
         replays = [each for each in scripts if isinstance(each, _rsock.Replay)]
         for replay in replays:
             replay._end(self._number)
-        diverged = [each for each in self.script_results if each.error is not None]
+        if body is None:
+            diverged = [each for each in self.script_results if each.error is not None]
+        elif diverged:
+            cut_off = {record.id for record in self.ledger if record.closed_by == "stop"}
+            diverged = [each for each in diverged if each.connection not in cut_off]
         if diverged:
+        diverged = [each for each in self.script_results if each.error is not None]
             noun = "recording" if len(replays) == len(scripts) else "script"
-            report_mismatches(self.name, diverged, self._on_error, noun=noun)
+            report_mismatches(self.name, diverged, self._on_error, noun=noun, body=body)
 
     def _ended(self, report: StopReport) -> StopReport:
         self._join()
