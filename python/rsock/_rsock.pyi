@@ -8,6 +8,7 @@ against this file.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Literal, Self, SupportsIndex, final, overload
 
@@ -860,6 +861,13 @@ class TLS:
     @property
     def key_pem(self) -> str:
         """The private key in PEM. Only of `for_tests`; else AttributeError."""
+    def client_context(self) -> SSLContext:
+        """Return an `ssl.SSLContext` for clients, which trusts the authority. Only of `for_tests`.
+
+        It verifies the host's name, offers `alpn`, and shows the certificate where
+        `require_client_cert` is set. Each call makes another one. Of other objects it raises
+        AttributeError.
+        """
     @property
     def _for_tests(self) -> bool:
         """Whether `for_tests` has made it: clients of its server can use it too. For the Python

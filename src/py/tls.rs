@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyMapping, PyString, PyTuple};
 
 use super::args::{self, boolean, shown, text, wrong_type};
 use super::error::exception;
@@ -315,6 +315,32 @@ impl Tls {
         self.of_tests("key_pem").map(|pem| &*pem.key)
     }
 
+    /// Return an `ssl.SSLContext` for clients, which trusts the authority. Only of `for_tests`.
+    ///
+    /// It verifies the host's name, offers `alpn`, and shows the certificate where
+    /// `require_client_cert` is set. Each call makes another one. Of other objects it raises
+    /// AttributeError.
+    fn client_context<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let pem = self.of_tests("client_context")?;
+        let ssl = py.import("ssl")?;
+        let options = PyDict::new(py);
+        options.set_item("cadata", &pem.ca)?;
+        let context = ssl.call_method("create_default_context", (), Some(&options))?;
+        if self.settings.only_newest {
+            let newest = ssl.getattr("TLSVersion")?.getattr("TLSv1_3")?;
+            context.setattr("minimum_version", newest)?;
+        }
+        if !self.settings.alpn.is_empty() {
+            let names = self.settings.alpn.iter().map(|name| PyBytes::new(py, name));
+            let names = names.map(|name| name.call_method1("decode", ("latin-1",)));
+            context.call_method1("set_alpn_protocols", (names.collect::<PyResult<Vec<_>>>()?,))?;
+        }
+        if self.settings.require_client_cert {
+            load_chain(&context, &format!("{}{}", pem.cert, pem.key))?;
+        }
+        Ok(context)
+    }
+
     fn __repr__(&self) -> String {
         format!("<TLS {}>", if self.label.is_empty() { "in memory" } else { &*self.label })
     }
@@ -358,6 +384,20 @@ impl Tls {
         }
         Ok(made)
     }
+}
+
+/// Loads a certificate and its key into an `ssl.SSLContext`, which takes the path of a file only.
+fn load_chain(context: &Bound<'_, PyAny>, pem: &str) -> PyResult<()> {
+    let py = context.py();
+    let os = py.import("os")?;
+    // A file in memory: the key does not reach a disk.
+    let fd = os.call_method1("memfd_create", ("rsock",))?;
+    let loaded = (|| {
+        os.call_method1("write", (&fd, pem.as_bytes()))?;
+        context.call_method1("load_cert_chain", (format!("/proc/self/fd/{fd}"),))
+    })();
+    os.call_method1("close", (&fd,))?;
+    loaded.map(drop)
 }
 
 /// The roots of the system, read once.
