@@ -1,9 +1,9 @@
-"""The failure section in docs/guide/testing.md, which is the output of a real run.
+"""The failure sections in docs/guide/testing.md, which are the output of real runs.
 
-Owns the test that fails, and which parts of its output differ from run to run: ports, times, seeds.
-Must never change another word of the page.
+Owns how the tests that fail are run, and which parts of their output differ from run to run: ports,
+times, seeds. Must never change another word of the page.
 
-Run as a program it runs the test, and writes its section into the page.
+Run as a program it runs the tests, and writes their sections into the page.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "guide" / "testing.md"
-NAME = "test_counter.py"
-# The two blocks of the page: the test, and its section.
+# Two blocks of the page: a test, and its section.
 BLOCK = re.compile(
     r"(?P<head><!-- tests/failure_section.py -->\n+```python no-run\n)(?P<code>.*?)"
     r"(?P<middle>^```\n.*?^```text\n)(?P<text>.*?)(?P<tail>^```$)",
@@ -28,17 +27,21 @@ VARIES = [
     (re.compile(r"127\.0\.0\.1:\d+\s*"), "127.0.0.1:PORT "),
     (re.compile(r"\s+\d+(\.\d+)? (µs|ms|s)\b"), " TIME"),
     (re.compile(r"client +in +out +lasted"), "client in out lasted"),
+    # The bytes of a handshake of TLS.
+    (re.compile(r"\d+ \(\d{3} B\)"), "N (N B)"),
+    (re.compile(r"\d{3} B (?=from the client|to it)"), "N B "),
     (re.compile(r"  +"), "  "),
 ]
 
 
 def run(code: str) -> str:
     """Run the test; return its section."""
+    name = re.findall(r"^def (test_\w+)", code, re.MULTILINE)[0] + ".py"
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, NAME).write_text(code)
+        Path(folder, name).write_text(code)
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rsock-seed=42"]
         done = subprocess.run(
-            [*command, NAME], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+            [*command, name], cwd=folder, capture_output=True, text=True, timeout=100, check=False
         )
     found = re.search(r"^(-+ rsock -+\n.*?)^=+ short test", done.stdout, re.DOTALL | re.MULTILINE)
     if found is None:
@@ -53,19 +56,21 @@ def same(one: str, other: str) -> bool:
     return one == other
 
 
-def parts(page: str) -> re.Match[str]:
-    found = BLOCK.search(page)
-    if found is None:
-        raise RuntimeError(f"{PAGE}: no block of the failure section")
+def parts(page: str) -> list[re.Match[str]]:
+    found = list(BLOCK.finditer(page))
+    if not found:
+        raise RuntimeError(f"{PAGE}: no block of a failure section")
     return found
 
 
 def main() -> None:
     page = PAGE.read_text()
-    found = parts(page)
-    text = run(found["code"])
-    if not same(text, found["text"]):
-        PAGE.write_text(page[: found.start("text")] + text + page[found.end("text") :])
+    # From the end, so that the places before stay.
+    for found in reversed(parts(page)):
+        text = run(found["code"])
+        if not same(text, found["text"]):
+            page = page[: found.start("text")] + text + page[found.end("text") :]
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":

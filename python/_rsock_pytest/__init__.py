@@ -18,10 +18,11 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
-    from rsock import Server
+    from rsock import TLS, Server
     from rsock._pytest._servers import ServersOfTest
-    from rsock.pytest_plugin import MakeProxy, MakeServer
+    from rsock.pytest_plugin import MakeProxy, MakeRecording, MakeServer
 
 __all__: list[str] = []
 
@@ -56,6 +57,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="rsock_strict",
         help="the opposite, whatever the configuration says",
     )
+    group.addoption(
+        "--rsock-record",
+        metavar="DIR",
+        help="record what the real servers of `rsock_recording` say into DIR, in place of playing "
+        "the recordings",
+    )
+    parser.addini(
+        "rsock_recordings",
+        "the folder of the recordings that are played, relative to this file; otherwise "
+        "`recordings` beside the test, or beside a folder above it",
+        type="string",
+        default="",
+    )
+    parser.addini(
+        "rsock_redact",
+        "patterns that no recording may have, one a line: what they match, or their groups if they "
+        "have some, is replaced by [redacted]",
+        type="linelist",
+        default=[],
+    )
     parser.addini("rsock_strict", "as --rsock-strict", type="bool", default=False)
 
 
@@ -74,10 +95,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "rsock(service=None, *, strict=None, **options): the service and the options of the "
-        "server of `rsock_server` and `rsock_udp`: any keyword of `rsock.Server`. `seed` and "
-        "`strict` hold for all servers of the test.",
+        "rsock(service=None, *, strict=None, redact=(), **options): the service and the options of "
+        "the server of `rsock_server` and `rsock_udp`: any keyword of `rsock.Server`; `tls=True` "
+        "makes a certificate. `seed` and `strict` hold for all servers of the test, `redact` for "
+        "its recordings.",
     )
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say that this run records."""
+    folder = config.getoption("rsock_record")
+    return [] if folder is None else [f"rsock: records to {folder!r}"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -180,3 +208,39 @@ def rsock_proxy(_rsock_servers: ServersOfTest) -> MakeProxy:
     for annotations is `rsock.pytest_plugin.MakeProxy`.
     """
     return _rsock_servers.proxy
+
+
+@pytest.fixture
+def rsock_recording(_rsock_servers: ServersOfTest) -> MakeRecording:
+    """Replay a server: `rsock_recording(target, **options)` returns a started `rsock.Server`.
+
+    It plays what the real server at `target` has said when this test was recorded: the test needs
+    the real one only with `--rsock-record=DIR`, which forwards to it and records. Each test has
+    its own file, `recordings/<module>/<test>.rec` beside the test, or below `rsock_recordings` of
+    the configuration. `target` is as in `rsock_proxy`, or a function that returns it, which is
+    called only to record. `redact` keeps secrets out of the file; `ignore`, `carry`, `chunks`,
+    `speed`, `connections` and `timeout` are those of `rsock.Replay`, `target_tls` the `tls` of
+    `rsock.Forward`, and the others keywords of `rsock.Server`. The type for annotations is
+    `rsock.pytest_plugin.MakeRecording`.
+    """
+    return _rsock_servers.recording
+
+
+@pytest.fixture(scope="session")
+def rsock_tls(pytestconfig: pytest.Config) -> TLS:
+    """The `rsock.TLS` of servers with `tls=True`: one certificate for localhost and 127.0.0.1.
+
+    `rsock_tls.client_context()` is an `ssl.SSLContext` that trusts it, `rsock_tls.ca_pem` the
+    authority as text; `rsock_ca_file` is a file of it.
+    """
+    from rsock._pytest._session import tls_of
+
+    return tls_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def rsock_ca_file(rsock_tls: TLS, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEM file of the authority of `rsock_tls`, for clients that take a path."""
+    file = tmp_path_factory.mktemp("rsock") / "ca.pem"
+    file.write_text(rsock_tls.ca_pem)
+    return file

@@ -61,9 +61,8 @@ class _ClientOptions(TypedDict, total=False):
     proxy_protocol: Literal["v1", "v2"] | ProxyHeader
 
 
-class ServerOptions(TypedDict, total=False):
-    """The keyword-only arguments of `Server`, for annotations."""
-
+class _PlainOptions(TypedDict, total=False):
+    # Those that the fixtures for pytest take as they are.
     transport: str
     path: SocketPath | None
     fd: int | str | None
@@ -81,8 +80,13 @@ class ServerOptions(TypedDict, total=False):
     allow: Iterable[str]
     deny: Iterable[str]
     replace: bool
-    tls: _rsock.TLS | None
     proxy_protocol: Iterable[str]
+
+
+class ServerOptions(_PlainOptions, total=False):
+    """The keyword-only arguments of `Server`, for annotations."""
+
+    tls: _rsock.TLS | None
 
 
 class Server(_rsock.Server):
@@ -285,6 +289,7 @@ class Server(_rsock.Server):
         self._reports_scripts = False
         scripts = scripts_of(self.service)
         replays = [each for each in scripts if isinstance(each, _rsock.Replay)]
+        diverged = [each for each in self.script_results if each.error is not None]
         for replay in replays:
             replay._end(self._number)
         if body is None:
@@ -293,7 +298,6 @@ class Server(_rsock.Server):
             cut_off = {record.id for record in self.ledger if record.closed_by == "stop"}
             diverged = [each for each in diverged if each.connection not in cut_off]
         if diverged:
-        diverged = [each for each in self.script_results if each.error is not None]
             noun = "recording" if len(replays) == len(scripts) else "script"
             report_mismatches(self.name, diverged, self._on_error, noun=noun, body=body)
 
@@ -663,6 +667,7 @@ def _leave(server: Server, exc: BaseException | None) -> None:
         handlers = server._handlers
         if handlers is not None:
             handlers.errors.raise_pending(server.name, exc)
+        server._report_scripts(exc)
         for error in server._take_recording_errors():
             exc.add_note(f"{type(error).__name__}: {printable(str(error))}")
         return

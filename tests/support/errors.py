@@ -17,6 +17,15 @@ def error_number(call: Callable[[], object]) -> int | None:
     raise AssertionError("nothing was raised")
 
 
+def raised(call: Callable[[], object]) -> BaseException:
+    """The exception that `call` raises."""
+    try:
+        call()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
 def partial(error: BaseException) -> bytes:
     """The bytes that a call had received when this exception ended it."""
     name = "partial"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Callable
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 import urllib3
 from support import LOOPBACK, closed_port, dial, reset, wait_until
+from support.errors import raised
 
 import rsock
-from rsock import Accept, Connection, Forward, Limits, Script, Server
+from rsock import Accept, Connection, Forward, Limits, Replay, Script, Server
 from rsock._pytest._cause import cause
 from rsock._pytest._failure import compared, kind_of, target_of
 from rsock._pytest._scene import look, settle
@@ -22,14 +24,6 @@ from rsock.faults import Blackhole, CloseAfter, Corrupt, Full, NeverAccept, Refu
 def line(*servers: Server, error: BaseException | None = None) -> str:
     settle(servers)
     return cause(error, [look(server) for server in servers])
-
-
-def raised(action: Callable[[], object]) -> BaseException:
-    try:
-        action()
-    except BaseException as error:
-        return error
-    raise AssertionError("nothing was raised")
 
 
 def says(server: Server, *talk: bytes, expects: bytes | None = None) -> BaseException:
@@ -175,6 +169,67 @@ def test_a_script_that_resets_at_its_end() -> None:
     assert found == (
         "reset, connection 1: the script reset it at its end, step 2 of 2, after 0 bytes to the "
         "client"
+    )
+
+
+def test_a_script_that_waits_for_a_client_that_stays() -> None:
+    with traced(Script().until("\r\n").send("bye")) as server:
+        with socket.create_connection(server.address, 0.2) as client:
+            client.sendall(b"QUI")
+            found = line(server, error=raised(lambda: client.recv(10)))
+    head = (
+        "time-out, connection 1: the client sent b'QUI', and the server sent nothing back: the "
+        "script waits at step 1 of 2 (tests/tools/test_pytest_cause.py:"
+    )
+    assert found.startswith(head)
+    assert found.endswith(r"): until b'\r\n', 3 bytes so far")
+
+
+# --- recordings ----------------------------------------------------------------------------
+
+
+def recorded(tmp_path: Path) -> Replay:
+    path = tmp_path / "quit.rec"
+    path.write_text(
+        "rsock recording 1\ntransport tcp\nstarted 2026-11-28T09:05:00.000000Z\n"
+        'target mail.example:25\n1 0.0 open 127.0.0.1:5\n1 0.1 > b"QUIT\\r\\n"\n'
+        '1 0.2 < b"bye"\nstop 1.0\n'
+    )
+    return Replay(path)
+
+
+def test_a_client_that_differs_from_its_recording(tmp_path: Path) -> None:
+    with traced(recorded(tmp_path)) as server:
+        found = line(server, error=says(server, b"QUIET\r\n"))
+    assert found == (
+        'reset, connection 1: the client sends something else: recorded is b"QUIT\\r\\n", and '
+        f'received was b"QUIET\\r\\n", at {tmp_path}/quit.rec, line 6'
+    )
+
+
+def test_a_client_that_says_less_than_its_recording(tmp_path: Path) -> None:
+    with traced(recorded(tmp_path)) as server:
+        found = line(server, error=says(server, b"QU"))
+    assert found.startswith("time-out, connection 1: the client finishes (FIN) too early: 4 bytes")
+
+
+def test_a_client_for_which_nothing_was_recorded(tmp_path: Path) -> None:
+    with traced(recorded(tmp_path)) as server:
+        with dial(server.address) as client:
+            client.sendall(b"QUIT\r\n")
+            assert client.recv(10) == b"bye"
+        found = line(server, error=says(server, b"QUIT\r\n", expects=b"bye"))
+    assert found == f"short read, connection 2: {tmp_path}/quit.rec has 1 connection and no more"
+
+
+def test_a_recording_that_waits_for_a_client_that_stays(tmp_path: Path) -> None:
+    with traced(recorded(tmp_path)) as server:
+        with socket.create_connection(server.address, 0.2) as client:
+            client.sendall(b"QUI")
+            found = line(server, error=raised(lambda: client.recv(10)))
+    assert found.endswith(
+        f"the recording waits at {tmp_path}/quit.rec, line 6 (its connection 1): expects "
+        r'b"QUIT\r\n", 3 bytes so far'
     )
 
 
@@ -436,6 +491,8 @@ class ReadTimeout(Exception):
         (rsock.IncompleteRead("short", b""), "ended"),
         (EOFError(), "ended"),
         (AssertionError("assert 1 == 2"), "wrong"),
+        (ssl.SSLCertVerificationError(1, "unknown"), "tls"),
+        (ssl.SSLEOFError(8, "EOF"), "ended"),
         (ZeroDivisionError(), "other"),
         (None, "other"),
         (ExceptionGroup("several", [ValueError(), ConnectionResetError(104, "reset")]), "reset"),

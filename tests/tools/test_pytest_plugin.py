@@ -436,20 +436,26 @@ def test_it_serves_coroutines(rsock_server: rsock.Server, make_rsock_server: Mak
 
 PAGE = ROOT / "docs" / "guide" / "testing.md"
 BLOCKS = [
-    block["code"] for block in BLOCK.finditer(PAGE.read_text()) if "no-run" not in block["note"]
+    (block["code"], "recorded" in block["note"])
+    for block in BLOCK.finditer(PAGE.read_text())
+    if "no-run" not in block["note"]
 ]
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(1, len(BLOCKS) + 1))
-def test_a_block_of_the_page_is_a_test_that_passes(pytester: pytest.Pytester, code: str) -> None:
+@pytest.mark.parametrize(("code", "is_recorded"), BLOCKS, ids=range(1, len(BLOCKS) + 1))
+def test_a_block_of_the_page_is_a_test_that_passes(
+    pytester: pytest.Pytester, code: str, is_recorded: bool
+) -> None:
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(test_block=code)
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=40)
-    outcomes = done.parseoutcomes()
-    assert set(outcomes) == {"passed"}, outcomes
-    assert done.ret == 0
+    for options in [["--rsock-record=recordings"], []] if is_recorded else [[]]:
+        done = pytester.runpytest_subprocess("-p", "no:cacheprovider", *options, timeout=40)
+        outcomes = done.parseoutcomes()
+        assert set(outcomes) == {"passed"}, outcomes
+        assert done.ret == 0
 
 
-def test_the_section_on_the_page_is_the_output_of_a_run() -> None:
-    found = failure_section.parts(PAGE.read_text())
+@pytest.mark.parametrize("number", range(len(failure_section.parts(PAGE.read_text()))))
+def test_a_section_on_the_page_is_the_output_of_a_run(number: int) -> None:
+    found = failure_section.parts(PAGE.read_text())[number]
     assert failure_section.same(failure_section.run(found["code"]), found["text"])

@@ -5,12 +5,14 @@ account first, such as a client that diverged from a script, and the bare facts 
 connection at the end. Must never claim what it cannot know: a line that guesses says "may".
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .._types import FaultEvent
-from ._failure import Compared, Kind, compared, kind_of, target_of
-from ._scene import Place, Raised, Scene, Talk
+from ._failure import Compared, Kind, compared, kind_of, target_of, verified
+from ._handshake import refusal
+from ._scene import Place, Raised, Scene, Talk, shorter
 from ._text import one_line, shown
 
 __all__ = ["cause"]
@@ -21,8 +23,14 @@ _KINDS: Final[dict[Kind, str]] = {
     "reset": "reset",
     "timeout": "time-out",
     "ended": "short read",
+    "tls": "TLS",
     "wrong": "wrong bytes",
 }
+# The first line of the report about a client that differs from a recording.
+_RECORDED: Final = re.compile(
+    r"connection \d+: (?P<file>.*?),(?: line (?P<line>\d+))? "
+    r"(?:\(its|behind the end of its) connection \d+\)?: (?P<what>.*)"
+)
 # What faults do, by the kind of failure that it causes.
 _HARM: Final[dict[Kind, tuple[str, ...]]] = {
     "reset": ("reset",),
@@ -52,6 +60,9 @@ def cause(error: BaseException | None, scenes: Sequence[Scene]) -> str:
     if kind == "wrong" and pair is not None and pair.is_short:
         kind = "ended"
     line = _cause(error, kind, pair, scenes)
+    says = verified(error)
+    if kind == "tls" and says and says.lower() not in line.lower():
+        line += f" ({one_line(says)})"
     if kind == "other" or (kind == "wrong" and pair is None):
         return line
     between = (
@@ -64,7 +75,9 @@ def _cause(
     error: BaseException | None, kind: Kind, pair: Compared | None, scenes: Sequence[Scene]
 ) -> str:
     several = len(scenes) > 1
-    for rule in (_diverged, _raised, _refused, _by_fault, _waited, _by_limit, _by_error):
+    first = (_by_tls,) if kind == "tls" else ()
+    others = (_diverged, _raised, _refused, _by_fault, _by_tls, _waited, _by_limit, _by_error)
+    for rule in (*first, *others):
         for scene in scenes:
             line = rule(scene, kind)
             if line is not None:
@@ -104,7 +117,11 @@ def _diverged(scene: Scene, _kind: Kind) -> str | None:
         result = talk.script
         if result is None or result.error is None:
             continue
+        if _is_tls_in_clear(scene, talk):
+            return _tls_in_clear(talk)
         head, *rest = result.error.splitlines()
+        if head.startswith("connection "):
+            return _not_recorded(talk, head, rest)
         place, _, what = head.partition(": ")
         details = dict(line.strip().partition(" ")[::2] for line in rest)
         expected, received = details.get("expected"), details.get("received")
@@ -120,6 +137,22 @@ def _diverged(scene: Scene, _kind: Kind) -> str | None:
             text = f"the script was at `{one_line(step)}`{had}{then}"
         return f"connection {talk.number}: {text}, at {place}"
     return None
+
+
+def _not_recorded(talk: Talk, head: str, rest: list[str]) -> str:
+    """A client that did something else than in its recording."""
+    found = _RECORDED.fullmatch(head)
+    if found is None:
+        # There is no connection for it.
+        _, _, what = head.partition(": ")
+        return f"connection {talk.number}: {one_line(what)}"
+    details = dict(line.strip().partition(" ")[::2] for line in rest)
+    text = one_line(found["what"])
+    expected, received = details.get("expected"), details.get("received")
+    if expected is not None:
+        text += f": recorded is {expected}, and received was {received}"
+    line = f", line {found['line']}" if found["line"] else ""
+    return f"connection {talk.number}: {text}, at {shorter(found['file'])}{line}"
 
 
 def _why(why: str) -> str:
@@ -141,6 +174,33 @@ def _raised(scene: Scene, _kind: Kind) -> str | None:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
         return f"{_of(raised)}the handler raised {text}{_at(raised.place)}"
     return None
+
+
+def _by_tls(scene: Scene, kind: Kind) -> str | None:
+    """A handshake that failed."""
+    for talk in reversed(scene.talks):
+        text = refusal(talk.record, scene.server.tls is not None)
+        if text is not None:
+            return f"connection {talk.number}: {text}"
+    if kind == "tls":
+        for talk in reversed(scene.talks):
+            if _is_tls_in_clear(scene, talk):
+                return _tls_in_clear(talk)
+    return None
+
+
+def _is_tls_in_clear(scene: Scene, talk: Talk) -> bool:
+    """Whether a client began TLS with a server that has none, nor has a target that may have it."""
+    is_clear = scene.server.tls is None and talk.record.far is None
+    # A record of a handshake, of any version (RFC 8446, section 5.1).
+    return is_clear and talk.inward.startswith(b"\x16\x03")
+
+
+def _tls_in_clear(talk: Talk) -> str:
+    return (
+        f"connection {talk.number}: the client began a handshake of TLS, and the server is without "
+        f"TLS: tls=True gives it a certificate"
+    )
 
 
 def _waited(scene: Scene, _kind: Kind) -> str | None:
@@ -258,6 +318,8 @@ def _compared(pair: Compared, talk: Talk) -> str | None:
     """Where an assertion on bytes and the bytes of a connection meet."""
     sent = talk.outward
     got, wanted = pair.left, pair.right
+    if talk.is_tls:
+        return None
     if got not in sent and wanted in sent and wanted:
         if got and sent.find(wanted) >= 0 and not wanted.startswith(got):
             return (
@@ -300,7 +362,8 @@ def _after(talk: Talk) -> str:
 def _facts(talk: Talk, kind: Kind) -> str:
     """What a connection has come to."""
     record = talk.record
-    sent = f"{record.bytes_out:,} bytes"
+    noun = "bytes of TLS" if talk.is_tls else "bytes"
+    sent = f"{record.bytes_out:,} {noun}"
     if kind == "reset" and record.closed_by == "reset":
         return f"the client itself reset it, after {record.bytes_in:,} bytes"
     if kind in ("reset", "ended") and record.closed_by not in (None, "peer"):
@@ -309,7 +372,7 @@ def _facts(talk: Talk, kind: Kind) -> str:
         return f"the server sent {sent}{_bytes(talk)}, then {_end(talk)}"
     if kind == "timeout":
         return f"{_silence(talk)}{_waits(talk)}"
-    text = f"{record.bytes_in:,} bytes from the client, {sent} to it"
+    text = f"{record.bytes_in:,} {noun} from the client, {sent} to it"
     end = "it is still open" if record.closed_by is None else _end(talk)
     return f"{text}, and {end}{_waits(talk)}"
 
@@ -319,7 +382,8 @@ def _silence(talk: Talk) -> str:
     record, last = talk.record, talk.last
     if last is None:
         if record.bytes_in or record.bytes_out:
-            return f"{record.bytes_in:,} bytes came and {record.bytes_out:,} were sent"
+            noun = "bytes of TLS" if talk.is_tls else "bytes"
+            return f"{record.bytes_in:,} {noun} came and {record.bytes_out:,} were sent"
         return "neither side sent a byte, and each may wait for the other"
     if last.direction == "in":
         before = f" after {record.bytes_out:,} bytes" if record.bytes_out else ""
@@ -333,8 +397,14 @@ def _silence(talk: Talk) -> str:
 
 
 def _waits(talk: Talk) -> str:
+    if talk.script is not None and talk.script.position is not None:
+        return f": the {_dialogue(talk)} waits at {one_line(talk.script.position)}"
     place = talk.handler
     return "" if place is None else f": the handler is in `{place.code}` ({place})"
+
+
+def _dialogue(talk: Talk) -> str:
+    return "recording" if talk.is_replay else "script"
 
 
 def _bytes(talk: Talk) -> str:
@@ -351,7 +421,9 @@ def _end(talk: Talk, was_reset: bool = False) -> str:
         script = talk.script
         if script is not None and script.done:
             verb = "reset" if was_reset else "closed"
-            return f"the script {verb} it at its end, step {script.step} of {script.steps}"
+            return (
+                f"the {_dialogue(talk)} {verb} it at its end, step {script.step} of {script.steps}"
+            )
         return f"the service {'reset' if was_reset else 'ended'} it"
     ends = {
         "peer": "the client closed it",

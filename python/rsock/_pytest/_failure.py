@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-__all__ = ["Compared", "Kind", "compared", "kind_of", "target_of"]
+__all__ = ["Compared", "Kind", "compared", "kind_of", "target_of", "verified"]
 
-Kind = Literal["refused", "reset", "timeout", "ended", "wrong", "other"]
+Kind = Literal["refused", "reset", "timeout", "ended", "tls", "wrong", "other"]
 
 # Exceptions of other libraries, by the names of their classes.
 _ENDED: Final = {
@@ -22,6 +22,8 @@ _ENDED: Final = {
     "SMTPServerDisconnected",
     "ServerDisconnectedError",
     "EndOfStream",
+    "SSLEOFError",
+    "SSLZeroReturnError",
 }
 # One side of a comparison, as pytest and unittest write it.
 _SIDE: Final = r"""[bB]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -72,7 +74,18 @@ def _kind(error: BaseException) -> Kind | None:
         return "reset"
     if isinstance(error, TimeoutError) or "Timeout" in name or str(error).startswith("Timeout >"):
         return "timeout"
+    if "SSL" in name or "Certificate" in name:
+        return "tls"
     return None
+
+
+def verified(error: BaseException | None) -> str:
+    """Return why the client of a test has refused a certificate, as far as it says; else ""."""
+    for each in _chain(error):
+        text = getattr(each, "verify_message", None)
+        if isinstance(text, str) and text:
+            return text.removesuffix(".")
+    return ""
 
 
 class Compared:

@@ -18,7 +18,7 @@ def options_of(item: pytest.Item) -> dict[str, Any]:
 
     Fails the test if a marker has others.
     """
-    known = {"service", "host", "port", "strict", *ServerOptions.__annotations__}
+    known = {"service", "host", "port", "strict", "redact", *ServerOptions.__annotations__}
     options: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers(_NAME))):
         if marker.args:

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from .. import _handlers
 from .._fault import Fault
-from .._rsock import Record
+from .._rsock import Record, Replay
 from .._server import Server
 from .._types import FaultEvent, ScriptResult, TraceEvent
 
-__all__ = ["Place", "Raised", "Scene", "Talk", "look", "place_of", "settle"]
+__all__ = ["Place", "Raised", "Scene", "Talk", "look", "place_of", "settle", "shorter"]
 
 # How long a report waits for the servers to notice what their clients did last.
 _SETTLE: Final = 0.25
@@ -55,15 +55,21 @@ class Raised:
 
 @dataclass
 class Talk:
-    """One connection: its record, with what was read of it."""
+    """One connection: its record, with what was read of it.
+
+    With `is_tls` the bytes of the trace are records of TLS, which tell nothing: there are none.
+    """
 
     record: Record
+    is_tls: bool
     inward: bytes
     outward: bytes
     sends: int
     last: TraceEvent | None
     faults: list[FaultEvent]
     script: ScriptResult | None
+    # The script is a recording.
+    is_replay: bool
     handler: Place | None
 
     @property
@@ -133,6 +139,8 @@ def look(server: Server) -> Scene:
     is_pair = isinstance(address, tuple)
     totals = server.ledger.totals
     results = {result.connection: result for result in server.script_results}
+    # Of several services that are chosen by connection, the report itself tells.
+    is_replay = isinstance(server.service, Replay)
     places = dict(_places(server))
     records = server.ledger[-_MOST:]
     handlers = server._handlers
@@ -145,7 +153,16 @@ def look(server: Server) -> Scene:
         port=address[1] if is_pair else None,
         state=server.state,
         service=repr(server.service),
-        talks=[_talk(record, results.get(record.id), places.get(record.id)) for record in records],
+        talks=[
+            _talk(
+                record,
+                server.tls is not None,
+                results.get(record.id),
+                is_replay,
+                places.get(record.id),
+            )
+            for record in records
+        ],
         accepted=totals.accepted,
         refused=totals.refused,
         refused_by=totals.refused_by,
@@ -156,16 +173,25 @@ def look(server: Server) -> Scene:
     )
 
 
-def _talk(record: Record, script: ScriptResult | None, handler: Place | None) -> Talk:
-    events = [event for event in record.trace or () if event.direction != "fault"]
+def _talk(
+    record: Record,
+    is_tls: bool,
+    script: ScriptResult | None,
+    is_replay: bool,
+    handler: Place | None,
+) -> Talk:
+    trace = () if is_tls else record.trace or ()
+    events = [event for event in trace if event.direction != "fault"]
     return Talk(
         record=record,
+        is_tls=is_tls,
         inward=b"".join(event.data for event in events if event.direction == "in"),
         outward=b"".join(event.data for event in events if event.direction == "out"),
         sends=sum(event.direction == "out" for event in events),
         last=events[-1] if events else None,
         faults=list(record.faults),
         script=script,
+        is_replay=is_replay,
         handler=handler,
     )
 
@@ -215,5 +241,10 @@ def _place(code: CodeType, line: int | None, instruction: int) -> Place:
         first, last, begin, end = positions[at]
         if first == last == line and begin is not None and end is not None:
             text = text.encode()[begin:end].decode(errors="replace")
-    shorter = os.path.relpath(file) if os.path.isabs(file) else file
-    return Place(file if shorter.startswith("..") else shorter, line, text.strip())
+    return Place(shorter(file), line, text.strip())
+
+
+def shorter(file: str) -> str:
+    """Return a path as it is from here, if it is below."""
+    path = os.path.relpath(file) if os.path.isabs(file) else file
+    return file if path.startswith("..") else path

@@ -57,8 +57,11 @@ def _server(scene: Scene) -> Iterator[str]:
     else:
         yield title
     for talk in _told(scene)[:_MOST_TALKS]:
-        yield from _bytes(talk, "from the client", talk.inward, talk.record.bytes_in)
-        yield from _bytes(talk, "to the client", talk.outward, talk.record.bytes_out)
+        if talk.is_tls:
+            yield f"connection {talk.number}: {_of_tls(talk)}"
+        else:
+            yield from _bytes(talk, "from the client", talk.inward, talk.record.bytes_in)
+            yield from _bytes(talk, "to the client", talk.outward, talk.record.bytes_out)
         if talk.handler is not None:
             place = f"{printable(talk.handler.code)} ({printable(str(talk.handler))})"
             yield f"connection {talk.number}: the handler is in {place}"
@@ -91,6 +94,14 @@ def _row(talk: Talk) -> tuple[str, ...]:
     )
 
 
+def _of_tls(talk: Talk) -> str:
+    record, info = talk.record, talk.record.tls
+    total = f"{size(record.bytes_in)} from the client and {size(record.bytes_out)} to it"
+    if info is None:
+        return f"{total}, of a handshake of TLS that is not complete"
+    return f"{total}, in {info.version}"
+
+
 def _bytes(talk: Talk, way: str, data: bytes, total: int) -> Iterator[str]:
     head = f"connection {talk.number}, {way}: {size(total)}"
     tail = data[-_TAIL:]
@@ -106,9 +117,16 @@ def _bytes(talk: Talk, way: str, data: bytes, total: int) -> Iterator[str]:
 def _script(talk: Talk) -> Iterator[str]:
     result = talk.script
     assert result is not None
+    noun = "recording" if talk.is_replay else "script"
+    if result.position is not None:
+        yield f"connection {talk.number}: the {noun} waits at {printable(result.position)}"
+        return
     if result.error is None:
-        yield f"connection {talk.number}: the script was played, {result.steps} steps"
+        yield f"connection {talk.number}: the {noun} was played, {result.steps} steps"
         return
     first, *rest = result.error.splitlines()
-    yield f"connection {talk.number}: the script is at {printable(first)}"
+    if first.startswith("connection "):
+        yield printable(first)
+    else:
+        yield f"connection {talk.number}: the {noun} is at {printable(first)}"
     yield from (f"  {printable(line.strip())}" for line in rest)

@@ -3,19 +3,21 @@ leave one running.
 """
 
 import os
-import pathlib
-import shlex
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
 from .._printable import printable
-from .._rsock import Forward, Record
+from .._rsock import Record
 from .._server import Server
 from . import _marks
+from ._recordings import TestRecording, command, rules_of
+from ._session import tls_of
+from ._targets import forward_to
 from ._warning import LeftOpenWarning
 
 __all__ = ["ServersOfTest"]
@@ -37,6 +39,8 @@ class ServersOfTest:
         self._running: list[Server] = []
         # All of them, for reports.
         self._servers: list[Server] = []
+        self._recordings: list[TestRecording] = []
+        self._redact = self._options.pop("redact", ())
         strict = self._options.pop("strict", None)
         if strict is None:
             strict = item.config.getoption("rsock_strict")
@@ -54,6 +58,8 @@ class ServersOfTest:
     def make(self, service: Any = None, **options: Any) -> Server:
         """Return a started server."""
         __tracebackhide__ = True
+        if isinstance(options.get("tls"), bool):
+            options["tls"] = tls_of(self._item.config) if options["tls"] else None
         options.setdefault("on_error", "raise")
         options.setdefault("trace", True)
         # Servers of one test draw differently, and each the same again from the same seed.
@@ -73,7 +79,40 @@ class ServersOfTest:
     def proxy(self, target: Any, **options: Any) -> Server:
         """Return a started server that forwards to `target`."""
         __tracebackhide__ = True
-        return self.make(_forward(target), **options)
+        return self.make(forward_to(target), **options)
+
+    def recording(
+        self,
+        target: Any,
+        *,
+        redact: Any = (),
+        target_tls: Any = None,
+        connections: Any = "in order",
+        chunks: Any = "lenient",
+        speed: float | None = None,
+        timeout: float = 10.0,
+        carry: Any = (),
+        ignore: Any = (),
+        **options: Any,
+    ) -> Server:
+        """Return a started server that plays what `target` has said, or records it."""
+        __tracebackhide__ = True
+        wanted = [line.encode() for line in self._item.config.getini("rsock_redact")]
+        for given in (self._redact, redact):
+            wanted += rules_of(given)
+        playing = {
+            "connections": connections,
+            "chunks": chunks,
+            "speed": speed,
+            "timeout": timeout,
+            "carry": carry,
+            "ignore": ignore,
+        }
+        recording = TestRecording(self._item, len(self._recordings) + 1, wanted, playing)
+        self._recordings.append(recording)
+        if recording.is_made:
+            return self.make(recording.made_from(target, target_tls), **options)
+        return self.make(recording.played(), **options)
 
     # Stopping.
 
@@ -99,6 +138,7 @@ class ServersOfTest:
             except BaseException as error:
                 errors.append(error)
         if interrupt is not None:
+            list(self._end_recordings(is_good=False))
             # Not in a group, where it would not end the run.
             raise interrupt
         if left and self._is_strict:
@@ -109,10 +149,27 @@ class ServersOfTest:
                 warnings.warn_explicit(text, LeftOpenWarning, *_location(self._item))
             except LeftOpenWarning as warning:
                 errors.append(warning.with_traceback(None))
+        errors += self._end_recordings(is_good=not (errors or self._has_failed))
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup(f"{len(errors)} servers ended with errors", errors)
+
+    def _end_recordings(self, is_good: bool) -> Iterator[BaseException]:
+        made = [recording for recording in self._recordings if recording.is_made]
+        try:
+            # All of them, or none: they belong together.
+            if is_good:
+                for recording in made:
+                    recording.check()
+                for recording in made:
+                    recording.keep()
+        except Exception as error:
+            yield error.with_traceback(None)
+        finally:
+            # Nothing, where it was kept.
+            for recording in made:
+                recording.discard()
 
     # Reporting.
 
@@ -124,7 +181,7 @@ class ServersOfTest:
 
     def section(self, call: pytest.CallInfo[None], report: pytest.TestReport) -> str:
         """Return the section of a report; "" if it has none."""
-        if call.when == "call" and call.excinfo is not None:
+        if call.when != "teardown" and call.excinfo is not None:
             self._has_failed = True
         if not self._servers or self._has_shown:
             return ""
@@ -137,38 +194,29 @@ class ServersOfTest:
         error = call.excinfo.value if call.excinfo is not None else None
         again = self._again()
         try:
-            return _section.section(self._servers, error, call.when, self._seed, again)
+            text = _section.section(self._servers, error, call.when, self._seed, again)
         except Exception as broken:
             # Such as that of a forked child; a report must not fail the run.
             return f"rsock cannot show its servers: {printable(str(broken))}"
+        return "\n".join([text, *map(_told, self._recordings)])
 
     def _again(self) -> str:
-        config = self._item.config
-        # `Config.cwd_relative_nodeid` takes another type from pytest 9.2 on.
-        file, colons, test = self._item.nodeid.partition("::")
-        name = os.path.relpath(config.rootpath / file, config.invocation_params.dir) + colons + test
-        return f"pytest {shlex.quote(name)} --rsock-seed={self._seed}"
+        return f"{command(self._item)} --rsock-seed={self._seed}"
+
+
+def _told(recording: TestRecording) -> str:
+    """What a report says of a recording."""
+    if recording.is_kept:
+        return f"recorded {printable(str(recording))}"
+    if recording.is_made:
+        return f"{printable(str(recording))} was not recorded, because the test failed"
+    return f"replayed {printable(str(recording))}; to record it again: {printable(recording.again)}"
 
 
 def _location(item: pytest.Item) -> tuple[str, int]:
     """The file and the line of a test."""
     file, line, _ = item.reportinfo()
     return os.fspath(file), (line or 0) + 1
-
-
-def _forward(target: Any) -> Forward:
-    if isinstance(target, str):
-        host, colon, port = target.rpartition(":")
-        if not colon or "/" in target or not host:
-            raise ValueError(
-                f"target {target!r}: must be a (host, port) pair, 'host:port', a Server or, of a "
-                f"Unix socket, a pathlib.Path"
-            )
-        number = int(port) if port.isascii() and port.isdigit() else port
-        return Forward(host.removeprefix("[").removesuffix("]"), number)
-    if isinstance(target, pathlib.PurePath):
-        return Forward(path=target)
-    return Forward(target)
 
 
 def _left_open(server: Server) -> list[str]:
