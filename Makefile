@@ -19,7 +19,7 @@ RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # Empty if the wanted interpreter is missing or too old; `interpreter` says so.
 SAME := $(if $(WANTED),$(filter-out $(FOUND),$(WANTED))$(filter-out $(WANTED),$(FOUND)),other)
 
-.PHONY: demo test check lint bench docs site build rust-test python-test format clean
+.PHONY: demo test check lint bench docs site build plugin-matrix rust-test python-test format clean
 
 demo: $(VENV)/.built
 	$(BIN)/python -m rsock demo
@@ -53,10 +53,15 @@ docs: site
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory target/site 8000
 
 bench: $(VENV)/.built
+	$(BIN)/pip install --quiet --disable-pip-version-check --group bench
 	cargo build --release --manifest-path benchmarks/peers/Cargo.toml --target-dir target/bench
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 build: $(VENV)/.built
+
+# The plugin for pytest, with the oldest and the newest pytest, and beside other plugins.
+plugin-matrix: $(VENV)/.built
+	$(BIN)/python tests/plugin_matrix.py $(ARGS)
 
 rust-test: toolchain
 	cargo test --no-default-features --target-dir target/cargo $(ARGS)

@@ -30,11 +30,15 @@ OTHERS = [
     "pytest-trio",
     "pytest-xdist",
     "trio",
+    "urllib3",
 ]
 TESTS = [
-    "tests/tools/test_pytest_plugin.py",
-    "tests/tools/test_pytest_section.py",
+    "tests/tools/test_pytest_cause.py",
     "tests/tools/test_pytest_others.py",
+    "tests/tools/test_pytest_plugin.py",
+    "tests/tools/test_pytest_recordings.py",
+    "tests/tools/test_pytest_section.py",
+    "tests/tools/test_pytest_tls.py",
 ]
 
 
