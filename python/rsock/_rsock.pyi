@@ -1153,6 +1153,28 @@ class Stream:
         is too long for the header, OSError (EDEADLK) in a signal handler that interrupts another
         frame of its thread, and as `sendall`; the attribute `sent` counts the header too.
         """
+    def start_tls(
+        self, tls: TLS | bool | None = None, *, server_hostname: str | None = None
+    ) -> None:
+        """Begin TLS on a connection that is in use, and wait for the end of the handshake.
+
+        For protocols that upgrade, such as SMTP (RFC 3207), IMAP and POP3 (RFC 2595), XMPP and
+        PostgreSQL. What was sent before goes out in clear text; from the call on, every method, and
+        `fileno()`, moves clear text that is protected on the way, and `record.tls` says what was
+        agreed on.
+
+        A server's connection needs `tls`, a TLS with a certificate. A client verifies the server by
+        `tls`, or by the authorities of the system, as True and None say; the certificate must be
+        valid for `server_hostname`, or else for the name in `tls`, or the host that the client has
+        connected to.
+
+        Blocks up to the time-out. A handshake that fails resets the connection: ssl.SSLError has
+        the peer's alert in words, ssl.SSLCertVerificationError what was refused; TimeoutError.
+        Refused with the connection as it was: StateError if TLS is on, if a duplicate of the
+        descriptor or a file of `makefile` is open, or if clear text was received that no call has
+        read, which must not pass for protected (CVE-2011-0411); ValueError with a time-out of 0,
+        and OSError (EOPNOTSUPP) for datagrams.
+        """
     def shutdown(self, how: int) -> None:
         """Shut down one or both directions with shutdown(2). Does not block.
 

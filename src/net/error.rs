@@ -90,6 +90,15 @@ pub enum Error {
         /// What to do instead. Empty if there is nothing.
         hint: &'static str,
     },
+    /// A step that does not fit the state of a stream.
+    StreamState {
+        /// The step.
+        step: &'static str,
+        /// The address of the peer.
+        target: String,
+        /// The state, and what to do instead.
+        text: &'static str,
+    },
     /// A value that is never valid. The text names it.
     Value(String),
     /// A number outside its range. The text names it.
@@ -195,6 +204,10 @@ impl fmt::Display for Error {
                 write!(f, "{asked}: the server is {state}")?;
                 if hint.is_empty() { Ok(()) } else { write!(f, "; {hint}") }
             }
+            Self::StreamState { step, target, text } if target.is_empty() => {
+                write!(f, "{step}: {text}")
+            }
+            Self::StreamState { step, target, text } => write!(f, "{step} {target}: {text}"),
             Self::Value(text) | Self::Overflow(text) => f.write_str(text),
             Self::Forked { creator, here } => write!(
                 f,

@@ -60,7 +60,9 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
         Error::Tls { kind, .. } => tls(py, kind, text),
         Error::OverLimit { .. } | Error::Value(_) => PyValueError::new_err(text),
         Error::Overflow(_) => PyOverflowError::new_err(text),
-        Error::State { .. } | Error::Forked { .. } => own(py, "StateError", text),
+        Error::State { .. } | Error::StreamState { .. } | Error::Forked { .. } => {
+            own(py, "StateError", text)
+        }
         // The waiter keeps the signal handler's exception and raises that instead (see `wait`).
         Error::Interrupted => os_error(py, libc::EINTR, text),
     }

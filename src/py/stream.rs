@@ -17,9 +17,11 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PySequence, PyTuple};
 use super::args::{self, length, name_text};
 use super::buffer::{SCRATCH, Sink, Source, with_scratch};
 use super::error::{exception, os_error};
+use super::exit::stop_at_exit;
 use super::ledger::Record;
 use super::process::object;
 use super::tcp_info::tcp_info;
+use super::tls::Upgrade;
 use super::wait::{Attached, Detached};
 use crate::net;
 use crate::net::address::{Address, Target, Transport, UnixName, host_text};
@@ -733,6 +735,44 @@ impl Stream {
             // Fails only on an exception class that forbids attributes.
             let _ = error.value(py).setattr("sent", sent);
         })
+    }
+
+    /// Begin TLS on a connection that is in use, and wait for the end of the handshake.
+    ///
+    /// For protocols that upgrade, such as SMTP (RFC 3207), IMAP and POP3 (RFC 2595), XMPP and
+    /// PostgreSQL. What was sent before goes out in clear text; from the call on, every method, and
+    /// `fileno()`, moves clear text that is protected on the way, and `record.tls` says what was
+    /// agreed on.
+    ///
+    /// A server's connection needs `tls`, a TLS with a certificate. A client verifies the server by
+    /// `tls`, or by the authorities of the system, as True and None say; the certificate must be
+    /// valid for `server_hostname`, or else for the name in `tls`, or the host that the client has
+    /// connected to.
+    ///
+    /// Blocks up to the time-out. A handshake that fails resets the connection: ssl.SSLError has the
+    /// peer's alert in words, ssl.SSLCertVerificationError what was refused; TimeoutError. Refused
+    /// with the connection as it was: StateError if TLS is on, if a duplicate of the descriptor or a
+    /// file of `makefile` is open, or if clear text was received that no call has read, which must
+    /// not pass for protected (CVE-2011-0411); ValueError with a time-out of 0, and OSError
+    /// (EOPNOTSUPP) for datagrams.
+    #[pyo3(signature = (tls=None, *, server_hostname=None))]
+    fn start_tls(
+        &self,
+        py: Python<'_>,
+        tls: Option<Bound<'_, PyAny>>,
+        server_hostname: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let is_server = self.inner().is_accepted();
+        let upgrade = Upgrade::new(py, is_server, tls.as_ref(), server_hostname.as_ref())?;
+        if self.files.load(SeqCst) > 0 {
+            let text = "a file of makefile() is open, and may have read ahead; close it first";
+            let error = Error::StreamState { step: "start_tls", target: String::new(), text };
+            return Err(self.raised(py, error));
+        }
+        if !is_server {
+            stop_at_exit(py)?;
+        }
+        self.detached(py, |stream, waiter| upgrade.start(stream, waiter))
     }
 
     /// Shut down one or both directions with shutdown(2). Does not block.

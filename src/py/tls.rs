@@ -7,11 +7,14 @@ use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyMapping, PyString, PyTuple};
+use rustls_pki_types::ServerName;
 
 use super::args::{self, boolean, shown, text, wrong_type};
 use super::error::exception;
 use super::process::object;
-use crate::net::base::{Mutex, Origin};
+use crate::net;
+use crate::net::base::{Mutex, Origin, Waiter};
+use crate::net::handoff::{start_tls_as_client, start_tls_as_server};
 use crate::net::ledger::TlsInfo;
 use crate::net::stage::tls::{
     Identity, Pem, Roots, TlsClient, TlsServer, TlsSettings, for_tests, server_name, system_roots,
@@ -53,6 +56,8 @@ pub(super) struct Tls {
     label: String,
     /// What clients share, which includes the sessions that they resume.
     client: Mutex<Option<(Origin, TlsClient)>>,
+    /// What accepted connections share that begin TLS by `start_tls`.
+    server: Mutex<Option<(Origin, Arc<TlsServer>)>>,
 }
 
 struct TestPem {
@@ -161,6 +166,16 @@ fn sni(value: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<(String, Identity)>> {
     Ok(named)
 }
 
+/// The argument `server_hostname`.
+fn certified_name(value: &Bound<'_, PyAny>) -> PyResult<ServerName<'static>> {
+    server_name(&text("server_hostname", value)?).ok_or_else(|| {
+        PyValueError::new_err(format!(
+            "server_hostname {}: not a name that a certificate can have",
+            shown(value)
+        ))
+    })
+}
+
 fn only_newest(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     match text("min_version", value)?.as_str() {
         "1.2" => Ok(false),
@@ -209,15 +224,7 @@ impl Tls {
         let of_server = [given("client_ca", client_ca.is_some()), given("sni", sni.is_some())];
         let own = cert.as_ref().map(|cert| identity(cert, key.as_ref(), password.as_deref(), ""));
         let label = cert.as_ref().filter(|cert| !cert.is_instance_of::<PyBytes>()).map(shown);
-        let name = server_hostname.map(|name| {
-            let host = text("server_hostname", &name)?;
-            server_name(&host).ok_or_else(|| {
-                PyValueError::new_err(format!(
-                    "server_hostname {}: not a name that a certificate can have",
-                    shown(&name)
-                ))
-            })
-        });
+        let name = server_hostname.map(|name| certified_name(&name));
         let settings = TlsSettings {
             identity: own.transpose()?,
             sni: self::sni(sni.as_ref())?,
@@ -235,6 +242,7 @@ impl Tls {
             tests: None,
             label: label.unwrap_or_default(),
             client: Mutex::new(None),
+            server: Mutex::new(None),
         })
     }
 
@@ -288,6 +296,7 @@ impl Tls {
             tests: Some(TestPem { ca: made.ca_pem, cert: made.cert_pem, key: made.key_pem }),
             label: format!("for tests, {}", names.join(", ")),
             client: Mutex::new(None),
+            server: Mutex::new(None),
         })
     }
 
@@ -370,19 +379,87 @@ impl Tls {
                 if *name == "client_ca" { "; a client verifies servers by ca=…" } else { "" };
             return Err(PyValueError::new_err(format!("TLS({name}=…) is for servers{hint}")));
         }
-        // The child of a fork has locks of its own, and so sessions of its own.
-        let here = self.client.lock().clone().filter(|(origin, _)| origin.is_here());
-        if let Some((_, made)) = here {
-            return Ok(made);
+        shared(&self.client, || TlsClient::new(&self.settings, || system(py)))
+            .map_err(|error| exception(py, error))
+    }
+
+    /// The TLS of accepted connections that begin it by `start_tls`.
+    fn for_connections(&self, py: Python<'_>) -> PyResult<Arc<TlsServer>> {
+        let settings = self.for_server()?;
+        shared(&self.server, || TlsServer::new(settings, None).map(Arc::new))
+            .map_err(|error| exception(py, error))
+    }
+}
+
+/// What this process shares, made with the first use. The child of a fork has locks of its own, and
+/// so sessions of its own.
+fn shared<T: Clone>(
+    place: &Mutex<Option<(Origin, T)>>,
+    make: impl FnOnce() -> net::error::Result<T>,
+) -> net::error::Result<T> {
+    let here = place.lock().clone().filter(|(origin, _)| origin.is_here());
+    if let Some((_, made)) = here {
+        return Ok(made);
+    }
+    let made = make()?;
+    let before = place.lock().replace((Origin::here(), made.clone()));
+    if let Some(foreign) = before.filter(|(origin, _)| !origin.is_here()) {
+        // Another process's, and only memory here.
+        std::mem::forget(foreign);
+    }
+    Ok(made)
+}
+
+/// TLS for a connection that is in use, by the role that it has there.
+pub(super) enum Upgrade {
+    Server(Arc<TlsServer>),
+    Client(TlsClient, Option<ServerName<'static>>),
+}
+
+impl Upgrade {
+    /// The arguments of `start_tls`.
+    pub(super) fn new(
+        py: Python<'_>,
+        is_server: bool,
+        tls: Option<&Bound<'_, PyAny>>,
+        server_hostname: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        if !is_server {
+            let name = server_hostname.map(certified_name).transpose()?;
+            let truth = PyBool::new(py, true);
+            let client = of_client(Some(tls.unwrap_or(truth.as_any())))?;
+            let client = client.ok_or_else(|| {
+                PyValueError::new_err("start_tls(False): a TLS, or True for the system's roots")
+            })?;
+            return Ok(Self::Client(client, name));
         }
-        let made =
-            TlsClient::new(&self.settings, || system(py)).map_err(|error| exception(py, error))?;
-        let before = self.client.lock().replace((Origin::here(), made.clone()));
-        if let Some(foreign) = before.filter(|(origin, _)| !origin.is_here()) {
-            // Another process's, and only memory here.
-            std::mem::forget(foreign);
+        if server_hostname.is_some() {
+            return Err(PyValueError::new_err(
+                "start_tls(server_hostname=…) is for clients; a server has the names of its \
+                 certificate",
+            ));
         }
-        Ok(made)
+        let given = tls.map(|tls| {
+            tls.cast::<Tls>().map_err(|_| wrong_type("tls", "a TLS with a certificate", tls))
+        });
+        let Some(tls) = given.transpose()? else {
+            return Err(PyTypeError::new_err(
+                "start_tls() of a server's connection needs a certificate: start_tls(TLS(cert, key))",
+            ));
+        };
+        tls.get().for_connections(py).map(Self::Server)
+    }
+
+    /// Begins TLS, and waits for the end of the handshake.
+    pub(super) fn start(
+        self,
+        stream: &net::stream::Stream,
+        waiter: &mut dyn Waiter,
+    ) -> net::error::Result<()> {
+        match self {
+            Self::Server(tls) => start_tls_as_server(stream, &tls, waiter),
+            Self::Client(tls, name) => start_tls_as_client(stream, &tls, name, waiter),
+        }
     }
 }
 
@@ -401,7 +478,7 @@ fn load_chain(context: &Bound<'_, PyAny>, pem: &str) -> PyResult<()> {
 }
 
 /// The roots of the system, read once.
-fn system(py: Python<'_>) -> crate::net::error::Result<Roots> {
+fn system(py: Python<'_>) -> net::error::Result<Roots> {
     static ROOTS: PyOnceLock<Roots> = PyOnceLock::new();
     ROOTS.get_or_try_init(py, system_roots).cloned()
 }
@@ -443,6 +520,7 @@ pub(super) fn of_client(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Tls
                 tests: None,
                 label: String::new(),
                 client: Mutex::new(None),
+                server: Mutex::new(None),
             },
         )
     })?;

@@ -25,6 +25,12 @@ impl Connection {
     fn awaits_first_byte(&self) -> bool {
         !self.record.has_received() || self.is_opening()
     }
+
+    /// From when on that time counts.
+    fn waits_since(&self) -> Instant {
+        let stages = self.client.stages.as_ref().filter(|_| self.is_opening());
+        stages.and_then(|stages| stages.since).unwrap_or_else(|| self.record.opened())
+    }
 }
 
 impl Turn<'_> {
@@ -105,7 +111,7 @@ impl Turn<'_> {
         [
             half_closed,
             after(watch.progress, write, "write"),
-            after(connection.record.opened(), first_byte, "first_byte"),
+            after(connection.waits_since(), first_byte, "first_byte"),
             after(moved, limits.idle.filter(|_| !connection.lingering), "idle"),
             after(
                 connection.record.opened(),

@@ -167,6 +167,11 @@ impl Io for Turn<'_> {
         self.put_stages_upstream(chain);
     }
 
+    fn start_tls(&mut self, stages: LegStages) {
+        let chain = stages.into_chain::<Chain>().expect("a chain");
+        self.plan_upgrade(chain);
+    }
+
     fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {
         self.connection.upstream.as_ref().map_or_else(Vec::new, |upstream| upstream.attempts())
     }

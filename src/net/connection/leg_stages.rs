@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::service::SessionResult;
 use crate::net::stage::faults::FaultSet;
-use crate::net::stage::{Chain, Direction, Inbound, StageEnd};
+use crate::net::stage::{Chain, Direction, Inbound, Stage, StageEnd};
 
 /// How often a delivery is looked at, which takes a system call.
 const DELIVERY_CHECK: Duration = Duration::from_millis(2);
@@ -22,6 +22,8 @@ pub(super) enum Opening {
     /// The worker makes it next.
     Asked,
     Made,
+    /// There is one, which waits for the end of a handshake.
+    Upgrading,
 }
 
 /// The end of our side, on its way through the chain.
@@ -57,6 +59,10 @@ pub(super) struct LegStages {
     pub(super) faults: Option<Arc<FaultSet>>,
     pub(super) is_open: bool,
     pub(super) opening: Opening,
+    /// Since when a connection that was in use before waits for its stages.
+    pub(super) since: Option<Instant>,
+    /// The stage that comes next to the socket, once nothing is on its way.
+    pub(super) upgrade: Option<Box<dyn Stage>>,
     /// The server stops: the session gets that event once it is open.
     pub(super) drains: bool,
     pub(super) our_end: OurEnd,
@@ -89,6 +95,8 @@ impl LegStages {
             faults: None,
             is_open: false,
             opening: Opening::Waiting,
+            since: None,
+            upgrade: None,
             drains: false,
             our_end: OurEnd::None,
             socket_end: SocketEnd::None,
@@ -106,6 +114,7 @@ impl LegStages {
     pub(super) fn is_empty(&self) -> bool {
         self.chain.is_empty()
             && self.opening == Opening::Made
+            && self.upgrade.is_none()
             && self.end.is_none()
             && matches!(self.our_end, OurEnd::None | OurEnd::EndPassed)
             && matches!(self.socket_end, SocketEnd::None | SocketEnd::End)

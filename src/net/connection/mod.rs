@@ -18,6 +18,7 @@ mod send;
 mod serve;
 mod splice;
 mod stages;
+mod start_tls;
 mod upstream;
 mod watch;
 

@@ -33,7 +33,8 @@ impl Connection {
     /// `serve` then returns `Served::Open`. `faults` are the connection's own, in place of the
     /// server's.
     pub(crate) fn put_stages(&mut self, chain: Box<Chain>, faults: Option<Arc<FaultSet>>) {
-        self.client.stages = Some(Box::new(LegStages { faults, ..LegStages::new(chain) }));
+        let since = self.record.has_received().then(Instant::now);
+        self.client.stages = Some(Box::new(LegStages { faults, since, ..LegStages::new(chain) }));
         self.due = None;
     }
 
@@ -55,7 +56,8 @@ impl Connection {
     /// Whether the stages have yet to be ready for a session.
     pub(crate) fn is_opening(&self) -> bool {
         let stages = self.client.stages.as_ref();
-        stages.is_some_and(|stages| stages.opening == Opening::Waiting)
+        let waits = |opening| matches!(opening, Opening::Waiting | Opening::Upgrading);
+        stages.is_some_and(|stages| waits(stages.opening))
     }
 
     /// How a stage has ended the connection.
@@ -103,7 +105,7 @@ impl Turn<'_> {
     pub(super) fn waits_for_stages(&mut self, drains: bool) -> bool {
         let Some(stages) = &mut self.connection.client.stages else { return false };
         stages.drains |= drains;
-        stages.opening != Opening::Made
+        matches!(stages.opening, Opening::Waiting | Opening::Asked)
     }
 
     /// Passes a wake on to the stages it was meant for.
@@ -144,7 +146,7 @@ impl Turn<'_> {
 
     /// Puts an empty chain into a connection that is being served. Returns false where it is about
     /// to end.
-    fn put_stages_between(&mut self) -> bool {
+    pub(super) fn put_stages_between(&mut self) -> bool {
         if self.connection.client.writing.error().is_some() {
             return false;
         }
@@ -262,6 +264,7 @@ impl Turn<'_> {
             session.opening(Waker::new(Arc::clone(&self.resources.notifier), self.token));
         }
         let mut acted = self.feed_chain(leg, now)?;
+        acted |= self.begin_upgrade(session, leg, now)?;
         self.keep_notes(leg);
         acted |= self.heed_stage_end(session, scratch, leg, now)?;
         acted |= self.send_from_chain(leg, now)?;
@@ -620,8 +623,16 @@ impl Turn<'_> {
     fn open_above(&mut self, session: &mut dyn Session, leg: Leg) -> SessionResult {
         let lingering = self.connection.lingering;
         let Some(stages) = &mut self.leg_mut(leg).stages else { return Ok(()) };
-        if stages.opening != Opening::Waiting || lingering || !stages.chain.is_ready() {
+        if lingering || !stages.chain.is_ready() {
             return Ok(());
+        }
+        match stages.opening {
+            Opening::Waiting => {}
+            Opening::Upgrading => {
+                stages.opening = Opening::Made;
+                return session.upgraded(self);
+            }
+            Opening::Asked | Opening::Made => return Ok(()),
         }
         match leg {
             Leg::Client => {

@@ -127,13 +127,26 @@ impl Staging for ClientFaults {
     fn reserve(&self) -> io::Result<(Socket, Box<dyn Place>)> {
         let name = self.name.lock().clone();
         let tls = self.tls.as_ref().zip(name).map(|(tls, name)| tls.stage(name));
-        let opening = tls.as_ref().map(|_| EventFd::new().map(Arc::new)).transpose()?;
-        let place = WorkerPlace::reserve()?;
-        let (ours, theirs) = place.worker().pair()?;
-        let set = Arc::clone(&self.set);
-        let stages = tls.into_iter().collect();
-        Ok((theirs, Box::new(Reserved { place, ours, set, stages, opening })))
+        reserve(Arc::clone(&self.set), tls)
     }
+}
+
+/// Makes a place on the worker for a connection with these faults, and with TLS.
+fn reserve(
+    set: Arc<FaultSet>,
+    tls: Option<Box<dyn Stage>>,
+) -> io::Result<(Socket, Box<dyn Place>)> {
+    let opening = tls.as_ref().map(|_| EventFd::new().map(Arc::new)).transpose()?;
+    let place = WorkerPlace::reserve()?;
+    let (ours, theirs) = place.worker().pair()?;
+    let stages = tls.into_iter().collect();
+    Ok((theirs, Box::new(Reserved { place, ours, set, stages, opening })))
+}
+
+/// The same for a connection that is in use, and has no faults.
+pub(super) fn reserve_for_tls(tls: Box<dyn Stage>) -> io::Result<(Socket, Box<dyn Place>)> {
+    let set = FaultSet::of_client(0, Limits::default().write_buffer);
+    reserve(Arc::new(set), Some(tls))
 }
 
 /// A place for the connection.
@@ -201,6 +214,14 @@ impl Session for ClientSession {
 
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         self.inner.wake(io)
+    }
+
+    fn take_back(&mut self) -> Vec<u8> {
+        self.inner.take_back()
+    }
+
+    fn upgraded(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.inner.upgraded(io)
     }
 
     fn ends(&mut self, why: ClosedBy, error: Option<&str>) {

@@ -18,9 +18,10 @@ use crate::net::base::{EventFd, Mutex};
 use crate::net::control::ServerContext;
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Record};
-use crate::net::service::{Io, Leg, Null, Service, Session, SessionResult, Waker};
+use crate::net::service::{Io, Leg, LegStages, Null, Service, Session, SessionResult, Waker};
 use crate::net::socket::{Probe, Socket};
 use crate::net::stage::tls::tls_error;
+use crate::net::stage::{Chain, Stage};
 use crate::net::stream::{InnerEnd, Outer, OuterEnd, Owner, Stream};
 use crate::net::worker::{Accepted, Inbox, Inner, Message, WorkerPool};
 
@@ -57,8 +58,12 @@ pub(super) struct Link {
     tls_error: OnceLock<Box<str>>,
     /// Set when the session opens, or the connection ends; None where the caller does not wait for
     /// that.
-    opening: Option<Arc<EventFd>>,
+    opening: Mutex<Option<Arc<EventFd>>>,
     is_open: AtomicBool,
+    /// The connection has ended.
+    is_over: AtomicBool,
+    /// The stage of TLS that the caller has asked for.
+    upgrade: Mutex<Option<Box<dyn Stage>>>,
     gate: Mutex<Gate>,
 }
 
@@ -90,8 +95,10 @@ impl Link {
             waker: Mutex::new(None),
             inner: OnceLock::new(),
             tls_error: OnceLock::new(),
-            opening: None,
+            opening: Mutex::new(None),
             is_open: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            upgrade: Mutex::new(None),
             gate: Mutex::default(),
         }
     }
@@ -131,7 +138,7 @@ impl Link {
 
     /// Has the session set a flag when it opens, or when the connection ends before.
     pub(super) fn with_opening(self, flag: Option<Arc<EventFd>>) -> Self {
-        Self { opening: flag, ..self }
+        Self { opening: Mutex::new(flag), ..self }
     }
 
     /// The stages are ready.
@@ -142,7 +149,8 @@ impl Link {
     }
 
     fn settle_opening(&self) {
-        if let Some(flag) = &self.opening {
+        let flag = self.opening.lock().clone();
+        if let Some(flag) = flag {
             flag.set();
         }
     }
@@ -185,6 +193,12 @@ impl Link {
         self.settle_opening();
     }
 
+    /// Ends the input of the handler's side, behind what has come.
+    pub(super) fn end_input(&self) {
+        self.ending_input.store(true, SeqCst);
+        self.wake();
+    }
+
     /// The caller has closed the last descriptor of its end.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, SeqCst);
@@ -204,6 +218,7 @@ impl Link {
 
     /// The worker is about to close the outer connection, and with it its end of the pair.
     fn outer_ends(&self, by: ClosedBy) {
+        self.is_over.store(true, SeqCst);
         self.settle_gate(false);
         self.outer.withdraw();
         self.waker.lock().take();
@@ -241,7 +256,24 @@ impl Outer for Link {
     }
 
     fn opening(&self) -> Option<Arc<EventFd>> {
-        self.opening.clone()
+        self.opening.lock().clone()
+    }
+
+    fn forget_opening(&self) {
+        *self.opening.lock() = None;
+    }
+
+    fn start_tls(&self, stage: Box<dyn Stage>) -> io::Result<()> {
+        let flag = Arc::new(EventFd::new()?);
+        *self.opening.lock() = Some(Arc::clone(&flag));
+        self.is_open.store(false, SeqCst);
+        *self.upgrade.lock() = Some(stage);
+        if self.is_over.load(SeqCst) {
+            // Its end may have been told to the flag before.
+            flag.set();
+        }
+        self.wake();
+        Ok(())
     }
 
     fn is_open(&self) -> bool {
@@ -278,8 +310,7 @@ impl Owner for InnerLease {
     }
 
     fn end_input(&self) -> bool {
-        self.link.ending_input.store(true, SeqCst);
-        self.link.wake();
+        self.link.end_input();
         true
     }
 
@@ -311,6 +342,10 @@ impl InnerSession {
 
     /// Does what the handler's side has decided, once its bytes have come.
     fn react(&self, io: &mut dyn Io) {
+        let upgrade = self.link.upgrade.lock().take();
+        if let Some(stage) = upgrade {
+            io.start_tls(LegStages::new(Chain::new(vec![stage])));
+        }
         if self.link.ending_input.swap(false, SeqCst) {
             io.finish_input();
         }
@@ -372,6 +407,16 @@ impl Session for InnerSession {
 
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
         self.react(io);
+        Ok(())
+    }
+
+    fn take_back(&mut self) -> Vec<u8> {
+        let inner = self.link.inner.get().and_then(Weak::upgrade);
+        inner.map_or_else(Vec::new, |inner| inner.take_unread())
+    }
+
+    fn upgraded(&mut self, _io: &mut dyn Io) -> SessionResult {
+        self.link.opens();
         Ok(())
     }
 
@@ -495,6 +540,13 @@ impl OuterHost {
                 Handed::Nothing
             }
         }
+    }
+
+    /// The workers for a connection that was handed out itself, the first of which starts now.
+    /// ESHUTDOWN where the server has ended; EMFILE, EAGAIN.
+    pub(super) fn workers(&self) -> io::Result<Arc<OuterWorkers>> {
+        let none = || io::Error::from_raw_os_error(libc::ESHUTDOWN);
+        self.start_late()?.ok_or_else(none)
     }
 
     /// The start of the server has failed: its workers end, and those of another start follow.

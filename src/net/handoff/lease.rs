@@ -2,20 +2,23 @@
 //! that entry; must never keep a descriptor open, nor end a connection by itself.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Weak};
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock, Weak};
 
 use socket2::Domain;
 
 use super::handed_out::{HandedOut, JobId, PendingOpening};
-use super::inner::{self, Handed, Link, OuterHost};
+use super::inner::{self, Handed, InnerSession, Link, OuterHost, OuterWorkers};
 use super::linger::{LingerHost, PendingLinger};
+use crate::net::base::EventFd;
 use crate::net::connection::LingeringSocket;
 use crate::net::control::ServerContext;
 use crate::net::ledger::{ClosedBy, EntryId, Record};
 use crate::net::socket::{Socket, Until};
-use crate::net::stream::{DeferredClose, Owned, Owner, Stream};
-use crate::net::worker::Accepted;
+use crate::net::stage::Stage;
+use crate::net::stream::{DeferredClose, InnerEnd, Outer, OuterPlace, Owned, Owner, Stream};
+use crate::net::worker::{Accepted, Inner};
 
 /// A connection that a caller is to have.
 pub(super) enum Leased {
@@ -130,9 +133,11 @@ impl Leases {
                 context: Arc::clone(&self.context),
                 handed_out: Arc::clone(&self.handed_out),
                 host: self.host.clone(),
+                outer: Arc::clone(&self.outer),
                 entry_id,
                 job: id,
-                settled: AtomicBool::new(false),
+                state: AtomicU8::new(OPEN),
+                link: OnceLock::new(),
             };
             let context = &self.context;
             let draining = self.handed_out.draining_flag();
@@ -146,14 +151,24 @@ impl Leases {
     }
 }
 
+/// The states of a lease: who closes the record.
+const OPEN: u8 = 0;
+/// It is closed.
+const SETTLED: u8 = 1;
+/// A worker has the connection, and closes it.
+const MOVED: u8 = 2;
+
 /// One connection's link to its server.
 struct Lease {
     context: Arc<ServerContext>,
     handed_out: Arc<HandedOut>,
     host: Option<Arc<LingerHost>>,
+    outer: Arc<OuterHost>,
     entry_id: EntryId,
     job: JobId,
-    settled: AtomicBool,
+    state: AtomicU8,
+    /// Set before the connection goes to a worker.
+    link: OnceLock<Arc<Link>>,
 }
 
 impl fmt::Debug for Lease {
@@ -164,11 +179,54 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     fn close_record(&self, by: ClosedBy, error: Option<String>) -> bool {
-        let first = !self.settled.swap(true, SeqCst);
+        let first = self.leave_open(SETTLED);
         if first {
             self.context.close_record(self.entry_id, by, error, None);
         }
         first
+    }
+
+    /// Changes the state, once. Returns false where it was changed before.
+    fn leave_open(&self, to: u8) -> bool {
+        self.state.compare_exchange(OPEN, to, SeqCst, SeqCst).is_ok()
+    }
+
+    /// What connects it with the worker that has the connection now.
+    fn moved(&self) -> Option<&Arc<Link>> {
+        self.link.get().filter(|_| self.state.load(SeqCst) == MOVED)
+    }
+}
+
+/// A place on a worker of the server for a connection that was handed out itself.
+struct LatePlace<'a> {
+    lease: &'a Lease,
+    workers: Arc<OuterWorkers>,
+    ours: Socket,
+    stage: Box<dyn Stage>,
+    opening: Arc<EventFd>,
+}
+
+impl OuterPlace for LatePlace<'_> {
+    fn take(
+        self: Box<Self>,
+        outer: Socket,
+        record: &Arc<Record>,
+        inner: Weak<dyn InnerEnd>,
+    ) -> Option<Arc<dyn Outer>> {
+        let Self { lease, workers, ours, stage, opening } = *self;
+        let link = Arc::new(Link::new(&outer).with_opening(Some(opening)));
+        link.set_inner(inner);
+        let _ = lease.link.set(Arc::clone(&link));
+        if !lease.leave_open(MOVED) {
+            // A close by another thread has told the link nothing.
+            return None;
+        }
+        let accepted =
+            Accepted { socket: outer, record: Arc::clone(record), entry_id: lease.entry_id };
+        let session = Box::new(InnerSession::new(&link));
+        let inner = Inner { socket: ours, session, faults: None, stages: vec![stage] };
+        let _ = workers.send(accepted, inner);
+        Some(link)
     }
 }
 
@@ -178,17 +236,37 @@ impl Owner for Lease {
     }
 
     fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if self.close_record(by, error) {
+        if self.close_record(by, error.clone()) {
             self.context.count_stopped(forced);
+        } else if let Some(link) = self.moved() {
+            // The worker closes the record, and counts the connection for a stop.
+            link.decide(by, error, forced);
         }
     }
 
     fn is_settled(&self) -> bool {
-        self.settled.load(SeqCst)
+        match self.state.load(SeqCst) {
+            OPEN => false,
+            MOVED => self.link.get().is_some_and(|link| link.is_settled()),
+            _ => true,
+        }
+    }
+
+    fn end_input(&self) -> bool {
+        self.moved().map(|link| link.end_input()).is_some()
+    }
+
+    fn reserve(&self, stage: Box<dyn Stage>) -> io::Result<(Socket, Box<dyn OuterPlace + '_>)> {
+        let opening = Arc::new(EventFd::new()?);
+        let workers = self.outer.workers()?;
+        let (ours, theirs) = workers.pair()?;
+        let place = LatePlace { lease: self, workers, ours, stage, opening };
+        Ok((theirs, Box::new(place)))
     }
 
     fn may_linger(&self) -> bool {
-        self.host.as_ref().is_some_and(|host| host.is_open()) && !self.is_settled()
+        let host = self.host.as_ref().filter(|_| self.state.load(SeqCst) == OPEN);
+        host.is_some_and(|host| host.is_open())
     }
 
     fn linger(
@@ -212,7 +290,9 @@ impl Owner for Lease {
 
     fn socket_closed(&self) {
         self.handed_out.remove(self.job);
-        self.context.admission.closed();
+        if self.moved().is_none() {
+            self.context.admission.closed();
+        }
         self.call_ended();
     }
 

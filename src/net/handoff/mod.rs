@@ -16,6 +16,7 @@ mod mixed;
 mod on_demand;
 mod parked_thread;
 mod pool;
+mod start_tls;
 mod turns;
 
 pub use self::client_faults::ClientFaults;
@@ -26,3 +27,4 @@ pub(crate) use self::mixed::MixedSink;
 pub(crate) use self::on_demand::OnDemand;
 pub use self::pool::{Member, Pool};
 pub(crate) use self::pool::{PoolSink, ThreadPool};
+pub use self::start_tls::{start_tls_as_client, start_tls_as_server};

@@ -379,6 +379,11 @@ impl Record {
         self.extra.get().and_then(|extra| extra.tls.get()).map(|tls| &**tls)
     }
 
+    /// The connection's socket has another number from here on.
+    pub(crate) fn socket_moved(&self, duplicate: impl AsRawFd) {
+        self.probe.follow(duplicate);
+    }
+
     /// Notes what TLS has agreed on; the first call counts.
     pub(crate) fn note_tls(&self, info: Box<TlsInfo>) {
         let extra = self.extra.get_or_init(Box::default);

@@ -87,6 +87,18 @@ pub trait Session: Send {
         Ok(())
     }
 
+    /// TLS begins on the client leg by `Io::start_tls`, with the input that the session has not
+    /// used. Returns bytes of the input in front of that, which the session has passed on, and which
+    /// have come back.
+    fn take_back(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// The handshake that `Io::start_tls` has begun is complete.
+    fn upgraded(&mut self, _io: &mut dyn Io) -> SessionResult {
+        Ok(())
+    }
+
     /// There is room again on a leg on which `write` took less than all.
     fn low_water(&mut self, _io: &mut dyn Io, _leg: Leg) -> SessionResult {
         Ok(())
@@ -215,6 +227,11 @@ pub trait Io {
     /// Puts a chain of stages between the upstream leg, which is connected, and the session. Nothing
     /// may have been written to that leg. Once they are ready, `staged` follows.
     fn put_stages(&mut self, _stages: LegStages) {}
+
+    /// Begins TLS on the client leg by a chain of one stage, behind what was written, which goes out
+    /// in clear text. All input that the session has not used is the first of what TLS is given;
+    /// nothing may be written until `upgraded` follows.
+    fn start_tls(&mut self, _stages: LegStages) {}
 
     /// Our side and the target of each connect in progress, oldest first.
     fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {

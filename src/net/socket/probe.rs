@@ -47,6 +47,15 @@ impl Probe {
         (*number >= 0).then(|| call(*number))
     }
 
+    /// Asks a duplicate of the socket from here on. No effect on a probe of no socket, or after
+    /// `withdraw`.
+    pub(crate) fn follow(&self, duplicate: impl AsRawFd) {
+        let mut number = self.0.lock();
+        if *number >= 0 {
+            *number = duplicate.as_raw_fd();
+        }
+    }
+
     /// Ends all queries. Blocks until a query that is running has ended.
     pub(crate) fn withdraw(&self) {
         *self.0.lock() = -1;

@@ -88,6 +88,33 @@ impl Chain {
         self.stages.insert(0, stage);
     }
 
+    /// Whether no stage holds anything, whatever waits at the ends of the chain.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        [Direction::Inbound, Direction::Outbound]
+            .into_iter()
+            .all(|direction| self.stages.iter().all(|stage| stage.held(direction) == 0))
+    }
+
+    /// Adds a stage next to the socket of a chain that is in use. What has left the chain for the
+    /// socket goes ahead of it, and does not go through it.
+    pub(crate) fn push_below(&mut self, now: Instant, stage: Box<dyn Stage>) -> StageResult {
+        debug_assert!(self.is_open && self.is_at_rest(), "what a stage holds would go through it");
+        let queue = self.inbound[0].another();
+        self.inbound.insert(0, queue);
+        // The queue for the socket stays the first.
+        let queue = self.outbound[0].another();
+        self.outbound.insert(1, queue);
+        self.stages.insert(0, stage);
+        self.requests.enders.iter_mut().for_each(|ender| *ender += 1);
+        self.call(now, 0, |stage, flow| stage.open(flow))?;
+        self.settle(now)
+    }
+
+    /// The stages of a chain that is not open yet.
+    pub(crate) fn into_stages(self) -> Vec<Box<dyn Stage>> {
+        self.stages
+    }
+
     /// Adds a stage next to the session. What has left the chain for the session does not go
     /// through it. No effect once a stage has ended the connection.
     pub(crate) fn push(&mut self, now: Instant, stage: Box<dyn Stage>) -> StageResult {

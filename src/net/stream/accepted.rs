@@ -99,7 +99,8 @@ impl Stream {
         interest: Interest,
         since: &mut Option<Instant>,
     ) -> Option<(Instant, &'static str)> {
-        let (owned, record) = (self.owned()?, self.record.get()?);
+        let owned = self.owned().filter(|owned| owned.outer().is_none())?;
+        let record = self.record.get()?;
         let after = |from: Instant, limit: Option<Duration>, name| {
             limit.and_then(|limit| from.checked_add(limit)).map(|at| (at, name))
         };
@@ -240,5 +241,10 @@ impl InnerEnd for Stream {
         if let Some(socket) = socket {
             socket.leave_unread();
         }
+    }
+
+    fn take_unread(&self) -> Vec<u8> {
+        let socket = self.slot().socket.lock().clone();
+        socket.map_or_else(Vec::new, |socket| socket.take_unread())
     }
 }

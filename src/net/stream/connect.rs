@@ -37,6 +37,7 @@ impl Stream {
     /// addresses together. With `retry`, tries again until that time is over.
     pub fn connect(&self, target: &Target, waiter: &mut dyn Waiter) -> Result<()> {
         self.check_staging(target)?;
+        self.note_host(target);
         let timeout = self.timeout();
         let retry = self.connecting.as_ref().and_then(|connecting| connecting.retry);
         match retry.filter(|_| timeout != Some(Duration::ZERO)) {

@@ -14,6 +14,7 @@ use crate::net::control::Limits;
 use crate::net::error::{Result, TlsError};
 use crate::net::ledger::{ClosedBy, Record};
 use crate::net::socket::{Socket, Until};
+use crate::net::stage::Stage;
 
 /// The server of an accepted stream, as the stream sees it.
 pub(crate) trait Owner: Send + Sync + fmt::Debug {
@@ -49,6 +50,13 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
         _error: Option<String>,
     ) -> DeferredClose {
         unreachable!("may_linger is false")
+    }
+
+    /// Makes a place for the connection on a worker, which puts the stage into it, with the caller's
+    /// end of a socket pair. May start a thread. Fails with EMFILE or EAGAIN, with nothing left
+    /// open. Only where the connection has no stages.
+    fn reserve(&self, _stage: Box<dyn Stage>) -> io::Result<(Socket, Box<dyn OuterPlace + '_>)> {
+        unreachable!("the connection has stages")
     }
 
     /// No descriptor of the connection is left that a caller could use.
@@ -94,10 +102,16 @@ pub(crate) trait Outer: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Nothing waits for that flag any more.
+    fn forget_opening(&self) {}
+
     /// Whether the stages are ready.
     fn is_open(&self) -> bool {
         true
     }
+
+    /// Has the worker put a stage of TLS next to the socket. `opening` tells of it from then on.
+    fn start_tls(&self, stage: Box<dyn Stage>) -> io::Result<()>;
 }
 
 /// The caller's end of a socket pair, as the worker that has the other one sees it.
@@ -105,6 +119,9 @@ pub(crate) trait InnerEnd: Send + Sync {
     /// Sends a byte that is never read, so that the worker's end has unread data when it is closed:
     /// that is a reset to the caller's end.
     fn leave_unread(&self);
+
+    /// Takes what the caller has not read.
+    fn take_unread(&self) -> Vec<u8>;
 }
 
 /// What puts stages into the connections of a client.
@@ -128,6 +145,17 @@ pub(crate) trait Place {
         record: &Arc<Record>,
         inner: Weak<dyn InnerEnd>,
     ) -> Owned;
+}
+
+/// A place on a worker for the connection of an accepted stream. Dropped, it is given back.
+pub(crate) trait OuterPlace {
+    /// Takes the connection. None where its record is closed: the stream was closed meanwhile.
+    fn take(
+        self: Box<Self>,
+        outer: Socket,
+        record: &Arc<Record>,
+        inner: Weak<dyn InnerEnd>,
+    ) -> Option<Arc<dyn Outer>>;
 }
 
 /// The lingering close of one connection. Dropped, it begins, which may start a thread.
@@ -157,7 +185,7 @@ pub(crate) struct Owned {
     /// The limit that has ended the connection while no call of the stream waited for it.
     pub(super) reached: OnceLock<&'static str>,
     /// Of an inner stream.
-    pub(super) outer: Option<Arc<dyn Outer>>,
+    outer: OnceLock<Arc<dyn Outer>>,
 }
 
 impl Owned {
@@ -169,7 +197,7 @@ impl Owned {
         outer: Arc<dyn Outer>,
     ) -> Self {
         let limits = Limits { idle: None, write: None, first_byte: None, ..Limits::default() };
-        Self { outer: Some(outer), ..Self::new(owner, origin, draining, &limits) }
+        Self { outer: OnceLock::from(outer), ..Self::new(owner, origin, draining, &limits) }
     }
 
     /// `draining` is set from when the server is ending.
@@ -189,8 +217,18 @@ impl Owned {
             first_byte,
             last_traffic: AtomicU64::new(0),
             reached: OnceLock::new(),
-            outer: None,
+            outer: OnceLock::new(),
         }
+    }
+
+    /// The outer connection of an inner stream.
+    pub(super) fn outer(&self) -> Option<&dyn Outer> {
+        self.outer.get().map(|outer| &**outer)
+    }
+
+    /// The stream is an inner one from here on: its outer connection holds the limits.
+    pub(super) fn set_outer(&self, outer: Arc<dyn Outer>) {
+        let _ = self.outer.set(outer);
     }
 
     /// Whether the server is draining or has ended.

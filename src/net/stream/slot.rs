@@ -64,6 +64,16 @@ impl InnerEnd for StreamSocket {
         // EPIPE, EAGAIN: it has finished, or there is unread data already.
         let _ = sys::send(self.as_fd(), &[0], libc::MSG_DONTWAIT);
     }
+
+    fn take_unread(&self) -> Vec<u8> {
+        let mut taken = Vec::new();
+        let mut part = [0; 4096];
+        // EAGAIN: there is no more.
+        while let Ok(count @ 1..) = sys::recv(self.as_fd(), &mut part, libc::MSG_DONTWAIT) {
+            taken.extend_from_slice(&part[..count]);
+        }
+        taken
+    }
 }
 
 impl Deref for StreamSocket {
@@ -95,6 +105,8 @@ pub(crate) struct Slot {
     pub(crate) peer: Mutex<Option<Address>>,
     /// The address of a `connect` whose outcome is not known yet.
     pub(crate) pending: Mutex<Option<Address>>,
+    /// The host of the last connect, which a certificate has to name.
+    pub(super) host: Mutex<Option<Box<str>>>,
     /// Set by a close, while `connect` waits for sockets that are not the stream's own yet.
     pub(super) racing: Mutex<Option<Arc<EventFd>>>,
     /// The order of threads that send frames.
@@ -122,6 +134,7 @@ impl Slot {
             set_options: Mutex::default(),
             peer: Mutex::new(peer),
             pending: Mutex::default(),
+            host: Mutex::default(),
             racing: Mutex::default(),
             turn: Arc::default(),
             inherited: OnceLock::new(),
@@ -145,6 +158,7 @@ impl Slot {
             set_options: copied(&self.set_options),
             peer: copied(&self.peer),
             pending: copied(&self.pending),
+            host: copied(&self.host),
             ..Self::of(Origin::here(), socket, None)
         }
     }

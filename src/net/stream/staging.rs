@@ -2,6 +2,7 @@
 //! pair. Owns the step from one to the other; must never leave a client connected without its
 //! stages.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
@@ -75,7 +76,7 @@ impl Stream {
             }
             Error::os("connect", address, &error)
         })?;
-        let opened = self.wait_for_opening(address, deadline, waiter);
+        let opened = self.wait_for_opening("connect", address, deadline, waiter);
         if opened.is_err() && self.is_here() {
             // Its record is that of this connection: it is not used for another one.
             self.abort();
@@ -84,16 +85,20 @@ impl Stream {
     }
 
     /// Waits until the stages are ready, such as for the end of a handshake.
-    fn wait_for_opening(
+    pub(super) fn wait_for_opening(
         &self,
-        address: &Address,
+        step: &'static str,
+        address: impl Display,
         deadline: &mut Deadline,
         waiter: &mut dyn Waiter,
     ) -> Result<()> {
-        let step = "connect";
         let Some(outer) = self.outer() else { return Ok(()) };
         let Some(flag) = outer.opening() else { return Ok(()) };
-        if !waiter.wait(&mut [flag.polled()], deadline.at())? {
+        let waited = waiter.wait(&mut [flag.polled()], deadline.at());
+        if self.is_here() {
+            outer.forget_opening();
+        }
+        if !waited? {
             return Err(Error::TimedOut { step, target: address.to_string() });
         }
         self.origin().check()?;
@@ -110,6 +115,7 @@ impl Stream {
                 Err(Error::Tls { step, target: address.to_string(), text, kind })
             }
             Some(OuterEnd::Failed(errno)) => Err(Error::errno(step, address, errno)),
+            Some(OuterEnd::Limit(name)) => Err(self.over_limit(&*self.hold(step)?, step, name)),
             _ => Err(Error::errno(step, address, libc::ECONNRESET)),
         }
     }

@@ -53,6 +53,8 @@ pub(crate) mod seen {
     pub(crate) const TIMEO: u16 = 128;
     /// SO_PEEK_OFF was set: a peek does not begin where a receive does.
     pub(crate) const PEEK_OFF: u16 = 256;
+    /// TLS was begun.
+    pub(crate) const TLS: u16 = 512;
 }
 
 /// One end of a connection.
@@ -251,17 +253,17 @@ impl Stream {
 
     /// Whether this is one end of a socket pair, and its connection is another socket's.
     pub(crate) fn is_inner(&self) -> bool {
-        self.owned.get().is_some_and(|owned| owned.outer.is_some())
+        self.owned.get().is_some_and(|owned| owned.outer().is_some())
     }
 
     /// The outer connection, where this is one end of a socket pair.
     pub(super) fn outer(&self) -> Option<&dyn Outer> {
-        self.owned()?.outer.as_deref()
+        self.owned()?.outer()
     }
 
     /// The record, where this is one end of a socket pair, whose own addresses say nothing.
     fn outer_record(&self) -> Option<&Arc<Record>> {
-        self.owned.get()?.outer.as_ref()?;
+        self.owned.get()?.outer()?;
         self.record.get()
     }
 
@@ -482,7 +484,9 @@ impl Stream {
     /// Tells the outer connection of a close that leaves no other descriptor to it. Returns whether
     /// SO_LINGER makes that close a reset, of which the pair knows nothing.
     fn leave_outer(&self, socket: &StreamSocket) -> bool {
-        let Some(owned) = self.owned().filter(|owned| owned.outer.is_some()) else { return false };
+        let Some(owned) = self.owned().filter(|owned| owned.outer().is_some()) else {
+            return false;
+        };
         if socket.is_shared() {
             return false;
         }

@@ -237,7 +237,7 @@ impl Stream {
 
     /// Sets an offset of peeks (SO_PEEK_OFF) back to 0, if the program has set one: a peek must find
     /// what the next receive takes.
-    fn peek_from_start(&self, step: &'static str) -> Result<()> {
+    pub(super) fn peek_from_start(&self, step: &'static str) -> Result<()> {
         if !self.has_seen(seen::PEEK_OFF) {
             return Ok(());
         }

@@ -26,7 +26,7 @@ pub(crate) struct Inner {
     pub(crate) session: Box<dyn Session>,
     /// Its own faults; None for those of the server.
     pub(crate) faults: Option<Arc<FaultSet>>,
-    /// Its own stages, from the socket up; with these it has its own faults too.
+    /// Its own stages, from the socket up.
     pub(crate) stages: Vec<Box<dyn Stage>>,
 }
 

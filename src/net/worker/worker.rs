@@ -341,7 +341,12 @@ impl Worker {
             }
             None => {
                 let recorder = if is_inner { None } else { service.recorder(peer.id) };
-                self.context.stages_of(&peer, &record, recorder)
+                let mut chain = self.context.stages_of(&peer, &record, recorder);
+                for stage in own.into_iter().rev() {
+                    let empty = || Box::new(Chain::new(Vec::new()));
+                    chain.get_or_insert_with(empty).put_first(stage);
+                }
+                chain
             }
         };
         let chain = match catch_unwind(AssertUnwindSafe(stages)) {
