@@ -79,7 +79,7 @@ def _run(scenarios: Sequence[Scenario], rounds: int, name: str) -> None:
 
 def _prepare(console: Console) -> None:
     """The preconditions of every scenario: programs are built, and descriptors suffice."""
-    for name in ("floor", "splice", "tokio", "udp", "load", "churn"):
+    for name in ("floor", "splice", "tokio", "udp", "load", "churn", "tls_load"):
         if not (BINARIES / name).exists():
             raise BenchmarkError(f"{BINARIES / name} is missing: `make bench` builds it")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

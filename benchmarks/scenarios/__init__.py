@@ -12,6 +12,7 @@ from scenarios.idle import IDLE
 from scenarios.latency import LATENCY
 from scenarios.spinning import SPINNING
 from scenarios.start_stop import START_STOP
+from scenarios.tls import TLS_BULK, TLS_ECHO, TLS_HANDSHAKE, TLS_IDLE
 from scenarios.udp import UDP
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -33,4 +34,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     HANDLER,
     HANDLER_FEW,
     HANDLER_MESSAGES,
+    TLS_HANDSHAKE,
+    TLS_ECHO,
+    TLS_BULK,
+    TLS_IDLE,
 )
