@@ -166,13 +166,23 @@ impl Chain {
 
     /// Gives what came from the socket to the first stage.
     pub fn inbound(&mut self, now: Instant, event: Inbound<'_>) -> StageResult {
-        self.inbound[0].push(event.into());
+        if self.stages.is_empty() || event == Inbound::Bytes(&[]) {
+            self.inbound[0].push(event.into());
+        } else {
+            // Not through the queue, which is empty: everything in front of a stage has settled.
+            self.call(now, 0, |stage, flow| stage.inbound(flow, event))?;
+        }
         self.settle(now)
     }
 
     /// Gives what came from the session to the last stage.
     pub fn outbound(&mut self, now: Instant, event: Outbound<'_>) -> StageResult {
-        self.outbound[self.stages.len()].push(event.into());
+        match self.stages.len().checked_sub(1) {
+            Some(last) if event != Outbound::Bytes(&[]) => {
+                self.call(now, last, |stage, flow| stage.outbound(flow, event))?;
+            }
+            _ => self.outbound[self.stages.len()].push(event.into()),
+        }
         self.settle(now)
     }
 

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::event::{Direction, Inbound, Outbound, Part};
-use super::queue::Queue;
+use super::queue::{Chunk, Queue};
 use crate::net::ledger::{ClosedBy, FaultEvent, ProxyHeader, TlsInfo};
 use crate::net::service::Waker;
 
@@ -34,6 +34,11 @@ impl Flow<'_> {
     /// that sends it.
     pub fn pass_out(&mut self, event: Outbound<'_>) {
         self.outbound.push(event.into());
+    }
+
+    /// Passes bytes on towards the socket as one chunk, which the caller writes in place.
+    pub(super) fn chunk_out(&mut self) -> Chunk<'_> {
+        self.outbound.chunk()
     }
 
     /// Passes something on in a direction: `pass_in` or `pass_out`.

@@ -2,6 +2,7 @@
 //! never join or split a chunk by itself.
 
 use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
 
 use super::event::Part;
 
@@ -50,6 +51,11 @@ impl Queue {
             self.bytes.extend_from_slice(bytes);
             self.marks.push_back(Mark::Bytes(bytes.len()));
         }
+    }
+
+    /// A chunk that is written in place: what would be pushed needs no buffer of its own.
+    pub(super) fn chunk(&mut self) -> Chunk<'_> {
+        Chunk { start: self.bytes.len(), queue: self }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -103,6 +109,40 @@ impl Queue {
     }
 }
 
+/// A chunk that is being written; dropped, it is in the queue, unless it is empty. A write into it
+/// takes everything and does not fail.
+pub(super) struct Chunk<'a> {
+    queue: &'a mut Queue,
+    start: usize,
+}
+
+impl Write for Chunk<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.queue.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total = parts.iter().map(|part| part.len()).sum();
+        self.queue.bytes.reserve(total);
+        parts.iter().for_each(|part| self.queue.bytes.extend_from_slice(part));
+        Ok(total)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Chunk<'_> {
+    fn drop(&mut self) {
+        let count = self.queue.bytes.len() - self.start;
+        if count > 0 {
+            self.queue.marks.push_back(Mark::Bytes(count));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +167,24 @@ mod tests {
         assert_eq!(queue.front(), Some(Part::Failure(5)));
         queue.consume(0);
         assert_eq!(queue.front(), None);
+    }
+
+    #[test]
+    fn what_is_written_in_place_is_one_chunk() {
+        let mut queue = Queue::default();
+        queue.push_bytes(b"before");
+        drop(queue.chunk());
+        let mut chunk = queue.chunk();
+        chunk.write_all(b"a").unwrap();
+        let parts = [IoSlice::new(b"bc"), IoSlice::new(b""), IoSlice::new(b"d")];
+        assert_eq!(chunk.write_vectored(&parts).unwrap(), 3);
+        drop(chunk);
+        queue.push(Part::End);
+        assert_eq!(queue.parts(), 3, "an empty chunk is none");
+        queue.consume(6);
+        assert_eq!(queue.front(), Some(Part::Bytes(b"abcd")));
+        queue.consume(4);
+        assert_eq!(queue.front(), Some(Part::End));
     }
 
     #[test]

@@ -5,24 +5,19 @@
 //! What rustls makes of a chunk is passed on in the same call, so nothing is held back but the
 //! part of a record that has not come whole.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 use std::sync::Arc;
 
 use rustls::{CipherSuite, Connection, HandshakeKind, ProtocolVersion};
 
 use super::certificate::Certificate;
 use super::gate::{Gate, Place};
-use super::words::{CUT, TLS_ERROR, words};
+use super::words::{CUT, TLS_ERROR, TOO_LONG, words};
 use crate::net::ledger::{ClosedBy, PeerCertificate, TlsInfo};
 use crate::net::service::SessionError;
 use crate::net::stage::event::{Direction, Inbound, Outbound};
 use crate::net::stage::flow::{Flow, StageEnd};
 use crate::net::stage::stage::{Stage, StageResult};
-
-/// How much plain text is passed on by one call: that of the largest record.
-const RECORD: usize = 16 * 1024;
-/// What a record of close_notify takes at most, besides plain text.
-const OVERHEAD: usize = 512;
 
 /// The stage of one connection.
 pub(super) struct TlsStage {
@@ -72,10 +67,8 @@ impl TlsStage {
             match self.connection.read_tls(&mut bytes) {
                 Ok(0) => break,
                 Ok(_) => self.process(flow),
-                Err(error) => {
-                    // More than a handshake may take.
-                    self.fail(flow, format!("{TLS_ERROR}{error}"));
-                }
+                // The buffer of a message that has not come whole is full.
+                Err(_) => self.fail(flow, TOO_LONG.to_owned()),
             }
         }
     }
@@ -111,10 +104,12 @@ impl TlsStage {
 
     /// Passes plain text on.
     fn deliver(&mut self, flow: &mut Flow<'_>) {
-        let mut record = [0; RECORD];
+        let mut reader = self.connection.reader();
         // An error says that there is no more, or an end, which is found elsewhere.
-        while let Ok(count @ 1..) = self.connection.reader().read(&mut record) {
-            flow.pass_in(Inbound::Bytes(&record[..count]));
+        while let Ok(record @ [_, ..]) = reader.fill_buf() {
+            flow.pass_in(Inbound::Bytes(record));
+            let count = record.len();
+            reader.consume(count);
         }
     }
 
@@ -123,14 +118,13 @@ impl TlsStage {
         if !self.connection.wants_write() {
             return;
         }
-        let mut records = Vec::with_capacity(RECORD + OVERHEAD);
+        let mut records = flow.chunk_out();
         while self.connection.wants_write() {
             // A write into memory does not fail.
             if self.connection.write_tls(&mut records).is_err() {
                 break;
             }
         }
-        flow.pass_out(Outbound::Bytes(&records));
     }
 
     fn complete(&mut self, flow: &mut Flow<'_>) {

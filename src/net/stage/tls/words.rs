@@ -1,7 +1,7 @@
 //! The words for what went wrong with TLS. Owns the names of alerts as RFC 8446 has them; must
 //! never say whose fault it is.
 
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use crate::net::error::TlsError;
 
@@ -13,6 +13,10 @@ pub(super) const UNVERIFIED: &str = "TLS: certificate verify failed: ";
 
 /// How it begins where the peer has closed without close_notify.
 pub(super) const CUT: &str = "TLS: the peer closed without close_notify";
+
+/// What a record says where a message of the handshake is longer than rustls takes.
+pub(super) const TOO_LONG: &str =
+    "TLS: the peer sent a handshake message of more than 64 KiB, its records included";
 
 /// Which kind of error the text of a record says; None where TLS has no part in it.
 #[must_use]
@@ -33,6 +37,12 @@ pub(super) fn words(error: &Error) -> String {
         Error::InvalidCertificate(error) => format!("{UNVERIFIED}{}", reason(error)),
         Error::NoCertificatesPresented => {
             format!("{TLS_ERROR}the client sent no certificate, which is required")
+        }
+        Error::InvalidMessage(
+            InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
+        ) => TOO_LONG.to_owned(),
+        Error::InvalidMessage(InvalidMessage::MessageTooLarge) => {
+            format!("{TLS_ERROR}the peer sent a record that is too long")
         }
         Error::InvalidMessage(_) => format!("{TLS_ERROR}what the peer sent is not TLS"),
         Error::PeerIncompatible(why) => {
