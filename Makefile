@@ -19,7 +19,7 @@ RUST := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # Empty if the wanted interpreter is missing or too old; `interpreter` says so.
 SAME := $(if $(WANTED),$(filter-out $(FOUND),$(WANTED))$(filter-out $(WANTED),$(FOUND)),other)
 
-.PHONY: demo test check lint bench docs site build plugin-matrix rust-test python-test format clean
+.PHONY: demo test check lint bench docs site build plugin-matrix rust-test python-test browser-test format clean
 
 demo: $(VENV)/.built
 	$(BIN)/python -m rsock demo
@@ -27,7 +27,7 @@ demo: $(VENV)/.built
 test: rust-test python-test
 
 # Everything that CI runs.
-check: lint test
+check: lint test browser-test
 
 # Format, lints, types, and the stub against the module.
 lint: $(VENV)/.built
@@ -70,6 +70,10 @@ rust-test: toolchain
 python-test: $(VENV)/.built
 	$(BIN)/python -m pytest $(ARGS)
 
+# JupyterLab and the site in Chromium, with pictures: make browser-test ARGS="--screenshots DIR".
+browser-test: site $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
 format: $(VENV)/.tools
 	cargo fmt
 	cargo fmt --manifest-path benchmarks/peers/Cargo.toml
@@ -105,6 +109,11 @@ $(VENV)/.tools: pyproject.toml | toolchain
 	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' || \
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --disable-pip-version-check --retries 10 --resume-retries 20 --group contributing
+	@touch $@
+
+$(VENV)/.browser: pyproject.toml | $(VENV)/.tools
+	@echo "Installing JupyterLab and Playwright into $(VENV): a minute the first time."
+	$(BIN)/pip install --quiet --disable-pip-version-check --retries 10 --resume-retries 20 --group browser
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) | toolchain

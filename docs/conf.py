@@ -25,6 +25,8 @@ html_theme = "furo"
 html_title = f"rsock {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_favicon = "_static/icon.svg"
 
 # Names in docstrings stand in single backquotes, which is a link where the name is of this package.
 default_role = "py:obj"
@@ -66,7 +68,19 @@ def notebooks_in_the_site(_: object, page: str, source: list[str]) -> None:
     source[0] = source[0].replace(f"({up}../notebooks/", f"({up}tour/")
 
 
+def levels_of_captions(*event: object) -> None:
+    """Give the captions of the list of pages a level: a screen reader needs that of a heading."""
+    context = event[3]
+    assert isinstance(context, dict)
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+
+
 def setup(app: object) -> None:
     """Register what Sphinx calls."""
+    # After furo, which makes the list.
+    app.connect("html-page-context", levels_of_captions, priority=900)  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", parameters_as_a_list)  # type: ignore[attr-defined]
     app.connect("source-read", notebooks_in_the_site)  # type: ignore[attr-defined]

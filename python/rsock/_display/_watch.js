@@ -129,7 +129,9 @@ function render({ model, el }) {
 
   function rows(now) {
     // The focus stays on the button of the same connection.
-    const focused = table.contains(document.activeElement) ? document.activeElement.dataset.id : null;
+    // (marimo puts a view into a shadow tree, whose focus the document does not know.)
+    const active = root.getRootNode().activeElement;
+    const focused = table.contains(active) ? active.dataset.id : null;
     const head = element("tr");
     for (const name of ["id", "peer", "open for", "in", "out", "round trip", ""]) {
       const heading = element("th", name);

@@ -135,6 +135,10 @@ _ACTS: Final[dict[str, Callable[[Any, _Message], None]]] = {
 }
 
 
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def snapshot(server: _rsock.Server) -> _Message:
     """The state of a server as plain values: numbers for rates, and texts for display."""
     ledger = server.ledger
@@ -174,7 +178,7 @@ def snapshot(server: _rsock.Server) -> _Message:
             {
                 "number": number,
                 "text": cell(str(fault)),
-                "counts": f"{connections:,} connections, {events:,} events",
+                "counts": f"{_number(connections, 'connection')}, {_number(events, 'event')}",
             }
             for number, fault, connections, events in server._list_faults()
         ],
