@@ -61,10 +61,20 @@ def pytest_unconfigure(config):
 """
 
 
-def inner(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
-    """Run `code` as a test file in a separate process, with lines of its configuration."""
+def inner(
+    pytester: pytest.Pytester,
+    code: str,
+    *arguments: str,
+    ini: str = "",
+    is_shuffled: bool = False,
+) -> pytest.RunResult:
+    """Run `code` as a test file in a separate process, with lines of its configuration.
+
+    The tests run in their order, unless `is_shuffled`.
+    """
     _write(pytester, code, ini)
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=100)
+    order = [] if is_shuffled else ["-p", "no:randomly"]
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *order, *arguments, timeout=100)
 
 
 def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:

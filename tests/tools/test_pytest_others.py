@@ -198,7 +198,8 @@ def test_seeds(rsock_server, number):
     assert rsock_server.seed not in servers
     servers.append(rsock_server.seed)
 """
-    inner(pytester, code, "-p", "randomly", "-p", "no:xdist").assert_outcomes(passed=5)
+    done = inner(pytester, code, "-p", "no:xdist", is_shuffled=True)
+    done.assert_outcomes(passed=5)
 
 
 @needs("pytest_socket")
@@ -218,5 +219,6 @@ def test_others():
     with pytest.raises(pytest_socket.SocketConnectBlockedError):
         socket.create_connection(("192.0.2.1", 80), 0.1)
 """
-    options = ("--disable-socket", "--allow-hosts=127.0.0.1")
+    # The plugin warns before it raises.
+    options = ("--disable-socket", "--allow-hosts=127.0.0.1", "-W", "ignore:A test tried to use")
     inner(pytester, code, *options).assert_outcomes(passed=2)
