@@ -151,11 +151,16 @@ def pytest_terminal_summary(
                     terminalreporter.write_line(text)
 
 
+def _is_hidden(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+    # pytest 8 ends the run with an internal error where no frame of a group is left to be shown.
+    return pytest.version_tuple >= (9,) or not isinstance(excinfo.value, BaseExceptionGroup)
+
+
 @pytest.fixture
 def _rsock_servers(request: pytest.FixtureRequest) -> Iterator[ServersOfTest]:
     from rsock._pytest._servers import ServersOfTest
 
-    __tracebackhide__ = True
+    __tracebackhide__ = _is_hidden
     servers = ServersOfTest(request.node)
     request.node.stash[_SERVERS] = servers
     yield servers
