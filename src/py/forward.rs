@@ -33,7 +33,8 @@ use crate::net::services::{self, To};
 /// error. `record.far` describes the leg to the target.
 ///
 /// `proxy_protocol` "v1" or "v2" sends a header of the PROXY protocol to the target first, with the
-/// addresses of the client's connection. `record.far` counts it. Not on UDP.
+/// addresses of the client's connection; with "v2" also the TLVs that a proxy before this server has
+/// sent. `record.far` counts it. Not on UDP.
 ///
 /// With `tls` (True, or a TLS as in `Client`) the target is reached by TLS, which `connect_timeout`
 /// covers too; a certificate that is refused resets the client. `Server(tls=…)` is the TLS of the

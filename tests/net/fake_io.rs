@@ -134,5 +134,6 @@ impl Reply for Replies {
 /// A peer to open a session for.
 pub fn peer() -> Peer {
     let at = |port| Endpoint::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    Peer { id: 1, local: at(7), remote: at(40_000), proxy: None, line: 65_536 }
+    let tlvs = Vec::new();
+    Peer { id: 1, local: at(7), remote: at(40_000), proxy: None, tlvs, line: 65_536 }
 }

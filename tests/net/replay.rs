@@ -227,7 +227,8 @@ fn datagrams_that_are_the_same_are_answered_and_random_ones_cause_no_panic() {
         let replay = Arc::new(replay(&text, &playing).expect("a recording"));
         let local = Endpoint::udp("127.0.0.1:7".parse().unwrap());
         let remote = Endpoint::udp("127.0.0.1:8".parse().unwrap());
-        let peer = Peer { id: 1, local: local.clone(), remote, proxy: None, line: 1 };
+        let tlvs = Vec::new();
+        let peer = Peer { id: 1, local: local.clone(), remote, proxy: None, tlvs, line: 1 };
         let prepared = Datagrams::prepare(&*replay, &site(local), &mut Plain).unwrap().unwrap();
         let is_right = dice.one_in(2);
         for (asked, mut answer) in dialogue {

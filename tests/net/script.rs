@@ -116,7 +116,8 @@ fn played(
     script.clear();
     let prepared = script.prepare(&site(), &mut Plain).unwrap().unwrap();
     let local = site().local;
-    let peer = Peer { id: 1, local: local.clone(), remote: local, proxy: None, line: 65_536 };
+    let (remote, tlvs) = (local.clone(), Vec::new());
+    let peer = Peer { id: 1, local, remote, proxy: None, tlvs, line: 65_536 };
     let mut session = prepared.open(&peer);
     let mut io = FakeIo::default();
     let mut rest: Vec<u8> = Vec::new();

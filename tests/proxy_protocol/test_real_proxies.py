@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import dial, wait_until
 
-from rsock import Echo, Server
+from rsock import Echo, Forward, Server
 
 HAPROXY = """
 global
@@ -25,6 +25,7 @@ defaults
     timeout server 60s
 listen proxied
     bind 127.0.0.1:{port}
+    unique-id-format rsock-%ci-%cp
     server one 127.0.0.1:{target} {options}
 """
 
@@ -152,3 +153,28 @@ def test_the_health_checks_of_haproxy_are_served(tmp_path: Path) -> None:
             peer.sendall(b"x")
             assert peer.recv(1) == b"x"
         assert server.ledger.totals.proxy_errors == 0
+
+
+def test_a_forwarder_passes_on_what_haproxy_has_said(tmp_path: Path) -> None:
+    options = "send-proxy-v2 proxy-v2-options crc32c,unique-id"
+    with (
+        Server(service=Echo(), proxy_protocol=["127.0.0.1"]) as target,
+        Server(
+            service=Forward(*target.address, proxy_protocol="v2"), proxy_protocol=["127.0.0.1"]
+        ) as forwarder,
+        haproxy(tmp_path, forwarder.port, options) as address,
+    ):
+        with dial(address) as peer:
+            peer.sendall(b"x")
+            assert peer.recv(1) == b"x"
+            host, port = peer.getsockname()
+            [record] = [it for it in target.ledger.open if it.remote.address == (host, port)]
+            [before] = [it for it in forwarder.ledger.open if it.remote.address == (host, port)]
+            assert before.proxy_header is not None
+            assert record.proxy_header is not None
+            assert record.proxy_header.unique_id == f"rsock-{host}-{port}".encode()
+            # All but the checksum of the header itself.
+            checksum = 0x03
+            kept = tuple(each for each in before.proxy_header.tlvs if each[0] != checksum)
+            assert len(kept) == len(before.proxy_header.tlvs) - 1
+            assert record.proxy_header.tlvs == kept

@@ -224,7 +224,8 @@ impl Peers {
         let record = Record::new(id, Role::Server, local.clone(), remote.clone());
         let record = Arc::new(record.with_trace(self.context.trace));
         let entry_id = self.context.ledger.open(&record);
-        let peer = Peer { id, local, remote, proxy: None, line: self.context.limits.line };
+        let (tlvs, line) = (Vec::new(), self.context.limits.line);
+        let peer = Peer { id, local, remote, proxy: None, tlvs, line };
         let last_active = Instant::now();
         let entry = PeerEntry {
             peer,

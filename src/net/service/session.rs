@@ -30,6 +30,8 @@ pub struct Peer {
     pub remote: Endpoint,
     /// The address of such a proxy.
     pub proxy: Option<Endpoint>,
+    /// What else such a proxy has said: the TLVs of its header.
+    pub tlvs: Vec<(u8, Vec<u8>)>,
     /// `Limits.line` of the server: maximum length of a line in bytes, including its ending. A
     /// session that reads lines returns it, or a smaller value, from `input_limit`.
     pub line: usize,

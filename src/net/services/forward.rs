@@ -275,16 +275,23 @@ impl PreparedForward {
         (Arc::clone(&resolved.addresses), resolved.ours)
     }
 
-    /// The header that tells the target whose connection it gets.
+    /// The header that tells the target whose connection it gets, with what a proxy before us has
+    /// told besides.
     fn preface(&self, peer: &Peer) -> Option<Vec<u8>> {
-        let header = ProxyHeader {
-            version: self.proxy_protocol?,
+        let version = self.proxy_protocol?;
+        let passed_on = |(kind, _): &&(u8, _)| version == 2 && proxy_codec::is_passed_on(*kind);
+        let mut header = ProxyHeader {
+            version,
             source: Some(peer.remote.address.clone()),
             destination: Some(peer.local.address.clone()),
-            tlvs: Vec::new(),
+            tlvs: peer.tlvs.iter().filter(passed_on).cloned().collect(),
             length: 0,
         };
-        Some(proxy_codec::encode(&header).expect("two addresses fit into a header"))
+        proxy_codec::encode(&header).ok().or_else(|| {
+            // The addresses may be longer than those that the TLVs came with.
+            header.tlvs.clear();
+            Some(proxy_codec::encode(&header).expect("two addresses fit into a header"))
+        })
     }
 
     fn endpoint(&self, address: Address) -> Endpoint {

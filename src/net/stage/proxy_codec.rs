@@ -20,10 +20,17 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED: usize = 16;
 /// PP2_TYPE_CRC32C.
 const CHECKSUM: u8 = 0x03;
+/// PP2_TYPE_NOOP.
+const PADDING: u8 = 0x04;
 /// Bytes of a Unix socket's name in a header.
 const UNIX_NAME: usize = 108;
 /// How much of something that is no header is shown.
 const SHOWN: usize = 24;
+
+/// Whether a TLV says something about the connection, and not about the header that it is in.
+pub(crate) fn is_passed_on(kind: u8) -> bool {
+    kind != CHECKSUM && kind != PADDING
+}
 
 /// Reads the header at the start of `bytes`: None where more bytes must come first. The error says
 /// why it is none.

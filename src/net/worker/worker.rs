@@ -625,7 +625,8 @@ impl Worker {
 /// The peer of a connection, as far as it is known now.
 fn peer_of(record: &Record, line: usize) -> Peer {
     let (id, local, remote) = (record.id(), record.local(), record.remote());
-    Peer { id, local, remote, proxy: record.proxy(), line }
+    let tlvs = record.proxy_header().map_or_else(Vec::new, |header| header.tlvs.clone());
+    Peer { id, local, remote, proxy: record.proxy(), tlvs, line }
 }
 
 /// The head of the run queue, as one batch.
