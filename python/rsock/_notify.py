@@ -78,6 +78,10 @@ class Notifier:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={now}")
 
+    def reloaded(self) -> None:
+        """Say that a reload has ended, where another object has said `ready`."""
+        self._tell("READY=1")
+
     def stopping(self) -> None:
         """Say, once, that the stop has begun. The watchdog is fed until `close`."""
         if not self._stopping:

@@ -87,6 +87,7 @@ class Terminal:
 
     def __init__(self, *args: str, cwd: Path | None = None, columns: int = 80) -> None:
         self._master, slave = pty.openpty()
+        self._closed = False
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = {
             name: value
@@ -111,7 +112,17 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
-        os.close(self._master)
+        self.close()
+
+    def close(self) -> None:
+        """Close the terminal, as its window would be closed."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._master)
+
+    def wait(self) -> int:
+        """Wait for the end of the command, without its output."""
+        return self._process.wait(PATIENCE)
 
     @property
     def number(self) -> int:

@@ -24,6 +24,7 @@ from .._display._views import server_address
 from .._server import Server
 from ._child import VARIABLE, Word, unpacked
 from ._errors import Failure
+from ._hangup import Terminal
 from ._serving import Serving
 from ._threads import signals_blocked
 
@@ -141,6 +142,7 @@ class Parent:
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
         self._signals: deque[int] = deque()
+        self._terminal = Terminal()
         # The slots whose children are still to be replaced.
         self._rolling: deque[_Slot] = deque()
         self._reloading = False
@@ -382,6 +384,8 @@ class Parent:
     # Signals.
 
     def _signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP and self._terminal.is_gone():
+            number = signal.SIGTERM
         if number == signal.SIGHUP:
             if self._leaving is None and self._began:
                 self._begin_reload()

@@ -24,6 +24,7 @@ from ._addresses import Address
 from ._endpoint import endpoint
 from ._errors import Failure, UsageError, message
 from ._forms import Form, chosen, of_child
+from ._hangup import hangup, hangup_ignored
 from ._logs import set_up
 from ._pid_file import pid_file
 from ._privileges import Identity
@@ -61,6 +62,7 @@ def serve(arguments: Serving, listen: Sequence[Address], service: Callable[[], A
         ledger = _ledger(arguments, stack)
         form = stack.enter_context(chosen(arguments, servers, output))
         run = _Run(servers, form, ledger, arguments.linger)
+        stack.enter_context(hangup(servers, _reader(arguments)))
         ready = functools.partial(all, _Ready(servers))
         stack.enter_context(endpoint(arguments.metrics, _registry, ready, form.metrics))
         return run.run()
@@ -176,6 +178,7 @@ def _serve_as_child(
     form = stack.enter_context(of_child(arguments, servers, output))
     run = _Run(servers, form, ledger, 0.0)
     run.started = child.serving
+    hangup_ignored()
     child.attend(servers)
     try:
         return run.run()
@@ -253,13 +256,21 @@ def _made(
     return servers
 
 
-def _tls(arguments: Serving) -> TLS | None:
+def _reader(arguments: Serving) -> Callable[[], TLS] | None:
+    """What reads the certificate and its key; None without TLS."""
     if arguments.tls_cert is None:
+        return None
+    return functools.partial(TLS, arguments.tls_cert, arguments.tls_key)
+
+
+def _tls(arguments: Serving) -> TLS | None:
+    read = _reader(arguments)
+    if read is None:
         if arguments.tls_key is not None:
             raise UsageError("--tls-key needs --tls-cert, the certificate that it belongs to")
         return None
     try:
-        return TLS(arguments.tls_cert, arguments.tls_key)
+        return read()
     except OSError as error:
         raise UsageError(message(error)) from None
     except ValueError as error:

@@ -9,12 +9,13 @@ __all__ = ["signals_blocked"]
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM for the threads that are started in this context.
+    """Block SIGINT, SIGTERM and SIGHUP for the threads that are started in this context.
 
     The main thread waits for these signals; if another thread took one, the main thread would
     notice it late.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
