@@ -57,7 +57,7 @@ PYTHON_LAYERS = [
     ["_recording", "_script"],
     ["_stream"],
     ["_handlers"],
-    ["_handler_check", "_handler_errors", "_progress", "_ledger", "_awaiting"],
+    ["_handler_check", "_handler_errors", "_progress", "_certificates", "_ledger", "_awaiting"],
     ["_display"],
     ["_rsock"],
     ["_types"],

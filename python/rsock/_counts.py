@@ -41,6 +41,18 @@ FAMILIES: Final[dict[str, Family]] = {
     "rsock_connections_refused": Family(
         "counter", "Connections that were refused, by the rule.", ("server", "kind")
     ),
+    "rsock_tls_handshakes": Family(
+        "counter", "TLS handshakes that were completed, by the version.", ("server", "version")
+    ),
+    "rsock_tls_handshakes_resumed": Family(
+        "counter", "Completed TLS handshakes that continued an earlier session."
+    ),
+    "rsock_tls_handshakes_failed": Family(
+        "counter", "Connections that ended during the TLS handshake."
+    ),
+    "rsock_tls_certificate_expiry_timestamp_seconds": Family(
+        "gauge", "When the first certificate of the server expires, in seconds since 1970."
+    ),
     "rsock_accept_queue_connections": Family(
         "gauge", "Connections that wait in the kernel to be accepted."
     ),
@@ -68,8 +80,10 @@ FAMILIES: Final[dict[str, Family]] = {
 }
 
 _HISTOGRAMS: Final = ("rsock_connection_rtt_seconds", "rsock_connection_retransmits")
-# Each of them has the whole queue of a listener that processes share.
-_SHARED: Final = frozenset({"rsock_accept_queue_connections"})
+# What processes share, and is not added up: the queue of a listener, and a certificate.
+_SHARED: Final = frozenset(
+    {"rsock_accept_queue_connections", "rsock_tls_certificate_expiry_timestamp_seconds"}
+)
 # The label of servers whose name was not given, and of those after the first names.
 _UNNAMED: Final = "unnamed"
 _OTHER: Final = "other"
@@ -157,6 +171,10 @@ def _read(entry: _Entry) -> Numbers:
         add("rsock_connections_closed", number, cause)
     for kind, number in totals.refused_by.items():
         add("rsock_connections_refused", number, kind)
+    for version, number in totals.tls_handshakes.items():
+        add("rsock_tls_handshakes", number, version)
+    add("rsock_tls_handshakes_resumed", totals.tls_resumed)
+    add("rsock_tls_handshakes_failed", totals.tls_failed)
     add("rsock_accept_errors", totals.accept_errors)
     add("rsock_received_bytes", totals.bytes_in)
     add("rsock_sent_bytes", totals.bytes_out)
@@ -182,6 +200,8 @@ def _read(entry: _Entry) -> Numbers:
 def _read_server(server: Any, entry: _Entry, add: Any) -> None:
     add("rsock_accept_queue_connections", server.waiting)
     add("rsock_server_ready", int(server.ready))
+    if server.tls is not None and (expiry := server.tls._expiry) is not None:
+        add("rsock_tls_certificate_expiry_timestamp_seconds", expiry)
     handlers = server._handlers
     if handlers is not None:
         add("rsock_handler_threads", handlers.thread_count)
@@ -202,7 +222,7 @@ def _is_over(entry: _Entry, found: Numbers) -> bool:
 
 
 def merged(several: Iterable[Numbers]) -> Numbers:
-    """Return the sums of several readings; of a queue that they share, the longest."""
+    """Return the sums of several readings; of what they share, the largest value."""
     result: Numbers = {}
     for each in several:
         for key, value in each.items():

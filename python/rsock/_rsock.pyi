@@ -870,6 +870,13 @@ class TLS:
         AttributeError.
         """
     @property
+    def _expiry(self) -> int | None:
+        """Until when the own certificates are valid, in seconds since 1970; None where there are
+        none. For the Python half.
+        """
+    def _faults(self) -> list[str]:
+        """What is wrong now with the own certificates, a list of sentences. For the Python half."""
+    @property
     def _for_tests(self) -> bool:
         """Whether `for_tests` has made it: clients of its server can use it too. For the Python
         half.

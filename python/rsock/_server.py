@@ -126,7 +126,9 @@ class Server(_rsock.Server):
     traceback, to `logging.getLogger("rsock")`; "raise" raises all of them from `stop()` or the end
     of `with`, as an ExceptionGroup; a function is called with each. The last 100 are in `errors` in
     any case. An OSError of the connection itself that leaves a handler, such as a reset by the peer
-    or a time-out, is caused by the peer: it is in the record and is not reported.
+    or a time-out, is caused by the peer: it is in the record and is not reported. A certificate of
+    `tls` that is not valid, because of its dates or of its name in `sni`, is reported at the start
+    and when it is assigned: "log" and "raise" log it, a function is called with an ssl.SSLError.
     The logger "rsock.connections", if it is given the level INFO before the start, logs a line for
     each connection that ended.
     `trace`: True makes each record keep what was received and sent, and when, within the bounds
@@ -194,6 +196,16 @@ class Server(_rsock.Server):
             from . import _progress
 
             self._progress = _progress.Progress(self.name, follower)
+        self._report_certificate()
+
+    # Called after each start, and each time that `tls` is assigned.
+    def _report_certificate(self) -> None:
+        """Report own certificates that clients refuse, to `on_error` or to the log."""
+        faults = [] if self.tls is None else self.tls._faults()
+        if faults:
+            from . import _certificates
+
+            _certificates.report(self.name, faults, self._on_error)
 
     def stop(self, drain: float | None = None) -> StopReport:
         """Stop accepting, deliver what is owed for up to `drain` seconds, and return the report.

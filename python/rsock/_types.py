@@ -303,6 +303,11 @@ class Totals(Shown):
         and "accept_rate", the arguments of the server and of its limits.
     proxy_errors: connections of the networks of `Server(proxy_protocol=…)` that did not begin with
         a valid header of that protocol.
+    tls_handshakes: TLS handshakes with clients that were completed, by the version: "TLSv1.2" and
+        "TLSv1.3".
+    tls_resumed: how many of them continued an earlier session.
+    tls_failed: connections that ended during their TLS handshake, for whatever reason; a health
+        check that only connects is one.
     accept_errors: failed `accept(2)` calls.
     suspects: datagrams that got no answer because of the address they came from or were sent to.
     dropped: datagrams that were not sent because a buffer was full, or because the answer would
@@ -319,6 +324,8 @@ class Totals(Shown):
     closed: int
     refused: int
     proxy_errors: int
+    tls_resumed: int
+    tls_failed: int
     accept_errors: int
     waited: int
     suspects: int
@@ -329,6 +336,7 @@ class Totals(Shown):
     bytes_in: int
     bytes_out: int
     # A dict has no hash; the other counts are enough for one.
+    tls_handshakes: dict[str, int] = field(hash=False)
     closed_by: dict[str, int] = field(hash=False)
     refused_by: dict[str, int] = field(hash=False)
 

@@ -20,6 +20,7 @@ use crate::net;
 use crate::net::base::Origin;
 use crate::net::ledger::{
     ClosedBy, Direction, EventKind, FaultEvent, RETRANSMIT_BOUNDS, RTT_BOUNDS, Refusal, Role,
+    TlsInfo,
 };
 use crate::net::socket::Credentials;
 
@@ -162,6 +163,13 @@ impl Ledger {
         }
         fields.set_item("refused_by", refused_by)?;
         fields.set_item("proxy_errors", totals.proxy_errors)?;
+        let tls_handshakes = PyDict::new(py);
+        for (version, count) in TlsInfo::VERSIONS.iter().zip(totals.tls_handshakes) {
+            tls_handshakes.set_item(version, count)?;
+        }
+        fields.set_item("tls_handshakes", tls_handshakes)?;
+        fields.set_item("tls_resumed", totals.tls_resumed)?;
+        fields.set_item("tls_failed", totals.tls_failed)?;
         fields.set_item("accept_errors", totals.accept_errors)?;
         fields.set_item("waited", totals.waited)?;
         fields.set_item("suspects", totals.suspects)?;

@@ -907,8 +907,9 @@ impl Server {
     }
 
     #[setter]
-    fn set_tls(&self, py: Python<'_>, value: Bound<'_, PyAny>) -> PyResult<()> {
-        let parts = self.parts(py)?;
+    fn set_tls(slf: &Bound<'_, Self>, value: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let parts = slf.get().parts(py)?;
         let tls = value.cast::<Tls>().map_err(|_| args::wrong_type("tls", "a TLS", &value))?;
         let Some(engine) = &parts.inner.config().tls else {
             return Err(PyValueError::new_err(
@@ -918,7 +919,7 @@ impl Server {
         engine.replace(tls.get().for_server()?).map_err(|error| exception(py, error))?;
         let before = parts.tls.lock().replace(tls.clone().unbind());
         drop(before);
-        Ok(())
+        slf.call_method0(intern!(slf.py(), "_report_certificate")).map(drop)
     }
 
     /// The service that the server was created with.

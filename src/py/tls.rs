@@ -2,6 +2,7 @@
 //! must never keep a password, nor show a key.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -304,6 +305,18 @@ impl Tls {
     #[getter]
     fn _for_tests(&self) -> bool {
         self.tests.is_some()
+    }
+
+    /// Until when the own certificates are valid, in seconds since 1970; None where there are none.
+    /// For the Python half.
+    #[getter]
+    fn _expiry(&self) -> Option<u64> {
+        self.settings.validity().map(|(_, until)| until)
+    }
+
+    /// What is wrong now with the own certificates, a list of sentences. For the Python half.
+    fn _faults(&self) -> Vec<String> {
+        self.settings.faults(SystemTime::now())
     }
 
     /// The certificate of the authority in PEM. Only of `for_tests`; else AttributeError.

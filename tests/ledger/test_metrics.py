@@ -5,15 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 
 import prometheus_client
 import pytest
-from support import dial, output_of, read_to_end, says_back, wait_until
+from support import dial, output_of, read_to_end, reset, says_back, wait_until
 
 import rsock
-from rsock import Accept, Client, Limits, Server, drive
+from rsock import TLS, Accept, Client, Limits, Server, drive
 from rsock.faults import Latency, Slice
 from rsock.metrics import Collector, register
 
@@ -294,3 +295,64 @@ def nothing_registered_by_default() -> Iterator[None]:
     yield
     names = {metric.name for metric in prometheus_client.REGISTRY.collect()}
     assert not any(each.startswith("rsock_") for each in names)
+
+
+def test_handshakes_of_tls_are_counted_by_their_version_and_failures_with_them(
+    registry: prometheus_client.CollectorRegistry, name: str
+) -> None:
+    tls = TLS.for_tests()
+    with Server(name=name, tls=tls) as server:
+        older = ssl.create_default_context(cadata=tls.ca_pem)
+        older.maximum_version = ssl.TLSVersion.TLSv1_2
+        with dial(server.address) as raw:
+            with older.wrap_socket(raw, server_hostname="localhost") as peer:
+                # A handshake counts at its end, not at that of the connection.
+                assert says_back(peer)
+                totals = server.ledger.totals
+                assert totals.tls_handshakes == {"TLSv1.2": 1, "TLSv1.3": 0}
+        visit(server)
+        # The ticket of the client that has closed.
+        visit(server)
+        dial(server.address).close()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            server.client(tls=TLS(ca=TLS.for_tests().ca_pem.encode()))
+        server.ledger.wait(open=0, closed=5)
+        totals = server.ledger.totals
+        assert totals.tls_handshakes == {"TLSv1.2": 1, "TLSv1.3": 2}
+        assert (totals.tls_resumed, totals.tls_failed) == (1, 2)
+        for version, number in totals.tls_handshakes.items():
+            labels = {"server": name, "version": version}
+            assert value(registry, "tls_handshakes_total", **labels) == number
+        assert value(registry, "tls_handshakes_resumed_total", server=name) == 1
+        assert value(registry, "tls_handshakes_failed_total", server=name) == 2
+        expiry = value(registry, "tls_certificate_expiry_timestamp_seconds", server=name)
+        assert expiry == ssl.cert_time_to_seconds(not_after(tls))
+        server.reset()
+        assert server.ledger.totals.tls_failed == 0
+    with Server(name=f"{name} in clear text") as server:
+        visit(server)
+        assert (server.ledger.totals.tls_failed, server.ledger.totals.tls_resumed) == (0, 0)
+
+
+def not_after(tls: TLS) -> str:
+    """The end of a certificate's validity, as OpenSSL reads it."""
+    context = ssl.create_default_context(cadata=tls.ca_pem)
+    with Server(tls=tls) as server, dial(server.address) as raw:
+        with context.wrap_socket(raw, server_hostname="localhost") as peer:
+            found = peer.getpeercert()
+    assert found is not None
+    return str(found["notAfter"])
+
+
+@pytest.mark.parametrize("end", ["limit", "stop", "reset"])
+def test_a_connection_that_ends_during_the_handshake_has_failed_it(end: str) -> None:
+    limits = Limits(first_byte=0.05) if end == "limit" else None
+    with Server(tls=TLS.for_tests(), limits=limits) as server:
+        with dial(server.address) as peer:
+            server.ledger.wait(open=1)
+            if end == "reset":
+                reset(peer)
+            elif end == "stop":
+                server.stop()
+            server.ledger.wait(closed=1)
+        assert server.ledger.totals.tls_failed == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
@@ -165,9 +166,9 @@ subjectAltName = DNS:localhost,IP:127.0.0.1
 """
 
 
-def test_a_certificate_that_has_expired_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def expired(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TLS:
+    """A certificate of last year, own.pem in the current directory."""
     monkeypatch.chdir(folder)
     for name, text in (("ca.cnf", AUTHORITY), ("index.txt", ""), ("serial", "01\n")):
         (folder / name).write_text(text)
@@ -178,9 +179,78 @@ def test_a_certificate_that_has_expired_is_refused(
     ):
         done = openssl(*command.split())
         assert done.returncode == 0, done.stderr
-    with Server(tls=TLS("own.pem", "key.pem")) as server:
+    return TLS("own.pem", "key.pem")
+
+
+EXPIRED = "the certificate has expired at 2021-01-01T00:00:00"
+
+
+def test_a_certificate_that_has_expired_is_refused(expired: TLS) -> None:
+    with Server(tls=expired) as server:
         with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
             server.client(tls=TLS(ca="own.pem"), timeout=SOON)
+        [record] = server.ledger.wait(closed=1, timeout=SOON)
+        report = server.stop()
+    assert record.error is not None
+    assert re.fullmatch(
+        r"TLS: the server's certificate has expired at 2021-01-01T00:00:00\S*Z:"
+        r" the peer sent the alert certificate_expired",
+        record.error,
+    )
+    # Our own fault, and so an error of the server.
+    assert report.errors == 1
+
+
+def test_what_the_peer_does_in_a_handshake_is_no_error_of_the_server() -> None:
+    with Server(tls=MADE) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            server.client(tls=TLS(ca=TLS.for_tests().ca_pem.encode()), timeout=SOON)
+        with dial(server.address) as peer:
+            peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert peer.recv(100)[:1] == b"\x15", "an alert"
+        dial(server.address).close()
+        records = server.ledger.wait(closed=3, timeout=SOON)
+        report = server.stop()
+    assert {record.closed_by for record in records} == {"error"}
+    assert all(record.error and record.error.startswith("TLS: ") for record in records)
+    assert not any("the server's certificate" in str(record.error) for record in records)
+    assert report.errors == 0
+
+
+def test_an_own_certificate_that_has_expired_is_logged_at_the_start(
+    expired: TLS, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(tls=expired, name="web"):
+        [said] = caplog.messages
+        assert said.startswith(f"web: {EXPIRED}")
+    caplog.clear()
+    with Server(tls=MADE, name="web") as server:
+        assert caplog.messages == []
+        server.tls = expired
+        [said] = caplog.messages
+        assert said.startswith(f"web: {EXPIRED}")
+
+
+def test_on_error_is_called_with_what_is_wrong_with_an_own_certificate(expired: TLS) -> None:
+    errors: list[BaseException] = []
+    mixed = TLS(
+        MADE.cert_pem.encode(),
+        MADE.key_pem.encode(),
+        sni={"localhost": expired, "example.org": MADE, "*.example.net": MADE},
+    )
+    with Server(tls=mixed, name="web", on_error=errors.append):
+        assert [type(error) for error in errors] == [ssl.SSLError] * 3
+    texts = sorted(str(error) for error in errors)
+    assert "sni '*.example.net' is not valid for that name" in texts[0]
+    assert "sni 'example.org' is not valid for that name" in texts[1]
+    assert "sni 'localhost' has expired at 2021-01-01" in texts[2]
+
+
+def test_a_certificate_for_tests_has_nothing_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    named = TLS.for_tests(["*.example.net", "127.0.0.1"])
+    both = TLS(MADE.cert_pem.encode(), MADE.key_pem.encode(), sni={"*.example.net": named})
+    with Server(tls=both):
+        assert caplog.messages == []
 
 
 def test_curl_gets_an_answer(folder: Path) -> None:

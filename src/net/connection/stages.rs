@@ -226,7 +226,10 @@ impl Turn<'_> {
         let record = &self.connection.record;
         match (tls, leg) {
             (None, _) => {}
-            (Some(info), Leg::Client) => record.note_tls(info),
+            (Some(info), Leg::Client) => {
+                self.resources.context.ledger.count_handshake(&info);
+                record.note_tls(info);
+            }
             (Some(info), Leg::Upstream) => {
                 record.far().into_iter().for_each(|far| far.note_tls(&info))
             }

@@ -159,6 +159,7 @@ impl ServerContext {
             made.get_or_insert_with(empty).put_first(stage);
         }
         if let Some(tls) = &self.tls {
+            record.begin_handshake();
             let _ = made.get_or_insert_with(empty).push(Instant::now(), tls.stage());
         }
         if let Some(recorder) = recorder {

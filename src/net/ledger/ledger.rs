@@ -13,6 +13,7 @@ use super::counters::{DatagramCounters, Refusals};
 use super::paths::Paths;
 use super::record::Record;
 use super::refusal::Refusal;
+use super::tls_info::TlsInfo;
 use super::totals::Totals;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
@@ -172,6 +173,7 @@ impl Ledger {
         record.close(by, error, tcp_info);
         state.totals.closed += 1;
         state.totals.closed_by[by.index()] += 1;
+        state.totals.tls_failed += u64::from(record.is_handshaking());
         state.totals.received.add(record.received());
         state.totals.sent.add(record.sent());
         let forgotten = if self.history > 0 {
@@ -194,6 +196,15 @@ impl Ledger {
 
     pub(crate) fn count_proxy_error(&self) {
         self.state.lock().totals.proxy_errors += 1;
+    }
+
+    /// Counts a TLS handshake that was completed with a client.
+    pub(crate) fn count_handshake(&self, info: &TlsInfo) {
+        let mut state = self.state.lock();
+        for (version, count) in TlsInfo::VERSIONS.iter().zip(&mut state.totals.tls_handshakes) {
+            *count += u64::from(*version == info.version);
+        }
+        state.totals.tls_resumed += u64::from(info.resumed);
     }
 
     pub(crate) fn count_accept_error(&self) {

@@ -143,6 +143,8 @@ struct Extra {
     /// Credentials of the peer; only Unix sockets have them.
     credentials: OnceLock<Credentials>,
     faults: OnceLock<Box<FaultEvents>>,
+    /// Whether the connection has a TLS handshake, complete or not.
+    handshakes: AtomicBool,
     tls: OnceLock<Box<TlsInfo>>,
     proxied: OnceLock<Box<Proxied>>,
 }
@@ -382,6 +384,17 @@ impl Record {
     /// The connection's socket has another number from here on.
     pub(crate) fn socket_moved(&self, duplicate: impl AsRawFd) {
         self.probe.follow(duplicate);
+    }
+
+    /// Notes that a TLS handshake begins, which `note_tls` completes.
+    pub(crate) fn begin_handshake(&self) {
+        self.extra.get_or_init(Box::default).handshakes.store(true, Relaxed);
+    }
+
+    /// Whether a TLS handshake has begun, and is not complete.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        let extra = self.extra.get();
+        extra.is_some_and(|extra| extra.handshakes.load(Relaxed) && extra.tls.get().is_none())
     }
 
     /// Notes what TLS has agreed on; the first call counts.

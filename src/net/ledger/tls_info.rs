@@ -17,6 +17,11 @@ pub struct TlsInfo {
     pub peer: Option<PeerCertificate>,
 }
 
+impl TlsInfo {
+    /// All values of `version`.
+    pub const VERSIONS: [&'static str; 2] = ["TLSv1.2", "TLSv1.3"];
+}
+
 /// The certificate of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {

@@ -3,6 +3,7 @@
 use super::closed_by::ClosedBy;
 use super::counters::Flow;
 use super::refusal::Refusal;
+use super::tls_info::TlsInfo;
 
 /// Sums over all connections of a server since its start. `accepted` always equals `open` +
 /// `closed`.
@@ -21,6 +22,12 @@ pub struct Totals {
     pub refused_by: [u64; Refusal::NAMES.len()],
     /// Connections of proxies that began with no valid header of the PROXY protocol.
     pub proxy_errors: u64,
+    /// TLS handshakes that were completed, in the order of `TlsInfo::VERSIONS`.
+    pub tls_handshakes: [u64; TlsInfo::VERSIONS.len()],
+    /// Those of them that continued an earlier session.
+    pub tls_resumed: u64,
+    /// Connections that ended during their TLS handshake.
+    pub tls_failed: u64,
     /// Failed accepts, for any reason.
     pub accept_errors: u64,
     /// Connections that waited for a handler because all threads were busy.

@@ -31,6 +31,7 @@ use crate::net::service::{
 use crate::net::socket::Socket;
 use crate::net::stage::Chain;
 use crate::net::stage::faults::Ack;
+use crate::net::stage::tls::is_peers_tls_error;
 
 /// The most bytes of one receive. A larger buffer saves few calls, and leaves less of the cache.
 const SCRATCH: usize = 64 * 1024;
@@ -537,11 +538,12 @@ impl Worker {
         let entry = self.entries.remove(index);
         let Entry { mut session, connection, generation, .. } = entry;
         let entry_id = connection.entry_id;
-        // The peer's doing, and no failure of the service.
+        // The peer's doing, and no failure of the service, as an error of its TLS.
         let has_no_header = connection.is_ended_by_stage() && connection.record.awaits_proxy();
         let (gone, sockets) =
             connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
+        let is_peers = error.as_deref().is_some_and(is_peers_tls_error);
         let told = catch_unwind(AssertUnwindSafe(|| {
             let reason = session.explain(by, error.clone());
             session.closed(by);
@@ -550,7 +552,9 @@ impl Worker {
         }));
         match (entry_id.is_some() && by == ClosedBy::Error, has_no_header) {
             (true, true) => self.context.ledger.count_proxy_error(),
-            (is_failure, _) if is_failure || told.is_err() => self.context.count_error(),
+            (is_failure, _) if is_failure && !is_peers || told.is_err() => {
+                self.context.count_error()
+            }
             _ => {}
         }
         let reason = told.unwrap_or((by, error));

@@ -56,7 +56,7 @@ impl TlsClient {
     pub fn stage(&self, name: ServerName<'static>) -> Box<dyn Stage> {
         let connection = ClientConnection::new(Arc::clone(&self.config), name);
         let connection = connection.expect("the settings were checked");
-        Box::new(TlsStage::new(connection.into(), None))
+        Box::new(TlsStage::new(connection.into()))
     }
 }
 

@@ -3,13 +3,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::InconsistentKeys;
+use rustls::client::verify_server_name;
 use rustls::crypto::ring::sign::any_supported_type;
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use super::certificate::validity;
 use super::pem::Pem;
+use crate::net::base::rfc3339;
 use crate::net::error::{Error, Result};
 
 /// A chain of certificates, the own one first, with the private key of that.
@@ -58,6 +63,33 @@ impl Identity {
             }
         }
         Ok(Self(Arc::new(own)))
+    }
+
+    /// From when, and until when, the own certificate is valid, in seconds since 1970.
+    pub(super) fn validity(&self) -> Option<(u64, u64)> {
+        self.0.cert.first().and_then(|own| validity(own))
+    }
+
+    /// Why a client refuses the own certificate at a time, whatever it trusts; None where there is
+    /// no such reason.
+    pub(super) fn fault(&self, now: SystemTime) -> Option<String> {
+        let (from, until) = self.validity()?;
+        let from = UNIX_EPOCH + Duration::from_secs(from);
+        let until = UNIX_EPOCH + Duration::from_secs(until);
+        if now < from {
+            return Some(format!("is not valid before {}", rfc3339(from)));
+        }
+        (now > until).then(|| format!("has expired at {}", rfc3339(until)))
+    }
+
+    /// Whether the own certificate is one of a host.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        let Some(own) = self.0.cert.first() else { return false };
+        let (Ok(own), Ok(name)) = (ParsedCertificate::try_from(own), ServerName::try_from(name))
+        else {
+            return false;
+        };
+        verify_server_name(&own, &name).is_ok()
     }
 
     /// The certificates in DER, the own one first.

@@ -25,4 +25,4 @@ pub use self::pem::{Pem, to_pem};
 pub use self::roots::{Roots, system_roots};
 pub use self::server::TlsServer;
 pub use self::settings::TlsSettings;
-pub use self::words::tls_error;
+pub use self::words::{is_peers_tls_error, tls_error};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::gate::Gate;
-use super::settings::TlsSettings;
+use super::settings::{Resolver, TlsSettings};
 use super::tls_stage::TlsStage;
 use crate::net::base::Mutex;
 use crate::net::error::Result;
@@ -15,7 +15,7 @@ use crate::net::stage::stage::Stage;
 
 /// The TLS of one server.
 pub struct TlsServer {
-    config: Mutex<Arc<ServerConfig>>,
+    config: Mutex<(Arc<ServerConfig>, Arc<Resolver>)>,
     gate: Arc<Gate>,
 }
 
@@ -41,8 +41,8 @@ impl TlsServer {
 
     /// The stage of a new connection.
     pub fn stage(&self) -> Box<dyn Stage> {
-        let config = Arc::clone(&*self.config.lock());
+        let (config, own) = self.config.lock().clone();
         let connection = ServerConnection::new(config).expect("the settings were checked");
-        Box::new(TlsStage::new(connection.into(), Some(Arc::clone(&self.gate))))
+        Box::new(TlsStage::of_server(connection, Arc::clone(&self.gate), own))
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -66,12 +67,40 @@ impl TlsSettings {
         roots::of_pem(pem)
     }
 
+    /// What is wrong at a time with the own certificates, so that clients refuse them whatever they
+    /// trust: a sentence for each.
+    #[must_use]
+    pub fn faults(&self, now: SystemTime) -> Vec<String> {
+        let own = self.identity.iter().filter_map(|own| own.fault(now));
+        let mut found: Vec<_> = own.map(|fault| format!("the certificate {fault}")).collect();
+        for (name, own) in &self.sni {
+            let fault = own.fault(now).or_else(|| {
+                // Any label will do for the asterisk.
+                let is_for = own.is_for(&name.replacen('*', "any", 1));
+                (!is_for).then(|| "is not valid for that name".to_owned())
+            });
+            found.extend(fault.map(|fault| format!("the certificate of sni '{name}' {fault}")));
+        }
+        found
+    }
+
+    /// From when, and until when, all own certificates are valid, in seconds since 1970. None
+    /// without one, or where one cannot be read.
+    #[must_use]
+    pub fn validity(&self) -> Option<(u64, u64)> {
+        let own = self.identity.iter().chain(self.sni.iter().map(|(_, own)| own));
+        own.map(Identity::validity).reduce(|one, other| {
+            let ((from, until), (later, earlier)) = (one?, other?);
+            Some((from.max(later), until.min(earlier)))
+        })?
+    }
+
     fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
         if self.only_newest { &NEWEST } else { &BOTH }
     }
 
-    /// The configuration of a server; ValueError without a certificate.
-    pub(super) fn server(&self) -> Result<Arc<ServerConfig>> {
+    /// The configuration of a server, with its certificates; ValueError without one.
+    pub(super) fn server(&self) -> Result<(Arc<ServerConfig>, Arc<Resolver>)> {
         let Some(identity) = &self.identity else {
             return Err(Error::Value(
                 "tls: a server needs a certificate and its private key: TLS(cert, key)".to_owned(),
@@ -94,15 +123,16 @@ impl TlsSettings {
                 builder.with_client_cert_verifier(verifier.build().map_err(unusable)?)
             }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(Resolver {
-            named: self.sni.iter().map(|(name, own)| (name.clone(), Arc::clone(&own.0))).collect(),
-            default: Arc::clone(&identity.0),
-        }));
+        let resolver = Arc::new(Resolver {
+            named: self.sni.iter().cloned().collect(),
+            default: identity.clone(),
+        });
+        let mut config = builder.with_cert_resolver(Arc::clone(&resolver) as _);
         // Tickets keep the state of a session with the client: the server remembers none.
         config.ticketer = ring::Ticketer::new().map_err(unusable)?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.alpn_protocols.clone_from(&self.alpn);
-        Ok(Arc::new(config))
+        Ok((Arc::new(config), resolver))
     }
 
     /// The configuration of a client, with what it verifies servers against.
@@ -126,13 +156,19 @@ impl TlsSettings {
 
 /// Chooses the certificate of a server by the name that the client asks for.
 #[derive(Debug)]
-struct Resolver {
-    named: HashMap<String, Arc<CertifiedKey>>,
-    default: Arc<CertifiedKey>,
+pub(super) struct Resolver {
+    named: HashMap<String, Identity>,
+    default: Identity,
 }
 
 impl Resolver {
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    /// The certificate for a client that asks for a name, or for none.
+    pub(super) fn find(&self, name: Option<&str>) -> &Identity {
+        let named = name.filter(|_| !self.named.is_empty());
+        named.and_then(|name| self.named(&name.to_ascii_lowercase())).unwrap_or(&self.default)
+    }
+
+    fn named(&self, name: &str) -> Option<&Identity> {
         // RFC 6125, section 6.4.3: an asterisk stands for one label, the leftmost one.
         let any = || self.named.get(&format!("*{}", &name[name.find('.')?..]));
         self.named.get(name).or_else(any)
@@ -141,9 +177,6 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().map(str::to_ascii_lowercase);
-        let named = name.filter(|_| !self.named.is_empty());
-        let own = named.and_then(|name| self.find(&name).cloned());
-        Some(own.unwrap_or_else(|| Arc::clone(&self.default)))
+        Some(Arc::clone(&self.find(hello.server_name()).0))
     }
 }

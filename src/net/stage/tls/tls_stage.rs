@@ -7,12 +7,14 @@
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use rustls::{CipherSuite, Connection, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, Connection, HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::certificate::Certificate;
 use super::gate::{Gate, Place};
-use super::words::{CUT, TLS_ERROR, TOO_LONG, words};
+use super::settings::Resolver;
+use super::words::{CUT, TLS_ERROR, TOO_LONG, own_fault, words};
 use crate::net::ledger::{ClosedBy, PeerCertificate, TlsInfo};
 use crate::net::service::SessionError;
 use crate::net::stage::event::{Direction, Inbound, Outbound};
@@ -23,6 +25,8 @@ use crate::net::stage::stage::{Stage, StageResult};
 pub(super) struct TlsStage {
     connection: Connection,
     gate: Option<Arc<Gate>>,
+    /// The certificates of a server.
+    own: Option<Arc<Resolver>>,
     /// Its place among the handshakes that are made.
     place: Option<Place>,
     handshaking: bool,
@@ -38,13 +42,23 @@ pub(super) struct TlsStage {
 }
 
 impl TlsStage {
-    /// The stage of a connection; `gate` bounds how many handshakes are made at once.
-    pub(super) fn new(mut connection: Connection, gate: Option<Arc<Gate>>) -> Self {
+    /// The stage of a server's connection; `gate` bounds how many handshakes are made at once.
+    pub(super) fn of_server(
+        connection: ServerConnection,
+        gate: Arc<Gate>,
+        own: Arc<Resolver>,
+    ) -> Self {
+        Self { gate: Some(gate), own: Some(own), ..Self::new(connection.into()) }
+    }
+
+    /// The stage of a client's connection.
+    pub(super) fn new(mut connection: Connection) -> Self {
         // What is written is taken out at once.
         connection.set_buffer_limit(None);
         Self {
             connection,
-            gate,
+            gate: None,
+            own: None,
             place: None,
             handshaking: true,
             early: Vec::new(),
@@ -90,7 +104,7 @@ impl TlsStage {
             self.deliver(flow);
         }
         match result {
-            Err(error) => self.fail(flow, words(&error)),
+            Err(error) => self.fail(flow, self.explained(&error)),
             Ok(_) if closed && self.handshaking => {
                 self.fail(flow, format!("{TLS_ERROR}the peer closed during the handshake"));
             }
@@ -131,6 +145,21 @@ impl TlsStage {
         self.handshaking = false;
         self.place = None;
         flow.note_tls(info(&self.connection));
+    }
+
+    /// What an error means. Where the client has refused our certificate, that may be our fault.
+    fn explained(&self, error: &rustls::Error) -> String {
+        let text = words(error);
+        let (Some(own), Connection::Server(server)) = (&self.own, &self.connection) else {
+            return text;
+        };
+        if !self.handshaking || !matches!(error, rustls::Error::AlertReceived(_)) {
+            return text;
+        }
+        match own.find(server.server_name()).fault(SystemTime::now()) {
+            Some(fault) => own_fault(&fault, &text),
+            None => text,
+        }
     }
 
     /// Ends the connection, behind the alert that rustls has sent.

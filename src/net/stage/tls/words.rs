@@ -1,5 +1,5 @@
 //! The words for what went wrong with TLS. Owns the names of alerts as RFC 8446 has them; must
-//! never say whose fault it is.
+//! never decide whose fault it is.
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
@@ -17,6 +17,20 @@ pub(super) const CUT: &str = "TLS: the peer closed without close_notify";
 /// What a record says where a message of the handshake is longer than rustls takes.
 pub(super) const TOO_LONG: &str =
     "TLS: the peer sent a handshake message of more than 64 KiB, its records included";
+
+/// How it begins where the server's own certificate is the reason.
+const OWN: &str = "TLS: the server's certificate ";
+
+/// Whether the text of a record says that a peer has made TLS fail.
+#[must_use]
+pub fn is_peers_tls_error(text: &str) -> bool {
+    text.starts_with(TLS_ERROR) && !text.starts_with(OWN)
+}
+
+/// What an error means where our own certificate is the reason.
+pub(super) fn own_fault(fault: &str, text: &str) -> String {
+    format!("{OWN}{fault}: {}", text.strip_prefix(TLS_ERROR).unwrap_or(text))
+}
 
 /// Which kind of error the text of a record says; None where TLS has no part in it.
 #[must_use]
