@@ -177,7 +177,11 @@ def test_a_hello_with_many_protocols_is_a_hello() -> None:
         assert client.recv(1) == bytes([HANDSHAKE])
 
 
-@pytest.mark.parametrize("half", [b"", b"\x16", records(hello())[:100], records(hello())])
+@pytest.mark.parametrize(
+    "half",
+    [b"", b"\x16", records(hello())[:100], records(hello())],
+    ids=["nothing", "a byte", "a half", "a hello"],
+)
 def test_a_handshake_that_stops_costs_no_time(half: bytes) -> None:
     with serving() as server, dial(server.address) as client:
         client.sendall(half)
