@@ -27,11 +27,14 @@ PYTEST_DONT_REWRITE
 #     _fault_view
 #     _in_thread, _replay
 #     _recording, _script
+#     _packets
+#     _recorded
 #     _stream
 #     _handlers
 #     _handler_check, _handler_errors, _progress, _ledger, _awaiting
 #     _display
 #     _rsock             the compiled module; its stub imports only _types and rfc147
+#     _pcapng
 #     _types
 #     _proxy
 #     _drawing, _endpoint, _settings, _threads
@@ -49,7 +52,8 @@ from ._connection import Connection
 from ._endpoint import Endpoint
 from ._exceptions import IncompleteRead, RsockError, StateError
 from ._proxy import ProxyHeader, ProxyTLS
-from ._recording import RecordedConnection, RecordedEvent, Recording, Torn
+from ._recorded import RecordedConnection, RecordedEvent, Torn
+from ._recording import Recording
 from ._replay import Replay
 from ._rsock import (
     TLS,

@@ -3,99 +3,28 @@
 The compiled half reads the file. Nothing here may touch a socket.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import heapq
+import itertools
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, Self, cast
+from typing import BinaryIO, Final, Literal, Self, cast
 
 from . import _rsock
-from ._endpoint import Endpoint
-from ._printable import hex_rows, printable
+from ._printable import printable
+from ._recorded import RecordedConnection, RecordedEvent, Torn
 from ._shown import Shown
-from ._types import Recorded, RecordedClient, SocketPath
+from ._types import Recorded, RecordedMoment, SocketPath
 
-__all__ = ["RecordedConnection", "RecordedEvent", "Recording", "Torn"]
+__all__ = ["Recording", "write_pcapng_of"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Bytes that are taken for text if no more than one in this many is none.
-_SOME: Final = 8
-_ARROWS: Final = {"up": ">", "down": "<"}
 
-
-@dataclass(frozen=True, slots=True)
-class RecordedEvent(Shown):
-    """Something that crossed a recorded connection.
-
-    seconds: when, since the start of the recording.
-    direction: "up" from the client to the server, "down" back.
-    kind: "data"; "end", the side that it comes from has finished; or "reset".
-    data: the bytes, of a stream as they came together, on UDP of one datagram; empty for an end.
-    any: the parts of `data` that stand for any bytes, each from an index to another: what was
-        redacted.
-    """
-
-    seconds: float
-    direction: Literal["up", "down"]
-    kind: Literal["data", "end", "reset"]
-    data: bytes = b""
-    any: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedConnection(Shown):
-    """A recorded connection, or on UDP what a peer and the server sent each other.
-
-    number: the number of its record on the server that recorded it.
-    client: the client's Endpoint.
-    seconds: when it was opened, since the start of the recording.
-    events: what crossed it, in the order of time.
-    """
-
-    number: int
-    client: Endpoint
-    seconds: float
-    events: list[RecordedEvent]
-
-    @property
-    def up(self) -> bytes:
-        """All that the client sent."""
-        return b"".join(event.data for event in self.events if event.direction == "up")
-
-    @property
-    def down(self) -> bytes:
-        """All that the server sent."""
-        return b"".join(event.data for event in self.events if event.direction == "down")
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        yield f"connection {self.number} of {self.client}, opened at {self.seconds:.6f}"
-        for event in self.events:
-            head = f"{event.seconds:12.6f} {_ARROWS[event.direction]} "
-            if event.kind != "data":
-                yield head + event.kind
-                continue
-            for line in _lines_of(event):
-                yield head + line
-                head = " " * len(head)
-
-
-@dataclass(frozen=True, slots=True)
-class Torn(Shown):
-    """Where a recording is cut.
-
-    line: the number of the first line that is missing or not complete.
-    offset: where that line starts in the file, in bytes.
-    what: what there is of it.
-    """
-
-    line: int
-    offset: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"cut at line {self.line}, byte {self.offset}: {printable(self.what)}"
+# Something of a moment: when, the number of its connection, and the connection if it is opened
+# then, or an event.
+_Moment = tuple[float, int, RecordedConnection | RecordedEvent]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,10 +71,29 @@ class Recording(Shown):
             cast(Literal["tcp", "udp", "unix"], transport),
             None if started is None else _EPOCH + timedelta(microseconds=started),
             target,
-            [_connection(each) for each in connections],
+            [RecordedConnection._of(each) for each in connections],
             seconds,
             None if torn is None else Torn(*torn),
         )
+
+    def write_pcapng(self, path: SocketPath) -> None:
+        """Write the connections as a packet capture, for Wireshark, tshark and tcpdump.
+
+        The file is pcapng (draft-ietf-opsawg-pcapng). Its packets have the payload, the addresses,
+        the ports and the times of the recording; their headers are synthesised, with handshakes,
+        sequence numbers and acknowledgements that fit. A connection by Unix sockets has addresses
+        and ports that are made up. A comment in the file says so.
+
+        Replaces an older capture. Raises FileExistsError for a file of another kind, and OSError
+        if the file cannot be written. Blocks for as long as the file system takes.
+        """
+        from ._pcapng import replaced
+
+        with replaced(path) as file:
+            _write(file, self, self._moments())
+
+    def _moments(self) -> Iterator[_Moment]:
+        return heapq.merge(*map(_moments_of, self.connections), key=lambda moment: moment[0])
 
     def __repr__(self) -> str:
         count = len(self.connections)
@@ -162,39 +110,87 @@ class Recording(Shown):
         return "\n\n".join(parts)
 
 
-def _connection(read: RecordedClient) -> RecordedConnection:
-    number, transport, address, seconds, events = read
-    client = Endpoint(cast(Literal["tcp", "udp", "unix"], transport), address)
-    return RecordedConnection(number, client, seconds, [_event(*each) for each in events])
+def write_pcapng_of(
+    path: SocketPath, out: SocketPath | BinaryIO, number: int | None = None
+) -> Recording:
+    """Write a recording as `Recording.write_pcapng` does, without keeping it in memory.
 
-
-def _event(
-    seconds: float, direction: str, kind: str, data: bytes, parts: tuple[tuple[int, int], ...]
-) -> RecordedEvent:
-    return RecordedEvent(
-        seconds,
-        cast(Literal["up", "down"], direction),
-        cast(Literal["data", "end", "reset"], kind),
-        data,
-        parts,
-    )
-
-
-def _lines_of(event: RecordedEvent) -> Iterator[str]:
-    """The bytes of an event: lines of text, or of hex where they are no text."""
-    data = event.data
-    if not data:
-        yield "nothing" if not event.any else "(any bytes)"
-        return
-    odd = sum((byte < 32 and byte not in b"\t\n\r") or byte > 126 for byte in data)
-    if odd * _SOME <= len(data):
-        for line in data.splitlines(keepends=True):
-            yield _literal(line)
+    `number` is that of the only connection to write. Returns the recording without connections.
+    Raises KeyError for a connection that there is not; nothing is written then.
+    """
+    moments: Iterator[_Moment]
+    if os.path.isfile(path):
+        timeline = _rsock.Timeline(path)
+        head, moments = Recording._of(timeline.header()), map(_moment, timeline)
     else:
-        for start, row in hex_rows(data):
-            yield f"{start:08x}  {row}"
+        # What may not be there a second time, such as a pipe.
+        head = Recording.read(path)
+        moments = head._moments()
+    chosen: Iterator[_Moment] = (
+        moment for moment in moments if number is None or moment[1] == number
+    )
+    if number is not None:
+        # Before anything is opened.
+        for first in chosen:
+            chosen = itertools.chain([first], chosen)
+            break
+        else:
+            raise KeyError(number)
+    head = dataclasses.replace(head, connections=[])
+    if isinstance(out, str | bytes | os.PathLike):
+        from ._pcapng import replaced
+
+        with replaced(out) as file:
+            _write(file, head, chosen)
+    else:
+        _write(out, head, chosen)
+    return head
 
 
-def _literal(data: bytes) -> str:
-    """Bytes as in a literal, without its quotes."""
-    return repr(data + b'"')[2:-2]
+def _moments_of(connection: RecordedConnection) -> Iterator[_Moment]:
+    yield connection.seconds, connection.number, connection
+    for event in connection.events:
+        yield event.seconds, connection.number, event
+
+
+def _moment(read: RecordedMoment) -> _Moment:
+    number, opened, event = read
+    if opened is not None:
+        connection = RecordedConnection._of(opened)
+        return connection.seconds, number, connection
+    assert event is not None, "a moment is one of the two"
+    return event[0], number, RecordedEvent._of(event)
+
+
+def _write(file: BinaryIO, head: Recording, moments: Iterable[_Moment]) -> None:
+    # Not needed by those who only read.
+    from ._packets import TcpFlow, UdpFlow, flow_of
+    from ._pcapng import PcapngFile
+
+    out = PcapngFile(file, f"rsock {_rsock.__version__}", _comment(head))
+    started = 0 if head.started is None else (head.started - _EPOCH) // timedelta(microseconds=1)
+    flows: dict[int, TcpFlow | UdpFlow] = {}
+    for seconds, number, what in moments:
+        if isinstance(what, RecordedConnection):
+            flow = flows[number] = flow_of(what, head.transport == "udp", head.target)
+            packets = flow.opened()
+        else:
+            packets = flows[number].event(what)
+        at = max(0, started + round(seconds * 1_000_000))
+        for packet in packets:
+            out.packet(at, *packet)
+
+
+def _comment(head: Recording) -> str:
+    """What the file says of itself."""
+    lines = [
+        f"A recording of {printable(head.target[:200]) or 'no target'} by {head.transport}.",
+        "The headers of IP, TCP and UDP are synthesised: handshakes, sequence numbers,",
+        "acknowledgements, windows and the sizes of segments are not what crossed the network.",
+        "Payload, times, ends and, but for Unix sockets, addresses and ports are as recorded.",
+    ]
+    if head.started is None:
+        lines.append("When it started is not known.")
+    if head.torn is not None:
+        lines.append(f"The recording is {head.torn}.")
+    return "\n".join(lines)

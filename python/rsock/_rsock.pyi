@@ -30,6 +30,7 @@ from ._types import (
     ProcessLimits,
     ProxyHeader,
     Recorded,
+    RecordedMoment,
     Redact,
     Row,
     ScriptResult,
@@ -77,6 +78,7 @@ __all__ = [
     "Service",
     "Stream",
     "Time",
+    "Timeline",
     "Watch",
     "__version__",
     "_end_thread",
@@ -1534,6 +1536,20 @@ class Pool:
         """Report that a thread which `wants_thread` asked for could not be started."""
     def should_warn(self) -> bool:
         """Return whether connections had to wait for a thread. Returns True only once."""
+
+@final
+class Timeline:
+    """The moments of a recording in the order of time, read from its file without keeping them. For
+    the Python half.
+
+    Raises OSError if the file cannot be read twice, as a pipe, and ValueError as `_read_recording`
+    does.
+    """
+    def __new__(cls, path: SocketPath) -> Self: ...
+    def header(self) -> Recorded:
+        """What `_read_recording` returns, without connections."""
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> RecordedMoment: ...
 
 def _parse_recording(data: bytes) -> Recorded:
     """Return what a recording in memory contains. For the Python half."""

@@ -41,6 +41,7 @@ __all__ = [
     "ProxyTLS",
     "Recorded",
     "RecordedClient",
+    "RecordedMoment",
     "RecordedParts",
     "Redact",
     "Row",
@@ -75,10 +76,13 @@ _Pattern: TypeAlias = bytes | re.Pattern[bytes]
 _Rule: TypeAlias = _Pattern | tuple[_Pattern, bytes]
 Redact: TypeAlias = _Rule | Iterable[_Rule]
 # What a recording contains: an event is seconds, direction, kind, bytes and the ranges of any
-# bytes; a connection is number, transport, address, seconds and events. At the end where the file
-# is cut: line, place and what there is.
+# bytes; a connection is number, transport, address, seconds, events and the server's address. At
+# the end where the file is cut: line, place and what there is. A moment is the number of a
+# connection, and the connection when it is opened, or an event.
 RecordedParts: TypeAlias = tuple[float, str, str, bytes, tuple[tuple[int, int], ...]]
-RecordedClient: TypeAlias = tuple[int, str, tuple[str, int] | str, float, list[RecordedParts]]
+_Address: TypeAlias = tuple[str, int] | str
+RecordedClient: TypeAlias = tuple[int, str, _Address, float, list[RecordedParts], _Address | None]
+RecordedMoment: TypeAlias = tuple[int, RecordedClient | None, RecordedParts | None]
 Recorded: TypeAlias = tuple[
     str,
     int | None,

@@ -63,7 +63,7 @@ mod _rsock {
     #[pymodule_export]
     use super::process::{process_limits, raise_fd_limit};
     #[pymodule_export]
-    use super::recording::{_parse_recording, _read_recording};
+    use super::recording::{_parse_recording, _read_recording, Timeline};
     #[pymodule_export]
     use super::replay::{Replay, ReplayClient};
     #[pymodule_export]

@@ -12,10 +12,12 @@ use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
 
 use super::args::{shown, user_address, wrong_type};
 use super::error::exception;
+use crate::net;
+use crate::net::base::Mutex;
 use crate::net::error::Result;
 use crate::net::recording::{
-    Content, Direction, Event, Piece, Plan, REDACTED, RecordedConnection, Recording, Redaction,
-    What,
+    Content, Direction, Event, Moment, Piece, Plan, REDACTED, RecordedConnection, Recording,
+    Redaction, What,
 };
 
 /// Return what a recording contains, as plain values. For the Python half.
@@ -54,16 +56,17 @@ fn contents(py: Python<'_>, read: Result<Recording>) -> PyResult<Bound<'_, PyTup
         .into_pyobject(py)
 }
 
-/// (number, transport, address, seconds, events)
+/// (number, transport, address, seconds, events, address of the server or None)
 fn of_connection<'py>(
     py: Python<'py>,
     connection: &RecordedConnection,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let RecordedConnection { number, client, at, events } = connection;
+    let RecordedConnection { number, client, local, at, events } = connection;
     let events = events.iter().map(|event| of_event(py, event));
     let events = PyList::new(py, events.collect::<PyResult<Vec<_>>>()?)?;
     let address = user_address(py, &client.address)?;
-    (*number, client.transport.name(), address, at.as_secs_f64(), events).into_pyobject(py)
+    let local = local.as_ref().map(|local| user_address(py, &local.address)).transpose()?;
+    (*number, client.transport.name(), address, at.as_secs_f64(), events, local).into_pyobject(py)
 }
 
 /// (seconds, direction, kind, bytes, ranges of any bytes)
@@ -92,6 +95,51 @@ fn of_event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyTuple>
     };
     let data = PyBytes::new(py, content.bytes());
     (event.at.as_secs_f64(), direction, kind, data, PyTuple::new(py, any)?).into_pyobject(py)
+}
+
+/// The moments of a recording in the order of time, read from its file without keeping them. For the
+/// Python half.
+///
+/// Raises OSError if the file cannot be read twice, as a pipe, and ValueError as `_read_recording`
+/// does.
+#[pyclass(frozen, module = "rsock._rsock")]
+pub(super) struct Timeline {
+    inner: Mutex<net::recording::Timeline>,
+}
+
+#[pymethods]
+impl Timeline {
+    #[new]
+    fn new(py: Python<'_>, path: Bound<'_, PyAny>) -> PyResult<Self> {
+        let path = file("path", &path)?;
+        let inner = py.detach(|| net::recording::Timeline::open(&path));
+        let inner = Mutex::new(inner.map_err(|error| exception(py, error))?);
+        Ok(Self { inner })
+    }
+
+    /// What `_read_recording` returns, without connections.
+    fn header<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        contents(py, Ok(py.detach(|| self.inner.lock().header().clone())))
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// (number, connection or None, event or None)
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let moment = py.detach(|| self.inner.lock().next_moment());
+        let moment = match moment.map_err(|error| exception(py, error))? {
+            None => return Ok(None),
+            Some(Moment::Opened(connection)) => (
+                connection.number,
+                Some(of_connection(py, &connection)?),
+                None::<Bound<'_, PyTuple>>,
+            ),
+            Some(Moment::Event(number, event)) => (number, None, Some(of_event(py, &event)?)),
+        };
+        moment.into_pyobject(py).map(Some)
+    }
 }
 
 /// Where to record, from the arguments `recording` and `redact`.

@@ -41,8 +41,9 @@ fn recorder(place: &Place, rules: &[(&str, &[u8])]) -> Arc<Recorder> {
 }
 
 fn stage(recorder: &Arc<Recorder>, number: u64, now: Instant) -> RecorderStage {
-    let client = Endpoint::tcp("127.0.0.1:1000".parse().unwrap());
-    RecorderStage::new(recorder.track(number, &client, now), now)
+    let [client, local] =
+        ["127.0.0.1:1000", "[::1]:7"].map(|text| Endpoint::tcp(text.parse().unwrap()));
+    RecorderStage::new(recorder.track(number, &client, &local, now), now)
 }
 
 fn chain(recorder: &Arc<Recorder>, number: u64, now: Instant) -> Chain {
@@ -103,6 +104,8 @@ fn what_passes_is_recorded_and_stays_as_it_is() {
     let recording = Recording::read(&place.0).unwrap();
     let [connection] = &recording.connections[..] else { panic!("{recording:?}") };
     assert_eq!((connection.number, &*recording.target), (7, "example:1"));
+    let addresses = [Some(&connection.client), connection.local.as_ref()];
+    assert_eq!(addresses.map(|it| it.unwrap().to_string()), ["127.0.0.1:1000", "[::1]:7"]);
     let passed = connection.events[1].at - connection.events[0].at;
     let exact = passed.abs_diff(Duration::from_millis(1500));
     assert!(exact <= Duration::from_micros(1), "{passed:?}");

@@ -2,13 +2,14 @@
 //! than the file explains, and what is read is what was written. Reproducible:
 //! `RSOCK_FUZZ_SEED=7 cargo test … recording`; longer: `RSOCK_FUZZ_ROUNDS=1000000`.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use _rsock::net::address::{Endpoint, Transport};
 use _rsock::net::error::Error;
-use _rsock::net::recording::{Content, Direction, Piece, Recording, What};
+use _rsock::net::recording::{Content, Direction, Moment, Piece, Recording, Timeline, What};
 
 use crate::fuzz::{Dice, from_environment};
 
@@ -16,7 +17,7 @@ const EXAMPLE: &str = r#"rsock recording 1
 transport tcp
 started 2026-11-28T09:05:00.000001Z
 target redis.example:6379
-1 0.000000 open 127.0.0.1:53422
+1 0.000000 open 127.0.0.1:53422 127.0.0.1:40000
 1 0.000123 > b"AUTH " any b"[redacted]" b"\r\n"
 2 0.000200 open [::1]:53423
 1 0.000345 < b"+OK\r\n"
@@ -42,7 +43,8 @@ fn connections_and_their_events_are_read() {
     let [first, second] = &recording.connections[..] else { panic!("{recording:?}") };
     assert_eq!((first.number, second.number), (1, 2));
     assert_eq!(first.client, Endpoint::tcp("127.0.0.1:53422".parse().unwrap()));
-    assert_eq!(second.at, Duration::from_micros(200));
+    assert_eq!(first.local, Some(Endpoint::tcp("127.0.0.1:40000".parse().unwrap())));
+    assert_eq!((second.at, &second.local), (Duration::from_micros(200), &None));
     let What::Bytes(auth) = &first.events[0].what else { panic!("{first:?}") };
     let pieces: Vec<_> = auth.pieces().collect();
     let any = Piece::Any(b"[redacted]");
@@ -61,8 +63,9 @@ fn a_datagram_may_be_empty_and_the_name_of_a_unix_socket_may_be_any() {
     assert_eq!(recording.connections[0].events[0].what, What::Datagram(Content::default()));
     assert_eq!(recording.text(), udp);
     let unix = EXAMPLE.lines().take(4).collect::<Vec<_>>().join("\n").replace("tcp", "unix");
-    let unix =
-        format!("{unix}\n1 0.000000 open b\"\"\n2 0.000001 open b\"/a \\n\"\nstop 1.000000\n");
+    let unix = format!(
+        "{unix}\n1 0.000000 open b\"\" b\"/b c\"\n2 0.000001 open b\"/a \\n\"\nstop 1.000000\n"
+    );
     let recording = Recording::parse(unix.as_bytes()).unwrap();
     assert!(recording.connections[0].client.address.as_unix().unwrap().is_unnamed());
     assert_eq!(recording.text(), unix);
@@ -108,6 +111,8 @@ fn what_is_wrong_is_named_with_its_line() {
         (line("3 0.2 > end"), "line 13: connection 3 has not been opened"),
         (line("2 0.2 open 127.0.0.1:5"), "line 13: connection 2 is opened a second time"),
         (line("3 0.2 open b\"/a\""), "/a is no address of a client by tcp"),
+        (line("3 0.2 open [::1]:5 b\"/a\""), "/a is no address of a server by tcp"),
+        (line("3 0.2 open [::1]:5 x"), "\"x\" is no address"),
         (line("2 0.2 < b\"\""), "at least one"),
         (line("2 0.2 < b\"é\""), "not ASCII"),
         (line("2 0.2 < b\"a\0\""), "line 13: has a NUL byte"),
@@ -148,6 +153,83 @@ fn a_file_is_named_where_it_cannot_be_read() {
     assert!(error.starts_with(&format!("{}, line 14: ", path.display())), "{error}");
 }
 
+/// A file of the test's own, removed at its end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("rsock-{name}-{}.rec", std::process::id())))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What a timeline yields, put together again, if its moments are in the order of time.
+fn put_together(mut timeline: Timeline) -> Recording {
+    let mut recording = timeline.header().clone();
+    let (mut last, mut places) = (Duration::ZERO, HashMap::new());
+    while let Some(moment) = timeline.next_moment().unwrap() {
+        let at = match moment {
+            Moment::Opened(connection) => {
+                places.insert(connection.number, recording.connections.len());
+                let at = connection.at;
+                recording.connections.push(connection);
+                at
+            }
+            Moment::Event(number, event) => {
+                let at = event.at;
+                recording.connections[places[&number]].events.push(event);
+                at
+            }
+        };
+        assert!(last <= at, "{last:?} {at:?}");
+        last = at;
+    }
+    recording.connections.sort_by_key(|connection| connection.number);
+    recording
+}
+
+#[test]
+fn a_timeline_has_late_lines_at_their_time() {
+    let place = Place::new("late");
+    let late = "\
+2 0.300000 open [::1]:53423
+2 0.400000 < b\"c\"
+1 0.100000 open 127.0.0.1:53422
+1 0.200000 > b\"a\"
+3 0.150000 open [::1]:53424 [::1]:7
+1 0.350000 < b\"b\"
+2 0.300000 < b\"later than its line says\"
+1 0.350000 > end
+1 0.500000 < end
+2 0.300000 > end
+3 0.150000 > reset
+";
+    let head = EXAMPLE.split("1 0.0").next().unwrap();
+    for end in ["stop 2.000000\n", "", "1 0.6 > b\"cu"] {
+        fs::write(&place.0, format!("{head}{late}{end}")).unwrap();
+        let timeline = Timeline::open(&place.0).unwrap();
+        assert_eq!(put_together(timeline), Recording::read(&place.0).unwrap(), "{end}");
+    }
+}
+
+#[test]
+fn a_timeline_needs_a_file_that_can_be_read_twice() {
+    let path = Path::new("/proc/self/fd").join("none");
+    assert!(matches!(Timeline::open(&path), Err(Error::File { errno: libc::ENOENT, .. })));
+    let place = Place::new("changed");
+    fs::write(&place.0, EXAMPLE).unwrap();
+    let mut timeline = Timeline::open(&place.0).unwrap();
+    // What another recorder may do. The moments end, or an error says so.
+    fs::write(&place.0, "hello\n").unwrap();
+    let Err(Error::Value(text)) = timeline.next_moment() else { panic!("read") };
+    assert!(text.contains("line 1: \"hello\""), "{text}");
+}
+
 /// Bytes of what has been read.
 fn size(recording: &Recording) -> usize {
     let of = |what: &What| match what {
@@ -164,6 +246,8 @@ const PARTS: &[&str] = &[
     "1 0.2 > end\n",
     "1 0.2 < reset\n",
     "9 0.1 open 127.0.0.1:9\n",
+    "8 0.3 open 127.0.0.1:9 [::1]:7\n",
+    " 127.0.0.1:9",
     "9 0.1 > b\"\"\n",
     "18446744073709551615 4294967295.999999999 open [::]:0\n",
     "stop 4294967295.9\n",
@@ -179,28 +263,34 @@ const PARTS: &[&str] = &[
     "\0\0\0\0",
 ];
 
+/// The example, with changes that are drawn.
+fn changed(seed: u64) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    let mut file = if dice.one_in(4) { Vec::new() } else { EXAMPLE.as_bytes().to_vec() };
+    for _ in 0..dice.below(5) {
+        let at = dice.below(file.len() + 1);
+        match dice.below(6) {
+            0 => file.truncate(at),
+            1 => drop(file.drain(at..(at + dice.below(9)).min(file.len()))),
+            2 => drop(file.splice(at..at, (0..dice.below(9)).map(|_| dice.below(256) as u8))),
+            3 => file[at..].iter_mut().take(2).for_each(|byte| *byte = dice.below(256) as u8),
+            _ => {
+                let lines = file[..at].iter().rposition(|&byte| byte == b'\n');
+                let at = lines.map_or(at, |end| end + 1);
+                drop(file.splice(at..at, PARTS[dice.below(PARTS.len())].bytes()));
+            }
+        }
+    }
+    file
+}
+
 #[test]
 fn no_file_ends_the_reader_nor_makes_it_large() {
     let seed: u64 = from_environment("RSOCK_FUZZ_SEED", 1);
     let rounds: u64 = from_environment("RSOCK_FUZZ_ROUNDS", 20_000);
     let (mut read, mut torn) = (0, 0);
     for round in 0..rounds {
-        let mut dice = Dice::new(seed + round);
-        let mut file = if dice.one_in(4) { Vec::new() } else { EXAMPLE.as_bytes().to_vec() };
-        for _ in 0..dice.below(5) {
-            let at = dice.below(file.len() + 1);
-            match dice.below(6) {
-                0 => file.truncate(at),
-                1 => drop(file.drain(at..(at + dice.below(9)).min(file.len()))),
-                2 => drop(file.splice(at..at, (0..dice.below(9)).map(|_| dice.below(256) as u8))),
-                3 => file[at..].iter_mut().take(2).for_each(|byte| *byte = dice.below(256) as u8),
-                _ => {
-                    let lines = file[..at].iter().rposition(|&byte| byte == b'\n');
-                    let at = lines.map_or(at, |end| end + 1);
-                    drop(file.splice(at..at, PARTS[dice.below(PARTS.len())].bytes()));
-                }
-            }
-        }
+        let file = changed(seed + round);
         match Recording::parse(&file) {
             Ok(recording) => {
                 read += 1;
@@ -218,4 +308,26 @@ fn no_file_ends_the_reader_nor_makes_it_large() {
         }
     }
     assert!(torn > rounds / 50 && read - torn > rounds / 50, "{torn} torn of {read} of {rounds}");
+}
+
+#[test]
+fn a_timeline_says_what_a_recording_says_or_fails_as_it_does() {
+    let seed: u64 = from_environment("RSOCK_FUZZ_SEED", 1);
+    let rounds: u64 = from_environment("RSOCK_FUZZ_ROUNDS", 20_000) / 10;
+    let place = Place::new("fuzz");
+    let mut read = 0;
+    for round in 0..rounds {
+        fs::write(&place.0, changed(seed + round)).unwrap();
+        match (Recording::read(&place.0), Timeline::open(&place.0)) {
+            (Ok(recording), Ok(timeline)) => {
+                read += 1;
+                assert_eq!(put_together(timeline), recording, "seed {}", seed + round);
+            }
+            (Err(expected), Err(found)) => {
+                assert_eq!(expected.to_string(), found.to_string(), "seed {}", seed + round);
+            }
+            (expected, _) => panic!("seed {}: {expected:?}", seed + round),
+        }
+    }
+    assert!(read > rounds / 10, "{read} of {rounds}");
 }

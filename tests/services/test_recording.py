@@ -17,7 +17,9 @@ from support import SOON, closed_port, output_of, run_script, threads, wait_unti
 from rsock import (
     Accept,
     ByConnection,
+    Client,
     Echo,
+    Endpoint,
     Forward,
     Greeting,
     Handler,
@@ -87,6 +89,9 @@ def test_both_directions_are_recorded_with_their_ends(
     assert timedelta(0) <= recording.started - before < timedelta(seconds=60)
     connection = only(recording)
     assert connection.client.address == own or address
+    assert connection.local is not None
+    assert connection.local.address == proxy.address
+    assert (connection.local.transport, connection.client.transport) == (recording.transport,) * 2
     assert told(connection)[:2] == [("up", b"one\n"), ("down", b"one\n")]
     assert (connection.up, connection.down) == (b"one\n\x00\xff", b"one\n\x00\xff")
     kinds = [(each.direction, each.kind) for each in connection.events if each.kind != "data"]
@@ -95,6 +100,39 @@ def test_both_directions_are_recorded_with_their_ends(
     assert times == sorted(times)
     assert recording.seconds is not None
     assert times[-1] <= recording.seconds
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_the_address_that_a_client_reached_is_recorded(path: Path, transport: str) -> None:
+    with (
+        Server(transport=transport) as target,
+        Server(
+            "::",
+            transport=transport,
+            allow_external=True,
+            service=Forward(*target.address, recording=path),
+        ) as proxy,
+    ):
+        for host in ("127.0.0.1", "::1"):
+            with Client(host, proxy.port, transport=transport, timeout=SOON) as client:
+                client.send(b"x")
+                assert client.recv(10) == b"x"
+    locals_ = [connection.local for connection in Recording.read(path).connections]
+    assert [local and local.address for local in locals_] == [
+        ("127.0.0.1", proxy.port),
+        ("::1", proxy.port),
+    ]
+
+
+def test_a_recording_without_the_servers_address_is_read(path: Path) -> None:
+    data = (
+        b"rsock recording 1\ntransport unix\nstarted 2026-11-28T09:05:00.000001Z\n"
+        b'target x:1\n1 0.0 open b""\n2 0.0 open b"" b"/a b"\nstop 1\n'
+    )
+    older, newer = Recording.parse(data).connections
+    assert (older.local, newer.local) == (None, Endpoint("unix", "/a b"))
+    assert str(older) == "connection 1 of (unnamed), opened at 0.000000"
+    assert str(newer) == "connection 2 of (unnamed) to /a b, opened at 0.000000"
 
 
 def test_resets_are_recorded(path: Path) -> None:
@@ -161,6 +199,8 @@ def test_datagrams_are_recorded_one_by_one(path: Path) -> None:
     recording = Recording.read(path)
     connection = only(recording)
     assert (recording.transport, connection.client.address) == ("udp", own)
+    assert connection.local is not None
+    assert (connection.local.transport, connection.local.address) == ("udp", proxy.address)
     expected = [*sent[:-1], b"my [redacted]"]
     assert [each.data for each in connection.events if each.direction == "up"] == expected
     assert [each.data for each in connection.events if each.direction == "down"] == expected

@@ -1,11 +1,12 @@
-"""`rsock recording`: shows a file. It must never play what the file describes."""
+"""`rsock recording`: shows a file, or converts it. It must never play what the file describes."""
 
 import argparse
 import sys
 from collections.abc import Iterator
 
 from .._printable import hex_rows, printable
-from .._recording import RecordedConnection, Recording
+from .._recorded import RecordedConnection, Torn
+from .._recording import Recording, write_pcapng_of
 from ._errors import Failure, UsageError
 from ._namespace import Arguments as Base
 from ._options import count
@@ -20,16 +21,25 @@ class Arguments(Base):
     file: str
     connection: int | None
     hex: bool
+    pcapng: str | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.usage = "rsock recording show [OPTION ...] FILE"
-    parser.description = "Show the dialogues of a recording."
+    parser.description = (
+        "Show the dialogues of a recording, or write them as packets: for Wireshark, tshark\n"
+        "and tcpdump, with headers that are synthesised."
+    )
     parser.add_argument("what", metavar="show", help="what to do with the file")
     parser.add_argument("file", metavar="FILE", help="what rsock record has written")
-    parser.add_argument("--connection", type=count, metavar="N", help="show connection N only")
+    parser.add_argument("--connection", type=count, metavar="N", help="only connection N")
     parser.add_argument("--hex", action="store_true", help="show the bytes as digits, too")
+    parser.add_argument(
+        "--pcapng",
+        metavar="OUT",
+        help="write a pcapng file, and show nothing; - for standard output",
+    )
 
 
 def run(arguments: Arguments) -> int:
@@ -39,6 +49,8 @@ def run(arguments: Arguments) -> int:
             f"recording {arguments.what!r}: must be show\nTry 'rsock recording --help'."
         )
     try:
+        if arguments.pcapng is not None:
+            return _exit_code(arguments, _convert(arguments, arguments.pcapng))
         recording = Recording.read(arguments.file)
     except ValueError as error:
         raise Failure(str(error)) from None
@@ -53,9 +65,30 @@ def run(arguments: Arguments) -> int:
                 if arguments.hex:
                     sys.stdout.writelines(_digits(connection))
         if not shown:
-            raise Failure(f"{printable(arguments.file)} has no connection {arguments.connection}")
-    if recording.torn is not None:
-        raise Failure(f"{printable(arguments.file)}: {recording.torn}")
+            raise _no_connection(arguments)
+    return _exit_code(arguments, recording.torn)
+
+
+def _convert(arguments: Arguments, out: str) -> Torn | None:
+    """Write packets. Returns where the recording is cut."""
+    if arguments.hex:
+        raise UsageError("--hex is for showing, and with --pcapng nothing is shown")
+    if out == "-" and sys.stdout.isatty():
+        raise UsageError("--pcapng -: packets are not for a terminal; name a file, or use a pipe")
+    to = sys.stdout.buffer if out == "-" else out
+    try:
+        return write_pcapng_of(arguments.file, to, arguments.connection).torn
+    except KeyError:
+        raise _no_connection(arguments) from None
+
+
+def _no_connection(arguments: Arguments) -> Failure:
+    return Failure(f"{printable(arguments.file)} has no connection {arguments.connection}")
+
+
+def _exit_code(arguments: Arguments, torn: Torn | None) -> int:
+    if torn is not None:
+        raise Failure(f"{printable(arguments.file)}: {torn}")
     return 0
 
 

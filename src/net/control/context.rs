@@ -164,7 +164,8 @@ impl ServerContext {
         }
         if let Some(recorder) = recorder {
             let now = Instant::now();
-            let stage = RecorderStage::new(recorder.track(peer.id, &peer.remote, now), now);
+            let track = recorder.track(peer.id, &peer.remote, &peer.local, now);
+            let stage = RecorderStage::new(track, now);
             let _ = made.get_or_insert_with(empty).push(now, Box::new(stage));
         }
         if self.faults.concerns(record.id()) {

@@ -242,7 +242,8 @@ impl Peers {
         };
         let mut entry = entry;
         if let Some(recorder) = &self.recorder {
-            let track = recorder.track(id, &entry.peer.remote, last_active);
+            let Peer { local, remote, .. } = &entry.peer;
+            let track = recorder.track(id, remote, local, last_active);
             let stages = entry.stages.insert(Box::new(PeerStages::new(last_active)));
             stages.record(last_active, RecorderStage::of_datagrams(track, last_active));
         }

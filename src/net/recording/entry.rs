@@ -22,7 +22,7 @@ pub struct Plan {
 
 /// What the thread is given, each at a time since the start.
 pub(super) enum Entry {
-    Open { number: u64, at: Duration, client: Address },
+    Open { number: u64, at: Duration, client: Address, local: Address },
     Bytes { number: u64, at: Duration, direction: Direction, bytes: Vec<u8> },
     End { number: u64, at: Duration, direction: Direction },
     Reset { number: u64, at: Duration, direction: Direction },

@@ -19,8 +19,8 @@ pub(super) const MOST_LINE: usize = 512 * 1024;
 /// A line behind the header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// `1 0.000000 open 127.0.0.1:53422`
-    Open { number: u64, at: Duration, client: Address },
+    /// `1 0.000000 open 127.0.0.1:53422 127.0.0.1:7`, in older files without the second address.
+    Open { number: u64, at: Duration, client: Address, local: Option<Address> },
     /// `1 0.000123 > b"PING\r\n"`
     Event { number: u64, at: Duration, direction: Direction, body: Body },
     /// `stop 2.000000`
@@ -38,6 +38,22 @@ pub(super) enum Body {
     Reset,
 }
 
+impl Body {
+    /// What it says of a connection of streams, or of datagrams. An error says why it cannot.
+    pub(super) fn what(self, is_datagram: bool) -> Result<What, String> {
+        match self {
+            Self::End if is_datagram => Err("a peer of UDP has no end".to_owned()),
+            Self::End => Ok(What::End),
+            Self::Reset => Ok(What::Reset),
+            Self::Content(content) if is_datagram => Ok(What::Datagram(content)),
+            Self::Content(content) if content.is_empty() => {
+                Err("bytes of a stream are at least one".to_owned())
+            }
+            Self::Content(content) => Ok(What::Bytes(content)),
+        }
+    }
+}
+
 impl Line {
     /// Reads a line without its end. An error says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
@@ -50,7 +66,10 @@ impl Line {
         let at = seconds(at)?;
         let (sign, rest) = word(rest);
         let direction = match sign {
-            "open" => return Ok(Self::Open { number, at, client: last(rest, address)? }),
+            "open" => {
+                let (client, local) = last(rest, addresses)?;
+                return Ok(Self::Open { number, at, client, local });
+            }
             ">" => Direction::Up,
             "<" => Direction::Down,
             other => return Err(format!("{other:?} stands where >, < or open must")),
@@ -99,20 +118,33 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// An address of either kind.
-fn address(text: &str) -> Result<Address, String> {
+/// The address of the client, and that of the server where it is there.
+fn addresses(text: &str) -> Result<(Address, Option<Address>), String> {
+    let (client, rest) = address(text)?;
+    if rest.is_empty() {
+        return Ok((client, None));
+    }
+    let wrong = || format!("{rest:?} follows the address of the client");
+    let (local, rest) = address(rest.strip_prefix(' ').ok_or_else(wrong)?)?;
+    if rest.is_empty() {
+        Ok((client, Some(local)))
+    } else {
+        Err(format!("{rest:?} follows the address of the server"))
+    }
+}
+
+/// An address of either kind, and what follows it.
+fn address(text: &str) -> Result<(Address, &str), String> {
     if text.starts_with('b') {
         let (name, rest) = unquoted(text)?;
-        if !rest.is_empty() {
-            return Err(format!("{rest:?} follows the name of a Unix socket"));
-        }
         if name.is_empty() {
-            return Ok(UnixName::unnamed().into());
+            return Ok((UnixName::unnamed().into(), rest));
         }
-        return Ok(UnixName::new(&name).map_err(|error| error.to_string())?.into());
+        return Ok((UnixName::new(&name).map_err(|error| error.to_string())?.into(), rest));
     }
+    let (text, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
     let wrong = |_| format!("{text:?} is no address, such as 127.0.0.1:80 or [::1]:80");
-    text.parse::<SocketAddr>().map(Address::Ip).map_err(wrong)
+    Ok((text.parse::<SocketAddr>().map(Address::Ip).map_err(wrong)?, rest))
 }
 
 /// Literals, with `any` in front of those that stand for any bytes.
@@ -151,12 +183,22 @@ pub(super) fn push_header(
 }
 
 /// Appends the line of a new connection.
-pub(super) fn push_open(text: &mut String, number: u64, at: Duration, client: &Address) {
+pub(super) fn push_open(
+    text: &mut String,
+    number: u64,
+    at: Duration,
+    client: &Address,
+    local: Option<&Address>,
+) {
     text.push_str(&number.to_string());
     text.push(' ');
     push_seconds(text, at);
     text.push_str(" open ");
     push_address(text, client);
+    if let Some(local) = local {
+        text.push(' ');
+        push_address(text, local);
+    }
     text.push('\n');
 }
 
@@ -256,6 +298,12 @@ mod tests {
             "1 0.0 open 127.0.0.1",
             "1 0.0 open b\"\\x00\"",
             "1 0.0 open b\"/a\" x",
+            "1 0.0 open b\"/a\"b\"/b\"",
+            "1 0.0 open b\"/a\" b\"/b\" ",
+            "1 0.0 open 127.0.0.1:1 ",
+            "1 0.0 open 127.0.0.1:1  127.0.0.1:2",
+            "1 0.0 open 127.0.0.1:1 127.0.0.1",
+            "1 0.0 open 127.0.0.1:1 127.0.0.1:2 127.0.0.1:3",
             "1  0.0 > end",
             " 1 0.0 > end",
         ] {
@@ -265,17 +313,19 @@ mod tests {
 
     #[test]
     fn each_part_is_read_as_it_was_written() {
-        let addresses = [
+        let kinds = [
             Address::Ip("127.0.0.1:80".parse().unwrap()),
             Address::Ip("[2001:db8::1]:80".parse().unwrap()),
             UnixName::unnamed().into(),
             UnixName::new(b"/tmp/a b\n\xff").unwrap().into(),
             UnixName::new(b"\0abstract").unwrap().into(),
         ];
-        for known in addresses {
+        for known in kinds {
             let mut text = String::new();
             push_address(&mut text, &known);
-            assert_eq!(address(&text), Ok(known), "{text}");
+            assert_eq!(address(&text), Ok((known.clone(), "")), "{text}");
+            let two = format!("{text} {text}");
+            assert_eq!(addresses(&two), Ok((known.clone(), Some(known))), "{two}");
         }
         for at in [Duration::ZERO, Duration::from_micros(1), Duration::from_micros(86_400_999_999)]
         {

@@ -6,7 +6,7 @@
 //! transport tcp
 //! started 2026-11-28T09:05:00.000001Z
 //! target 127.0.0.1:6379
-//! 1 0.000000 open 127.0.0.1:53422
+//! 1 0.000000 open 127.0.0.1:53422 127.0.0.1:40000
 //! 1 0.000123 > b"AUTH " any b"[redacted]" b"\r\n"
 //! 1 0.000345 < b"+OK\r\n"
 //! 1 0.100000 > end
@@ -15,7 +15,8 @@
 //! ```
 //!
 //! `recording.rs` has what a recording contains, `line.rs` the form of one line, `reader.rs` reads a
-//! file, `text.rs` writes a recording that is there as a whole. `recorder.rs` takes what crosses
+//! file, `timeline.rs` reads one without keeping it, `text.rs` writes a recording that is there as a
+//! whole. `recorder.rs` takes what crosses
 //! connections, `writer.rs` writes it, `lane.rs` holds what may have to be redacted by a rule of
 //! `redaction.rs`.
 
@@ -29,6 +30,7 @@ mod recorder;
 mod recording;
 mod redaction;
 mod text;
+mod timeline;
 mod writer;
 
 pub use self::content::{Content, Piece};
@@ -36,3 +38,4 @@ pub use self::entry::Plan;
 pub use self::recorder::{Recorder, Track};
 pub use self::recording::{Direction, Event, RecordedConnection, Recording, Torn, What};
 pub use self::redaction::{REDACTED, Redaction};
+pub use self::timeline::{Moment, Timeline};

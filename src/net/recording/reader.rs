@@ -1,80 +1,145 @@
 //! The reader of recordings: lines of a file into connections with events. Must never allocate by a
 //! number that it has read, nor keep a line that is longer than any that is written.
+//!
+//! `Items` yields what the lines say one by one, for those that keep less than all of it.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::line::{Body, FIRST, Line, MOST_LINE, VERSION, number};
+use super::line::{FIRST, Line, MOST_LINE, VERSION, number};
 use super::recording::{Direction, Event, RecordedConnection, Recording, Torn, What};
-use crate::net::address::{Endpoint, Transport};
+use crate::net::address::{Address, Transport};
 use crate::net::base::time_of_rfc3339;
 use crate::net::error::{Error, Result};
 
+/// How much of a file is read at once.
+pub(super) const BUFFER: usize = 64 * 1024;
 /// How much of a cut line is shown.
 const SHOWN: usize = 60;
 
 impl Recording {
     /// Reads a recording from memory. `Error::Value` names the line that is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        read(bytes, "recording")
+        read(bytes, Source::Memory)
     }
 
     /// Reads a file, to its end or to where it is cut. `Error::File` if it cannot be read;
     /// `Error::Value` names the path and the line that is wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::file("open", path, &error))?;
-        read(BufReader::with_capacity(64 * 1024, file), path)
+        read(BufReader::with_capacity(BUFFER, file), Source::File(path.to_owned()))
     }
 }
 
 /// What is read, for messages.
-trait Source: Copy {
-    fn name(self) -> String;
-    fn failed(self, error: &io::Error) -> Error;
+pub(super) enum Source {
+    Memory,
+    File(PathBuf),
 }
 
-impl Source for &str {
-    fn name(self) -> String {
-        self.to_owned()
+impl Source {
+    fn failed(&self, error: &io::Error) -> Error {
+        match self {
+            Self::Memory => Error::os("read", "recording", error),
+            Self::File(path) => Error::file("read", path, error),
+        }
     }
 
-    fn failed(self, error: &io::Error) -> Error {
-        Error::os("read", self, error)
-    }
-}
-
-impl Source for &Path {
-    fn name(self) -> String {
-        self.display().to_string()
-    }
-
-    fn failed(self, error: &io::Error) -> Error {
-        Error::file("read", self, error)
-    }
-}
-
-fn read(input: impl BufRead, source: impl Source) -> Result<Recording> {
-    let mut lines = Lines { input, line: Vec::new(), number: 0, offset: 0, next: 0 };
-    let mut reader = Reader::new();
-    loop {
-        let found = lines.next().map_err(|error| source.failed(&error))?;
-        let wrong = match found {
-            Found::Line => match lines.text().and_then(|text| reader.line(text, lines.number)) {
-                Ok(()) => continue,
-                Err(wrong) => wrong,
-            },
-            Found::End => match reader.end(&lines) {
-                Ok(()) => return Ok(reader.recording),
-                Err(wrong) => wrong,
-            },
-            Found::TooLong => format!("has more than {MOST_LINE} bytes"),
-            Found::Nul => "has a NUL byte".to_owned(),
+    /// The error of a line.
+    pub(super) fn wrong(&self, line: u64, what: &str) -> Error {
+        let name = match self {
+            Self::Memory => "recording".to_owned(),
+            Self::File(path) => path.display().to_string(),
         };
-        let (name, number) = (source.name(), lines.number);
-        return Err(Error::Value(format!("{name}, line {number}: {wrong}")));
+        Error::Value(format!("{name}, line {line}: {what}"))
+    }
+}
+
+fn read(input: impl BufRead, source: Source) -> Result<Recording> {
+    let mut items = Items::new(input, source);
+    let mut connections: Vec<RecordedConnection> = Vec::new();
+    while let Some(item) = items.next()? {
+        match item {
+            Item::Opened(connection) => connections.push(connection),
+            Item::Event { index, event, .. } => connections[index].events.push(event),
+        }
+    }
+    // The workers of a server open connections in any order.
+    connections.sort_by_key(|connection| connection.number);
+    // Stable. What had to be held, to be redacted, was written later than it came.
+    for connection in &mut connections {
+        connection.events.sort_by_key(|event| event.at);
+    }
+    Ok(Recording { connections, ..items.into_header() })
+}
+
+/// What a line behind the header says.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A connection was opened. It has no events yet.
+    Opened(RecordedConnection),
+    /// Something crossed the connection that was opened as the one of this index, from 0.
+    Event { index: usize, number: u64, event: Event },
+}
+
+impl Item {
+    pub(super) fn at(&self) -> Duration {
+        match self {
+            Self::Opened(connection) => connection.at,
+            Self::Event { event, .. } => event.at,
+        }
+    }
+}
+
+/// What the lines of a recording say, in the order of the lines.
+pub(super) struct Items<R> {
+    lines: Lines<R>,
+    reader: Reader,
+    source: Source,
+}
+
+impl<R: BufRead> Items<R> {
+    pub(super) fn new(input: R, source: Source) -> Self {
+        let lines = Lines { input, line: Vec::new(), number: 0, offset: 0, next: 0 };
+        Self { lines, reader: Reader::new(), source }
+    }
+
+    /// The next one; None at the end of the file, or where it is cut.
+    pub(super) fn next(&mut self) -> Result<Option<Item>> {
+        let Self { lines, reader, source } = self;
+        loop {
+            let found = lines.next().map_err(|error| source.failed(&error))?;
+            let wrong = match found {
+                Found::Line => {
+                    match lines.text().and_then(|text| reader.line(text, lines.number)) {
+                        Ok(None) => continue,
+                        Ok(item) => return Ok(item),
+                        Err(wrong) => wrong,
+                    }
+                }
+                Found::End => match reader.end(lines) {
+                    Ok(()) => return Ok(None),
+                    Err(wrong) => wrong,
+                },
+                Found::TooLong => format!("has more than {MOST_LINE} bytes"),
+                Found::Nul => "has a NUL byte".to_owned(),
+            };
+            return Err(source.wrong(lines.number, &wrong));
+        }
+    }
+
+    /// Where the last line starts, its length and its number. At the end, it is the line that is
+    /// missing or cut.
+    pub(super) fn line(&self) -> (u64, usize, u64) {
+        (self.lines.offset, self.lines.line.len(), self.lines.number)
+    }
+
+    /// The recording without its connections.
+    pub(super) fn into_header(self) -> Recording {
+        self.reader.recording
     }
 }
 
@@ -195,6 +260,7 @@ struct Place {
 }
 
 struct Reader {
+    /// Without its connections.
     recording: Recording,
     expected: Expected,
     /// By the number of the connection.
@@ -218,11 +284,11 @@ impl Reader {
     }
 
     /// Takes a line. An error says what is wrong with it.
-    fn line(&mut self, text: &str, number: u64) -> std::result::Result<(), String> {
+    fn line(&mut self, text: &str, number: u64) -> std::result::Result<Option<Item>, String> {
         // An empty line, or a comment. Not in front of the first line, by which a recording is
         // recognised.
         if self.expected != Expected::First && (text.is_empty() || text.starts_with('#')) {
-            return Ok(());
+            return Ok(None);
         }
         self.expected = match self.expected {
             Expected::First => {
@@ -247,33 +313,37 @@ impl Reader {
                 self.recording.target = field(text, "target ")?.to_owned();
                 Expected::Events
             }
-            Expected::Events => self.event(Line::parse(text)?, number)?,
+            Expected::Events => return self.item(Line::parse(text)?, number),
             Expected::Nothing => return Err("follows the stop line".to_owned()),
         };
-        Ok(())
+        Ok(None)
     }
 
-    fn event(&mut self, line: Line, file_line: u64) -> std::result::Result<Expected, String> {
-        let recording = &mut self.recording;
+    fn item(&mut self, line: Line, file_line: u64) -> std::result::Result<Option<Item>, String> {
+        let transport = self.recording.transport;
         match line {
             Line::Stop { at } => {
-                recording.stopped = Some(at);
-                return Ok(Expected::Nothing);
+                self.recording.stopped = Some(at);
+                self.expected = Expected::Nothing;
+                Ok(None)
             }
-            Line::Open { number, at, client } => {
-                let transport = recording.transport;
-                if client.as_unix().is_some() != transport.is_unix() {
-                    let name = transport.name();
-                    return Err(format!("{client} is no address of a client by {name}"));
+            Line::Open { number, at, client, local } => {
+                let is_other =
+                    |address: &&Address| address.as_unix().is_some() != transport.is_unix();
+                let sides = [("client", Some(&client)), ("server", local.as_ref())];
+                for (side, address) in sides {
+                    if let Some(address) = address.filter(is_other) {
+                        let name = transport.name();
+                        return Err(format!("{address} is no address of a {side} by {name}"));
+                    }
                 }
-                let index = recording.connections.len();
+                let index = self.places.len();
                 let place = Place { index, progress: [Progress::Open; 2], last: [at; 2] };
                 if self.places.insert(number, place).is_some() {
                     return Err(format!("connection {number} is opened a second time"));
                 }
-                let client = Endpoint { transport, address: client };
-                let events = Vec::new();
-                recording.connections.push(RecordedConnection { number, client, at, events });
+                let opened = RecordedConnection::opened(transport, number, at, client, local);
+                Ok(Some(Item::Opened(opened)))
             }
             Line::Event { number, at, direction, body } => {
                 let Some(place) = self.places.get_mut(&number) else {
@@ -281,20 +351,11 @@ impl Reader {
                 };
                 let side = usize::from(direction == Direction::Down);
                 let progress = &mut place.progress[side];
-                let is_datagram = recording.transport.is_datagram();
-                let (what, after) = match body {
-                    Body::End if is_datagram => {
-                        return Err("a peer of UDP has no end".to_owned());
-                    }
-                    Body::End => (What::End, Progress::Ended),
-                    Body::Reset => (What::Reset, Progress::Reset),
-                    Body::Content(content) if is_datagram => {
-                        (What::Datagram(content), Progress::Open)
-                    }
-                    Body::Content(content) if content.is_empty() => {
-                        return Err("bytes of a stream are at least one".to_owned());
-                    }
-                    Body::Content(content) => (What::Bytes(content), Progress::Open),
+                let what = body.what(transport.is_datagram())?;
+                let after = match what {
+                    What::End => Progress::Ended,
+                    What::Reset => Progress::Reset,
+                    What::Bytes(_) | What::Datagram(_) => Progress::Open,
                 };
                 let may_follow = match *progress {
                     Progress::Open => true,
@@ -308,25 +369,14 @@ impl Reader {
                 // The lines of one direction are in order, whatever their times.
                 let at = at.max(place.last[side]);
                 place.last[side] = at;
-                recording.connections[place.index].events.push(Event {
-                    at,
-                    direction,
-                    what,
-                    line: file_line,
-                });
+                let event = Event { at, direction, what, line: file_line };
+                Ok(Some(Item::Event { index: place.index, number, event }))
             }
         }
-        Ok(Expected::Events)
     }
 
     /// Takes the end of the file, behind a line that may be incomplete.
     fn end<R>(&mut self, lines: &Lines<R>) -> std::result::Result<(), String> {
-        // The workers of a server open connections in any order.
-        self.recording.connections.sort_by_key(|connection| connection.number);
-        // Stable. What had to be held, to be redacted, was written later than it came.
-        for connection in &mut self.recording.connections {
-            connection.events.sort_by_key(|event| event.at);
-        }
         let cut = &lines.line;
         if self.expected == Expected::Nothing && cut.is_empty() {
             return Ok(());

@@ -126,12 +126,20 @@ impl Recorder {
         self.tell_room(&mut state);
     }
 
-    /// A connection that is recorded from now on, with the number of its record.
+    /// A connection that is recorded from now on, with the number of its record. `local` is the
+    /// server's side.
     #[must_use]
-    pub fn track(self: &Arc<Self>, number: u64, client: &Endpoint, now: Instant) -> Track {
+    pub fn track(
+        self: &Arc<Self>,
+        number: u64,
+        client: &Endpoint,
+        local: &Endpoint,
+        now: Instant,
+    ) -> Track {
         let at = self.since_start(now);
         let number = self.state.lock().numbers.of(number);
-        self.push(Entry::Open { number, at, client: client.address.clone() });
+        let (client, local) = (client.address.clone(), local.address.clone());
+        self.push(Entry::Open { number, at, client, local });
         let is_open = if self.transport.is_datagram() { [false; 2] } else { [true; 2] };
         Track { recorder: Arc::clone(self), number, is_open }
     }

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::content::Content;
-use crate::net::address::{Endpoint, Transport};
+use crate::net::address::{Address, Endpoint, Transport};
 
 /// A recording that has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +44,28 @@ pub struct RecordedConnection {
     pub number: u64,
     /// The client's side.
     pub client: Endpoint,
+    /// The server's side. None in files of before it was recorded.
+    pub local: Option<Endpoint>,
     /// When it was opened, since the start of the recording.
     pub at: Duration,
     /// What happened, in the order of time. In one direction nothing follows an end but a reset, and
     /// nothing follows that.
     pub events: Vec<Event>,
+}
+
+impl RecordedConnection {
+    /// A connection without events.
+    pub(super) fn opened(
+        transport: Transport,
+        number: u64,
+        at: Duration,
+        client: Address,
+        local: Option<Address>,
+    ) -> Self {
+        let endpoint = |address| Endpoint { transport, address };
+        let (client, local) = (endpoint(client), local.map(endpoint));
+        Self { number, client, local, at, events: Vec::new() }
+    }
 }
 
 /// Something that crossed a connection.

@@ -38,8 +38,9 @@ impl Recording {
         push_header(&mut text, self.transport, self.started, &self.target);
         for (_, line) in lines {
             match line {
-                Shown::Open(RecordedConnection { number, at, client, .. }) => {
-                    push_open(&mut text, *number, *at, &client.address);
+                Shown::Open(RecordedConnection { number, at, client, local, .. }) => {
+                    let local = local.as_ref().map(|local| &local.address);
+                    push_open(&mut text, *number, *at, &client.address, local);
                 }
                 Shown::Event(number, event) => push_event(&mut text, number, event),
             }

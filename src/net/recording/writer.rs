@@ -117,7 +117,9 @@ impl Writer {
 
     fn take(&mut self, entry: Entry) {
         match entry {
-            Entry::Open { number, at, client } => push_open(&mut self.text, number, at, &client),
+            Entry::Open { number, at, client, local } => {
+                push_open(&mut self.text, number, at, &client, Some(&local));
+            }
             Entry::Bytes { number, at, direction, bytes } => {
                 self.take_bytes(number, at, direction, bytes);
             }
