@@ -14,6 +14,7 @@ mod forward;
 mod fuzz;
 mod handoff;
 mod hostile_tls;
+mod proxy;
 mod recorder;
 mod recording;
 mod replay;
