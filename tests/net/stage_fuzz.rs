@@ -139,9 +139,9 @@ impl Pipe {
     fn take(&mut self, node: &mut Node, direction: Direction, mut most: usize) -> bool {
         let mut acted = false;
         // A stage that ends the connection may say so behind an end: what then comes is thrown away.
-        let is_over = node.told.is_some() && self.finish.is_some();
-        let chain = &mut node.chain;
+        let (chain, told) = (&mut node.chain, node.told.is_some());
         while let Some(part) = leaving(chain, direction) {
+            let is_over = told && self.finish.is_some();
             let count = match part {
                 Part::Bytes(bytes) if is_over => bytes.len(),
                 Part::End if is_over => 0,
@@ -375,6 +375,8 @@ struct World {
     near: App,
     far: App,
     tls: bool,
+    /// How often the faults at the server still change.
+    changes: usize,
     garbles: bool,
     truncates: bool,
     /// Faults above TLS that may end or change anything.
@@ -447,6 +449,7 @@ impl World {
             near: App::new(&mut dice, harm),
             far: App::new(&mut dice, harm),
             tls,
+            changes: dice.below(8),
             garbles: false,
             truncates: false,
             harms_above: false,
@@ -553,7 +556,8 @@ impl World {
                 acted = (0..12).any(|action| self.act(action, most));
                 self.heed_wire();
             }
-            if self.dice.one_in(300) {
+            if self.changes > 0 && self.dice.one_in(300) {
+                self.changes -= 1;
                 self.change_faults();
             }
             if acted && !self.dice.one_in(5) {
