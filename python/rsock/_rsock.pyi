@@ -237,7 +237,9 @@ class Greeting(Service):
 @disjoint_base
 class Script(Service):
     """The compiled half of rsock.Script."""
-    def __new__(cls, text: str = "", _parts: Sequence[Script] = ()) -> Self: ...
+    def __new__(
+        cls, text: str = "", _parts: Sequence[Script] = (), _tls: TLS | None = None
+    ) -> Self: ...
     @property
     def text(self) -> str:
         """The script in its text form, a step in each line."""

@@ -155,8 +155,8 @@ class Script(_rsock.Script):
     is the report. Steps take exactly the bytes that they name from what was received, however it
     was cut.
 
-    `text` is the text form, as `save` writes it. Rust threads play the script; it never needs the
-    interpreter.
+    `text` is the text form, as `save` writes it. `tls` has the certificate of the `start_tls`
+    steps, which no text has. Rust threads play the script; it never needs the interpreter.
 
     Raises ValueError, naming the line, for a step that is wrong, and TypeError for an argument of
     the wrong type.
@@ -164,22 +164,37 @@ class Script(_rsock.Script):
 
     __module__ = "rsock"
 
-    def __new__(cls, text: str = "", *, timeout: float | None = None) -> Self:
+    _tls: "_rsock.TLS | None"
+
+    def __new__(
+        cls, text: str = "", *, timeout: float | None = None, tls: "_rsock.TLS | None" = None
+    ) -> Self:
         """Begin a script: an empty one, or one in its text form."""
         if timeout is not None:
             if not isinstance(text, str):
                 raise TypeError(f"text must be a str, not {type(text).__name__}: {text!r}")
             text = f"timeout {_seconds(timeout, 'timeout')}\n{text}"
-        return super().__new__(cls, text)
+        made = super().__new__(cls, text, (), tls)
+        made._tls = tls
+        return made
 
-    def _longer(self, lines: str, parts: Iterable["Script"] = ()) -> Self:
+    def _longer(
+        self, lines: str, parts: Iterable["Script"] = (), tls: "_rsock.TLS | None" = None
+    ) -> Self:
         text = self.text
         if text and not text.endswith("\n"):
             text += "\n"
-        return _rsock.Script.__new__(type(self), f"{text}{lines}\n", [self, *parts])
+        parts = [self, *parts]
+        given = [one for one in (*(part._tls for part in parts), tls) if one is not None]
+        if any(one is not given[0] for one in given):
+            raise ValueError("tls: a script has one certificate, and these steps have several")
+        own = given[0] if given else None
+        made = _rsock.Script.__new__(type(self), f"{text}{lines}\n", parts, own)
+        made._tls = own
+        return made
 
-    def _with(self, line: str) -> Self:
-        return self._longer(f"{line}{_place(3)}")
+    def _with(self, line: str, tls: "_rsock.TLS | None" = None) -> Self:
+        return self._longer(f"{line}{_place(3)}", tls=tls)
 
     def expect(
         self, data: bytes | str, *, ignore_case: bool = False, timeout: float | None = None
@@ -320,6 +335,14 @@ class Script(_rsock.Script):
         body = f"}} {between} {{\n".join(blocks)
         return self._longer(f"{head}{body}}}", scripts)
 
+    def start_tls(self, tls: "_rsock.TLS | None" = None, *, timeout: float | None = None) -> Self:
+        """Begin TLS, behind what was sent, and go on when the handshake is complete.
+
+        `tls` has the certificate; None takes that of the script. What the client has sent in clear
+        text behind its request, and no step has taken, makes the handshake fail.
+        """
+        return self._with(f"start_tls{_options(timeout=timeout)}", tls)
+
     def shutdown_write(self) -> Self:
         """Send FIN: this side finishes, and goes on to receive."""
         return self._with("shutdown write")
@@ -346,10 +369,10 @@ class Script(_rsock.Script):
             file.write(f"{_HEADING}\n{self.text}")
 
     @classmethod
-    def load(cls, path: SocketPath) -> Self:
+    def load(cls, path: SocketPath, *, tls: "_rsock.TLS | None" = None) -> Self:
         """Read a script from a file. Raises OSError, and ValueError, naming the line."""
         with open(path, encoding="utf-8") as file:
-            return cls(file.read())
+            return cls(file.read(), tls=tls)
 
     def check(self) -> None:
         """Raise ScriptMismatch for the first client that diverged; do nothing if none did."""

@@ -10,6 +10,7 @@ use super::args::text as as_text;
 use super::error::exception;
 use super::process::object;
 use super::service::Service;
+use super::tls;
 use crate::net::service::Shape;
 use crate::net::{self, services};
 
@@ -23,16 +24,19 @@ pub(super) struct Script {
 #[pymethods]
 impl Script {
     #[new]
-    #[pyo3(signature = (text=None, _parts=vec![]), text_signature = "(text='', _parts=())")]
+    #[pyo3(signature = (text=None, _parts=vec![], _tls=None),
+        text_signature = "(text='', _parts=(), _tls=None)")]
     fn make(
         py: Python<'_>,
         text: Option<Bound<'_, PyAny>>,
         _parts: Vec<PyRef<'_, Self>>,
+        _tls: Option<Bound<'_, PyAny>>,
     ) -> PyResult<PyClassInitializer<Self>> {
         let text = text.map_or(Ok(String::new()), |text| as_text("text", &text))?;
         let parts: Vec<_> = _parts.iter().map(|part| part.service.program()).collect();
+        let tls = _tls.map(|tls| tls::of_script(&tls)).transpose()?;
         let service =
-            services::Script::longer(&text, &parts).map_err(|error| exception(py, error))?;
+            services::Script::longer(&text, &parts, tls).map_err(|error| exception(py, error))?;
         let service = Arc::new(service);
         let shape = Shape::Stream(Arc::clone(&service) as Arc<dyn net::service::Service>);
         Ok(PyClassInitializer::from(Service { shape }).add_subclass(Self { service, text }))

@@ -509,6 +509,13 @@ pub(super) fn of_server(
     Ok(Some((Arc::new(made), tls.clone().unbind())))
 }
 
+/// The argument `tls` of a script, for its steps that begin TLS.
+pub(super) fn of_script(value: &Bound<'_, PyAny>) -> PyResult<Arc<TlsServer>> {
+    let wanted = "a TLS with a certificate";
+    let tls = value.cast::<Tls>().map_err(|_| wrong_type("tls", wanted, value))?;
+    tls.get().for_connections(value.py())
+}
+
 /// The argument `tls` of a client; None for clear text.
 pub(super) fn of_client(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<TlsClient>> {
     let Some(value) = value else { return Ok(None) };

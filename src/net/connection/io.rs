@@ -13,7 +13,7 @@ use super::serve::Turn;
 use crate::net::address::Endpoint;
 use crate::net::base::Key;
 use crate::net::ledger::Role;
-use crate::net::service::{Io, Leg, LegStages, Waker};
+use crate::net::service::{Io, Leg, LegStages, SessionResult, Waker};
 use crate::net::stage::Chain;
 use crate::net::sys;
 
@@ -167,9 +167,9 @@ impl Io for Turn<'_> {
         self.put_stages_upstream(chain);
     }
 
-    fn start_tls(&mut self, stages: LegStages) {
+    fn start_tls(&mut self, stages: LegStages) -> SessionResult {
         let chain = stages.into_chain::<Chain>().expect("a chain");
-        self.plan_upgrade(chain);
+        self.plan_upgrade(chain)
     }
 
     fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {

@@ -11,22 +11,26 @@ use std::time::Instant;
 use super::leg_stages::Opening;
 use super::outbox::Outbox;
 use super::serve::Turn;
-use crate::net::service::{Leg, Session, SessionResult};
+use crate::net::service::{Leg, Session, SessionError, SessionResult};
 use crate::net::stage::{Chain, Inbound};
 use crate::net::sys;
 
 impl Turn<'_> {
     /// Has TLS begin on the client leg by a chain of one stage.
-    pub(super) fn plan_upgrade(&mut self, chain: Box<Chain>) {
+    pub(super) fn plan_upgrade(&mut self, chain: Box<Chain>) -> SessionResult {
+        if self.connection.record.tls().is_some() {
+            return Err(SessionError("the connection has TLS already".to_owned()));
+        }
         if self.connection.client.stages.is_none() && !self.put_stages_between() {
             // It is about to end.
-            return;
+            return Ok(());
         }
         // From here on, nothing passes the chain by.
         self.connection.client.absorb_readiness();
         if let Some(stages) = &mut self.connection.client.stages {
             stages.upgrade = chain.into_stages().pop();
         }
+        Ok(())
     }
 
     /// Puts the stage into the chain, once nothing is on its way. Returns whether it did, or has to

@@ -341,10 +341,10 @@ impl InnerSession {
     }
 
     /// Does what the handler's side has decided, once its bytes have come.
-    fn react(&self, io: &mut dyn Io) {
+    fn react(&self, io: &mut dyn Io) -> SessionResult {
         let upgrade = self.link.upgrade.lock().take();
         if let Some(stage) = upgrade {
-            io.start_tls(LegStages::new(Chain::new(vec![stage])));
+            io.start_tls(LegStages::new(Chain::new(vec![stage])))?;
         }
         if self.link.ending_input.swap(false, SeqCst) {
             io.finish_input();
@@ -362,6 +362,7 @@ impl InnerSession {
             None if self.finished => io.shut_write(Leg::Client),
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -385,8 +386,7 @@ impl Session for InnerSession {
         io.pipe(Leg::Client, Leg::Upstream);
         // Not read until the stages were ready.
         io.resume(Leg::Upstream);
-        self.react(io);
-        Ok(())
+        self.react(io)
     }
 
     fn bytes(&mut self, io: &mut dyn Io, leg: Leg, input: &[u8]) -> SessionResult<usize> {
@@ -400,14 +400,13 @@ impl Session for InnerSession {
     fn eof(&mut self, io: &mut dyn Io, leg: Leg, _rest: &[u8]) -> SessionResult {
         if leg == Leg::Upstream {
             self.finished = true;
-            self.react(io);
+            self.react(io)?;
         }
         Ok(())
     }
 
     fn wake(&mut self, io: &mut dyn Io) -> SessionResult {
-        self.react(io);
-        Ok(())
+        self.react(io)
     }
 
     fn take_back(&mut self) -> Vec<u8> {

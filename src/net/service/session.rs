@@ -232,8 +232,10 @@ pub trait Io {
 
     /// Begins TLS on the client leg by a chain of one stage, behind what was written, which goes out
     /// in clear text. All input that the session has not used is the first of what TLS is given;
-    /// nothing may be written until `upgraded` follows.
-    fn start_tls(&mut self, _stages: LegStages) {}
+    /// nothing may be written until `upgraded` follows. Fails where TLS is on.
+    fn start_tls(&mut self, _stages: LegStages) -> SessionResult {
+        Ok(())
+    }
 
     /// Our side and the target of each connect in progress, oldest first.
     fn connecting(&self) -> Vec<(Endpoint, Endpoint)> {

@@ -16,13 +16,16 @@ use std::sync::Arc;
 pub use self::program::Program;
 use self::session::Dialogue;
 use crate::net::base::Waiter;
-use crate::net::error::Result;
+use crate::net::error::{Error, Result};
 use crate::net::service::{Peer, Service, Session, Site};
 use crate::net::services::dialogue::{OfServers, Results, ScriptResult};
+use crate::net::stage::tls::TlsServer;
 
 /// Plays a script with each client.
 pub struct Script {
     program: Arc<Program>,
+    /// For its steps that begin TLS.
+    tls: Option<Arc<TlsServer>>,
     results: Arc<Results>,
     of_servers: OfServers,
 }
@@ -30,13 +33,19 @@ pub struct Script {
 impl Script {
     /// A script in its text form. `Error::Value` names the line that is wrong.
     pub fn new(text: &str) -> Result<Self> {
-        Self::longer(text, &[])
+        Self::longer(text, &[], None)
     }
 
     /// As `new`, but patterns that `parts` have too are not compiled again. A script of many steps
-    /// is built step by step.
-    pub fn longer(text: &str, parts: &[&Program]) -> Result<Self> {
-        Ok(Self::of(&Arc::new(Program::parse(text, parts)?), &Arc::default()))
+    /// is built step by step. `tls` is for steps that begin TLS, without which they are an error.
+    pub fn longer(text: &str, parts: &[&Program], tls: Option<Arc<TlsServer>>) -> Result<Self> {
+        let program = Program::parse(text, parts)?;
+        if let (Some(line), None) = (program.tls_line, &tls) {
+            return Err(Error::Value(format!(
+                "script, line {line}: start_tls needs a certificate: Script(…, tls=TLS(cert, key))"
+            )));
+        }
+        Ok(Self::of(&Arc::new(program), tls.as_ref(), &Arc::default()))
     }
 
     /// The script's steps.
@@ -45,9 +54,9 @@ impl Script {
         &self.program
     }
 
-    fn of(program: &Arc<Program>, results: &Arc<Results>) -> Self {
+    fn of(program: &Arc<Program>, tls: Option<&Arc<TlsServer>>, results: &Arc<Results>) -> Self {
         let (program, results) = (Arc::clone(program), Arc::clone(results));
-        Self { program, results, of_servers: OfServers::default() }
+        Self { program, tls: tls.map(Arc::clone), results, of_servers: OfServers::default() }
     }
 
     /// How the dialogues with the clients of one server went, by the server's number.
@@ -84,10 +93,10 @@ impl Service for Script {
 
     fn prepare(&self, site: &Site, _waiter: &mut dyn Waiter) -> Result<Option<Arc<dyn Service>>> {
         let results = self.of_servers.begin(site.server);
-        Ok(Some(Arc::new(Self::of(&self.program, &results))))
+        Ok(Some(Arc::new(Self::of(&self.program, self.tls.as_ref(), &results))))
     }
 
     fn open(&self, peer: &Peer) -> Box<dyn Session> {
-        Box::new(Dialogue::new(&self.program, &self.results, peer.id))
+        Box::new(Dialogue::new(&self.program, self.tls.as_ref(), &self.results, peer.id))
     }
 }

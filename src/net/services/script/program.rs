@@ -44,6 +44,8 @@ pub(super) enum Action {
     Reset,
     PauseReading,
     ResumeReading,
+    /// TLS begins, with the script's certificate.
+    StartTls,
 }
 
 /// One step.
@@ -73,6 +75,8 @@ pub struct Program {
     pub(super) timeout: Duration,
     /// Bytes of input that an expectation may have to see at once.
     pub(super) most_input: usize,
+    /// The line of its first step that begins TLS.
+    pub(super) tls_line: Option<usize>,
     /// Its compiled patterns. A longer script with the same steps does not compile them again.
     pub(super) patterns: Patterns,
 }

@@ -10,8 +10,10 @@ use super::mismatch::{Course, Head, report};
 use super::position::{At, For, Position, listed};
 use super::program::{Action, Block, Piece, Program, Slices, Step};
 use crate::net::ledger::ClosedBy;
-use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
+use crate::net::service::{Drain, Io, Leg, LegStages, Session, SessionError, SessionResult};
 use crate::net::services::dialogue::{Entry, Results, ScriptResult, Tail};
+use crate::net::stage::Chain;
+use crate::net::stage::tls::TlsServer;
 
 /// The timer of the step at hand.
 const TIMER: u32 = 0;
@@ -45,6 +47,8 @@ enum Waiting {
     Turn,
     /// Room to send the rest of these bytes.
     Room(Vec<u8>),
+    /// The end of a handshake.
+    Tls,
 }
 
 /// How the dialogue ends.
@@ -58,6 +62,7 @@ enum Ending {
 
 pub(super) struct Dialogue {
     program: Arc<Program>,
+    tls: Option<Arc<TlsServer>>,
     results: Arc<Results>,
     connection: u64,
     frames: Vec<Frame>,
@@ -90,12 +95,18 @@ pub(super) struct Dialogue {
 }
 
 impl Dialogue {
-    pub(super) fn new(program: &Arc<Program>, results: &Arc<Results>, connection: u64) -> Self {
+    pub(super) fn new(
+        program: &Arc<Program>,
+        tls: Option<&Arc<TlsServer>>,
+        results: &Arc<Results>,
+        connection: u64,
+    ) -> Self {
         let position = Arc::new(Position::new(program, connection));
         let entry = Entry::new(results, connection, Arc::clone(&position) as _);
         Self {
             frames: vec![Frame { block: Arc::clone(&program.steps), next: 0, rounds: 0 }],
             program: Arc::clone(program),
+            tls: tls.map(Arc::clone),
             results: Arc::clone(results),
             connection,
             open_orders: Vec::new(),
@@ -154,7 +165,7 @@ impl Dialogue {
             Waiting::Input if self.is_paused => For::Paused,
             Waiting::Input => For::Input,
             Waiting::Room(bytes) => For::Room(bytes.len() + self.slices.len()),
-            Waiting::Ready | Waiting::Time | Waiting::Turn => For::Time,
+            Waiting::Ready | Waiting::Time | Waiting::Turn | Waiting::Tls => For::Time,
         };
         let (step, unused) = (self.step, self.left());
         self.position.with(|at| {
@@ -189,7 +200,7 @@ impl Dialogue {
                     }
                     None => break,
                 },
-                Waiting::Time | Waiting::Turn => break,
+                Waiting::Time | Waiting::Turn | Waiting::Tls => break,
                 Waiting::Room(bytes) => {
                     let mut bytes = std::mem::take(bytes);
                     let last = self.ends_behind().filter(|_| self.slices.is_empty());
@@ -312,9 +323,24 @@ impl Dialogue {
                 self.is_paused = false;
                 io.resume(Leg::Client);
             }
+            Action::StartTls => self.start_tls(io, step)?,
             Action::Close => self.ending = Some(Ending::Done),
             Action::Reset => self.ending = Some(Ending::Reset),
         }
+        Ok(())
+    }
+
+    /// Begins TLS. What the client has sent in clear text behind its request, and no step has used,
+    /// is the first that TLS is given, and makes the handshake fail.
+    fn start_tls(&mut self, io: &mut dyn Io, step: &Step) -> SessionResult {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        let chain = Chain::new(vec![tls.stage()]);
+        if let Err(error) = io.start_tls(LegStages::new(chain)) {
+            return self.fail(step, (&[], 0), &error.0);
+        }
+        self.waiting = Waiting::Tls;
+        self.unused = Head::default();
+        io.set_timer(TIMER, Some(self.timeout(step)));
         Ok(())
     }
 
@@ -685,8 +711,28 @@ impl Session for Dialogue {
                 let had = self.left();
                 self.fail(step, (&had.bytes, had.total), &why)
             }
-            Waiting::Input => self.overdue(io),
+            Waiting::Input | Waiting::Tls => self.overdue(io),
             Waiting::Ready => Ok(()),
+        }
+    }
+
+    fn upgraded(&mut self, io: &mut dyn Io) -> SessionResult {
+        if !matches!(self.waiting, Waiting::Tls) {
+            return Ok(());
+        }
+        io.set_timer(TIMER, None);
+        self.advance();
+        self.go_on(io)
+    }
+
+    fn ends(&mut self, _why: ClosedBy, error: Option<&str>) {
+        if let (Waiting::Tls, Some((frame, _)), None) =
+            (&self.waiting, self.at_hand(), &self.ending)
+        {
+            let block = Arc::clone(&frame.block);
+            let why = error.unwrap_or("the connection ended during the handshake");
+            // The connection ends anyway.
+            let _ = self.fail(&block[frame.next], (&[], 0), why);
         }
     }
 

@@ -6,6 +6,7 @@
 //! expect b"HELO " ignore_case
 //! until b"\r\n" name=who limit=100     # at tests/test_smtp.py:12
 //! send b"250 hello " {who} b"\r\n"
+//! start_tls timeout=2
 //! repeat 3 {
 //!     frame ">I" limit=1000 timeout=1
 //! }
@@ -63,6 +64,7 @@ impl Program {
             count: 0,
             timeout: TIMEOUT,
             most_input: 1,
+            tls_line: None,
             captured: BTreeSet::new(),
             sent: Vec::new(),
             patterns: Patterns::new(),
@@ -92,6 +94,7 @@ struct Parser<'a> {
     count: usize,
     timeout: Duration,
     most_input: usize,
+    tls_line: Option<usize>,
     captured: BTreeSet<Box<str>>,
     /// Names that are sent, each with its line.
     sent: Vec<(Box<str>, usize)>,
@@ -217,7 +220,8 @@ impl Parser<'_> {
         }
         let patterns = std::mem::take(&mut self.patterns);
         let (count, timeout, most_input) = (self.count, self.timeout, self.most_input);
-        Ok(Program { steps, count, timeout, most_input, patterns })
+        let tls_line = self.tls_line;
+        Ok(Program { steps, count, timeout, most_input, tls_line, patterns })
     }
 
     /// Refuses steps that can never be played: behind the end, or sent behind our FIN. Returns
@@ -232,7 +236,7 @@ impl Parser<'_> {
             match &step.action {
                 Action::Close | Action::Reset => ended = Some(step),
                 Action::ShutdownWrite => is_shut = true,
-                Action::Send(..) if is_shut => {
+                Action::Send(..) | Action::StartTls if is_shut => {
                     self.next = step.line;
                     return Err("nothing can be sent: shutdown write comes before it".to_owned());
                 }
@@ -387,6 +391,10 @@ impl Parser<'_> {
             "wait" => {
                 let time = seconds(words.word())?;
                 (Action::Wait(time), words.options(&[])?)
+            }
+            "start_tls" => {
+                self.tls_line.get_or_insert(self.next);
+                (Action::StartTls, words.options(&["timeout"])?)
             }
             "close" => (Action::Close, words.options(&[])?),
             "reset" => (Action::Reset, words.options(&[])?),
@@ -673,6 +681,8 @@ mod tests {
             ("repeat until now {\nend\n}", "rounds"),
             ("any order {\nsilence 1\n}", "begins with an expectation"),
             ("}", "no such step"),
+            ("start_tls now", "one word too many"),
+            ("shutdown write\nstart_tls", "shutdown write comes before it"),
         ] {
             let found = wrong(text);
             assert!(found.contains(part), "{text}: {found}");
