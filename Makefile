@@ -72,6 +72,7 @@ python-test: $(VENV)/.built
 
 # JupyterLab and the site in Chromium, with pictures: make browser-test ARGS="--screenshots DIR".
 browser-test: site $(VENV)/.browser
+	MYPYPATH=tests $(BIN)/mypy tests/browser/*.py
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 format: $(VENV)/.tools

@@ -129,6 +129,22 @@ def test_nothing_but_tls_crosses_the_wire_behind_it(tls: TLS, tmp_path: Path) ->
     assert secret not in recorded
 
 
+def test_the_totals_count_its_handshakes(tls: TLS) -> None:
+    with Server(service=echoing(tls), on_error=lambda error: None) as server:
+        with Client(*server.address, timeout=SOON) as client:
+            ask(client)
+            client.start_tls(tls)
+            client.sendall(b"hello")
+            assert client.recv_exactly(5) == b"hello"
+        # This one closes in place of a handshake.
+        with plain(server) as stream:
+            stream.shutdown(socket.SHUT_RDWR)
+        server.ledger.wait(closed=2, timeout=SOON)
+        totals = server.ledger.totals
+        assert totals.tls_handshakes == {"TLSv1.2": 0, "TLSv1.3": 1}
+        assert totals.tls_failed == 1
+
+
 def test_a_client_of_the_standard_library_is_served(tls: TLS, context: ssl.SSLContext) -> None:
     with handled(echoing(tls)) as server, plain(server) as stream:
         with context.wrap_socket(stream, server_hostname="localhost") as client:

@@ -21,6 +21,8 @@ impl Turn<'_> {
         if self.connection.record.tls().is_some() {
             return Err(SessionError("the connection has TLS already".to_owned()));
         }
+        // The totals count one that is not completed.
+        self.connection.record.begin_handshake();
         if self.connection.client.stages.is_none() && !self.put_stages_between() {
             // It is about to end.
             return Ok(());

@@ -112,6 +112,8 @@ impl Stream {
             let text = "TLS was begun by another call";
             return Err(Error::StreamState { step: STEP, target: self.peer_text(), text });
         }
+        // The totals count one that is not completed.
+        record.begin_handshake();
         let begun = match self.outer() {
             Some(outer) => outer.start_tls(stage),
             None => self.move_to_worker(&held, &record, stage, reserve),
