@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     parser.usage = "rsock recording show [OPTION ...] FILE"
     parser.description = (
-        "Show the dialogues of a recording, or write them as packets: for Wireshark, tshark\n"
-        "and tcpdump, with headers that are synthesised."
+        "Show the dialogues of a recording, or write them as packets with synthesised\n"
+        "headers, for Wireshark, tshark and tcpdump."
     )
     parser.add_argument("what", metavar="show", help="what to do with the file")
     parser.add_argument("file", metavar="FILE", help="what rsock record has written")
