@@ -32,7 +32,6 @@ pub(super) struct TlsStage {
     handshaking: bool,
     /// What came while there was no place for the handshake.
     early: Vec<u8>,
-    early_end: bool,
     /// The peer has sent close_notify.
     received_end: bool,
     /// We have.
@@ -62,7 +61,6 @@ impl TlsStage {
             place: None,
             handshaking: true,
             early: Vec::new(),
-            early_end: false,
             received_end: false,
             sent_end: false,
             over: false,
@@ -168,6 +166,7 @@ impl TlsStage {
             return;
         }
         self.place = None;
+        self.early = Vec::new();
         flow.close(ClosedBy::Error, Some(error));
     }
 
@@ -204,8 +203,8 @@ impl Stage for TlsStage {
         match event {
             Inbound::Bytes(bytes) if self.may_proceed() => self.receive(flow, bytes),
             Inbound::Bytes(bytes) => self.early.extend_from_slice(bytes),
-            Inbound::End if self.may_proceed() => self.ended(flow),
-            Inbound::End => self.early_end = true,
+            // Also of one that waits for its place: without the peer no handshake completes.
+            Inbound::End => self.ended(flow),
             Inbound::Error(_) => flow.pass_in(event),
         }
         Ok(())
@@ -250,9 +249,6 @@ impl Stage for TlsStage {
         if place.is_inside() {
             let early = std::mem::take(&mut self.early);
             self.receive(flow, &early);
-            if std::mem::take(&mut self.early_end) {
-                self.ended(flow);
-            }
         }
         Ok(())
     }
