@@ -24,7 +24,9 @@ SAME := $(if $(WANTED),$(filter-out $(FOUND),$(WANTED))$(filter-out $(WANTED),$(
 demo: $(VENV)/.built
 	$(BIN)/python -m rsock demo
 
-test: rust-test python-test
+# Two tests at a time, which takes half as long as one after the other.
+test: rust-test
+	$(MAKE) --no-print-directory python-test ARGS="-n 2 $(ARGS)"
 
 # Everything that CI runs.
 check: lint test browser-test
