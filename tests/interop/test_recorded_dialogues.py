@@ -7,12 +7,7 @@ client gets the same from the recording; a client that does something else is to
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
-import shutil
 import smtplib
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +23,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from support import SOON, wait_until
+from support import SOON
+from support.postgresql import running_postgresql
 from support.redis_server import running_redis
 
 from rsock import Forward, Recording, Replay, ReplayClient, ScriptResult, Server
@@ -185,53 +181,10 @@ def test_smtplib_is_served_by_a_recording_of_aiosmtpd(path: Path) -> None:
 # --- pg8000 with PostgreSQL ----------------------------------------------------------------
 
 
-def postgres_program(name: str) -> str:
-    """A program of PostgreSQL, which Debian keeps out of the path."""
-    found = shutil.which(name)
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    program = found or next((str(each / name) for each in folders if (each / name).exists()), None)
-    if program is None:
-        pytest.skip("PostgreSQL is not installed")
-    return program
-
-
 @pytest.fixture
 def postgres() -> Iterator[Path]:
-    """The path of the socket of a PostgreSQL, which does not run as root."""
-    initdb, server = postgres_program("initdb"), postgres_program("postgres")
-    user: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="rsock-") as folder:
-        if os.geteuid() == 0:
-            daemon = pwd.getpwnam("daemon")
-            user = {"user": daemon.pw_uid, "group": daemon.pw_gid, "extra_groups": []}
-            os.chown(folder, daemon.pw_uid, daemon.pw_gid)
-        data = str(Path(folder) / "data")
-        subprocess.run(
-            [initdb, "-D", data, "-A", "trust", "-U", "test", "--no-sync", "--no-locale"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            cwd=folder,
-            **user,
-        )
-        path = Path(folder) / ".s.PGSQL.5432"
-        command = [server, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user
-        ) as process:
-            try:
-
-                def is_ready() -> bool:
-                    with contextlib.suppress(Exception):
-                        pg8000.native.Connection(
-                            "test", unix_sock=str(path), database="postgres"
-                        ).close()
-                        return True
-                    return False
-
-                wait_until(is_ready, 30.0)
-                yield path
-            finally:
-                process.terminate()
+    with running_postgresql() as (path, _):
+        yield path
 
 
 def query(address: Address, name: str = "tea") -> list[Any]:

@@ -140,7 +140,7 @@ def test_an_end_may_be_a_reset() -> None:
     for or_reset in (False, True):
         with played(Script().send(b"unread").expect_end(or_reset=or_reset)) as (server, client):
             assert client.recv_exactly(1) == b"u"
-            # A close with unread bytes is a reset as well, but behind a FIN, which may be seen first.
+            # A close with unread bytes resets as well, but a FIN goes ahead and may be seen.
             client.abort()
             assert result(server).done == or_reset
     error = "the connection ended before (closed by reset)"
