@@ -76,7 +76,9 @@ def main() -> int:
     for version in VERSIONS:
         python = environment(version)
         began = time.monotonic()
-        command = [str(python), "-m", "pytest", "-q", "-n", "2", "-p", "no:randomly", *TESTS]
+        command = [str(python), "-m", "pytest", "-q", "-n", "2", "-p", "no:randomly"]
+        # Unset, it is a warning of pytest-asyncio, which is an error here.
+        command += ["-o", "asyncio_default_fixture_loop_scope=function", *TESTS]
         done = subprocess.run([*command, *sys.argv[1:]], cwd=ROOT, check=False)
         print(f"pytest {version}: {time.monotonic() - began:.0f} s, exit code {done.returncode}")
         failed += [version] * (done.returncode != 0)

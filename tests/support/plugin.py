@@ -6,6 +6,9 @@ tests load.
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+
 import pytest
 
 # Loaded here, because a run within this process forgets the modules that it has loaded.
@@ -50,6 +53,11 @@ def talk(server, data):
             pass
 """
 
+# Of every run in a process of its own. Unset, the option is a warning of pytest-asyncio.
+SEPARATE = ["-p", "no:cacheprovider"]
+if importlib.util.find_spec("pytest_asyncio"):
+    SEPARATE += ["-o", "asyncio_default_fixture_loop_scope=function"]
+
 # Prints at the very end of an inner run how the servers of its test file ended.
 ENDS = """
 import sys
@@ -74,7 +82,7 @@ def inner(
     """
     _write(pytester, code, ini)
     order = [] if is_shuffled else ["-p", "no:randomly"]
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *order, *arguments, timeout=100)
+    return pytester.runpytest_subprocess(*SEPARATE, *order, *arguments, timeout=100)
 
 
 def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
@@ -88,3 +96,6 @@ def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") 
 def _write(pytester: pytest.Pytester, code: str, ini: str) -> None:
     pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}\n")
     pytester.makepyfile(test_inner=COMMON + code)
+    # A file of the same length, written within the second of the one before it, has the compiled
+    # form of that one.
+    shutil.rmtree(pytester.path / "__pycache__", ignore_errors=True)

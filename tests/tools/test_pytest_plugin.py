@@ -14,7 +14,7 @@ import failure_section
 import pytest
 from support import LOOPBACK, dial, output_of, refused, says_back
 from support.pages import BLOCK
-from support.plugin import ENDS, inner
+from support.plugin import ENDS, SEPARATE, inner
 from support.project import ROOT
 
 import rsock
@@ -237,7 +237,7 @@ def test_plain():
     assert not [name for name in sys.modules if name.startswith("rsock")]
 """
     )
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", timeout=40)
+    done = pytester.runpytest_subprocess(*SEPARATE, timeout=40)
     done.assert_outcomes(passed=1)
 
 
@@ -449,7 +449,7 @@ def test_a_block_of_the_page_is_a_test_that_passes(
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(test_block=code)
     for options in [["--rsock-record=recordings"], []] if is_recorded else [[]]:
-        done = pytester.runpytest_subprocess("-p", "no:cacheprovider", *options, timeout=40)
+        done = pytester.runpytest_subprocess(*SEPARATE, *options, timeout=40)
         outcomes = done.parseoutcomes()
         assert set(outcomes) == {"passed"}, outcomes
         assert done.ret == 0
