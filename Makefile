@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # maturin's own directory: sharing one with cargo, each would rebuild the other's work.
 MATURIN_TARGET := target/maturin
 RUST_SOURCES := $(shell find src -name '*.rs') Cargo.toml Cargo.lock build.rs pyproject.toml
+# A download that is cut is taken up again.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --retries 10 --resume-retries 20
 # The interpreter that cargo links the Rust tests of the border with.
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
@@ -55,7 +57,7 @@ docs: site
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory target/site 8000
 
 bench: $(VENV)/.built
-	$(BIN)/pip install --quiet --disable-pip-version-check --group bench
+	$(INSTALL) --group bench
 	cargo build --release --manifest-path benchmarks/peers/Cargo.toml --target-dir target/bench
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
@@ -111,12 +113,12 @@ $(VENV)/.tools: pyproject.toml | toolchain
 	@echo "Installing the tools into $(VENV): one to two minutes the first time."
 	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' || \
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --disable-pip-version-check --retries 10 --resume-retries 20 --group contributing
+	$(INSTALL) --group contributing
 	@touch $@
 
 $(VENV)/.browser: pyproject.toml | $(VENV)/.tools
 	@echo "Installing JupyterLab and Playwright into $(VENV): a minute the first time."
-	$(BIN)/pip install --quiet --disable-pip-version-check --retries 10 --resume-retries 20 --group browser
+	$(INSTALL) --group browser
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.tools $(RUST_SOURCES) | toolchain

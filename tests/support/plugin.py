@@ -88,6 +88,11 @@ def inner(
 def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
     """The same in this process, which is faster: for what needs no process of its own."""
     _write(pytester, code, ini)
+    return run_here(pytester, *arguments)
+
+
+def run_here(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the test files that there are in this process, with the plugin of rsock alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         return pytester.runpytest_inprocess("-p", "rsock", "-p", "no:cacheprovider", *arguments)

@@ -31,7 +31,7 @@ from support import (
 from support.roles import handled
 
 from rsock import TLS, Accept, Client, Connection, Forward, Limits, Server, StateError
-from rsock.faults import Latency
+from rsock.faults import Fault, Latency
 
 DATA = payload(3_000_000)
 
@@ -68,6 +68,18 @@ def echoing(tls: TLS) -> Callable[[Connection], None]:
         upgrade(conn, tls)
         while data := conn.recv(65_536):
             conn.sendall(data)
+
+    return handler
+
+
+def refused(tls: TLS, caught: list[ssl.SSLError]) -> Callable[[Connection], None]:
+    """A handler whose TLS may fail, which it notes."""
+
+    def handler(conn: Connection) -> None:
+        try:
+            upgrade(conn, tls)
+        except ssl.SSLError as error:
+            caught.append(error)
 
     return handler
 
@@ -129,8 +141,10 @@ def test_nothing_but_tls_crosses_the_wire_behind_it(tls: TLS, tmp_path: Path) ->
     assert secret not in recorded
 
 
-def test_the_totals_count_its_handshakes(tls: TLS) -> None:
-    with Server(service=echoing(tls), on_error=lambda error: None) as server:
+@pytest.mark.parametrize("faults", [None, [Latency(0.0)]], ids=["moved to a worker", "with one"])
+def test_the_totals_count_its_handshakes(tls: TLS, faults: list[Fault] | None) -> None:
+    options: dict[str, Any] = {} if faults is None else {"faults": faults}
+    with Server(service=echoing(tls), on_error=lambda error: None, **options) as server:
         with Client(*server.address, timeout=SOON) as client:
             ask(client)
             client.start_tls(tls)
@@ -512,15 +526,8 @@ def test_a_certificate_for_another_name_is_refused(tls: TLS) -> None:
 
 
 def test_an_authority_that_is_not_known_is_told_to_the_handler(tls: TLS) -> None:
-    caught: list[BaseException] = []
-
-    def handler(conn: Connection) -> None:
-        try:
-            upgrade(conn, tls)
-        except ssl.SSLError as error:
-            caught.append(error)
-
-    with Server(service=handler, on_error="raise") as server:
+    caught: list[ssl.SSLError] = []
+    with Server(service=refused(tls, caught), on_error="raise") as server:
         with plain(server) as stream, pytest.raises(ssl.SSLCertVerificationError):
             ssl.create_default_context().wrap_socket(stream, server_hostname="localhost")
         server.ledger.wait(closed=1, timeout=SOON)
@@ -537,15 +544,8 @@ def test_the_client_gets_the_alert_of_the_server(tls: TLS, context: ssl.SSLConte
 
 
 def test_a_peer_that_closes_during_the_handshake_is_told(tls: TLS) -> None:
-    caught: list[BaseException] = []
-
-    def handler(conn: Connection) -> None:
-        try:
-            upgrade(conn, tls)
-        except ssl.SSLError as error:
-            caught.append(error)
-
-    with Server(service=handler, on_error="raise") as server:
+    caught: list[ssl.SSLError] = []
+    with Server(service=refused(tls, caught), on_error="raise") as server:
         with plain(server):
             pass
         [record] = server.ledger.wait(closed=1, timeout=SOON)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.plugin import inner, quick
+from support.plugin import inner, quick, run_here
 
 from rsock import Recording
 
@@ -243,27 +243,22 @@ def test_the_folder_is_found_beside_the_test_or_above_it(pytester: pytest.Pytest
     folder.mkdir()
     (folder / "test_tea.py").write_text(f"import rsock, pytest\nservers = []\n{TEA}")
 
-    def run(*arguments: str) -> pytest.RunResult:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-            return pytester.runpytest_inprocess("-p", "rsock", "-p", "no:cacheprovider", *arguments)
-
     # Where the command of the error puts it, and where the other folder is.
-    run().stdout.fnmatch_lines(["*--rsock-record=tests/shop/recordings"])
-    run("--rsock-record=tests/recordings").assert_outcomes(passed=1)
+    run_here(pytester).stdout.fnmatch_lines(["*--rsock-record=tests/shop/recordings"])
+    run_here(pytester, "--rsock-record=tests/recordings").assert_outcomes(passed=1)
     above = pytester.path / "tests" / "recordings" / "shop" / "test_tea" / "test_price.rec"
     assert above.exists()
-    run().assert_outcomes(passed=1)
-    run("--rsock-record=tests/shop/recordings").assert_outcomes(passed=1)
+    run_here(pytester).assert_outcomes(passed=1)
+    run_here(pytester, "--rsock-record=tests/shop/recordings").assert_outcomes(passed=1)
     assert (folder / "recordings" / "test_tea" / "test_price.rec").exists()
     above.unlink()
-    run().assert_outcomes(passed=1)
+    run_here(pytester).assert_outcomes(passed=1)
     # Elsewhere, by the configuration; the path is that from the root.
     elsewhere = pytester.path / "elsewhere"
-    run(f"--rsock-record={elsewhere}").assert_outcomes(passed=1)
+    run_here(pytester, f"--rsock-record={elsewhere}").assert_outcomes(passed=1)
     assert (elsewhere / "tests" / "shop" / "test_tea" / "test_price.rec").exists()
-    run("-o", "rsock_recordings=elsewhere").assert_outcomes(passed=1)
-    run("-o", "rsock_recordings=nowhere").stdout.fnmatch_lines(
+    run_here(pytester, "-o", "rsock_recordings=elsewhere").assert_outcomes(passed=1)
+    run_here(pytester, "-o", "rsock_recordings=nowhere").stdout.fnmatch_lines(
         ["no recording nowhere/tests/shop/test_tea/test_price.rec"]
     )
 

@@ -112,8 +112,6 @@ impl Stream {
             let text = "TLS was begun by another call";
             return Err(Error::StreamState { step: STEP, target: self.peer_text(), text });
         }
-        // The totals count one that is not completed.
-        record.begin_handshake();
         let begun = match self.outer() {
             Some(outer) => outer.start_tls(stage),
             None => self.move_to_worker(&held, &record, stage, reserve),
@@ -179,6 +177,9 @@ impl Stream {
             return Err(error);
         }
         self.renewals.fetch_add(1, SeqCst);
+        // The totals count one that is not completed. A worker that has the connection already notes
+        // this itself.
+        record.begin_handshake();
         let socket = Arc::clone(held.socket.as_ref().expect("held"));
         let inner: Weak<dyn InnerEnd> = Arc::<StreamSocket>::downgrade(&socket);
         drop(socket);
