@@ -1,9 +1,10 @@
-"""Checks of the fields of the settings classes.
+"""Checks of what callers give: the fields of the settings classes, paths.
 
 A check raises TypeError or ValueError; the message has class, field and value as the caller would
 write them. It must never change a value. What each field may hold is in `_settings.py`.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_keepalive",
     "check_mode",
     "check_number",
+    "check_path",
     "check_seconds",
     "check_word",
     "groups",
@@ -166,6 +168,13 @@ def check_number(
     if not lowest <= value <= highest:
         raise bad_value(owner, name, f"must be between {lowest} and {highest}{unit}")
     return value
+
+
+def check_path(path: object) -> None:
+    """Check the path that a function is given: open() takes a number too, and closes that file."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        kind = type(path).__name__
+        raise TypeError(f"path must be a path: str, bytes or os.PathLike, not {kind}: {path!r:.80}")
 
 
 def check_word(owner: object, name: str, words: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
+from ._checks import check_path
 from ._types import SocketPath
 
 __all__ = ["PcapngFile", "replaced"]
@@ -59,8 +60,9 @@ def replaced(path: SocketPath) -> Iterator[BinaryIO]:
     """Open a file for writing; it is empty or new then.
 
     Raises OSError, which names the path: FileExistsError for a file that has something else than
-    packets in it.
+    packets in it. Raises TypeError for what is no path.
     """
+    check_path(path)
     try:
         with _opened(path) as file:
             yield file

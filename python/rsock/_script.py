@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from . import _rsock
-from ._checks import wrong_type
+from ._checks import check_path, wrong_type
 from ._exceptions import RsockError
 from ._printable import printable_lines
 from ._types import ScriptResult, SocketPath
@@ -365,12 +365,14 @@ class Script(_rsock.Script):
 
     def save(self, path: SocketPath) -> None:
         """Write the text form to a file. Raises OSError."""
+        check_path(path)
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"{_HEADING}\n{self.text}")
 
     @classmethod
     def load(cls, path: SocketPath, *, tls: "_rsock.TLS | None" = None) -> Self:
         """Read a script from a file. Raises OSError, and ValueError, naming the line."""
+        check_path(path)
         with open(path, encoding="utf-8") as file:
             return cls(file.read(), tls=tls)
 

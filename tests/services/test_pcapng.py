@@ -275,6 +275,17 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         assert (raised.value.errno, raised.value.filename) == (number, str(path))
 
 
+def test_the_number_of_a_descriptor_is_no_path(tmp_path: Path) -> None:
+    recording = parsed("1 0.1 open 127.0.0.1:5")
+    with (tmp_path / "file").open("wb") as file:
+        number: Any = file.fileno()
+        with pytest.raises(TypeError, match=f"path must be a path: .*, not int: {number}"):
+            recording.write_pcapng(number)
+        # Neither written nor closed.
+        file.write(b"mine")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
 def test_a_large_file_is_written_with_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "large.rec"
     chunk = "x" * 65_000

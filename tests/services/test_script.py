@@ -285,6 +285,19 @@ def test_a_script_can_be_saved_and_loaded(tmp_path: Path) -> None:
         assert client.recv_line() == b"220 ready\r\n"
 
 
+def test_the_number_of_a_descriptor_is_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.script"
+    SMTP.save(path)
+    with path.open("r+b") as file:
+        number: Any = file.fileno()
+        for call in (SMTP.save, Script.load):
+            with pytest.raises(TypeError, match=f"path must be a path: .*, not int: {number}"):
+                call(number)
+        # Not closed.
+        assert file.read(8) == b"# rsock "
+    assert Script.load(path) == SMTP
+
+
 @given(st.binary(min_size=1, max_size=200))
 def test_bytes_of_any_value_are_steps(data: bytes) -> None:
     script = Script().expect(data).send(data)
