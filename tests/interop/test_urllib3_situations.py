@@ -152,7 +152,8 @@ def test_a_status_line_that_is_none_is_an_error(line: bytes) -> None:
 
 def test_a_head_that_does_not_end_is_given_up() -> None:
     field = Script().send(b"A: " + b"x" * 1_000 + b"\r\n")
-    endless = REQUEST.send(b"HTTP/1.1 200 OK\r\n").repeat(150, field)
+    # The client gives up at the 101st field, and resets what may still be on its way behind it.
+    endless = REQUEST.send(b"HTTP/1.1 200 OK\r\n").repeat(101, field)
     with pool_of(endless) as (_, pool):
         with pytest.raises(ProtocolError, match="headers"):
             pool.request("GET", "/")
