@@ -377,9 +377,13 @@ with contextlib.ExitStack() as stack:
     waiting = []
     while True:
         try:
-            waiting.append(stack.enter_context(socket.create_connection(server.address, 5)))
+            waiting.append(stack.enter_context(socket.socket()))
         except OSError:
             break
+    # The last descriptor is taken before the server has anything to accept.
+    for peer in waiting:
+        peer.settimeout(5)
+        peer.connect(server.address)
     end = time.monotonic() + 5
     while not server.ledger.totals.accept_errors and time.monotonic() < end:
         time.sleep(0.005)

@@ -68,9 +68,13 @@ with Server(workers=workers) as server, contextlib.ExitStack() as stack:
     waiting = []
     while True:
         try:
-            waiting.append(stack.enter_context(socket.create_connection(server.address, 5)))
+            waiting.append(stack.enter_context(socket.socket()))
         except OSError:
             break
+    # The last descriptor is taken before the server has anything to accept.
+    for peer in waiting:
+        peer.settimeout(5)
+        peer.connect(server.address)
     print(all(says_back(peer) for peer in served))
     last = waiting.pop()
     for peer in waiting:

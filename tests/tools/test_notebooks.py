@@ -8,12 +8,13 @@ Jupyter is imported here, and nothing may be left in the user's Jupyter director
 
 from __future__ import annotations
 
-import functools
+import fcntl
 import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ TRANSLATED = ROOT / "notebooks" / "ko"
 DEADLINE = 50.0
 
 Cell = dict[str, Any]
+# A notebook's cells after its run.
+Run = Callable[[Path], list[Cell]]
 
 # Runs the notebook argv[1] with all of Jupyter's files in the folder argv[2], the result included.
 RUN = """
@@ -107,11 +110,28 @@ def run(notebook: Path, folder: Path) -> list[Cell]:
     return cells
 
 
-@functools.cache
-def ran(notebook: Path) -> list[Cell]:
+def run_apart(notebook: Path) -> list[Cell]:
     # Not pytest's own folder, because the path of a Unix socket must be short.
     with tempfile.TemporaryDirectory(prefix="rsock-") as folder:
         return run(notebook, Path(folder))
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Run:
+    """Runs a notebook once for all processes of pytest-xdist, and returns its cells."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def ran(notebook: Path) -> list[Cell]:
+        result = shared / f"{notebook.stem}.json"
+        with result.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not result.exists():
+                result.write_text(json.dumps(run_apart(notebook)))
+            cells: list[Cell] = json.loads(result.read_text())
+            return cells
+
+    return ran
 
 
 def stored(notebook: Path) -> dict[str, Any]:
@@ -150,14 +170,14 @@ def test_there_are_notebooks() -> None:
 
 
 @each_notebook
-def test_a_notebook_runs_and_leaves_nothing(notebook: Path) -> None:
+def test_a_notebook_runs_and_leaves_nothing(notebook: Path, ran: Run) -> None:
     kinds = {output["output_type"] for cell in code(ran(notebook)) for output in cell["outputs"]}
     # No output, no warning, no traceback: only the value of a cell.
     assert kinds == {"execute_result"}
 
 
 @each_notebook
-def test_what_is_stored_is_what_a_run_shows(notebook: Path) -> None:
+def test_what_is_stored_is_what_a_run_shows(notebook: Path, ran: Run) -> None:
     now = {cell["id"]: alike(title(cell)) for cell in code(ran(notebook))}
     then = {cell["id"]: alike(title(cell)) for cell in code(stored(notebook)["cells"])}
     assert then == now, "run .venv/bin/python tests/tools/test_notebooks.py"
@@ -207,37 +227,80 @@ def test_every_notebook_is_translated() -> None:
     assert names == [path.name for path in NOTEBOOKS]
 
 
-def test_the_tour_shows_what_it_tells() -> None:
-    def cells(name: str) -> dict[str, str]:
-        [notebook] = (path for path in NOTEBOOKS if path.stem.endswith(name))
-        return {cell["id"]: shown(cell) for cell in code(ran(notebook))}
+def tells_of_a_socket(shown: dict[str, str]) -> None:
+    assert len(set(re.findall(r": (\d+)", shown["three"]))) == 3
+    assert "not connected" in shown["listener"]
 
-    socket = cells("what-a-socket-is")
-    assert len(set(re.findall(r": (\d+)", socket["three"]))) == 3
-    assert "not connected" in socket["listener"]
-    steps = cells("steps-of-server-and-client")
+
+def tells_of_the_steps(shown: dict[str, str]) -> None:
     for step, state in (("new",) * 2, ("create", "created"), ("bind", "bound"), ("listen",) * 2):
-        assert f"'{state}" in steps[f"server-{step}"]
-    assert "Connection refused" in steps["server-refused"]
-    assert steps["server-queue"] == "('listening', 0)"
-    assert re.findall(r"number (\d)", steps["loop-run"]) == ["0", "1", "2"]
-    assert steps["async-with"] == r"(b'hello from a coroutine\n', 'stopped')"
-    assert steps["clean-done"] == "([], 'stopped')"
-    assert cells("echo-and-exit")["closed-by"] == "['service', 'peer']"
-    assert cells("many-clients")["queue"] == "('ESTABLISHED', 3, 0)"
-    assert "[1460, 1460, 1460, 620]" in cells("segments-and-streams")["count"]
-    udp = cells("udp")
-    assert (udp["borders"], udp["empty"]) == ("(b'one', b'two')", "b''")
-    assert cells("port-forwarding")["half-ended"] == "(33, 33, 'peer')"
-    assert "Connection reset" in cells("when-the-network-misbehaves")["reset"]
-    assert cells("rfc-147-and-the-ledger")["second"] == "(9, 'reset')"
-    assert "'limit'" in cells("your-own-protocol")["bad"]
-    assert cells("testing-with-rsock")["retry"].startswith("((b'250 ok', 2)")
+        assert f"'{state}" in shown[f"server-{step}"]
+    assert "Connection refused" in shown["server-refused"]
+    assert shown["server-queue"] == "('listening', 0)"
+    assert re.findall(r"number (\d)", shown["loop-run"]) == ["0", "1", "2"]
+    assert shown["async-with"] == r"(b'hello from a coroutine\n', 'stopped')"
+    assert shown["clean-done"] == "([], 'stopped')"
+
+
+def tells_of_echo_and_exit(shown: dict[str, str]) -> None:
+    assert shown["closed-by"] == "['service', 'peer']"
+
+
+def tells_of_many_clients(shown: dict[str, str]) -> None:
+    assert shown["queue"] == "('ESTABLISHED', 3, 0)"
+
+
+def tells_of_segments(shown: dict[str, str]) -> None:
+    assert "[1460, 1460, 1460, 620]" in shown["count"]
+
+
+def tells_of_udp(shown: dict[str, str]) -> None:
+    assert (shown["borders"], shown["empty"]) == ("(b'one', b'two')", "b''")
+
+
+def tells_of_forwarding(shown: dict[str, str]) -> None:
+    assert shown["half-ended"] == "(33, 33, 'peer')"
+
+
+def tells_of_faults(shown: dict[str, str]) -> None:
+    assert "Connection reset" in shown["reset"]
+
+
+def tells_of_the_ledger(shown: dict[str, str]) -> None:
+    assert shown["second"] == "(9, 'reset')"
+
+
+def tells_of_a_protocol(shown: dict[str, str]) -> None:
+    assert "'limit'" in shown["bad"]
+
+
+def tells_of_tests(shown: dict[str, str]) -> None:
+    assert shown["retry"].startswith("((b'250 ok', 2)")
+
+
+TOLD = {
+    "01-what-a-socket-is": tells_of_a_socket,
+    "02-steps-of-server-and-client": tells_of_the_steps,
+    "03-echo-and-exit": tells_of_echo_and_exit,
+    "04-many-clients": tells_of_many_clients,
+    "05-segments-and-streams": tells_of_segments,
+    "06-udp": tells_of_udp,
+    "07-port-forwarding": tells_of_forwarding,
+    "08-when-the-network-misbehaves": tells_of_faults,
+    "09-rfc-147-and-the-ledger": tells_of_the_ledger,
+    "10-your-own-protocol": tells_of_a_protocol,
+    "11-testing-with-rsock": tells_of_tests,
+}
+
+
+@each_notebook
+def test_the_tour_shows_what_it_tells(notebook: Path, ran: Run) -> None:
+    TOLD[notebook.stem]({cell["id"]: shown(cell) for cell in code(ran(notebook))})
 
 
 def store(notebook: Path) -> None:
     """Run a notebook; store its outputs in its file and in that of its translation."""
-    cells = ran(notebook)
+    cells = run_apart(notebook)
     outputs = {cell["id"]: cell for cell in cells if cell["cell_type"] == "code"}
     for path in (notebook, TRANSLATED / notebook.name):
         book = stored(path)
