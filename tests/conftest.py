@@ -26,6 +26,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PEERS = TESTS / "peers"
 
 
+def pytest_collection_finish() -> None:
+    """What thousands of collected tests consist of is left out of each later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No thread of rsock, no socket and no poller outlives a test."""
