@@ -32,6 +32,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Hypothesis, first imported for the summary, warns of objects that a collection cannot see."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """No thread of rsock, no socket and no poller outlives a test."""
