@@ -33,6 +33,20 @@ V2 = SIGNATURE + b"\x21\x11\x00\x0c" + bytes([192, 0, 2, 7, 198, 51, 100, 1])
 V2 += struct.pack(">HH", 1234, 443)
 HEADERS = pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
 CLAIMED = ("192.0.2.7", 1234)
+# Further forms: what the header says of the client, None where it says nothing.
+TCP6 = socket.inet_pton(socket.AF_INET6, "2001:db8::7") * 2 + struct.pack(">HH", 1234, 443)
+TLVS = b"\x01\x00\x02h2" + b"\x05\x00\x10" + bytes(range(16)) + b"\x04\x01\x00" + bytes(256)
+FORMS: dict[str, tuple[bytes, tuple[str, int] | None]] = {
+    "v1 TCP6": (b"PROXY TCP6 2001:db8::7 2001:db8::1 1234 443\r\n", ("2001:db8::7", 1234)),
+    "v1 UNKNOWN": (b"PROXY UNKNOWN\r\n", None),
+    "v1 of 107 bytes": (b"PROXY UNKNOWN ".ljust(105, b"f") + b"\r\n", None),
+    "v2 LOCAL": (SIGNATURE + b"\x20\x00\x00\x00", None),
+    "v2 TCP6": (SIGNATURE + b"\x21\x21\x00\x24" + TCP6, ("2001:db8::7", 1234)),
+    "v2 with TLVs": (
+        V2[:14] + struct.pack(">H", 12 + len(TLVS)) + V2[16:] + TLVS,
+        CLAIMED,
+    ),
+}
 
 
 def shout(conn: Any) -> None:
@@ -158,6 +172,64 @@ def test_a_header_that_is_cut_at_any_byte_is_an_error(serve: Serve, header: byte
         assert server.stop().errors == 0
 
 
+@pytest.mark.parametrize("name", ["echo", "handler"])
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_header_comes_in_pieces_or_is_cut(name: str, form: str) -> None:
+    header, claimed = FORMS[form]
+    # Long ones are mostly their filling.
+    cuts = [at for at in range(1, len(header)) if at < 60 or at > len(header) - 5]
+    with SERVERS[name](proxy_protocol=["127.0.0.1"]) as server:
+        for at in cuts:
+            with dial(server.address) as peer:
+                peer.sendall(header[:at])
+                peer.sendall(header[at:] + b"x")
+                assert peer.recv(2) == b"x"
+                own = peer.getsockname()
+            record = server.ledger.wait(open=0)[-1]
+            assert record.remote.address[:2] == (claimed or own)
+            assert record.proxy is not None
+        for at in cuts:
+            with dial(server.address) as peer:
+                peer.sendall(header[:at])
+                peer.shutdown(socket.SHUT_WR)
+                with pytest.raises(ConnectionResetError):
+                    assert peer.recv(1) == b"x"
+            record = server.ledger.wait(open=0)[-1]
+            assert record.error == f"PROXY header: it ends after {at} bytes"
+        assert server.ledger.totals.proxy_errors == len(cuts)
+
+
+@pytest.mark.parametrize("name", ["echo", "handler"])
+@pytest.mark.parametrize("begin", [V1[:6], SIGNATURE], ids=["v1", "v2"])
+def test_the_first_byte_that_fits_no_header_ends_the_connection(name: str, begin: bytes) -> None:
+    """Without a wait for further ones: no time-out could tell the reason."""
+    with SERVERS[name](proxy_protocol=["127.0.0.1"], limits=Limits(first_byte=60)) as server:
+        for at in range(len(begin)):
+            sent = begin[:at] + b"!"
+            with dial(server.address) as peer, pytest.raises(ConnectionResetError):
+                peer.sendall(sent)
+                assert peer.recv(1) == b"x"
+            record = server.ledger.wait(open=0)[-1]
+            assert record.closed_by == "error"
+            assert record.error is not None
+            assert record.error.startswith("PROXY header: it begins with ")
+        assert server.ledger.totals.proxy_errors == len(begin)
+
+
+def test_no_service_hears_of_a_connection_without_a_whole_header() -> None:
+    called: list[Any] = []
+    without = [b"GET / HTTP/1.1\r\n\r\n", V1[:-1], V1[:-2] + b"\n", V2[:-1], b"x" * 100_000]
+    with Server(service=called.append, proxy_protocol=["127.0.0.1"]) as server:
+        for sent in without:
+            with dial(server.address) as peer, contextlib.suppress(OSError):
+                peer.sendall(sent)
+                peer.shutdown(socket.SHUT_WR)
+                assert peer.recv(1) == b"x"
+            server.ledger.wait(open=0)
+        assert server.ledger.totals.proxy_errors == len(without)
+    assert called == []
+
+
 def test_a_peer_that_connects_and_leaves_is_no_error(serve: Serve) -> None:
     with serve() as server:
         with dial(server.address):
@@ -173,6 +245,7 @@ def test_a_peer_that_connects_and_leaves_is_no_error(serve: Serve) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", "it begins with"),
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n", "not a line of version 1"),
         (b"PROXY " + b"x" * 101, "no end of the line within 107 bytes"),
+        (b"PROXY UNKNOWN ".ljust(106, b"f") + b"\r\n", "no end of the line within 107 bytes"),
         (SIGNATURE + b"\x31", "version 3"),
         (SIGNATURE + b"\x21\x11\x00\x02", "2 bytes for addresses of 12 bytes"),
         (V2.replace(b"\x00\x0c", b"\x00\x10", 1) + b"\x01\xff\xff\x00", "reaches beyond its end"),
@@ -204,14 +277,29 @@ def test_the_longest_header_is_taken_and_no_more_than_that_is_held() -> None:
         assert record.proxy_header.tlvs == ((0xE0, value),)
 
 
-def test_a_header_of_another_network_is_not_believed() -> None:
-    with Server(proxy_protocol=["10.0.0.0/8", "unix"]) as server:
+@HEADERS
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_header_of_another_network_is_not_believed(name: str, header: bytes) -> None:
+    with SERVERS[name](proxy_protocol=["10.0.0.0/8", "unix"]) as server:
         with dial(server.address) as peer:
-            echoed(peer, V1)
+            # To the service it is data as any other.
+            echoed(peer, header)
             own = peer.getsockname()
         record = record_of(server)
         assert record.remote.address == own
-        assert record.proxy is None
+        assert (record.proxy, record.proxy_header) == (None, None)
+
+
+@HEADERS
+def test_a_second_header_is_data(serve: Serve, header: bytes) -> None:
+    forged = header.replace(b"192.0.2.7", b"192.0.2.9").replace(
+        b"\xc0\0\x02\x07", b"\xc0\0\x02\x09"
+    )
+    with serve() as server:
+        with dial(server.address) as peer:
+            peer.sendall(header)
+            echoed(peer, forged)
+        assert record_of(server).remote.address == CLAIMED
 
 
 @pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", SIGNATURE + b"\x20\x00\x00\x00"])

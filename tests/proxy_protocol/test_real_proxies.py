@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import dial, wait_until
+from support import dial, says_back, wait_until
 
 from rsock import Echo, Forward, Server
 
@@ -139,6 +139,30 @@ def test_the_clients_of_a_real_proxy_are_the_peers(
             assert {header.version for it in found if (header := it.proxy_header)} == {version}
             assert {it.proxy.host for it in found if it.proxy} == {"127.0.0.1"}
         server.ledger.wait(open=0, closed=len(before) + 5)
+        assert server.ledger.totals.proxy_errors == 0
+
+
+@pytest.mark.parametrize("service", [Echo(), shout], ids=["echo", "handler"])
+@pytest.mark.parametrize(
+    ("proxy", "options"),
+    [(haproxy, "send-proxy"), (haproxy, "send-proxy-v2"), (nginx, "")],
+    ids=["haproxy", "haproxy v2", "nginx"],
+)
+def test_a_header_that_a_proxys_client_forges_is_data(
+    proxy: Any, options: str, service: Any, tmp_path: Path
+) -> None:
+    forged = b"PROXY TCP4 192.0.2.7 198.51.100.1 1234 443\r\n"
+    with (
+        Server(service=service, proxy_protocol=["127.0.0.1"]) as server,
+        proxy(tmp_path, server.port, options) as address,
+    ):
+        with dial(address) as peer:
+            # Together with the first bytes.
+            assert says_back(peer, forged + b"x" * 100_000)
+            own = peer.getsockname()
+        server.ledger.wait(open=0)
+        assert own in {record.remote.address for record in server.ledger}
+        assert ("192.0.2.7", 1234) not in {record.remote.address for record in server.ledger}
         assert server.ledger.totals.proxy_errors == 0
 
 

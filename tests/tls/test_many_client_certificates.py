@@ -85,7 +85,7 @@ class Authority:
         return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue(self, name: str, *, names: int = 1) -> ssl.SSLContext:
-        """The context of a client with a certificate for so many names."""
+        """The context of a client with a certificate for that number of names."""
         key = ec.generate_private_key(ec.SECP256R1())
         others = [x509.DNSName(f"{number}.{name}.test") for number in range(names)]
         cert = self._sign(named(name), key, x509.SubjectAlternativeName(others))
