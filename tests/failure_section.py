@@ -8,6 +8,7 @@ Run as a program it runs the tests, and writes their sections into the page.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -39,9 +40,16 @@ def run(code: str) -> str:
     name = re.findall(r"^def (test_\w+)", code, re.MULTILINE)[0] + ".py"
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, name).write_text(code)
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rsock-seed=42"]
+        options = ["-p", "rsock", "-p", "no:cacheprovider", "--rsock-seed=42"]
         done = subprocess.run(
-            [*command, name], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+            [sys.executable, "-m", "pytest", *options, name],
+            cwd=folder,
+            # Other plugins that are installed change nothing here, and take most of the time.
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
     found = re.search(r"^(-+ rsock -+\n.*?)^=+ short test", done.stdout, re.DOTALL | re.MULTILINE)
     if found is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -53,10 +55,13 @@ def talk(server, data):
             pass
 """
 
-# Of every run in a process of its own. Unset, the option is a warning of pytest-asyncio.
+# Of a run beside the other plugins. Unset, the option is a warning of pytest-asyncio.
 SEPARATE = ["-p", "no:cacheprovider"]
 if importlib.util.find_spec("pytest_asyncio"):
     SEPARATE += ["-o", "asyncio_default_fixture_loop_scope=function"]
+
+# Of a run without them.
+ALONE = ["-p", "rsock", "-p", "no:cacheprovider"]
 
 # Prints at the very end of an inner run how the servers of its test file ended.
 ENDS = """
@@ -76,13 +81,28 @@ def inner(
     ini: str = "",
     is_shuffled: bool = False,
 ) -> pytest.RunResult:
-    """Run `code` as a test file in a separate process, with lines of its configuration.
+    """Run `code` as a test file in a separate process, beside all plugins that are installed.
 
     The tests run in their order, unless `is_shuffled`.
     """
     _write(pytester, code, ini)
     order = [] if is_shuffled else ["-p", "no:randomly"]
     return pytester.runpytest_subprocess(*SEPARATE, *order, *arguments, timeout=100)
+
+
+def alone(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+    """The same with the plugin of rsock alone, and those that the arguments name.
+
+    Loading the others takes most of the time of a short run.
+    """
+    _write(pytester, code, ini)
+    return run_alone(pytester, *arguments)
+
+
+def run_alone(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run the test files that there are in a separate process, with the plugin of rsock alone."""
+    with _no_other_plugin():
+        return pytester.runpytest_subprocess(*ALONE, *arguments, timeout=100)
 
 
 def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") -> pytest.RunResult:
@@ -93,9 +113,15 @@ def quick(pytester: pytest.Pytester, code: str, *arguments: str, ini: str = "") 
 
 def run_here(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run the test files that there are in this process, with the plugin of rsock alone."""
+    with _no_other_plugin():
+        return pytester.runpytest_inprocess(*ALONE, *arguments)
+
+
+@contextmanager
+def _no_other_plugin() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        return pytester.runpytest_inprocess("-p", "rsock", "-p", "no:cacheprovider", *arguments)
+        yield
 
 
 def _write(pytester: pytest.Pytester, code: str, ini: str) -> None:

@@ -14,7 +14,7 @@ import failure_section
 import pytest
 from support import LOOPBACK, dial, output_of, refused, says_back
 from support.pages import BLOCK
-from support.plugin import ENDS, SEPARATE, inner
+from support.plugin import ENDS, SEPARATE, alone, inner, run_alone
 from support.project import ROOT
 
 import rsock
@@ -170,7 +170,7 @@ def test_after_them():
     assert all(refuses(server.address) for server in servers)
     assert rsock.servers() == []
 """
-    done = inner(pytester, code)
+    done = alone(pytester, code)
     done.assert_outcomes(passed=2, failed=1)
     done.stdout.fnmatch_lines(["*AssertionError: as it should*"])
 
@@ -202,7 +202,7 @@ def test_after_it():
     for client in clients:
         client.close()
 """
-    inner(pytester, code).assert_outcomes(passed=2)
+    alone(pytester, code).assert_outcomes(passed=2)
 
 
 def test_what_a_handler_raises_is_an_error_of_the_test(pytester: pytest.Pytester) -> None:
@@ -253,7 +253,7 @@ def test_silence(make_rsock_server):
 def test_after_it():
     assert servers[0].state == "stopped"
 """
-    done = inner(pytester, code)
+    done = alone(pytester, code)
     done.assert_outcomes(passed=2, errors=1)
     done.stdout.fnmatch_lines(["*Failed: no client should connect, and b'hello\\n' came*"])
 
@@ -275,7 +275,7 @@ def test_three(make_rsock_server):
 def test_after_it():
     assert [server.state for server in servers] == 3 * ["stopped"]
 """
-    done = inner(pytester, code)
+    done = alone(pytester, code)
     done.assert_outcomes(passed=2, errors=1)
     done.stdout.fnmatch_lines(
         [
@@ -295,7 +295,7 @@ def test_answer(make_rsock_server):
     with make_rsock_server(handler).client(timeout=5.0) as client:
         assert client.recv(1024) == b"the record"
 """
-    done = inner(pytester, code)
+    done = alone(pytester, code)
     done.assert_outcomes(failed=1, errors=1)
     done.stdout.fnmatch_lines(["*LookupError: no such record*"])
 
@@ -312,7 +312,7 @@ def test_interrupted(make_rsock_server):
 def test_after_it():
     raise AssertionError("not to be run")
 """
-    done = inner(pytester, code)
+    done = alone(pytester, code)
     assert done.ret == pytest.ExitCode.INTERRUPTED
     done.stdout.fnmatch_lines(["*KeyboardInterrupt*", "ended: a stopped", "ended: b stopped"])
     done.stdout.no_fnmatch_line("*not to be run*")
@@ -346,7 +346,7 @@ def test_interrupted(make_rsock_server):
 def test_after_it():
     raise AssertionError("not to be run")
 """
-    done = inner(pytester, code)
+    done = alone(pytester, code)
     assert done.ret == pytest.ExitCode.INTERRUPTED
     assert done.duration < 20
     done.stdout.fnmatch_lines(["*KeyboardInterrupt*", "ended: a stopped", "ended: b stopped"])
@@ -385,7 +385,7 @@ def test_at_the_end():
     # pytest itself keeps 2.6 KiB for the report of each test, without a server too.
     assert rss_after - rss < 4_096 + 4 * {rounds}
 """
-    done = inner(pytester, code, "-p", "no:xdist", "-rA")
+    done = alone(pytester, code, "-rA")
     done.assert_outcomes(passed=rounds + 1)
     print(*re.findall("usage: .*", done.stdout.str()))
 
@@ -407,7 +407,7 @@ def test_handler(make_rsock_server):
         raise LookupError("no such record")
     talk(make_rsock_server(handler), b"")
 """
-    done = inner(pytester, code, "-n", "2")
+    done = alone(pytester, code, "-p", "xdist", "-n", "2")
     done.assert_outcomes(passed=7, errors=1)
     done.stdout.fnmatch_lines(["*LookupError: no such record*"])
 
@@ -449,7 +449,7 @@ def test_a_block_of_the_page_is_a_test_that_passes(
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(test_block=code)
     for options in [["--rsock-record=recordings"], []] if is_recorded else [[]]:
-        done = pytester.runpytest_subprocess(*SEPARATE, *options, timeout=40)
+        done = run_alone(pytester, *options)
         outcomes = done.parseoutcomes()
         assert set(outcomes) == {"passed"}, outcomes
         assert done.ret == 0

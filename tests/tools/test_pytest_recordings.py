@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.plugin import inner, quick, run_here
+from support.plugin import alone, quick, run_here
 
 from rsock import Recording
 
@@ -274,7 +274,7 @@ def test_price(rsock_recording, number):
     record = ["--rsock-record=recordings"] if is_recorded else []
     if not is_recorded:
         quick(pytester, code, "--rsock-record=recordings").assert_outcomes(passed=6)
-    inner(pytester, code, "-n", "2", *record).assert_outcomes(passed=6)
+    alone(pytester, code, "-p", "xdist", "-n", "2", *record).assert_outcomes(passed=6)
     assert len(files(pytester)) == 6
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from support.plugin import inner, quick
+from support.plugin import alone, quick
 
 pytest_plugins = ["pytester"]
 
@@ -144,7 +144,7 @@ def test_fork(rsock_server):
         raise LookupError("in the child")
     os.wait()
 """
-    done = inner(pytester, code, "-W", "ignore::DeprecationWarning")
+    done = alone(pytester, code, "-W", "ignore::DeprecationWarning")
     assert "rsock cannot show its servers" in done.stdout.str()
 
 

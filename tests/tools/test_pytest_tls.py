@@ -12,7 +12,7 @@ import pytest
 import urllib3
 from support import SOON, dial
 from support.errors import raised
-from support.plugin import inner, quick
+from support.plugin import alone, quick
 
 from rsock import TLS, Connection, Forward, Script, Server
 from rsock._pytest._cause import cause
@@ -102,7 +102,7 @@ def test_the_fixture(rsock_tls, rsock_ca_file):
     assert rsock_tls is made[0]
     assert rsock_ca_file.read_text() == rsock_tls.ca_pem
 """
-    inner(pytester, code).assert_outcomes(passed=5)
+    alone(pytester, code).assert_outcomes(passed=5)
 
 
 # --- `TLS.client_context` -------------------------------------------------------------------
