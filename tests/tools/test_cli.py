@@ -32,6 +32,7 @@ from support import (
     send_until_stuck,
     wait_until,
 )
+from support.command_here import called
 from support.command_line import COMMAND, PATIENCE, Running, Terminal, run
 
 import rsock
@@ -85,9 +86,12 @@ def test_every_command_is_tested_for_its_help() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_a_screen(command: str) -> None:
-    code, out, err = run(*command.split(), "--help")
+def test_help_fits_a_screen(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, *command.split(), "--help")
     assert (code, err) == (0, "")
+    if command in ("", "serve"):
+        # A process of its own prints the same.
+        assert run(*command.split(), "--help") == (code, out, err)
     lines = out.splitlines()
     # The shell's prompt after it takes a line, too.
     assert len(lines) <= 23
@@ -140,15 +144,21 @@ def test_only_the_command_that_was_typed_is_loaded() -> None:
     assert output_of(code) == "[]\n['rsock._cli._connect'] False\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_needs_no_other_package(command: str) -> None:
-    code = (
-        "import sys; sys.modules['rich'] = None; from rsock._cli import main;"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    helped = run_script(code, *command.split(), "--help")
-    assert (helped.returncode, helped.stderr) == (0, "")
-    assert "--help" in helped.stdout
+def test_help_needs_no_other_package() -> None:
+    code = """
+import sys
+sys.modules["rich"] = None
+from rsock._cli import main
+for command in sys.argv[1:]:
+    try:
+        main([*command.split(), "--help"])
+    except SystemExit as ended:
+        print("\\nended", ended.code, repr(command))
+"""
+    helped = output_of(code, *COMMANDS)
+    assert re.findall("^ended (.*)", helped, re.M) == [f"0 {command!r}" for command in COMMANDS]
+    texts = re.split("^ended .*", helped, flags=re.M)
+    assert ["--help" in text for text in texts] == len(COMMANDS) * [True] + [False]
 
 
 def test_options_and_addresses_come_in_any_order() -> None:
@@ -300,10 +310,24 @@ WRONG = {
 }
 
 
+# Some that end early and some that end late, and all that import a module of a user.
+WITH_A_PROCESS = {
+    *("no-command", "unknown-command", "option-misspelled", "limit-out-of-range"),
+    *("service-with-wrong-arguments", "connect-to-nothing", "wait-for-no-port", "no-connections"),
+    *("module-missing", "function-missing", "module-without-a-function", "handler-is-a-class"),
+    *("file-without-a-function", "file-with-a-function", "function-with-a-dot"),
+}
+
+
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments_are_reported_on_a_line_or_two(name: str, modules: Path) -> None:
+def test_wrong_arguments_are_reported_on_a_line_or_two(
+    name: str, modules: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     typed, expected = WRONG[name]
-    code, out, err = run(*typed.split(), cwd=modules)
+    if name in WITH_A_PROCESS:
+        code, out, err = run(*typed.split(), cwd=modules)
+    else:
+        code, out, err = called(capsys, *typed.split(), cwd=modules)
     assert (code, out) == (2, "")
     assert err.startswith("rsock: ")
     assert expected in err

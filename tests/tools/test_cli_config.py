@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import dial, says_back
+from support.command_here import called
 from support.command_line import Running, run
 
 from rsock import Limits, SocketOptions
@@ -160,11 +161,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_reported_with_path_line_key_and_reason(name: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_reported_with_path_line_key_and_reason(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text, expected = WRONG[name]
     path = tmp_path / "a.toml"
     path.write_text(text)
-    code, out, err = run("config", "check", str(path))
+    code, out, err = called(capsys, "config", "check", str(path))
     assert (code, out) == (1, "")
     assert err.startswith(f"rsock: {path}:")
     assert expected in err

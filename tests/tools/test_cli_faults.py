@@ -10,6 +10,7 @@ import termios
 
 import pytest
 from support import dial, says_back, wait_until, was_reset
+from support.command_here import called
 from support.command_line import Running, Terminal, run
 
 import rsock.faults
@@ -44,8 +45,10 @@ def test_faults_are_kept_in_the_order_in_which_they_were_typed(command: str) -> 
         ("--faults latency:1", "no option '--faults'; did you mean --fault"),
     ],
 )
-def test_wrong_options_are_explained(options: str, hint: str) -> None:
-    code, out, err = run("echo", *options.split())
+def test_wrong_options_are_explained(
+    options: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(capsys, "echo", *options.split())
     assert (code, out) == (2, "")
     assert re.match(f"rsock: .*{hint}", err), err
 

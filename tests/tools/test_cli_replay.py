@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import SOON, dial, read_to_end
+from support.command_here import called
 from support.command_line import Running, run
 
 from rsock import Replay, Server
@@ -109,8 +110,10 @@ def test_the_client_of_a_recording_is_played_to_a_server(path: Path) -> None:
         ("--ignore (", "ignore"),
     ],
 )
-def test_what_is_wrong_is_said(path: Path, words: str, text: str) -> None:
-    code, out, err = run("replay", str(path), *words.split())
+def test_what_is_wrong_is_said(
+    path: Path, words: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(capsys, "replay", str(path), *words.split())
     assert (code, out) == (2, "")
     assert text in err
 
