@@ -56,7 +56,7 @@ with Server(tls=TLS(sys.argv[1]), limits=limits, workers=1, history=100) as serv
         print(json.dumps(rss), flush=True)
 """
 
-# A line "PORT COUNT RATE" opens so many connections; an empty one resets them.
+# A line "PORT COUNT RATE" opens COUNT connections; an empty one resets them.
 PEERS = """
 import resource, socket, struct, sys, time
 
