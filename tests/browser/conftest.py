@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import gallery
 from support.lab import Lab
 from support.processes import Beside
 from support.project import ROOT
@@ -64,13 +65,14 @@ def shoot(request: pytest.FixtureRequest) -> Shoot:
         name: str,
         part: str = "",
         widths: tuple[int, ...] = WIDTHS,
+        schemes: tuple[str, ...] = SCHEMES,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         if not folder:
             return
         before = page.viewport_size
         for width in widths:
-            for scheme in SCHEMES:
+            for scheme in schemes:
                 page.set_viewport_size({"width": width, "height": before["height"]})
                 page.emulate_media(color_scheme=scheme)
                 # JupyterLab loads its other theme.
@@ -86,6 +88,16 @@ def shoot(request: pytest.FixtureRequest) -> Shoot:
         page.emulate_media(color_scheme="light")
 
     return shoot
+
+
+@pytest.fixture(scope="session")
+def displays() -> dict[str, str]:
+    return gallery.displays()
+
+
+@pytest.fixture(scope="session")
+def drawings() -> dict[str, str]:
+    return gallery.drawings()
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def _html_cell(
 ) -> str:
     style = f"{_CELL};text-align:{'right' if right else 'left'}{';' * bool(style)}{style}"
     if tag == "th":
-        style += ";font-weight:normal;opacity:.7"
+        style += ";font-weight:normal;opacity:.8"
     attribute = f' scope="{scope}"' if scope else ""
     return f'<{tag}{attribute} style="{style}">{_html(cell(text, most))}</{tag}>'
 

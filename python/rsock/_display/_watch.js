@@ -25,6 +25,33 @@ function rate(value) {
   return value.toFixed(value < 10 && value > 0 ? 1 : 0);
 }
 
+const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+
+// Red, green, blue and opacity, from 0 to 255, of a colour in any notation.
+function pixel(colour) {
+  pen.clearRect(0, 0, 1, 1);
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, 1, 1);
+  return pen.getImageData(0, 0, 1, 1).data;
+}
+
+function bright([red, green, blue]) {
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 127;
+}
+
+// "light" or "dark": what is behind an element. The theme of a notebook is not always that of the system, each
+// program marks its theme in its own way, and some give a widget a ground of another colour than the page's.
+function scheme(element) {
+  // A shadow tree has no parent, but a host.
+  for (let at = element; at; at = at.parentNode || at.host) {
+    if (!(at instanceof Element)) continue;
+    const ground = pixel(getComputedStyle(at).backgroundColor);
+    if (ground[3] > 127) return bright(ground) ? "light" : "dark";
+  }
+  // The page shows what is behind its frame. Its text is of the other kind.
+  return bright(pixel(getComputedStyle(element.parentElement || element).color)) ? "dark" : "light";
+}
+
 function render({ model, el }) {
   const root = element("section", undefined, "rsock-watch");
   root.setAttribute("aria-label", "Live view of a server");
@@ -85,7 +112,9 @@ function render({ model, el }) {
 
   function tick() {
     // A tab of JupyterLab that is behind another one has no box.
-    if (ended || !seen || document.hidden || !root.getClientRects().length) return;
+    if (!seen || document.hidden || !root.getClientRects().length) return;
+    root.dataset.scheme = scheme(root);
+    if (ended) return;
     // A kernel that is busy answers later; it is asked again after ten seconds.
     if (asked && ++waiting < 20) return;
     send({ act: "ask" });

@@ -19,24 +19,36 @@ __all__ = ["COLOURS", "MARGIN", "WIDTH", "Picture", "fit", "width_of", "wrapped"
 WIDTH: Final = 700
 MARGIN: Final = 16
 
-# Each colour on a light page, and on a dark one. Texts have a contrast of 4.5 to 1 or more.
+# Each colour on a light page and on a dark one, and on those with high contrast. Texts have a
+# contrast of 4.5 to 1 or more, and of 7 to 1 with high contrast.
 COLOURS: Final = {
-    "ink": ("#1f2328", "#e6edf3"),
-    "muted": ("#59636e", "#9198a1"),
-    "grid": ("#d1d9e0", "#3d444d"),
-    "card": ("#ffffff", "#0d1117"),
-    "panel": ("#f3f5f8", "#1c232c"),
-    "up": ("#0969da", "#4493f8"),
-    "down": ("#8250df", "#b083f0"),
-    "good": ("#1a7f37", "#3fb950"),
-    "bad": ("#cf222e", "#f85149"),
-    "warn": ("#9a6700", "#d29922"),
+    "ink": ("#1f2328", "#e6edf3", "#000000", "#ffffff"),
+    "muted": ("#59636e", "#9198a1", "#1f2328", "#e6edf3"),
+    "grid": ("#d1d9e0", "#3d444d", "#59636e", "#b7bdc8"),
+    "card": ("#ffffff", "#0d1117", "#ffffff", "#000000"),
+    "panel": ("#f3f5f8", "#1c232c", "#ffffff", "#000000"),
+    "up": ("#0969da", "#4493f8", "#0349b4", "#71b7ff"),
+    "down": ("#8250df", "#b083f0", "#622cbc", "#cb9eff"),
+    "good": ("#1a7f37", "#3fb950", "#055d20", "#26cd4d"),
+    "bad": ("#cf222e", "#f85149", "#a0111f", "#ff9492"),
+    "warn": ("#916000", "#d29922", "#744500", "#f0b72f"),
 }
-# JupyterLab and VS Code set these to the colours of their theme.
+_LIGHT, _DARK, _LIGHT_CONTRAST, _DARK_CONTRAST = range(4)
+# JupyterLab sets these to the colours of its theme.
 _THEMED: Final = {
     "ink": "--jp-ui-font-color1",
     "card": "--jp-layout-color0",
 }
+# How a page says which scheme it has, where that is not the system's: JupyterLab; marimo, sites of
+# Sphinx, and VS Code, whose light theme with high contrast has both classes.
+_PAGES: Final = (
+    (_LIGHT, "[data-jp-theme-light=true]"),
+    (_DARK, "[data-jp-theme-light=false]"),
+    (_LIGHT, "[data-theme=light]", ".vscode-light"),
+    (_DARK, "[data-theme=dark]", ".vscode-dark"),
+    (_DARK_CONTRAST, ".vscode-high-contrast"),
+    (_LIGHT_CONTRAST, ".vscode-high-contrast-light"),
+)
 
 _SANS: Final = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 _MONO: Final = (
@@ -52,22 +64,24 @@ _BOLD_WIDTH: Final = 0.6
 def _style() -> str:
     """The rules that give the classes their colours, by the scheme of the page."""
 
-    def colours(at: int, themed: bool) -> str:
+    def colours(at: int, themed: bool = False) -> str:
         values = []
-        for name, pair in COLOURS.items():
+        for name, all_schemes in COLOURS.items():
             variable = _THEMED.get(name) if themed else None
-            value = f"var({variable},{pair[at]})" if variable else pair[at]
+            value = f"var({variable},{all_schemes[at]})" if variable else all_schemes[at]
             values.append(f"--{name}:{value}")
         return f"{{{';'.join(values)}}}"
 
     fills = "".join(f".rsock .f-{name}{{fill:var(--{name})}}" for name in COLOURS)
     strokes = "".join(f".rsock .s-{name}{{stroke:var(--{name})}}" for name in COLOURS)
+    pages = "".join(
+        f"{','.join(f'{mark} svg.rsock' for mark in marks)}{colours(at, 'jp' in marks[0])}"
+        for at, *marks in _PAGES
+    )
     return (
-        f"svg.rsock{colours(0, True)}"
-        f"@media(prefers-color-scheme:dark){{svg.rsock{colours(1, True)}}}"
-        f"[data-jp-theme-light=true] svg.rsock,.vscode-light svg.rsock{colours(0, True)}"
-        f"[data-jp-theme-light=false] svg.rsock,.vscode-dark svg.rsock{colours(1, True)}"
-        f"@media print{{svg.rsock.rsock.rsock{colours(0, False)}}}"
+        f"svg.rsock{colours(_LIGHT)}"
+        f"@media(prefers-color-scheme:dark){{svg.rsock{colours(_DARK)}}}{pages}"
+        f"@media print{{svg.rsock.rsock.rsock{colours(_LIGHT)}}}"
         f"{fills}{strokes}"
     )
 
