@@ -74,7 +74,7 @@ rust-test: toolchain
 python-test: $(VENV)/.built
 	$(BIN)/python -m pytest $(ARGS)
 
-# JupyterLab and the site in Chromium, with pictures: make browser-test ARGS="--screenshots DIR".
+# JupyterLab, marimo and the site in Chromium, with pictures: make browser-test ARGS="--screenshots DIR".
 browser-test: site $(VENV)/.browser
 	MYPYPATH=tests $(BIN)/mypy tests/browser/*.py
 	$(BIN)/python -m pytest tests/browser $(ARGS)
@@ -117,7 +117,7 @@ $(VENV)/.tools: pyproject.toml | toolchain
 	@touch $@
 
 $(VENV)/.browser: pyproject.toml | $(VENV)/.tools
-	@echo "Installing JupyterLab and Playwright into $(VENV): a minute the first time."
+	@echo "Installing JupyterLab, marimo and Playwright into $(VENV): a minute the first time."
 	$(INSTALL) --group browser
 	@touch $@
 
