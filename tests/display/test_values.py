@@ -49,7 +49,7 @@ def test_values_of_a_connection_are_tables(echo: Server) -> None:
         assert f"{LOOPBACK}:{echo.port}" in checked(record.local).text
     echo.ledger.wait(open=0, closed=1)
     totals = checked(echo.ledger.totals).text
-    assert "1 = 0 open + 1 closed" in totals
+    assert "1 accepted = 0 open + 1 closed" in totals
     assert "closed by peer1" in totals
     # Reasons that did not occur have no row.
     assert "reset" not in totals

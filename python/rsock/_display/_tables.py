@@ -16,8 +16,9 @@ Rows = list[tuple[str, ...]]
 
 # Long enough for any address and port; error texts and Unix paths are cut.
 _MAX_CELL: Final = 64
-# A value on a row of its own, which is wrapped.
-_MAX_VALUE: Final = 240
+# A value on a row of its own, which is wrapped, and its lines: a report has several.
+_MAX_VALUE: Final = 400
+_MAX_LINES: Final = 12
 
 
 def cell(text: str, most: int = _MAX_CELL) -> str:
@@ -58,6 +59,10 @@ _CAPTION: Final = "caption-side:top;text-align:left;color:inherit;font-weight:60
 _CELL: Final = "padding:.2em .8em;border-bottom:1px solid #8886"
 # The value beside a heading may be long.
 _VALUE: Final = "white-space:normal;overflow-wrap:anywhere"
+# So may the last column, which is wrapped before the table becomes wider than the page.
+_LAST: Final = f"{_VALUE};min-width:9em"
+# A note is as wide as the rows above it, and makes no column wider.
+_NOTE: Final = f"width:0;min-width:100%;{_VALUE}"
 # A table that is wider than the page is scrolled by itself.
 _SCROLLED: Final = "max-width:100%;overflow-x:auto"
 
@@ -73,7 +78,8 @@ def html_table(
     head = "".join(_html_cell("th", column, column in right, scope="col") for column in columns)
     body = "".join(f"<tr>{''.join(_html_row(columns, row, right))}</tr>" for row in rows)
     wide = f'<td colspan="{len(columns) or 2}" style="{_CELL};text-align:left">'
-    foot = "".join(f"<tr>{wide}{_html(note)}</td></tr>" for note in notes)
+    note = f'<div style="{_NOTE}">'
+    foot = "".join(f"<tr>{wide}{note}{_html(text)}</div></td></tr>" for text in notes)
     return (
         f'<div style="{_SCROLLED}"><table style="{_TABLE}">'
         f'<caption style="{_CAPTION}">{_html(cell(title, _MAX_VALUE))}</caption>'
@@ -93,15 +99,18 @@ def _html_row(
     columns: Sequence[str], row: tuple[str, ...], right: Collection[str]
 ) -> Iterable[str]:
     if columns:
+        last = len(columns) - 1
         return (
-            _html_cell("td", text, column in right)
-            for column, text in zip(columns, row, strict=True)
+            _html_cell(
+                "td",
+                text,
+                column in right,
+                style=_LAST if at == last and column not in right else "",
+            )
+            for at, (column, text) in enumerate(zip(columns, row, strict=True))
         )
     heading, *cells = row
-    return (
-        _html_cell("th", heading, scope="row"),
-        *(_html_cell("td", text, style=_VALUE, most=_MAX_VALUE) for text in cells),
-    )
+    return (_html_cell("th", heading, scope="row"), *map(_html_value, cells))
 
 
 def _html_cell(
@@ -111,13 +120,20 @@ def _html_cell(
     *,
     scope: str = "",
     style: str = "",
-    most: int = _MAX_CELL,
 ) -> str:
     style = f"{_CELL};text-align:{'right' if right else 'left'}{';' * bool(style)}{style}"
     if tag == "th":
         style += ";font-weight:normal;opacity:.8"
     attribute = f' scope="{scope}"' if scope else ""
-    return f'<{tag}{attribute} style="{style}">{_html(cell(text, most))}</{tag}>'
+    return f'<{tag}{attribute} style="{style}">{_html(cell(text))}</{tag}>'
+
+
+def _html_value(text: str) -> str:
+    """The value beside a heading, with its lines."""
+    lines = text[:_MAX_VALUE].split("\n", _MAX_LINES)
+    cut = len(text) > _MAX_VALUE or len(lines) > _MAX_LINES
+    shown = "<br>".join(map(_html, lines[:_MAX_LINES])) + "…" * cut
+    return f'<td style="{_CELL};text-align:left;{_VALUE}">{shown}</td>'
 
 
 def _html(text: str) -> str:

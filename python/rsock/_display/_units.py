@@ -14,7 +14,7 @@ def count(number: int, noun: str) -> str:
 def size(number: int) -> str:
     """`512 B`, `1.5 KiB`, `12.0 GiB`: exact below 1 KiB, one decimal above."""
     if number < 1024:
-        return f"{number} B"
+        return f"{number:,} B"
     value = float(number)
     for unit in ("KiB", "MiB", "GiB", "TiB"):
         value /= 1024

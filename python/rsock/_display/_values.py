@@ -5,6 +5,7 @@ than fits a screen, except folded.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from .._types import (
     DriveResult,
     FaultCount,
     FaultEvent,
+    FaultEvents,
     FiveTuple,
     Latencies,
     Leg,
@@ -26,6 +28,7 @@ from .._types import (
     TcpInfo,
     Totals,
     TraceEvent,
+    TraceEvents,
 )
 from ._tables import Rows, folded, html_table
 from ._units import count, seconds, size
@@ -180,11 +183,22 @@ def _tcp_info(info: Any) -> str:
 
 def _stop_report(report: Any) -> str:
     title = f"StopReport: {report.cause}, in {seconds(report.seconds)}"
-    return html_table(title, (), [row for row in _fields(report) if row != ("seed", "none")])
+    rows = [
+        ("drained", f"{count(report.drained, 'connection')}, ended in order"),
+        ("forced", f"{count(report.forced, 'connection')}, reset at the deadline"),
+        ("abandoned", f"{count(report.abandoned, 'handler thread')}, left running"),
+        ("errors", f"{report.errors:,} of services and handlers"),
+        ("cause", report.cause),
+        ("took", seconds(report.seconds)),
+        *([("seed", str(report.seed))] if report.seed is not None else []),
+    ]
+    return html_table(title, (), rows)
 
 
 def _totals(totals: Any) -> str:
-    title = f"Totals: {totals.accepted:,} = {totals.open:,} open + {totals.closed:,} closed"
+    title = (
+        f"Totals: {totals.accepted:,} accepted = {totals.open:,} open + {totals.closed:,} closed"
+    )
     rows: Rows = []
     for field in dataclasses.fields(totals)[3:]:
         name, value = field.name.replace("_", " "), getattr(totals, field.name)
@@ -285,15 +299,21 @@ def event_rows(events: Sequence[TraceEvent]) -> Rows:
     ]
 
 
+# Which end had sent what a fault concerned.
+_SENDERS: Final = {"up": "up (from the client)", "down": "down (from the server)"}
+
+
 def _done(event: FaultEvent) -> str:
-    return f"{event.action} at {event.offset:,}, {event.direction}, by {event.fault}"
+    sender = _SENDERS.get(event.direction, event.direction)
+    return f"{event.action} at {event.offset:,}, {sender}, by {event.fault}"
 
 
 def _list(items: Sequence[Any]) -> str:
     """A list: its items as rows of a table, or one by one."""
     kinds = {type(item) for item in items}
     if not kinds:
-        return html_table("nothing: an empty list", (), ())
+        noun = {TraceEvents: "event", FaultEvents: "fault event"}.get(type(items))
+        return html_table(count(0, noun) if noun else "nothing: an empty list", (), ())
     if all(issubclass(kind, Record) for kind in kinds):
         columns, rows, notes = record_rows(items)
         return html_table(count(len(items), "record"), columns, rows, notes, RIGHT)
@@ -324,10 +344,25 @@ def _script_rows(results: Sequence[Any]) -> Rows:
         (
             f"{result.connection:,}",
             f"{result.step:,} of {result.steps:,}",
-            "done" if result.done else result.error or result.position or "not done",
+            _result(result),
         )
         for result in results
     ]
+
+
+# Where a step is in its script, which has a column of its own.
+_WHERE: Final = re.compile(r"step [\d,]+ of [\d,]+(?: \(.*?\))?: ")
+
+
+def _result(result: ScriptResult) -> str:
+    """How a dialogue went, on one line."""
+    if result.done:
+        return "done"
+    if result.error is None:
+        return f"waits: {_WHERE.sub('', result.position, count=1)}" if result.position else "-"
+    first, *lines = _WHERE.sub("", result.error, count=1).splitlines() or [""]
+    received = [line.strip() for line in lines if line.lstrip().startswith("received")]
+    return "; ".join([f"diverged: {first}", *received[:1]])
 
 
 def _server_rows(servers: Sequence[Any]) -> Rows:

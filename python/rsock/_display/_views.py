@@ -29,10 +29,12 @@ __all__ = [
     "ledger_html",
     "ledger_repr",
     "never_raises",
+    "open_or_end",
     "peer",
     "record_html",
     "record_repr",
     "record_rows",
+    "refusals",
     "server_address",
     "server_html",
     "server_repr",
@@ -40,6 +42,8 @@ __all__ = [
     "stream_html",
     "stream_repr",
     "sums",
+    "told_end",
+    "transport",
 ]
 
 _T = TypeVar("_T")
@@ -125,10 +129,10 @@ def ledger_html(ledger: Ledger) -> str:
 def record_html(record: Record) -> str:
     """One record as an HTML table of names and values."""
     return html_table(
-        f"Record {record.id}",
+        f"Record {record.id}{' of a client' * (record.role == 'client')}",
         (),
         [
-            ("transport", record.transport),
+            ("transport", transport(record)),
             ("local", str(record.local)),
             ("remote", str(record.remote)),
             *([("forwarded to", str(record.far.remote))] if record.far else []),
@@ -136,8 +140,7 @@ def record_html(record: Record) -> str:
             *_traffic(record),
             *_tcp_rows(record.tcp_info),
             *done_by_faults(record),
-            ("closed by", end(record)),
-            *([("error", record.error)] if record.error else []),
+            *_end_rows(record),
         ],
     )
 
@@ -151,9 +154,13 @@ def server_html(server: Server) -> str:
         (),
         [
             ("state", server.state),
-            ("transport", server.transport),
+            ("transport", f"{server.transport}{', TLS' * (server.tls is not None)}"),
             ("service", repr(server.service)),
-            ("connections", f"{totals.open:,} open, {totals.closed:,} closed"),
+            (
+                "connections",
+                f"{totals.open:,} open, {totals.closed:,} closed"
+                + (f", {refusals(totals)}" if totals.refused else ""),
+            ),
             *_traffic(totals),
             *_queue_rows(server),
             *fault_rows(server),
@@ -167,6 +174,12 @@ def server_html(server: Server) -> str:
 def stream_html(stream: Stream) -> str:
     """One stream as an HTML table of names and values."""
     local, remote, state = _stream_sides(stream)
+    record = stream.record
+    if record is not None:
+        # A closed socket has no addresses; its record has them.
+        local, remote = local or record.local, remote or record.remote
+        finished = _finished(record) if state == "connected" else ""
+        state += f"; {finished}" * bool(finished)
     rows = [("state", state)]
     if local is not None:
         rows.append(("local", str(local)))
@@ -176,8 +189,8 @@ def stream_html(stream: Stream) -> str:
         timeout = stream.gettimeout()
         rows.append(("descriptor", str(stream.fileno())))
         rows.append(("timeout", "none" if timeout is None else seconds(timeout)))
-    if stream.record is not None:
-        rows += _traffic(stream.record)
+    if record is not None:
+        rows += _traffic(record)
     return html_table(type(stream).__name__, (), rows)
 
 
@@ -193,7 +206,7 @@ def _traffic(counts: Record | Totals) -> list[tuple[str, str]]:
 
 def _queue_rows(server: Server) -> list[tuple[str, str]]:
     """The connections that wait in the kernel's queue, if there are any."""
-    if server.transport not in ("tcp", "unix") or server.state != "serving":
+    if server.transport not in ("tcp", "unix") or server.state not in ("listening", "serving"):
         return []
     waiting = server.waiting
     return [("waiting", f"{waiting:,} to be accepted")] if waiting else []
@@ -260,17 +273,8 @@ def peer(record: Record) -> str:
     return f"pid {credentials.pid}, uid {credentials.uid}"
 
 
-_COLUMNS: Final = (
-    "id",
-    "peer",
-    "lasted",
-    "messages in",
-    "bytes in",
-    "messages out",
-    "bytes out",
-    "faults",
-    "closed by",
-)
+# What ended a connection is wrapped if it is long, so it is last.
+_COLUMNS: Final = ("id", "peer", "lasted", "messages in", "messages out", "faults", "closed by")
 # The columns that are flush right.
 RIGHT: Final = frozenset(_COLUMNS) - {"peer", "closed by"}
 
@@ -293,12 +297,10 @@ def record_rows(records: Sequence[Record]) -> tuple[Sequence[str], Rows, list[st
             str(record.id),
             peer(record),
             seconds(record.seconds),
-            f"{record.messages_in:,}",
-            size(record.bytes_in),
-            f"{record.messages_out:,}",
-            size(record.bytes_out),
+            f"{record.messages_in:,} ({size(record.bytes_in)})",
+            f"{record.messages_out:,} ({size(record.bytes_out)})",
             *([f"{record._fault_count:,}"] if struck else []),
-            end(record),
+            open_or_end(record),
         )
         for record in shown
     ]
@@ -353,7 +355,7 @@ def sums(ledger: Ledger) -> str:
     if totals.closed_by.get("error"):
         text += f"; {count(totals.closed_by['error'], 'error')}"
     if totals.refused:
-        text += f"; {totals.refused:,} refused"
+        text += f"; {refusals(totals)}"
     if totals.waited:
         text += f"; {totals.waited:,} waited for a handler"
     if totals.accept_errors:
@@ -361,28 +363,98 @@ def sums(ledger: Ledger) -> str:
     return text
 
 
+def refusals(totals: Totals) -> str:
+    """`3 refused (Limits.per_host)`, or with the number of each reason if there are several."""
+    reasons = [
+        (reason if reason in ("allow", "deny") else f"Limits.{reason}", number)
+        for reason, number in totals.refused_by.items()
+        if number
+    ]
+    if len(reasons) == 1:
+        told = reasons[0][0]
+    else:
+        told = ", ".join(f"{reason} {number:,}" for reason, number in reasons)
+    return f"{totals.refused:,} refused" + (f" ({told})" if told else "")
+
+
 def end(record: Record) -> str:
     """How a connection ended, with the limit, the fault or the error that ended it."""
     if record.closed_by is None:
         return "still open"
     detail = record.limit or record.error or record.fault
+    if record.closed_by == "reset" and (detail or "").endswith(_RESET):
+        # Which call met the reset says nothing about it.
+        detail = None
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
 
 
+# What the system says of ECONNRESET.
+_RESET: Final = "Connection reset by peer"
+# Whose doing it was, where the word alone does not say it.
+_WHOSE: Final = {"local": "this end", "reset": "by the peer"}
+# States of TCP in which one direction has ended.
+_FINISHED: Final = {
+    "CLOSE-WAIT": "the peer has finished",
+    "FIN-WAIT-1": "this end has finished",
+    "FIN-WAIT-2": "this end has finished",
+}
+
+
+def _finished(record: Record) -> str:
+    """Which end of an open connection has finished sending; "" while none has."""
+    info = record.tcp_info if record.closed_by is None else None
+    return _FINISHED.get(info.state or "", "") if info is not None else ""
+
+
+def open_or_end(record: Record) -> str:
+    """The same, and for an open connection which end has finished."""
+    finished = _finished(record)
+    return f"{end(record)}; {finished}" if finished else end(record)
+
+
+def transport(record: Record) -> str:
+    """`tcp`, or `tcp, TLSv1.3`."""
+    return record.transport if record.tls is None else f"{record.transport}, {record.tls.version}"
+
+
+def _end_rows(record: Record) -> list[tuple[str, str]]:
+    """What ended a connection, and the whole text of an error."""
+    by, error = record.closed_by, record.error
+    if by == "fault" or not error:
+        # The text of a fault is on its own row already.
+        return [("closed by", told_end(record))]
+    whose = record.limit or _WHOSE.get(by or "")
+    return [("closed by", f"{by}{f' ({whose})' * bool(whose)}"), ("error", error)]
+
+
+def told_end(record: Record) -> str:
+    """The same for a reader who does not know the words: `local (this end)`."""
+    told = open_or_end(record)
+    return f"{told} ({_WHOSE[told]})" if told in _WHOSE else told
+
+
 # The step and the address before what the system says: "connect 127.0.0.1:80: Connection refused".
-_STEP: Final = re.compile(r"[a-z]+(?: .+)?: (?=[A-Z])")
+# Of an exception in a handler, also its class: "TimeoutError: recv 127.0.0.1:80: timed out".
+_STEP: Final = re.compile(
+    r"(?:\w+Error: \[Errno -?\d+\] |TimeoutError: )?[a-z_]+(?: .+)?: (?=[A-Z]|timed out)"
+)
 
 
 def short_end(record: Record) -> str:
     """The same for a narrow column: an error of the system without its step and address."""
-    if record.closed_by is None or not record.error or record.limit:
+    if record.closed_by in (None, "reset") or not record.error or record.limit:
         return end(record)
-    return f"{record.closed_by} ({cell(_STEP.sub('', record.error, count=1))})"
+    text = record.error
+    step = _STEP.match(text)
+    return f"{record.closed_by} ({cell(text[step.end() :] if step else text)})"
 
 
 def _tcp_rows(info: TcpInfo | None) -> list[tuple[str, str]]:
     if info is None:
         return []
-    segments = f"{info.segments_in:,} in, {info.segments_out:,} out"
-    again = f" ({info.retransmits:,} of them again)" if info.retransmits else ""
+    segments = (
+        f"{info.segments_in:,} in, {info.segments_out:,} out; with data:"
+        f" {info.data_segments_in:,} in, {info.data_segments_out:,} out"
+    )
+    again = f"; {info.retransmits:,} sent again" if info.retransmits else ""
     return [("round trip", seconds(info.rtt)), ("segments", segments + again)]
