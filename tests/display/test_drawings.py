@@ -117,7 +117,7 @@ def test_faults_are_in_the_ladder() -> None:
         drawing = only(server).ladder()
     seen = readable(drawing)
     assert any("latency:0.001" in text for text in seen)
-    assert "a fault" in seen
+    assert "a fault (up: client to server)" in seen
     assert "◆" in drawing.text
     assert "closed: fault" in seen
 
@@ -145,6 +145,7 @@ def test_a_ladder_says_what_the_trace_did_not_keep() -> None:
         record = echoed(server, *[b"x"] * 20)
     seen = readable(record.ladder())
     assert any("earlier events not kept" in text for text in seen)
+    assert any(text.startswith("Of 4 events only the size was kept") for text in seen)
 
 
 @pytest.mark.parametrize("most", [1, 0, -1, 10_001])
@@ -244,7 +245,7 @@ def test_the_states_of_a_reset_connection_skip_the_close() -> None:
         client.abort()
         drawing = only(server).states()
     seen = readable(drawing)
-    assert "RST" in seen
+    assert "RST in" in seen
     assert "LAST-ACK" not in drawing.text
 
 
@@ -372,6 +373,42 @@ def test_a_refused_forward_is_drawn() -> None:
         record = only(server)
         for draw in (record.ladder, record.states, record.segments, server.map):
             readable(draw())
+
+
+def test_the_map_of_a_forward_says_that_its_target_was_not_reached() -> None:
+    with closed_port() as (host, port), Server(service=Forward(host, port)) as server:
+        with contextlib.suppress(ConnectionResetError), dial(server.address) as peer:
+            peer.recv(1)
+        server.ledger.wait(open=0, closed=1)
+        seen = readable(server.map())
+        assert "Not forwarded, because of an error: 1 connection." in seen
+    assert server.map().text.splitlines()[1] == "stopped; 1 client, 1 connection, 0 open"
+
+
+def test_many_clients_of_one_host_are_one_host(echo: Server) -> None:
+    for _ in range(20):
+        with dial(echo.address) as peer:
+            assert says_back(peer)
+    echo.ledger.wait(open=0, closed=20)
+    assert echo.map().text.splitlines()[1] == "1 host, 20 connections, 0 open"
+    readable(echo.map())
+
+
+def test_a_close_of_this_end_does_not_claim_what_the_kernel_has_yet_to_do() -> None:
+    with Server(limits=Limits(idle=0.05), trace=True) as server, dial(server.address) as peer:
+        assert peer.recv(1) == b""
+        record = only(server)
+        # The peer is open.
+        seen = " ".join(readable(record.states()))
+    assert "TIME-WAIT for 60 s. They may not have happened yet." in seen
+
+
+def test_a_note_of_segments_is_shown_to_its_end() -> None:
+    with Server(trace=True) as server:
+        record = echoed(server, b"x" * 100, b"x" * 200)
+        drawing = record.segments()
+    assert not [text for text in readable(drawing) if text.endswith("…")]
+    assert "if each read begins with a segment." in " ".join(drawing.text.split())
 
 
 # Whatever a peer sends.

@@ -41,9 +41,9 @@ def draw(ladder: Ladder) -> Drawing:
     way = ""
     for step in ladder.steps:
         # The arrow before ends below the height of its step, and this one begins above.
-        if (way, step.way) == ("out", "in"):
+        if step.way == "in" and way in ("out", "gap"):
             y += _SLOPE + 2
-        way = step.way
+        way = "gap" if step.kind == "gap" else step.way
         y = _pause(picture, y, before, step.seconds, (theirs, ours))
         if step.seconds is not None:
             before = step.seconds
@@ -205,7 +205,7 @@ def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
     if any(not step.known for step in steps):
         entries.append(("inferred", "inferred, not recorded"))
     if any(step.kind == "fault" for step in steps):
-        entries.append(("fault", "a fault"))
+        entries.append(("fault", "a fault (up: client to server)"))
     x = float(MARGIN)
     for kind, text in entries:
         if kind == "fault":

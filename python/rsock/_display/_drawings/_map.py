@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..._drawing import Drawing
-from ..._rsock import Record, Server
+from ..._rsock import Forward, Record, Server
 from .._units import count, size
 from .._views import peer, server_address
 from ._svg import MARGIN, WIDTH, Picture, fit
@@ -18,6 +18,7 @@ from ._text import joined, short
 __all__ = ["draw"]
 
 _MAX_ENDS: Final = 14
+_TOGETHER: Final = ", all ports"
 _BOX: Final = 30.0
 _STEP: Final = 40.0
 # Where the columns of boxes are: clients, the server, targets.
@@ -44,17 +45,25 @@ def draw(server: Server) -> Drawing:
     address = server_address(server)
     title = f"Map of {address}"
     opened = sum(record.closed_by is None for record in records)
+    # Those of one host are together if there are many.
+    noun = "host" if any(each.name.endswith(_TOGETHER) for each in clients) else "client"
+    state = "" if server.state == "serving" else f"{server.state}; "
     summary = (
-        f"{count(len(clients) + hidden, 'client')}, {count(len(records), 'connection')},"
+        f"{state}{count(len(clients) + hidden, noun)}, {count(len(records), 'connection')},"
         f" {opened:,} open"
     )
     notes = []
     if hidden:
-        notes.append(f"{count(hidden, 'more client')} not drawn.")
+        notes.append(f"{count(hidden, f'more {noun}')} not drawn.")
     if hidden_targets:
         notes.append(f"{count(hidden_targets, 'more target')} not drawn.")
     if targets:
         notes.append("Each forwarded connection has a second one, from this server to its target.")
+    missed = sum(record.far is None and record.closed_by == "error" for record in records)
+    if missed and isinstance(server.service, Forward):
+        notes.append(f"Not forwarded, because of an error: {count(missed, 'connection')}.")
+    if records:
+        notes.append("Bytes are those of both directions together.")
     told = "; ".join(f"{each.name} to {address}: {_words(each)}" for each in clients)
     there = "; ".join(f"{address} to {each.name}: {_words(each)}" for each in targets)
     description = f"{summary}. {told}. {there}".strip()
@@ -105,7 +114,7 @@ def _ends(records: Sequence[Record], names: Sequence[str]) -> tuple[list[_End], 
     if len(set(names)) > _MAX_ENDS:
         # Without their ports; of Unix sockets there are no hosts.
         names = [
-            f"{record.remote.host}, all ports"
+            f"{record.remote.host}{_TOGETHER}"
             if name == str(record.remote) and record.remote.host
             else name
             for record, name in zip(records, names, strict=True)

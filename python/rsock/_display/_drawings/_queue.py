@@ -10,7 +10,7 @@ from typing import Final
 from ..._drawing import Drawing
 from ..._rsock import Accept, Handler, Server, process_limits
 from .._units import count
-from .._views import server_address
+from .._views import refusals, server_address
 from ._svg import MARGIN, WIDTH, Picture, fit
 from ._text import joined
 
@@ -90,7 +90,8 @@ def _notes(server: Server) -> list[str]:
     if server.transport == "unix":
         notes.append("Linux does not tell how many connections of a Unix socket wait.")
     if totals.refused:
-        notes.append(f"Refused because of a limit: {count(totals.refused, 'connection')}.")
+        told = refusals(totals).partition(" refused")[2]
+        notes.append(f"Refused: {count(totals.refused, 'connection')}{told}.")
     if totals.waited:
         notes.append(f"Waited for a free handler thread: {count(totals.waited, 'connection')}.")
     if totals.accept_errors:

@@ -5,6 +5,7 @@ their sizes are computed from the size of the largest, and drawn as computed onl
 the one that the kernel has counted. Nothing here may show a computed size as a measured one.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +14,8 @@ from ..._drawing import Drawing
 from ..._rsock import Record
 from ..._types import TcpInfo
 from .._units import count, size
-from ._svg import MARGIN, WIDTH, Picture, fit, width_of
-from ._text import joined
+from ._svg import MARGIN, WIDTH, Picture, width_of
+from ._text import COLUMNS, joined
 
 __all__ = ["draw"]
 
@@ -58,8 +59,8 @@ def draw(record: Record) -> Drawing:
     who = "connection" if record.role == "server" else "client"
     title = f"Segments of {who} {record.id:,}"
     summary = (
-        f"largest segment: {info.send_mss:,} B as sent, {info.receive_mss:,} B as the kernel"
-        f" estimates for the peer"
+        f"largest segment: {info.send_mss:,} B to the peer, {info.receive_mss:,} B from it, as the"
+        f" kernel estimates"
     )
     if info.retransmits:
         summary += f"; {count(info.retransmits, 'segment')} sent again"
@@ -72,7 +73,7 @@ def draw(record: Record) -> Drawing:
         picture.text(MARGIN, y, "no data yet", "muted")
         y += 24
     y = _legend(picture, parts, y + 4)
-    notes = ["A read need not meet the cuts of the segments, nor those of the peer's writes."]
+    notes = ["A read may end within a segment, and a segment may have bytes of several writes."]
     height = picture.notes(y, notes) + 4
     svg = picture.svg(title, description, height)
     return Drawing(title, description, svg, _text(title, summary, parts))
@@ -160,8 +161,7 @@ def _part(picture: Picture, part: _Part, y: float) -> float:
     for row in part.rows:
         _row(picture, row, y, part)
         y += _HEIGHT + 8
-    picture.text(MARGIN, y + 8, fit(part.note, WIDTH - 2 * MARGIN, 11), "muted", size=11)
-    return y + 36
+    return picture.notes(y + 8, [part.note]) + 12
 
 
 def _row(picture: Picture, row: _Row, y: float, part: _Part) -> None:
@@ -196,7 +196,7 @@ def _row(picture: Picture, row: _Row, y: float, part: _Part) -> None:
         x += wide
     if rest > 0:
         picture.box(x, y, rest * scale - 1, _HEIGHT, "card", "grid", radius=3)
-        text = f"{len(sizes) - len(pieces):,} more"
+        text = f"{len(sizes) - len(pieces):,} more" if sizes else "none"
         if width_of(text, 11) < rest * scale - 8:
             middle = x + rest * scale / 2
             picture.text(middle, y + 18, text, "muted", size=11, anchor="middle")
@@ -232,7 +232,7 @@ def _text(title: str, summary: str, parts: Sequence[_Part]) -> str:
     for part in parts:
         lines += ["", part.title]
         lines += [f"  {row.name:<9} {_sizes(row)}" for row in part.rows]
-        lines.append(f"  {part.note}")
+        lines += textwrap.wrap(part.note, COLUMNS, initial_indent="  ", subsequent_indent="  ")
     if not parts:
         lines += ["", "no data yet"]
     return joined(lines)
@@ -242,6 +242,8 @@ def _sizes(row: _Row) -> str:
     """The sizes in brackets: `|1460|1460|1460|620|`; equal ones together if there are many."""
     if row.sizes is None:
         return f"{row.number:,}, of unknown sizes"
+    if not row.sizes:
+        return "none"
     if len(row.sizes) <= 12:
         return "|" + "|".join(str(each) for each in row.sizes) + "|"
     shown = "|".join(str(each) for each in row.sizes[:10])

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..._drawing import Drawing
 from ..._rsock import Record
-from .._views import end
+from .._views import told_end
 from ._svg import MARGIN, Picture, width_of
 from ._text import joined
 
@@ -34,6 +34,8 @@ class _Edge:
     points: tuple[tuple[float, float], ...]
     at: tuple[float, float]
     anchor: str = "middle"
+    # Where its number is, if not beside its name.
+    number: tuple[float, float] | None = None
 
 
 # "CLOSED" is at the top, where a connection begins, and at the bottom, where it ends.
@@ -76,7 +78,15 @@ def _edges() -> tuple[_Edge, ...]:
         _Edge(wait1, wait2, "ACK in", ((140, 365), (140, 425)), (130, 399), "end"),
         _Edge(wait1, closing, "FIN in: send ACK", ((180, 365), (290, 425)), (252, 392), "start"),
         _Edge(close, last, "close(): send FIN", ((560, 365), (560, 425)), (550, 399), "end"),
-        _Edge(wait2, time, "FIN in: send ACK", ((140, 455), (140, 515)), (148, 490), "start"),
+        _Edge(
+            wait2,
+            time,
+            "FIN in: send ACK",
+            ((140, 455), (140, 515)),
+            (148, 490),
+            "start",
+            (125, 490),
+        ),
         _Edge(closing, time, "ACK in", ((310, 455), (202, 522)), (276, 502), "start"),
         _Edge(last, _END, "ACK in", ((560, 455), (560, 515)), (550, 489), "end"),
         _Edge(time, _END, "after 60 s (2 MSL)", ((202, 532), (498, 532)), (350, 547)),
@@ -87,8 +97,16 @@ def _edges() -> tuple[_Edge, ...]:
 
 
 _EDGES: Final = _edges()
-# Drawn only where a connection has taken them: a RST closes it in every state.
+# Drawn only where a connection has taken them: a RST closes it in every state. The name of such a
+# transition tells who sent it.
 _RARE: Final = frozenset({"RST"})
+
+
+def _name(edge: _Edge, record: Record) -> str:
+    if edge.label not in _RARE:
+        return edge.label
+    return "RST in" if record.closed_by == "reset" else "send RST"
+
 
 # Limits that reset the connection; the others close it.
 _RESETTING: Final = frozenset({"write", "half_close", "per_host"})
@@ -109,10 +127,12 @@ def draw(record: Record) -> Drawing:
     who = "connection" if record.role == "server" else "client"
     title = f"TCP states of {who} {record.id:,}"
     state = (
-        "the state now is" if record.closed_by is None else "the last state before the close was"
+        "the state now is"
+        if record.closed_by is None
+        else "the last state that the kernel reported is"
     )
-    ended = "open" if record.closed_by is None else f"closed by {end(record)}"
-    summary = f"{ended}; {state} {last or 'not reported'}"
+    ended = "open" if record.closed_by is None else f"closed by {told_end(record)}"
+    summary = f"{ended}; {state} {last or 'unknown'}"
     shown = " → ".join(name.strip() for name in path)
     description = f"{summary}. Path: {shown}."
     picture = Picture()
@@ -121,15 +141,16 @@ def draw(record: Record) -> Drawing:
     for edge in sorted(_EDGES, key=lambda edge: (edge.start, edge.stop) in taken):
         number = taken.get((edge.start, edge.stop))
         if number is not None or edge.label not in _RARE:
-            _edge(picture, edge, number, top)
+            _edge(picture, edge, _name(edge, record), number, top)
     for node in _NODES.values():
         _node(picture, node, node.name in path, node.name == last, top)
-    height = picture.notes(_legend(picture, top + 578), _notes(record)) + 4
+    height = picture.notes(_legend(picture, top + 578), _notes(record, path)) + 4
+    names = {(edge.start, edge.stop): _name(edge, record) for edge in _EDGES}
     return Drawing(
         title,
         description,
         picture.svg(title, description, height),
-        _text(title, summary, path, last),
+        _text(title, summary, path, last, names),
     )
 
 
@@ -161,8 +182,8 @@ def _until(path: list[str], last: str | None) -> list[str]:
     return path
 
 
-def _edge(picture: Picture, edge: _Edge, number: int | None, top: float) -> None:
-    colour = "grid" if number is None else "bad" if edge.label == "RST" else "up"
+def _edge(picture: Picture, edge: _Edge, name: str, number: int | None, top: float) -> None:
+    colour = "grid" if number is None else "bad" if edge.label in _RARE else "up"
     points = [(x, y + top) for x, y in edge.points]
     wide = 1.3 if number is None else 2.4
     for (x1, y1), (x2, y2) in itertools.pairwise(points[:-1]):
@@ -171,13 +192,15 @@ def _edge(picture: Picture, edge: _Edge, number: int | None, top: float) -> None
     picture.arrow(x1, y1, x2, y2, colour, width=wide, head=8)
     x, y = edge.at[0], edge.at[1] + top
     label = "muted" if number is None else colour
-    picture.text(x, y, edge.label, label, size=11, anchor=edge.anchor, bold=number is not None)
+    picture.text(x, y, name, label, size=11, anchor=edge.anchor, bold=number is not None)
     if number is None:
         return
-    wide = width_of(edge.label, 11, bold=True)
-    beside = {"start": wide + 15, "end": -wide - 15, "middle": wide / 2 + 15}[edge.anchor]
-    picture.circle(x + beside, y - 4, 8.5, colour)
-    picture.text(x + beside, y, str(number), "card", size=11, anchor="middle", bold=True)
+    wide = width_of(name, 11, bold=True)
+    x += {"start": wide + 15, "end": -wide - 15, "middle": wide / 2 + 15}[edge.anchor]
+    if edge.number is not None:
+        x, y = edge.number[0], edge.number[1] + top
+    picture.circle(x, y - 4, 8.5, colour)
+    picture.text(x, y, str(number), "card", size=11, anchor="middle", bold=True)
 
 
 def _node(picture: Picture, node: _Node, taken: bool, current: bool, top: float) -> None:
@@ -215,7 +238,7 @@ def _legend(picture: Picture, y: float) -> float:
     return y + 20
 
 
-def _notes(record: Record) -> list[str]:
+def _notes(record: Record, path: list[str]) -> list[str]:
     notes = []
     if record.role == "server":
         notes.append(
@@ -227,12 +250,22 @@ def _notes(record: Record) -> list[str]:
             "If the close was a reset (abort(), unread data, or a deadline), the connection went"
             " from ESTABLISHED straight to CLOSED."
         )
+    if record.closed_by is not None and "TIME-WAIT" in path:
+        notes.append(
+            "The kernel takes the last steps after the close, and alone: FIN-WAIT-2 lasts until the"
+            " peer's FIN, TIME-WAIT for 60 s. They may not have happened yet."
+        )
     return notes
 
 
-def _text(title: str, summary: str, path: list[str], last: str | None) -> str:
+def _text(
+    title: str,
+    summary: str,
+    path: list[str],
+    last: str | None,
+    labels: dict[tuple[str, str], str],
+) -> str:
     lines = [title, summary, ""]
-    labels = {(edge.start, edge.stop): edge.label for edge in _EDGES}
     for number, (name, after) in enumerate(zip(path, [*path[1:], ""], strict=True), 1):
         mark = "  ◀ reported by the kernel" if name == last else ""
         lines.append(f"  [{name.strip():^14}]{mark}")

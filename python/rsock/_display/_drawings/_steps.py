@@ -13,7 +13,7 @@ from ..._rsock import Record
 from ..._types import TraceEvent
 from .._faults import fault_count
 from .._units import count, seconds, size
-from .._views import end, peer
+from .._views import peer, told_end, transport
 
 __all__ = ["Ladder", "Step", "ladder_of"]
 
@@ -63,9 +63,9 @@ _RESETTING = frozenset({"write", "half_close", "per_host"})
 
 def ladder_of(record: Record, most: int) -> Ladder:
     """The ladder of a record, with at most `most` events of its trace."""
-    state = f"closed by {end(record)} after" if record.closed_by else "open for"
+    state = f"closed by {told_end(record)} after" if record.closed_by else "open for"
     summary = (
-        f"{record.transport}, {state} {seconds(record.seconds)};"
+        f"{transport(record)}, {state} {seconds(record.seconds)};"
         f" {count(record.messages_in, 'message')} in ({size(record.bytes_in)}),"
         f" {record.messages_out:,} out ({size(record.bytes_out)})"
     )
@@ -96,10 +96,19 @@ def _notes(record: Record) -> Iterator[str]:
             if record.role == "server"
             else "A client keeps no trace; the record of its connection at the server may have one."
         )
-    elif record.transport == "tcp":
+        return
+    if record.transport == "tcp" and (record.messages_in or record.messages_out):
         yield (
             "A solid arrow is a read or a write of this end, not a packet: TCP may have carried its"
             " bytes in several segments, or in one with others."
+        )
+    if record.tls is not None:
+        yield "TLS encrypts the bytes: they are shown as they cross the network."
+    bare = sum(event.size > 0 and not event.data and event.fault is None for event in record.trace)
+    if bare:
+        yield (
+            f"Of {count(bare, 'event')} only the size was kept: Server(trace=Trace(bytes=…)) is how"
+            f" much data a trace has."
         )
 
 

@@ -41,7 +41,8 @@ def draw(ledger: Ledger) -> Drawing:
     records = list(ledger)
     shown = _chosen(records)
     hidden = len(records) - len(shown)
-    title = f"Timeline of {count(len(records), 'connection')}"
+    drawn = f"{len(shown):,} of " if hidden else ""
+    title = f"Timeline of {drawn}{count(len(records), 'connection')}"
     summary = sums(ledger)
     ends = Counter(record.closed_by or "open" for record in shown)
     told = ", ".join(f"{number:,} {_ended(by)}" for by, number in ends.items())
