@@ -167,7 +167,8 @@ def test_without_a_trace_a_ladder_has_the_sums_and_says_so(echo: Server) -> None
         assert "still open" in seen
     drawing = only(echo).ladder()
     seen = readable(drawing)
-    assert "1 message, 5 B in all" in drawing.text
+    assert "1 read, 5 B in all" in drawing.text
+    assert "1 write, 5 B in all" in drawing.text
     assert any("Server(trace=True)" in text for text in seen)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from pathlib import Path
 
 import pytest
-from support import dial, read_exactly, reset, says_back, wait_until
+from support import dial, dial_path, read_exactly, reset, says_back, wait_until
 from support.markup import checked, html_of
 
 from rsock import TLS, Connection, Limits, Script, Server
+from rsock._types import Listing
 from rsock.faults import Reset
 
 
@@ -230,3 +232,30 @@ def test_a_reset_by_the_peer_is_told_apart_from_one_by_this_end() -> None:
             peer.recv(1)
         [record] = server.ledger.wait(open=0, closed=1)
         assert "send RST" in record.states().text
+
+
+def test_reads_of_a_stream_are_not_called_messages(directory: Path) -> None:
+    with Server(trace=True) as server, server.client(timeout=10) as client:
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
+        [record] = server.ledger.open
+        wait_until(lambda: record.bytes_out == 5)
+        for thing in (server, record, client):
+            assert "in1 read, 5 Bout1 write, 5 B" in shown(thing)
+        assert "1 read (5 B), 1 write (5 B)" in record.ladder().text
+        head = repr(server.ledger).splitlines()[1].split()
+        assert head[-4:] == ["reads", "writes", "closed", "by"]
+    with Server(transport="udp", trace=True) as server, server.client(timeout=10) as client:
+        client.send(b"hello")
+        assert client.recv(10) == b"hello"
+        [record] = server.ledger.open
+        wait_until(lambda: record.bytes_out == 5)
+        assert "in1 datagram, 5 Bout1 datagram, 5 B" in shown(record)
+        assert "1 datagram in (5 B), 1 datagram out (5 B)" in record.ladder().text
+        assert "datagrams in  datagrams out  closed by" in repr(server.ledger)
+        both = Listing([record])
+        path = str(directory / "socket")
+        with Server(path=path) as other, dial_path(path) as peer:
+            assert says_back(peer)
+            both += other.ledger.open
+            assert "lasted" + "in" + "out" + "closed by" in shown(both)

@@ -23,6 +23,7 @@ from ._units import count, seconds, size
 
 __all__ = [
     "RIGHT",
+    "calls",
     "causes",
     "end",
     "error_text",
@@ -43,6 +44,7 @@ __all__ = [
     "stream_repr",
     "sums",
     "told_end",
+    "traffic_line",
     "transport",
 ]
 
@@ -137,7 +139,7 @@ def record_html(record: Record) -> str:
             ("remote", str(record.remote)),
             *([("forwarded to", str(record.far.remote))] if record.far else []),
             ("lasted" if record.closed_by else "open for", seconds(record.seconds)),
-            *_traffic(record),
+            *_traffic(record, record.transport),
             *_tcp_rows(record.tcp_info),
             *done_by_faults(record),
             *_end_rows(record),
@@ -161,7 +163,7 @@ def server_html(server: Server) -> str:
                 f"{totals.open:,} open, {totals.closed:,} closed"
                 + (f", {refusals(totals)}" if totals.refused else ""),
             ),
-            *_traffic(totals),
+            *_traffic(totals, server.transport),
             *_queue_rows(server),
             *fault_rows(server),
             *_error_rows(server),
@@ -190,18 +192,45 @@ def stream_html(stream: Stream) -> str:
         rows.append(("descriptor", str(stream.fileno())))
         rows.append(("timeout", "none" if timeout is None else seconds(timeout)))
     if record is not None:
-        rows += _traffic(record)
+        rows += _traffic(record, record.transport)
     return html_table(type(stream).__name__, (), rows)
 
 
 # The parts of the views; the command line shows some of them, too.
 
 
-def _traffic(counts: Record | Totals) -> list[tuple[str, str]]:
+def _traffic(counts: Record | Totals, transport: str) -> list[tuple[str, str]]:
     return [
-        ("in", f"{count(counts.messages_in, 'message')}, {size(counts.bytes_in)}"),
-        ("out", f"{count(counts.messages_out, 'message')}, {size(counts.bytes_out)}"),
+        ("in", f"{calls(transport, 'in', counts.messages_in)}, {size(counts.bytes_in)}"),
+        ("out", f"{calls(transport, 'out', counts.messages_out)}, {size(counts.bytes_out)}"),
     ]
+
+
+# A stream has no messages: what is counted are the calls that carried data.
+_CALLS: Final = {"in": "read", "out": "write"}
+
+
+def _call(transport: str, way: str) -> str:
+    return _CALLS[way] if transport in ("tcp", "unix") else "datagram"
+
+
+def calls(transport: str, way: str, number: int) -> str:
+    """`1 read`, `3 writes`, or `2 datagrams`."""
+    return count(number, _call(transport, way))
+
+
+def traffic_line(record: Record) -> str:
+    """`3 reads (48 B), 1 write (16 B)`, or the datagrams each way."""
+    parts = (
+        ("in", record.messages_in, record.bytes_in),
+        ("out", record.messages_out, record.bytes_out),
+    )
+    return ", ".join(
+        calls(record.transport, way, number)
+        + f" {way}" * (_call(record.transport, way) == "datagram")
+        + f" ({size(octets)})"
+        for way, number, octets in parts
+    )
 
 
 def _queue_rows(server: Server) -> list[tuple[str, str]]:
@@ -274,9 +303,19 @@ def peer(record: Record) -> str:
 
 
 # What ended a connection is wrapped if it is long, so it is last.
-_COLUMNS: Final = ("id", "peer", "lasted", "messages in", "messages out", "faults", "closed by")
+_COLUMNS: Final = ("id", "peer", "lasted", "in", "out", "faults", "closed by")
 # The columns that are flush right.
-RIGHT: Final = frozenset(_COLUMNS) - {"peer", "closed by"}
+RIGHT: Final = frozenset(
+    {*_COLUMNS, "reads", "writes", "datagrams in", "datagrams out"} - {"peer", "closed by"}
+)
+
+
+def _columns(records: Sequence[Record]) -> list[str]:
+    """The names of the columns; of what is counted, if it is the same for all records."""
+    kinds = {record.transport in ("tcp", "unix") for record in records}
+    names = {True: ("reads", "writes"), False: ("datagrams in", "datagrams out")}
+    both = names[kinds.pop()] if len(kinds) == 1 else ("in", "out")
+    return [dict(zip(("in", "out"), both, strict=True)).get(name, name) for name in _COLUMNS]
 
 
 def _ledger_rows(ledger: Ledger) -> tuple[Sequence[str], Rows, list[str]]:
@@ -304,7 +343,7 @@ def record_rows(records: Sequence[Record]) -> tuple[Sequence[str], Rows, list[st
         )
         for record in shown
     ]
-    columns = [name for name in _COLUMNS if struck or name != "faults"]
+    columns = [name for name in _columns(shown) if struck or name != "faults"]
     hidden = max(0, len(opened) - len(shown))
     notes = _hidden(hidden, len(records) - len(shown) - hidden)
     return (columns if rows else ()), rows, notes

@@ -13,7 +13,7 @@ from ..._rsock import Record
 from ..._types import TraceEvent
 from .._faults import fault_count
 from .._units import count, seconds, size
-from .._views import peer, told_end, transport
+from .._views import calls, peer, told_end, traffic_line, transport
 
 __all__ = ["Ladder", "Step", "ladder_of"]
 
@@ -64,11 +64,7 @@ _RESETTING = frozenset({"write", "half_close", "per_host"})
 def ladder_of(record: Record, most: int) -> Ladder:
     """The ladder of a record, with at most `most` events of its trace."""
     state = f"closed by {told_end(record)} after" if record.closed_by else "open for"
-    summary = (
-        f"{transport(record)}, {state} {seconds(record.seconds)};"
-        f" {count(record.messages_in, 'message')} in ({size(record.bytes_in)}),"
-        f" {record.messages_out:,} out ({size(record.bytes_out)})"
-    )
+    summary = f"{transport(record)}, {state} {seconds(record.seconds)}; {traffic_line(record)}"
     if record._fault_count:
         summary += f"; {fault_count(record)}"
     if record.far is not None:
@@ -190,7 +186,9 @@ def _totals(record: Record) -> Iterator[Step]:
         sums.reverse()
     for way, messages, octets in sums:
         if messages:
-            yield Step("sum", way, f"{count(messages, 'message')}, {size(octets)} in all")
+            yield Step(
+                "sum", way, f"{calls(record.transport, way, messages)}, {size(octets)} in all"
+            )
 
 
 def _closing(record: Record) -> Iterator[Step]:
