@@ -90,6 +90,11 @@ def theme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def only(theme: str) -> pytest.MarkDecorator:
+    """For what takes seconds and has nothing to do with colours."""
+    return pytest.mark.parametrize("theme", [theme], scope="module")
+
+
 @pytest.fixture(scope="module")
 def live(browser: Any, marimo: Marimo, theme: str) -> Iterator[LiveView]:
     with browser.new_context(
@@ -149,6 +154,7 @@ def test_the_button_of_a_connection_closes_it_and_no_other(live: LiveView) -> No
         assert says_back(two)
 
 
+@only("dark")
 def test_a_view_asks_only_while_it_is_seen(live: LiveView) -> None:
     live.asks_again()
     live.page.locator("table caption", has_text="Ledger: ").evaluate(
@@ -159,6 +165,7 @@ def test_a_view_asks_only_while_it_is_seen(live: LiveView) -> None:
     live.asks_again()
 
 
+@only("light")
 def test_a_view_does_not_ask_in_a_page_that_is_hidden(live: LiveView) -> None:
     """No page of Chromium without a screen is ever hidden, so this one only says that it is."""
     live.asks_again()

@@ -170,7 +170,14 @@ def test_displays_and_drawings_have_the_colours_of_vs_codes_theme(
     shoot(page, f"vscode-{theme}", "main", schemes=(OTHER[kind.scheme],))
 
 
-@pytest.mark.parametrize("ground", ["cell-output-ipywidget-background", ""])
+@pytest.mark.parametrize(
+    ("theme", "ground"),
+    [
+        *((theme, "") for theme in THEMES),
+        ("dark", "cell-output-ipywidget-background"),
+        ("high-contrast", "cell-output-ipywidget-background"),
+    ],
+)
 def test_the_live_view_stands_out_from_what_is_behind_it(
     ground: str, webview: Any, theme: str, shoot: Any
 ) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 # What WCAG 2.2 asks of texts: 1.4.3 (AA), and 1.4.6 (AAA), which is for high contrast.
 LEAST, HIGH = 4.5, 7.0
 
-# What axe does not judge: cells of a wide table that its place cuts until it is scrolled.
-CUT = {"elmPartiallyObscured", "elmPartiallyObscuring", "outsideViewport"}
+# Why axe does not judge a text: the place of a wide table cuts it until it is scrolled, or an
+# element of the page that is see-through is over it, as in marimo.
+UNJUDGED = {"elmPartiallyObscured", "elmPartiallyObscuring", "outsideViewport", "bgOverlap"}
 
 # For each text of a drawing, its contrast with the last shape before it that is behind its centre.
 DRAWN = """
@@ -75,7 +76,7 @@ def low_contrast(page: Any, *, high: bool = False, within: str = "body") -> list
     written = [
         (node["target"], node["any"][0]["message"])
         for node in (*wrong, *unknown)
-        if node["any"][0]["data"]["messageKey"] not in CUT
+        if node["any"][0]["data"]["messageKey"] not in UNJUDGED
     ]
     drawn = page.evaluate(DRAWN)
     return written + [text for text in drawn if text[0] < (HIGH if high else LEAST)]
