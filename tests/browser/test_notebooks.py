@@ -86,5 +86,7 @@ def test_a_notebook_runs_in_jupyterlab(notebook: Path, lab_page: Any, shoot: Any
                 .reduce((sum, cell) => sum + cell.getBoundingClientRect().height, 0)"""
         )
         lab_page.set_viewport_size({**lab_page.viewport_size, "height": int(height)})
+        # It has gone to the last cell.
+        lab_page.locator(".jp-WindowedPanel-outer").evaluate("panel => panel.scrollTo(0, 0)")
 
     shoot(lab_page, notebook.stem, prepare=shorten)
