@@ -18,6 +18,7 @@ from rsock import Accept, Connection, Forward, Limits, Replay, Script, Server
 from rsock._pytest._cause import cause
 from rsock._pytest._failure import compared, kind_of, target_of
 from rsock._pytest._scene import look, settle
+from rsock._pytest._section import section
 from rsock.faults import Blackhole, CloseAfter, Corrupt, Full, NeverAccept, Refuse, Reset
 
 
@@ -85,6 +86,51 @@ def test_a_client_that_waits_for_more_than_was_sent() -> None:
     assert found == (
         "time-out, connection 1: the server sent b'hello' last (5 bytes in all), and the client "
         "waited for more"
+    )
+
+
+def test_a_test_that_waits_for_a_connection_that_does_not_come() -> None:
+    with traced() as server:
+        with socket.create_connection(server.address, 5.0) as client:
+            client.sendall(b"hello")
+            assert client.recv(10) == b"hello"
+        server.ledger.wait(open=0, closed=1)
+        found = line(server, error=raised(lambda: server.ledger.wait(closed=2, timeout=0.01)))
+    assert found == (
+        "time-out: the test waited for closed=2, and 1 connection came; connection 1: 5 bytes "
+        "from the client, 5 bytes to it, and the client closed it"
+    )
+
+
+def test_a_test_that_waits_for_a_connection_that_stays() -> None:
+    with traced() as server, server.client():
+        server.ledger.wait(open=1)
+        found = line(server, error=raised(lambda: server.ledger.wait(open=0, timeout=0.01)))
+    assert found == (
+        "time-out: the test waited for open=0, and 1 connection came; connection 1: 0 bytes "
+        "from the client, 0 bytes to it, and it is still open"
+    )
+
+
+def test_a_test_that_waits_for_a_first_connection() -> None:
+    with traced() as server:
+        waits = raised(lambda: server.ledger.wait(open=0, closed=1, timeout=0.01))
+        follows = raised(lambda: next(server.ledger.follow(timeout=0.01)))
+        found = [line(server, error=error) for error in (waits, follows)]
+        nothing = f"no client has connected to {server.name} (127.0.0.1:{server.port})"
+    assert found == [
+        f"time-out: the test waited for open=0, closed=1, and {nothing}",
+        f"time-out: the test waited for a connection to end, and {nothing}",
+    ]
+
+
+def test_a_test_that_accepts_one_connection_more() -> None:
+    with traced(Accept()) as server:
+        with server.client(), server.accept(timeout=5.0)[0]:
+            found = line(server, error=raised(lambda: server.accept(timeout=0.01)))
+    assert found.startswith(
+        "time-out: the test waited for accept() to return, and 1 connection came; "
+        "connection 1: 0 bytes"
     )
 
 
@@ -220,6 +266,17 @@ def test_a_client_for_which_nothing_was_recorded(tmp_path: Path) -> None:
             assert client.recv(10) == b"bye"
         found = line(server, error=says(server, b"QUIT\r\n", expects=b"bye"))
     assert found == f"short read, connection 2: {tmp_path}/quit.rec has 1 connection and no more"
+
+
+def test_the_first_of_several_attempts_differs_from_its_recording(tmp_path: Path) -> None:
+    with traced(recorded(tmp_path)) as server:
+        errors = [says(server, b"QUIET\r\n", expects=b"bye") for _ in range(3)]
+        found = line(server, error=errors[-1])
+        report = section([server], errors[-1], "call", 1, "pytest")
+    assert "connection 1: the client sends something else: recorded is" in found
+    # Those for which nothing was recorded come behind it.
+    assert "\nconnection 1, from the client: 7 B\n" in report
+    assert "\nconnection 2, from the client" not in report
 
 
 def test_a_recording_that_waits_for_a_client_that_stays(tmp_path: Path) -> None:

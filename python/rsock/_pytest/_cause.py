@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .._types import FaultEvent
-from ._failure import Compared, Kind, compared, kind_of, target_of, verified
+from ._failure import Compared, Kind, awaited, compared, kind_of, target_of, verified
 from ._handshake import refusal
 from ._scene import Place, Raised, Scene, Talk, shorter
 from ._text import one_line, shown
@@ -89,11 +89,18 @@ def _cause(
             line = _compared(pair, talk)
             if line is not None:
                 return _named(line, scene, several)
+    wanted = awaited(error)
+    waited = "" if wanted is None else f"the test waited for {wanted}, and "
+    if wanted is not None:
+        # The client has not timed out.
+        kind = "other"
     talk_of = next(_last_first(scenes), None)
     if talk_of is None:
-        return _no_connection(scenes, kind)
+        return f"{waited}{_no_connection(scenes, kind)}"
     scene, talk = talk_of
-    return _named(f"connection {talk.number}: {_facts(talk, kind)}", scene, several)
+    line = _named(f"connection {talk.number}: {_facts(talk, kind)}", scene, several)
+    came = f"{scene.accepted:,} connection{'' if scene.accepted == 1 else 's'} came"
+    return f"{waited}{came}; {line}" if waited else line
 
 
 def _named(line: str, scene: Scene, several: bool) -> str:
@@ -113,7 +120,10 @@ def _last_first(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Talk]]:
 
 def _diverged(scene: Scene, _kind: Kind) -> str | None:
     """A client that did something else than its script."""
-    for talk in reversed(scene.talks):
+    # Attempts that the recording does not have follow from what an earlier one did.
+    talks = [*reversed(scene.talks)]
+    talks.sort(key=lambda talk: talk.is_unrecorded)
+    for talk in talks:
         result = talk.script
         if result is None or result.error is None:
             continue

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-__all__ = ["Compared", "Kind", "compared", "kind_of", "target_of", "verified"]
+__all__ = ["Compared", "Kind", "awaited", "compared", "kind_of", "target_of", "verified"]
 
 Kind = Literal["refused", "reset", "timeout", "ended", "tls", "wrong", "other"]
 
@@ -29,6 +29,12 @@ _ENDED: Final = {
 _SIDE: Final = r"""[bB]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _COMPARED: Final = re.compile(rf"(?P<left>{_SIDE}) (?:==|!=) (?P<right>{_SIDE})")
 _MOST: Final = 50
+# The time-outs of calls by which a test waits for a server; no client has timed out then.
+_AWAITED: Final = (
+    (re.compile(r"wait for ((?:open|closed)=\d+(?:, closed=\d+)?) \(.*\): timed out"), "{}"),
+    (re.compile(r"follow\b.*: timed out"), "a connection to end"),
+    (re.compile(r"accept .*: timed out"), "accept() to return"),
+)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -86,6 +92,17 @@ def verified(error: BaseException | None) -> str:
         if isinstance(text, str) and text:
             return text.removesuffix(".")
     return ""
+
+
+def awaited(error: BaseException | None) -> str | None:
+    """Return what a test waited for in vain by a call of a server or its ledger, or None."""
+    if not isinstance(error, TimeoutError):
+        return None
+    for pattern, what in _AWAITED:
+        found = pattern.fullmatch(str(error))
+        if found is not None:
+            return what.format(*found.groups())
+    return None
 
 
 class Compared:

@@ -77,6 +77,12 @@ class Talk:
         """The number of the connection."""
         return self.record.id
 
+    @property
+    def is_unrecorded(self) -> bool:
+        """Whether its recording has no connection for it, such as for one attempt too many."""
+        error = self.script.error if self.script is not None else None
+        return error is not None and error.endswith(" and no more")
+
 
 @dataclass
 class Scene:

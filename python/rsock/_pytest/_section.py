@@ -73,8 +73,12 @@ def _server(scene: Scene) -> Iterator[str]:
 
 
 def _told(scene: Scene) -> list[Talk]:
-    """The connections whose bytes are shown: those that did not end well, the newest first."""
+    """The connections whose bytes are shown: those that did not end well, the newest first.
+
+    Those for which nothing was recorded follow from one before them.
+    """
     bad = [talk for talk in scene.talks if talk.record.closed_by != "peer"]
+    bad.sort(key=lambda talk: not talk.is_unrecorded)
     good = [talk for talk in scene.talks if talk.record.closed_by == "peer"]
     return [*reversed(bad), *reversed(good)]
 

@@ -53,6 +53,10 @@ class ServersOfTest:
         self._has_failed = False
         self._has_shown = False
 
+    def __repr__(self) -> str:
+        """Return what the fixtures, which are its methods, show in the report of a failed test."""
+        return f"<{', '.join(server.name for server in self._servers) or 'no server'}>"
+
     # Making.
 
     def make(self, service: Any = None, **options: Any) -> Server:
