@@ -43,7 +43,18 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     code, _, err = run("record", "0", "127.0.0.1:9", str(path), "--redact", "(")
     assert (code, path.exists()) == (2, False)
     assert "redact" in err
-    assert run("recording", "play", str(path))[0] == 2
+    code, _, err = run("recording", "play", str(path))
+    assert (code, err.splitlines()[0]) == (
+        2,
+        "rsock: recording 'play': must be show; did you mean show?",
+    )
+    code, _, err = run("recording", "a.rec")
+    assert (code, err.splitlines()[0]) == (
+        2,
+        "rsock: recording 'a.rec': must be show; did you mean rsock recording show a.rec?",
+    )
+    code, _, err = run("recording", "show")
+    assert (code, err.splitlines()[0]) == (2, "rsock: the following arguments are required: FILE")
     path.write_text("rsock recording 1\ntransport tcp\nstarted 2026-11-28T09:05:00.00")
     code, _, err = run("recording", "show", str(path))
     assert code == 1

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 from .._printable import hex_rows, printable
 from .._recorded import RecordedConnection, Torn
@@ -12,6 +13,8 @@ from ._namespace import Arguments as Base
 from ._options import count
 
 __all__ = ["Arguments", "add_arguments", "run"]
+
+_FILE: Final = "what rsock record has written"
 
 
 class Arguments(Base):
@@ -32,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "headers, for Wireshark, tshark and tcpdump."
     )
     parser.add_argument("what", metavar="show", help="what to do with the file")
-    parser.add_argument("file", metavar="FILE", help="what rsock record has written")
+    # Optional for the parser alone, so that `run` can say which of the two is missing.
+    parser.add_argument("file", metavar="FILE", nargs="?", default="", help=_FILE)
     parser.add_argument("--connection", type=count, metavar="N", help="only connection N")
     parser.add_argument("--hex", action="store_true", help="show the bytes as digits, too")
     parser.add_argument(
@@ -44,10 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: Arguments) -> int:
     """Show a recording; the exit code is 1 where the file is cut."""
-    if arguments.what != "show":
-        raise UsageError(
-            f"recording {arguments.what!r}: must be show\nTry 'rsock recording --help'."
-        )
+    what, file = arguments.what, arguments.file
+    problem = None
+    if what != "show":
+        meant = f"rsock recording show {printable(what)}" if not file else "show"
+        problem = f"recording {what!r}: must be show; did you mean {meant}?"
+    elif not file:
+        problem = "the following arguments are required: FILE"
+    if problem is not None:
+        raise UsageError(f"{problem}\nTry 'rsock recording --help'.")
     try:
         if arguments.pcapng is not None:
             return _exit_code(arguments, _convert(arguments, arguments.pcapng))
