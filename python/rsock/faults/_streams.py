@@ -103,7 +103,7 @@ def _check_after(fault: CloseAfter | Reset) -> None:
         both = fault.after_bytes is not None
         raise ValueError(
             f"{type(fault).__name__}: give one of after_bytes and after_seconds,"
-            f" not {'both' if both else 'neither'}"
+            f" not {'both' if both else 'neither; after_bytes=0 is at once'}"
         )
 
 
