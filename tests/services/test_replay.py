@@ -191,6 +191,18 @@ def test_each_client_gets_the_connection_of_its_number(path: Path) -> None:
     assert replay.results == []
 
 
+def test_the_report_counts_each_client_that_diverged(path: Path) -> None:
+    recorded(path, '1 0.1 open 127.0.0.1:5\n1 0.1 > b"a"\n1 0.1 < b"b"')
+    with Server(service=Replay(path), on_error=lambda error: None) as server:
+        for _ in range(3):
+            with server.client(timeout=SOON) as client, contextlib.suppress(ConnectionResetError):
+                client.sendall(b"c")
+                until_the_end(client)
+        server.ledger.wait(open=0, closed=3)
+    # One that said something else, and two for which there is no connection.
+    assert (server.stop().errors, server.ledger.totals.closed_by["error"]) == (3, 3)
+
+
 def test_a_replay_may_be_one_of_several_services(path: Path) -> None:
     both = ByConnection(Script().send(b"hello"), Replay(recorded(path, GREETING), connections=1))
     with Server(service=both, on_error=lambda error: None) as server:

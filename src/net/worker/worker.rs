@@ -550,7 +550,9 @@ impl Worker {
             drop(session);
             reason
         }));
-        match (entry_id.is_some() && by == ClosedBy::Error, has_no_header) {
+        // A session may know of a failure where its peer has ended the connection in order.
+        let has_failed = by == ClosedBy::Error || matches!(told, Ok((ClosedBy::Error, _)));
+        match (entry_id.is_some() && has_failed, has_no_header) {
             (true, true) => self.context.ledger.count_proxy_error(),
             (is_failure, _) if is_failure && !is_peers || told.is_err() => {
                 self.context.count_error()
