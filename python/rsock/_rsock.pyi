@@ -1131,8 +1131,8 @@ class Stream:
 
         Blocks until all have arrived; the time-out applies to the call as a whole. Raises
         IncompleteRead if the peer finishes after fewer bytes, and the same errors as `recv`. The
-        bytes that had arrived are the attribute `partial` of IncompleteRead, TimeoutError and
-        KeyboardInterrupt.
+        bytes that had arrived are the attribute `partial` of each of these errors, and of
+        KeyboardInterrupt: b"" if there were none.
         """
     def recv_until(
         self, delimiter: Buffer | tuple[Buffer, ...], limit: SupportsIndex = 65_536
@@ -1145,7 +1145,10 @@ class Stream:
         `recv_exactly` does, and raises the same errors.
         """
     def recv_line(self, limit: SupportsIndex = 65_536) -> bytes:
-        r"""Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`."""
+        r"""Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`.
+
+        A line of more than `limit` bytes is a ValueError. `settimeout` limits the time.
+        """
     def recv_frame(self, header: str = ">I", limit: SupportsIndex = 16_777_216) -> bytes | None:
         """Receive the data of one frame: a length of the format `header`, then as many bytes.
 

@@ -63,11 +63,11 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// Any of these, raised after bytes had been taken from the stream. Nothing is lost.
+    /// Any of these, raised by a call that collects bytes of the stream. Nothing is lost.
     Cut {
         /// The error that ended the call.
         cause: Box<Error>,
-        /// The bytes that had been taken.
+        /// The bytes that had been taken; empty if there were none.
         partial: Vec<u8>,
     },
     /// TLS has ended the connection, or refused the peer.
@@ -146,10 +146,17 @@ impl Error {
         Self::Os { step, target: String::new(), errno: libc::EBADF, hint: hint.to_owned() }
     }
 
-    /// This error, with the bytes that had been taken before it.
+    /// This error, with the bytes that had been taken before it, if there were any.
     #[must_use]
     pub fn after(self, partial: Vec<u8>) -> Self {
-        if partial.is_empty() { self } else { Self::Cut { cause: Box::new(self), partial } }
+        if partial.is_empty() { self } else { self.amid(partial) }
+    }
+
+    /// This error of a call that collects a message, with what had been taken of it, which may be
+    /// nothing.
+    #[must_use]
+    pub fn amid(self, partial: Vec<u8>) -> Self {
+        Self::Cut { cause: Box::new(self), partial }
     }
 
     /// errno(3), if a system call failed.
@@ -199,7 +206,14 @@ impl fmt::Display for Error {
             Self::OverLimit { limit } => {
                 write!(f, "no delimiter within the limit of {limit} bytes")
             }
-            Self::Cut { cause, .. } => cause.fmt(f),
+            Self::Cut { cause, partial } => {
+                cause.fmt(f)?;
+                match (&**cause, partial.len()) {
+                    (Self::TimedOut { .. }, 1) => f.write_str(" after 1 byte"),
+                    (Self::TimedOut { .. }, got @ 2..) => write!(f, " after {got} bytes"),
+                    _ => Ok(()),
+                }
+            }
             Self::State { asked, state, hint } => {
                 write!(f, "{asked}: the server is {state}")?;
                 if hint.is_empty() { Ok(()) } else { write!(f, "; {hint}") }

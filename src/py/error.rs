@@ -55,6 +55,8 @@ pub(super) fn exception(py: Python<'_>, error: Error) -> PyErr {
             Error::Incomplete { .. } => {
                 own(py, "IncompleteRead", (text, PyBytes::new(py, &partial).unbind()))
             }
+            // Its text has the number of bytes.
+            Error::TimedOut { .. } => with_partial(py, PyTimeoutError::new_err(text), &partial),
             cause => with_partial(py, exception(py, cause), &partial),
         },
         Error::Tls { kind, .. } => tls(py, kind, text),

@@ -24,7 +24,12 @@ pub(super) fn fault(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Fault> {
         }
     }
     if !value.is_instance(&class)? {
-        return Err(wrong_type(name, "a fault of rsock.faults, such as Latency(0.2)", value));
+        // As on the command line.
+        let wanted = match value.is_instance_of::<PyString>() {
+            true => "a fault of rsock.faults, such as Latency(0.2) or parse('latency:0.2')",
+            false => "a fault of rsock.faults, such as Latency(0.2)",
+        };
+        return Err(wrong_type(name, wanted, value));
     }
     let kind: String = value.getattr("_name")?.extract()?;
     let fields = value.call_method0("_parameters")?.cast_into::<PyDict>()?;
@@ -78,7 +83,7 @@ type Faults<'py> = Vec<(Fault, Bound<'py, PyAny>)>;
 /// The faults of an argument: any iterable of them. None if it was not given.
 pub(super) fn faults<'py>(value: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Faults<'py>>> {
     let Some(value) = value else { return Ok(None) };
-    let wanted = "faults, as in faults=[Latency(0.2)]";
+    let wanted = "a list of faults, as in faults=[Latency(0.2)]";
     if value.is_instance_of::<PyString>() || value.is_instance_of::<PyBytes>() {
         return Err(wrong_type("faults", wanted, value));
     }

@@ -646,8 +646,8 @@ impl Stream {
     ///
     /// Blocks until all have arrived; the time-out applies to the call as a whole. Raises
     /// IncompleteRead if the peer finishes after fewer bytes, and the same errors as `recv`. The
-    /// bytes that had arrived are the attribute `partial` of IncompleteRead, TimeoutError and
-    /// KeyboardInterrupt.
+    /// bytes that had arrived are the attribute `partial` of each of these errors, and of
+    /// KeyboardInterrupt: b"" if there were none.
     fn recv_exactly<'py>(&self, py: Python<'py>, n: isize) -> PyResult<Bound<'py, PyBytes>> {
         let count = length("n", n)?;
         let taken = self.attached(py, |stream, waiter| stream.recv_exactly(count, waiter))?;
@@ -676,6 +676,8 @@ impl Stream {
     }
 
     /// Receive a line, including its b"\n"; the same as `recv_until(b"\n", limit)`.
+    ///
+    /// A line of more than `limit` bytes is a ValueError. `settimeout` limits the time.
     #[pyo3(signature = (limit=65_536))]
     fn recv_line<'py>(&self, py: Python<'py>, limit: isize) -> PyResult<Bound<'py, PyBytes>> {
         self.read_until(py, "recv_line", &[b"\n"], limit)

@@ -208,7 +208,9 @@ fn finish<T>(py: Python<'_>, result: Result<T>, raised: Option<PyErr>) -> PyResu
     result.map_err(|error| match (error, raised) {
         // What a signal handler raised in the child that it has forked.
         (Error::Interrupted | Error::Forked { .. }, Some(raised)) => raised,
-        (Error::Cut { cause, partial }, Some(raised)) if matches!(*cause, Error::Interrupted) => {
+        (Error::Cut { cause, partial }, Some(raised))
+            if matches!(*cause, Error::Interrupted | Error::Forked { .. }) =>
+        {
             with_partial(py, raised, &partial)
         }
         (error, _) => exception(py, error),

@@ -271,6 +271,7 @@ def test_a_time_out_keeps_what_was_taken(pair: Pair, read: Read) -> None:
     client.settimeout(0.05)
     with pytest.raises(TimeoutError) as caught:
         read(client)
+    assert str(caught.value).endswith(": timed out after 4 bytes")
     taken = partial(caught.value)
     client.settimeout(5.0)
     peer.sendall(b"ar\n")
@@ -287,6 +288,41 @@ def test_a_reset_in_the_middle_of_a_message_is_still_a_reset(pair: Pair, read: R
     reset(peer)
     with pytest.raises(ConnectionResetError):
         reading.result()
+
+
+@EXACT_READS
+def test_an_error_before_the_first_byte_has_an_empty_partial(pair: Pair, read: Read) -> None:
+    client, peer = pair
+    client.settimeout(0.02)
+    with pytest.raises(TimeoutError, match="timed out$") as late:
+        read(client)
+    client.settimeout(5.0)
+    reading = Background(read, client)
+    wait_until(reading.asleep)
+    reset(peer)
+    with pytest.raises(ConnectionResetError) as broken:
+        reading.result()
+    assert [partial(each.value) for each in (late, broken)] == [b"", b""]
+
+
+def test_a_frame_that_does_not_come_has_an_empty_partial(pair: Pair) -> None:
+    client, peer = pair
+    client.settimeout(0.02)
+    with pytest.raises(TimeoutError, match="timed out$") as none:
+        client.recv_frame()
+    peer.sendall(b"\0")
+    arrived(peer)
+    with pytest.raises(TimeoutError, match="timed out after 1 byte$") as begun:
+        client.recv_frame()
+    assert [partial(each.value) for each in (none, begun)] == [b"", b"\0"]
+
+
+def test_a_line_that_is_cut_is_called_a_line(pair: Pair) -> None:
+    client, peer = pair
+    peer.sendall(b"half")
+    peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(IncompleteRead, match="ended after 4 bytes of a line$"):
+        client.recv_line()
 
 
 def test_a_deadline_holds_for_the_whole_call(pair: Pair) -> None:

@@ -67,7 +67,7 @@ impl Stream {
         let mut taken = Vec::new();
         match self.fill_frame(step, header, limit, &mut taken, &mut deadline, waiter) {
             Ok(()) => Ok(Some(taken).filter(|taken| !taken.is_empty())),
-            Err(error) => Err(error.after(taken)),
+            Err(error) => Err(error.amid(taken)),
         }
     }
 

@@ -127,9 +127,9 @@ impl Stream {
             Ok(()) if taken.len() == count || taken.is_empty() => Ok(taken),
             Ok(()) => {
                 let (wanted, got) = (format!("{count}"), taken.len());
-                Err(Error::Incomplete { wanted, got }.after(taken))
+                Err(Error::Incomplete { wanted, got }.amid(taken))
             }
-            Err(error) => Err(error.after(taken)),
+            Err(error) => Err(error.amid(taken)),
         }
     }
 
@@ -183,7 +183,7 @@ impl Stream {
         loop {
             let start = taken.len();
             if start >= limit {
-                return Err(Error::OverLimit { limit }.after(taken));
+                return Err(Error::OverLimit { limit }.amid(taken));
             }
             taken.resize(start + (limit - start).min(PEEK), 0);
             self.peek_from_start(step)?;
@@ -194,7 +194,7 @@ impl Stream {
                 Ok(got) => got,
                 Err(error) => {
                     taken.truncate(start);
-                    return Err(error.after(taken));
+                    return Err(error.amid(taken));
                 }
             };
             taken.truncate(start + got);
@@ -202,8 +202,10 @@ impl Stream {
                 if start == 0 {
                     return Ok(taken);
                 }
-                let wanted = "a message that ends with its delimiter".to_owned();
-                return Err(Error::Incomplete { wanted, got: start }.after(taken));
+                let is_line = step == "recv_line";
+                let wanted = if is_line { "a line" } else { "a message without its delimiter" };
+                let wanted = wanted.to_owned();
+                return Err(Error::Incomplete { wanted, got: start }.amid(taken));
             }
             // A delimiter may begin in the bytes taken before.
             let from = start.saturating_sub(longest - 1);
@@ -222,7 +224,7 @@ impl Stream {
                     Ok(count) => at += count,
                     Err(error) => {
                         taken.truncate(at);
-                        return Err(error.after(taken));
+                        return Err(error.amid(taken));
                     }
                 }
             }
@@ -230,7 +232,7 @@ impl Stream {
                 return Ok(taken);
             }
             if let Err(error) = waiter.breathe() {
-                return Err(error.after(taken));
+                return Err(error.amid(taken));
             }
         }
     }
