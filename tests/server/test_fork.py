@@ -413,3 +413,19 @@ print(got in (b"1", b"2"), os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[
 client.close()
 """
     assert output_of(COMMON + code) == "True 0\n"
+
+
+@pytest.mark.parametrize("faults", ["None", "[]"])
+def test_a_child_shows_a_client_of_its_parent(faults: str) -> None:
+    code = f"""
+server = Server().start()
+client = Client(*server.address, timeout=5, faults={faults})
+print(says_back(client))
+page = client._repr_html_()
+def body():
+    print(client._repr_html_() == page, "connected" in page, flush=True)
+print(ended(fork(body)))
+client.close()
+server.stop()
+"""
+    assert output_of(COMMON + code).split() == ["True"] * 4

@@ -4,6 +4,7 @@ Everything here reads an object and returns a string. A view must never raise, w
 of its object: debuggers, logs and finalizers ask for displays of objects in any state.
 """
 
+import contextlib
 import functools
 import html
 import os
@@ -180,8 +181,11 @@ def stream_html(stream: Stream) -> str:
     if record is not None:
         # A closed socket has no addresses; its record has them.
         local, remote = local or record.local, remote or record.remote
-        finished = _finished(record) if state == "connected" else ""
-        state += f"; {finished}" * bool(finished)
+        if state == "connected" and record.transport == "tcp":
+            # The socket is asked, not the record, which a forked child may not use.
+            with contextlib.suppress(OSError, StateError):
+                finished = _finished(stream.tcp_info)
+                state += f"; {finished}" * bool(finished)
     rows = [("state", state)]
     if local is not None:
         rows.append(("local", str(local)))
@@ -439,15 +443,14 @@ _FINISHED: Final = {
 }
 
 
-def _finished(record: Record) -> str:
+def _finished(info: TcpInfo | None) -> str:
     """Which end of an open connection has finished sending; "" while none has."""
-    info = record.tcp_info if record.closed_by is None else None
-    return _FINISHED.get(info.state or "", "") if info is not None else ""
+    return _FINISHED.get(info.state, "") if info is not None else ""
 
 
 def open_or_end(record: Record) -> str:
     """The same, and for an open connection which end has finished."""
-    finished = _finished(record)
+    finished = _finished(record.tcp_info) if record.closed_by is None else ""
     return f"{end(record)}; {finished}" if finished else end(record)
 
 
