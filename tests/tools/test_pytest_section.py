@@ -52,6 +52,8 @@ def test_answer(make_rsock_server):
     assert lines[6] == "connection 1, to the client: 0 B, nothing"
     assert lines[-1] == "seed 7; once more: pytest test_inner.py::test_answer --rsock-seed=7"
     assert "\x1b[" not in "\n".join(lines)
+    # What a fixture is shown as, among the arguments of the test.
+    done.stdout.fnmatch_lines(["make_rsock_server = *.make of <mail>>"])
 
 
 def test_a_script_tells_its_position_and_faults_what_they_did(pytester: pytest.Pytester) -> None:

@@ -55,7 +55,8 @@ class ServersOfTest:
 
     def __repr__(self) -> str:
         """Return what the fixtures, which are its methods, show in the report of a failed test."""
-        return f"<{', '.join(server.name for server in self._servers) or 'no server'}>"
+        names = [printable(server.name) for server in self._servers]
+        return f"<{', '.join(names) or 'no server'}>"
 
     # Making.
 
