@@ -36,8 +36,8 @@ class Replay(_rsock.Replay):
     A recording that is torn is played up to the tear, and the result says so.
 
     Reads the file. Raises OSError if it cannot be read; ValueError for a file that is no recording,
-    naming the line, and for an argument that does not fit it; TypeError for an argument of the
-    wrong type.
+    naming the line, for a connection that begins TLS, and for an argument that does not fit it;
+    TypeError for an argument of the wrong type.
     """
 
     __module__ = "rsock"

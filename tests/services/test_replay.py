@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import struct
 import time
@@ -16,8 +17,11 @@ from support import SOON, wait_until
 from support.dialogues import played, result
 
 from rsock import (
+    TLS,
     ByConnection,
     Client,
+    Connection,
+    Forward,
     Replay,
     ReplayClient,
     Script,
@@ -608,3 +612,109 @@ def test_a_linger_of_zero_is_a_reset_where_an_end_was_recorded(path: Path) -> No
             client.close()
             server.ledger.wait(open=0, closed=1, timeout=SOON)
             assert (result(server).error is None) is is_well
+
+
+# --- Dialogues that begin TLS ---------------------------------------------------------------
+
+
+def recorded_upgrade(path: Path) -> None:
+    """A dialogue that is upgraded, then one in clear text, each through a Forward that records."""
+    tls = TLS.for_tests()
+
+    def serve(conn: Connection) -> None:
+        if conn.recv_line() == b"STARTTLS\r\n":
+            conn.sendall(b"go\r\n")
+            conn.start_tls(tls)
+        else:
+            conn.sendall(b"no\r\n")
+
+    with (
+        Server(service=serve, on_error="raise") as target,
+        Server(service=Forward(target, recording=path)) as proxy,
+    ):
+        with proxy.client(timeout=SOON) as client:
+            client.sendall(b"STARTTLS\r\n")
+            assert client.recv_line() == b"go\r\n"
+            client.start_tls(tls)
+        proxy.ledger.wait(closed=1, timeout=SOON)
+        with proxy.client(timeout=SOON) as client:
+            client.sendall(b"HELP\r\n")
+            assert client.recv_line() == b"no\r\n"
+        proxy.ledger.wait(closed=2, timeout=SOON)
+
+
+def test_a_dialogue_that_begins_tls_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mail.rec"
+    recorded_upgrade(path)
+    lines = path.read_text().splitlines()
+    hello = next(at for at, line in enumerate(lines, 1) if ' > b"\\x16' in line)
+    told = re.escape(f"{path}, line {hello}: connection 1 begins TLS here")
+    for play in (
+        lambda: Replay(path),
+        lambda: Replay(path, connections="repeat"),
+        lambda: Replay(path, connections=1),
+        lambda: ReplayClient(path),
+        lambda: ReplayClient(path, 1),
+    ):
+        with pytest.raises(ValueError, match=f"{told}.*Script has the step start_tls"):
+            play()
+    # The other one is played as ever.
+    with Server(service=Replay(path, connections=2)) as server:
+        assert ReplayClient(path, 2).run(server.address).done
+        assert server.script_results[0].done
+
+
+def test_a_connection_that_is_tls_from_its_first_byte_is_refused(tmp_path: Path) -> None:
+    path, tls = tmp_path / "https.rec", TLS.for_tests()
+    with (
+        Server(tls=tls) as target,
+        Server(service=Forward(target, recording=path)) as proxy,
+        Client(*proxy.address, tls=tls, timeout=SOON) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
+    with pytest.raises(ValueError, match=r"begins TLS here.*Forward\(…, tls=…, recording=…\)"):
+        Replay(path)
+    # The clear text of the same dialogue is played with TLS.
+    with (
+        Server(tls=tls) as target,
+        Server(service=Forward(target, tls=tls, recording=path), tls=tls) as proxy,
+        Client(*proxy.address, tls=tls, timeout=SOON) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
+    with (
+        Server(service=Replay(path), tls=tls) as server,
+        Client(*server.address, tls=tls, timeout=SOON) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv_exactly(5) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        # A hello that a server in clear text does not understand.
+        r"""
+1 0.000000 > b"\x16\x03\x01\x00\xd4\x01"
+1 0.000000 < b"400 what?"
+""",
+        # A server that refuses the hello, in clear text.
+        r"""
+1 0.000000 > b"\x16\x03\x01\x00\xd4\x01"
+1 0.000000 < b"\x15\x03\x03\x00\x02\x02\x28"
+""",
+        # Bytes of which only some are those of a record.
+        r"""
+1 0.000000 > b"x\x16\x03\x01\x00\xd4\x01"
+1 0.000000 < b"\x16\x03\x03\x00\x5a\x02"
+""",
+    ],
+    ids=["clear answer", "alert", "other bytes"],
+)
+def test_bytes_that_only_look_like_tls_are_played(tmp_path: Path, dialogue: str) -> None:
+    path = tmp_path / "odd.rec"
+    head = HEADER.format(transport="tcp")
+    path.write_text(f"{head}1 0.000000 open 127.0.0.1:50001{dialogue}stop 1.000000\n")
+    with Server(service=Replay(path)) as server:
+        assert ReplayClient(path).run(server.address).done

@@ -25,6 +25,20 @@ target peer.test:7
 1 0.000300 < end
 stop 2.000000
 """
+# A passage of a mail server, recorded by a Forward in clear text.
+UPGRADED = r"""rsock recording 1
+transport tcp
+started 2026-11-28T09:05:00.000001Z
+target peer.test:25
+1 0.000000 open 127.0.0.1:50001
+1 0.000100 > b"STARTTLS\r\n"
+1 0.000200 < b"220 go ahead\r\n"
+1 0.000300 > b"\x16\x03\x01\x00\xd4\x01\x00\x00\xd0\x03\x03"
+1 0.000400 < b"\x16\x03\x03\x00\x5a\x02\x00\x00\x56\x03\x03"
+1 0.000500 > end
+1 0.000500 < end
+stop 2.000000
+"""
 LOOKUP = r"""rsock recording 1
 transport udp
 started 2026-11-28T09:05:00.000001Z
@@ -124,3 +138,13 @@ def test_a_file_that_is_no_recording_is_named(path: Path) -> None:
     assert (code, f"{path}, line 1" in err) == (2, True)
     code, _, err = run("replay", str(path.parent / "none"))
     assert (code, err) == (1, f"rsock: {path.parent / 'none'}: open: No such file or directory\n")
+
+
+@pytest.mark.parametrize("side", [["0"], ["--client", "127.0.0.1:9"]], ids=["server", "client"])
+def test_a_dialogue_that_begins_tls_is_refused(tmp_path: Path, side: list[str]) -> None:
+    path = tmp_path / "mail.rec"
+    path.write_text(UPGRADED)
+    code, _, err = run("replay", str(path), *side)
+    assert code == 2
+    assert f"{path}, line 8: connection 1 begins TLS here" in err
+    assert "start_tls" in err

@@ -96,7 +96,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Plays a recording that was read from `path`. `Error::Value` if the arguments do not fit it.
+    /// Plays a recording that was read from `path`. `Error::Value` if the arguments do not fit it,
+    /// or if one of the connections that it plays was recorded outside its TLS.
     pub fn new(
         path: &Path,
         recording: &Recording,
@@ -110,6 +111,11 @@ impl Replay {
                 return Err(Error::Value(no_connection("connections", connection, path, &plans)));
             }
         }
+        let is_played = |plan: &&Arc<Plan>| match choice {
+            Choice::Only(connection) => plan.connection() == connection,
+            Choice::InOrder | Choice::Repeat => true,
+        };
+        plans.iter().filter(is_played).try_for_each(|plan| plan.check_clear())?;
         let recorded = Recorded {
             file: path.display().to_string(),
             is_datagram: recording.transport.is_datagram(),

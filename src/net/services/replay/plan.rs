@@ -120,6 +120,8 @@ pub struct Plan {
     pub(super) events: Box<[PlanEvent]>,
     /// Where the recording is cut within this connection.
     pub(super) torn: Option<Box<str>>,
+    /// The line from which on the connection is encrypted.
+    pub(super) tls: Option<u64>,
 }
 
 impl Plan {
@@ -156,7 +158,27 @@ impl Plan {
     ) -> Result<Arc<Self>> {
         let all = Self::all(path, recording, Side::Client, ignored, playing)?;
         let found = all.iter().find(|plan| plan.connection == connection).cloned();
-        found.ok_or_else(|| Error::Value(no_connection("connection", connection, path, &all)))
+        let found = found
+            .ok_or_else(|| Error::Value(no_connection("connection", connection, path, &all)))?;
+        found.check_clear()?;
+        Ok(found)
+    }
+
+    /// Refuses a connection that was recorded outside its TLS: in no other handshake are the bytes
+    /// the same.
+    pub(super) fn check_clear(&self) -> Result<()> {
+        let Some(line) = self.tls else { return Ok(()) };
+        let (file, connection) = (&self.file, self.connection);
+        let is_upgraded = self.events.first().is_some_and(|event| event.line < line);
+        let instead = if is_upgraded {
+            "a Script has the step start_tls for such a dialogue"
+        } else {
+            "Server(tls=…, service=Forward(…, tls=…, recording=…)) records the clear text"
+        };
+        Err(Error::Value(format!(
+            "{file}, line {line}: connection {connection} begins TLS here, and what is encrypted \
+             cannot be replayed; {instead}"
+        )))
     }
 
     fn of(
@@ -203,6 +225,7 @@ impl Plan {
             is_datagram,
             torn: torn.map(Into::into),
             events,
+            tls: if is_datagram { None } else { begin_of_tls(connection) },
         }
     }
 
@@ -228,6 +251,50 @@ impl Plan {
         let before = index.checked_sub(1).map_or(Duration::ZERO, |before| self.events[before].at);
         self.events[index].at.saturating_sub(before)
     }
+}
+
+/// The line of the ClientHello that begins TLS, where the server has answered it by a ServerHello.
+/// Both are the first of what their side says in its turn, whatever the dialogue was before.
+fn begin_of_tls(connection: &RecordedConnection) -> Option<u64> {
+    let mut hello = None;
+    let mut turn: Option<(Direction, u64, Vec<u8>)> = None;
+    for event in &connection.events {
+        let recording::What::Bytes(content) = &event.what else { continue };
+        let bytes = content.bytes();
+        match &mut turn {
+            Some((direction, _, head)) if *direction == event.direction => {
+                let left = HEAD.saturating_sub(head.len());
+                head.extend_from_slice(&bytes[..bytes.len().min(left)]);
+            }
+            _ => {
+                let head = bytes[..bytes.len().min(HEAD)].to_vec();
+                turn = Some((event.direction, event.line, head));
+            }
+        }
+        match &turn {
+            Some((Direction::Up, line, head)) => {
+                hello = is_handshake(head, CLIENT_HELLO).then_some(*line);
+            }
+            Some((Direction::Down, _, head))
+                if hello.is_some() && is_handshake(head, SERVER_HELLO) =>
+            {
+                return hello;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The bytes of a record up to the type of the message in it.
+const HEAD: usize = 6;
+/// Types of messages of the handshake (RFC 8446, section 4).
+const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
+
+/// Whether a record of TLS begins with a message of the handshake (RFC 8446, section 5.1).
+fn is_handshake(head: &[u8], message: u8) -> bool {
+    matches!(head, [22, 3, 0..=4, _, _, kind, ..] if *kind == message)
 }
 
 /// What was sent, without what the patterns match in what the peer has sent.

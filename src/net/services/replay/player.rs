@@ -488,6 +488,7 @@ mod tests {
             is_datagram: false,
             events: events.collect(),
             torn: None,
+            tls: None,
         };
         let timeout = Duration::from_secs(5);
         let playing = Playing { chunks, speed, timeout, carry: Vec::new() };
