@@ -50,6 +50,17 @@ FAMILIES: Final[dict[str, Family]] = {
     "rsock_tls_handshakes_failed": Family(
         "counter", "Connections that ended during the TLS handshake."
     ),
+    "rsock_target_tls_handshakes": Family(
+        "counter",
+        "TLS handshakes with the target of a Forward that were completed, by the version.",
+        ("server", "version"),
+    ),
+    "rsock_target_tls_handshakes_resumed": Family(
+        "counter", "Completed TLS handshakes with the target that continued an earlier session."
+    ),
+    "rsock_target_tls_handshakes_failed": Family(
+        "counter", "Connections that ended during the TLS handshake with the target."
+    ),
     "rsock_tls_certificate_expiry_timestamp_seconds": Family(
         "gauge", "When the first certificate of the server expires, in seconds since 1970."
     ),
@@ -175,6 +186,10 @@ def _read(entry: _Entry) -> Numbers:
         add("rsock_tls_handshakes", number, version)
     add("rsock_tls_handshakes_resumed", totals.tls_resumed)
     add("rsock_tls_handshakes_failed", totals.tls_failed)
+    for version, number in totals.target_tls_handshakes.items():
+        add("rsock_target_tls_handshakes", number, version)
+    add("rsock_target_tls_handshakes_resumed", totals.target_tls_resumed)
+    add("rsock_target_tls_handshakes_failed", totals.target_tls_failed)
     add("rsock_accept_errors", totals.accept_errors)
     add("rsock_received_bytes", totals.bytes_in)
     add("rsock_sent_bytes", totals.bytes_out)

@@ -312,6 +312,8 @@ class Totals(Shown):
     tls_resumed: how many of them continued an earlier session.
     tls_failed: connections that ended during their TLS handshake, for whatever reason; a health
         check that only connects is one.
+    target_tls_handshakes, target_tls_resumed, target_tls_failed: the same of the handshakes of
+        `Forward(…, tls=…)` with its target. A target that refuses the connect is none of them.
     accept_errors: failed `accept(2)` calls.
     suspects: datagrams that got no answer because of the address they came from or were sent to.
     dropped: datagrams that were not sent because a buffer was full, or because the answer would
@@ -330,6 +332,8 @@ class Totals(Shown):
     proxy_errors: int
     tls_resumed: int
     tls_failed: int
+    target_tls_resumed: int
+    target_tls_failed: int
     accept_errors: int
     waited: int
     suspects: int
@@ -341,6 +345,7 @@ class Totals(Shown):
     bytes_out: int
     # A dict has no hash; the other counts are enough for one.
     tls_handshakes: dict[str, int] = field(hash=False)
+    target_tls_handshakes: dict[str, int] = field(hash=False)
     closed_by: dict[str, int] = field(hash=False)
     refused_by: dict[str, int] = field(hash=False)
 

@@ -163,13 +163,15 @@ impl Ledger {
         }
         fields.set_item("refused_by", refused_by)?;
         fields.set_item("proxy_errors", totals.proxy_errors)?;
-        let tls_handshakes = PyDict::new(py);
-        for (version, count) in TlsInfo::VERSIONS.iter().zip(totals.tls_handshakes) {
-            tls_handshakes.set_item(version, count)?;
+        for (prefix, handshakes) in [("tls", totals.tls), ("target_tls", totals.target_tls)] {
+            let completed = PyDict::new(py);
+            for (version, count) in TlsInfo::VERSIONS.iter().zip(handshakes.completed) {
+                completed.set_item(version, count)?;
+            }
+            fields.set_item(format!("{prefix}_handshakes"), completed)?;
+            fields.set_item(format!("{prefix}_resumed"), handshakes.resumed)?;
+            fields.set_item(format!("{prefix}_failed"), handshakes.failed)?;
         }
-        fields.set_item("tls_handshakes", tls_handshakes)?;
-        fields.set_item("tls_resumed", totals.tls_resumed)?;
-        fields.set_item("tls_failed", totals.tls_failed)?;
         fields.set_item("accept_errors", totals.accept_errors)?;
         fields.set_item("waited", totals.waited)?;
         fields.set_item("suspects", totals.suspects)?;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from support import dial, output_of, read_to_end, reset, says_back, wait_until
 
 import rsock
-from rsock import TLS, Accept, Client, Limits, Server, drive
+from rsock import TLS, Accept, Client, Forward, Limits, Server, drive
 from rsock.faults import Latency, Slice
 from rsock.metrics import Collector, register
 
@@ -332,6 +333,56 @@ def test_handshakes_of_tls_are_counted_by_their_version_and_failures_with_them(
     with Server(name=f"{name} in clear text") as server:
         visit(server)
         assert (server.ledger.totals.tls_failed, server.ledger.totals.tls_resumed) == (0, 0)
+
+
+def test_handshakes_with_the_target_of_a_forward_are_counted_apart(
+    registry: prometheus_client.CollectorRegistry, name: str
+) -> None:
+    tls, other = TLS.for_tests(), TLS.for_tests()
+    with (
+        Server(tls=tls) as target,
+        Server(name=name, service=Forward(target, tls=tls)) as server,
+        Server(service=Forward(target, tls=other)) as mistaken,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Server(service=Forward(silent.getsockname(), tls=tls, connect_timeout=0.1)) as waiting,
+    ):
+        with Client(*server.address) as client:
+            # A handshake counts at its end, not at that of the connection.
+            assert says_back(client)
+            totals = server.ledger.totals
+            assert totals.target_tls_handshakes == {"TLSv1.2": 0, "TLSv1.3": 1}
+        # By the ticket of the session before.
+        with Client(*server.address) as client:
+            assert says_back(client)
+        server.ledger.wait(closed=2)
+        totals = server.ledger.totals
+        assert totals.target_tls_handshakes == {"TLSv1.2": 0, "TLSv1.3": 2}
+        assert (totals.target_tls_resumed, totals.target_tls_failed) == (1, 0)
+        # The clients came in clear text.
+        assert sum(totals.tls_handshakes.values()) == totals.tls_failed == 0
+        labels = {"server": name, "version": "TLSv1.3"}
+        assert value(registry, "target_tls_handshakes_total", **labels) == 2
+        assert value(registry, "target_tls_handshakes_resumed_total", server=name) == 1
+        assert value(registry, "target_tls_handshakes_failed_total", server=name) == 0
+        # A certificate of others, and a time-out.
+        for failing in (mistaken, waiting):
+            with dial(failing.address):
+                failing.ledger.wait(closed=1)
+            totals = failing.ledger.totals
+            assert (totals.target_tls_failed, totals.tls_failed) == (1, 0)
+            assert sum(totals.target_tls_handshakes.values()) == 0
+        server.reset()
+        assert server.ledger.totals.target_tls_resumed == 0
+
+
+def test_a_target_that_refuses_the_connect_has_failed_no_handshake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = gone.getsockname()
+    with Server(service=Forward(address, tls=TLS.for_tests())) as server:
+        with dial(server.address):
+            [record] = server.ledger.wait(closed=1)
+        assert record.closed_by == "error"
+        assert server.ledger.totals.target_tls_failed == 0
 
 
 def not_after(tls: TLS) -> str:

@@ -42,6 +42,7 @@ _PER_SECOND: Final = 4
 # The totals that are always shown; the others count what went wrong.
 _USUAL: Final = frozenset(
     {"accepted", "open", "closed", "closed_by", "refused_by", "tls_handshakes", "tls_resumed"}
+    | {"target_tls_handshakes", "target_tls_resumed"}
     | {"messages_in", "messages_out", "bytes_in", "bytes_out"}
 )
 # The lines of the screen that show no records, besides those about the servers: the headings with

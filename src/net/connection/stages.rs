@@ -176,8 +176,12 @@ impl Turn<'_> {
         true
     }
 
-    /// Puts a chain into the upstream leg, which is connected.
+    /// Puts a chain with TLS into the upstream leg, which is connected.
     pub(super) fn put_stages_upstream(&mut self, chain: Box<Chain>) {
+        if let Some(far) = self.connection.record.far() {
+            // The totals count one that is not completed.
+            far.begin_handshake();
+        }
         if let Some(state) = self.connection.leg_mut(Leg::Upstream) {
             state.stages = Some(Box::new(LegStages::new(chain)));
             // From here on, nothing passes the chain by.
@@ -224,14 +228,16 @@ impl Turn<'_> {
             self.connection.record.note_fault(event);
         }
         let record = &self.connection.record;
+        let ledger = &self.resources.context.ledger;
         match (tls, leg) {
             (None, _) => {}
             (Some(info), Leg::Client) => {
-                self.resources.context.ledger.count_handshake(&info);
+                ledger.count_handshake(&info);
                 record.note_tls(info);
             }
             (Some(info), Leg::Upstream) => {
-                record.far().into_iter().for_each(|far| far.note_tls(&info))
+                ledger.count_target_handshake(&info);
+                record.far().into_iter().for_each(|far| far.note_tls(info.clone()));
             }
         }
     }

@@ -11,7 +11,7 @@ use slab::Slab;
 use super::closed_by::ClosedBy;
 use super::counters::{DatagramCounters, Refusals};
 use super::paths::Paths;
-use super::record::Record;
+use super::record::{Far, Record};
 use super::refusal::Refusal;
 use super::tls_info::TlsInfo;
 use super::totals::Totals;
@@ -173,7 +173,9 @@ impl Ledger {
         record.close(by, error, tcp_info);
         state.totals.closed += 1;
         state.totals.closed_by[by.index()] += 1;
-        state.totals.tls_failed += u64::from(record.is_handshaking());
+        state.totals.tls.failed += u64::from(record.is_handshaking());
+        let fails_target = record.far().is_some_and(Far::is_handshaking);
+        state.totals.target_tls.failed += u64::from(fails_target);
         state.totals.received.add(record.received());
         state.totals.sent.add(record.sent());
         let forgotten = if self.history > 0 {
@@ -200,11 +202,12 @@ impl Ledger {
 
     /// Counts a TLS handshake that was completed with a client.
     pub(crate) fn count_handshake(&self, info: &TlsInfo) {
-        let mut state = self.state.lock();
-        for (version, count) in TlsInfo::VERSIONS.iter().zip(&mut state.totals.tls_handshakes) {
-            *count += u64::from(*version == info.version);
-        }
-        state.totals.tls_resumed += u64::from(info.resumed);
+        self.state.lock().totals.tls.count(info);
+    }
+
+    /// The same with the target of a forwarder.
+    pub(crate) fn count_target_handshake(&self, info: &TlsInfo) {
+        self.state.lock().totals.target_tls.count(info);
     }
 
     pub(crate) fn count_accept_error(&self) {

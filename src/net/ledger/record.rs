@@ -44,6 +44,8 @@ pub struct Far {
     remote: Endpoint,
     received: Counters,
     sent: Counters,
+    /// Whether the leg has a TLS handshake, complete or not.
+    handshakes: AtomicBool,
     tls: OnceLock<Box<TlsInfo>>,
 }
 
@@ -51,7 +53,8 @@ impl Far {
     /// Opens the record of a leg that is being connected.
     pub(crate) fn new(local: Endpoint, remote: Endpoint) -> Self {
         let (received, sent) = (Counters::default(), Counters::default());
-        Self { local, remote, received, sent, tls: OnceLock::new() }
+        let handshakes = AtomicBool::new(false);
+        Self { local, remote, received, sent, handshakes, tls: OnceLock::new() }
     }
 
     /// What TLS has agreed on with the target; None without TLS.
@@ -60,9 +63,19 @@ impl Far {
         self.tls.get().map(|tls| &**tls)
     }
 
+    /// Notes that a TLS handshake begins, which `note_tls` completes.
+    pub(crate) fn begin_handshake(&self) {
+        self.handshakes.store(true, Relaxed);
+    }
+
+    /// Whether a TLS handshake has begun, and is not complete.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.handshakes.load(Relaxed) && self.tls.get().is_none()
+    }
+
     /// Notes what TLS has agreed on.
-    pub(crate) fn note_tls(&self, info: &TlsInfo) {
-        let _ = self.tls.set(Box::new(info.clone()));
+    pub(crate) fn note_tls(&self, info: Box<TlsInfo>) {
+        let _ = self.tls.set(info);
     }
 
     /// The address of our side.

@@ -5,6 +5,27 @@ use super::counters::Flow;
 use super::refusal::Refusal;
 use super::tls_info::TlsInfo;
 
+/// Sums over TLS handshakes with one kind of peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handshakes {
+    /// Those that were completed, in the order of `TlsInfo::VERSIONS`.
+    pub completed: [u64; TlsInfo::VERSIONS.len()],
+    /// Those of them that continued an earlier session.
+    pub resumed: u64,
+    /// Connections that ended during their handshake.
+    pub failed: u64,
+}
+
+impl Handshakes {
+    /// Counts one that was completed.
+    pub(super) fn count(&mut self, info: &TlsInfo) {
+        for (version, count) in TlsInfo::VERSIONS.iter().zip(&mut self.completed) {
+            *count += u64::from(*version == info.version);
+        }
+        self.resumed += u64::from(info.resumed);
+    }
+}
+
 /// Sums over all connections of a server since its start. `accepted` always equals `open` +
 /// `closed`.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +43,10 @@ pub struct Totals {
     pub refused_by: [u64; Refusal::NAMES.len()],
     /// Connections of proxies that began with no valid header of the PROXY protocol.
     pub proxy_errors: u64,
-    /// TLS handshakes that were completed, in the order of `TlsInfo::VERSIONS`.
-    pub tls_handshakes: [u64; TlsInfo::VERSIONS.len()],
-    /// Those of them that continued an earlier session.
-    pub tls_resumed: u64,
-    /// Connections that ended during their TLS handshake.
-    pub tls_failed: u64,
+    /// TLS handshakes with clients.
+    pub tls: Handshakes,
+    /// Those of forwarders with their targets.
+    pub target_tls: Handshakes,
     /// Failed accepts, for any reason.
     pub accept_errors: u64,
     /// Connections that waited for a handler because all threads were busy.
