@@ -210,6 +210,26 @@ def test_an_accepted_connection_begins_tls(tls: TLS) -> None:
             assert client.recv_exactly(3) == b"bye"
 
 
+@pytest.mark.parametrize("faults", [None, [Latency(0.0)]], ids=["moved to a worker", "with one"])
+def test_it_returns_only_when_the_handshake_is_complete(
+    tls: TLS, faults: list[Fault] | None
+) -> None:
+    """Also where the call comes before the worker has begun to serve the connection."""
+    options: dict[str, Any] = {} if faults is None else {"faults": faults}
+    with Server(service=Accept(), **options) as server:
+        for _ in range(50):
+            with Client(*server.address, timeout=SOON) as client:
+                conn, _ = server.accept(SOON)
+                with conn:
+                    conn.settimeout(SOON)
+                    upgrade = Background(conn.start_tls, tls)
+                    wait_until(lambda: upgrade.asleep() or not upgrade.running)  # noqa: B023
+                    assert upgrade.running, "the client has not begun"
+                    client.start_tls(tls)
+                    upgrade.result()
+                    assert conn.record.tls is not None
+
+
 def test_a_unix_socket_begins_tls_with_a_name(tls: TLS, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with (
@@ -580,6 +600,68 @@ def test_a_client_takes_no_longer_than_its_time_out(tls: TLS) -> None:
         assert client.closed
 
 
+@pytest.mark.parametrize("call", ["start_tls", "connect"])
+def test_a_client_that_gives_up_leaves_no_connection(tls: TLS, call: str) -> None:
+    """Many times: the wake-up of the worker by the reset could be lost behind an earlier one."""
+    with listener() as listening:
+        for _ in range(50):
+            where = listening.getsockname()
+            client = Client(timeout=SOON, tls=tls if call == "connect" else None)
+            with client, pytest.raises(TimeoutError):
+                if call == "start_tls":
+                    client.connect(where)
+                client.settimeout(0.01)
+                client.connect(where) if call == "connect" else client.start_tls(tls)
+            near, _ = listening.accept()
+            with near, pytest.raises(ConnectionResetError):
+                near.settimeout(SOON)
+                read_to_end(near)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["in its wait", "as it begins"])
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_a_close_during_a_handshake_ends_the_connection(tls: TLS, role: str, waits: bool) -> None:
+    def close(stream: Any, peer: socket.socket) -> None:
+        with peer:
+            peer.settimeout(SOON)
+            handshake = Background(stream.start_tls, tls)
+            if waits:
+                wait_until(handshake.asleep)
+            stream.close()
+            with pytest.raises(OSError, match="closed"):
+                handshake.result()
+            # By RST, or where the worker did not have it yet, by FIN.
+            with contextlib.suppress(ConnectionResetError):
+                read_to_end(peer)
+            wait_until(lambda: stream.record.closed_by == "local")
+
+    for _ in range(1 if waits else 20):
+        if role == "client":
+            with listener() as listening:
+                client = Client(*listening.getsockname(), timeout=SOON)
+                peer, _ = listening.accept()
+                close(client, peer)
+        else:
+            with Server(service=Accept()) as server:
+                peer = dial(server.address)
+                conn, _ = server.accept(SOON)
+                conn.settimeout(SOON)
+                close(conn, peer)
+
+
+def test_the_limit_counts_from_the_call_also_where_nothing_was_received(tls: TLS) -> None:
+    limits = Limits(first_byte=1)
+    with Server(service=Accept(), limits=limits) as server:
+        with Client(*server.address, timeout=SOON) as client:
+            conn, _ = server.accept(SOON)
+            wait_until(lambda: conn.record.seconds > 1)
+            with conn:
+                conn.settimeout(SOON)
+                other = Background(client.start_tls, tls)
+                conn.start_tls(tls)
+                other.result()
+
+
 def test_the_limit_of_the_first_byte_counts_from_the_call(tls: TLS) -> None:
     caught: list[BaseException] = []
 
@@ -620,7 +702,7 @@ def test_a_stop_ends_a_handshake_by_its_deadline(tls: TLS) -> None:
 def test_the_close_of_another_thread_ends_a_handshake(tls: TLS) -> None:
     with listener() as listening, Client(*listening.getsockname(), timeout=SOON) as client:
         handshake = Background(client.start_tls, tls)
-        wait_until(lambda: handshake.asleep)
+        wait_until(handshake.asleep)
         client.close()
         with pytest.raises(OSError, match="start_tls"):
             handshake.result()

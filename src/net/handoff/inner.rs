@@ -141,11 +141,14 @@ impl Link {
         Self { opening: Mutex::new(flag), ..self }
     }
 
-    /// The stages are ready.
+    /// The stages are ready. A call that waits for TLS goes on only behind that.
     fn opens(&self) {
-        self.is_open.store(true, SeqCst);
         self.settle_gate(true);
-        self.settle_opening();
+        let upgrade = self.upgrade.lock();
+        if upgrade.is_none() {
+            self.is_open.store(true, SeqCst);
+            self.settle_opening();
+        }
     }
 
     fn settle_opening(&self) {
@@ -265,9 +268,12 @@ impl Outer for Link {
 
     fn start_tls(&self, stage: Box<dyn Stage>) -> io::Result<()> {
         let flag = Arc::new(EventFd::new()?);
+        // Locked: the session may be about to open, which is not the end of the handshake.
+        let mut upgrade = self.upgrade.lock();
         *self.opening.lock() = Some(Arc::clone(&flag));
         self.is_open.store(false, SeqCst);
-        *self.upgrade.lock() = Some(stage);
+        *upgrade = Some(stage);
+        drop(upgrade);
         if self.is_over.load(SeqCst) {
             // Its end may have been told to the flag before.
             flag.set();
@@ -377,7 +383,13 @@ impl Session for InnerSession {
     }
 
     fn gives_up(&self) -> bool {
-        self.link.verdict().is_some_and(|verdict| verdict.reset)
+        if let Some(waker) = &*self.link.waker.lock() {
+            // Before the look: what is decided from here on wakes again.
+            waker.heard();
+        }
+        // A stop without a reset leaves the stages their time.
+        let ends = |verdict: Verdict| verdict.reset || verdict.by == ClosedBy::Local;
+        self.link.verdict().is_some_and(ends)
     }
 
     fn open(&mut self, io: &mut dyn Io) -> SessionResult {

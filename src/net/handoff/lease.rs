@@ -218,7 +218,8 @@ impl OuterPlace for LatePlace<'_> {
         link.set_inner(inner);
         let _ = lease.link.set(Arc::clone(&link));
         if !lease.leave_open(MOVED) {
-            // A close by another thread has told the link nothing.
+            // A close by another thread has told the link nothing. The lease keeps that.
+            link.forget_opening();
             return None;
         }
         let accepted =

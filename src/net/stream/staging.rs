@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use super::deadline::Deadline;
 use super::option::{is_of_outer, set_option};
-use super::owner::{InnerEnd, OuterEnd, Staging};
+use super::owner::{InnerEnd, OuterEnd, Owned, Staging};
 use super::slot::StreamSocket;
 use super::stream::Stream;
 use crate::net::address::{Address, Target};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
+use crate::net::ledger::ClosedBy;
 use crate::net::socket::Socket;
 
 impl Stream {
@@ -142,8 +143,17 @@ impl Stream {
         let socket = Arc::clone(held.socket.as_ref().expect("held"));
         let inner: Weak<dyn InnerEnd> = Arc::<StreamSocket>::downgrade(&socket);
         drop(socket);
-        // A client connects once: a second connect finds a connected socket.
-        let _ = self.owned.set(place.take(outer, record, inner));
+        self.put_owned(place.take(outer, record, inner));
         Ok(())
+    }
+
+    /// Links a client with the worker that has taken its connection.
+    pub(super) fn put_owned(&self, owned: Owned) {
+        // A client connects once: a second connect finds a connected socket.
+        let _ = self.owned.set(owned);
+        if self.is_closed() {
+            // That close may have found no worker to tell.
+            self.settle(ClosedBy::Local, None, true);
+        }
     }
 }

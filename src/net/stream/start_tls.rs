@@ -119,6 +119,9 @@ impl Stream {
         if let Err(error) = begun {
             // Nothing has changed.
             self.unsee(seen::TLS);
+            if self.is_closed() {
+                return Err(self.closed_error(STEP));
+            }
             return Err(Error::os(STEP, self.peer_text(), &error));
         }
         let done = self.wait_for_opening(STEP, self.peer_text(), &mut deadline, waiter);
@@ -184,7 +187,7 @@ impl Stream {
         let inner: Weak<dyn InnerEnd> = Arc::<StreamSocket>::downgrade(&socket);
         drop(socket);
         match taker {
-            Taker::Client(place) => drop(self.owned.set(place.take(outer, record, inner))),
+            Taker::Client(place) => self.put_owned(place.take(outer, record, inner)),
             Taker::Server(owned, place) => match place.take(outer, record, inner) {
                 Some(outer) => owned.set_outer(outer),
                 None => return Err(io::Error::from_raw_os_error(libc::EBADF)),
