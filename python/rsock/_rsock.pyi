@@ -320,8 +320,8 @@ class ReplayClient:
     them: what they match in the recorded answers may be anything.
 
     Reads the file. Raises OSError if it cannot be read; ValueError for a file that is no
-    recording, naming the line, and for an argument that does not fit it; TypeError for an argument
-    of the wrong type.
+    recording, naming the line, for a connection that begins TLS, and for an argument that does not
+    fit it; TypeError for an argument of the wrong type.
     """
     def __new__(
         cls,

@@ -145,7 +145,8 @@ class Limits(Shown):
     accept_rate: how many connections are accepted each second, on average; after a pause as many as
         in one second, and at least 1, come at once. `overflow` says what happens to more of them.
         Not on a server of datagrams.
-    handshakes: how many handshakes of TLS are made at once; further ones wait, under `first_byte`.
+    handshakes: how many handshakes of TLS are made at once with clients, at the accept and by
+        `start_tls` of connections and scripts; further ones wait, under `first_byte`.
     idle: seconds without a byte in either direction; then the connection is closed.
     first_byte: seconds from the accept to the peer's first byte; then it is closed.
     write: seconds without progress while there is data to send that the peer does not take; then

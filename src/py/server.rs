@@ -383,8 +383,7 @@ impl Server {
                 transport.name()
             )));
         }
-        let (tls, tls_object) =
-            super::tls::of_server(tls.as_ref(), engine_limits.handshakes)?.unzip();
+        let (tls, tls_object) = super::tls::of_server(tls.as_ref())?.unzip();
         let shape = service.get().shape_for(transport)?;
         if let Ok(handler) = service.cast::<Handler>() {
             let check = py.import("rsock._handlers")?.getattr("check_arity")?;

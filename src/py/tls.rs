@@ -399,7 +399,7 @@ impl Tls {
     /// The TLS of accepted connections that begin it by `start_tls`.
     fn for_connections(&self, py: Python<'_>) -> PyResult<Arc<TlsServer>> {
         let settings = self.for_server()?;
-        shared(&self.server, || TlsServer::new(settings, None).map(Arc::new))
+        shared(&self.server, || TlsServer::new(settings).map(Arc::new))
             .map_err(|error| exception(py, error))
     }
 }
@@ -499,13 +499,12 @@ fn system(py: Python<'_>) -> net::error::Result<Roots> {
 /// The argument `tls` of a server; None for clear text.
 pub(super) fn of_server(
     value: Option<&Bound<'_, PyAny>>,
-    handshakes: Option<usize>,
 ) -> PyResult<Option<(Arc<TlsServer>, Py<Tls>)>> {
     let Some(value) = value else { return Ok(None) };
     let wanted = "a TLS; TLS.for_tests() makes one for tests";
     let tls = value.cast::<Tls>().map_err(|_| wrong_type("tls", wanted, value))?;
-    let made = TlsServer::new(tls.get().for_server()?, handshakes)
-        .map_err(|error| exception(value.py(), error))?;
+    let made =
+        TlsServer::new(tls.get().for_server()?).map_err(|error| exception(value.py(), error))?;
     Ok(Some((Arc::new(made), tls.clone().unbind())))
 }
 

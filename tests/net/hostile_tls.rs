@@ -76,7 +76,7 @@ impl Rig {
         config.enable_secret_extraction = true;
         let made = for_tests(&["localhost".to_owned()]).unwrap();
         let settings = TlsSettings { identity: Some(made.identity), ..TlsSettings::default() };
-        let server = TlsServer::new(&settings, None).unwrap();
+        let server = TlsServer::new(&settings).unwrap();
         let mut rig = Self {
             now: Instant::now(),
             server: Chain::new(vec![server.stage()]),

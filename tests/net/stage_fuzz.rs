@@ -622,7 +622,7 @@ fn certificates() -> Certificates {
     let settings =
         TlsSettings { identity: Some(made.identity), ca: Some(made.ca), ..TlsSettings::default() };
     Certificates {
-        server: TlsServer::new(&settings, None).unwrap(),
+        server: TlsServer::new(&settings).unwrap(),
         client: TlsClient::new(&settings, || unreachable!("the authority is given")).unwrap(),
     }
 }

@@ -16,7 +16,7 @@ fn ends() -> Ends {
     let made = for_tests(&["localhost".to_owned()]).unwrap();
     let settings =
         TlsSettings { identity: Some(made.identity), ca: Some(made.ca), ..TlsSettings::default() };
-    let server = TlsServer::new(&settings, None).unwrap();
+    let server = TlsServer::new(&settings).unwrap();
     let client = TlsClient::new(&settings, || unreachable!("the authority is given")).unwrap();
     let name = server_name("localhost").unwrap();
     let now = Instant::now();

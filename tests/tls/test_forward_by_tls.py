@@ -8,10 +8,10 @@ import threading
 from typing import Literal
 
 import pytest
-from support import SOON, dial, payload
+from support import SOON, payload
 from support.exchange import exchange, read_to_end
 
-from rsock import TLS, Client, Connection, Forward, Greeting, Limits, Server
+from rsock import TLS, Client, Connection, Forward, Greeting, Server
 
 DATA = payload(400_000)
 MADE = TLS.for_tests()
@@ -127,29 +127,6 @@ def test_datagrams_and_unix_targets_are_checked() -> None:
         Forward(path="/tmp/none", tls=True)
     with pytest.raises(TypeError, match="tls must be"):
         Forward("127.0.0.1", 9, tls="x")  # type: ignore[arg-type]
-
-
-def test_further_handshakes_wait_for_one_to_end() -> None:
-    with Server(tls=MADE, limits=Limits(handshakes=1, first_byte=30)) as server:
-        slow = dial(server.address)
-        # The beginning of a hello has the only place.
-        slow.sendall(b"\x16\x03\x01")
-        server.ledger.wait(open=1, timeout=SOON)
-        with pytest.raises(TimeoutError):
-            server.client(timeout=0.3)
-        with dial(server.address):
-            server.ledger.wait(open=2, timeout=SOON)
-        # Neither of these waits for a place any more.
-        server.ledger.wait(open=1, closed=2, timeout=SOON)
-        client = Client(tls=MADE, timeout=SOON)
-        thread = threading.Thread(target=client.connect, args=[server.address])
-        thread.start()
-        server.ledger.wait(open=2, timeout=SOON)
-        slow.close()
-        thread.join()
-        with client:
-            client.sendall(b"x")
-            assert client.recv_exactly(1) == b"x"
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -31,9 +31,13 @@ const CHUNK_COST: usize = 256;
 impl Connection {
     /// Puts a chain between the client and its session, which is opened once the stages are ready:
     /// `serve` then returns `Served::Open`. `faults` are the connection's own, in place of the
-    /// server's.
-    pub(crate) fn put_stages(&mut self, chain: Box<Chain>, faults: Option<Arc<FaultSet>>) {
-        let since = self.record.has_received().then(Instant::now);
+    /// server's. A connection that was in use before waits for its stages since `since`.
+    pub(crate) fn put_stages(
+        &mut self,
+        chain: Box<Chain>,
+        faults: Option<Arc<FaultSet>>,
+        since: Option<Instant>,
+    ) {
         self.client.stages = Some(Box::new(LegStages { faults, since, ..LegStages::new(chain) }));
         self.due = None;
     }
@@ -299,11 +303,13 @@ impl Turn<'_> {
     /// Gives the chain what the session has written, its end, and the time.
     fn feed_chain(&mut self, leg: Leg, now: Instant) -> SessionResult<bool> {
         let (notifier, token) = (&self.resources.notifier, self.token);
+        let gate = self.resources.context.gate.as_ref();
         let Some(state) = self.connection.leg_mut(leg) else { return Ok(false) };
         let Some(stages) = &mut state.stages else { return Ok(false) };
         let mut acted = false;
         if !stages.is_open {
             stages.is_open = true;
+            stages.chain.put_gate(gate);
             stages.chain.open(now, Some(Waker::new(Arc::clone(notifier), token)))?;
         }
         if let Some(ring) = state.outbox.as_mut().and_then(|outbox| outbox.ring_mut()) {

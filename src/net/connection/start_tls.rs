@@ -89,6 +89,11 @@ impl Turn<'_> {
         if ended {
             stages.chain.inbound(now, Inbound::End)?;
         }
+        if let Some(watch) = &mut self.connection.watch {
+            // The timer may be that of a later limit.
+            watch.first_byte_arrived = false;
+            self.rearm();
+        }
         Ok(true)
     }
 

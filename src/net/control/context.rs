@@ -24,7 +24,7 @@ use crate::net::service::Peer;
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
 use crate::net::stage::faults::FaultSet;
 use crate::net::stage::tls::TlsServer;
-use crate::net::stage::{Chain, ProxyProtocol, RecorderStage, StageFactory};
+use crate::net::stage::{Chain, Gate, ProxyProtocol, RecorderStage, StageFactory};
 use crate::net::sys::{self, PollFd};
 
 /// A seed by chance, short enough to be typed again.
@@ -59,6 +59,8 @@ pub(crate) struct ServerContext {
     pub(crate) stages: Option<Arc<dyn StageFactory>>,
     /// TLS of each connection; None for clear text.
     pub(crate) tls: Option<Arc<TlsServer>>,
+    /// Bounds the handshakes of its connections, from the accept on or later; None for any number.
+    pub(crate) gate: Option<Arc<Gate>>,
     /// The faults of the connections and of the listener.
     pub(crate) faults: Arc<FaultSet>,
     /// Faults can be added to the connections of handlers: they stay with workers.
@@ -110,6 +112,7 @@ impl ServerContext {
             ordered: config.ordered,
             stages: config.stages.clone(),
             tls: config.tls.clone(),
+            gate: config.limits.handshakes.map(|most| Arc::new(Gate::new(most))),
             faults: Arc::clone(&faults),
             prepared,
             drain: config.drain,

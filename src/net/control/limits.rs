@@ -41,7 +41,7 @@ pub struct Limits {
     /// Maximum number of connections accepted each second, as many at once after a pause; more are
     /// handled as `overflow` says.
     pub accept_rate: Option<f64>,
-    /// How many handshakes of TLS are made at once; further ones wait.
+    /// How many handshakes of TLS are made at once with clients; further ones wait.
     pub handshakes: Option<usize>,
     /// Maximum time without a byte in either direction.
     pub idle: Option<Duration>,

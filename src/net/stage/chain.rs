@@ -1,10 +1,12 @@
 //! The stages of one connection, from the socket up. Owns the order in which they are called and
 //! what lies at both ends of them. Must never hold back what a stage has passed on, nor reorder it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{Direction, Inbound, Outbound};
 use super::flow::{Flow, Requests, StageEnd};
+use super::gate::Gate;
 use super::queue::Queue;
 use super::stage::{Stage, StageError, StageResult};
 use crate::net::ledger::{FaultEvent, ProxyHeader, TlsInfo};
@@ -49,6 +51,11 @@ impl Chain {
         chain.inbound = vec![Queue::of_datagrams()];
         chain.outbound = vec![Queue::of_datagrams()];
         chain
+    }
+
+    /// Has stages that are opened from now on keep to a bound on handshakes; None for none.
+    pub(crate) fn put_gate(&mut self, gate: Option<&Arc<Gate>>) {
+        self.requests.gate = gate.cloned();
     }
 
     /// Opens every stage, those next to the socket first.

@@ -1,9 +1,11 @@
 //! What a stage acts through: it passes on to its neighbours, and asks the engine for the rest.
 //! Must never block, nor call a stage.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{Direction, Inbound, Outbound, Part};
+use super::gate::{Gate, Place};
 use super::queue::{Chunk, Queue};
 use crate::net::ledger::{ClosedBy, FaultEvent, ProxyHeader, TlsInfo};
 use crate::net::service::Waker;
@@ -83,6 +85,12 @@ impl Flow<'_> {
         self.requests.proxy = Some(Box::new(header));
     }
 
+    /// A place among the handshakes that the server makes at once; None without a bound. One that
+    /// has to wait gets a `turn` when it may be made.
+    pub(super) fn enter_gate(&self) -> Option<Place> {
+        self.requests.gate.as_ref().map(|gate| gate.enter(self.waker()))
+    }
+
     /// What another thread has `turn` called with; None in a chain that no worker serves.
     #[must_use]
     pub fn waker(&self) -> Option<Waker> {
@@ -99,6 +107,8 @@ pub(super) struct Requests {
     /// Until the engine has asked.
     pub(super) proxy: Option<Box<ProxyHeader>>,
     pub(super) waker: Option<Waker>,
+    /// Bounds the handshakes of the server.
+    pub(super) gate: Option<Arc<Gate>>,
     /// What faults have done since the engine has last asked.
     pub(super) notes: Vec<FaultEvent>,
     /// What TLS has agreed on, until the engine has asked.

@@ -333,6 +333,8 @@ impl Worker {
             }
             None => (None, None, None, Vec::new()),
         };
+        // Without stages of its own, it was not in use before.
+        let since = (!own.is_empty()).then(Instant::now);
         let stages = || match &faults {
             Some(faults) => {
                 let mut chain = Box::new(Chain::new(own));
@@ -366,7 +368,7 @@ impl Worker {
         let mut connection = Connection::new(socket, record, Some(entry_id));
         if let Some(chain) = chain {
             self.open_timer();
-            connection.put_stages(chain, faults);
+            connection.put_stages(chain, faults, since);
         }
         inner.into_iter().for_each(|inner| connection.put_inner(inner));
         self.insert(connection, session);

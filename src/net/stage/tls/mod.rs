@@ -7,7 +7,6 @@
 mod certificate;
 mod client;
 mod for_tests;
-mod gate;
 mod identity;
 mod pem;
 mod roots;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
-use super::gate::Gate;
 use super::settings::{Resolver, TlsSettings};
 use super::tls_stage::TlsStage;
 use crate::net::base::Mutex;
@@ -16,7 +15,6 @@ use crate::net::stage::stage::Stage;
 /// The TLS of one server.
 pub struct TlsServer {
     config: Mutex<(Arc<ServerConfig>, Arc<Resolver>)>,
-    gate: Arc<Gate>,
 }
 
 impl fmt::Debug for TlsServer {
@@ -26,10 +24,9 @@ impl fmt::Debug for TlsServer {
 }
 
 impl TlsServer {
-    /// Of settings with a certificate. At most `handshakes` are made at once; None for any number.
-    pub fn new(settings: &TlsSettings, handshakes: Option<usize>) -> Result<Self> {
-        let config = Mutex::new(settings.server()?);
-        Ok(Self { config, gate: Arc::new(Gate::new(handshakes)) })
+    /// Of settings with a certificate.
+    pub fn new(settings: &TlsSettings) -> Result<Self> {
+        Ok(Self { config: Mutex::new(settings.server()?) })
     }
 
     /// Has new connections use other settings. Those that are open go on as they are.
@@ -43,6 +40,6 @@ impl TlsServer {
     pub fn stage(&self) -> Box<dyn Stage> {
         let (config, own) = self.config.lock().clone();
         let connection = ServerConnection::new(config).expect("the settings were checked");
-        Box::new(TlsStage::of_server(connection, Arc::clone(&self.gate), own))
+        Box::new(TlsStage::of_server(connection, own))
     }
 }

@@ -12,22 +12,21 @@ use std::time::SystemTime;
 use rustls::{CipherSuite, Connection, HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::certificate::Certificate;
-use super::gate::{Gate, Place};
 use super::settings::Resolver;
 use super::words::{CUT, TLS_ERROR, TOO_LONG, own_fault, words};
 use crate::net::ledger::{ClosedBy, PeerCertificate, TlsInfo};
 use crate::net::service::SessionError;
 use crate::net::stage::event::{Direction, Inbound, Outbound};
 use crate::net::stage::flow::{Flow, StageEnd};
+use crate::net::stage::gate::Place;
 use crate::net::stage::stage::{Stage, StageResult};
 
 /// The stage of one connection.
 pub(super) struct TlsStage {
     connection: Connection,
-    gate: Option<Arc<Gate>>,
     /// The certificates of a server.
     own: Option<Arc<Resolver>>,
-    /// Its place among the handshakes that are made.
+    /// Its place among the handshakes of a server that are made.
     place: Option<Place>,
     handshaking: bool,
     /// What came while there was no place for the handshake.
@@ -41,13 +40,9 @@ pub(super) struct TlsStage {
 }
 
 impl TlsStage {
-    /// The stage of a server's connection; `gate` bounds how many handshakes are made at once.
-    pub(super) fn of_server(
-        connection: ServerConnection,
-        gate: Arc<Gate>,
-        own: Arc<Resolver>,
-    ) -> Self {
-        Self { gate: Some(gate), own: Some(own), ..Self::new(connection.into()) }
+    /// The stage of a server's connection.
+    pub(super) fn of_server(connection: ServerConnection, own: Arc<Resolver>) -> Self {
+        Self { own: Some(own), ..Self::new(connection.into()) }
     }
 
     /// The stage of a client's connection.
@@ -56,7 +51,6 @@ impl TlsStage {
         connection.set_buffer_limit(None);
         Self {
             connection,
-            gate: None,
             own: None,
             place: None,
             handshaking: true,
@@ -193,7 +187,9 @@ impl TlsStage {
 
 impl Stage for TlsStage {
     fn open(&mut self, flow: &mut Flow<'_>) -> StageResult {
-        self.place = self.gate.take().and_then(|gate| gate.enter(flow.waker()));
+        if self.own.is_some() {
+            self.place = flow.enter_gate();
+        }
         // The hello of a client.
         self.send(flow);
         Ok(())

@@ -9,8 +9,8 @@ use crate::net::base::Mutex;
 use crate::net::service::Waker;
 
 /// Bounds the handshakes of one server.
-pub(super) struct Gate {
-    most: Option<usize>,
+pub(crate) struct Gate {
+    most: usize,
     state: Mutex<State>,
 }
 
@@ -22,7 +22,7 @@ struct State {
 }
 
 /// A place in the gate; dropped, it is given to the next one.
-pub(super) struct Place {
+pub(crate) struct Place {
     gate: Arc<Gate>,
     /// Its number in the queue, while it waits for another handshake to end.
     waiting: Option<u64>,
@@ -35,26 +35,26 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
-    pub(super) fn new(most: Option<usize>) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, state: Mutex::default() }
     }
 
-    /// Takes a place, or has `waker` used when there may be one. None without a bound.
-    pub(super) fn enter(self: &Arc<Self>, waker: Option<Waker>) -> Option<Place> {
-        let most = self.most?;
+    /// Takes a place, or has `waker` used when there may be one.
+    pub(super) fn enter(self: &Arc<Self>, waker: Option<Waker>) -> Place {
         let mut state = self.state.lock();
-        match waker {
-            Some(waker) if state.inside >= most => {
+        let waiting = match waker {
+            Some(waker) if state.inside >= self.most => {
                 let number = state.next;
                 state.next += 1;
                 state.waiting.push_back((number, waker));
-                Some(Place { gate: Arc::clone(self), waiting: Some(number) })
+                Some(number)
             }
             _ => {
                 state.inside += 1;
-                Some(Place { gate: Arc::clone(self), waiting: None })
+                None
             }
-        }
+        };
+        Place { gate: Arc::clone(self), waiting }
     }
 }
 
