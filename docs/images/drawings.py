@@ -38,6 +38,18 @@ def ladder() -> Drawing:
     return record.ladder()
 
 
+def forward() -> Drawing:
+    """A message to a target behind a forwarder, and its answer, after which the client closes."""
+    with Server() as target, Server(service=Forward(target), trace=True) as front:
+        with front.client(timeout=10) as client:
+            front.ledger.wait(open=1)
+            time.sleep(0.1)
+            client.sendall(b"hello")
+            client.recv_exactly(5)
+        [record] = front.ledger.wait(open=0, closed=1)
+    return record.ladder()
+
+
 def states() -> Drawing:
     """A connection that its client closes."""
     with Server() as server:
@@ -132,6 +144,7 @@ def server_map() -> Drawing:
 
 PICTURES = {
     "ladder": ladder,
+    "forward": forward,
     "states": states,
     "segments": segments,
     "timeline": timeline,

@@ -76,6 +76,7 @@ COLUMNS: Final = (
     "fault",
     "fault_events",
     "error",
+    "reset_sent",
     "forwarded_to",
     "forwarded_bytes_in",
     "forwarded_bytes_out",
@@ -103,6 +104,8 @@ def _kind(name: str) -> type:
         return datetime
     if name == "seconds":
         return float
+    if name == "reset_sent":
+        return bool
     text = name.endswith("_host") or name in _MAYBE_TEXTS
     return str if text or name in _TEXTS else int
 
@@ -150,6 +153,7 @@ def to_dict(record: Record) -> Row:
         record.fault,
         record._fault_count,
         record.error,
+        record.reset_sent,
         None if far is None else str(far.remote),
         None if far is None else far.bytes_in,
         None if far is None else far.bytes_out,
@@ -232,7 +236,13 @@ def to_jsonl(ledger: Ledger, target: Target) -> str | None:
 def to_pandas(ledger: Ledger) -> Any:
     """Return the records that a ledger holds as a pandas.DataFrame."""
     pandas = _imported("pandas")
-    kinds = {str: object, float: "float64", int: "Int64", datetime: "datetime64[us, UTC]"}
+    kinds = {
+        str: object,
+        float: "float64",
+        int: "Int64",
+        bool: "bool",
+        datetime: "datetime64[us, UTC]",
+    }
     return pandas.DataFrame(
         {
             name: pandas.Series(values, dtype="int64" if name in _NUMBERS else kinds[_kind(name)])
@@ -245,7 +255,8 @@ def to_polars(ledger: Ledger) -> Any:
     """Return the records that a ledger holds as a polars.DataFrame."""
     polars = _imported("polars")
     time = polars.Datetime("us", "UTC")
-    kinds = {str: polars.String, float: polars.Float64, int: polars.Int64, datetime: time}
+    kinds = {str: polars.String, float: polars.Float64, int: polars.Int64, bool: polars.Boolean}
+    kinds[datetime] = time
     return polars.DataFrame(
         to_columns(ledger), schema={name: kinds[_kind(name)] for name in COLUMNS}
     )

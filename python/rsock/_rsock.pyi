@@ -993,6 +993,18 @@ class Record:
         - "detached": `detach()` gave its descriptor away.
         """
     @property
+    def reset_sent(self) -> bool:
+        """Whether this end was closed by RST, a bool; False while it is open.
+
+        A FIN is the orderly end. A RST goes out instead, or behind it, where the connection was
+        reset on purpose (`abort()`, SO_LINGER 0, a deadline, some limits and faults, an error), and
+        where the end was closed with data that it had not read, which the kernel answers with RST
+        (RFC 1122, section 4.2.2.13). Of a Unix socket, whether the peer gets ECONNRESET, which only
+        unread data causes. What the kernel answers to data that arrives after the close is not
+        counted. A connection that its handler has closed may go on to deliver what was sent; if
+        that is cut short, the value changes after the close.
+        """
+    @property
     def limit(self) -> str | None:
         """The name in Limits of the limit that ended the connection; None if no limit did."""
     @property

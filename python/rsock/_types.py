@@ -565,22 +565,30 @@ class ScriptResult(Shown):
 class TraceEvent(Shown):
     """One receive or send that carried data, or something that a fault did.
 
-    A receive or a send is a message of `Record.messages_in` or `messages_out`.
+    A receive or a send is a message of `Record.messages_in` or `messages_out`; on the far leg of a
+    `Forward`, of those of `Record.far`.
 
     number: its number in the connection, from 1; events before the first one kept were discarded.
     seconds: when it happened, counted from the record's `opened_at`.
-    direction: "in" (from the peer), "out" (to it) or "fault".
-    size: how many bytes it carried; 0 for what a fault did.
+    direction: "in" (from the peer), "out" (to it) or "fault". On the far leg: "far connect" (a
+        connect to the target begins), "far connected", "far failed", "far out" (to the target) or
+        "far in" (from it).
+    size: how many bytes it carried; 0 where it carries none.
     data: its bytes from the first on, as far as they were kept.
-    fault: what a fault did, a FaultEvent; None for a receive or a send.
+    fault: what a fault did, a FaultEvent; None for other events.
+    detail: of "far connect" the target's address, of "far connected" the address of our end, of
+        "far failed" the target's address and the error; "" for other events.
     """
 
     number: int
     seconds: float
-    direction: Literal["in", "out", "fault"]
+    direction: Literal[
+        "in", "out", "fault", "far connect", "far connected", "far failed", "far out", "far in"
+    ]
     size: int
     data: bytes
     fault: FaultEvent | None = None
+    detail: str = ""
 
     def __repr__(self) -> str:
         """As it is made, but with the start of long data only: there may be kilobytes."""
@@ -588,6 +596,11 @@ class TraceEvent(Shown):
             return (
                 f"TraceEvent(number={self.number}, seconds={self.seconds!r},"
                 f" direction={self.direction!r}, fault={self.fault!r})"
+            )
+        if self.detail:
+            return (
+                f"TraceEvent(number={self.number}, seconds={self.seconds!r},"
+                f" direction={self.direction!r}, detail={self.detail!r})"
             )
         data, rest = self.data, ""
         if len(data) > _SHOWN_DATA:
@@ -598,6 +611,11 @@ class TraceEvent(Shown):
             f"TraceEvent(number={self.number}, seconds={self.seconds!r},"
             f" direction={self.direction!r}, size={self.size}, data={data!r}{rest})"
         )
+
+    @property
+    def leg(self) -> Literal["near", "far"]:
+        """The leg that it was on: "near", to the peer, or "far", to the target of a `Forward`."""
+        return "far" if self.direction.startswith("far ") else "near"
 
     @property
     def truncated(self) -> bool:

@@ -19,8 +19,8 @@ use super::wait::Attached;
 use crate::net;
 use crate::net::base::Origin;
 use crate::net::ledger::{
-    ClosedBy, Direction, EventKind, FaultEvent, RETRANSMIT_BOUNDS, RTT_BOUNDS, Refusal, Role,
-    TlsInfo,
+    ClosedBy, Direction, EventKind, FarEvent, FaultEvent, RETRANSMIT_BOUNDS, RTT_BOUNDS, Refusal,
+    Role, TlsInfo,
 };
 use crate::net::socket::Credentials;
 
@@ -438,6 +438,11 @@ fn direction(kind: &EventKind) -> &'static str {
         EventKind::Data(Direction::In) => "in",
         EventKind::Data(Direction::Out) => "out",
         EventKind::Fault(_) => "fault",
+        EventKind::Far(FarEvent::Data(Direction::In)) => "far in",
+        EventKind::Far(FarEvent::Data(Direction::Out)) => "far out",
+        EventKind::Far(FarEvent::Connect(_)) => "far connect",
+        EventKind::Far(FarEvent::Connected(_)) => "far connected",
+        EventKind::Far(FarEvent::Failed(_)) => "far failed",
     }
 }
 
@@ -598,6 +603,20 @@ impl Record {
         self.inner.closed_by().map(ClosedBy::name)
     }
 
+    /// Whether this end was closed by RST, a bool; False while it is open.
+    ///
+    /// A FIN is the orderly end. A RST goes out instead, or behind it, where the connection was
+    /// reset on purpose (`abort()`, SO_LINGER 0, a deadline, some limits and faults, an error), and
+    /// where the end was closed with data that it had not read, which the kernel answers with RST
+    /// (RFC 1122, section 4.2.2.13). Of a Unix socket, whether the peer gets ECONNRESET, which only
+    /// unread data causes. What the kernel answers to data that arrives after the close is not
+    /// counted. A connection that its handler has closed may go on to deliver what was sent; if
+    /// that is cut short, the value changes after the close.
+    #[getter]
+    fn reset_sent(&self) -> bool {
+        self.inner.reset_sent()
+    }
+
     /// The name in Limits of the limit that ended the connection; None if no limit did.
     #[getter]
     fn limit(&self) -> Option<&'static str> {
@@ -687,8 +706,13 @@ impl Record {
             fields.set_item("direction", direction(&event.kind))?;
             fields.set_item("size", event.size)?;
             fields.set_item("data", PyBytes::new(py, &event.data))?;
-            if let EventKind::Fault(event) = &event.kind {
-                fields.set_item("fault", fault_event(py, event)?)?;
+            match &event.kind {
+                EventKind::Data(_) | EventKind::Far(FarEvent::Data(_)) => {}
+                EventKind::Fault(event) => fields.set_item("fault", fault_event(py, event)?)?,
+                EventKind::Far(FarEvent::Connect(end) | FarEvent::Connected(end)) => {
+                    fields.set_item("detail", end.to_string())?;
+                }
+                EventKind::Far(FarEvent::Failed(text)) => fields.set_item("detail", &**text)?,
             }
             object(py, "TraceEvent", &fields)
         });

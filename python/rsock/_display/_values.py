@@ -292,11 +292,17 @@ def event_rows(events: Sequence[TraceEvent]) -> Rows:
             f"{event.number:,}",
             seconds(event.seconds),
             event.direction,
-            f"{event.size:,}" if event.fault is None else "",
-            _bytes(event.data, event.size) if event.fault is None else _done(event.fault),
+            f"{event.size:,}" if event.size else "",
+            _content(event),
         )
         for event in events
     ]
+
+
+def _content(event: TraceEvent) -> str:
+    if event.fault is not None:
+        return _done(event.fault)
+    return event.detail or _bytes(event.data, event.size)
 
 
 # Which end had sent what a fault concerned.

@@ -421,13 +421,18 @@ def refusals(totals: Totals) -> str:
 
 
 def end(record: Record) -> str:
-    """How a connection ended, with the limit, the fault or the error that ended it."""
+    """How a connection ended, with the limit, the fault or the error that ended it.
+
+    A RST is named where the word alone would leave an orderly end to be believed.
+    """
     if record.closed_by is None:
         return "still open"
     detail = record.limit or record.error or record.fault
     if record.closed_by == "reset" and (detail or "").endswith(_RESET):
         # Which call met the reset says nothing about it.
         detail = None
+    if record.reset_sent and not detail:
+        detail = "RST" if record.transport == "tcp" else "reset"
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
 
 
@@ -462,16 +467,19 @@ def transport(record: Record) -> str:
 def _end_rows(record: Record) -> list[tuple[str, str]]:
     """What ended a connection, and the whole text of an error."""
     by, error = record.closed_by, record.error
+    sent = [("reset sent", "yes")] if record.reset_sent else []
     if by == "fault" or not error:
         # The text of a fault is on its own row already.
-        return [("closed by", told_end(record))]
+        return [("closed by", told_end(record)), *sent]
     whose = record.limit or _WHOSE.get(by or "")
-    return [("closed by", f"{by}{f' ({whose})' * bool(whose)}"), ("error", error)]
+    return [("closed by", f"{by}{f' ({whose})' * bool(whose)}"), *sent, ("error", error)]
 
 
 def told_end(record: Record) -> str:
     """The same for a reader who does not know the words: `local (this end)`."""
     told = open_or_end(record)
+    if told == "local (RST)":
+        return "local (this end, by RST)"
     return f"{told} ({_WHOSE[told]})" if told in _WHOSE else told
 
 

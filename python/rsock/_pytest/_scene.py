@@ -187,7 +187,7 @@ def _talk(
     handler: Place | None,
 ) -> Talk:
     trace = () if is_tls else record.trace or ()
-    events = [event for event in trace if event.direction != "fault"]
+    events = [event for event in trace if event.direction in ("in", "out")]
     return Talk(
         record=record,
         is_tls=is_tls,

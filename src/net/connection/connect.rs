@@ -14,7 +14,8 @@ use super::upstream::{Rival, UpstreamLeg, outcome};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::base::fork;
 use crate::net::control::forward_loops::MOST_HOPS;
-use crate::net::ledger::Far;
+use crate::net::error::strerror;
+use crate::net::ledger::{Far, FarEvent};
 use crate::net::socket::{Socket, hops};
 
 impl Connection {
@@ -38,6 +39,19 @@ impl Connection {
         let UpstreamLeg { state, rivals, .. } = *upstream;
         give_up(state.socket, resources);
         rivals.into_iter().for_each(|rival| give_up(rival.socket, resources));
+    }
+}
+
+/// What a trace has of a connect that has failed.
+fn failed(target: &Endpoint, errno: i32) -> FarEvent {
+    FarEvent::Failed(format!("{target}: {}", strerror(errno)).into())
+}
+
+/// What a trace has of the end of a connect.
+fn outcome_of(account: &Far, result: Result<(), i32>) -> FarEvent {
+    match result {
+        Ok(()) => FarEvent::Connected(Box::new(account.local())),
+        Err(errno) => failed(&account.remote(), errno),
     }
 }
 
@@ -77,10 +91,18 @@ impl Turn<'_> {
             let local = record.local().address;
             hops::of_stream(&client.socket, &local, &record.socket_peer().address)
         });
-        if passed >= MOST_HOPS {
-            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        let traced = record.is_traced().then(|| target.clone());
+        record.note_connect(|| FarEvent::Connect(Box::new(target.clone())));
+        let begun = if passed < MOST_HOPS {
+            UpstreamLeg::begin(self.resources, self.token, target, passed + 1)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ELOOP))
+        };
+        if let (Err(error), Some(target)) = (&begun, traced) {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            record.note_connect(|| failed(&target, errno));
         }
-        UpstreamLeg::begin(self.resources, self.token, target, passed + 1)
+        begun
     }
 
     /// As `begin_connect`, but a connect that is in progress goes on beside this one.
@@ -125,6 +147,9 @@ impl Turn<'_> {
             std::mem::swap(&mut rival.socket, &mut state.socket);
             std::mem::swap(&mut rival.account, account);
         }
+        if let Some(account) = account {
+            self.connection.record.note_connect(|| outcome_of(account, result));
+        }
         match (result, rivals.pop()) {
             (Ok(()), last) => {
                 state.connecting = false;
@@ -162,12 +187,16 @@ impl Turn<'_> {
         let failed = match upstream.state.socket.options().take_error() {
             Ok(None) => {
                 if let Some(account) = upstream.account.take() {
+                    self.connection.record.note_connect(|| outcome_of(&account, Ok(())));
                     self.connection.record.open_far(account);
                 }
                 return Some(Ok(()));
             }
             Ok(Some(error)) | Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         };
+        if let Some(account) = &upstream.account {
+            self.connection.record.note_connect(|| outcome_of(account, Err(failed)));
+        }
         // The session decides what becomes of the client leg; there is no other.
         self.connection.give_up_upstream(self.resources);
         Some(Err(failed))

@@ -232,9 +232,7 @@ impl Turn<'_> {
             },
             Leg::Upstream => {
                 self.connection.awaits_answer = false;
-                if let Some(far) = self.connection.record.far() {
-                    far.count_received(count);
-                }
+                self.connection.record.count_far_received(count, data);
             }
         }
         self.moved();

@@ -93,9 +93,7 @@ impl Turn<'_> {
             },
             Leg::Upstream => {
                 self.connection.awaits_answer = true;
-                if let Some(far) = self.connection.record.far() {
-                    far.count_sent(count);
-                }
+                self.connection.record.count_far_sent(count, data);
             }
         }
         self.progress();

@@ -18,7 +18,7 @@ use super::shutdown::{Cause, Shutdown, StopReport};
 use crate::net::address::{Address, Network, Transport};
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
 use crate::net::error::{Error, Result};
-use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, TraceLimits};
+use crate::net::ledger::{ClosedBy, EntryId, Ledger, Record, SocketClose, TraceLimits};
 use crate::net::recording::Recorder;
 use crate::net::service::Peer;
 use crate::net::socket::{Algorithm, PipeAllowance, SocketOptions};
@@ -72,6 +72,8 @@ pub(crate) struct ServerContext {
     pub(crate) trace: Option<TraceLimits>,
     /// The listener's congestion control, which accepted sockets inherit; set by the start.
     pub(crate) algorithm: OnceLock<Algorithm>,
+    /// Set if accepted sockets inherit an SO_LINGER by which a close is a reset.
+    pub(crate) may_reset: OnceLock<()>,
     pub(crate) admission: Admission,
     /// The listener, as faults change it.
     pub(crate) listening: Listening,
@@ -119,6 +121,7 @@ impl ServerContext {
             ledger: Arc::new(Ledger::new(config.history)),
             trace: config.trace,
             algorithm: OnceLock::new(),
+            may_reset: OnceLock::new(),
             admission: Admission::new(config.limits.per_host),
             listening: Listening::new(config, &faults),
             shutdown: Shutdown::new(),
@@ -197,16 +200,19 @@ impl ServerContext {
     }
 
     /// Closes a record, and gives back the slots of its connection. The socket is closed after
-    /// that, and then `admission.closed` called. `algorithm` as in `Record::last_tcp_info`.
+    /// that as `close` says, and then `admission.closed` called. `algorithm` as in
+    /// `Record::last_tcp_info`.
     pub(crate) fn close_record(
         &self,
         entry_id: EntryId,
         by: ClosedBy,
         error: Option<String>,
         algorithm: Option<Algorithm>,
+        close: SocketClose<'_>,
     ) {
+        let close = if self.may_reset.get().is_some() { close.with_linger() } else { close };
         let leave = |record: &Record| self.admission.leave(record.host());
-        self.ledger.close(entry_id, by, error, algorithm, leave);
+        self.ledger.close(entry_id, by, error, algorithm, close, leave);
     }
 
     /// Forgets what the server has done so far, its connections having ended. False, without

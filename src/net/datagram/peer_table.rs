@@ -12,7 +12,7 @@ use super::peer_stages::PeerStages;
 use super::socket::DatagramSocket;
 use crate::net::address::{Address, Endpoint};
 use crate::net::control::ServerContext;
-use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
+use crate::net::ledger::{ClosedBy, EntryId, Record, Role, SocketClose};
 use crate::net::recording::Recorder;
 use crate::net::service::Peer;
 use crate::net::stage::{Direction, RecorderStage, StageResult};
@@ -324,7 +324,7 @@ impl Peers {
             stages.due.map(|at| self.due.remove(&(at, index)));
             self.context.ledger.count_dropped(stages.all_parts() as u64);
         }
-        self.context.close_record(entry.entry_id, by, error, None);
+        self.context.close_record(entry.entry_id, by, error, None, SocketClose::None);
         self.context.count_stopped(forced);
         self.context.admission.closed();
     }

@@ -421,11 +421,7 @@ impl Relay {
         let entry = self.admission.peers.get(index);
         session.awaits_answer = true;
         match sys::send(session.socket.as_fd(), data, libc::MSG_DONTWAIT) {
-            Ok(count) => {
-                if let Some(far) = entry.record.far() {
-                    far.count_sent(count);
-                }
-            }
+            Ok(count) => entry.record.count_far_sent(count, Some(data)),
             Err(error) => self.handle_upstream_error(index, "send", &error, true),
         }
     }
@@ -524,9 +520,7 @@ impl Relay {
         let entry = self.admission.peers.get(index);
         for slot in 0..count {
             let received = from_upstream.get(slot);
-            if let Some(upstream) = entry.record.far() {
-                upstream.count_received(received.data.len());
-            }
+            entry.record.count_far_received(received.data.len(), Some(received.data));
             if received.cut {
                 self.context.ledger.count_cut();
             }

@@ -14,7 +14,7 @@ use crate::net::address::{Target, Transport};
 use crate::net::base::{EventFd, Mutex, Origin, Waiter};
 use crate::net::control::{Limits, random_seed};
 use crate::net::error::{Error, Result};
-use crate::net::ledger::{ClosedBy, Record};
+use crate::net::ledger::{ClosedBy, Record, SocketClose};
 use crate::net::service::{Io, Leg, Session, SessionResult, Waker};
 use crate::net::socket::Socket;
 use crate::net::stage::Stage;
@@ -246,8 +246,8 @@ impl Owner for ClientOwner {
     fn count_error(&self) {}
 
     /// The worker closes the record.
-    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        self.0.decide(by, error, forced);
+    fn settle(&self, by: ClosedBy, error: Option<String>, close: SocketClose<'_>) {
+        self.0.decide(by, error, close.is_reset());
     }
 
     fn is_settled(&self) -> bool {

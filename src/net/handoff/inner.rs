@@ -17,7 +17,7 @@ use super::handed_out::{HandedOut, JobId};
 use crate::net::base::{EventFd, Mutex};
 use crate::net::control::ServerContext;
 use crate::net::error::strerror;
-use crate::net::ledger::{ClosedBy, Record};
+use crate::net::ledger::{ClosedBy, Record, SocketClose};
 use crate::net::service::{Io, Leg, LegStages, Null, Service, Session, SessionResult, Waker};
 use crate::net::socket::{Probe, Socket};
 use crate::net::stage::tls::tls_error;
@@ -307,8 +307,8 @@ impl Owner for InnerLease {
     }
 
     /// The worker closes the record, and counts the connection for a stop.
-    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        self.link.decide(by, error, forced);
+    fn settle(&self, by: ClosedBy, error: Option<String>, close: SocketClose<'_>) {
+        self.link.decide(by, error, close.is_reset());
     }
 
     fn is_settled(&self) -> bool {
@@ -589,7 +589,8 @@ pub(super) enum Handed {
 fn refuse(context: &ServerContext, accepted: Accepted, step: &str, error: &io::Error) {
     let Accepted { socket, entry_id, .. } = accepted;
     let text = format!("{step}: {error}");
-    context.close_record(entry_id, ClosedBy::Error, Some(text), None);
+    let close = SocketClose::Reset(socket.as_fd());
+    context.close_record(entry_id, ClosedBy::Error, Some(text), None, close);
     context.count_error();
     socket.abort();
     context.admission.closed();

@@ -14,7 +14,7 @@ use super::linger::{LingerHost, PendingLinger};
 use crate::net::base::EventFd;
 use crate::net::connection::LingeringSocket;
 use crate::net::control::ServerContext;
-use crate::net::ledger::{ClosedBy, EntryId, Record};
+use crate::net::ledger::{ClosedBy, EntryId, Record, SocketClose};
 use crate::net::socket::{Socket, Until};
 use crate::net::stage::Stage;
 use crate::net::stream::{DeferredClose, InnerEnd, Outer, OuterPlace, Owned, Owner, Stream};
@@ -178,10 +178,10 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    fn close_record(&self, by: ClosedBy, error: Option<String>) -> bool {
+    fn close_record(&self, by: ClosedBy, error: Option<String>, close: SocketClose<'_>) -> bool {
         let first = self.leave_open(SETTLED);
         if first {
-            self.context.close_record(self.entry_id, by, error, None);
+            self.context.close_record(self.entry_id, by, error, None, close);
         }
         first
     }
@@ -236,12 +236,12 @@ impl Owner for Lease {
         self.context.count_error();
     }
 
-    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
-        if self.close_record(by, error.clone()) {
-            self.context.count_stopped(forced);
+    fn settle(&self, by: ClosedBy, error: Option<String>, close: SocketClose<'_>) {
+        if self.close_record(by, error.clone(), close) {
+            self.context.count_stopped(close.is_reset() && by == ClosedBy::Stop);
         } else if let Some(link) = self.moved() {
             // The worker closes the record, and counts the connection for a stop.
-            link.decide(by, error, forced);
+            link.decide(by, error, close.is_reset());
         }
     }
 
@@ -278,7 +278,7 @@ impl Owner for Lease {
         by: ClosedBy,
         error: Option<String>,
     ) -> DeferredClose {
-        self.close_record(by, error);
+        self.close_record(by, error, SocketClose::None);
         // The stop counts the connection when it has lingered.
         DeferredClose::new(PendingLinger {
             lingering: Some(LingeringSocket { socket, record, until }),

@@ -9,6 +9,7 @@
 //! admits; the one that has lingered for longest is closed for another.
 
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use super::handed_out::{HandedOut, JobId};
 use crate::net::base::Mutex;
 use crate::net::connection::LingeringSocket;
 use crate::net::control::ServerContext;
+use crate::net::ledger::{ClosedBy, SocketClose};
 use crate::net::service::{Null, Service};
 use crate::net::worker::{Inbox, Message, start_worker};
 
@@ -90,9 +92,17 @@ impl Drop for PendingLinger {
     fn drop(&mut self) {
         let Some(lingering) = self.lingering.take() else { return };
         lingering.socket.never_wait();
-        if let Some(LingeringSocket { socket, .. }) = self.host.send(&self.context, lingering) {
+        if let Some(LingeringSocket { socket, record, .. }) =
+            self.host.send(&self.context, lingering)
+        {
             let shutdown = &self.context.shutdown;
             let forced = shutdown.has_begun() && shutdown.deadline() <= Instant::now();
+            let close = if forced {
+                SocketClose::Reset(socket.as_fd())
+            } else {
+                SocketClose::Plain { socket: socket.as_fd(), resets: false }
+            };
+            record.note_close(close, ClosedBy::Stop, None);
             if forced {
                 socket.reset();
             } else {

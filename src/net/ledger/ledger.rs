@@ -13,6 +13,7 @@ use super::counters::{DatagramCounters, Refusals};
 use super::paths::Paths;
 use super::record::{Far, Record};
 use super::refusal::Refusal;
+use super::socket_close::SocketClose;
 use super::tls_info::TlsInfo;
 use super::totals::Totals;
 use crate::net::base::{EventFd, Mutex, Origin, Waiter, pause, wait_for_own};
@@ -151,7 +152,7 @@ impl Ledger {
         EntryId(entry_id as u32)
     }
 
-    /// Closes a record; called before the socket is closed. `algorithm` as in
+    /// Closes a record; called before the socket is closed, as `close` says. `algorithm` as in
     /// `Record::last_tcp_info`. `release` gives back what the connection takes of the server's
     /// limits, at the moment from which the ledger shows the connection as closed.
     pub(crate) fn close(
@@ -160,11 +161,13 @@ impl Ledger {
         by: ClosedBy,
         error: Option<String>,
         algorithm: Option<Algorithm>,
+        close: SocketClose<'_>,
         release: impl FnOnce(&Record),
     ) {
         let record = Arc::clone(&self.state.lock().open[entry_id.0 as usize]);
-        // Without the lock, because this makes a system call.
+        // Without the lock, because these make system calls.
         let tcp_info = record.last_tcp_info(algorithm);
+        record.note_close(close, by, tcp_info.as_ref());
         drop(record);
         let mut state = self.state.lock();
         let record = state.open.remove(entry_id.0 as usize);

@@ -13,8 +13,9 @@ use super::closed_by::ClosedBy;
 use super::counters::{Counters, Flow};
 use super::fault_event::{FaultEvent, FaultEvents};
 use super::proxy_header::ProxyHeader;
+use super::socket_close::SocketClose;
 use super::tls_info::TlsInfo;
-use super::trace::{Direction, Event, Trace, TraceLimits};
+use super::trace::{Direction, Event, EventKind, FarEvent, Trace, TraceLimits};
 use crate::net::address::{Endpoint, Transport};
 use crate::net::socket::{Algorithm, Credentials, Probe, TcpInfo};
 
@@ -101,16 +102,6 @@ impl Far {
     pub fn sent(&self) -> Flow {
         self.sent.get()
     }
-
-    /// Counts a receive. Only the owner of the connection calls it.
-    pub(crate) fn count_received(&self, bytes: usize) {
-        self.received.count(bytes);
-    }
-
-    /// Counts a send. Only the owner of the connection calls it.
-    pub(crate) fn count_sent(&self, bytes: usize) {
-        self.sent.count(bytes);
-    }
 }
 
 /// Time origin shared by all records; a u64 offset is half the size of an `Instant`.
@@ -134,6 +125,7 @@ fn wall_clock() -> u64 {
 pub struct Record {
     id: u64,
     role: Role,
+    reset_sent: AtomicBool,
     local: Endpoint,
     remote: Endpoint,
     /// Wall clock, for display. `opened` is used for durations, which a step of the clock must not
@@ -153,6 +145,8 @@ pub struct Record {
 struct Extra {
     trace: Option<Trace>,
     far: OnceLock<Box<Far>>,
+    /// The same where there is a trace, so that a leg without one is counted without a look at it.
+    traced_far: OnceLock<Box<Far>>,
     /// Credentials of the peer; only Unix sockets have them.
     credentials: OnceLock<Credentials>,
     faults: OnceLock<Box<FaultEvents>>,
@@ -177,6 +171,7 @@ impl Record {
         Self {
             id,
             role,
+            reset_sent: AtomicBool::new(false),
             local,
             remote,
             opened_at: wall_clock(),
@@ -345,13 +340,20 @@ impl Record {
     /// The record of the upstream leg; None if there is none, or not yet.
     #[must_use]
     pub fn far(&self) -> Option<&Far> {
-        self.extra.get().and_then(|extra| extra.far.get()).map(|far| &**far)
+        let extra = self.extra.get()?;
+        extra.far.get().or_else(|| extra.traced_far.get()).map(|far| &**far)
     }
 
     /// The cause of the close; None while the connection is open.
     #[must_use]
     pub fn closed_by(&self) -> Option<ClosedBy> {
         self.end.get().map(|end| end.by)
+    }
+
+    /// Whether our end was closed with RST.
+    #[must_use]
+    pub fn reset_sent(&self) -> bool {
+        self.reset_sent.load(Relaxed)
     }
 
     /// The message of the error that ended it, if any.
@@ -469,6 +471,36 @@ impl Record {
         self.note(Direction::Out, bytes, parts);
     }
 
+    /// Counts a receive on the upstream leg; None for bytes that stayed in the kernel. Only the
+    /// owner of the connection calls it.
+    pub(crate) fn count_far_received(&self, bytes: usize, data: Option<&[u8]>) {
+        let Some(extra) = self.extra.get() else { return };
+        if let Some(far) = extra.far.get() {
+            far.received.count(bytes);
+        } else if let Some(far) = extra.traced_far.get() {
+            far.received.count(bytes);
+            self.note_as(EventKind::Far(FarEvent::Data(Direction::In)), bytes, data);
+        }
+    }
+
+    /// Counts such a send.
+    pub(crate) fn count_far_sent(&self, bytes: usize, data: Option<&[u8]>) {
+        let Some(extra) = self.extra.get() else { return };
+        if let Some(far) = extra.far.get() {
+            far.sent.count(bytes);
+        } else if let Some(far) = extra.traced_far.get() {
+            far.sent.count(bytes);
+            self.note_as(EventKind::Far(FarEvent::Data(Direction::Out)), bytes, data);
+        }
+    }
+
+    /// Notes a step of a connect of the upstream leg, if there is a trace.
+    pub(crate) fn note_connect(&self, step: impl FnOnce() -> FarEvent) {
+        if let Some(trace) = self.extra.get().and_then(|extra| extra.trace.as_ref()) {
+            trace.note_far(self.opened().elapsed(), step());
+        }
+    }
+
     /// Whether the bytes must be read into memory for the trace.
     pub(crate) fn is_traced(&self) -> bool {
         self.extra.get().is_some_and(|extra| extra.trace.is_some())
@@ -480,15 +512,25 @@ impl Record {
         bytes: usize,
         parts: impl IntoIterator<Item = &'a [u8]>,
     ) {
+        self.note_as(EventKind::Data(direction), bytes, parts);
+    }
+
+    fn note_as<'a>(
+        &self,
+        kind: EventKind,
+        bytes: usize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) {
         if let Some(trace) = self.extra.get().and_then(|extra| extra.trace.as_ref()) {
-            trace.note(self.opened().elapsed(), direction, bytes, parts);
+            trace.note(self.opened().elapsed(), kind, bytes, parts);
         }
     }
 
     /// Adds the record of the upstream leg, which exists from now on.
     pub(crate) fn open_far(&self, far: Box<Far>) {
         let extra = self.extra.get_or_init(Box::default);
-        let again = extra.far.set(far);
+        let place = if extra.trace.is_some() { &extra.traced_far } else { &extra.far };
+        let again = place.set(far);
         debug_assert!(again.is_ok(), "an upstream leg is opened once");
     }
 
@@ -508,6 +550,14 @@ impl Record {
     /// querying it costs half a microsecond.
     pub(crate) fn last_tcp_info(&self, algorithm: Option<Algorithm>) -> Option<TcpInfo> {
         self.probe.ask(algorithm)
+    }
+
+    /// Notes what a close of the socket sends that follows at once; before the record closes, or
+    /// when it has lingered after that. `info` is its state now.
+    pub(crate) fn note_close(&self, close: SocketClose<'_>, by: ClosedBy, info: Option<&TcpInfo>) {
+        if close.sends_reset(self.transport(), by, self.received().bytes, info) {
+            self.reset_sent.store(true, Relaxed);
+        }
     }
 
     /// Closes the record, while the socket is still open.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::fault_event::FaultEvent;
+use crate::net::address::Endpoint;
 use crate::net::base::Mutex;
 
 /// Limits of one connection's trace.
@@ -32,9 +33,25 @@ pub enum EventKind {
     Data(Direction),
     /// A fault has done something.
     Fault(Box<FaultEvent>),
+    /// Something on the leg to the target of a forwarder.
+    Far(FarEvent),
 }
 
-/// One receive or send that carried data, or one thing that a fault has done.
+/// What an event of the far leg was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FarEvent {
+    /// A receive or a send that carried data; the peer is the target.
+    Data(Direction),
+    /// A connect to the target has begun.
+    Connect(Box<Endpoint>),
+    /// A connect is complete; our own end is bound to this address.
+    Connected(Box<Endpoint>),
+    /// A connect has failed: the target's address and the error.
+    Failed(Box<str>),
+}
+
+/// One receive or send that carried data, one thing that a fault has done, or one step of a connect
+/// to a target.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// The event's number in the connection, from 1.
@@ -43,7 +60,7 @@ pub struct Event {
     pub after: Duration,
     /// What it was.
     pub kind: EventKind,
-    /// Number of bytes it carried; of a fault, 0.
+    /// Number of bytes it carried; 0 where it carries none.
     pub size: usize,
     /// The bytes that are kept, from the first on.
     pub data: Box<[u8]>,
@@ -75,7 +92,7 @@ impl Trace {
     pub(crate) fn note<'a>(
         &self,
         after: Duration,
-        direction: Direction,
+        kind: EventKind,
         size: usize,
         parts: impl IntoIterator<Item = &'a [u8]>,
     ) {
@@ -84,12 +101,17 @@ impl Trace {
         for part in parts {
             data.extend_from_slice(&part[..part.len().min(room - data.len())]);
         }
-        self.push(after, EventKind::Data(direction), size, data);
+        self.push(after, kind, size, data);
     }
 
     /// Records what a fault has done.
     pub(crate) fn note_fault(&self, after: Duration, event: FaultEvent) {
         self.push(after, EventKind::Fault(Box::new(event)), 0, Vec::new());
+    }
+
+    /// Records a step of a connect to the target.
+    pub(crate) fn note_far(&self, after: Duration, event: FarEvent) {
+        self.push(after, EventKind::Far(event), 0, Vec::new());
     }
 
     fn push(&self, after: Duration, kind: EventKind, size: usize, data: Vec<u8>) {
@@ -123,10 +145,13 @@ mod tests {
     use super::*;
     use crate::net::ledger::Way;
 
+    const IN: EventKind = EventKind::Data(Direction::In);
+    const OUT: EventKind = EventKind::Data(Direction::Out);
+
     fn noted(limits: TraceLimits, sizes: &[usize]) -> Vec<(u64, usize, usize)> {
         let trace = Trace::new(limits);
         for &size in sizes {
-            trace.note(Duration::ZERO, Direction::In, size, [vec![7; size].as_slice()]);
+            trace.note(Duration::ZERO, IN, size, [vec![7; size].as_slice()]);
             let kept = trace.kept.lock();
             assert!(kept.events.len() <= limits.events);
             assert!(kept.bytes <= limits.bytes);
@@ -156,12 +181,12 @@ mod tests {
             offset: 3,
             size: 0,
         };
-        trace.note(Duration::ZERO, Direction::In, 1, [b"a".as_slice()]);
-        trace.note(Duration::ZERO, Direction::Out, 3, [b"abc".as_slice()]);
+        trace.note(Duration::ZERO, IN, 1, [b"a".as_slice()]);
+        trace.note(Duration::ZERO, OUT, 3, [b"abc".as_slice()]);
         trace.note_fault(Duration::ZERO, fault.clone());
         let events = trace.events();
         assert_eq!(events.iter().map(|event| event.number).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(events[0].kind, EventKind::Data(Direction::Out));
+        assert_eq!(events[0].kind, OUT);
         assert_eq!(&*events[0].data, b"abc");
         assert_eq!(events[1].kind, EventKind::Fault(Box::new(fault)));
         assert_eq!((events[1].size, events[1].data.len()), (0, 0));
@@ -175,7 +200,7 @@ mod tests {
     #[test]
     fn data_in_several_parts_is_one_event() {
         let trace = Trace::new(TraceLimits { bytes: 5, events: 1 });
-        trace.note(Duration::ZERO, Direction::Out, 7, [&b"abc"[..], b"", b"defg", b"not sent"]);
+        trace.note(Duration::ZERO, OUT, 7, [&b"abc"[..], b"", b"defg", b"not sent"]);
         let [event] = &trace.events()[..] else { panic!("one event") };
         assert_eq!((event.size, &*event.data), (7, &b"abcde"[..]));
     }

@@ -4,6 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::inner::Steps;
 use super::lifecycle::State;
@@ -58,6 +61,9 @@ impl Server {
         if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
             // Already set if an earlier start failed.
             let _ = context.algorithm.set(algorithm);
+        }
+        if SockRef::from(&listener).linger().is_ok_and(|time| time == Some(Duration::ZERO)) {
+            let _ = context.may_reset.set(());
         }
         let recordings = match self.start_recorders(&shape) {
             Ok(recordings) => recordings,

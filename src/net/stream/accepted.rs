@@ -12,7 +12,7 @@ use super::slot::StreamSocket;
 use super::stream::{Held, Stream, seen};
 use super::wait::Interest;
 use crate::net::error::Error;
-use crate::net::ledger::{ClosedBy, Record};
+use crate::net::ledger::{ClosedBy, Record, SocketClose};
 use crate::net::socket::{Socket, Until, lingering};
 use crate::net::sys;
 
@@ -126,7 +126,7 @@ impl Stream {
         let socket = self.slot().socket.lock().clone();
         let (Some(socket), Some(owned)) = (socket, self.owned.get()) else { return };
         if !owned.owner.is_settled() && owned.reached.set(name).is_ok() {
-            owned.owner.settle(ClosedBy::Limit(name), None, false);
+            owned.owner.settle(ClosedBy::Limit(name), None, self.plain_close(&socket));
             self.saw(seen::READS_ENDED);
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -141,7 +141,11 @@ impl Stream {
         name: &'static str,
     ) -> Error {
         if let Some(owned) = self.owned() {
-            owned.owner.settle(ClosedBy::Limit(name), None, false);
+            let close = match name {
+                "write" if self.outer().is_none() => SocketClose::Reset(socket.as_fd()),
+                _ => self.plain_close(socket),
+            };
+            owned.owner.settle(ClosedBy::Limit(name), None, close);
         }
         if name == "write" {
             self.saw(seen::FORCED);
@@ -203,7 +207,7 @@ impl Stream {
         let socket = self.slot().socket.lock().clone();
         if let Some(socket) = socket {
             if let Some(owned) = self.owned() {
-                owned.owner.settle(ClosedBy::Stop, None, true);
+                owned.owner.settle(ClosedBy::Stop, None, SocketClose::Reset(socket.as_fd()));
             }
             self.saw(seen::FORCED);
             socket.reset();
@@ -219,7 +223,9 @@ impl Stream {
         };
         self.closed.store(true, SeqCst);
         let all_read = sys::unread(socket.as_fd()) == 0;
-        self.settle(ClosedBy::Stop, None, !all_read);
+        let close =
+            if all_read { self.plain_close(&socket) } else { SocketClose::Reset(socket.as_fd()) };
+        self.settle(ClosedBy::Stop, None, close);
         match (all_read, self.has_seen(seen::DUPLICATED)) {
             (true, false) => drop(socket),
             (true, true) => {

@@ -12,7 +12,7 @@ use crate::net::address::Target;
 use crate::net::base::{EventFd, Origin};
 use crate::net::control::Limits;
 use crate::net::error::{Result, TlsError};
-use crate::net::ledger::{ClosedBy, Record};
+use crate::net::ledger::{ClosedBy, Record, SocketClose};
 use crate::net::socket::{Socket, Until};
 use crate::net::stage::Stage;
 
@@ -21,9 +21,9 @@ pub(crate) trait Owner: Send + Sync + fmt::Debug {
     /// Counts an error of the service.
     fn count_error(&self);
 
-    /// Closes the record. Only the first call has an effect; its reason is kept. `forced` is whether
-    /// the connection ends with a reset, which an inner stream cannot do by itself.
-    fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool);
+    /// Closes the record. Only the first call has an effect; its reason is kept. `close` is what
+    /// the caller does next, or has a worker do: an inner stream cannot reset by itself.
+    fn settle(&self, by: ClosedBy, error: Option<String>, close: SocketClose<'_>);
 
     /// Whether the record is closed.
     fn is_settled(&self) -> bool;

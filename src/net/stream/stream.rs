@@ -29,7 +29,7 @@ use super::spin::Spin;
 use crate::net::address::{Address, ConnectSource, Transport};
 use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result};
-use crate::net::ledger::{ClosedBy, Record};
+use crate::net::ledger::{ClosedBy, Record, SocketClose};
 use crate::net::socket::{Socket, SocketOptions, TcpInfo};
 use crate::net::sys;
 
@@ -453,7 +453,7 @@ impl Stream {
     fn end_as(&self, by: ClosedBy, error: Option<String>, may_wait: bool) -> Option<DeferredClose> {
         let socket = self.take()?;
         if self.leave_outer(&socket) {
-            self.settle(by, error.clone(), true);
+            self.settle(by, error.clone(), SocketClose::Reset(socket.as_fd()));
         }
         let socket = match self.settle_or_linger(socket, by, error) {
             Ok(deferred) => return Some(deferred),
@@ -511,7 +511,10 @@ impl Stream {
         // The record is closed before the socket, so that a peer that sees the end finds the record
         // complete.
         let Some((owned, record, until)) = self.linger_until(&socket) else {
-            self.settle(by, error, false);
+            // Another copy of the descriptor goes on with the connection.
+            let is_shared = !self.has_server() && socket.is_shared();
+            let close = if is_shared { SocketClose::None } else { self.plain_close(&socket) };
+            self.settle(by, error, close);
             return Err(socket);
         };
         // A lingering socket has no other user.
@@ -525,8 +528,7 @@ impl Stream {
             if let Some(owned) = self.owned() {
                 owned.owner.abandon();
             }
-            // The pair knows nothing of a reset.
-            self.settle(ClosedBy::Local, None, self.outer().is_some());
+            self.settle(ClosedBy::Local, None, SocketClose::Reset(socket.as_fd()));
             match Arc::try_unwrap(socket) {
                 Ok(socket) if !self.has_seen(seen::DUPLICATED) => socket.into_socket().abort(),
                 Ok(socket) => socket.reset(),
@@ -538,12 +540,22 @@ impl Stream {
     }
 
     /// Closes the record. Only the first call has an effect.
-    pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, forced: bool) {
+    pub(crate) fn settle(&self, by: ClosedBy, error: Option<String>, close: SocketClose<'_>) {
         if let Some(owned) = self.owned() {
-            owned.owner.settle(by, error, forced);
+            owned.owner.settle(by, error, close);
         } else if let Some(record) = self.record.get().filter(|_| self.is_here()) {
-            record.close(by, error, record.last_tcp_info(None));
+            let tcp_info = record.last_tcp_info(None);
+            record.note_close(close, by, tcp_info.as_ref());
+            record.close(by, error, tcp_info);
         }
+    }
+
+    /// A close that is a reset only where SO_LINGER or unread data makes it one. The option costs a
+    /// system call, and is asked for where it may have been set.
+    pub(super) fn plain_close<'a>(&self, socket: &'a Socket) -> SocketClose<'a> {
+        let close = SocketClose::Plain { socket: socket.as_fd(), resets: false };
+        let may_be_set = self.has_seen(seen::LINGERS | seen::DUPLICATED);
+        if may_be_set || self.options.linger.is_some() { close.with_linger() } else { close }
     }
 
     /// Notifies the server that the descriptor is closed.
@@ -571,7 +583,7 @@ impl Stream {
         match self.slot().take_idle() {
             Ok(socket) => {
                 self.closed.store(true, SeqCst);
-                self.settle(ClosedBy::Detached, None, false);
+                self.settle(ClosedBy::Detached, None, SocketClose::None);
                 self.notify_closed();
                 Ok(socket.into_socket().into_number())
             }

@@ -24,11 +24,11 @@ use super::sink::{Accepted, Inner};
 use crate::net::base::{EventFd, Key, Listed, TimerFd, fork, panic_text};
 use crate::net::connection::{Connection, Gone, Served, Turn, WorkerResources};
 use crate::net::control::{FIRST_BYTE_GRACE, SeenResets, ServerContext};
-use crate::net::ledger::{ClosedBy, EntryId, Record, Role};
+use crate::net::ledger::{ClosedBy, EntryId, Record, Role, SocketClose};
 use crate::net::service::{
     BATCH_BYTES, BATCH_CONNECTIONS, Batch, Leg, Notifier, Null, Peer, Service, Session,
 };
-use crate::net::socket::Socket;
+use crate::net::socket::{Socket, TcpInfo};
 use crate::net::stage::Chain;
 use crate::net::stage::faults::Ack;
 use crate::net::stage::tls::is_peers_tls_error;
@@ -433,7 +433,8 @@ impl Worker {
     }
 
     fn refuse(&mut self, socket: Socket, entry_id: EntryId, error: String) {
-        self.close_record(entry_id, ClosedBy::Error, Some(error));
+        let close = SocketClose::Reset(socket.as_fd());
+        self.close_record(entry_id, ClosedBy::Error, Some(error), close);
         self.context.count_error();
         socket.abort();
         self.release();
@@ -542,6 +543,8 @@ impl Worker {
         let entry_id = connection.entry_id;
         // The peer's doing, and no failure of the service, as an error of its TLS.
         let has_no_header = connection.is_ended_by_stage() && connection.record.awaits_proxy();
+        // Its record is closed, and does not know yet how the connection ends.
+        let lingered = entry_id.is_none().then(|| Arc::clone(&connection.record));
         let (gone, sockets) =
             connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
@@ -564,11 +567,22 @@ impl Worker {
         let reason = told.unwrap_or((by, error));
         // Counted from the call of `stop`, even if this worker has not read its message yet.
         self.context.count_stopped(reset && reason.0 == ClosedBy::Stop);
-        if let Some(entry_id) = entry_id {
-            self.close_record(entry_id, reason.0, reason.1);
-        }
         // The client's socket comes first. A connection that its peer has reset is not reset again.
         let mut already_reset = by == ClosedBy::Reset;
+        let close = match sockets.first().map(Socket::as_fd) {
+            Some(socket) if reset && !already_reset => SocketClose::Reset(socket),
+            Some(socket) => SocketClose::Plain { socket, resets: false },
+            None => SocketClose::None,
+        };
+        match (entry_id, lingered) {
+            (Some(entry_id), _) => self.close_record(entry_id, reason.0, reason.1, close),
+            // One that is not reset has read everything.
+            (None, Some(record)) if reset => {
+                let info = TcpInfo::of(sockets[0].as_fd().as_raw_fd(), None).ok();
+                record.note_close(close, reason.0, info.as_ref());
+            }
+            _ => {}
+        }
         for socket in sockets {
             if fork::has_forked() {
                 // A forked child's copy of the descriptor keeps it in the poller, which would go on
@@ -591,9 +605,15 @@ impl Worker {
     }
 
     /// Services in Rust do not change the congestion control algorithm: it is the listener's.
-    fn close_record(&self, entry_id: EntryId, by: ClosedBy, error: Option<String>) {
+    fn close_record(
+        &self,
+        entry_id: EntryId,
+        by: ClosedBy,
+        error: Option<String>,
+        close: SocketClose<'_>,
+    ) {
         let inherited = self.context.algorithm.get().copied();
-        self.context.close_record(entry_id, by, error, inherited);
+        self.context.close_record(entry_id, by, error, inherited, close);
     }
 
     /// Accounts for a connection whose descriptors are closed.

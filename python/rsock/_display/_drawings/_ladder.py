@@ -1,10 +1,11 @@
-"""The drawing of a ladder: two ends, and what passed between them from top to bottom.
+"""The drawing of a ladder: the ends, and what passed between them from top to bottom.
 
 It draws steps, whatever their source, and must never read a record.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ..._drawing import Drawing
@@ -15,12 +16,35 @@ from ._text import Canvas, short
 
 __all__ = ["draw"]
 
-# Where the lines of the two ends are: the peer's, ours, by whether ours is on the right.
-_LINES: Final = {True: (112.0, 470.0), False: (588.0, 230.0)}
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the lines of the ends are, and the times of ours."""
+
+    theirs: float
+    ours: float
+    # The right end of the times.
+    time: float
+    # The widest box of an end.
+    box: float
+    target: float | None = None
+
+    @property
+    def lines(self) -> tuple[float, ...]:
+        lines = (self.theirs, self.ours)
+        return lines if self.target is None else (*lines, self.target)
+
+
+# By whether our end is the one that accepted, which is on the right.
+_PLACES: Final = {
+    True: _Places(theirs=112, ours=470, time=544, box=318),
+    False: _Places(theirs=588, ours=230, time=218, box=318),
+}
+# With a target: the calls of our end are beside its line, and the times to the left of all.
+_FORWARDED: Final = _Places(theirs=156, ours=384, time=76, box=196, target=612)
 _ROW: Final = 27.0
 _SLOPE: Final = 7.0
-# The columns beside our line: the time, and the call.
-_TIME: Final = 74.0
+# The distance of the column of calls from our line.
 _CALL: Final = 84.0
 _SMALL: Final = 11.0
 # A pause from which on the space between two steps grows, and the most that it grows by.
@@ -33,8 +57,8 @@ def draw(ladder: Ladder) -> Drawing:
     description = _description(ladder)
     picture = Picture()
     y = picture.heading(ladder.title, [ladder.summary]) + 4
-    theirs, ours = _LINES[ladder.accepted]
-    y = _ends(picture, ladder, y)
+    places = _FORWARDED if ladder.target else _PLACES[ladder.accepted]
+    y = _ends(picture, ladder, places, y)
     top = y
     y += 24
     before: float | None = None
@@ -44,14 +68,14 @@ def draw(ladder: Ladder) -> Drawing:
         if step.way == "in" and way in ("out", "gap"):
             y += _SLOPE + 2
         way = "gap" if step.kind == "gap" else step.way
-        y = _pause(picture, y, before, step.seconds, (theirs, ours))
+        y = _pause(picture, y, before, step.seconds, places)
         if step.seconds is not None:
             before = step.seconds
-        _step(picture, step, y, theirs, ours)
+        _step(picture, step, y, places)
         y += _ROW
     bottom = y
     lines = Picture()
-    for x in (theirs, ours):
+    for x in places.lines:
         lines.line(x, top, x, bottom, "muted", width=2)
     # The lines of the ends are under everything else.
     picture.below(lines)
@@ -63,9 +87,10 @@ def draw(ladder: Ladder) -> Drawing:
 
 def _description(ladder: Ladder) -> str:
     known = sum(step.known and step.kind == "data" for step in ladder.steps)
+    target = f", {ladder.target}" * bool(ladder.target)
     return (
-        f"{ladder.summary}. Between {ladder.theirs} and {ladder.ours}: {known} recorded reads and"
-        f" writes; {sum(not step.known for step in ladder.steps)} steps are inferred."
+        f"{ladder.summary}. Between {ladder.theirs}{target} and {ladder.ours}: {known} recorded"
+        f" reads and writes; {sum(not step.known for step in ladder.steps)} steps are inferred."
     )
 
 
@@ -74,23 +99,24 @@ def _time(since: float) -> str:
     return f"{since:.3f} s" if 1 <= since < 60 else seconds(since)
 
 
-def _ends(picture: Picture, ladder: Ladder, y: float) -> float:
-    """The boxes of the two ends, at the heads of their lines."""
-    theirs, ours = _LINES[ladder.accepted]
-    names = ("client", "server")
-    for x, address, name in (
-        (theirs, ladder.theirs, names[not ladder.accepted]),
-        (ours, ladder.ours, names[ladder.accepted]),
-    ):
-        # As wide as both boxes can be side by side.
-        most = 318.0
-        shown = fit(address, most - 20, _SMALL, mono=True, middle=True)
-        mark = " (this end)" if x == ours else ""
-        widest = max(width_of(shown, _SMALL, mono=True), width_of(name + mark, 12, bold=True))
-        width = min(most, widest + 24)
+def _heads(ladder: Ladder) -> list[tuple[str, str]]:
+    """The name and the address of each end: the peer's, ours, and a target's."""
+    if ladder.target:
+        ours = ("forwarder (this end)", ladder.ours)
+        return [("client", ladder.theirs), ours, ("target", ladder.target)]
+    peer, own = ("client", "server") if ladder.accepted else ("server", "client")
+    return [(peer, ladder.theirs), (f"{own} (this end)", ladder.ours)]
+
+
+def _ends(picture: Picture, ladder: Ladder, places: _Places, y: float) -> float:
+    """The boxes of the ends, at the heads of their lines."""
+    for x, (name, address) in zip(places.lines, _heads(ladder), strict=True):
+        shown = fit(address, places.box - 20, _SMALL, mono=True, middle=True)
+        widest = max(width_of(shown, _SMALL, mono=True), width_of(name, 12, bold=True))
+        width = min(places.box, widest + 24)
         x = min(max(x, MARGIN + width / 2), WIDTH - MARGIN - width / 2)
         picture.box(x - width / 2, y, width, 40)
-        picture.text(x, y + 17, name + mark, size=12, bold=True, anchor="middle")
+        picture.text(x, y + 17, name, size=12, bold=True, anchor="middle")
         picture.text(x, y + 32, shown, "muted", size=_SMALL, mono=True, anchor="middle")
     return y + 40
 
@@ -100,7 +126,7 @@ def _pause(
     y: float,
     before: float | None,
     now: float | None,
-    lines: tuple[float, float],
+    places: _Places,
 ) -> float:
     """Space for a pause, which grows with the logarithm of its length."""
     if before is None or now is None or now - before <= _PAUSE:
@@ -109,60 +135,80 @@ def _pause(
     if extra < 16:
         return y + extra
     middle = y - 19 + extra / 2
-    x = (lines[0] + lines[1]) / 2
+    x = (places.theirs + places.ours) / 2
     text = f"{seconds(now - before)} later"
     picture.text(x, middle + 4, text, "muted", size=10.5, anchor="middle", italic=True)
     wide = width_of(text, 10.5) / 2 + 10
     for side in (-1, 1):
-        picture.line(x + side * wide, middle, x + side * 150, middle, "grid", width=1)
+        most = min(150, abs(places.ours - places.theirs) / 2 - 12)
+        picture.line(x + side * wide, middle, x + side * most, middle, "grid", width=1)
     return y + extra
 
 
-def _step(picture: Picture, step: Step, y: float, theirs: float, ours: float) -> None:
+def _step(picture: Picture, step: Step, y: float, places: _Places) -> None:
+    theirs, ours = places.theirs, places.ours
     side = 1 if ours > theirs else -1
-    anchor = "start" if side > 0 else "end"
     line = y + 4
     if step.kind == "gap":
-        picture.text(
-            (theirs + ours) / 2, line, f"… {step.label} …", "muted", anchor="middle", italic=True
-        )
+        _gap(picture, step, y, places)
         return
     if step.seconds is not None:
         # The column of the times is flush right on either side.
-        x = ours + _TIME if side > 0 else ours - 12
-        picture.text(x, line, _time(step.seconds), "muted", size=10.5, mono=True, anchor="end")
-    if step.call:
-        x = ours + side * _CALL if step.seconds is not None else ours + side * 12
-        room = (WIDTH - MARGIN - x) if side > 0 else (x - MARGIN)
-        text = fit(step.call, room, _SMALL, mono=True)
-        picture.text(x, line, text, size=_SMALL, mono=True, anchor=anchor)
-    if step.peer_call:
-        x = theirs - side * 12
-        text = fit(step.peer_call, 118, _SMALL, mono=True)
-        picture.text(
-            x, line, text, "muted", size=_SMALL, mono=True, anchor="end" if side > 0 else "start"
-        )
+        time = _time(step.seconds)
+        picture.text(places.time, line, time, "muted", size=10.5, mono=True, anchor="end")
+    _calls(picture, step, line, places)
     if step.kind == "fault":
         picture.polygon([(ours, y - 6), (ours + 6, y), (ours, y + 6), (ours - 6, y)], "warn")
         text = fit(step.label, abs(ours - theirs) - 36, _SMALL, mono=True)
         x = ours - side * 14
-        picture.text(
-            x, line, text, "warn", size=_SMALL, mono=True, anchor="end" if side > 0 else "start"
-        )
+        anchor = "end" if side > 0 else "start"
+        picture.text(x, line, text, "warn", size=_SMALL, mono=True, anchor=anchor)
     elif step.kind == "here":
         picture.circle(ours, y, 4.5, "card", "ink", 2)
     elif step.way:
-        _arrow(picture, step, y, theirs, ours)
+        _arrow(picture, step, y, places)
 
 
-def _arrow(picture: Picture, step: Step, y: float, theirs: float, ours: float) -> None:
-    start, stop = (theirs, ours) if step.way == "in" else (ours, theirs)
-    colour = _colour(step, ours > theirs)
+def _gap(picture: Picture, step: Step, y: float, places: _Places) -> None:
+    """What is not drawn; with a target, the text may be wider than the space between two lines."""
+    text = fit(f"… {step.label} …", WIDTH - 2 * MARGIN - 16, 12)
+    x = (places.lines[0] + places.lines[-1]) / 2
+    if places.target is not None:
+        wide = width_of(text, 12) + 12
+        x = min(max(x, MARGIN + wide / 2), WIDTH - MARGIN - wide / 2)
+        picture.box(x - wide / 2, y - 9, wide, 19, "card", "card")
+    picture.text(x, y + 4, text, "muted", anchor="middle", italic=True)
+
+
+def _calls(picture: Picture, step: Step, line: float, places: _Places) -> None:
+    """What our end did, and what the other end must have done."""
+    theirs, ours = places.theirs, places.ours
+    side = 1 if ours > theirs else -1
+    if places.target is None:
+        x = ours + side * (12 if step.seconds is None else _CALL)
+        room = (WIDTH - MARGIN - x) if side > 0 else (x - MARGIN)
+        beside, outer = side, theirs - side * 12
+        call, most = step.call, 118.0
+    else:
+        # On the side of our line on which there is no arrow. What the arrow says is not said twice.
+        beside = -1 if step.leg == "far" and step.way else 1
+        x, room = ours + beside * 12, places.target - ours - 24
+        outer = theirs - 12 if step.leg == "near" else places.target + 12
+        call, most = "" if step.kind == "data" else step.call, 64.0
+    anchor = "start" if beside > 0 else "end"
+    picture.text(x, line, fit(call, room, _SMALL, mono=True), size=_SMALL, mono=True, anchor=anchor)
+    anchor = "end" if outer < ours else "start"
+    text = fit(step.peer_call, most, _SMALL, mono=True)
+    picture.text(outer, line, text, "muted", size=_SMALL, mono=True, anchor=anchor)
+
+
+def _arrow(picture: Picture, step: Step, y: float, places: _Places) -> None:
+    other = places.theirs if step.leg == "near" or places.target is None else places.target
+    start, stop = (other, places.ours) if step.way == "in" else (places.ours, other)
+    colour = _colour(step, stop > start)
     gap = 3 if stop > start else -3
     # An arrow takes time: its end is below its start. The event of our end is at the height `y`.
     rise = (-_SLOPE, 0.0) if step.way == "in" else (0.0, _SLOPE)
-    # Of a reset, the other end has nothing more to say.
-    dash = "" if step.known else "5 4"
     picture.arrow(
         start + gap,
         y + rise[0],
@@ -170,12 +216,13 @@ def _arrow(picture: Picture, step: Step, y: float, theirs: float, ours: float) -
         y + rise[1],
         colour,
         width=3 if step.kind == "sum" else 1.8,
-        dash=dash,
+        dash="" if step.known else "5 4",
         head=10 if step.kind == "sum" else 8,
     )
     if step.kind == "reset":
+        # The other end has nothing more to say.
         picture.cross(stop - 5 * gap, y + (rise[0] + rise[1]) / 2 + rise[1] / 2, colour, 4)
-    label = _label(step, abs(ours - theirs) - 40)
+    label = _label(step, abs(stop - start) - 40)
     middle, high = (start + stop) / 2, y + sum(rise) / 2 - 6
     picture.text(
         middle, high, label, colour, size=_SMALL, mono=True, anchor="middle", italic=not step.known
@@ -186,13 +233,13 @@ def _label(step: Step, room: float) -> str:
     return fit(_plain(step), room, _SMALL, mono=True)
 
 
-def _colour(step: Step, accepted: bool) -> str:
+def _colour(step: Step, rightwards: bool) -> str:
     if step.kind == "reset":
         return "bad"
     if not step.known:
         return "muted"
-    # Up is from the client to the server.
-    return "up" if (step.way == "in") is accepted else "down"
+    # Up is from the client to the server, and the client is on the left.
+    return "up" if rightwards else "down"
 
 
 def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
@@ -200,6 +247,8 @@ def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
     entries: list[tuple[str, str]] = []
     if any(step.kind == "data" for step in steps):
         entries.append(("recorded", "recorded: a read or a write"))
+    if any(step.kind == "reset" and step.known for step in steps):
+        entries.append(("reset", "recorded: closed by RST"))
     if any(step.kind == "sum" for step in steps):
         entries.append(("sum", "counted"))
     if any(not step.known for step in steps):
@@ -213,7 +262,7 @@ def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
             x += 18
         else:
             dash = "5 4" if kind == "inferred" else ""
-            colour = "muted" if kind == "inferred" else "up"
+            colour = {"inferred": "muted", "reset": "bad"}.get(kind, "up")
             wide = 3 if kind == "sum" else 1.8
             picture.arrow(x, y - 4, x + 30, y - 4, colour, width=wide, dash=dash)
             x += 37
@@ -224,36 +273,44 @@ def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
 
 # As text.
 
-# The columns of the two lines.
-_LEFT: Final = 14
-_RIGHT: Final = 60
-_BETWEEN: Final = _RIGHT - _LEFT - 1
+# The columns of the lines: of two ends, by whether ours is on the right, or of three.
+_COLUMNS: Final = {True: (14, 60), False: (60, 26)}
+_OF_THREE: Final = (24, 56, 88)
 
 
 def _text(ladder: Ladder) -> str:
     canvas = Canvas()
     canvas.put(0, 0, short(ladder.title, 100))
     canvas.put(1, 0, short(ladder.summary, 100))
-    theirs, ours = (_LEFT, _RIGHT) if ladder.accepted else (_RIGHT, _LEFT + 12)
-    left, right = min(theirs, ours), max(theirs, ours)
-    addresses = (ladder.theirs, ladder.ours) if ladder.accepted else (ladder.ours, ladder.theirs)
-    for x, name, address in ((left, "client", addresses[0]), (right, "server", addresses[1])):
-        canvas.centre(3, x, name + " (this end)" * (x == ours))
-        canvas.centre(4, x, short(address, min(44, 2 * x), middle=True))
+    columns = _OF_THREE if ladder.target else _COLUMNS[ladder.accepted]
+    most = 31 if ladder.target else 44
+    for x, (name, address) in zip(columns, _heads(ladder), strict=True):
+        canvas.centre(3, x, name)
+        canvas.centre(4, x, short(address, min(most, 2 * x, 2 * (100 - x) - 1), middle=True))
     row = 5
     before: float | None = None
     for step in ladder.steps:
         if before is not None and step.seconds is not None and step.seconds - before >= 0.1:
-            for x in (left, right):
+            for x in columns:
                 canvas.put(row, x, "┊")
-            canvas.centre(row, (left + right) // 2, f"{seconds(step.seconds - before)} later")
+            text = f"{seconds(step.seconds - before)} later"
+            canvas.centre(row, sum(columns[:2]) // 2, text)
             row += 1
         before = step.seconds if step.seconds is not None else before
-        for x in (left, right):
+        for x in columns:
             canvas.put(row, x, "│")
-        _text_step(canvas, row, step, left, right, ours)
+        if step.kind == "gap":
+            middle = (min(columns) + max(columns)) // 2
+            most = max(columns) - min(columns) - 3
+            canvas.centre(row, middle, short(f"… {step.label} …", most))
+        elif ladder.target:
+            _text_of_three(canvas, row, step)
+        else:
+            _text_of_two(canvas, row, step, *columns[:2])
         row += 1
     used = [("──▶ recorded", any(step.kind == "data" for step in ladder.steps))]
+    resets = any(step.kind == "reset" and step.known for step in ladder.steps)
+    used += [("──▶ RST recorded: closed by it", resets)]
     used += [("══▶ counted", any(step.kind == "sum" for step in ladder.steps))]
     used += [("╌╌▶ inferred, not recorded", any(not step.known for step in ladder.steps))]
     used += [("◆ a fault", any(step.kind == "fault" for step in ladder.steps))]
@@ -261,11 +318,8 @@ def _text(ladder: Ladder) -> str:
     return str(canvas)
 
 
-def _text_step(canvas: Canvas, row: int, step: Step, left: int, right: int, ours: int) -> None:
-    between = right - left - 1
-    if step.kind == "gap":
-        canvas.centre(row, (left + right) // 2, short(f"… {step.label} …", between - 2))
-        return
+def _text_of_two(canvas: Canvas, row: int, step: Step, theirs: int, ours: int) -> None:
+    left, right = min(theirs, ours), max(theirs, ours)
     told = f"{_time(step.seconds):>10}  {step.call}" if step.seconds is not None else step.call
     if ours == right:
         canvas.put(row, right + 2, told)
@@ -274,6 +328,27 @@ def _text_step(canvas: Canvas, row: int, step: Step, left: int, right: int, ours
         call = short(f"{step.call} {_time(step.seconds) if step.seconds is not None else ''}", left)
         canvas.put(row, max(0, left - 1 - len(call)), call)
         canvas.put(row, right + 2, step.peer_call)
+    _text_mark(canvas, row, step, theirs, ours)
+
+
+def _text_of_three(canvas: Canvas, row: int, step: Step) -> None:
+    theirs, ours, target = _OF_THREE
+    if step.seconds is not None:
+        canvas.put(row, 0, f"{_time(step.seconds):>10}")
+    call = "" if step.kind == "data" else short(step.call, target - ours - 4)
+    is_far = step.leg == "far"
+    canvas.put(row, ours - 1 - len(call) if is_far and step.way else ours + 2, call)
+    if is_far:
+        canvas.put(row, target + 2, step.peer_call)
+    else:
+        canvas.put(row, theirs - 1 - len(step.peer_call), step.peer_call)
+    _text_mark(canvas, row, step, target if is_far else theirs, ours)
+
+
+def _text_mark(canvas: Canvas, row: int, step: Step, other: int, ours: int) -> None:
+    """What a step has between our line and another one."""
+    left, right = min(other, ours), max(other, ours)
+    between = right - left - 1
     if step.kind == "fault":
         canvas.put(row, ours, "◆")
         text = short(step.label, between - 2)

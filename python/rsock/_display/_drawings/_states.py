@@ -93,6 +93,7 @@ def _edges() -> tuple[_Edge, ...]:
         _Edge(open_, _END, "RST", ((370, 285), (424, 440), (520, 515)), (432, 434), "start"),
         _Edge(close, _END, "RST", ((622, 354), (680, 440), (622, 526)), (630, 444), "start"),
         _Edge(wait1, _END, "RST", ((202, 352), (430, 400), (510, 515)), (350, 374), "start"),
+        _Edge(wait2, _END, "RST", ((202, 446), (498, 524)), (372, 486), "start"),
     )
 
 
@@ -108,8 +109,6 @@ def _name(edge: _Edge, record: Record) -> str:
     return "RST in" if record.closed_by == "reset" else "send RST"
 
 
-# Limits that reset the connection; the others close it.
-_RESETTING: Final = frozenset({"write", "half_close", "per_host"})
 _ACTIVE: Final = ("FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", _END)
 _PASSIVE: Final = ("CLOSE-WAIT", "LAST-ACK", _END)
 
@@ -166,11 +165,11 @@ def _path(record: Record, last: str | None) -> list[str]:
     if by == "detached":
         return path
     passive = last in ("CLOSE-WAIT", "LAST-ACK") or (by == "peer" and last != "FIN-WAIT-2")
-    if by == "reset" or (by == "limit" and record.limit in _RESETTING) or record.fault == "reset":
+    if by == "reset" or record.reset_sent:
         # The state that the kernel saw last says how far the connection had come.
-        if last in ("CLOSE-WAIT", "FIN-WAIT-1"):
-            path.append(last)
-        return [*path, _END]
+        before = _until([], last) if last != _END else []
+        if not before or before[-1] in ("CLOSE-WAIT", "FIN-WAIT-1", "FIN-WAIT-2"):
+            return [*path, *before, _END]
     return [*path, *(_PASSIVE if passive else _ACTIVE)]
 
 
@@ -244,11 +243,6 @@ def _notes(record: Record, path: list[str]) -> list[str]:
         notes.append(
             "LISTEN is the state of the listening socket. accept() returns a socket that is already"
             " ESTABLISHED: the kernel has finished the handshake by then."
-        )
-    if record.closed_by in ("local", "stop", "error"):
-        notes.append(
-            "If the close was a reset (abort(), unread data, or a deadline), the connection went"
-            " from ESTABLISHED straight to CLOSED."
         )
     if record.closed_by is not None and "TIME-WAIT" in path:
         notes.append(

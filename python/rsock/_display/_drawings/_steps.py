@@ -5,6 +5,8 @@ no other drawing. Here they are made of a record: what its trace has is recorded
 inferred from the rules of TCP (RFC 9293) and marked as such. Nothing here may draw.
 """
 
+import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +27,7 @@ class Step:
     kind: "data" (bytes), "control" (a segment without data, or its counterpart), "reset", "sum"
         (everything that went one way), "here" (something at our end), "fault" or "gap".
     way: "in" (from the peer), "out" (to it), or "" where nothing crosses.
+    leg: "near", between the peer and our end, or "far", between our end and a forwarder's target.
     label: what crosses, or the text of a gap or of a fault.
     known: whether it was recorded; otherwise it is inferred.
     seconds: when it happened at our end, since the connection was opened; None if that is unknown.
@@ -41,11 +44,12 @@ class Step:
     call: str = ""
     peer_call: str = ""
     data: bytes = b""
+    leg: Literal["near", "far"] = "near"
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """What a ladder shows: two ends and the steps between them."""
+    """What a ladder shows: two ends and the steps between them, or three with a target."""
 
     title: str
     summary: str
@@ -55,10 +59,15 @@ class Ladder:
     accepted: bool
     steps: Sequence[Step]
     notes: Sequence[str]
+    # Where our end forwards to; "" where it does not.
+    target: str = ""
 
 
-# Limits that reset the connection; the others close it.
-_RESETTING = frozenset({"write", "half_close", "per_host"})
+# States of the kernel, the last one before a close, in which a FIN has gone out, or has come.
+_FIN_SENT = frozenset({"FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK"})
+_FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK"})
+# The end of an address of IP; a path of a Unix socket has none.
+_PORT = re.compile(r":\d+$")
 
 
 def ladder_of(record: Record, most: int) -> Ladder:
@@ -82,10 +91,22 @@ def ladder_of(record: Record, most: int) -> Ladder:
         accepted,
         [*_opening(record), *_traffic(record, most), *_closing(record)],
         list(_notes(record)),
+        _target(record),
     )
 
 
+def _target(record: Record) -> str:
+    """The target of a forwarder: the one that was reached, or the last one that was tried."""
+    if record.far is not None:
+        return str(record.far.remote)
+    events = record.trace or ()
+    tried = [event.detail for event in events if event.direction == "far connect"]
+    return tried[-1] if tried else ""
+
+
 def _notes(record: Record) -> Iterator[str]:
+    if record.reset_sent and record.transport == "tcp":
+        yield from _unread(record)
     if record.trace is None:
         yield (
             "This end keeps no trace: Server(trace=True) records each read and write with its time."
@@ -128,29 +149,47 @@ def _opening(record: Record) -> Iterator[Step]:
         yield Step("here", "", "", seconds=0.0, call="accept()")
 
 
+def _unread(record: Record) -> Iterator[str]:
+    info = record.tcp_info
+    if info is None:
+        return
+    # The kernel counts the FIN.
+    unread = info.bytes_received - record.bytes_in - (info.state in _FIN_RECEIVED)
+    if unread > 0:
+        yield (
+            f"{size(unread)} more had arrived than this end has counted as read. A close with data"
+            " that is not read sends RST (RFC 1122, section 4.2.2.13)."
+        )
+
+
 def _traffic(record: Record, most: int) -> Iterator[Step]:
     """What was received and sent."""
     events = record.trace
     if events is None:
         yield from _totals(record)
         return
+    target = _target(record)
+    draw = functools.partial(_event, target=target)
     if events and events[0].number > 1:
         yield Step("gap", "", f"{count(events[0].number - 1, 'earlier event')} not kept")
     hidden = len(events) - max(most, 2)
     if hidden <= 0:
-        yield from map(_event, events)
+        for event in events:
+            yield from draw(event)
         return
     head = max(most, 2) // 2
-    yield from map(_event, events[:head])
+    for event in events[:head]:
+        yield from draw(event)
     between = events[head : head + hidden]
     yield Step("gap", "", f"{count(hidden, 'more event')}: {_summed(between)}")
-    yield from map(_event, events[head + hidden :])
+    for event in events[head + hidden :]:
+        yield from draw(event)
 
 
 def _summed(events: Sequence[TraceEvent]) -> str:
     """What the events that are not drawn have carried."""
     parts = []
-    for way in ("in", "out"):
+    for way in ("in", "out", "far in", "far out"):
         sizes = [event.size for event in events if event.direction == way]
         if sizes:
             parts.append(f"{len(sizes):,} {way} ({size(sum(sizes))})")
@@ -158,37 +197,72 @@ def _summed(events: Sequence[TraceEvent]) -> str:
     return ", ".join(parts + [count(faults, "fault event")] * bool(faults))
 
 
-def _event(event: TraceEvent) -> Step:
+def _event(event: TraceEvent, target: str) -> Iterator[Step]:
     if event.fault is not None:
         done = event.fault
         text = f"{done.action} ({done.direction}) by {done.fault}"
-        return Step("fault", "", text, seconds=event.seconds)
-    way: Literal["in", "out"] = "in" if event.direction == "in" else "out"
-    call = "recv" if way == "in" else "send"
-    return Step(
-        "data",
-        way,
-        f"{event.size:,} B",
-        seconds=event.seconds,
-        call=f"{call} {event.size:,} B",
-        data=event.data,
-    )
+        yield Step("fault", "", text, seconds=event.seconds)
+    elif event.detail:
+        yield from _connect(event, target)
+    else:
+        way: Literal["in", "out"] = "in" if event.direction.endswith("in") else "out"
+        call = "recv" if way == "in" else "send"
+        yield Step(
+            "data",
+            way,
+            f"{event.size:,} B",
+            seconds=event.seconds,
+            call=f"{call} {event.size:,} B",
+            data=event.data,
+            leg=event.leg,
+        )
+
+
+def _connect(event: TraceEvent, target: str) -> Iterator[Step]:
+    """The steps of a connect to a target: the calls are recorded, and the segments inferred."""
+    at, detail = event.seconds, event.detail
+    tcp = _PORT.search(target) is not None
+    if event.direction == "far connect":
+        label = ("SYN" if tcp else "connect") + f" to {detail}" * (detail != target)
+        call, listen = "connect()", "listen()" * tcp
+        yield Step("control", "out", label, False, at, call, listen, leg="far")
+    elif event.direction == "far connected":
+        if tcp:
+            yield Step("control", "in", "SYN, ACK", False, at, "connected", leg="far")
+            yield Step("control", "out", "ACK", False, peer_call="accept()", leg="far")
+        else:
+            yield Step("here", "", "", seconds=at, call="connected", leg="far")
+    else:
+        error = detail.rpartition(": ")[2]
+        if tcp and error == "Connection refused":
+            yield Step("reset", "in", "RST", False, at, error, leg="far")
+        else:
+            yield Step("here", "", "", seconds=at, call=error, leg="far")
 
 
 def _totals(record: Record) -> Iterator[Step]:
     """Everything that went one way, where no trace has the single events."""
-    sums: list[tuple[Literal["in", "out"], int, int]] = [
-        ("in", record.messages_in, record.bytes_in),
-        ("out", record.messages_out, record.bytes_out),
+    sums: list[tuple[Literal["near", "far"], Literal["in", "out"], int, int]] = [
+        ("near", "in", record.messages_in, record.bytes_in),
+        ("near", "out", record.messages_out, record.bytes_out),
     ]
     # A client asks first.
     if record.role == "client":
         sums.reverse()
-    for way, messages, octets in sums:
+    if (far := record.far) is not None:
+        sums[1:1] = [
+            ("far", "out", far.messages_out, far.bytes_out),
+            ("far", "in", far.messages_in, far.bytes_in),
+        ]
+        if far.remote.transport == "tcp":
+            yield Step("control", "out", "SYN", False, peer_call="listen()", leg="far")
+            yield Step("control", "in", "SYN, ACK", False, leg="far")
+            yield Step("control", "out", "ACK", False, peer_call="accept()", leg="far")
+    for leg, way, messages, octets in sums:
         if messages:
-            yield Step(
-                "sum", way, f"{calls(record.transport, way, messages)}, {size(octets)} in all"
-            )
+            carrier = record.transport if far is None or leg == "near" else far.remote.transport
+            label = f"{calls(carrier, way, messages)}, {size(octets)} in all"
+            yield Step("sum", way, label, leg=leg)
 
 
 def _closing(record: Record) -> Iterator[Step]:
@@ -197,28 +271,81 @@ def _closing(record: Record) -> Iterator[Step]:
     if by is None:
         yield Step("here", "", "", seconds=record.seconds, call="still open")
         return
-    if record.transport in ("tcp", "unix"):
+    if by != "detached":
         yield from _ends(record, by)
     yield Step("here", "", "", seconds=record.seconds, call=f"closed: {by}")
 
 
 def _ends(record: Record, by: str) -> Iterator[Step]:
-    """The ends of both directions, which no trace has."""
-    tcp = record.transport == "tcp"
-    fin = "FIN" if tcp else "end of stream"
-    reset = "RST" if tcp else "reset"
+    """The ends of all directions. Only whether our end has sent RST is recorded.
+
+    The side that ended first comes first; a forwarder passes its end on.
+    """
+    near, far = _Side(record.transport, "near"), None
+    if record.far is not None:
+        far = _Side(record.far.remote.transport, "far")
+    error = record.error or ""
     if by == "peer":
-        yield Step("control", "in", fin, False, peer_call="close()")
-        yield Step("control", "out", fin, False)
+        yield from near.fin("in")
+        if far is not None:
+            yield from far.fin("out")
+            yield from far.fin("in")
+        yield from near.reset("out", True) if record.reset_sent else near.fin("out")
     elif by == "reset":
-        yield Step("reset", "in", reset, False)
-    elif (by == "fault" and record.fault in ("reset", "abort")) or (
-        by == "limit" and record.limit in _RESETTING
-    ):
-        yield Step("reset", "out", reset, False)
-    elif by in ("service", "fault", "limit"):
-        yield Step("control", "out", fin, False)
-        yield Step("control", "in", fin, False, peer_call="close()")
-    elif by in ("local", "stop", "error"):
-        # The record does not say whether data was left unread, or whether the call was abort().
-        yield Step("control", "out", f"{fin}, or {reset}", False)
+        yield from near.reset("in")
+        if far is not None:
+            yield from far.reset("out")
+    elif by == "service" and far is not None and not record.reset_sent:
+        yield from far.fin("in")
+        yield from near.fin("out")
+        yield from near.fin("in")
+        yield from far.fin("out")
+    else:
+        theirs = far is not None and by == "error" and _by_target(error)
+        if far is not None and theirs:
+            yield from far.reset("in")
+        yield from _our_end(record, near, by)
+        if far is not None and not theirs:
+            yield from far.reset("out") if record.reset_sent else far.fin("out")
+
+
+def _our_end(record: Record, near: "_Side", by: str) -> Iterator[Step]:
+    """The ends of the near leg, which ours has ended, as far as they are known."""
+    info = record.tcp_info
+    state = info.state if info is not None else ""
+    if state in _FIN_RECEIVED:
+        yield from near.fin("in")
+    if record.reset_sent:
+        if state in _FIN_SENT:
+            yield from near.fin("out")
+        yield from near.reset("out", True)
+    else:
+        yield from near.fin("out")
+        if by in ("service", "fault", "limit") and state not in _FIN_RECEIVED:
+            yield from near.fin("in")
+
+
+def _by_target(error: str) -> bool:
+    """Whether an error of the far leg is a reset by the target."""
+    return error.endswith(("Connection reset by peer", "Broken pipe"))
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A leg, by which its ends are named."""
+
+    transport: str
+    leg: Literal["near", "far"]
+
+    def fin(self, way: Literal["in", "out"]) -> Iterator[Step]:
+        """The orderly end of one direction. Datagrams have none."""
+        if self.transport in ("tcp", "unix"):
+            label = "FIN" if self.transport == "tcp" else "end of stream"
+            call = "close()" if way == "in" else ""
+            yield Step("control", way, label, False, peer_call=call, leg=self.leg)
+
+    def reset(self, way: Literal["in", "out"], known: bool = False) -> Iterator[Step]:
+        """The end of both directions."""
+        if self.transport in ("tcp", "unix"):
+            label = "RST" if self.transport == "tcp" else "reset"
+            yield Step("reset", way, label, known, leg=self.leg)
