@@ -467,12 +467,13 @@ def transport(record: Record) -> str:
 def _end_rows(record: Record) -> list[tuple[str, str]]:
     """What ended a connection, and the whole text of an error."""
     by, error = record.closed_by, record.error
-    sent = [("reset sent", "yes")] if record.reset_sent else []
+    is_told = record.fault in ("reset", "abort")
+    sent = [("reset sent", "yes")] if record.reset_sent and not is_told else []
     if by == "fault" or not error:
         # The text of a fault is on its own row already.
-        return [("closed by", told_end(record)), *sent]
+        return [*sent, ("closed by", told_end(record))]
     whose = record.limit or _WHOSE.get(by or "")
-    return [("closed by", f"{by}{f' ({whose})' * bool(whose)}"), *sent, ("error", error)]
+    return [*sent, ("closed by", f"{by}{f' ({whose})' * bool(whose)}"), ("error", error)]
 
 
 def told_end(record: Record) -> str:

@@ -1,4 +1,4 @@
-//! How the socket of a connection is closed, and whether the kernel sends RST for it. Must never
+//! How the socket of a connection is closed: by FIN or by RST, as the kernel decides it. Must never
 //! close a socket.
 
 use std::os::fd::BorrowedFd;

@@ -257,6 +257,8 @@ def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
         entries.append(("fault", "a fault (up: client to server)"))
     x = float(MARGIN)
     for kind, text in entries:
+        if x + 37 + width_of(text, _SMALL) > WIDTH - MARGIN:
+            x, y = float(MARGIN), y + 18
         if kind == "fault":
             picture.polygon([(x + 6, y - 10), (x + 12, y - 4), (x + 6, y + 2), (x, y - 4)], "warn")
             x += 18
