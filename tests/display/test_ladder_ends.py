@@ -94,9 +94,9 @@ def test_without_a_trace_it_has_the_sums_of_both_legs(echo: Server) -> None:
             assert says_back(peer)
         drawing = only(front).ladder()
     readable(drawing)
-    sums = [each for each in crossings(drawing) if "message" in each]
-    label = "1 message, 5 B in all"
-    assert sums == [f"near {label} >", f"far {label} >", f"far {label} <", f"near {label} <"]
+    sums = [each for each in crossings(drawing) if "in all" in each]
+    read, write = "1 read, 5 B in all", "1 write, 5 B in all"
+    assert sums == [f"near {read} >", f"far {write} >", f"far {read} <", f"near {write} <"]
 
 
 def test_a_target_that_refuses_is_the_first_to_reset() -> None:
