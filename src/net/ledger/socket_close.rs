@@ -18,6 +18,8 @@ pub(crate) enum SocketClose<'a> {
     Plain { socket: BorrowedFd<'a>, resets: bool },
     /// By a reset.
     Reset(BorrowedFd<'a>),
+    /// By a reset of the outer connection, whose worker closes the record too.
+    ResetByWorker,
     /// Not now: it lingers, another owner goes on using it, or there is none of its own.
     None,
 }
@@ -46,7 +48,7 @@ impl SocketClose<'_> {
 
     /// Whether it is a reset whatever the state of the socket.
     pub(crate) fn is_reset(&self) -> bool {
-        matches!(self, Self::Reset(_))
+        matches!(self, Self::Reset(_) | Self::ResetByWorker)
     }
 
     /// Whether the kernel sends RST, as `__tcp_close` and `tcp_disconnect` (net/ipv4/tcp.c) decide:
@@ -66,7 +68,7 @@ impl SocketClose<'_> {
         let (socket, resets) = match self {
             Self::Plain { socket, resets } => (socket, resets),
             Self::Reset(socket) => (socket, true),
-            Self::None => return false,
+            Self::ResetByWorker | Self::None => return false,
         };
         let has_unread = || sys::unread(socket) > 0;
         match (transport, info) {

@@ -17,7 +17,7 @@ use super::stream::Stream;
 use crate::net::address::{Address, Target};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
-use crate::net::ledger::ClosedBy;
+use crate::net::ledger::{ClosedBy, SocketClose};
 use crate::net::socket::Socket;
 
 impl Stream {
@@ -153,7 +153,7 @@ impl Stream {
         let _ = self.owned.set(owned);
         if self.is_closed() {
             // That close may have found no worker to tell.
-            self.settle(ClosedBy::Local, None, true);
+            self.settle(ClosedBy::Local, None, SocketClose::ResetByWorker);
         }
     }
 }
