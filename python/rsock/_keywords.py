@@ -6,25 +6,58 @@ It must load nothing before there is such an error.
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["explained", "unknown", "unknown_of"]
 
 _Class = TypeVar("_Class", bound=type[Any])
+# Names from elsewhere, and what to write instead where the call has that keyword.
+_HABITS: Final = {
+    "callback": "service=…",
+    "function": "service=…",
+    "handler": "service=…",
+    "context": "tls=…",
+    "ssl": "tls=…",
+    "ssl_context": "tls=…",
+    "connections": "limits=Limits(connections=…)",
+    "handler_threads": "limits=Limits(handler_threads=…)",
+    "idle": "limits=Limits(idle=…)",
+    "idle_timeout": "limits=Limits(idle=…)",
+    "max_connections": "limits=Limits(connections=…)",
+    "max_threads": "limits=Limits(handler_threads=…)",
+    "timeout": "limits=Limits(idle=…)",
+    "backlog": "options=SocketOptions(backlog=…)",
+    "keepalive": "options=SocketOptions(keepalive=…)",
+    "nodelay": "options=SocketOptions(nodelay=…)",
+}
 
 
 def unknown(called: str, name: str, known: Iterable[str]) -> TypeError:
     """Return the error for a keyword that a call does not have, with the one that was meant."""
-    import difflib
-
     names = [each for each in known if not each.startswith("_")]
-    plain = {each.replace("_", ""): each for each in names}
-    close = difflib.get_close_matches(name.replace("_", "").lower(), plain, n=1)
-    if close:
-        hint = f"; did you mean {plain[close[0]]!r}?"
+    meant = _meant(name, names)
+    if meant:
+        hint = f"; did you mean {meant}?"
     else:
         hint = f"; it has {', '.join(names)}" if names else "; it has none"
     return TypeError(f"{called}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _meant(name: str, names: list[str]) -> str | None:
+    """The keyword that is almost spelled so, is meant by a habit, is part of it, or is like it."""
+    import difflib
+
+    plain = {each.replace("_", ""): each for each in names}
+    word = name.replace("_", "").lower()
+    close = difflib.get_close_matches(word, plain, n=1, cutoff=0.8)
+    if not close:
+        instead = _HABITS.get(name.lower(), "")
+        if instead.partition("=")[0] in names:
+            return instead
+        # `write_timeout` is `write`, however many letters it has in common with `lifetime`.
+        close = [part for part in name.lower().split("_") if part in plain]
+    close = close or difflib.get_close_matches(word, plain, n=1)
+    return repr(plain[close[0]]) if close else None
 
 
 def unknown_of(kind: type, name: str) -> TypeError:

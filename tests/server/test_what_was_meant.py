@@ -78,12 +78,22 @@ own: Any = Own
 KEYWORDS: dict[str, tuple[Callable[[], object], str]] = {
     "server": (lambda: server(limit=Limits()), "did you mean 'limits'?"),
     "server-of-a-subclass": (lambda: own(1, prot=8080), "did you mean 'port'?"),
+    "server-by-a-habit": (lambda: server(handler=shout), "did you mean service=…?"),
+    "server-with-a-limit": (
+        lambda: server(max_connections=1),
+        "did you mean limits=Limits(connections=…)?",
+    ),
+    "client-with-an-option": (
+        lambda: client(nodelay=True),
+        "did you mean options=SocketOptions(nodelay=…)?",
+    ),
     "server-unlike-any": (lambda: server(zzz=1), "it has host, port, service, "),
     "run-server": (lambda: services.run_server(servce=Echo()), "did you mean 'service'?"),
     "client": (lambda: client(timout=3), "did you mean 'timeout'?"),
     "client-of-a-server": (lambda: served(timout=3), "did you mean 'timeout'?"),
     "limits": (lambda: limits(conections=5), "did you mean 'connections'?"),
     "limits-in-capitals": (lambda: limits(IDLE=5), "did you mean 'idle'?"),
+    "limits-with-a-word-more": (lambda: limits(write_timeout=5), "did you mean 'write'?"),
     "limits-unlike-any": (lambda: limits(zzz=5), "it has connections, per_host, "),
     "options": (lambda: options(no_delay=True), "did you mean 'nodelay'?"),
     "options-without-underscore": (lambda: options(reuseaddress=True), "'reuse_address'?"),
