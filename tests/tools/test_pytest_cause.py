@@ -19,7 +19,17 @@ from rsock._pytest._cause import cause
 from rsock._pytest._failure import compared, kind_of, target_of
 from rsock._pytest._scene import look, settle
 from rsock._pytest._section import section
-from rsock.faults import Blackhole, CloseAfter, Corrupt, Full, NeverAccept, Refuse, Reset
+from rsock.faults import (
+    Blackhole,
+    CloseAfter,
+    Corrupt,
+    Full,
+    NeverAccept,
+    Refuse,
+    Reset,
+    Slice,
+    Truncate,
+)
 
 
 def line(*servers: Server, error: BaseException | None = None) -> str:
@@ -349,6 +359,19 @@ def test_a_limit_that_ends_a_connection() -> None:
     assert found == "short read, connection 1: the server's Limits(idle=0.05) ended it"
 
 
+def test_a_limit_of_a_call_of_the_handler() -> None:
+    with traced(lambda conn: conn.recv_frame(limit=3)) as server:
+        with dial(server.address) as client:
+            client.sendall(b"\0\0\0\5hello")
+            assert client.recv(5) == b""
+        server.ledger.wait(closed=1)
+        found = line(server, error=EOFError("no answer"))
+    assert found == (
+        "short read, connection 1: a limit of the handler's read ended it: "
+        "recv_frame: a frame of 5 bytes, where the limit is 3"
+    )
+
+
 def test_a_client_that_resets() -> None:
     with traced() as server:
         client = dial(server.address)
@@ -518,6 +541,29 @@ def test_a_connection_that_went_well_is_described_as_it_was() -> None:
     assert found == (
         "connection 1: 5 bytes from the client, 5 bytes to it, and the client closed it"
     )
+
+
+@pytest.mark.parametrize(
+    ("fault", "done"),
+    [
+        (Truncate(3), "the fault truncate:3 cut it off after 3 bytes from the server"),
+        (Corrupt(1.0, direction="down"), "changed bytes of it from the server"),
+        (Slice(2), "cut what was sent into parts from the server"),
+    ],
+    ids=lambda value: "",
+)
+def test_a_fault_is_named_where_a_client_has_an_error_of_its_own(
+    fault: rsock.faults.Fault, done: str
+) -> None:
+    with traced(faults=[fault]) as server:
+        with dial(server.address) as client:
+            client.sendall(b"hello")
+            client.recv(5)
+        server.ledger.wait(closed=1)
+        found = line(server, error=ZeroDivisionError("division by zero"))
+    assert found.startswith("connection 1: 5 bytes from the client, ")
+    assert f"; the fault {fault!s} " in found
+    assert found.endswith(done)
 
 
 def test_what_peers_sent_is_escaped() -> None:

@@ -38,6 +38,7 @@ _HARM: Final[dict[Kind, tuple[str, ...]]] = {
     "timeout": ("held", "dropped", "truncated", "delayed", "slowed", "closed"),
     "wrong": ("corrupted", "garbled", "truncated", "dropped", "duplicated", "reordered", "closed"),
 }
+# What a fault has done, the gravest first.
 _DONE: Final = {
     "reset": "reset it",
     "closed": "closed it",
@@ -266,6 +267,9 @@ def _by_limit(scene: Scene, kind: Kind) -> str | None:
     for talk in reversed(scene.talks):
         record = talk.record
         if record.closed_by == "limit":
+            if record.limit == "line" and record.error:
+                # That of a handler's call, which knows nothing of `Limits`.
+                return f"connection {talk.number}: {_end(talk)}"
             value = getattr(scene.server.limits, record.limit or "", None)
             limit = record.limit if value is None else f"{record.limit}={value}"
             return f"connection {talk.number}: the server's Limits({limit}) ended it"
@@ -384,7 +388,16 @@ def _facts(talk: Talk, kind: Kind) -> str:
         return f"{_silence(talk)}{_waits(talk)}"
     text = f"{record.bytes_in:,} {noun} from the client, {sent} to it"
     end = "it is still open" if record.closed_by is None else _end(talk)
-    return f"{text}, and {end}{_waits(talk)}"
+    return f"{text}, and {end}{_waits(talk)}{_disturbed(talk)}"
+
+
+def _disturbed(talk: Talk) -> str:
+    """The gravest of what faults did to a connection: a client may have an error of its own."""
+    events = [event for event in talk.faults if event.action in _DONE]
+    if not events or talk.record.closed_by == "fault":
+        # `_end` has named the fault that ended it.
+        return ""
+    return f"; {_struck(min(events, key=lambda event: [*_DONE].index(event.action)))}"
 
 
 def _silence(talk: Talk) -> str:
@@ -425,6 +438,9 @@ def _end(talk: Talk, was_reset: bool = False) -> str:
     """How a connection ended, from the server's side."""
     record = talk.record
     by = record.closed_by
+    if by == "limit" and record.limit == "line" and record.error:
+        _, _, why = one_line(record.error).partition(": ")
+        return f"a limit of the handler's read ended it: {why}"
     if by == "local":
         return "the handler reset it (abort)" if was_reset else "the handler returned or closed it"
     if by == "service":
