@@ -236,6 +236,17 @@ def test_a_ledger_and_a_server_show_what_ended_connections_too_early() -> None:
         assert "ended by limit (idle): 1" in repr(server.ledger)
 
 
+def test_a_limit_of_a_call_of_a_handler_is_told_by_what_was_above_it() -> None:
+    with Server(service=lambda conn: conn.recv_frame()) as server, dial(server.address) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\n")
+        assert peer.recv(1) == b""
+        server.ledger.wait(open=0, closed=1)
+        told = "limit (a frame of 1195725856 bytes, where the limit is 16777216)"
+        for thing in (server.ledger, server):
+            assert told in checked(thing).text
+        assert f"ended by {told}: 1" in repr(server.ledger)
+
+
 def test_different_errors_are_listed_up_to_a_few() -> None:
     def fail(conn: Connection) -> None:
         raise ValueError(f"number {min(conn.id, 20)}")

@@ -428,6 +428,9 @@ def end(record: Record) -> str:
     if record.closed_by is None:
         return "still open"
     detail = record.limit or record.error or record.fault
+    if record.limit and record.error:
+        # That of a handler's call, such as of a frame; the name of the limit is "line" for all.
+        detail = _CALL.sub("", record.error)
     if record.closed_by == "reset" and (detail or "").endswith(_RESET):
         # Which call met the reset says nothing about it.
         detail = None
@@ -436,6 +439,8 @@ def end(record: Record) -> str:
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
 
 
+# The class and the call before the reason: "ValueError: recv_frame: a frame of 5 bytes, …".
+_CALL: Final = re.compile(r"(?:\w+Error: )?(?:[a-z_]+: )?")
 # What the system says of ECONNRESET.
 _RESET: Final = "Connection reset by peer"
 # Whose doing it was, where the word alone does not say it.
