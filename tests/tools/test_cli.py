@@ -44,6 +44,7 @@ from rsock._cli import _arguments, _fields, _services
 def modules(tmp_path: Path) -> Path:
     """A directory with modules of a user."""
     (tmp_path / "app.py").write_text(
+        "import threading\n"
         "def shout(conn):\n"
         "    while line := conn.recv_line():\n"
         "        print('heard', line)\n"
@@ -288,6 +289,7 @@ WRONG = {
     "service-unfinished": ("serve Echo(", "service"),
     "module-missing": ("serve nothing_here:f", "no module 'nothing_here'"),
     "function-missing": ("serve app:shut", "did you mean shout?"),
+    "function-like-a-module": ("serve app:thread", "app has no 'thread' (it is"),
     "module-without-a-function": ("serve app", "did you mean app:shout or app:leave?"),
     "file-without-a-function": ("serve ./broken.py", "did you mean broken:helper?"),
     "file-with-a-function": ("serve app.py:leave", "did you mean app:leave?"),
@@ -316,6 +318,7 @@ WITH_A_PROCESS = {
     *("service-with-wrong-arguments", "connect-to-nothing", "wait-for-no-port", "no-connections"),
     *("module-missing", "function-missing", "module-without-a-function", "handler-is-a-class"),
     *("file-without-a-function", "file-with-a-function", "function-with-a-dot"),
+    "function-like-a-module",
 }
 
 
@@ -531,6 +534,7 @@ def test_a_terminal_has_a_live_table_and_then_the_account() -> None:
             terminal.type("\x03")
             assert peer.recv(1) == b""
         assert terminal.end() == 0
+        assert re.search(r"Echo\(\)  stopped *\n", terminal.seen)
         assert re.search(r"stopped by SIGINT in .*: 1 drained, 0 forced\n", terminal.seen)
         assert re.search(r"accepted +1 = 0 open \+ 1 closed", terminal.seen)
         assert re.search(r"closed +1 by stop", terminal.seen)

@@ -314,10 +314,15 @@ class Screen(Form):
         return Group(*lines, "", table, "")
 
     def _about(self, server: Server) -> list[Text]:
-        for_long = seconds(time.monotonic() - self._began)
+        state = server.state
+        if state == "serving":
+            for_long = seconds(time.monotonic() - self._began)
+            state = f"serving for {for_long}, Ctrl-C ends it"
+        elif state == "draining":
+            state = "draining, a second Ctrl-C ends it at once"
         title = Text.assemble(
             (server_address(server), "bold"),
-            f"  {cell(repr(server.service))}  {server.state} for {for_long}, Ctrl-C ends it",
+            f"  {cell(repr(server.service))}  {state}",
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -159,7 +159,12 @@ def _imported(module_name: str, path: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            public = [each for each in vars(found) if not each.startswith("_")]
+            members = vars(found).items()
+            public = [
+                each
+                for each, value in members
+                if not each.startswith("_") and not isinstance(value, ModuleType)
+            ]
             where = getattr(found, "__file__", None)
             raise UsageError(
                 f"{module_name} has no {name!r}{_similar(name, public)}"
