@@ -598,7 +598,7 @@ class Server(_rsock.Server):
         It shows the open connections, rates and round trips, and has buttons that add and remove a
         fault, close a connection, and drain the server. The view in the browser asks twice a second
         while it can be seen; an error of a button is shown in it. Needs the package anywidget
-        (`pip install 'rsock[notebook]'`); without it, or in a page that cannot run it, the view is
+        (`pip install anywidget`); without it, or in a page that cannot run it, the view is
         the server's table. Never blocks.
         """
         from ._display import _watch

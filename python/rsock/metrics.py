@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Collector", "register"]
 
-_MISSING: Final = (
-    "metrics need the package prometheus-client: pip install prometheus-client, or 'rsock[metrics]'"
-)
+_MISSING: Final = "metrics need the package prometheus-client: pip install prometheus-client"
 
 
 class Collector:

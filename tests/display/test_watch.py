@@ -122,7 +122,7 @@ def test_without_anywidget_the_table_is_shown(
     monkeypatch.setitem(sys.modules, "anywidget", None)
     view = echo.watch()
     assert repr(echo) in repr(view)
-    assert "pip install 'rsock[notebook]'" in repr(view)
+    assert "pip install anywidget" in repr(view)
     assert "serving" in checked(view).text
 
 

@@ -34,7 +34,7 @@ def watch(server: _rsock.Server) -> Any:
     try:
         anywidget: Any = importlib.import_module("anywidget")
     except ImportError:
-        return View(server, "install anywidget for a live view: pip install 'rsock[notebook]'")
+        return View(server, "install anywidget for a live view: pip install anywidget")
     return _widget(anywidget, server)
 
 
