@@ -148,6 +148,21 @@ def test_a_ladder_says_what_the_trace_did_not_keep() -> None:
     assert any(text.startswith("Of 4 events only the size was kept") for text in seen)
 
 
+def test_the_text_of_a_drawing_has_its_notes() -> None:
+    with Server(trace=Trace(bytes=0)) as traced, Server() as plain:
+        record, bare = echoed(traced, b"hello"), echoed(plain, b"hello")
+    notes = {
+        record.ladder: "Of 2 events only the size was kept: Server(trace=Trace(bytes=…))",
+        bare.ladder: "Server(trace=True) records each read and write",
+        record.states: "LISTEN is the state of the listening socket.",
+        record.segments: "A read may end within a segment",
+    }
+    for draw, note in notes.items():
+        text = draw().text
+        assert note in text
+        assert max(map(len, text.splitlines())) <= 100
+
+
 @pytest.mark.parametrize("most", [1, 0, -1, 10_001])
 def test_a_ladder_refuses_a_number_of_events_that_it_cannot_have(most: int, echo: Server) -> None:
     with dial(echo.address) as peer:

@@ -12,7 +12,7 @@ from ..._drawing import Drawing
 from .._units import seconds
 from ._steps import Ladder, Step
 from ._svg import MARGIN, WIDTH, Picture, fit, width_of
-from ._text import Canvas, short
+from ._text import Canvas, joined, short
 
 __all__ = ["draw"]
 
@@ -317,7 +317,7 @@ def _text(ladder: Ladder) -> str:
     used += [("╌╌▶ inferred, not recorded", any(not step.known for step in ladder.steps))]
     used += [("◆ a fault", any(step.kind == "fault" for step in ladder.steps))]
     canvas.put(row + 1, 0, "   ".join(text for text, there in used if there))
-    return str(canvas)
+    return joined([*str(canvas).splitlines(), "", *ladder.notes])
 
 
 def _text_of_two(canvas: Canvas, row: int, step: Step, theirs: int, ours: int) -> None:

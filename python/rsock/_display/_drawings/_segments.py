@@ -76,7 +76,7 @@ def draw(record: Record) -> Drawing:
     notes = ["A read may end within a segment, and a segment may have bytes of several writes."]
     height = picture.notes(y, notes) + 4
     svg = picture.svg(title, description, height)
-    return Drawing(title, description, svg, _text(title, summary, parts))
+    return Drawing(title, description, svg, _text(title, summary, parts, notes))
 
 
 def _received(record: Record, info: TcpInfo) -> _Part:
@@ -227,7 +227,7 @@ def _legend(picture: Picture, parts: Sequence[_Part], y: float) -> float:
     return y + 20
 
 
-def _text(title: str, summary: str, parts: Sequence[_Part]) -> str:
+def _text(title: str, summary: str, parts: Sequence[_Part], notes: Sequence[str]) -> str:
     lines = [title, summary]
     for part in parts:
         lines += ["", part.title]
@@ -235,7 +235,7 @@ def _text(title: str, summary: str, parts: Sequence[_Part]) -> str:
         lines += textwrap.wrap(part.note, COLUMNS, initial_indent="  ", subsequent_indent="  ")
     if not parts:
         lines += ["", "no data yet"]
-    return joined(lines)
+    return joined([*lines, "", *notes])
 
 
 def _sizes(row: _Row) -> str:

@@ -143,13 +143,14 @@ def draw(record: Record) -> Drawing:
             _edge(picture, edge, _name(edge, record), number, top)
     for node in _NODES.values():
         _node(picture, node, node.name in path, node.name == last, top)
-    height = picture.notes(_legend(picture, top + 578), _notes(record, path)) + 4
+    notes = _notes(record, path)
+    height = picture.notes(_legend(picture, top + 578), notes) + 4
     names = {(edge.start, edge.stop): _name(edge, record) for edge in _EDGES}
     return Drawing(
         title,
         description,
         picture.svg(title, description, height),
-        _text(title, summary, path, last, names),
+        _text(title, summary, path, last, names, notes),
     )
 
 
@@ -258,6 +259,7 @@ def _text(
     path: list[str],
     last: str | None,
     labels: dict[tuple[str, str], str],
+    notes: list[str],
 ) -> str:
     lines = [title, summary, ""]
     for number, (name, after) in enumerate(zip(path, [*path[1:], ""], strict=True), 1):
@@ -269,5 +271,6 @@ def _text(
     lines += [
         "",
         "What the kernel did not report is inferred from how the connection began and ended.",
+        *notes,
     ]
     return joined(lines)
