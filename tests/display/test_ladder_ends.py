@@ -101,7 +101,7 @@ def test_without_a_trace_it_has_the_sums_of_both_legs(echo: Server) -> None:
 
 def test_a_target_that_refuses_is_the_first_to_reset() -> None:
     with closed_port() as (host, port), Server(service=Forward(host, port), trace=True) as front:
-        with dial(front.address) as peer, contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError), dial(front.address) as peer:
             peer.recv(1)
         drawing = only(front).ladder()
     seen = readable(drawing)
