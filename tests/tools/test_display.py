@@ -28,6 +28,7 @@ from rsock import (
     Endpoint,
     Forward,
     Limits,
+    Replay,
     Server,
     SocketOptions,
     TraceEvent,
@@ -245,6 +246,29 @@ def test_a_limit_of_a_call_of_a_handler_is_told_by_what_was_above_it() -> None:
         for thing in (server.ledger, server):
             assert told in checked(thing).text
         assert f"ended by {told}: 1" in repr(server.ledger)
+
+
+def test_a_difference_from_a_recording_is_told_by_its_line_and_not_by_its_path(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a-recording-with-a-long-name-in-a-deep-folder.rec"
+    path.write_text(
+        "rsock recording 1\ntransport tcp\nstarted 2026-11-28T09:05:00.000000Z\n"
+        'target shop.example:7\n1 0.0 open 127.0.0.1:50000\n1 0.1 > b"tea"\n1 0.2 < b"4"\nstop 1\n'
+    )
+    with Server(service=Replay(path), on_error=lambda _: None) as server:
+        for _ in range(3):
+            with dial(server.address) as peer, contextlib.suppress(ConnectionResetError):
+                peer.sendall(b"cup")
+                peer.recv(1)
+        server.ledger.wait(open=0, closed=3)
+        for text in (repr(server.ledger), checked(server).text):
+            assert "error (line 6: the client sends something else" in text
+            assert "error (the recording has 1 connection and no more)" in text
+            assert path.name not in text.replace(repr(server.service), "")
+        assert "ended by error (the recording has 1 connection and no more): 2" in repr(
+            server.ledger
+        )
 
 
 def test_different_errors_are_listed_up_to_a_few() -> None:

@@ -427,7 +427,7 @@ def end(record: Record) -> str:
     """
     if record.closed_by is None:
         return "still open"
-    detail = record.limit or record.error or record.fault
+    detail = record.limit or _reason(record.error) or record.fault
     if record.limit and record.error:
         # That of a handler's call, such as of a frame; the name of the limit is "line" for all.
         detail = _CALL.sub("", record.error)
@@ -437,6 +437,24 @@ def end(record: Record) -> str:
     if record.reset_sent and not detail:
         detail = "RST" if record.transport == "tcp" else "reset"
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
+
+
+# A client that differs from its recording: the path of the file would leave no room for the reason.
+_RECORDED: Final = re.compile(
+    r"connection \d+: .*?,(?: line (?P<line>\d+) \(its| behind the end of its) connection \d+\)?: "
+)
+_NOT_RECORDED: Final = re.compile(r"connection \d+: .* (?=has \d+ connections? and no more$)")
+
+
+def _reason(error: str | None) -> str | None:
+    """The text of an error, without the path of a recording."""
+    if error is None:
+        return None
+    found = _RECORDED.match(error)
+    if found is not None:
+        line = f"line {found['line']}: " if found["line"] else ""
+        return f"{line}{error[found.end() :]}"
+    return _NOT_RECORDED.sub("the recording ", error)
 
 
 # The class and the call before the reason: "ValueError: recv_frame: a frame of 5 bytes, …".
@@ -500,7 +518,7 @@ def short_end(record: Record) -> str:
     """The same for a narrow column: an error of the system without its step and address."""
     if record.closed_by in (None, "reset") or not record.error or record.limit:
         return end(record)
-    text = record.error
+    text = _reason(record.error) or ""
     step = _STEP.match(text)
     return f"{record.closed_by} ({cell(text[step.end() :] if step else text)})"
 
