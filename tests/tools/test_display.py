@@ -258,7 +258,7 @@ def test_a_difference_from_a_recording_is_told_by_its_line_and_not_by_its_path(
     )
     with Server(service=Replay(path), on_error=lambda _: None) as server:
         for _ in range(3):
-            with dial(server.address) as peer, contextlib.suppress(ConnectionResetError):
+            with contextlib.suppress(ConnectionResetError), dial(server.address) as peer:
                 peer.sendall(b"cup")
                 peer.recv(1)
         server.ledger.wait(open=0, closed=3)
