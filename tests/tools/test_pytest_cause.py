@@ -85,7 +85,7 @@ def test_a_handler_that_waits_for_more() -> None:
 def test_a_handler_that_waited_for_a_line() -> None:
     with traced(lambda conn: conn.sendall(conn.recv_line())) as server:
         found = line(server, error=says(server, b"hello"))
-    assert "the handler waited for the end of a message and had 5, then the client closed" in found
+    assert "the handler waited for the end of a line and had 5, then the client closed" in found
 
 
 def test_a_client_that_waits_for_more_than_was_sent() -> None:

@@ -235,7 +235,9 @@ def _wanted(text: str) -> str:
     _, of, count = text.rpartition(" of ")
     if of and count.isdigit():
         return f"{int(count):,} bytes"
-    return "the end of a message" if "delimiter" in text or "line" in text else "more bytes"
+    if text.endswith(" of a line"):
+        return "the end of a line"
+    return "the end of a message" if "delimiter" in text else "more bytes"
 
 
 def _by_fault(scene: Scene, kind: Kind) -> str | None:
