@@ -466,8 +466,9 @@ def datagram_answers(service: Service, *said: bytes) -> list[bytes]:
             for data in said:
                 client.send(data)
                 answers.append(client.recv(65_535))
-        totals = server.ledger.totals
-        assert (totals.messages_in, totals.messages_out) == (len(said), len(said))
+        # An answer is counted after it has been sent.
+        wait_until(lambda: server.ledger.totals.messages_out == len(said))
+        assert server.ledger.totals.messages_in == len(said)
     return answers
 
 
