@@ -37,6 +37,7 @@ def test_a_question_is_answered_with_plain_values(echo: Server) -> None:
         assert json.loads(json.dumps(told)) == told
         assert told["error"] == ""
         assert (told["state"], told["open"], told["accepted"]) == ("serving", 1, 1)
+        assert told["calls"] == "reads and writes"
         [row] = told["rows"]
         assert row["id"] == 1
         assert row["rtt"]
@@ -224,7 +225,7 @@ def test_the_view_shows_what_it_is_answered(tmp_path: Path) -> None:
         second["messages"] = third["messages"] + 50
         document = page_after(tmp_path, [first, third, second], "", 1_800)
         assert f"<td>{peer.getsockname()[0]}:{peer.getsockname()[1]}</td>" in document
-    assert "<b>100</b>" in document
+    assert '<b>100</b><span class="muted">reads and writes/s</span>' in document
     # The error of a button stays while the view goes on asking.
     assert "no kind 'nonsense'" in document
     assert "<code>latency:0.001</code>" in document
@@ -233,6 +234,11 @@ def test_the_view_shows_what_it_is_answered(tmp_path: Path) -> None:
     assert "&lt;script&gt;document.title" in shown
     assert "<title>" not in document
     assert {message["act"] for message in asked_by(document)} == {"ask"}
+
+
+def test_the_rate_of_datagrams_is_called_so() -> None:
+    with Server(transport="udp") as server:
+        assert _watch.answer(server, {"act": "ask"})["calls"] == "datagrams"
 
 
 @needs_browser

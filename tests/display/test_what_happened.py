@@ -10,7 +10,8 @@ import pytest
 from support import dial, dial_path, read_exactly, reset, says_back, wait_until
 from support.markup import checked, html_of
 
-from rsock import TLS, Connection, Limits, Script, Server
+from rsock import TLS, Connection, Forward, Limits, Script, Server
+from rsock._display._views import short_end
 from rsock._types import Listing
 from rsock.faults import Reset
 
@@ -132,6 +133,26 @@ def test_an_end_is_told_once_and_says_whose_it_was() -> None:
             peer.recv(1)
         [record] = server.ledger.wait(open=0, closed=1)
         assert shown(record).endswith(f"closed byfault ({record.error})")
+
+
+def test_an_error_of_a_target_is_told_apart_from_one_of_the_client() -> None:
+    def leave(conn: Connection) -> None:
+        conn.recv_exactly(5)
+        conn.abort()
+
+    with Server(service=leave) as target, Server(service=Forward(target)) as front:
+        with dial(front.address) as peer:
+            peer.sendall(b"hello")
+            with pytest.raises(ConnectionResetError):
+                peer.recv(1)
+        [record] = front.ledger.wait(open=0, closed=1)
+        said = f"recv target 127.0.0.1:{target.port}: Connection reset by peer"
+        assert record.far is not None
+        for text in (shown(record), repr(front.ledger), shown(front), record.ladder().text):
+            assert said in text
+        # The record has the text of the error unchanged.
+        assert record.error == said.replace("target ", "")
+        assert short_end(record) == "error (target: Connection reset by peer)"
 
 
 def test_results_tell_a_script_that_waits_from_one_that_diverged() -> None:

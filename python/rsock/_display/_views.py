@@ -427,7 +427,7 @@ def end(record: Record) -> str:
     """
     if record.closed_by is None:
         return "still open"
-    detail = record.limit or _reason(record.error) or record.fault
+    detail = record.limit or _reason(_error(record)) or record.fault
     if record.limit and record.error:
         # That of a handler's call, such as of a frame; the name of the limit is "line" for all.
         detail = _CALL.sub("", record.error)
@@ -437,6 +437,15 @@ def end(record: Record) -> str:
     if record.reset_sent and not detail:
         detail = "RST" if record.transport == "tcp" else "reset"
     return f"{record.closed_by} ({cell(detail)})" if detail else record.closed_by
+
+
+def _error(record: Record) -> str | None:
+    """The error of a record; an address of a forwarder's far leg is named as the target's."""
+    error, far = record.error, record.far
+    if error is None or far is None or record.closed_by == "fault":
+        return error
+    at = f" {far.remote}: "
+    return error.replace(at, f" target{at}", 1)
 
 
 # A client that differs from its recording: the path of the file would leave no room for the reason.
@@ -459,6 +468,8 @@ def _reason(error: str | None) -> str | None:
 
 # The class and the call before the reason: "ValueError: recv_frame: a frame of 5 bytes, …".
 _CALL: Final = re.compile(r"(?:\w+Error: )?(?:[a-z_]+: )?")
+
+
 # What the system says of ECONNRESET.
 _RESET: Final = "Connection reset by peer"
 # Whose doing it was, where the word alone does not say it.
@@ -489,7 +500,7 @@ def transport(record: Record) -> str:
 
 def _end_rows(record: Record) -> list[tuple[str, str]]:
     """What ended a connection, and the whole text of an error."""
-    by, error = record.closed_by, record.error
+    by, error = record.closed_by, _error(record)
     is_told = record.fault in ("reset", "abort")
     sent = [("reset sent", "yes")] if record.reset_sent and not is_told else []
     if by == "fault" or not error:
@@ -520,7 +531,9 @@ def short_end(record: Record) -> str:
         return end(record)
     text = _reason(record.error) or ""
     step = _STEP.match(text)
-    return f"{record.closed_by} ({cell(text[step.end() :] if step else text)})"
+    of_target = step is not None and _error(record) != record.error
+    shown = "target: " * of_target + (text[step.end() :] if step else text)
+    return f"{record.closed_by} ({cell(shown)})"
 
 
 def _tcp_rows(info: TcpInfo | None) -> list[tuple[str, str]]:

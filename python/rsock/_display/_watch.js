@@ -72,7 +72,7 @@ function render({ model, el }) {
   const open = figure("open");
   const accepted = figure("accepted");
   const connections = figure("connections/s");
-  const messages = figure("messages/s");
+  const messages = figure("reads and writes/s");
   const octets = figure("bytes/s");
   const rtt = figure("round trip");
 
@@ -129,6 +129,7 @@ function render({ model, el }) {
     state.textContent = `${now.state}, ${now.service}`;
     ended = now.state === "stopped";
     drain.disabled = add.disabled = now.state !== "serving";
+    messages.nextSibling.textContent = `${now.calls}/s`;
     open.textContent = now.open.toLocaleString("en");
     accepted.textContent = now.accepted.toLocaleString("en");
     rtt.textContent = now.rtt || "–";

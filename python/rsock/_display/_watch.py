@@ -168,6 +168,7 @@ def snapshot(server: _rsock.Server) -> _Message:
         "time": time.monotonic(),
         "accepted": totals.accepted,
         "open": totals.open,
+        "calls": "reads and writes" if server.transport in ("tcp", "unix") else "datagrams",
         "messages": totals.messages_in + totals.messages_out,
         "octets": totals.bytes_in + totals.bytes_out,
         "rtt": seconds(statistics.median(rtts)) if rtts else "",

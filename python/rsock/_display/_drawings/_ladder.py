@@ -68,9 +68,9 @@ def draw(ladder: Ladder) -> Drawing:
         if step.way == "in" and way in ("out", "gap"):
             y += _SLOPE + 2
         way = "gap" if step.kind == "gap" else step.way
-        y = _pause(picture, y, before, step.seconds, places)
-        if step.seconds is not None:
-            before = step.seconds
+        at = _at(step)
+        y = _pause(picture, y, before, at, places)
+        before = before if at is None else at
         _step(picture, step, y, places)
         y += _ROW
     bottom = y
@@ -83,6 +83,11 @@ def draw(ladder: Ladder) -> Drawing:
     height = picture.notes(y, ladder.notes) + 4
     svg = picture.svg(ladder.title, description, height)
     return Drawing(ladder.title, description, svg, _text(ladder))
+
+
+def _at(step: Step) -> float | None:
+    """When a step was, for the pause before it."""
+    return step.by if step.seconds is None else step.seconds
 
 
 def _description(ladder: Ladder) -> str:
@@ -208,22 +213,28 @@ def _arrow(picture: Picture, step: Step, y: float, places: _Places) -> None:
     colour = _colour(step, stop > start)
     gap = 3 if stop > start else -3
     # An arrow takes time: its end is below its start. The event of our end is at the height `y`.
-    rise = (-_SLOPE, 0.0) if step.way == "in" else (0.0, _SLOPE)
-    picture.arrow(
-        start + gap,
-        y + rise[0],
-        stop - gap,
-        y + rise[1],
-        colour,
-        width=3 if step.kind == "sum" else 1.8,
-        dash="" if step.known else "5 4",
-        head=10 if step.kind == "sum" else 8,
-    )
+    rise = {"in": (-_SLOPE, 0.0), "out": (0.0, _SLOPE)}.get(step.way, (0.0, 0.0))
+    middle = (start + stop) / 2
+    lines = [(start + gap, stop - gap)]
+    if step.way == "both":
+        # Two heads, one at each end.
+        lines = [(middle, start + gap), (middle, stop - gap)]
+    for begin, end in lines:
+        picture.arrow(
+            begin,
+            y + rise[0],
+            end,
+            y + rise[1],
+            colour,
+            width=3 if step.kind == "sum" else 1.8,
+            dash="" if step.known else "5 4",
+            head=10 if step.kind == "sum" else 8,
+        )
     if step.kind == "reset":
         # The other end has nothing more to say.
         picture.cross(stop - 5 * gap, y + (rise[0] + rise[1]) / 2 + rise[1] / 2, colour, 4)
     label = _label(step, abs(stop - start) - 40)
-    middle, high = (start + stop) / 2, y + sum(rise) / 2 - 6
+    high = y + sum(rise) / 2 - 6
     picture.text(
         middle, high, label, colour, size=_SMALL, mono=True, anchor="middle", italic=not step.known
     )
@@ -292,13 +303,14 @@ def _text(ladder: Ladder) -> str:
     row = 5
     before: float | None = None
     for step in ladder.steps:
-        if before is not None and step.seconds is not None and step.seconds - before >= 0.1:
+        at = _at(step)
+        if before is not None and at is not None and at - before >= 0.1:
             for x in columns:
                 canvas.put(row, x, "┊")
-            text = f"{seconds(step.seconds - before)} later"
+            text = f"{seconds(at - before)} later"
             canvas.centre(row, sum(columns[:2]) // 2, text)
             row += 1
-        before = step.seconds if step.seconds is not None else before
+        before = before if at is None else at
         for x in columns:
             canvas.put(row, x, "│")
         if step.kind == "gap":
@@ -361,8 +373,11 @@ def _text_mark(canvas: Canvas, row: int, step: Step, other: int, ours: int) -> N
         fill = "═" if step.kind == "sum" else "─" if step.known else "╌"
         rightwards = (step.way == "in") is (ours == right)
         line = fill * (between - 1) + "▶" if rightwards else "◀" + fill * (between - 1)
+        if step.way == "both":
+            line = "◀" + fill * (between - 2) + "▶"
         canvas.put(row, left + 1, line)
-        label = f" {short(_plain(step), between - 8)} "
+        room = between - (4 if step.way == "both" else 8)
+        label = f" {short(_plain(step), room)} "
         canvas.centre(row, (left + right) // 2, label)
 
 

@@ -5,12 +5,14 @@ from what ended the connection, and drawn as such. Nothing here may be drawn of 
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ..._drawing import Drawing
 from ..._rsock import Record
 from .._views import told_end
+from ._ends import End, ends_of
 from ._svg import MARGIN, Picture, width_of
 from ._text import joined
 
@@ -90,10 +92,11 @@ def _edges() -> tuple[_Edge, ...]:
         _Edge(closing, time, "ACK in", ((310, 455), (202, 522)), (276, 502), "start"),
         _Edge(last, _END, "ACK in", ((560, 455), (560, 515)), (550, 489), "end"),
         _Edge(time, _END, "after 60 s (2 MSL)", ((202, 532), (498, 532)), (350, 547)),
-        _Edge(open_, _END, "RST", ((370, 285), (424, 440), (520, 515)), (432, 434), "start"),
-        _Edge(close, _END, "RST", ((622, 354), (680, 440), (622, 526)), (630, 444), "start"),
-        _Edge(wait1, _END, "RST", ((202, 352), (430, 400), (510, 515)), (350, 374), "start"),
+        _Edge(open_, _END, "RST", ((370, 285), (424, 440), (520, 515)), (432, 416), "start"),
+        _Edge(close, _END, "RST", ((622, 354), (680, 440), (622, 526)), (570, 478), "start"),
+        _Edge(wait1, _END, "RST", ((202, 350), (430, 381), (512, 515)), (318, 362), "start"),
         _Edge(wait2, _END, "RST", ((202, 446), (498, 524)), (372, 486), "start"),
+        _Edge(closing, _END, "RST", ((350, 455), (506, 516)), (408, 506), "end"),
     )
 
 
@@ -104,13 +107,17 @@ _RARE: Final = frozenset({"RST"})
 
 
 def _name(edge: _Edge, record: Record) -> str:
-    if edge.label not in _RARE:
-        return edge.label
-    return "RST in" if record.closed_by == "reset" else "send RST"
+    if edge.label in _RARE:
+        return "RST in" if record.closed_by == "reset" else "send RST"
+    # A close that resets can follow the FINs, where data had not been sent yet.
+    info = record.tcp_info
+    is_last = info is not None and info.state == edge.start == "LAST-ACK"
+    return "send RST" if is_last and record.reset_sent else edge.label
 
 
 _ACTIVE: Final = ("FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", _END)
 _PASSIVE: Final = ("CLOSE-WAIT", "LAST-ACK", _END)
+_CROSSED: Final = ("FIN-WAIT-1", "CLOSING", "TIME-WAIT", _END)
 
 
 def draw(record: Record) -> Drawing:
@@ -122,6 +129,9 @@ def draw(record: Record) -> Drawing:
     info = record.tcp_info
     last = info.state if info is not None else None
     path = _path(record, last)
+    gap = "" if record.closed_by is None else _gap(ends_of(record))
+    perhaps = _perhaps(record, path, last)
+    reached = {*path, *[_END] * bool(gap)} - {stop for _, stop in perhaps}
     steps = list(itertools.pairwise(path))
     who = "connection" if record.role == "server" else "client"
     title = f"TCP states of {who} {record.id:,}"
@@ -132,25 +142,28 @@ def draw(record: Record) -> Drawing:
     )
     ended = "open" if record.closed_by is None else f"closed by {told_end(record)}"
     summary = f"{ended}; {state} {last or 'unknown'}"
-    shown = " → ".join(name.strip() for name in path)
+    shown = " → ".join(name.strip() for name in path) + " … CLOSED" * bool(gap)
     description = f"{summary}. Path: {shown}."
+    if perhaps:
+        description += f" Its last {len(perhaps)} steps may not have happened."
     picture = Picture()
     top = picture.heading(title, [summary])
     taken = {step: number for number, step in enumerate(steps, 1)}
     for edge in sorted(_EDGES, key=lambda edge: (edge.start, edge.stop) in taken):
         number = taken.get((edge.start, edge.stop))
         if number is not None or edge.label not in _RARE:
-            _edge(picture, edge, _name(edge, record), number, top)
+            is_sure = (edge.start, edge.stop) not in perhaps
+            _edge(picture, edge, _name(edge, record), number, top, is_sure)
     for node in _NODES.values():
-        _node(picture, node, node.name in path, node.name == last, top)
-    notes = _notes(record, path)
-    height = picture.notes(_legend(picture, top + 578), notes) + 4
+        _node(picture, node, node.name in reached, node.name == last, top)
+    notes = [gap] * bool(gap) + _notes(record, path)
+    height = picture.notes(_legend(picture, top + 578, bool(perhaps)), notes) + 4
     names = {(edge.start, edge.stop): _name(edge, record) for edge in _EDGES}
     return Drawing(
         title,
         description,
         picture.svg(title, description, height),
-        _text(title, summary, path, last, names, notes),
+        _text(title, summary, path, last, names, notes, bool(gap), perhaps),
     )
 
 
@@ -160,36 +173,59 @@ def _path(record: Record, last: str | None) -> list[str]:
         path = ["LISTEN", "SYN-RECEIVED", "ESTABLISHED"]
     else:
         path = [_BEGIN, "SYN-SENT", "ESTABLISHED"]
-    by = record.closed_by
-    if by is None:
+    if record.closed_by is None:
         return _until(path, last)
-    if by == "detached":
+    ends = ends_of(record)
+    if not ends:
         return path
-    passive = last in ("CLOSE-WAIT", "LAST-ACK") or (by == "peer" and last != "FIN-WAIT-2")
-    if by == "reset" or record.reset_sent:
+    if any(end.kind == "reset" for end in ends):
         # The state that the kernel saw last says how far the connection had come.
-        before = _until([], last) if last != _END else []
-        if not before or before[-1] in ("CLOSE-WAIT", "FIN-WAIT-1", "FIN-WAIT-2"):
-            return [*path, *before, _END]
-    return [*path, *(_PASSIVE if passive else _ACTIVE)]
+        return [*path, *(_until([], last) if last != _END else []), _END]
+    if _gap(ends):
+        return [*path, "CLOSE-WAIT"] if ends[0].way == "in" else path
+    if last == "CLOSING":
+        return [*path, *_CROSSED]
+    return [*path, *(_PASSIVE if ends[0].way == "in" else _ACTIVE)]
+
+
+def _gap(ends: Sequence[End]) -> str:
+    """Why the way to the last state is not known; "" where it is."""
+    kind = ends[-1].kind if ends else ""
+    return {
+        "both": "Both ends have sent FIN, but which was first is not recorded.",
+        "gone": "The connection had ended before this end closed it: by RST of the peer, or by a"
+        " time-out.",
+    }.get(kind, "")
+
+
+def _perhaps(record: Record, path: list[str], last: str | None) -> set[tuple[str, str]]:
+    """The steps that may follow a close, of which no record is kept."""
+    ends = [] if record.closed_by is None else ends_of(record)
+    if not ends or ends[-1].kind != "unknown":
+        return set()
+    known = last if last in _ACTIVE[:2] else _ACTIVE[0]
+    return set(itertools.pairwise(path[path.index(known) :]))
 
 
 def _until(path: list[str], last: str | None) -> list[str]:
     """The path of an open connection: up to its state."""
-    for ends in (_ACTIVE, _PASSIVE):
+    for ends in (_ACTIVE, _PASSIVE, _CROSSED):
         if last in ends:
             return [*path, *ends[: ends.index(last) + 1]]
     return path
 
 
-def _edge(picture: Picture, edge: _Edge, name: str, number: int | None, top: float) -> None:
-    colour = "grid" if number is None else "bad" if edge.label in _RARE else "up"
+def _edge(
+    picture: Picture, edge: _Edge, name: str, number: int | None, top: float, is_sure: bool
+) -> None:
+    colour = "grid" if number is None else "bad" if "RST" in name else "up"
     points = [(x, y + top) for x, y in edge.points]
     wide = 1.3 if number is None else 2.4
+    dash = "" if is_sure else "5 4"
     for (x1, y1), (x2, y2) in itertools.pairwise(points[:-1]):
-        picture.line(x1, y1, x2, y2, colour, width=wide)
+        picture.line(x1, y1, x2, y2, colour, width=wide, dash=dash)
     (x1, y1), (x2, y2) = points[-2:]
-    picture.arrow(x1, y1, x2, y2, colour, width=wide, head=8)
+    picture.arrow(x1, y1, x2, y2, colour, width=wide, dash=dash, head=8)
     x, y = edge.at[0], edge.at[1] + top
     label = "muted" if number is None else colour
     picture.text(x, y, name, label, size=11, anchor=edge.anchor, bold=number is not None)
@@ -226,7 +262,7 @@ def _node(picture: Picture, node: _Node, taken: bool, current: bool, top: float)
     )
 
 
-def _legend(picture: Picture, y: float) -> float:
+def _legend(picture: Picture, y: float, may_follow: bool) -> float:
     x = float(MARGIN)
     picture.box(x, y - 11, 26, 14, "up", "up", radius=7)
     picture.text(x + 33, y, "reported by the kernel", "muted", size=11)
@@ -235,6 +271,10 @@ def _legend(picture: Picture, y: float) -> float:
     picture.text(
         x + 33, y, "on the path, inferred from how the connection began and ended", "muted", size=11
     )
+    if may_follow:
+        y += 18
+        picture.arrow(MARGIN, y - 4, MARGIN + 27, y - 4, "up", width=2.4, dash="5 4")
+        picture.text(MARGIN + 33, y, "may have followed, not recorded", "muted", size=11)
     return y + 20
 
 
@@ -260,14 +300,22 @@ def _text(
     last: str | None,
     labels: dict[tuple[str, str], str],
     notes: list[str],
+    is_gap: bool,
+    perhaps: set[tuple[str, str]],
 ) -> str:
     lines = [title, summary, ""]
     for number, (name, after) in enumerate(zip(path, [*path[1:], ""], strict=True), 1):
         mark = "  ◀ reported by the kernel" if name == last else ""
         lines.append(f"  [{name.strip():^14}]{mark}")
         if after:
-            lines.append(f"        │ {number}. {labels[name, after]}")
+            line = "┊" if (name, after) in perhaps else "│"
+            lines.append(f"        {line} {number}. {labels[name, after]}")
             lines.append("        ▼")
+    if is_gap:
+        mark = "  ◀ reported by the kernel" if last == _END else ""
+        lines += ["        ┊", f"  [{_END:^14}]{mark}"]
+    if perhaps:
+        lines += ["", "┊ may have followed, which is not recorded."]
     lines += [
         "",
         "What the kernel did not report is inferred from how the connection began and ended.",

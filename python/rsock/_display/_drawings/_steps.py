@@ -8,7 +8,7 @@ inferred from the rules of TCP (RFC 9293) and marked as such. Nothing here may d
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..._rsock import Record
@@ -16,6 +16,7 @@ from ..._types import TraceEvent
 from .._faults import fault_count
 from .._units import count, seconds, size
 from .._views import calls, peer, told_end, traffic_line, transport
+from ._ends import End, ends_of, is_cut, peers_of
 
 __all__ = ["Ladder", "Step", "ladder_of"]
 
@@ -26,18 +27,21 @@ class Step:
 
     kind: "data" (bytes), "control" (a segment without data, or its counterpart), "reset", "sum"
         (everything that went one way), "here" (something at our end), "fault" or "gap".
-    way: "in" (from the peer), "out" (to it), or "" where nothing crosses.
+    way: "in" (from the peer), "out" (to it), "both" (each of these, in an order that is not known),
+        or "" where nothing crosses.
     leg: "near", between the peer and our end, or "far", between our end and a forwarder's target.
     label: what crosses, or the text of a gap or of a fault.
     known: whether it was recorded; otherwise it is inferred.
     seconds: when it happened at our end, since the connection was opened; None if that is unknown.
+    by: of a step without a time, the time by which it had happened; it is drawn below what was
+        before that time.
     call: what our end did.
     peer_call: what the peer must have done.
     data: the first bytes.
     """
 
     kind: Literal["data", "control", "reset", "sum", "here", "fault", "gap"]
-    way: Literal["in", "out", ""]
+    way: Literal["in", "out", "both", ""]
     label: str
     known: bool = True
     seconds: float | None = None
@@ -45,6 +49,7 @@ class Step:
     peer_call: str = ""
     data: bytes = b""
     leg: Literal["near", "far"] = "near"
+    by: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,7 @@ class Ladder:
     target: str = ""
 
 
-# States of the kernel, the last one before a close, in which a FIN has gone out, or has come.
-_FIN_SENT = frozenset({"FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK"})
+# States of the kernel, the last one before a close, in which a FIN has come.
 _FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK"})
 # The end of an address of IP; a path of a Unix socket has none.
 _PORT = re.compile(r":\d+$")
@@ -107,6 +111,11 @@ def _target(record: Record) -> str:
 def _notes(record: Record) -> Iterator[str]:
     if record.reset_sent and record.transport == "tcp":
         yield from _unread(record)
+    if any(step.way == "both" for step in _closing(record)):
+        yield (
+            "Both ends had finished by then. When each of them did, and which was first, is not"
+            " recorded."
+        )
     if record.trace is None:
         yield (
             "This end keeps no trace: Server(trace=True) records each read and write with its time."
@@ -267,62 +276,57 @@ def _totals(record: Record) -> Iterator[Step]:
 
 def _closing(record: Record) -> Iterator[Step]:
     """How a connection ended."""
-    by = record.closed_by
+    by, at = record.closed_by, record.seconds
+    ends = ends_of(record)
+    steps = [replace(step, by=at) for step in _ends(record, ends)]
     if by is None:
-        yield Step("here", "", "", seconds=record.seconds, call="still open")
+        yield from steps
+        yield Step("here", "", "", seconds=at, call="still open")
         return
-    if by != "detached":
-        yield from _ends(record, by)
-    yield Step("here", "", "", seconds=record.seconds, call=f"closed: {by}")
+    close = f"closed: {by}"
+    reset = next((step for step in steps if step.kind == "reset" and step.known), None)
+    if reset is not None:
+        # The reset is the close.
+        yield from (replace(s, seconds=at, call=close) if s is reset else s for s in steps)
+    else:
+        yield from steps
+        yield Step("here", "", "", seconds=at, call=close)
+    if any(end.kind == "unknown" for end in ends):
+        yield Step("gap", "", f"{peers_of(record)} not recorded")
 
 
-def _ends(record: Record, by: str) -> Iterator[Step]:
-    """The ends of all directions. Only whether our end has sent RST is recorded.
-
-    The side that ended first comes first; a forwarder passes its end on.
-    """
+def _ends(record: Record, ends: Sequence[End]) -> Iterator[Step]:
+    """The ends of all directions, up to the close; a forwarder passes an end on."""
+    by = record.closed_by
     near, far = _Side(record.transport, "near"), None
-    if record.far is not None:
+    if by is not None and record.far is not None:
         far = _Side(record.far.remote.transport, "far")
-    error = record.error or ""
-    if by == "peer":
-        yield from near.fin("in")
-        if far is not None:
-            yield from far.fin("out")
-            yield from far.fin("in")
-        yield from near.reset("out", True) if record.reset_sent else near.fin("out")
+    theirs = [end for end in ends if end.way == "in"]
+    rest = [end for end in ends if end.way != "in"]
+    if far is None:
+        yield from near.steps(ends)
+    elif is_cut(record) and by in ("peer", "service"):
+        yield from near.steps(ends)
+        yield from far.steps([End("both")])
+    elif by == "peer":
+        yield from near.steps(theirs)
+        yield from far.steps([End("fin", "out"), End("fin", "in")])
+        yield from near.steps(rest)
     elif by == "reset":
-        yield from near.reset("in")
-        if far is not None:
-            yield from far.reset("out")
-    elif by == "service" and far is not None and not record.reset_sent:
-        yield from far.fin("in")
-        yield from near.fin("out")
-        yield from near.fin("in")
-        yield from far.fin("out")
+        yield from near.steps(ends)
+        yield from far.steps([End("reset", "out")])
+    elif by == "service" and not record.reset_sent:
+        yield from far.steps([End("fin", "in")])
+        yield from near.steps(rest)
+        yield from near.steps(theirs)
+        yield from far.steps([End("fin", "out")])
     else:
-        theirs = far is not None and by == "error" and _by_target(error)
-        if far is not None and theirs:
-            yield from far.reset("in")
-        yield from _our_end(record, near, by)
-        if far is not None and not theirs:
-            yield from far.reset("out") if record.reset_sent else far.fin("out")
-
-
-def _our_end(record: Record, near: "_Side", by: str) -> Iterator[Step]:
-    """The ends of the near leg, which ours has ended, as far as they are known."""
-    info = record.tcp_info
-    state = info.state if info is not None else ""
-    if state in _FIN_RECEIVED:
-        yield from near.fin("in")
-    if record.reset_sent:
-        if state in _FIN_SENT:
-            yield from near.fin("out")
-        yield from near.reset("out", True)
-    else:
-        yield from near.fin("out")
-        if by in ("service", "fault", "limit") and state not in _FIN_RECEIVED:
-            yield from near.fin("in")
+        by_target = by == "error" and _by_target(record.error or "")
+        if by_target:
+            yield from far.steps([End("reset", "in")])
+        yield from near.steps(ends)
+        if not by_target:
+            yield from far.steps([End("reset" if record.reset_sent else "fin", "out")])
 
 
 def _by_target(error: str) -> bool:
@@ -337,15 +341,21 @@ class _Side:
     transport: str
     leg: Literal["near", "far"]
 
-    def fin(self, way: Literal["in", "out"]) -> Iterator[Step]:
-        """The orderly end of one direction. Datagrams have none."""
-        if self.transport in ("tcp", "unix"):
-            label = "FIN" if self.transport == "tcp" else "end of stream"
-            call = "close()" if way == "in" else ""
-            yield Step("control", way, label, False, peer_call=call, leg=self.leg)
-
-    def reset(self, way: Literal["in", "out"], known: bool = False) -> Iterator[Step]:
-        """The end of both directions."""
-        if self.transport in ("tcp", "unix"):
-            label = "RST" if self.transport == "tcp" else "reset"
-            yield Step("reset", way, label, known, leg=self.leg)
+    def steps(self, ends: Sequence[End]) -> Iterator[Step]:
+        """The steps of ends. Datagrams have none."""
+        if self.transport not in ("tcp", "unix"):
+            return
+        tcp = self.transport == "tcp"
+        for end in ends:
+            if end.kind == "reset":
+                yield Step("reset", end.way, "RST" if tcp else "reset", end.known, leg=self.leg)
+            elif end.kind == "fin":
+                label = "FIN" if tcp else "end of stream"
+                label += ", time unknown" * (not end.timed)
+                call = "finished" if end.way == "in" else ""
+                yield Step("control", end.way, label, False, peer_call=call, leg=self.leg)
+            elif end.kind == "both":
+                label = f"{'FIN' if tcp else 'end'} each way, order unknown"
+                yield Step("control", "both", label, False, leg=self.leg)
+            elif end.kind == "gone":
+                yield Step("gap", "", "ended before, by RST or a time-out")
