@@ -11,7 +11,7 @@ from typing import Final, Literal
 from ..._rsock import Record
 from ..._types import TcpInfo
 
-__all__ = ["End", "ends_of", "is_cut", "peers_of"]
+__all__ = ["HAD_ENDED", "End", "ends_of", "is_cut", "peers_of"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class End:
     timed: bool = True
 
 
+# What `gone` means, for a note.
+HAD_ENDED: Final = (
+    "The connection had ended before this end closed it: by RST of the peer, or by a time-out."
+)
 _BOTH: Final = End("both", timed=False)
 _GONE: Final = End("gone")
 _UNKNOWN: Final = End("unknown")
@@ -57,8 +61,8 @@ def ends_of(record: Record) -> list[End]:
 def peers_of(record: Record) -> str:
     """The words for the closes of the others."""
     if record.far is not None:
-        return "the closes of the other ends are"
-    return f"the {'server' if record.role == 'client' else 'client'}'s close is"
+        return "closes of the other ends"
+    return f"{'server' if record.role == 'client' else 'client'}'s close"
 
 
 def is_cut(record: Record) -> bool:

@@ -70,7 +70,7 @@ def draw(ladder: Ladder) -> Drawing:
         way = "gap" if step.kind == "gap" else step.way
         at = _at(step)
         y = _pause(picture, y, before, at, places)
-        before = before if at is None else at
+        before = _since(before, step)
         _step(picture, step, y, places)
         y += _ROW
     bottom = y
@@ -88,6 +88,12 @@ def draw(ladder: Ladder) -> Drawing:
 def _at(step: Step) -> float | None:
     """When a step was, for the pause before it."""
     return step.by if step.seconds is None else step.seconds
+
+
+def _since(before: float | None, step: Step) -> float | None:
+    """From when on the pause after a step counts; what has many times, or unknown ones, ends it."""
+    at = _at(step)
+    return before if at is None and step.kind not in ("sum", "gap") else at
 
 
 def _description(ladder: Ladder) -> str:
@@ -310,7 +316,7 @@ def _text(ladder: Ladder) -> str:
             text = f"{seconds(at - before)} later"
             canvas.centre(row, sum(columns[:2]) // 2, text)
             row += 1
-        before = before if at is None else at
+        before = _since(before, step)
         for x in columns:
             canvas.put(row, x, "│")
         if step.kind == "gap":

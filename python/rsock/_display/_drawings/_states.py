@@ -12,7 +12,7 @@ from typing import Final
 from ..._drawing import Drawing
 from ..._rsock import Record
 from .._views import told_end
-from ._ends import End, ends_of
+from ._ends import HAD_ENDED, End, ends_of
 from ._svg import MARGIN, Picture, width_of
 from ._text import joined
 
@@ -193,8 +193,7 @@ def _gap(ends: Sequence[End]) -> str:
     kind = ends[-1].kind if ends else ""
     return {
         "both": "Both ends have sent FIN, but which was first is not recorded.",
-        "gone": "The connection had ended before this end closed it: by RST of the peer, or by a"
-        " time-out.",
+        "gone": HAD_ENDED,
     }.get(kind, "")
 
 

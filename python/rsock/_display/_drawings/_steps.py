@@ -16,7 +16,7 @@ from ..._types import TraceEvent
 from .._faults import fault_count
 from .._units import count, seconds, size
 from .._views import calls, peer, told_end, traffic_line, transport
-from ._ends import End, ends_of, is_cut, peers_of
+from ._ends import HAD_ENDED, End, ends_of, is_cut, peers_of
 
 __all__ = ["Ladder", "Step", "ladder_of"]
 
@@ -111,6 +111,8 @@ def _target(record: Record) -> str:
 def _notes(record: Record) -> Iterator[str]:
     if record.reset_sent and record.transport == "tcp":
         yield from _unread(record)
+    if any(end.kind == "gone" for end in ends_of(record)):
+        yield HAD_ENDED
     if any(step.way == "both" for step in _closing(record)):
         yield (
             "Both ends had finished by then. When each of them did, and which was first, is not"
@@ -358,4 +360,4 @@ class _Side:
                 label = f"{'FIN' if tcp else 'end'} each way, order unknown"
                 yield Step("control", "both", label, False, leg=self.leg)
             elif end.kind == "gone":
-                yield Step("gap", "", "ended before, by RST or a time-out")
+                yield Step("gap", "", "had ended before")
