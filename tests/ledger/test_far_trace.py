@@ -102,7 +102,7 @@ def test_without_a_trace_the_far_leg_is_counted_and_not_listed(echo: Server) -> 
 
 def test_a_connect_that_fails_says_where_and_why() -> None:
     with closed_port() as (host, port), Server(service=Forward(host, port), trace=True) as front:
-        with dial(front.address) as peer, contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError), dial(front.address) as peer:
             peer.recv(1)
         record = ended(front)
     assert record.far is None
