@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "one binary: nothing of it is reached from outside")]
 
+mod call_limits;
 mod content;
 mod datagram_faults;
 mod datagrams;

@@ -10,7 +10,7 @@ use super::serve::Turn;
 use super::watch::Watch;
 use crate::net::base::Key;
 use crate::net::ledger::ClosedBy;
-use crate::net::service::Session;
+use crate::net::service::{Session, WaitingCalls};
 use crate::net::sys;
 
 /// A lingering close gives up when nothing has moved for this long.
@@ -74,8 +74,8 @@ impl Turn<'_> {
     }
 
     /// When the next limit is reached, and its name. That of a lingering close is empty: it is no
-    /// limit.
-    fn due_at(&self) -> Option<(Instant, &'static str)> {
+    /// limit. Without `calls`, the limits that hold only while a call waits count as if one did.
+    fn due_at(&self, calls: Option<WaitingCalls>) -> Option<(Instant, &'static str)> {
         let connection = &*self.connection;
         let watch = connection.watch.as_ref()?;
         let limits = &self.resources.limits;
@@ -107,12 +107,24 @@ impl Turn<'_> {
         let first_byte = limits
             .first_byte
             .filter(|_| !connection.lingering && connection.awaits_first_byte())
-            .filter(|_| !watch.first_byte_arrived);
+            .filter(|_| !watch.first_byte_arrived)
+            .filter(|_| calls.is_none_or(|calls| calls.reading));
+        let idle = limits
+            .idle
+            .filter(|_| !connection.lingering)
+            .filter(|_| calls.is_none_or(|calls| calls.any));
+        // What a call takes may have come long before.
+        let moved = match calls
+            .and_then(|calls| connection.record.opened().checked_add(calls.last_traffic))
+        {
+            Some(by_call) => moved.max(by_call),
+            None => moved,
+        };
         [
             half_closed,
             after(watch.progress, write, "write"),
             after(connection.waits_since(), first_byte, "first_byte"),
-            after(moved, limits.idle.filter(|_| !connection.lingering), "idle"),
+            after(moved, idle, "idle"),
             after(
                 connection.record.opened(),
                 limits.lifetime,
@@ -125,13 +137,23 @@ impl Turn<'_> {
     }
 
     pub(super) fn rearm(&mut self) {
-        if let Some((at, _)) = self.due_at() {
+        if let Some((at, _)) = self.due_at(None) {
             self.put_timer(Key::Engine, Some(at));
         }
     }
 
+    /// A call may wait that `overdue` did not find.
+    pub(super) fn rearm_for_call(&mut self) {
+        let limits = &self.resources.limits;
+        if (limits.idle.is_some() || limits.first_byte.is_some()) && self.connection.has_inner() {
+            self.rearm();
+        }
+    }
+
     pub(super) fn overdue(&mut self, session: &mut dyn Session) {
-        match self.due_at() {
+        // No call can wait for a peer that the stages wait for.
+        let calls = session.waiting_calls().filter(|_| !self.connection.is_opening());
+        match self.due_at(calls) {
             Some((at, "")) if at <= Instant::now() => {
                 // Everything is sent. The kernel delivers what it still holds after a close; a
                 // reset would destroy it.
@@ -154,7 +176,9 @@ impl Turn<'_> {
             }
             // There was progress in the meantime: the timer is set again only when it runs out, not
             // with each byte.
-            Some(_) => self.rearm(),
+            Some((at, _)) => self.put_timer(Key::Engine, Some(at)),
+            // The next call that waits sets the timer.
+            None if calls.is_some() => {}
             None => self.connection.watch = None,
         }
     }

@@ -96,6 +96,7 @@ impl Turn<'_> {
     fn deliver_due(&mut self, session: &mut dyn Session, due: Due) -> SessionResult {
         if due.wake {
             self.wake_stages();
+            self.rearm_for_call();
         }
         if !self.connection.lingering && self.waits_for_stages(due.drain) {
             if due.wake && session.gives_up() {

@@ -180,7 +180,10 @@ impl Place for Reserved {
         worker.take(outer, record, Inner { socket: ours, session, faults: Some(set), stages });
         let owner = ClientOwner(Arc::clone(&link));
         let draining = Arc::new(AtomicBool::new(false));
-        Owned::inner(Box::new(owner), Origin::here(), draining, link as Arc<dyn Outer>)
+        // No limit ends a client's calls.
+        let limits = Limits::default();
+        let link = link as Arc<dyn Outer>;
+        Owned::inner(Box::new(owner), Origin::here(), draining, &limits, link)
     }
 }
 

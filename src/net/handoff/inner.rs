@@ -15,14 +15,16 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::handed_out::{HandedOut, JobId};
 use crate::net::base::{EventFd, Mutex};
-use crate::net::control::ServerContext;
+use crate::net::control::{Limits, ServerContext};
 use crate::net::error::strerror;
 use crate::net::ledger::{ClosedBy, Record, SocketClose};
-use crate::net::service::{Io, Leg, LegStages, Null, Service, Session, SessionResult, Waker};
+use crate::net::service::{
+    Io, Leg, LegStages, Null, Service, Session, SessionResult, WaitingCalls, Waker,
+};
 use crate::net::socket::{Probe, Socket};
 use crate::net::stage::tls::tls_error;
 use crate::net::stage::{Chain, Stage};
-use crate::net::stream::{InnerEnd, Outer, OuterEnd, Owner, Stream};
+use crate::net::stream::{Calls, InnerEnd, Outer, OuterEnd, Owner, Stream};
 use crate::net::worker::{Accepted, Inbox, Inner, Message, WorkerPool};
 
 /// What ends a connection that its peer has not reset: the peer does not answer (TCP_USER_TIMEOUT,
@@ -64,6 +66,8 @@ pub(super) struct Link {
     is_over: AtomicBool,
     /// The stage of TLS that the caller has asked for.
     upgrade: Mutex<Option<Box<dyn Stage>>>,
+    /// The caller's calls that wait, where a limit asks for them.
+    calls: Option<Box<Calls>>,
     gate: Mutex<Gate>,
 }
 
@@ -99,6 +103,7 @@ impl Link {
             is_open: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             upgrade: Mutex::new(None),
+            calls: None,
             gate: Mutex::default(),
         }
     }
@@ -139,6 +144,11 @@ impl Link {
     /// Has the session set a flag when it opens, or when the connection ends before.
     pub(super) fn with_opening(self, flag: Option<Arc<EventFd>>) -> Self {
         Self { opening: Mutex::new(flag), ..self }
+    }
+
+    /// Has the calls of the caller that wait counted, where the limits ask for them.
+    pub(super) fn with_calls(self, limits: &Limits) -> Self {
+        Self { calls: Calls::for_limits(limits), ..self }
     }
 
     /// The stages are ready. A call that waits for TLS goes on only behind that.
@@ -285,6 +295,14 @@ impl Outer for Link {
     fn is_open(&self) -> bool {
         self.is_open.load(SeqCst)
     }
+
+    fn calls(&self) -> Option<&Calls> {
+        self.calls.as_deref()
+    }
+
+    fn call_waits(&self) {
+        self.wake();
+    }
 }
 
 /// An inner stream's link to its server: what a `Lease` is to a stream without stages.
@@ -429,6 +447,10 @@ impl Session for InnerSession {
     fn upgraded(&mut self, _io: &mut dyn Io) -> SessionResult {
         self.link.opens();
         Ok(())
+    }
+
+    fn waiting_calls(&self) -> Option<WaitingCalls> {
+        self.link.calls.as_ref().map(|calls| calls.waiting())
     }
 
     fn ends(&mut self, why: ClosedBy, error: Option<&str>) {
@@ -634,7 +656,7 @@ impl OuterWorkers {
             // It was accepted as a caller's. Fails for a descriptor only that is not open.
             let _ = accepted.socket.options().set_nonblocking(true);
         }
-        let link = Arc::new(Link::new(&accepted.socket));
+        let link = Arc::new(Link::new(&accepted.socket).with_calls(&self.context.limits));
         let record = Arc::clone(&accepted.record);
         let session = Box::new(InnerSession::new(&link));
         self.send(accepted, Inner { socket: ours, session, faults: None, stages: Vec::new() });

@@ -98,7 +98,8 @@ impl Leases {
             let context = &self.context;
             let owner = inner::lease(context, &self.handed_out, id, &link, stream);
             let draining = self.handed_out.draining_flag();
-            let owned = Owned::inner(Box::new(owner), context.origin, draining, link);
+            let (origin, limits) = (context.origin, &context.limits);
+            let owned = Owned::inner(Box::new(owner), origin, draining, limits, link);
             Stream::accepted(socket, self.family, context.options.clone(), record, owned)
         });
         (job.expect("set when the stream was made"), stream)
@@ -214,7 +215,8 @@ impl OuterPlace for LatePlace<'_> {
         inner: Weak<dyn InnerEnd>,
     ) -> Option<Arc<dyn Outer>> {
         let Self { lease, workers, ours, stage, opening } = *self;
-        let link = Arc::new(Link::new(&outer).with_opening(Some(opening)));
+        let link = Link::new(&outer).with_calls(&lease.context.limits);
+        let link = Arc::new(link.with_opening(Some(opening)));
         link.set_inner(inner);
         let _ = lease.link.set(Arc::clone(&link));
         if !lease.leave_open(MOVED) {

@@ -16,7 +16,7 @@ pub use self::forwarder_id::ForwarderId;
 pub use self::leg_stages::LegStages;
 pub(crate) use self::null::Null;
 pub use self::service::{BATCH_BYTES, BATCH_CONNECTIONS, Batch, Service};
-pub use self::session::{Drain, Io, Leg, Peer, Session, SessionError, SessionResult};
+pub use self::session::{Drain, Io, Leg, Peer, Session, SessionError, SessionResult, WaitingCalls};
 pub use self::shape::{HandedOutBy, Shape};
 pub use self::site::Site;
 pub use self::waker::{Notifier, Waker};

@@ -51,6 +51,17 @@ impl<E: std::error::Error> From<E> for SessionError {
 /// The result of every event handler.
 pub type SessionResult<T = ()> = std::result::Result<T, SessionError>;
 
+/// The calls by which a program reads and writes a connection that wait for it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingCalls {
+    /// Any of them.
+    pub any: bool,
+    /// One that wants input.
+    pub reading: bool,
+    /// When a call last moved a byte, since the connection was accepted.
+    pub last_traffic: Duration,
+}
+
 /// A service's state for one connection. The engine calls it from one thread at a time. Its methods
 /// must not block. An error or a panic ends this connection only.
 pub trait Session: Send {
@@ -135,6 +146,13 @@ pub trait Session: Send {
     /// Whether nothing wants the connection any more, although its stages are not ready.
     fn gives_up(&self) -> bool {
         false
+    }
+
+    /// The calls of a program that wait for the connection now: `Limits.idle` holds only while there
+    /// is one, `Limits.first_byte` only while one wants input. The next call that begins to wait
+    /// wakes the session. None where these limits hold at any time.
+    fn waiting_calls(&self) -> Option<WaitingCalls> {
+        None
     }
 
     /// The engine ends the connection, as a stage or a limit wants it: what has been written is

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use super::calls::WaitingCall;
 use super::owner::{DeferredClose, InnerEnd, Owned};
 use super::slot::StreamSocket;
 use super::stream::{Held, Stream, seen};
@@ -88,8 +89,29 @@ impl Stream {
         let (Some(owned), Some(record)) = (self.owned(), self.record.get()) else { return };
         if owned.idle.is_some() {
             let since = record.opened().elapsed().as_nanos();
-            owned.last_traffic.store(u64::try_from(since).unwrap_or(u64::MAX), Relaxed);
+            let since = u64::try_from(since).unwrap_or(u64::MAX);
+            match owned.outer() {
+                Some(outer) => {
+                    outer.calls().into_iter().for_each(|calls| calls.note_traffic(since))
+                }
+                None => owned.last_traffic.store(since, Relaxed),
+            }
         }
+    }
+
+    /// Notes that a call of an inner stream waits, until the value returned is dropped: the worker
+    /// of its outer connection holds the limits only during such calls.
+    pub(super) fn begin_wait(&self, interest: Interest) -> Option<WaitingCall<'_>> {
+        let owned = self.owned()?;
+        if owned.idle.is_none() && owned.first_byte.is_none() {
+            return None;
+        }
+        let outer = owned.outer()?;
+        let (waiting, wanted) = outer.calls()?.begin(interest != Interest::Writable);
+        if wanted {
+            outer.call_waits();
+        }
+        Some(waiting)
     }
 
     /// When the server's limits end a waiting call, and the name of the limit. `since` is the start

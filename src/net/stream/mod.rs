@@ -2,6 +2,7 @@
 //! of its caller. Owns the calls on it; must never read ahead of what a call returns.
 
 mod accepted;
+mod calls;
 mod connect;
 mod datagram;
 mod deadline;
@@ -21,6 +22,7 @@ mod transfer;
 mod turn;
 mod wait;
 
+pub(crate) use self::calls::Calls;
 pub use self::frame::FrameHeader;
 pub use self::message::Message;
 pub use self::option::OptionValue;

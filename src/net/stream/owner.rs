@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use super::calls::Calls;
 use crate::net::address::Target;
 use crate::net::base::{EventFd, Origin};
 use crate::net::control::Limits;
@@ -110,6 +111,12 @@ pub(crate) trait Outer: Send + Sync + fmt::Debug {
         true
     }
 
+    /// The calls that wait, where a limit asks for them.
+    fn calls(&self) -> Option<&Calls>;
+
+    /// Tells the worker of a call that waits, as it has asked for.
+    fn call_waits(&self);
+
     /// Has the worker put a stage of TLS next to the socket. `opening` tells of it from then on.
     fn start_tls(&self, stage: Box<dyn Stage>) -> io::Result<()>;
 }
@@ -194,10 +201,10 @@ impl Owned {
         owner: Box<dyn Owner>,
         origin: Origin,
         draining: Arc<AtomicBool>,
+        limits: &Limits,
         outer: Arc<dyn Outer>,
     ) -> Self {
-        let limits = Limits { idle: None, write: None, first_byte: None, ..Limits::default() };
-        Self { outer: OnceLock::from(outer), ..Self::new(owner, origin, draining, &limits) }
+        Self { outer: OnceLock::from(outer), ..Self::new(owner, origin, draining, limits) }
     }
 
     /// `draining` is set from when the server is ending.

@@ -14,6 +14,7 @@ use super::option::{is_of_outer, set_option};
 use super::owner::{InnerEnd, OuterEnd, Owned, Staging};
 use super::slot::StreamSocket;
 use super::stream::Stream;
+use super::wait::Interest;
 use crate::net::address::{Address, Target};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
@@ -95,7 +96,9 @@ impl Stream {
     ) -> Result<()> {
         let Some(outer) = self.outer() else { return Ok(()) };
         let Some(flag) = outer.opening() else { return Ok(()) };
+        let waiting = self.begin_wait(Interest::Readable);
         let waited = waiter.wait(&mut [flag.polled()], deadline.at());
+        drop(waiting);
         if self.is_here() {
             outer.forget_opening();
         }

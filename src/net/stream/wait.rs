@@ -108,7 +108,9 @@ impl Stream {
             !polled || ready().is_ok_and(|ready| ready > 0) || sys::unread(fd) >= requested.max(1);
         let mut result = None;
         let mut first_wait = None;
+        let mut waiting = None;
         if self.expects_to_wait(interest, polled, deadline, waiter) {
+            waiting = self.begin_wait(interest);
             let mut took = Duration::ZERO;
             waiter.release(&mut || {
                 let start = Instant::now();
@@ -133,6 +135,9 @@ impl Stream {
                 // There is no input and the server drains: the next read returns the end.
                 result = with(libc::MSG_DONTWAIT);
                 continue;
+            }
+            if waiting.is_none() {
+                waiting = self.begin_wait(interest);
             }
             // A call that does not have to wait does not read the clock.
             let limit = self.limit(interest, &mut first_wait);
@@ -182,6 +187,7 @@ impl Stream {
                 result = with(libc::MSG_DONTWAIT);
             }
         }
+        drop(waiting);
         // A call that has taken something leaves the error to the next one.
         if interest != Interest::Input {
             if let Some(error) = self.outer_error(step, &socket, &result) {
@@ -327,6 +333,7 @@ impl Stream {
             .register(&mut SourceFd(&number), mio::Token(0), interest)
             .map_err(failed)?;
         let mut events = mio::Events::with_capacity(1);
+        let _waiting = self.begin_wait(Interest::Input);
         loop {
             if sys::unread(socket.as_fd()) >= count || self.is_closed() {
                 return Ok(());
