@@ -65,6 +65,9 @@ fn no_host(value: &Bound<'_, PyAny>) -> PyErr {
             "a str (a Unix socket is path=…)".to_owned()
         }
         _ if value.is_instance_of::<PyList>() => "a str, or a (host, port) tuple".to_owned(),
+        _ if value.get_type().hasattr("address").unwrap_or(false) => {
+            "a str (a server's is *server.address, and server.client() connects to it)".to_owned()
+        }
         _ => "a str".to_owned(),
     };
     wrong_type("host", &wanted, value)

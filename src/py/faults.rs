@@ -93,7 +93,10 @@ pub(super) fn faults<'py>(value: Option<&Bound<'py, PyAny>>) -> PyResult<Option<
         return Err(wrong_type("faults", wanted, value));
     };
     let items: Vec<_> = items.collect::<PyResult<_>>()?;
-    let made = items.into_iter().map(|item| Ok((fault("faults", &item)?, item)));
+    let made = items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| Ok((fault(&format!("faults[{index}]"), &item)?, item)));
     made.collect::<PyResult<Faults<'py>>>().map(Some)
 }
 

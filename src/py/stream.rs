@@ -721,10 +721,12 @@ impl Stream {
     ) -> PyResult<()> {
         let data = Source::new(data)?;
         let slice = data.as_slice();
-        let Some(bytes) = args::frame_header(header)?.encode(slice.len()) else {
+        let header = args::frame_header(header)?;
+        let Some(bytes) = header.encode(slice.len()) else {
+            let (length, size) = (slice.len(), header.size);
             return Err(PyValueError::new_err(format!(
-                "data of {} bytes: the header has no room for the number",
-                slice.len()
+                "data of {length} bytes: the number does not fit into a header of {size} byte{}",
+                if size == 1 { "" } else { "s" }
             )));
         };
         let mut sent = 0;

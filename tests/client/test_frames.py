@@ -368,3 +368,9 @@ def test_frames_are_counted(ours: Pair) -> None:
     peer.sendall(b"\0\0\0\2xy")
     assert stream.recv_frame() == b"xy"
     assert (stream.record.bytes_out, stream.record.bytes_in) == (9, 6)
+
+
+def test_a_length_that_does_not_fit_into_its_header_is_told_with_both_sizes(ours: Pair) -> None:
+    stream, _ = ours
+    with pytest.raises(ValueError, match="data of 300 bytes: .* a header of 1 byte$"):
+        stream.send_frame(bytes(300), ">B")

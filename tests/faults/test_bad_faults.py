@@ -241,7 +241,10 @@ def servers(**arguments: Any) -> list[Any]:
         ([Latency(0.1), Refuse], "Refuse is a class: give an instance of it"),
         (Latency(0.1), r"faults must be a list of faults, as in faults=\[Latency\(0.2\)\]"),
         ("latency:0.1", r"faults.*as in faults=\[Latency\(0.2\)\]"),
-        (["latency:0.1"], r"a fault of rsock.faults, such as Latency\(0.2\) or parse\('lat"),
+        (
+            ["latency:0.1"],
+            r"faults\[0\] must be a fault of rsock.faults, such as Latency\(0.2\) or parse\('lat",
+        ),
         ([None], "faults.*a fault of rsock.faults"),
         ([[Latency(0.1)]], "faults.*a fault of rsock.faults"),
         (5, "faults.*a fault of rsock.faults"),

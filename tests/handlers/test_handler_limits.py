@@ -296,6 +296,26 @@ def test_that_connections_wait_is_said_once_for_each_server(
     assert len(caplog.records) == 2
 
 
+def test_connections_that_come_before_the_threads_are_busy_are_counted_as_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    over = threading.Event()
+
+    def stay(conn: Connection) -> None:
+        assert over.wait(SOON)
+
+    server = Server(service=stay, limits=Limits(handler_threads=2)).listen()
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(dial(server.address))
+        stack.enter_context(server)
+        stack.callback(over.set)
+        wait_until(lambda: server.ledger.totals.waited == 3)
+        # By the thread that has taken the last connection, and not when one is free again.
+        wait_until(lambda: "all 2 handler threads are busy" in caplog.text)
+    assert server.ledger.totals.waited == 3
+
+
 def test_nothing_is_logged_while_no_connection_waits(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="rsock"):
         with Server(service=echoes, limits=Limits(handler_threads=6)) as server:

@@ -168,6 +168,8 @@ def test_start_returns_when_the_port_is_listening() -> None:
 @pytest.mark.parametrize(
     ("reached", "step"),
     [
+        (1, "create"),
+        (3, "create"),
         (2, "bind"),
         (3, "bind"),
         (4, "bind"),
@@ -179,8 +181,9 @@ def test_a_step_in_the_wrong_state_names_the_state(reached: int, step: str) -> N
     server = server_in_state(reached)
     state = server.state
     address = ((LOOPBACK, 0),) if step == "bind" else ()
-    with pytest.raises(StateError, match=state):
+    with pytest.raises(StateError, match=state) as caught:
         getattr(server, step)(*address)
+    assert "running" not in str(caught.value)
     assert server.state == state
     server.stop()
 

@@ -50,6 +50,7 @@ HOSTS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "client-host-alone": (lambda: client("127.0.0.1"), TypeError, "Client(host, port)"),
     "client-both": (lambda: client("localhost:80"), ValueError, '("localhost", 80)'),
     "client-url": (lambda: client("http://a"), ValueError, "not a URL"),
+    "client-server": (lambda: client(Server()), TypeError, "*server.address"),
     "client-path": (lambda: client("/tmp/x.sock"), ValueError, "path="),
     "forward-port-alone": (lambda: forward(80), TypeError, "a host and a port"),
     "forward-both": (lambda: forward("127.0.0.1:80"), ValueError, '("127.0.0.1", 80)'),

@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::mem;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
@@ -37,6 +38,9 @@ const IDLE: Duration = Duration::from_secs(5);
 struct State {
     /// Jobs that no thread has taken yet. Bounded by the limit of connections.
     queue: VecDeque<(JobId, Job)>,
+    /// How many of the last ones of the queue are not counted as waiting: a thread may be about to
+    /// take them, having just started or just finished a job.
+    uncounted: usize,
     /// Waiting threads. The one that has waited least is used first, because its stack is still in
     /// the cache.
     idle: Vec<Arc<ParkedThread>>,
@@ -113,17 +117,28 @@ impl ThreadPool {
             parked.assign(Assignment::Work(id, job));
             return;
         }
-        // Not counted if a thread is about to take it, having just started or just finished a job.
+        state.queue.push_back((id, job));
+        state.uncounted += 1;
+        let waiting = self.newly_waiting(&mut state);
+        drop(state);
+        self.context.ledger.count_waited(waiting);
+    }
+
+    /// How many queued jobs are known to wait since now, because no thread is left to take them:
+    /// asked when one is queued, and when a thread has taken one.
+    fn newly_waiting(&self, state: &mut State) -> usize {
         let full = state.busy >= self.most_threads;
         let short = state.missing && state.busy >= state.threads;
-        state.queue.push_back((id, job));
-        drop(state);
+        // Those that were taken meanwhile were the first.
+        let waiting = mem::take(&mut state.uncounted).min(state.queue.len());
+        if waiting == 0 || !(full || short) {
+            state.uncounted = waiting;
+            return 0;
+        }
         if full {
             self.crowded.store(true, Relaxed);
         }
-        if full || short {
-            self.context.ledger.count_waited();
-        }
+        waiting
     }
 
     /// The number of jobs that wait for a thread.
@@ -205,7 +220,9 @@ impl ThreadPool {
         self.finish_job(&mut state);
         let (id, job) = state.queue.pop_front()?;
         state.busy += 1;
+        let waiting = self.newly_waiting(&mut state);
         drop(state);
+        self.context.ledger.count_waited(waiting);
         self.handed_out.begin_job(id);
         self.notify_room();
         Some(job)
@@ -251,6 +268,9 @@ impl ThreadPool {
             self.finish_job(&mut state);
             if let Some(job) = state.queue.pop_front() {
                 state.busy += 1;
+                let waiting = self.newly_waiting(&mut state);
+                drop(state);
+                self.context.ledger.count_waited(waiting);
                 return Some(job);
             }
             if state.over {

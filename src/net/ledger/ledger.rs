@@ -217,8 +217,11 @@ impl Ledger {
         self.state.lock().totals.accept_errors += 1;
     }
 
-    pub(crate) fn count_waited(&self) {
-        self.state.lock().totals.waited += 1;
+    /// Counts connections that wait for a thread of the pool.
+    pub(crate) fn count_waited(&self, number: usize) {
+        if number > 0 {
+            self.state.lock().totals.waited += number as u64;
+        }
     }
 
     pub(crate) fn count_suspect(&self) {
