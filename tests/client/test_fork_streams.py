@@ -137,6 +137,30 @@ os.waitpid(child, 0)
     assert printed(role, code) == ["b''"]
 
 
+@pytest.mark.parametrize("child", ["lives", "has ended"])
+@pytest.mark.parametrize("role", ["Client", "Connection"])
+def test_a_linger_time_of_zero_is_a_reset_after_a_fork_too(role: str, child: str) -> None:
+    code = f"""
+child = os.fork()
+if child == 0:
+    signal.pause()
+def end_child():
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+if {child!r} == "has ended":
+    end_child()
+stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0" + bytes(4))
+stream.close()
+try:
+    print(peer.recv(100))
+except ConnectionResetError:
+    print("reset")
+if {child!r} == "lives":
+    end_child()
+"""
+    assert printed(role, code) == ["reset"]
+
+
 # A server's connection ends for its double too, fork or none.
 @pytest.mark.parametrize("role", ["socket", "Client"])
 def test_a_double_outlives_its_stream_after_a_fork(role: str) -> None:

@@ -113,8 +113,13 @@ impl Socket {
     fn close_number(&mut self) {
         if let Some(fd) = self.0.take() {
             if fork::has_forked() {
-                // ENOTCONN if there is no connection to end.
-                let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+                let socket = SockRef::from(&fd);
+                // A FIN ahead of the reset would be an orderly end.
+                let resets = matches!(socket.linger(), Ok(Some(Duration::ZERO)));
+                if !resets || sys::disconnect(fd.as_fd()).is_err() {
+                    // ENOTCONN if there is no connection to end.
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
             }
         }
     }
