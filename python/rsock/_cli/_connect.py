@@ -5,6 +5,7 @@ server has not taken yet. It must never change a byte.
 """
 
 import argparse
+import contextlib
 import os
 import select
 import socket
@@ -21,6 +22,7 @@ from ._errors import Failure, UsageError, message
 from ._namespace import Arguments as Base
 from ._options import add_fields, some_seconds
 from ._streams import write
+from ._terminal import input_without_waiting
 
 __all__ = ["Arguments", "add_arguments", "run"]
 
@@ -97,13 +99,13 @@ def run(arguments: Arguments) -> int:
         where = f" {record.remote}" if record is not None else ""
         ends = "" if arguments.keep_open else "Ctrl-D ends our side, "
         _tell(f"{what}{where}; {ends}Ctrl-C {'ends it' if arguments.keep_open else 'all of it'}")
-    with client:
+    with client, input_without_waiting(_INPUT) as source:
         if arguments.udp:
             # On UDP there is no sign that the server has finished.
             silence = None if arguments.keep_open else arguments.timeout or _SILENCE
-            _converse(client, _DATAGRAM, silence, shutdown=False)
+            _converse(client, source, _DATAGRAM, silence, shutdown=False)
         else:
-            _converse(client, _PIECE, None, shutdown=not arguments.keep_open)
+            _converse(client, source, _PIECE, None, shutdown=not arguments.keep_open)
         record = client.record
     if verbose and record is not None:
         _tell(
@@ -137,7 +139,9 @@ def _connected(arguments: Arguments) -> Client:
         raise UsageError(str(error)) from None
 
 
-def _converse(client: Client, piece: int, silence: float | None, *, shutdown: bool) -> None:
+def _converse(
+    client: Client, source: int, piece: int, silence: float | None, *, shutdown: bool
+) -> None:
     """Move bytes both ways until the server has finished; neither direction waits for the other.
 
     What the server sends is printed to its end, whatever becomes of our side. With `silence`, the
@@ -154,7 +158,7 @@ def _converse(client: Client, piece: int, silence: float | None, *, shutdown: bo
         poller = select.poll()
         poller.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
         if reading and not unsent:
-            poller.register(_INPUT, select.POLLIN)
+            poller.register(source, select.POLLIN)
         last = None if reading or silence is None else silence * 1_000
         ready = dict(poller.poll(_BACKSTOP if last is None else last))
         if last is not None and not ready:
@@ -164,13 +168,14 @@ def _converse(client: Client, piece: int, silence: float | None, *, shutdown: bo
             if received == b"" and not datagrams:
                 break
             write(_OUTPUT, received or b"")
-        if _INPUT in ready:
-            unsent = memoryview(os.read(_INPUT, piece))
-            reading = len(unsent) > 0
+        if source in ready:
+            with contextlib.suppress(BlockingIOError):
+                unsent = memoryview(os.read(source, piece))
+                reading = len(unsent) > 0
         try:
             if unsent:
                 unsent = unsent[client.send(unsent) :]
-            elif _INPUT in ready and shutdown:
+            elif source in ready and shutdown and not reading:
                 client.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from ._terminal import input_without_waiting
 from ._threads import signals_blocked
 
 __all__ = ["Keys", "can_be_read"]
@@ -77,23 +78,29 @@ class Keys:
 
     def _run(self) -> None:
         # The terminal can disappear.
-        with contextlib.suppress(termios.error, OSError):
-            while self._read():
+        with (
+            contextlib.suppress(termios.error, OSError),
+            input_without_waiting(self._number) as source,
+        ):
+            while self._read(source):
                 pass
 
-    def _read(self) -> bool:
+    def _read(self, source: int) -> bool:
         """Wait for a key, or for a look at the terminal. Returns False for the end."""
         poller = select.poll()
         poller.register(self._end, select.POLLIN)
         if _in_foreground(self._number):
             self._set_mode()
-            poller.register(self._number, select.POLLIN)
+            poller.register(source, select.POLLIN)
         ready = [number for number, _ in poller.poll(_LOOK)]
         if self._end in ready:
             return False
         if not ready or not _in_foreground(self._number):
             return True
-        key = os.read(self._number, 1)
+        try:
+            key = os.read(source, 1)
+        except BlockingIOError:
+            return True
         if key:
             self._pressed(key.decode("ascii", "replace"))
         return bool(key)
