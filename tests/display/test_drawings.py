@@ -117,7 +117,7 @@ def test_faults_are_in_the_ladder() -> None:
         drawing = only(server).ladder()
     seen = readable(drawing)
     assert any("latency:0.001" in text for text in seen)
-    assert "a fault (up: client to server)" in seen
+    assert "a fault (up: client to server, down: server to client)" in seen
     assert "◆" in drawing.text
     assert "closed: fault" in seen
 
@@ -389,6 +389,10 @@ def test_a_refused_forward_is_drawn() -> None:
         record = only(server)
         for draw in (record.ladder, record.states, record.segments, server.map):
             readable(draw())
+        seen = readable(record.ladder())
+        assert "Connection refused" in seen
+        # What refuses does not listen.
+        assert "listen()" not in seen
 
 
 def test_the_map_of_a_forward_says_that_its_target_was_not_reached() -> None:

@@ -271,7 +271,7 @@ def _legend(picture: Picture, steps: Sequence[Step], y: float) -> float:
     if any(not step.known for step in steps):
         entries.append(("inferred", "inferred, not recorded"))
     if any(step.kind == "fault" for step in steps):
-        entries.append(("fault", "a fault (up: client to server)"))
+        entries.append(("fault", "a fault (up: client to server, down: server to client)"))
     x = float(MARGIN)
     for kind, text in entries:
         if x + 37 + width_of(text, _SMALL) > WIDTH - MARGIN:

@@ -180,7 +180,7 @@ def _traffic(record: Record, most: int) -> Iterator[Step]:
         yield from _totals(record)
         return
     target = _target(record)
-    draw = functools.partial(_event, target=target)
+    draw = functools.partial(_event, target=target, reached=record.far is not None)
     if events and events[0].number > 1:
         yield Step("gap", "", f"{count(events[0].number - 1, 'earlier event')} not kept")
     hidden = len(events) - max(most, 2)
@@ -208,13 +208,13 @@ def _summed(events: Sequence[TraceEvent]) -> str:
     return ", ".join(parts + [count(faults, "fault event")] * bool(faults))
 
 
-def _event(event: TraceEvent, target: str) -> Iterator[Step]:
+def _event(event: TraceEvent, target: str, reached: bool) -> Iterator[Step]:
     if event.fault is not None:
         done = event.fault
         text = f"{done.action} ({done.direction}) by {done.fault}"
         yield Step("fault", "", text, seconds=event.seconds)
     elif event.detail:
-        yield from _connect(event, target)
+        yield from _connect(event, target, reached)
     else:
         way: Literal["in", "out"] = "in" if event.direction.endswith("in") else "out"
         call = "recv" if way == "in" else "send"
@@ -229,13 +229,14 @@ def _event(event: TraceEvent, target: str) -> Iterator[Step]:
         )
 
 
-def _connect(event: TraceEvent, target: str) -> Iterator[Step]:
+def _connect(event: TraceEvent, target: str, reached: bool) -> Iterator[Step]:
     """The steps of a connect to a target: the calls are recorded, and the segments inferred."""
     at, detail = event.seconds, event.detail
     tcp = _PORT.search(target) is not None
     if event.direction == "far connect":
         label = ("SYN" if tcp else "connect") + f" to {detail}" * (detail != target)
-        call, listen = "connect()", "listen()" * tcp
+        # One that refuses, or does not answer, may not listen.
+        call, listen = "connect()", "listen()" * (tcp and reached and detail == target)
         yield Step("control", "out", label, False, at, call, listen, leg="far")
     elif event.direction == "far connected":
         if tcp:
