@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import LOOPBACK, dial, read_exactly, says_back
@@ -12,9 +13,11 @@ from support.markup import checked, html_of
 
 import rsock
 from rsock import (
+    TLS,
     Endpoint,
     Forward,
     Limits,
+    Recording,
     Script,
     Server,
     SocketOptions,
@@ -116,6 +119,7 @@ def test_results_are_tables() -> None:
             assert harmless(html_of(thing))
             checked(thing)
         assert "diverged at step 1" in checked(told).text
+        assert "before it: received nothing, sent nothing" in checked(told).text
 
 
 def test_a_list_of_records_is_the_table_of_a_ledger(echo: Server) -> None:
@@ -188,6 +192,43 @@ def test_a_forwarded_connection_shows_its_far_leg(echo: Server) -> None:
 def test_an_event_whose_data_was_not_kept_says_so() -> None:
     assert "5 B, not kept" in checked(TraceEvent(1, 0.5, "in", 5, b"")).text
     assert "b''" in checked(TraceEvent(1, 0.5, "in", 0, b"")).text
+
+
+def test_a_certificate_is_shown_by_its_owner() -> None:
+    with Server(tls=TLS.for_tests()) as server, server.client(timeout=10) as client:
+        assert says_back(client)
+        assert client.record
+        tls = client.record.tls
+        assert tls
+        assert tls.peer
+        assert "CN=localhost (localhost, 127.0.0.1)" in checked(tls).text
+        shown = checked(tls.peer).text
+    assert "localhost, 127.0.0.1" in shown
+    assert shown.index("subject") < shown.index("der")
+
+
+def test_a_recording_is_tables_of_its_connections_and_their_events(tmp_path: Path) -> None:
+    file = tmp_path / "recording"
+    with Server() as target, Server(service=Forward(target, recording=file)) as relay:
+        for said in (b"hello", HOSTILE):
+            with relay.client(timeout=10) as client:
+                client.sendall(said)
+                assert client.recv_exactly(len(said)) == said
+    recording = Recording.read(file)
+    first, second = recording.connections
+    shown = checked(recording).text
+    assert "2 connections" in shown
+    assert f"5 B5 B{first.client}client" in shown
+    shown = checked(first).text
+    assert "opened at" in shown
+    assert "up (from the client)5b'hello'" in shown
+    assert "down (from the server)5b'hello'" in shown
+    assert "up (from the client)end" in shown
+    assert "RecordedEvent(" not in shown
+    assert "b'hello'" in checked(first.events[0]).text
+    for thing in (recording, second, *second.events):
+        assert harmless(html_of(thing))
+        checked(thing)
 
 
 def test_an_endpoint_with_a_hostile_path_is_escaped() -> None:

@@ -17,7 +17,7 @@ Rows = list[tuple[str, ...]]
 # Long enough for any address and port; error texts and Unix paths are cut.
 _MAX_CELL: Final = 64
 # A value on a row of its own, which is wrapped, and its lines: a report has several.
-_MAX_VALUE: Final = 400
+_MAX_VALUE: Final = 800
 _MAX_LINES: Final = 12
 
 

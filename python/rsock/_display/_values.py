@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from .._endpoint import Endpoint
 from .._fault import Fault
+from .._recorded import RecordedConnection, RecordedEvent
 from .._rsock import Record, Server
 from .._settings import Limits, SocketOptions, Trace
 from .._types import (
+    Certificate,
     DriveResult,
     FaultCount,
     FaultEvent,
@@ -99,10 +101,22 @@ def value_html(value: object) -> str:
             return show(value)
     if isinstance(value, Sequence):
         return _list(value)
-    return html_table(type(value).__name__, (), _fields(value))
+    return _plain(value)
 
 
 # One value.
+
+
+def _plain(value: object) -> str:
+    """The fields of a value; the connections of a recording are a table below them."""
+    rows = _fields(value)
+    connections = getattr(value, "connections", None)
+    if not isinstance(connections, list):
+        return html_table(type(value).__name__, (), rows)
+    number = count(len(connections), "connection")
+    rows = [(name, number if name == "connections" else text) for name, text in rows]
+    table = html_table(type(value).__name__, (), rows)
+    return table + _list(connections) if connections else table
 
 
 def _text(name: str, value: object) -> str:
@@ -121,6 +135,8 @@ def _text(name: str, value: object) -> str:
         return f"{value:,}"
     if isinstance(value, bytes):
         return _bytes(value)
+    if isinstance(value, Certificate):
+        return _owner(value)
     if isinstance(value, dict):
         parts = (f"{key} {_text('', each)}" for key, each in value.items())
         return ", ".join(parts) or "none"
@@ -267,6 +283,43 @@ def _endpoint(endpoint: Any) -> str:
     return html_table(f"Endpoint {endpoint}", (), rows)
 
 
+def _owner(certificate: Certificate) -> str:
+    names = ", ".join(certificate.names)
+    return f"{certificate.subject or 'no subject'}{f' ({names})' if names else ''}"
+
+
+def _certificate(certificate: Any) -> str:
+    rows = [
+        ("subject", certificate.subject or "none"),
+        ("names", ", ".join(certificate.names) or "none"),
+        ("der", _bytes(certificate.der)),
+    ]
+    return html_table("Certificate", (), rows)
+
+
+def _recorded_connection(connection: Any) -> str:
+    rows = [
+        ("client", str(connection.client)),
+        *([("server", str(connection.local))] if connection.local is not None else []),
+        ("opened at", seconds(connection.seconds)),
+        ("up", f"{_crossed_size(connection, 'up')} from the client"),
+        ("down", f"{_crossed_size(connection, 'down')} from the server"),
+    ]
+    table = html_table(f"RecordedConnection {connection.number:,}", (), rows)
+    return table + _list(connection.events) if connection.events else table
+
+
+def _crossed_size(connection: RecordedConnection, direction: str) -> str:
+    parts = (len(event.data) for event in connection.events if event.direction == direction)
+    return size(sum(parts))
+
+
+def _recorded_event(event: Any) -> str:
+    [(time, direction, number, what)] = _crossed_rows([event])
+    rows = [("time", time), ("direction", direction), ("bytes", number), ("data", what)]
+    return html_table("RecordedEvent", (), rows)
+
+
 def _trace_event(event: Any) -> str:
     [(_, time, direction, number, what)] = event_rows([event])
     rows = [("time", time), ("direction", direction), ("bytes", number), ("data", what)]
@@ -326,6 +379,12 @@ def _list(items: Sequence[Any]) -> str:
     if kinds == {TraceEvent}:
         number = count(len(items), "event")
         return _cut(number, ("event", "time", "direction", "bytes", "data"), items, event_rows)
+    if kinds == {RecordedConnection}:
+        columns = ("connection", "opened at", "up", "down", "client", "finished first")
+        return _cut(count(len(items), "connection"), columns, items, _recorded_rows)
+    if kinds == {RecordedEvent}:
+        columns = ("time", "direction", "bytes", "data")
+        return _cut(count(len(items), "event"), columns, items, _crossed_rows)
     if kinds == {FaultEvent}:
         more = getattr(items, "more", 0)
         notes = [f"{count(more, 'later one')} not kept"] if more else []
@@ -339,6 +398,52 @@ def _list(items: Sequence[Any]) -> str:
     if all(issubclass(kind, Fault) for kind in kinds):
         return _cut(count(len(items), "fault"), ("fault",), items, _repr_rows)
     return _cut(count(len(items), "item"), ("item",), items, _repr_rows)
+
+
+def _recorded_rows(connections: Sequence[Any]) -> Rows:
+    return [
+        (
+            f"{connection.number:,}",
+            seconds(connection.seconds),
+            _crossed_size(connection, "up"),
+            _crossed_size(connection, "down"),
+            str(connection.client),
+            _recorded_end(connection.events),
+        )
+        for connection in connections
+    ]
+
+
+# Which end each direction comes from.
+_ENDS: Final = {"up": "client", "down": "server"}
+
+
+def _recorded_end(events: Sequence[RecordedEvent]) -> str:
+    """The end that finished first, or the one that sent a reset."""
+    for event in events:
+        if event.kind != "data":
+            by = _ENDS.get(event.direction, event.direction)
+            return f"{by} (reset)" if event.kind == "reset" else by
+    return "-"
+
+
+def _crossed_rows(events: Sequence[Any]) -> Rows:
+    return [
+        (
+            seconds(event.seconds),
+            _SENDERS.get(event.direction, event.direction),
+            f"{len(event.data):,}" if event.kind == "data" else "",
+            _crossed(event),
+        )
+        for event in events
+    ]
+
+
+def _crossed(event: RecordedEvent) -> str:
+    if event.kind != "data":
+        return event.kind
+    redacted = f"; {count(len(event.any), 'part')} redacted" if event.any else ""
+    return _bytes(event.data) + redacted
 
 
 def _fault_rows(events: Sequence[Any]) -> Rows:
@@ -387,7 +492,7 @@ def _cut(
     notes: Sequence[str] = (),
 ) -> str:
     """A table of the first and the last items, and one of those between them that is folded."""
-    right = frozenset({"event", "time", "bytes", "connection"})
+    right = frozenset({"event", "time", "bytes", "connection", "opened at", "up", "down"})
     hidden = len(items) - _MAX_ITEMS
     if hidden <= 0:
         return html_table(title, columns if items else (), rows(items), notes, right)
@@ -417,6 +522,9 @@ _VIEWS: Final[Sequence[tuple[type | tuple[type, ...], Callable[[Any], str]]]] = 
     (Endpoint, _endpoint),
     (TraceEvent, _trace_event),
     (FaultCount, _fault_count),
+    (Certificate, _certificate),
+    (RecordedConnection, _recorded_connection),
+    (RecordedEvent, _recorded_event),
     (
         (Leg, PeerCredentials, ProcessLimits, FaultEvent),
         lambda value: html_table(type(value).__name__, (), _fields(value)),
