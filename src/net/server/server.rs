@@ -242,7 +242,10 @@ impl Server {
             match self.reach("start", Step::Start.to(), None, None, waiter) {
                 Err(Error::State { .. }) if self.state() == State::Serving => return Ok(false),
                 Err(error @ Error::State { hint: TAKEN, .. }) => {
-                    let Some(ended) = self.step_of_another_thread()? else { return Err(error) };
+                    let Some(ended) = self.step_of_another_thread()? else {
+                        // Another thread may have started it since.
+                        return if self.state() == State::Serving { Ok(false) } else { Err(error) };
+                    };
                     waiter.wait(&mut [ended.polled()], None)?;
                     self.check_origin()?;
                 }
