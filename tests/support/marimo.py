@@ -5,23 +5,16 @@ Must never read or write the user's own settings of marimo.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
-from support.lab import PATIENCE, listening
-from support.processes import Beside
+from support.notebook_program import NotebookProgram
 from support.project import TESTS
-from support.waiting import wait_until
 
 
-class Marimo(Beside):
+class Marimo(NotebookProgram):
     """`marimo run`. `origin` is its address; a notebook's page is `/?file=name.py`."""
-
-    process: subprocess.Popen[bytes]
 
     def __init__(self, root: Path, notebooks: dict[str, str]) -> None:
         folder = root / "notebooks"
@@ -33,35 +26,10 @@ class Marimo(Beside):
             environment[f"XDG_{name}_HOME"] = str(root / name.lower())
         # Without a port, it takes one that is free.
         command = [sys.executable, "-m", "marimo", "run", "--headless", "--no-token"]
-        self.log = root / "marimo.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--no-sandbox", str(folder)],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            wait_until(self._answers, PATIENCE, "marimo answers")
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        # On SIGTERM it ends its kernels.
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(PATIENCE)
-        super().__exit__()
-
-    def _answers(self) -> bool:
-        if self.process.poll() is not None:
-            raise RuntimeError(f"marimo has ended: {self.log.read_text()[-2_000:]}")
-        for port in listening(self.process.pid):
-            self.origin = f"http://127.0.0.1:{port}"
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"{self.origin}/health", timeout=PATIENCE) as answer:
-                    return bool(answer.status == 200)
-        return False
+        super().__init__(
+            [*command, "--no-sandbox", str(folder)],
+            folder=folder,
+            environment=environment,
+            log=root / "marimo.log",
+            health="/health",
+        )
