@@ -18,6 +18,10 @@ use crate::net::socket::{Listener, clear_way};
 
 /// How long `bind` waits for a server of this process that is just ending.
 const PREDECESSOR: Duration = Duration::from_secs(1);
+/// How often a bind to an address without a known holder is tried again.
+const RETRIES: u32 = 10;
+/// The time between two of them.
+const RETRY: Duration = Duration::from_millis(1);
 
 impl Server {
     pub(super) fn do_create(
@@ -134,7 +138,7 @@ impl Server {
             self.replace_holders(address, waiter)?;
         }
         let deadline = Instant::now() + PREDECESSOR;
-        let mut may_retry = true;
+        let mut retries = 0;
         loop {
             let error = match listener.bind(address, &self.config.options) {
                 Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
@@ -151,8 +155,12 @@ impl Server {
                     clear_way(name, deadline, waiter)?;
                     waiter.breathe()?;
                 }
-                // The server that held the address may have ended between the two calls.
-                None if may_retry => may_retry = false,
+                // The server that held the address may have ended between the two calls, or have left
+                // the registry and not yet closed its socket.
+                None if retries < RETRIES => {
+                    retries += 1;
+                    waiter.wait(&mut [], Some(Instant::now() + RETRY))?;
+                }
                 holder => return Err(name_holder(error, holder.as_deref())),
             }
         }
