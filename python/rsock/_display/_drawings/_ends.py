@@ -11,7 +11,7 @@ from typing import Final, Literal
 from ..._rsock import Record
 from ..._types import TcpInfo
 
-__all__ = ["HAD_ENDED", "End", "ends_of", "is_cut", "peers_of"]
+__all__ = ["FIN_RECEIVED", "HAD_ENDED", "End", "ends_of", "is_cut", "peers_of"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ _GONE: Final = End("gone")
 _UNKNOWN: Final = End("unknown")
 # States of the kernel in which a FIN of this end has been sent, and of the peer has come.
 _SENT: Final = frozenset({"FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "LAST-ACK"})
-_RECEIVED: Final = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK"})
+FIN_RECEIVED: Final = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK"})
 # States after the end of both directions, or after a reset.
 _OVER: Final = frozenset({"CLOSED", "TIME-WAIT"})
 
@@ -78,7 +78,7 @@ def _close(record: Record) -> End:
 def _before(record: Record, state: str) -> list[End]:
     """The FINs before the close, as the state has them."""
     # An end of the peer that this end noticed was noticed at the close.
-    came = [End("fin", "in", timed=record.closed_by == "peer")] * (state in _RECEIVED)
+    came = [End("fin", "in", timed=record.closed_by == "peer")] * (state in FIN_RECEIVED)
     went = [End("fin", "out", timed=False)] * (state in _SENT)
     # In CLOSING, the FINs have crossed.
     return went + came if state == "CLOSING" else came + went
@@ -95,7 +95,7 @@ def _with_state(record: Record, info: TcpInfo) -> list[End]:
         return [*ends, _close(record)]
     if state not in _SENT:
         ends.append(_close(record))
-    return ends if state in _RECEIVED else [*ends, _UNKNOWN]
+    return ends if state in FIN_RECEIVED else [*ends, _UNKNOWN]
 
 
 def _over(record: Record, info: TcpInfo) -> list[End]:

@@ -128,9 +128,10 @@ def draw(record: Record) -> Drawing:
         )
     info = record.tcp_info
     last = info.state if info is not None else None
-    path = _path(record, last)
-    gap = "" if record.closed_by is None else _gap(ends_of(record))
-    perhaps = _perhaps(record, path, last)
+    ends = [] if record.closed_by is None else ends_of(record)
+    path = _path(record, last, ends)
+    gap = _gap(ends)
+    perhaps = _perhaps(ends, path, last)
     reached = {*path, *[_END] * bool(gap)} - {stop for _, stop in perhaps}
     steps = list(itertools.pairwise(path))
     who = "connection" if record.role == "server" else "client"
@@ -167,7 +168,7 @@ def draw(record: Record) -> Drawing:
     )
 
 
-def _path(record: Record, last: str | None) -> list[str]:
+def _path(record: Record, last: str | None, ends: Sequence[End]) -> list[str]:
     """The states in their order."""
     if record.role == "server":
         path = ["LISTEN", "SYN-RECEIVED", "ESTABLISHED"]
@@ -175,7 +176,6 @@ def _path(record: Record, last: str | None) -> list[str]:
         path = [_BEGIN, "SYN-SENT", "ESTABLISHED"]
     if record.closed_by is None:
         return _until(path, last)
-    ends = ends_of(record)
     if not ends:
         return path
     if any(end.kind == "reset" for end in ends):
@@ -197,9 +197,8 @@ def _gap(ends: Sequence[End]) -> str:
     }.get(kind, "")
 
 
-def _perhaps(record: Record, path: list[str], last: str | None) -> set[tuple[str, str]]:
+def _perhaps(ends: Sequence[End], path: list[str], last: str | None) -> set[tuple[str, str]]:
     """The steps that may follow a close, of which no record is kept."""
-    ends = [] if record.closed_by is None else ends_of(record)
     if not ends or ends[-1].kind != "unknown":
         return set()
     known = last if last in _ACTIVE[:2] else _ACTIVE[0]

@@ -16,7 +16,7 @@ from ..._types import TraceEvent
 from .._faults import fault_count
 from .._units import count, seconds, size
 from .._views import calls, peer, told_end, traffic_line, transport
-from ._ends import HAD_ENDED, End, ends_of, is_cut, peers_of
+from ._ends import FIN_RECEIVED, HAD_ENDED, End, ends_of, is_cut, peers_of
 
 __all__ = ["Ladder", "Step", "ladder_of"]
 
@@ -68,8 +68,6 @@ class Ladder:
     target: str = ""
 
 
-# States of the kernel, the last one before a close, in which a FIN has come.
-_FIN_RECEIVED = frozenset({"CLOSE-WAIT", "CLOSING", "LAST-ACK"})
 # The end of an address of IP; a path of a Unix socket has none.
 _PORT = re.compile(r":\d+$")
 
@@ -87,14 +85,17 @@ def ladder_of(record: Record, most: int) -> Ladder:
         )
     accepted = record.role == "server"
     who = "connection" if accepted else "client"
+    # Once: the state of an open connection may change between two looks at it.
+    ends = ends_of(record)
+    closing = list(_closing(record, ends))
     return Ladder(
         f"Ladder of {who} {record.id:,}",
         summary,
         str(record.local),
         peer(record),
         accepted,
-        [*_opening(record), *_traffic(record, most), *_closing(record)],
-        list(_notes(record)),
+        [*_opening(record), *_traffic(record, most), *closing],
+        list(_notes(record, ends, closing)),
         _target(record),
     )
 
@@ -108,12 +109,12 @@ def _target(record: Record) -> str:
     return tried[-1] if tried else ""
 
 
-def _notes(record: Record) -> Iterator[str]:
+def _notes(record: Record, ends: Sequence[End], closing: Sequence[Step]) -> Iterator[str]:
     if record.reset_sent and record.transport == "tcp":
         yield from _unread(record)
-    if any(end.kind == "gone" for end in ends_of(record)):
+    if any(end.kind == "gone" for end in ends):
         yield HAD_ENDED
-    if any(step.way == "both" for step in _closing(record)):
+    if any(step.way == "both" for step in closing):
         yield (
             "Both ends had finished by then. When each of them did, and which was first, is not"
             " recorded."
@@ -165,7 +166,7 @@ def _unread(record: Record) -> Iterator[str]:
     if info is None:
         return
     # The kernel counts the FIN.
-    unread = info.bytes_received - record.bytes_in - (info.state in _FIN_RECEIVED)
+    unread = info.bytes_received - record.bytes_in - (info.state in FIN_RECEIVED)
     if unread > 0:
         yield (
             f"{size(unread)} more had arrived than this end has counted as read. A close with data"
@@ -277,10 +278,9 @@ def _totals(record: Record) -> Iterator[Step]:
             yield Step("sum", way, label, leg=leg)
 
 
-def _closing(record: Record) -> Iterator[Step]:
+def _closing(record: Record, ends: Sequence[End]) -> Iterator[Step]:
     """How a connection ended."""
     by, at = record.closed_by, record.seconds
-    ends = ends_of(record)
     steps = [replace(step, by=at) for step in _ends(record, ends)]
     if by is None:
         yield from steps
