@@ -215,12 +215,7 @@ impl Server {
 
     /// Opens the socket. `to` replaces the target of the configuration. Name resolution may block.
     pub fn create(&self, to: Option<&Target>, waiter: &mut dyn Waiter) -> Result<()> {
-        self.check_origin()?;
-        let state = self.state();
-        if state >= Step::Create.to() {
-            return Err(self.wrong("create", state.hint()));
-        }
-        self.step("create", Step::Create, |steps| self.do_create(steps, to, waiter))
+        self.reach("create", Step::Create.to(), to, None, waiter).map(drop)
     }
 
     /// Binds the socket to its address: bind(2). Creates it first if necessary. Name resolution may
