@@ -2,13 +2,10 @@
 //! close a socket.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
-
-use socket2::SockRef;
 
 use super::closed_by::ClosedBy;
 use crate::net::address::Transport;
-use crate::net::socket::TcpInfo;
+use crate::net::socket::{TcpInfo, close_resets};
 use crate::net::sys;
 
 /// How the owner of a connection closes its socket, right after the record.
@@ -38,10 +35,7 @@ impl SocketClose<'_> {
     /// The same, where the socket has to be asked for its SO_LINGER.
     pub(crate) fn with_linger(self) -> Self {
         match self {
-            Self::Plain { socket, .. } => {
-                let linger = SockRef::from(&socket).linger();
-                Self::Plain { socket, resets: matches!(linger, Ok(Some(Duration::ZERO))) }
-            }
+            Self::Plain { socket, .. } => Self::Plain { socket, resets: close_resets(&socket) },
             other => other,
         }
     }

@@ -4,9 +4,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-use socket2::SockRef;
 
 use super::inner::Steps;
 use super::lifecycle::State;
@@ -18,7 +15,7 @@ use crate::net::datagram;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::{MixedSink, OUTER_LEGS, PoolSink};
 use crate::net::service::Shape;
-use crate::net::socket::{Algorithm, Listener, hops};
+use crate::net::socket::{Algorithm, Listener, close_resets, hops};
 use crate::net::worker::{Acceptor, Inbox, Message, Sink, WorkerPool, start_accepting_worker};
 
 impl Server {
@@ -62,7 +59,7 @@ impl Server {
             // Already set if an earlier start failed.
             let _ = context.algorithm.set(algorithm);
         }
-        if SockRef::from(&listener).linger().is_ok_and(|time| time == Some(Duration::ZERO)) {
+        if close_resets(&listener) {
             let _ = context.may_reset.set(());
         }
         let recordings = match self.start_recorders(&shape) {

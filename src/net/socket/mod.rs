@@ -28,7 +28,7 @@ pub use self::peer_credentials::Credentials;
 pub(crate) use self::peer_credentials::peer_credentials;
 pub(crate) use self::probe::Probe;
 pub(crate) use self::sharing::Sharing;
-pub(crate) use self::socket::Socket;
+pub(crate) use self::socket::{Socket, close_resets};
 pub(crate) use self::splice_pipe::Pipe;
 pub(crate) use self::splice_pipe::{PipeAllowance, Pipes};
 pub use self::tcp_info::{Algorithm, TcpInfo};

@@ -18,6 +18,11 @@ use crate::net::sys;
 #[derive(Debug)]
 pub(crate) struct Socket(Option<OwnedFd>);
 
+/// Whether SO_LINGER makes a close of the socket a reset: a time of zero, socket(7).
+pub(crate) fn close_resets(socket: &impl AsFd) -> bool {
+    matches!(SockRef::from(socket).linger(), Ok(Some(Duration::ZERO)))
+}
+
 impl Socket {
     pub(crate) fn new(fd: impl Into<OwnedFd>) -> Self {
         Self(Some(fd.into()))
@@ -115,8 +120,7 @@ impl Socket {
             if fork::has_forked() {
                 let socket = SockRef::from(&fd);
                 // A FIN ahead of the reset would be an orderly end.
-                let resets = matches!(socket.linger(), Ok(Some(Duration::ZERO)));
-                if !resets || sys::disconnect(fd.as_fd()).is_err() {
+                if !close_resets(&fd) || sys::disconnect(fd.as_fd()).is_err() {
                     // ENOTCONN if there is no connection to end.
                     let _ = socket.shutdown(Shutdown::Both);
                 }

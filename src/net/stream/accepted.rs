@@ -14,7 +14,7 @@ use super::stream::{Held, Stream, seen};
 use super::wait::Interest;
 use crate::net::error::Error;
 use crate::net::ledger::{ClosedBy, Record, SocketClose};
-use crate::net::socket::{Socket, Until, lingering};
+use crate::net::socket::{Socket, Until, close_resets, lingering};
 use crate::net::sys;
 
 impl Stream {
@@ -55,9 +55,8 @@ impl Stream {
         // Bytes sent through a duplicate are not counted.
         let sent = if self.is_duplicated() { u64::MAX } else { record.sent().bytes };
         let until = lingering::needed(socket, sent)?;
-        // A linger time of 0 makes the close a reset, by any owner of the socket.
-        let resets = socket.linger() == Some(Duration::ZERO);
-        (!resets).then(|| (owned, Arc::clone(record), until))
+        // Any owner of the socket may have set its option.
+        (!close_resets(&socket.as_fd())).then(|| (owned, Arc::clone(record), until))
     }
 
     /// Whether a server of this process accepted the stream.

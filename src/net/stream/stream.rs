@@ -30,7 +30,7 @@ use crate::net::address::{Address, ConnectSource, Transport};
 use crate::net::base::{Origin, Waiter};
 use crate::net::error::{Error, Result};
 use crate::net::ledger::{ClosedBy, Record, SocketClose};
-use crate::net::socket::{Socket, SocketOptions, TcpInfo};
+use crate::net::socket::{Socket, SocketOptions, TcpInfo, close_resets};
 use crate::net::sys;
 
 /// What calls have seen of a stream's end, as bits. They decide who ended it.
@@ -463,7 +463,7 @@ impl Stream {
         // In a forked child, a shutdown would end the connection of the parent.
         let shared = duplicated || self.is_here() && Arc::strong_count(&socket) > 1;
         if shared && !self.has_seen(seen::FORCED) {
-            if socket.linger() == Some(Duration::ZERO) {
+            if close_resets(&socket.as_fd()) {
                 // A FIN ahead of the reset would be an orderly end.
                 socket.reset();
             } else {
@@ -491,7 +491,7 @@ impl Stream {
             return false;
         }
         owned.owner.abandon();
-        socket.linger() == Some(Duration::ZERO)
+        close_resets(&socket.as_fd())
     }
 
     /// Whether a close by the program waits as SO_LINGER says: on a client, or where the program
