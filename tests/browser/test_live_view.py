@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import dial, read_to_end, refused, says_back
+from support import dial, read_to_end, says_back
 from support.contrast import low_contrast
 from support.lab import Lab
 from support.live_view import LiveView, echo_time
@@ -90,12 +90,7 @@ def test_an_error_is_shown_in_the_view(live: LiveView) -> None:
 
 
 def test_drain_stops_the_server(live: LiveView) -> None:
-    with dial(live.address) as peer:
-        assert says_back(peer)
-        live.click("Drain: accept no more, and stop")
-        assert read_to_end(peer) == b""
-    live.view.get_by_text("stopped", exact=False).first.wait_for()
-    assert refused(live.address)
+    live.drains()
 
 
 def test_a_view_asks_only_while_it_is_seen(live: LiveView) -> None:

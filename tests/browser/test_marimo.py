@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import dial, read_to_end, refused, says_back
+from support import dial, read_to_end, says_back
 from support.contrast import low_contrast
 from support.live_view import LiveView, echo_time
 from support.marimo import Marimo
@@ -178,9 +178,4 @@ def test_a_view_does_not_ask_in_a_page_that_is_hidden(live: LiveView) -> None:
 
 
 def test_drain_stops_the_server(live: LiveView) -> None:
-    with dial(live.address) as peer:
-        assert says_back(peer)
-        live.click("Drain: accept no more, and stop")
-        assert read_to_end(peer) == b""
-    live.view.get_by_text("stopped", exact=False).first.wait_for()
-    assert refused(live.address)
+    live.drains()

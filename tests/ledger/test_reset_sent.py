@@ -123,8 +123,8 @@ def test_a_record_says_what_the_peer_has_got(
     assert (record.closed_by, told(record)) == ("local", expected)
 
 
-def arrived(conn: Connection) -> int:
-    info = conn.tcp_info
+def arrived(stream: Connection | Client) -> int:
+    info = stream.tcp_info
     assert info is not None
     return info.bytes_received
 
@@ -315,19 +315,13 @@ def test_a_client_says_the_same_of_its_own_end(
         with client, peer:
             if answer:
                 peer.sendall(answer)
-                wait_until(lambda: got(client) == len(answer))
+                wait_until(lambda: arrived(client) == len(answer))
             record = client.record
             assert record is not None
             end(client)
             assert seen_by(peer) == expected
         wait_until(lambda: record.closed_by is not None)
     assert told(record) == expected
-
-
-def got(client: Client) -> int:
-    info = client.tcp_info
-    assert info is not None
-    return info.bytes_received
 
 
 def test_a_descriptor_that_was_given_away_is_not_closed() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from support.exchange import says_back
+from support.exchange import read_to_end, says_back
+from support.peers import dial, refused
 from support.waiting import wait_until
 
 QUESTION = b'"act":"ask"'
@@ -46,6 +47,15 @@ class LiveView:
         before = self.questions
         self.page.wait_for_timeout(2_000)
         assert self.questions <= before + 1
+
+    def drains(self) -> None:
+        """The button ends an open connection, and the server behind it."""
+        with dial(self.address) as peer:
+            assert says_back(peer)
+            self.click("Drain: accept no more, and stop")
+            assert read_to_end(peer) == b""
+        self.view.get_by_text("stopped", exact=False).first.wait_for()
+        assert refused(self.address)
 
 
 def echo_time(peer: Any) -> float:
