@@ -160,7 +160,7 @@ pub(super) fn plan(
 }
 
 /// A path of the file system: str, bytes or os.PathLike.
-fn file(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+pub(super) fn file(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     let wanted = "a path: str, bytes or os.PathLike";
     let plain = value.py().import("os")?.call_method1("fspath", (value,));
     let plain = plain.map_err(|_| wrong_type(name, wanted, value))?;

@@ -4,8 +4,7 @@
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use super::args::{self, shown, whole, wrong_type};
 use super::error::exception;
 use super::keywords::no_more;
+use super::recording;
 use super::script::{listed, result_object};
 use super::service::Service;
 use super::wait::Attached;
@@ -346,14 +346,7 @@ fn patterns(value: &Bound<'_, PyAny>) -> PyResult<Vec<Regex>> {
 /// Reads a recording, with the interpreter released.
 fn read(path: &Bound<'_, PyAny>) -> PyResult<(PathBuf, Recording)> {
     let py = path.py();
-    let plain = py.import("os")?.call_method1("fspath", (path,));
-    let wanted = "a path: str, bytes or os.PathLike";
-    let plain = plain.map_err(|_| wrong_type("path", wanted, path))?;
-    let path: PathBuf = match plain.cast::<PyBytes>() {
-        Ok(bytes) => OsString::from_vec(bytes.as_bytes().to_vec()).into(),
-        Err(_) => plain.extract()?,
-    };
-    let read = |path: &Path| Recording::read(path);
-    let recording = py.detach(|| read(&path)).map_err(|error| exception(py, error))?;
+    let path = recording::file("path", path)?;
+    let recording = py.detach(|| Recording::read(&path)).map_err(|error| exception(py, error))?;
     Ok((path, recording))
 }

@@ -571,6 +571,16 @@ def test_a_wrong_argument_is_named(
         Replay(recorded(path, GREETING), **options)
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("", "no path"), ("a\0b", "no NUL"), (b"\0", "no NUL"), ("\ud800", "not valid")],
+)
+def test_what_is_no_path_is_an_error_of_value(path: Any, why: str) -> None:
+    for play in (Replay, lambda path: ReplayClient(path, 1)):
+        with pytest.raises(ValueError, match=f"path .*: {why}"):
+            play(path)
+
+
 def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         Replay(path)
