@@ -2,6 +2,7 @@
 //! address, and the servers to stop at exit; must never keep a server alive, nor hold its lock
 //! while a server is called.
 
+use std::mem;
 use std::net::IpAddr;
 use std::ptr;
 use std::sync::{Arc, Once, Weak};
@@ -52,9 +53,17 @@ pub(crate) trait Registered: Send + Sync {
 }
 
 static SERVERS: Mutex<Vec<Weak<dyn Registered>>> = Mutex::new(Vec::new());
+/// The servers that their owners have dropped, until they have ended.
+static DROPPED: Mutex<Vec<Dropped>> = Mutex::new(Vec::new());
+
+struct Dropped {
+    address: Address,
+    context: Arc<ServerContext>,
+}
 
 thread_local! {
     static HELD: Held<Vec<Weak<dyn Registered>>> = const { Held::new(None) };
+    static HELD_DROPPED: Held<Vec<Dropped>> = const { Held::new(None) };
 }
 
 struct ForkHook;
@@ -62,9 +71,11 @@ struct ForkHook;
 impl HeldAcrossFork for ForkHook {
     fn hold(&self) {
         lock::hold(&HELD, &SERVERS);
+        lock::hold(&HELD_DROPPED, &DROPPED);
     }
 
     fn release(&self) {
+        lock::release(&HELD_DROPPED);
         lock::release(&HELD);
     }
 }
@@ -75,6 +86,30 @@ pub(crate) fn add(server: Weak<dyn Registered>) {
     let mut servers = SERVERS.lock();
     servers.retain(|server| server.strong_count() > 0);
     servers.push(server);
+}
+
+/// Notes that a server has no owner any more. Its threads hold its address until they end.
+pub(crate) fn drop_owner(address: Address, context: &Arc<ServerContext>) {
+    let mut dropped = DROPPED.lock();
+    // Those that a forked child inherited stay, as they are only memory.
+    let is_over = |one: &Dropped| one.context.origin.is_here() && one.context.has_ended();
+    let (over, kept): (Vec<_>, Vec<_>) = mem::take(&mut *dropped).into_iter().partition(is_over);
+    *dropped = kept;
+    dropped.push(Dropped { address, context: Arc::clone(context) });
+    drop(dropped);
+    drop(over);
+}
+
+/// A server of this process without an owner that holds `address`, and has not ended.
+pub(crate) fn ownerless(address: &Address, asking: &ServerContext) -> Option<Arc<ServerContext>> {
+    let dropped = DROPPED.lock();
+    let found = dropped.iter().find(|one| {
+        one.context.origin.is_here()
+            && !one.context.has_ended()
+            && one.context.transport == asking.transport
+            && is_taken(&one.address, address)
+    });
+    found.map(|one| Arc::clone(&one.context))
 }
 
 /// The servers of this process that have an address and have not ended, oldest first.
@@ -92,19 +127,27 @@ pub(crate) fn holder(address: &Address, asking: &dyn Registered) -> Option<Arc<d
     let file = address.as_unix().and_then(FileId::of);
     let others = all().into_iter().filter(|server| !ptr::addr_eq(Arc::as_ptr(server), asking));
     others.into_iter().find(|server| match (server.address(), address) {
-        (Some(Address::Ip(held)), Address::Ip(asked)) => {
-            server.context().transport == asking.context().transport
-                && held.port() == asked.port()
-                && held.port() != 0
-                && overlap(held.ip(), asked.ip())
+        (Some(held @ Address::Ip(_)), Address::Ip(_)) => {
+            server.context().transport == asking.context().transport && is_taken(&held, address)
         }
         // A file may have several names, so the files are compared.
         (Some(Address::Unix(held)), Address::Unix(asked)) if !asked.is_abstract() => {
             !held.is_abstract() && file.is_some() && server.file() == file
         }
-        (Some(Address::Unix(held)), Address::Unix(asked)) => held == *asked,
-        _ => false,
+        (Some(held), _) => is_taken(&held, address),
+        (None, _) => false,
     })
+}
+
+/// Whether a socket at `held` prevents a bind to `asked`.
+fn is_taken(held: &Address, asked: &Address) -> bool {
+    match (held, asked) {
+        (Address::Ip(held), Address::Ip(asked)) => {
+            held.port() == asked.port() && held.port() != 0 && overlap(held.ip(), asked.ip())
+        }
+        (Address::Unix(held), Address::Unix(asked)) => held == asked,
+        _ => false,
+    }
 }
 
 fn overlap(held: IpAddr, asked: IpAddr) -> bool {

@@ -49,7 +49,9 @@ use super::inner::{Inner, Steps};
 use super::lifecycle::{State, Step};
 use crate::net::address::{Address, Target, Transport, resolve};
 use crate::net::base::{EventFd, Waiter, fork};
-use crate::net::control::{Cause, Config, Registered, ServerContext, ServerHandle, StopReport};
+use crate::net::control::{
+    Cause, Config, Registered, ServerContext, ServerHandle, StopReport, registry,
+};
 use crate::net::datagram::Handoff;
 use crate::net::error::{Error, Result};
 use crate::net::handoff::Pool;
@@ -512,6 +514,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         if self.inner.context.origin.is_here() {
             self.abandon();
+            let context = &self.inner.context;
+            if let Some(address) = self.inner.address().filter(|_| !context.has_ended()) {
+                registry::drop_owner(address, context);
+            }
         } else {
             // In a forked child all of this is a copy. Its threads do not exist and its descriptors
             // are closed, so that dropping the parts could only do harm.

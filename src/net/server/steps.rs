@@ -18,10 +18,6 @@ use crate::net::socket::{Listener, clear_way};
 
 /// How long `bind` waits for a server of this process that is just ending.
 const PREDECESSOR: Duration = Duration::from_secs(1);
-/// How often a bind to an address without a known holder is tried again.
-const RETRIES: u32 = 10;
-/// The time between two of them.
-const RETRY: Duration = Duration::from_millis(1);
 
 impl Server {
     pub(super) fn do_create(
@@ -138,7 +134,7 @@ impl Server {
             self.replace_holders(address, waiter)?;
         }
         let deadline = Instant::now() + PREDECESSOR;
-        let mut retries = 0;
+        let mut may_retry = true;
         loop {
             let error = match listener.bind(address, &self.config.options) {
                 Err(error) if error.raw() == Some(libc::EADDRINUSE) => error,
@@ -155,12 +151,14 @@ impl Server {
                     clear_way(name, deadline, waiter)?;
                     waiter.breathe()?;
                 }
-                // The server that held the address may have ended between the two calls, or have left
-                // the registry and not yet closed its socket.
-                None if retries < RETRIES => {
-                    retries += 1;
-                    waiter.wait(&mut [], Some(Instant::now() + RETRY))?;
-                }
+                None => match registry::ownerless(address, &self.inner.context) {
+                    Some(context) if Instant::now() < deadline => {
+                        context.wait(Some(deadline), waiter)?;
+                    }
+                    // The server that held the address may have ended between the two calls.
+                    None if may_retry => may_retry = false,
+                    _ => return Err(name_holder(error, None)),
+                },
                 holder => return Err(name_holder(error, holder.as_deref())),
             }
         }
