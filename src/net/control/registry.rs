@@ -2,7 +2,6 @@
 //! address, and the servers to stop at exit; must never keep a server alive, nor hold its lock
 //! while a server is called.
 
-use std::mem;
 use std::net::IpAddr;
 use std::ptr;
 use std::sync::{Arc, Once, Weak};
@@ -58,7 +57,8 @@ static DROPPED: Mutex<Vec<Dropped>> = Mutex::new(Vec::new());
 
 struct Dropped {
     address: Address,
-    context: Arc<ServerContext>,
+    /// Its threads keep it alive, and have closed their sockets when they release it.
+    context: Weak<ServerContext>,
 }
 
 thread_local! {
@@ -91,25 +91,18 @@ pub(crate) fn add(server: Weak<dyn Registered>) {
 /// Notes that a server has no owner any more. Its threads hold its address until they end.
 pub(crate) fn drop_owner(address: Address, context: &Arc<ServerContext>) {
     let mut dropped = DROPPED.lock();
-    // Those that a forked child inherited stay, as they are only memory.
-    let is_over = |one: &Dropped| one.context.origin.is_here() && one.context.has_ended();
-    let (over, kept): (Vec<_>, Vec<_>) = mem::take(&mut *dropped).into_iter().partition(is_over);
-    *dropped = kept;
-    dropped.push(Dropped { address, context: Arc::clone(context) });
-    drop(dropped);
-    drop(over);
+    dropped.retain(|one| one.context.strong_count() > 0);
+    dropped.push(Dropped { address, context: Arc::downgrade(context) });
 }
 
 /// A server of this process without an owner that holds `address`, and has not ended.
 pub(crate) fn ownerless(address: &Address, asking: &ServerContext) -> Option<Arc<ServerContext>> {
-    let dropped = DROPPED.lock();
-    let found = dropped.iter().find(|one| {
-        one.context.origin.is_here()
-            && !one.context.has_ended()
-            && one.context.transport == asking.transport
-            && is_taken(&one.address, address)
-    });
-    found.map(|one| Arc::clone(&one.context))
+    let there = |one: &Dropped| is_taken(&one.address, address).then(|| one.context.upgrade())?;
+    // Collected first: the last reference to a server must not be dropped under the lock.
+    let found: Vec<_> = DROPPED.lock().iter().filter_map(there).collect();
+    found.into_iter().find(|context| {
+        context.origin.is_here() && !context.has_ended() && context.transport == asking.transport
+    })
 }
 
 /// The servers of this process that have an address and have not ended, oldest first.
