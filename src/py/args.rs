@@ -22,6 +22,9 @@ use crate::net::control::{Limits, Overflow};
 use crate::net::ledger::TraceLimits;
 use crate::net::stream::FrameHeader;
 
+/// An argument of a constructor; None if it was not passed.
+pub(super) type Argument<'py> = Option<Bound<'py, PyAny>>;
+
 /// The repr of a value for a message, cut to 80 characters.
 pub(super) fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value

@@ -1,9 +1,8 @@
-//! Server for Python. Owns the checks of its arguments, steps and stop; must never hold a lock of
-//! the engine while it calls Python, nor keep Python objects other than those it was passed.
+//! Server for Python. Owns its steps, stop and properties; must never hold a lock of the engine
+//! while it calls Python, nor keep Python objects other than those it was passed.
 
 use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -12,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::args::{self, optional_text, settings, whole};
+use super::args;
 use super::buffer::{Source, with_scratch};
 use super::connection::accepted;
 use super::error::{called_twice, exception, not_called};
@@ -23,26 +22,17 @@ use super::keywords::no_more;
 use super::ledger::Ledger;
 use super::pool::Pool;
 use super::process::object;
-use super::service::{Handler, Service};
-use super::services::Echo;
-use super::socket_options::socket_options;
+use super::server_arguments::{CheckedServer, ServerArguments};
 use super::tls::Tls;
 use super::wait::Attached;
 use crate::net;
-use crate::net::address::{Address, Network, Target, Transport, UnixName, host_text, reachable};
+use crate::net::address::{Address, host_text, reachable};
 use crate::net::base::Mutex;
-use crate::net::control::{Access, Cause, Config, Limits, StopReport};
+use crate::net::control::{Cause, StopReport};
 use crate::net::error::Error;
 use crate::net::server::State;
 use crate::net::service::Shape;
-use crate::net::socket::{SocketOptions, bound_address};
 use crate::net::stage::faults::FaultHost;
-use crate::net::stage::{Bytewise, Delayed, StageFactory, each};
-
-/// No machine has CPUs for more workers: a larger number is taken for a typing error.
-const MOST_WORKERS: i64 = 1024;
-/// More records do not fit into memory: a larger number is taken for a typing error.
-const MOST_HISTORY: i64 = 100_000_000;
 
 /// The compiled half of rsock.Server.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
@@ -69,6 +59,33 @@ struct Parts {
     tls: Mutex<Option<Py<Tls>>>,
 }
 
+impl Parts {
+    fn new(py: Python<'_>, checked: CheckedServer<'_>) -> PyResult<Self> {
+        let CheckedServer { config, service, options, limits, on_error, faults, tls, passed: _ } =
+            checked;
+        let inner = net::server::Server::new(config);
+        let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
+        let handlers = if matches!(service.get().shape, Shape::Handler | Shape::Mixed(..)) {
+            let class = py.import("rsock._handlers")?.getattr("Handlers")?;
+            Some(class.call1((&on_error,))?.unbind())
+        } else {
+            None
+        };
+        Ok(Self {
+            // In the same order: nothing is added before the constructor returns.
+            faults: FaultObjects::new(inner.faults().list(), faults),
+            inner,
+            service: Mutex::new(Some(service.into_any().unbind())),
+            options: options.unbind(),
+            limits: limits.unbind(),
+            ledger,
+            on_error: on_error.unbind(),
+            handlers: Mutex::new(handlers),
+            tls: Mutex::new(tls),
+        })
+    }
+}
+
 /// The `rsock.StopReport` of a report.
 fn report<'py>(py: Python<'py>, report: &StopReport) -> PyResult<Bound<'py, PyAny>> {
     let fields = PyDict::new(py);
@@ -80,36 +97,6 @@ fn report<'py>(py: Python<'py>, report: &StopReport) -> PyResult<Bound<'py, PyAn
     fields.set_item("seconds", report.seconds.as_secs_f64())?;
     fields.set_item("seed", report.seed)?;
     object(py, "StopReport", &fields)
-}
-
-/// The service of an argument; a TypeError names what is accepted.
-fn service<'py>(
-    py: Python<'py>,
-    value: Option<Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, Service>> {
-    let Some(value) = value else {
-        return Ok(Bound::new(py, Echo::make(py, None)?)?.into_super());
-    };
-    match value.cast_into::<Service>() {
-        Ok(service) => Ok(service),
-        // A function is wrapped in a Handler, whose constructor refuses other objects.
-        Err(error) => {
-            Ok(Bound::new(py, Handler::make(error.into_inner(), None, None)?)?.into_super())
-        }
-    }
-}
-
-/// The argument `on_error`, checked.
-fn on_error<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-    let Some(value) = value else { return Ok("log".into_pyobject(py)?.into_any()) };
-    if value.is_callable() || value.eq("log")? || value.eq("raise")? {
-        return Ok(value);
-    }
-    let wanted = "'log', 'raise' or a function of one argument";
-    if value.is_instance_of::<PyString>() {
-        return Err(PyValueError::new_err(format!("on_error {}: must be {wanted}", value.repr()?)));
-    }
-    Err(args::wrong_type("on_error", wanted, &value))
 }
 
 impl Server {
@@ -162,85 +149,6 @@ impl Server {
     }
 }
 
-/// The argument `fd`: a descriptor, or "systemd" with a name, which is looked up.
-fn descriptor(value: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let Ok(text) = value.cast::<PyString>() else {
-        return Ok(whole("fd", value, 0, i64::from(RawFd::MAX))? as RawFd);
-    };
-    if !text.to_str().is_ok_and(|text| text.starts_with("systemd")) {
-        return Err(args::wrong_type("fd", "an int, 'systemd' or 'systemd:NAME'", value));
-    }
-    value.py().import("rsock._systemd")?.call_method1("find", (value,))?.extract()
-}
-
-/// The address to listen at if it is not a host and port: a path, or that of the descriptor `fd`.
-fn listen_target(
-    py: Python<'_>,
-    path: Option<UnixName>,
-    fd: Option<RawFd>,
-    transport: Option<Transport>,
-) -> PyResult<Target> {
-    let found = fd.and_then(bound_address);
-    match (path, found) {
-        (Some(name), _) => Ok(Target::unix(name)),
-        (None, Some(Address::Unix(name))) if transport.is_none_or(Transport::is_unix) => {
-            Ok(Target::unix(name))
-        }
-        (None, _) if transport.is_some_and(Transport::is_unix) => {
-            Err(PyValueError::new_err(match fd {
-                Some(fd) => format!("fd={fd} and transport='unix': it is no Unix socket"),
-                None => "transport='unix' needs a path: path='/tmp/x.sock'".to_owned(),
-            }))
-        }
-        (None, Some(Address::Unix(_))) => Err(PyValueError::new_err(format!(
-            "fd={} and transport='{}': it is a Unix socket",
-            fd.unwrap_or(-1),
-            transport.map_or("tcp", Transport::name)
-        ))),
-        // `create` checks what other kind of descriptor it is.
-        (None, _) => Target::new("127.0.0.1", 0).map_err(|error| exception(py, error)),
-    }
-}
-
-/// Refuses options and limits that have no meaning on the transport.
-fn check_transport(
-    target: &Target,
-    transport: Transport,
-    fd: Option<RawFd>,
-    options: &SocketOptions,
-    limits: &Limits,
-    proxies: &[Network],
-) -> Result<(), Error> {
-    let refuse = |text| Err(Error::Value(text));
-    if target.as_unix().is_some() {
-        options.check_unix()?;
-        // A proxy names hosts.
-        if let Some(most) = limits.per_host.filter(|_| proxies.is_empty()) {
-            return refuse(format!(
-                "Limits(per_host={most}): the peers of a Unix socket have no hosts"
-            ));
-        }
-    }
-    if let Some(network) = proxies.first().filter(|_| transport.is_datagram()) {
-        return refuse(format!(
-            "proxy_protocol={network}: a header comes before the bytes of a stream, and datagrams \
-             are none"
-        ));
-    }
-    if let Some(rate) = limits.accept_rate.filter(|_| transport.is_datagram()) {
-        return refuse(format!("Limits(accept_rate={rate}): datagrams are not accepted"));
-    }
-    options.check_multicast(transport)?;
-    let Some(mode) = options.mode else { return Ok(()) };
-    let why = match target.as_unix() {
-        Some(name) if name.is_abstract() => "an abstract name has no file",
-        None => "the permissions of a Unix socket's file; TCP has none",
-        Some(_) if fd.is_some() => "the file of a socket given by fd= is not ours to change",
-        Some(_) => return Ok(()),
-    };
-    refuse(format!("SocketOptions(mode=0o{mode:o}): {why}"))
-}
-
 fn named(cause: &str) -> PyResult<Cause> {
     Cause::named(cause).ok_or_else(|| PyValueError::new_err(format!("cause {cause:?}: unknown")))
 }
@@ -248,16 +156,6 @@ fn named(cause: &str) -> PyResult<Cause> {
 /// A weak reference, so that a thread that waits for connections keeps no server alive.
 fn weak(server: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     Ok(server.py().import("weakref")?.getattr("ref")?.call1((server,))?.unbind())
-}
-
-/// The stages that only tests have, by their names: "bytewise" passes on byte by byte, "delayed"
-/// delays everything by 3 ms.
-fn test_stages(name: &Bound<'_, PyAny>) -> PyResult<Arc<dyn StageFactory>> {
-    match name.extract::<String>()?.as_str() {
-        "bytewise" => Ok(each(|| Bytewise)),
-        "delayed" => Ok(each(|| Delayed::new(Duration::from_millis(3)))),
-        other => Err(PyValueError::new_err(format!("_stages={other:?}: no such stage"))),
-    }
 }
 
 #[pymethods]
@@ -309,138 +207,36 @@ impl Server {
     ) -> PyResult<()> {
         let py = slf.py();
         no_more(&py.get_type::<Self>(), unknown.as_ref())?;
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let transport = args::transport(transport.as_ref())?;
-        let others = [("host", host.as_ref()), ("port", port.as_ref()), ("fd", fd.as_ref())];
-        let unix = args::unix(path.as_ref(), transport, &others)?;
-        let faults = super::faults::faults(faults.as_ref())?;
-        let seed = super::faults::seed(seed.as_ref())?;
-        let allow_external = args::flag("allow_external", allow_external.as_ref())?;
-        let replace = args::flag("replace", replace.as_ref())?;
-        let access = Access {
-            allow: args::networks("allow", allow.as_ref())?,
-            deny: args::networks("deny", deny.as_ref())?,
-        };
-        let proxies = args::networks("proxy_protocol", proxy_protocol.as_ref())?;
-        if fd.is_some() && (host.is_some() || port.is_some()) {
-            return Err(PyTypeError::new_err(
-                "fd= is a listener with an address of its own; give no host and port with it",
-            ));
-        }
-        if fd.is_some() && replace {
-            return Err(PyTypeError::new_err(
-                "fd= is a socket with an address of its own; replace=True stops a server that holds \
-                 the address of a bind",
-            ));
-        }
-        let passed = fd.as_ref().is_some_and(|fd| fd.is_instance_of::<PyString>());
-        let fd = fd.map(|fd| descriptor(&fd)).transpose()?;
-        let target = match &host {
-            _ if unix.is_some() || fd.is_some() => {
-                listen_target(py, unix.flatten(), fd, transport)?
-            }
-            Some(host) => args::target(host, port.as_ref())?,
-            None => {
-                let port = port.as_ref().map_or(Ok(0), args::port)?;
-                Target::new("127.0.0.1", port).map_err(|error| exception(py, error))?
-            }
-        };
-        let workers =
-            workers.map(|workers| whole("workers", &workers, 1, MOST_WORKERS)).transpose()?;
-        let history =
-            history.map_or(Ok(10_000), |history| whole("history", &history, 0, MOST_HISTORY))?;
-        let drain =
-            drain.map_or(Ok(Duration::from_secs(1)), |drain| args::seconds("drain", &drain))?;
-        let name = optional_text("name", name.as_ref())?;
-        let options = settings(py, "options", "SocketOptions", &args::DEFAULT_OPTIONS, options)?;
-        let limits = settings(py, "limits", "Limits", &args::DEFAULT_LIMITS, limits)?;
-        let service = self::service(py, service)?;
-        let on_error = self::on_error(py, on_error)?;
-        let engine_options = socket_options(&options)?;
-        if let Some(linger) = engine_options.linger.filter(|linger| !linger.is_zero()) {
-            return Err(PyValueError::new_err(format!(
-                "SocketOptions(linger={}): above 0 it makes close() wait, which a server's threads never do; \
-                 leave it at None, or give 0 to reset connections at their end",
-                linger.as_secs()
-            )));
-        }
-        if transport == Some(Transport::Udp) && engine_options.reuse_port {
-            return Err(PyValueError::new_err(
-                "SocketOptions(reuse_port=True) would let others take datagrams of a UDP server; workers=… \
-                 opens a socket on the port for each thread",
-            ));
-        }
-        let transport = match transport {
-            _ if target.as_unix().is_some() => transport.unwrap_or(Transport::Unix),
-            transport => transport.unwrap_or(Transport::Tcp),
-        };
-        let engine_limits = args::limits(&limits, transport)?;
-        check_transport(&target, transport, fd, &engine_options, &engine_limits, &proxies)
-            .map_err(|error| exception(py, error))?;
-        if tls.is_some() && transport.is_datagram() {
-            return Err(PyValueError::new_err(format!(
-                "tls=… and transport='{}': TLS needs a stream, and datagrams are none",
-                transport.name()
-            )));
-        }
-        let (tls, tls_object) = super::tls::of_server(tls.as_ref())?.unzip();
-        let shape = service.get().shape_for(transport)?;
-        if let Ok(handler) = service.cast::<Handler>() {
-            let check = py.import("rsock._handlers")?.getattr("check_arity")?;
-            check.call1((handler.get().function(py), transport.name()))?;
-        }
-        let (faults, objects) = match faults {
-            None => (None, Vec::new()),
-            Some(given) => {
-                let (faults, objects): (Vec<_>, Vec<_>) = given.into_iter().unzip();
-                (Some(faults), objects)
-            }
-        };
-        let config = Config {
+        let arguments = ServerArguments {
+            host,
+            port,
+            service,
             transport,
-            tls,
+            path,
+            fd,
+            workers,
+            options,
+            limits,
             faults,
             seed,
-            allow_external,
-            target,
-            fd,
-            replace,
-            access,
-            proxies,
-            shape,
-            ordered: service.cast::<Handler>().map_or(true, |handler| handler.get().ordered),
-            stages: _stages.map(|stages| test_stages(&stages)).transpose()?,
-            workers: workers.map(|workers| workers as usize),
-            options: engine_options,
-            limits: engine_limits,
-            history: history as usize,
-            trace: args::trace(trace.as_ref())?,
+            trace,
+            history,
             drain,
-            name: name.unwrap_or_else(|| format!("server-{}", NUMBER.fetch_add(1, Relaxed))),
+            on_error,
+            allow_external,
+            name,
+            allow,
+            deny,
+            replace,
+            tls,
+            proxy_protocol,
+            test_stages: _stages,
         };
-        config.check_faults().map_err(|error| exception(py, error))?;
-        let inner = net::server::Server::new(config);
-        let ledger = Py::new(py, Ledger::new(inner.ledger()))?;
-        let reporting = on_error.clone();
-        let handlers = if matches!(service.get().shape, Shape::Handler | Shape::Mixed(..)) {
-            Some(py.import("rsock._handlers")?.getattr("Handlers")?.call1((on_error,))?.unbind())
-        } else {
-            None
-        };
-        let parts = Parts {
-            // In the same order: nothing is added before the constructor returns.
-            on_error: reporting.unbind(),
-            faults: FaultObjects::new(inner.faults().list(), objects),
-            inner,
-            service: Mutex::new(Some(service.into_any().unbind())),
-            options: options.unbind(),
-            limits: limits.unbind(),
-            ledger,
-            handlers: Mutex::new(handlers),
-            tls: Mutex::new(tls_object),
-        };
+        let checked = arguments.check(py)?;
+        let passed = checked.passed;
+        let parts = Parts::new(py, checked)?;
         slf.get().parts.set(parts).map_err(|_| called_twice(py, "Server"))?;
-        if let Some(fd) = fd.filter(|_| passed) {
+        if let Some(fd) = passed {
             py.import("rsock._systemd")?.call_method1("claim", (fd, slf))?;
         }
         Ok(())
@@ -503,7 +299,7 @@ impl Server {
         backlog: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let backlog = backlog
-            .map(|backlog| whole("backlog", &backlog, 0, i64::from(i32::MAX)))
+            .map(|backlog| args::whole("backlog", &backlog, 0, i64::from(i32::MAX)))
             .transpose()?;
         let inner = slf.get().here(slf.py())?;
         stop_at_exit(slf.py())?;

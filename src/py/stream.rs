@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PySequence, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple};
 
 use super::args::{self, length, name_text};
 use super::buffer::{SCRATCH, Sink, Source, with_scratch};
+use super::control;
 use super::error::{exception, os_error};
 use super::exit::stop_at_exit;
 use super::ledger::Record;
@@ -28,16 +29,10 @@ use crate::net::address::{Address, Target, Transport, UnixName, host_text};
 use crate::net::base::Waiter;
 use crate::net::error::{Error, Result};
 use crate::net::stream::{DeferredClose, Message, OptionValue};
-use crate::net::sys::{control_message, control_messages};
 
 /// The most bytes that are sent with the interpreter held: copying them into the kernel takes less
 /// time than releasing the interpreter and taking it back.
 const SMALL: usize = 64 * 1024;
-/// The most bytes of control messages for one call. The kernel's own limit is near this.
-const MOST_CONTROL: usize = 64 * 1024;
-/// The most bytes of control messages of a send, without their headers. The kernel takes less: it
-/// copies them into one allocation, of 4 MiB at the most.
-const MOST_CONTROL_SENT: usize = 8 * 1024 * 1024;
 /// The sender of a datagram. On a stream: the name of a Unix socket's peer, otherwise None.
 type Sender<'py> = Option<Bound<'py, PyAny>>;
 
@@ -272,9 +267,7 @@ impl Stream {
         message: &Message,
         control: &[u8],
     ) -> PyResult<(Bound<'py, PyList>, i32, Sender<'py>)> {
-        let control = control_messages(&control[..message.control])
-            .map(|(level, kind, data)| (level, kind, PyBytes::new(py, data)));
-        let control = PyList::new(py, control.collect::<Vec<_>>())?;
+        let control = control::received(py, &control[..message.control])?;
         Ok((control, message.flags, self.sender(py, message)?))
     }
 
@@ -316,18 +309,6 @@ fn wanted(nbytes: isize, slice: &[u8]) -> PyResult<usize> {
     Ok(if nbytes == 0 { slice.len() } else { nbytes })
 }
 
-/// A buffer for `ancbufsize` bytes of control messages, at most `MOST_CONTROL`.
-fn room_for_control(ancbufsize: isize) -> PyResult<Vec<u8>> {
-    let size = length("ancbufsize", ancbufsize)?;
-    if size > i32::MAX as usize {
-        return Err(PyValueError::new_err(format!(
-            "ancbufsize {size}: must be from 0 to {}",
-            i32::MAX
-        )));
-    }
-    Ok(vec![0; size.min(MOST_CONTROL)])
-}
-
 /// Clears the buffer for MSG_TRUNC: the kernel then does not overwrite it, and it may still hold
 /// bytes of another connection.
 fn blank(scratch: &mut [u8], flags: i32) {
@@ -336,25 +317,30 @@ fn blank(scratch: &mut [u8], flags: i32) {
     }
 }
 
-/// Adds a control message from its three parts: level, type, data.
-fn add_control_message(control: &mut Vec<u8>, item: &Bound<'_, PyAny>) -> PyResult<()> {
-    let parts = item.cast::<PySequence>().map_err(PyErr::from)?;
-    if parts.len()? != 3 {
-        return Err(PyTypeError::new_err(format!(
-            "a control message has three parts (level, type, data), not {}",
-            parts.len()?
-        )));
+/// The value of a socket option, as `setsockopt` takes it.
+fn option_value(
+    py: Python<'_>,
+    value: Option<Bound<'_, PyAny>>,
+    optlen: Option<u32>,
+) -> PyResult<OptionValue> {
+    let value = match (value, optlen) {
+        (None, Some(length)) => return Ok(OptionValue::Length(length)),
+        (Some(value), None) => value,
+        _ => return Err(PyTypeError::new_err("setsockopt takes a value, or None and a length")),
+    };
+    match value.extract::<i32>() {
+        Ok(number) => return Ok(OptionValue::Bytes(number.to_ne_bytes().to_vec())),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Err(error),
+        Err(_) => {}
     }
-    let data = Source::new(parts.get_item(2)?)?;
-    let (level, kind) = (parts.get_item(0)?.extract()?, parts.get_item(1)?.extract()?);
-    let data = data.as_slice();
-    if data.len() > MOST_CONTROL_SENT.saturating_sub(control.len()) {
-        // Not copied only to be refused: it may have gigabytes.
-        let text = format!("sendmsg: more than {MOST_CONTROL_SENT} bytes of control messages");
-        return Err(os_error(item.py(), libc::ENOBUFS, text));
+    let value = Source::new(value)?;
+    let slice = value.as_slice();
+    if i32::try_from(slice.len()).is_err() {
+        // The kernel takes a signed int, and would be given the length cut to one.
+        let text = format!("setsockopt: a value of {} bytes", slice.len());
+        return Err(os_error(py, libc::EINVAL, text));
     }
-    control.extend(control_message(level, kind, data));
-    Ok(())
+    Ok(OptionValue::Bytes(slice.to_vec()))
 }
 
 #[pymethods]
@@ -525,7 +511,7 @@ impl Stream {
         ancbufsize: isize,
         flags: i32,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyList>, i32, Sender<'py>)> {
-        let mut control = room_for_control(ancbufsize)?;
+        let mut control = control::room(ancbufsize)?;
         let (data, message) = self.message(py, "recvmsg", bufsize, &mut control, flags)?;
         let (control, flags, from) = self.message_details(py, &message, &control)?;
         Ok((data, control, flags, from))
@@ -550,7 +536,7 @@ impl Stream {
             .collect::<PyResult<Vec<_>>>()?;
         let mut slices: Vec<_> =
             sinks.iter_mut().map(|sink| IoSliceMut::new(sink.as_mut_slice())).collect();
-        let mut control = room_for_control(ancbufsize)?;
+        let mut control = control::room(ancbufsize)?;
         let message = self.attached(py, |stream, waiter| {
             stream.receive_message("recvmsg_into", &mut slices, &mut control, flags, waiter)
         })?;
@@ -578,12 +564,7 @@ impl Stream {
         let sources =
             buffers.try_iter()?.map(|buffer| Source::new(buffer?)).collect::<PyResult<Vec<_>>>()?;
         let slices: Vec<_> = sources.iter().map(|source| IoSlice::new(source.as_slice())).collect();
-        let mut control = Vec::new();
-        if let Some(ancdata) = ancdata {
-            for item in ancdata.try_iter()? {
-                add_control_message(&mut control, &item?)?;
-            }
-        }
+        let control = ancdata.map_or(Ok(Vec::new()), control::to_send)?;
         let target = self.check_destination(py, "sendmsg", address)?;
         self.attached(py, |stream, waiter| {
             stream.send_message(&slices, &control, flags, target.as_ref(), waiter)
@@ -928,28 +909,7 @@ impl Stream {
         value: Option<Bound<'py, PyAny>>,
         optlen: Option<u32>,
     ) -> PyResult<()> {
-        let value = match (value, optlen) {
-            (None, Some(length)) => OptionValue::Length(length),
-            (Some(value), None) => match value.extract::<i32>() {
-                Ok(number) => OptionValue::Bytes(number.to_ne_bytes().to_vec()),
-                Err(error) if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) => {
-                    return Err(error);
-                }
-                Err(_) => {
-                    let value = Source::new(value)?;
-                    let slice = value.as_slice();
-                    if i32::try_from(slice.len()).is_err() {
-                        // The kernel takes a signed int, and would be given the length cut to one.
-                        let text = format!("setsockopt: a value of {} bytes", slice.len());
-                        return Err(os_error(py, libc::EINVAL, text));
-                    }
-                    OptionValue::Bytes(slice.to_vec())
-                }
-            },
-            _ => {
-                return Err(PyTypeError::new_err("setsockopt takes a value, or None and a length"));
-            }
-        };
+        let value = option_value(py, value, optlen)?;
         self.inner().setsockopt(level, optname, value).map_err(|error| self.raised(py, error))
     }
 
