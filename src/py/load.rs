@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 use super::args::{self, octets, shown, whole, wrong_type};
 use super::process::object;
 use super::wait::Attached;
-use crate::net::load::{self, Load};
+use crate::net::load::{self, Driven, Latency, Load};
 
 /// More connections than a process can have descriptors: a larger number is a typing error.
 const MOST_CONNECTIONS: i64 = 1_000_000;
@@ -85,17 +85,11 @@ pub(super) fn drive<'py>(
         timeout,
     };
     let driven = Attached::run(py, |waiter| load::drive(&load, waiter))?;
-    let latency = driven.latency().map(|latency| {
-        let fields = PyDict::new(py);
-        fields.set_item("min", latency.min)?;
-        fields.set_item("mean", latency.mean)?;
-        fields.set_item("p50", latency.p50)?;
-        fields.set_item("p90", latency.p90)?;
-        fields.set_item("p99", latency.p99)?;
-        fields.set_item("p999", latency.p999)?;
-        fields.set_item("max", latency.max)?;
-        object(py, "Latencies", &fields)
-    });
+    drive_result(py, &driven)
+}
+
+/// The `rsock.DriveResult` of a run.
+fn drive_result<'py>(py: Python<'py>, driven: &Driven) -> PyResult<Bound<'py, PyAny>> {
     let errors = PyDict::new(py);
     for (cause, count) in &driven.errors {
         errors.set_item(cause, count)?;
@@ -106,8 +100,21 @@ pub(super) fn drive<'py>(
     fields.set_item("bytes", driven.bytes)?;
     fields.set_item("seconds", driven.elapsed.as_secs_f64())?;
     fields.set_item("errors", errors)?;
-    fields.set_item("latency", latency.transpose()?)?;
+    fields.set_item("latency", driven.latency().map(|times| latencies(py, &times)).transpose()?)?;
     object(py, "DriveResult", &fields)
+}
+
+/// The `rsock.Latencies` of a run.
+fn latencies<'py>(py: Python<'py>, times: &Latency) -> PyResult<Bound<'py, PyAny>> {
+    let fields = PyDict::new(py);
+    fields.set_item("min", times.min)?;
+    fields.set_item("mean", times.mean)?;
+    fields.set_item("p50", times.p50)?;
+    fields.set_item("p90", times.p90)?;
+    fields.set_item("p99", times.p99)?;
+    fields.set_item("p999", times.p999)?;
+    fields.set_item("max", times.max)?;
+    object(py, "Latencies", &fields)
 }
 
 /// Bytes that differ from their neighbours, so that a shifted answer is a wrong one.

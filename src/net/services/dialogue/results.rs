@@ -10,6 +10,9 @@ const MOST: usize = 10_000;
 /// How many servers' results a service keeps.
 const MOST_SERVERS: usize = 1_000;
 
+/// How many of the last bytes of a dialogue are sent when its result is there.
+pub(in crate::net::services) const MOST_LAST: usize = 16 * 1024;
+
 /// How the dialogue with one peer went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptResult {

@@ -309,14 +309,22 @@ impl Player {
 
     /// Whether nothing but ends is left.
     pub(in crate::net) fn has_ends_only(&self) -> bool {
-        let is_end = |what: &What| !matches!(what, What::Bytes(_));
+        self.sent == 0 && self.has_ends_only_from(self.ours)
+    }
+
+    /// Whether nothing but ends is left behind the bytes that are sent next.
+    pub(in crate::net) fn sends_last(&self) -> bool {
+        self.has_ends_only_from(self.ours + 1)
+    }
+
+    /// The same, of the own events from one on.
+    fn has_ends_only_from(&self, ours: usize) -> bool {
         let events = self.plan.events.iter().enumerate();
-        self.met == 0
-            && self.part == 0
-            && self.sent == 0
+        self.at_start()
             && events
-                .filter(|(at, event)| *at >= if event.is_ours { self.ours } else { self.theirs })
-                .all(|(_, event)| is_end(&event.what))
+                .skip(ours.min(self.theirs))
+                .filter(|(at, event)| *at >= if event.is_ours { ours } else { self.theirs })
+                .all(|(_, event)| !matches!(event.what, What::Bytes(_)))
     }
 
     /// Why the end of the recording is none of the dialogue.

@@ -7,7 +7,7 @@ use super::player::{Next, Player};
 use super::position::Position;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
-use crate::net::services::dialogue::{Entry, Results, ScriptResult};
+use crate::net::services::dialogue::{Entry, MOST_LAST, Results, ScriptResult};
 
 /// The timer of what is at hand.
 const TIMER: u32 = 0;
@@ -70,6 +70,31 @@ impl Dialogue {
         self.entry = None;
     }
 
+    /// Keeps the result of a dialogue of which nothing but ends is left.
+    fn tell_played(&mut self) {
+        if !self.is_told {
+            let torn = self.player.torn();
+            self.tell(torn);
+        }
+    }
+
+    /// Takes that result back: the client has not got the last bytes.
+    fn go_on_after_all(&mut self) {
+        let connection = self.position.connection();
+        let position = Arc::clone(&self.position) as _;
+        self.entry = Some(Entry::new(&self.results, connection, position));
+        self.results.take_back(connection);
+        self.is_told = false;
+    }
+
+    /// How many of the unsent bytes to send now: the last ones of a recording apart, as they are
+    /// most likely taken whole.
+    fn at_once(&self, is_last: bool) -> usize {
+        let size = self.player.unsent().len();
+        let apart = if is_last && !self.player.keeps_pieces() { MOST_LAST } else { 0 };
+        if size > apart { size - apart } else { size }
+    }
+
     fn fail(&mut self, report: String) -> SessionError {
         self.tell(Some(report.clone()));
         self.error = Some(report.clone());
@@ -79,18 +104,29 @@ impl Dialogue {
     /// Does what can be done now.
     fn go_on(&mut self, io: &mut dyn Io) {
         while !self.is_over {
+            if self.player.has_ends_only() {
+                self.tell_played();
+            }
             match self.player.next(Instant::now()) {
                 Next::Send => {
-                    let unsent = self.player.unsent();
-                    let size = unsent.len();
-                    let taken = io.write(Leg::Client, unsent);
+                    let is_last = self.player.sends_last();
+                    let size = self.at_once(is_last);
+                    let is_whole = size == self.player.unsent().len();
+                    if is_last && is_whole {
+                        // The client may look for the result as soon as it has these bytes.
+                        self.tell_played();
+                    }
+                    let taken = io.write(Leg::Client, &self.player.unsent()[..size]);
                     self.player.sent(taken);
                     if taken < size {
+                        if is_last && is_whole {
+                            self.go_on_after_all();
+                        }
                         self.waiting = Waiting::Client;
                         io.set_timer(TIMER, Some(self.timeout));
                         break;
                     }
-                    if self.player.keeps_pieces() {
+                    if is_whole && self.player.keeps_pieces() {
                         self.waiting = Waiting::Time;
                         io.set_timer(TIMER, Some(Duration::ZERO));
                         break;
@@ -120,11 +156,6 @@ impl Dialogue {
                     io.close();
                 }
             }
-        }
-        // Before the client gets the last bytes, which leave after the event that is being handled.
-        if !self.is_told && self.player.has_ends_only() {
-            let torn = self.player.torn();
-            self.tell(torn);
         }
         self.position.set(self.player.spot());
     }

@@ -11,15 +11,12 @@ use super::position::{At, For, Position, listed};
 use super::program::{Action, Block, Piece, Program, Slices, Step};
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, LegStages, Session, SessionError, SessionResult};
-use crate::net::services::dialogue::{Entry, Results, ScriptResult, Tail};
+use crate::net::services::dialogue::{Entry, MOST_LAST, Results, ScriptResult, Tail};
 use crate::net::stage::Chain;
 use crate::net::stage::tls::TlsServer;
 
 /// The timer of the step at hand.
 const TIMER: u32 = 0;
-
-/// How many of the last bytes of a script are sent when its result is there.
-const MOST_LAST: usize = 16 * 1024;
 
 /// The most parts of a choice that a report names.
 const MOST_CHOICES: usize = 8;
