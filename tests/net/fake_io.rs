@@ -44,10 +44,21 @@ pub struct FakeIo {
     pub timers: BTreeMap<u32, Duration>,
     pub connects: Vec<Endpoint>,
     pub notifies: Arc<Rings>,
+    /// Called before the peer can notice what the session does: a write, an end, a reset.
+    pub before: Option<Box<dyn FnMut()>>,
+}
+
+impl FakeIo {
+    fn call_before(&mut self) {
+        if let Some(before) = &mut self.before {
+            before();
+        }
+    }
 }
 
 impl Io for FakeIo {
     fn write(&mut self, leg: Leg, data: &[u8]) -> usize {
+        self.call_before();
         let taken = self.room.map_or(data.len(), |room| room.min(data.len()));
         if let Some(room) = &mut self.room {
             *room -= taken;
@@ -70,14 +81,17 @@ impl Io for FakeIo {
     }
 
     fn shut_write(&mut self, leg: Leg) {
+        self.call_before();
         self.shut.push(leg);
     }
 
     fn close(&mut self) {
+        self.call_before();
         self.closed = true;
     }
 
     fn abort(&mut self) {
+        self.call_before();
         self.aborted = true;
     }
 

@@ -2,8 +2,10 @@
 //! served however its bytes are cut, and one that does not is told. Reproducible:
 //! `RSOCK_FUZZ_SEED=7 cargo test … replay`; longer: `RSOCK_FUZZ_ROUNDS=100000`.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,4 +256,49 @@ fn datagrams_that_are_the_same_are_answered_and_random_ones_cause_no_panic() {
             assert!(results.iter().all(|result| result.done), "seed {round}: {results:?}");
         }
     }
+}
+
+/// How many dialogues had ended before each thing that a client notices.
+fn ended_before(text: &str, said: &[&[u8]], room: Option<usize>) -> Vec<usize> {
+    let replay = Rc::new(replay(text, &playing(Chunks::Lenient)).expect("a recording"));
+    let peer = peer();
+    let prepared = Service::prepare(&*replay, &site(peer.local.clone()), &mut Plain);
+    let mut session = prepared.unwrap().unwrap().open(&peer);
+    let counts = Rc::new(RefCell::default());
+    let before = {
+        let (replay, counts) = (Rc::clone(&replay), Rc::clone(&counts));
+        move || RefCell::<Vec<usize>>::borrow_mut(&counts).push(replay.results().len())
+    };
+    let mut io = FakeIo { room, before: Some(Box::new(before)), ..FakeIo::default() };
+    assert!(session.open(&mut io).is_ok());
+    for data in said {
+        assert_eq!(session.bytes(&mut io, Leg::Client, data).ok(), Some(data.len()));
+    }
+    if room.is_some() {
+        assert!(replay.results().is_empty(), "the last bytes have not left");
+        io.room = None;
+        assert!(session.low_water(&mut io, Leg::Client).is_ok());
+    }
+    let [result] = &replay.results()[..] else { panic!("the dialogue has ended") };
+    assert!(result.done, "{result:?}");
+    counts.take()
+}
+
+#[test]
+fn the_result_is_there_before_the_client_has_the_last_bytes() {
+    let text = |events: &str| format!("{}{events}stop 3\n", header("tcp"));
+    let answered = text("1 0 < b\"hi\"\n1 1 > b\"abc\"\n1 2 < b\"ok\"\n");
+    assert_eq!(ended_before(&answered, &[b"ab", b"c"], None), [0, 1, 1]);
+    // Taken back, for the rest is sent later.
+    assert_eq!(ended_before(&answered, &[b"abc"], Some(3)), [0, 1, 1, 1]);
+    let finished = text("1 1 > b\"abc\"\n1 2 < b\"ok\"\n1 2 < end\n");
+    assert_eq!(ended_before(&finished, &[b"abc"], None), [1, 1, 1]);
+    let silent = text("1 1 > b\"abc\"\n1 2 < end\n");
+    assert_eq!(ended_before(&silent, &[b"abc"], None), [1, 1]);
+    let reset = text("1 1 > b\"abc\"\n1 2 < reset\n");
+    assert_eq!(ended_before(&reset, &[b"abc"], None), [1]);
+    // The last bytes of many leave apart.
+    let letters = "x".repeat(20_000);
+    let many = text(&format!("1 1 > b\"a\"\n1 2 < b\"{letters}\"\n"));
+    assert_eq!(ended_before(&many, &[b"a"], None), [0, 1, 1]);
 }
