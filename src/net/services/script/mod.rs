@@ -1,15 +1,21 @@
 //! Script: a service that plays one side of a dialogue, step by step, and tells where the peer
 //! diverges from it. Must never go on behind a divergence.
 //!
-//! `program.rs` has the steps, `text.rs` their text form, `expectation.rs` what a step waits for,
-//! `session.rs` the dialogue with one peer, `position.rs` how other threads see it.
+//! `program.rs` has the steps, `text.rs` their text form, whose lines `words.rs` reads;
+//! `expectation.rs` what a step waits for (`header.rs` a frame, `pattern.rs` a match) and
+//! `verdict.rs` what it says of the input; `session.rs` the dialogue with one peer, `position.rs`
+//! how other threads see it.
 
 mod expectation;
+mod header;
 mod mismatch;
+mod pattern;
 mod position;
 mod program;
 mod session;
 mod text;
+mod verdict;
+mod words;
 
 use std::sync::Arc;
 

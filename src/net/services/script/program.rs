@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex::bytes::Regex;
-
 use super::expectation::Expectation;
+use super::pattern::Pattern;
 
 /// How long a step may take, unless it says otherwise.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,7 +81,7 @@ pub struct Program {
 }
 
 /// Compiled patterns by their text.
-pub(super) type Patterns = BTreeMap<String, Arc<Regex>>;
+pub(super) type Patterns = BTreeMap<String, Arc<Pattern>>;
 
 impl Program {
     /// The number of steps, those in blocks included.

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::expectation::{Capture, Expectation, Verdict};
+use super::expectation::Expectation;
 use super::mismatch::{Course, Head, report};
 use super::position::{At, For, Position, listed};
 use super::program::{Action, Block, Piece, Program, Slices, Step};
+use super::verdict::{Capture, Verdict};
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, LegStages, Session, SessionError, SessionResult};
 use crate::net::services::dialogue::{Entry, MOST_LAST, Results, ScriptResult, Tail};

@@ -23,36 +23,24 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regex::bytes::{Regex, RegexBuilder};
-use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Hir, HirKind, Look};
-
-use super::expectation::{Expectation, Header};
+use super::expectation::Expectation;
+use super::header::Header;
+use super::pattern::Pattern;
 use super::program::{Action, Block, Patterns, Piece, Program, Slices, Step, TIMEOUT};
-use crate::net::base::unquoted;
+use super::words::{Line, MOST_INPUT, Options, Words, identifier, parsed, seconds};
 use crate::net::error::{Error, Result};
 
 /// The deepest nesting of blocks.
 const MOST_DEPTH: usize = 32;
 /// The most steps of a script.
 const MOST_STEPS: usize = 100_000;
-/// The most bytes that one expectation may have to keep.
-const MOST_INPUT: usize = 16 * 1024 * 1024;
 /// The bytes of a delimited or matched part, unless the step says otherwise.
 const LIMIT: usize = 65_536;
-/// The longest time of a step. Longer ones are most likely a mistake in the unit.
-const MOST_SECONDS: f64 = 366.0 * 86_400.0;
 /// The longest text of a step in a report.
 const MOST_TEXT: usize = 160;
-/// What a compiled pattern may take of memory.
-const MOST_PATTERN: usize = 1024 * 1024;
-
-/// What is wrong with a line.
-type Line<T> = std::result::Result<T, String>;
 
 impl Program {
     /// Reads a script. `Error::Value` names the line that is wrong. Patterns that one of `known` has
@@ -88,6 +76,13 @@ enum End {
     Another,
 }
 
+/// Where a step is: its number in the script, and its line.
+#[derive(Clone, Copy)]
+struct Place {
+    number: usize,
+    line: usize,
+}
+
 struct Parser<'a> {
     lines: Vec<(usize, &'a str)>,
     next: usize,
@@ -100,111 +95,6 @@ struct Parser<'a> {
     sent: Vec<(Box<str>, usize)>,
     patterns: Patterns,
     known: &'a [&'a Program],
-}
-
-/// The rest of a line, with what it is made of.
-struct Words<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Words<'a> {
-    /// The next word, which spaces separate; "" at the end or at a comment.
-    fn word(&mut self) -> &'a str {
-        self.rest = self.rest.trim_start();
-        if self.rest.starts_with('#') {
-            return "";
-        }
-        let end = self.rest.find(char::is_whitespace).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word
-    }
-
-    fn peek(&mut self) -> Option<char> {
-        self.rest = self.rest.trim_start();
-        self.rest.chars().next().filter(|&next| next != '#')
-    }
-
-    fn bytes(&mut self) -> Line<Vec<u8>> {
-        let (bytes, rest) = unquoted(self.rest.trim_start())?;
-        if !(rest.is_empty() || rest.starts_with(char::is_whitespace)) {
-            return Err(format!("{rest:?} follows a literal without a space"));
-        }
-        self.rest = rest;
-        Ok(bytes)
-    }
-
-    fn some_bytes(&mut self) -> Line<Box<[u8]>> {
-        let bytes = self.bytes()?;
-        if bytes.is_empty() { Err("needs at least one byte".to_owned()) } else { Ok(bytes.into()) }
-    }
-
-    fn number<T: FromStr + PartialOrd>(&mut self, least: T, most: T, wanted: &str) -> Line<T> {
-        parsed(self.word(), least, most, wanted)
-    }
-
-    /// The options at the end of the line, and the source behind them.
-    fn options(&mut self, known: &[&str]) -> Line<Options> {
-        let mut options = Options::default();
-        while self.peek().is_some() {
-            let word = self.word();
-            let (key, value) = match word.split_once('=') {
-                Some(both) => both,
-                // A flag. Its name is known here only where it is allowed.
-                None if FLAGS.contains(&word) && known.contains(&word) => (word, ""),
-                None => return Err(format!("{word:?} is one word too many")),
-            };
-            if !known.contains(&key) || FLAGS.contains(&key) != value.is_empty() {
-                return Err(format!("{word} is no option here; known: {}", known.join(", ")));
-            }
-            match key {
-                "limit" => options.limit = Some(parsed(value, 1, MOST_INPUT, "bytes")?),
-                "timeout" => options.timeout = Some(seconds(value)?),
-                "size" => options.size = Some(parsed(value, 1, MOST_INPUT, "bytes")?),
-                "delay" => options.delay = Some(seconds(value)?),
-                "adjust" => {
-                    let most = MOST_INPUT as i64;
-                    options.adjust = parsed(value, -most, most, "bytes")?;
-                }
-                "name" => options.name = Some(identifier(value)?),
-                _ => options.flag = true,
-            }
-        }
-        let source = self.rest.trim_start().strip_prefix("# at ");
-        options.source = source.map(|source| source.trim().into());
-        Ok(options)
-    }
-}
-
-/// Options without a value.
-const FLAGS: [&str; 2] = ["ignore_case", "or_reset"];
-
-#[derive(Default)]
-struct Options {
-    flag: bool,
-    size: Option<usize>,
-    delay: Option<Duration>,
-    adjust: i64,
-    name: Option<Box<str>>,
-    limit: Option<usize>,
-    timeout: Option<Duration>,
-    source: Option<Box<str>>,
-}
-
-fn parsed<T: FromStr + PartialOrd>(word: &str, least: T, most: T, wanted: &str) -> Line<T> {
-    let number = word.parse::<T>().ok().filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| format!("{word:?} is no number of {wanted} within its bounds"))
-}
-
-fn seconds(word: &str) -> Line<Duration> {
-    parsed(word, 0.0, MOST_SECONDS, "seconds").map(Duration::from_secs_f64)
-}
-
-fn identifier(word: &str) -> Line<Box<str>> {
-    let letters = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-    let is_one = word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && word.chars().all(letters);
-    if is_one { Ok(word.into()) } else { Err(format!("{word:?} is no name")) }
 }
 
 impl Parser<'_> {
@@ -284,7 +174,7 @@ impl Parser<'_> {
                 }
                 return Ok((steps, end));
             }
-            let mut words = Words { rest: line };
+            let mut words = Words::new(line);
             if line.starts_with("timeout ") {
                 words.word();
                 let time = seconds(words.word())?;
@@ -301,93 +191,29 @@ impl Parser<'_> {
                 return Err(format!("more than {MOST_STEPS} steps"));
             }
             self.count += 1;
-            steps.push(self.step((self.count, self.next), line, &mut words, depth)?);
+            steps.push(self.step(&mut words, depth)?);
         }
         if depth > 0 { Err("a block has no closing }".to_owned()) } else { Ok((steps, End::Text)) }
     }
 
-    fn step(
-        &mut self,
-        place: (usize, usize),
-        line: &str,
-        words: &mut Words<'_>,
-        depth: usize,
-    ) -> Line<Step> {
+    fn step(&mut self, words: &mut Words<'_>, depth: usize) -> Line<Step> {
+        // Those of the steps in its blocks follow.
+        let place = Place { number: self.count, line: self.next };
         let word = words.word();
         let (action, options) = match word {
-            "repeat" => {
-                let count = match words.word() {
-                    "until" if words.word() == "end" => None,
-                    word => Some(parsed(word, 1, u64::MAX, "rounds")?),
-                };
-                let known: &[&str] = if count.is_none() { &["timeout"] } else { &[] };
-                let options = opening(words, known)?;
-                let (block, end) = self.block(depth + 1)?;
-                if end == End::Another {
-                    return Err("a repeated block has one part".to_owned());
-                }
-                if block.is_empty() {
-                    return Err("a repeated block needs a step".to_owned());
-                }
-                let Some(count) = count else {
-                    let is_choice = matches!(&block[..], [Step { action: Action::Either(_), .. }]);
-                    let mut blocks: Vec<Block> = vec![block.into()];
-                    if is_choice {
-                        // Its parts and the end are one choice.
-                        if let Action::Either(parts) = &blocks[0][0].action {
-                            blocks = parts.clone();
-                        }
-                    }
-                    let waits = |block: &Block| {
-                        let first = block.first().map(|step| &step.action);
-                        let is_end = matches!(first, Some(Action::Expect(Expectation::End { .. })));
-                        begins_with_input(block) && !is_end
-                    };
-                    if !blocks.iter().all(waits) {
-                        // Or it would go on without waiting.
-                        let why = "what is repeated until the end begins with expected bytes";
-                        return Err(why.to_owned());
-                    }
-                    let end = Step {
-                        number: place.0,
-                        line: place.1,
-                        text: "end or_reset".into(),
-                        source: None,
-                        timeout: None,
-                        action: Action::Expect(Expectation::End { or_reset: true }),
-                    };
-                    blocks.push(Arc::from([end]));
-                    return Ok(finished(
-                        place,
-                        line,
-                        words,
-                        (Action::RepeatUntilEnd(blocks), options),
-                    ));
-                };
-                (Action::Repeat(count, block.into()), options)
-            }
+            "repeat" => self.repeat(place, words, depth)?,
             "either" => {
-                let options = opening(words, &["timeout"])?;
+                let options = words.options_of_blocks(&["timeout"])?;
                 (Action::Either(self.choices(depth, true)?), options)
             }
             "any" => {
                 if words.word() != "order" {
                     return Err("say: any order {".to_owned());
                 }
-                let options = opening(words, &["timeout"])?;
+                let options = words.options_of_blocks(&["timeout"])?;
                 (Action::AnyOrder(self.choices(depth, false)?), options)
             }
-            "send" => {
-                let pieces = self.send(words)?;
-                let options = words.options(&["size", "delay", "timeout"])?;
-                let slices = options
-                    .size
-                    .map(|size| Slices { size, delay: options.delay.unwrap_or_default() });
-                if slices.is_none() && options.delay.is_some() {
-                    return Err("delay= needs size=".to_owned());
-                }
-                (Action::Send(pieces, slices), options)
-            }
+            "send" => self.send(words)?,
             "wait" => {
                 let time = seconds(words.word())?;
                 (Action::Wait(time), words.options(&[])?)
@@ -409,7 +235,34 @@ impl Parser<'_> {
             }
             _ => self.expectation(word, words)?,
         };
-        Ok(finished(place, line, words, (action, options)))
+        Ok(finished(place, words, (action, options)))
+    }
+
+    /// A block that is repeated, a number of times or until the end.
+    fn repeat(
+        &mut self,
+        place: Place,
+        words: &mut Words<'_>,
+        depth: usize,
+    ) -> Line<(Action, Options)> {
+        let rounds = match words.word() {
+            "until" if words.word() == "end" => None,
+            word => Some(parsed(word, 1, u64::MAX, "rounds")?),
+        };
+        let known: &[&str] = if rounds.is_none() { &["timeout"] } else { &[] };
+        let options = words.options_of_blocks(known)?;
+        let (block, end) = self.block(depth + 1)?;
+        if end == End::Another {
+            return Err("a repeated block has one part".to_owned());
+        }
+        if block.is_empty() {
+            return Err("a repeated block needs a step".to_owned());
+        }
+        let action = match rounds {
+            Some(rounds) => Action::Repeat(rounds, block.into()),
+            None => Action::RepeatUntilEnd(until_end(place, block.into())?),
+        };
+        Ok((action, options))
     }
 
     /// The blocks of a choice, each of which begins with an expectation.
@@ -427,7 +280,18 @@ impl Parser<'_> {
         }
     }
 
-    fn send(&mut self, words: &mut Words<'_>) -> Line<Vec<Piece>> {
+    fn send(&mut self, words: &mut Words<'_>) -> Line<(Action, Options)> {
+        let pieces = self.pieces(words)?;
+        let options = words.options(&["size", "delay", "timeout"])?;
+        let slices =
+            options.size.map(|size| Slices { size, delay: options.delay.unwrap_or_default() });
+        if slices.is_none() && options.delay.is_some() {
+            return Err("delay= needs size=".to_owned());
+        }
+        Ok((Action::Send(pieces, slices), options))
+    }
+
+    fn pieces(&mut self, words: &mut Words<'_>) -> Line<Vec<Piece>> {
         let mut pieces = Vec::new();
         loop {
             match words.peek() {
@@ -500,74 +364,20 @@ impl Parser<'_> {
     /// A pattern that is matched from the first byte on.
     fn pattern(&mut self, pattern: &[u8], limit: usize) -> Line<Expectation> {
         let text = std::str::from_utf8(pattern).map_err(|_| "a pattern is ASCII".to_owned())?;
-        let regex = if let Some(regex) = self.patterns.get(text) {
-            Arc::clone(regex)
+        let pattern = if let Some(pattern) = self.patterns.get(text) {
+            Arc::clone(pattern)
         } else {
             let known = self.known.iter().find_map(|program| program.patterns.get(text));
-            let regex =
-                known.map_or_else(|| compiled(text).map(Arc::new), |regex| Ok(regex.clone()))?;
-            self.patterns.insert(text.to_owned(), Arc::clone(&regex));
-            let names = regex.capture_names().flatten().map(Into::into);
-            self.captured.extend(names);
-            regex
+            let pattern = match known {
+                Some(pattern) => Arc::clone(pattern),
+                None => Arc::new(Pattern::new(text)?),
+            };
+            self.patterns.insert(text.to_owned(), Arc::clone(&pattern));
+            self.captured.extend(pattern.names().map(Into::into));
+            pattern
         };
-        Ok(Expectation::Pattern { regex, limit })
+        Ok(Expectation::Pattern { pattern, limit })
     }
-}
-
-fn compiled(text: &str) -> Line<Regex> {
-    let wrong = |error: &dyn std::fmt::Display| format!("pattern: {error}");
-    let parsed = ParserBuilder::new().unicode(false).utf8(false).build().parse(text);
-    let parsed = parsed.map_err(|error| wrong(&error))?;
-    if parsed.properties().minimum_len() == Some(0) {
-        return Err("a pattern must not match nothing: as little as matches is taken".to_owned());
-    }
-    if may_end_with_look(&parsed) {
-        // Whether it matches would depend on how the peer's bytes are cut.
-        return Err(
-            "a pattern must not end with $, \\z, \\b or \\B: more bytes may follow".to_owned()
-        );
-    }
-    RegexBuilder::new(&format!("\\A(?:{text})"))
-        .unicode(false)
-        .size_limit(MOST_PATTERN)
-        .build()
-        .map_err(|error| wrong(&error))
-}
-
-/// Whether the last thing that a pattern asks for may be what follows it.
-fn may_end_with_look(pattern: &Hir) -> bool {
-    match pattern.kind() {
-        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) => false,
-        HirKind::Look(look) => !matches!(look, Look::Start | Look::StartLF | Look::StartCRLF),
-        HirKind::Repetition(repetition) => may_end_with_look(&repetition.sub),
-        HirKind::Capture(group) => may_end_with_look(&group.sub),
-        HirKind::Alternation(parts) => parts.iter().any(may_end_with_look),
-        HirKind::Concat(parts) => {
-            for part in parts.iter().rev() {
-                if may_end_with_look(part) {
-                    return true;
-                }
-                if part.properties().minimum_len().is_none_or(|least| least > 0) {
-                    break;
-                }
-            }
-            false
-        }
-    }
-}
-
-/// The options of a step with blocks, before its `{`.
-fn opening(words: &mut Words<'_>, known: &[&str]) -> Line<Options> {
-    let (inside, behind) = words.rest.split_once('{').ok_or("needs a {")?;
-    let mut before = Words { rest: inside };
-    let mut options = before.options(known)?;
-    if !before.rest.is_empty() {
-        return Err("needs a {".to_owned());
-    }
-    words.rest = behind;
-    options.source = words.options(&[])?.source;
-    Ok(options)
 }
 
 /// Steps without a time of their own get this one.
@@ -598,15 +408,39 @@ fn begins_with_input(block: &[Step]) -> bool {
     matches!(first, Some(Action::Expect(_))) && !begins_with_silence(block)
 }
 
-/// A step, number and line of which are `place`, whose text was read up to the rest of `words`.
-fn finished(
-    place: (usize, usize),
-    text: &str,
-    words: &Words<'_>,
-    (action, options): (Action, Options),
-) -> Step {
-    let (number, line) = place;
-    let text = text[..text.len() - words.rest.len()].trim().trim_end_matches(" {");
+fn begins_with_bytes(block: &[Step]) -> bool {
+    let first = block.first().map(|step| &step.action);
+    let is_end = matches!(first, Some(Action::Expect(Expectation::End { .. })));
+    begins_with_input(block) && !is_end
+}
+
+/// The parts of a choice that is repeated, the last of which is the end: those of a block that is a
+/// choice itself, or the block.
+fn until_end(place: Place, block: Block) -> Line<Vec<Block>> {
+    let mut parts = match &block[..] {
+        [Step { action: Action::Either(parts), .. }] => parts.clone(),
+        _ => vec![block],
+    };
+    if !parts.iter().all(|part| begins_with_bytes(part)) {
+        // Or it would go on without waiting.
+        return Err("what is repeated until the end begins with expected bytes".to_owned());
+    }
+    let end = Step {
+        number: place.number,
+        line: place.line,
+        text: "end or_reset".into(),
+        source: None,
+        timeout: None,
+        action: Action::Expect(Expectation::End { or_reset: true }),
+    };
+    parts.push(Arc::from([end]));
+    Ok(parts)
+}
+
+/// The step of a line that was read.
+fn finished(place: Place, words: &Words<'_>, (action, options): (Action, Options)) -> Step {
+    let Place { number, line } = place;
+    let text = words.read().trim().trim_end_matches(" {");
     let text = match text.char_indices().nth(MOST_TEXT) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
