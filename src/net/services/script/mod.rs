@@ -2,10 +2,12 @@
 //! diverges from it. Must never go on behind a divergence.
 //!
 //! `program.rs` has the steps, `text.rs` their text form, whose lines `words.rs` reads;
-//! `expectation.rs` what a step waits for (`header.rs` a frame, `pattern.rs` a match) and
-//! `verdict.rs` what it says of the input; `session.rs` the dialogue with one peer, `position.rs`
-//! how other threads see it.
+//! `expectation.rs` what a step waits for (`header.rs` a frame, `pattern.rs` a match), `choice.rs`
+//! several at once, `verdict.rs` what they say of the input; `session.rs` the dialogue with one
+//! peer, `cursor.rs` where it is, `position.rs` how other threads see that.
 
+mod choice;
+mod cursor;
 mod expectation;
 mod header;
 mod mismatch;

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::choice;
+use super::cursor::Cursor;
 use super::expectation::Expectation;
 use super::mismatch::{Course, Head, report};
 use super::position::{At, For, Position, listed};
@@ -19,19 +21,8 @@ use crate::net::stage::tls::TlsServer;
 /// The timer of the step at hand.
 const TIMER: u32 = 0;
 
-/// The most parts of a choice that a report names.
-const MOST_CHOICES: usize = 8;
-
 /// The most steps that are begun in one event.
 const MOST_AT_ONCE: usize = 1_000;
-
-/// Where a dialogue is in a block.
-struct Frame {
-    block: Block,
-    next: usize,
-    /// How often the block is begun again.
-    rounds: u64,
-}
 
 /// What the step at hand waits for.
 enum Waiting {
@@ -63,9 +54,7 @@ pub(super) struct Dialogue {
     tls: Option<Arc<TlsServer>>,
     results: Arc<Results>,
     connection: u64,
-    frames: Vec<Frame>,
-    /// The parts of an `AnyOrder` that are not done yet, of the innermost one last.
-    open_orders: Vec<(usize, Vec<Block>)>,
+    cursor: Cursor,
     waiting: Waiting,
     /// A step has paused the reading: what arrives waits, as does what has arrived.
     is_paused: bool,
@@ -102,12 +91,11 @@ impl Dialogue {
         let position = Arc::new(Position::new(program, connection));
         let entry = Entry::new(results, connection, Arc::clone(&position) as _);
         Self {
-            frames: vec![Frame { block: Arc::clone(&program.steps), next: 0, rounds: 0 }],
+            cursor: Cursor::new(&program.steps),
             program: Arc::clone(program),
             tls: tls.map(Arc::clone),
             results: Arc::clone(results),
             connection,
-            open_orders: Vec::new(),
             waiting: Waiting::Ready,
             is_paused: false,
             is_shut: false,
@@ -200,30 +188,8 @@ impl Dialogue {
                 },
                 Waiting::Time | Waiting::Turn | Waiting::Tls => break,
                 Waiting::Room(bytes) => {
-                    let mut bytes = std::mem::take(bytes);
-                    let last = self.ends_behind().filter(|_| self.slices.is_empty());
-                    // The last bytes apart: they are most likely taken whole.
-                    let apart = bytes.len().saturating_sub(MOST_LAST);
-                    let count = if last.is_some() && apart > 0 { apart } else { bytes.len() };
-                    let last = last.filter(|_| count == bytes.len());
-                    if let Some(last) = last {
-                        if offered.is_some() {
-                            self.unused = Head::from(&input[used..]);
-                        }
-                        // The client may look for the result as soon as it has these bytes.
-                        self.tell_of(last, None);
-                    }
-                    let taken = io.write(Leg::Client, &bytes[..count]);
-                    bytes.drain(..taken);
-                    if bytes.is_empty() {
-                        self.sent_all(io);
-                        continue;
-                    }
-                    self.waiting = Waiting::Room(bytes);
-                    if last.is_some() {
-                        self.begin_again();
-                    }
-                    if taken < count {
+                    let bytes = std::mem::take(bytes);
+                    if !self.write(io, bytes, offered.map(|_| &input[used..])) {
                         break;
                     }
                 }
@@ -231,9 +197,7 @@ impl Dialogue {
         }
         if let Some(ending) = &self.ending {
             let is_reset = matches!(ending, Ending::Reset);
-            if offered.is_some() {
-                self.unused = Head::from(&input[used..]);
-            }
+            self.leave_unused(offered.map(|_| &input[used..]));
             used = input.len();
             // Before the client hears of it.
             self.tell(None);
@@ -242,86 +206,60 @@ impl Dialogue {
         Ok(used)
     }
 
-    /// The step at hand.
-    fn at_hand(&self) -> Option<(&Frame, &Step)> {
-        let frame = self.frames.last()?;
-        Some((frame, frame.block.get(frame.next)?))
+    /// Keeps the input that no step has used, for the result. None leaves what was kept before.
+    fn leave_unused(&mut self, input: Option<&[u8]>) {
+        if let Some(input) = input {
+            self.unused = Head::from(input);
+        }
     }
 
     /// Begins the next step, or ends the dialogue.
     fn begin(&mut self, io: &mut dyn Io) -> SessionResult {
-        let Some(frame) = self.frames.last_mut() else {
-            self.ending = Some(Ending::Done);
-            return Ok(());
-        };
-        let block = Arc::clone(&frame.block);
-        let Some(step) = block.get(frame.next) else {
-            self.end_block();
+        let Some(step) = self.cursor.held_step() else {
+            if self.cursor.is_over() {
+                self.ending = Some(Ending::Done);
+            } else {
+                self.cursor.end_block();
+            }
             return Ok(());
         };
         self.step = step.number;
         (self.seen, self.is_late) = (0, false);
+        let timeout = self.timeout(&step);
         match &step.action {
-            Action::Expect(Expectation::Silence(time)) => {
-                self.waiting = Waiting::Input;
-                io.set_timer(TIMER, Some(*time));
-            }
-            Action::Expect(_) | Action::RepeatUntilEnd(_) => {
-                self.wait_for_input(io, self.timeout(step));
-            }
-            Action::Either(blocks) => {
-                let time = self.timeout(step);
-                let time = shortest_silence(blocks).map_or(time, |(_, silence)| silence.min(time));
+            Action::Expect(Expectation::Silence(time)) => self.wait_for_input(io, *time),
+            Action::Expect(_) | Action::RepeatUntilEnd(_) => self.wait_for_input(io, timeout),
+            Action::Either(parts) => {
+                let silence = choice::shortest_silence(parts);
+                let time = silence.map_or(timeout, |(_, silence)| silence.min(timeout));
                 self.wait_for_input(io, time);
             }
-            Action::AnyOrder(blocks) => {
-                let depth = self.frames.len();
-                if self.open_orders.last().is_none_or(|(at, _)| *at != depth) {
-                    self.open_orders.push((depth, blocks.clone()));
-                }
-                self.wait_for_input(io, self.timeout(step));
+            Action::AnyOrder(parts) => {
+                self.cursor.begin_order(parts);
+                self.wait_for_input(io, timeout);
             }
-            Action::Send(..) if self.is_shut => {
-                return self.fail(step, (&[], 0), "shutdown write came before it");
-            }
-            Action::Send(pieces, slices) => match self.assembled(pieces) {
-                Ok(bytes) => {
-                    self.slices = bytes.into();
-                    self.send(io, *slices, self.timeout(step));
-                }
-                Err(name) => {
-                    let why = format!("no step before it has captured {name}");
-                    return self.fail(step, (&[], 0), &why);
-                }
-            },
-            Action::Wait(time) => {
-                self.waiting = Waiting::Time;
-                io.set_timer(TIMER, Some(*time));
-            }
-            Action::Repeat(count, inner) => {
-                frame_of(&mut self.frames).next += 1;
-                let frame = Frame { block: Arc::clone(inner), next: 0, rounds: count - 1 };
-                self.frames.push(frame);
-            }
+            Action::Send(pieces, slices) => self.begin_send(io, pieces, *slices, timeout)?,
+            Action::Wait(time) => self.wait(io, *time),
+            Action::Repeat(rounds, block) => self.cursor.repeat(block, *rounds),
             Action::ShutdownWrite => {
-                if let Some(last) = self.ends_behind() {
+                if let Some(last) = self.cursor.ends_behind() {
                     self.tell_of(last, None);
                 }
-                frame_of(&mut self.frames).next += 1;
+                self.cursor.advance();
                 self.is_shut = true;
                 io.shut_write(Leg::Client);
             }
             Action::PauseReading => {
-                frame_of(&mut self.frames).next += 1;
+                self.cursor.advance();
                 self.is_paused = true;
                 io.pause(Leg::Client);
             }
             Action::ResumeReading => {
-                frame_of(&mut self.frames).next += 1;
+                self.cursor.advance();
                 self.is_paused = false;
                 io.resume(Leg::Client);
             }
-            Action::StartTls => self.start_tls(io, step)?,
+            Action::StartTls => self.start_tls(io, timeout)?,
             Action::Close => self.ending = Some(Ending::Done),
             Action::Reset => self.ending = Some(Ending::Reset),
         }
@@ -330,16 +268,37 @@ impl Dialogue {
 
     /// Begins TLS. What the client has sent in clear text behind its request, and no step has used,
     /// is the first that TLS is given, and makes the handshake fail.
-    fn start_tls(&mut self, io: &mut dyn Io, step: &Step) -> SessionResult {
+    fn start_tls(&mut self, io: &mut dyn Io, timeout: Duration) -> SessionResult {
         let Some(tls) = &self.tls else { return Ok(()) };
         let chain = Chain::new(vec![tls.stage()]);
         if let Err(error) = io.start_tls(LegStages::new(chain)) {
-            return self.fail(step, (&[], 0), &error.0);
+            return self.fail((&[], 0), &error.0);
         }
         self.waiting = Waiting::Tls;
         self.unused = Head::default();
-        io.set_timer(TIMER, Some(self.timeout(step)));
+        io.set_timer(TIMER, Some(timeout));
         Ok(())
+    }
+
+    /// Assembles what a step sends, and sends it or its first slice.
+    fn begin_send(
+        &mut self,
+        io: &mut dyn Io,
+        pieces: &[Piece],
+        slices: Option<Slices>,
+        timeout: Duration,
+    ) -> SessionResult {
+        if self.is_shut {
+            return self.fail((&[], 0), "shutdown write came before it");
+        }
+        match self.assembled(pieces) {
+            Ok(bytes) => {
+                self.slices = bytes.into();
+                self.send(io, slices, timeout);
+                Ok(())
+            }
+            Err(name) => self.fail((&[], 0), &format!("no step before it has captured {name}")),
+        }
     }
 
     /// Sends what is left of the step at hand, or the next slice of it.
@@ -352,55 +311,50 @@ impl Dialogue {
         io.set_timer(TIMER, Some(timeout));
     }
 
+    /// Writes bytes of a send. `unused`: the input that no step has used. Returns whether the
+    /// dialogue goes on, rather than wait for room.
+    fn write(&mut self, io: &mut dyn Io, mut bytes: Vec<u8>, unused: Option<&[u8]>) -> bool {
+        let last = self.cursor.ends_behind().filter(|_| self.slices.is_empty());
+        // The last bytes apart: they are most likely taken whole.
+        let apart = bytes.len().saturating_sub(MOST_LAST);
+        let count = if last.is_some() && apart > 0 { apart } else { bytes.len() };
+        let last = last.filter(|_| count == bytes.len());
+        if let Some(last) = last {
+            self.leave_unused(unused);
+            // The client may look for the result as soon as it has these bytes.
+            self.tell_of(last, None);
+        }
+        let taken = io.write(Leg::Client, &bytes[..count]);
+        bytes.drain(..taken);
+        if bytes.is_empty() {
+            self.sent_all(io);
+            return true;
+        }
+        self.waiting = Waiting::Room(bytes);
+        if last.is_some() {
+            self.begin_again();
+        }
+        taken == count
+    }
+
     /// A send, or one slice of it, is out of our hands.
     fn sent_all(&mut self, io: &mut dyn Io) {
-        let delay = match self.at_hand() {
-            Some((_, Step { action: Action::Send(_, Some(slices)), .. })) => slices.delay,
-            _ => Duration::ZERO,
-        };
         if self.slices.is_empty() {
             self.advance();
             io.set_timer(TIMER, None);
-        } else {
-            self.waiting = Waiting::Time;
-            io.set_timer(TIMER, Some(delay));
+            return;
         }
-    }
-
-    /// The number of the last step, if nothing but the end of the dialogue follows the step at hand.
-    fn ends_behind(&self) -> Option<usize> {
-        let mut last = self.step;
-        let mut skipped = 1;
-        for frame in self.frames.iter().rev() {
-            for step in frame.block.iter().skip(frame.next + skipped) {
-                if !matches!(step.action, Action::ShutdownWrite | Action::Close | Action::Reset) {
-                    return None;
-                }
-                last = step.number;
-            }
-            if frame.rounds > 0 {
-                return None;
-            }
-            skipped = 0;
-        }
-        Some(last)
+        let delay = match self.cursor.step() {
+            Some(Step { action: Action::Send(_, Some(slices)), .. }) => slices.delay,
+            _ => Duration::ZERO,
+        };
+        self.wait(io, delay);
     }
 
     /// The step at hand is over.
     fn advance(&mut self) {
-        frame_of(&mut self.frames).next += 1;
+        self.cursor.advance();
         self.waiting = Waiting::Ready;
-    }
-
-    /// The innermost block is over: it begins again, or what is around it goes on.
-    fn end_block(&mut self) {
-        let Some(frame) = self.frames.last_mut() else { return };
-        if frame.rounds > 0 {
-            frame.rounds -= 1;
-            frame.next = 0;
-            return;
-        }
-        self.frames.pop();
     }
 
     fn timeout(&self, step: &Step) -> Duration {
@@ -409,6 +363,11 @@ impl Dialogue {
 
     fn wait_for_input(&mut self, io: &mut dyn Io, time: Duration) {
         self.waiting = Waiting::Input;
+        io.set_timer(TIMER, Some(time));
+    }
+
+    fn wait(&mut self, io: &mut dyn Io, time: Duration) {
+        self.waiting = Waiting::Time;
         io.set_timer(TIMER, Some(time));
     }
 
@@ -428,57 +387,29 @@ impl Dialogue {
 
     /// Judges the input by the step at hand. Returns how many bytes met it; None while it is open.
     fn judge(&mut self, input: &[u8]) -> SessionResult<Option<usize>> {
-        let ended = self.rest.is_some();
-        let Some((frame, _)) = self.at_hand() else { return Ok(None) };
-        let block = Arc::clone(&frame.block);
-        let step = &block[frame.next];
-        let seen = self.seen;
+        let Some(step) = self.cursor.held_step() else { return Ok(None) };
+        let (ended, seen) = (self.rest.is_some(), self.seen);
         self.seen = seen.max(input.len());
-        let blocks = match &step.action {
-            Action::Expect(expectation) => {
-                return match expectation.judge(input, ended, seen) {
-                    Verdict::Met { used, captures } => {
-                        self.capture(captures);
-                        self.advance();
-                        Ok(Some(used))
-                    }
-                    Verdict::Open => Ok(None),
-                    Verdict::Failed(why) => {
-                        self.fail(step, (input, input.len()), &why).map(|()| None)
-                    }
-                };
+        let (verdict, part) = match &step.action {
+            Action::Expect(expectation) => (expectation.judge(input, ended, seen), None),
+            _ => {
+                let Some(parts) = self.cursor.choice() else { return Ok(None) };
+                let (verdict, index) = choice::judge(&parts, input, ended, seen);
+                (verdict, index.map(|index| (index, Arc::clone(&parts[index]))))
             }
-            Action::Either(blocks) | Action::RepeatUntilEnd(blocks) => blocks.clone(),
-            Action::AnyOrder(_) => {
-                self.open_orders.last().map(|(_, left)| left.clone()).unwrap_or_default()
-            }
-            _ => return Ok(None),
         };
-        let mut is_open = false;
-        // The one that is met by the fewest bytes: how the peer's bytes are cut must not matter.
-        let mut best: Option<(usize, usize, Vec<Capture>)> = None;
-        for (index, block) in blocks.iter().enumerate() {
-            let Action::Expect(first) = &block[0].action else { continue };
-            match first.judge(input, ended, seen) {
-                Verdict::Met { used, captures } => {
-                    if best.as_ref().is_none_or(|(least, ..)| used < *least) {
-                        best = Some((used, index, captures));
-                    }
+        match verdict {
+            Verdict::Met { used, captures } => {
+                self.capture(captures);
+                match part {
+                    Some((index, part)) => self.choose(index, &part),
+                    None => self.advance(),
                 }
-                Verdict::Open => is_open = true,
-                Verdict::Failed(_) => {}
+                Ok(Some(used))
             }
+            Verdict::Open => Ok(None),
+            Verdict::Failed(why) => self.fail((input, input.len()), &why).map(|()| None),
         }
-        if let Some((used, index, captures)) = best {
-            self.capture(captures);
-            self.choose(step, index, &blocks[index]);
-            return Ok(Some(used));
-        }
-        if is_open {
-            return Ok(None);
-        }
-        let why = format!("none of: {}", texts(&blocks));
-        self.fail(step, (input, input.len()), &why).map(|()| None)
     }
 
     fn capture(&self, captures: Vec<Capture>) {
@@ -487,36 +418,25 @@ impl Dialogue {
         }
     }
 
-    /// Goes on behind the first step of a block of a choice.
-    fn choose(&mut self, step: &Step, index: usize, block: &Block) {
-        self.step = block[0].number;
+    /// Goes on behind the first step of a part of a choice.
+    fn choose(&mut self, index: usize, part: &Block) {
+        self.step = part[0].number;
         self.waiting = Waiting::Ready;
-        let is_last = match (&step.action, self.open_orders.last_mut()) {
-            (Action::AnyOrder(_), Some((_, left))) => {
-                left.remove(index);
-                left.is_empty()
-            }
-            (Action::RepeatUntilEnd(blocks), _) => index + 1 == blocks.len(),
-            _ => true,
-        };
-        if is_last {
-            frame_of(&mut self.frames).next += 1;
-            if matches!(step.action, Action::AnyOrder(_)) {
-                self.open_orders.pop();
-            }
-        }
-        self.frames.push(Frame { block: Arc::clone(block), next: 1, rounds: 0 });
+        self.cursor.choose(index, part);
     }
 
-    fn reported(&self, step: &Step, input: (&[u8], usize), why: &str) -> String {
+    /// The report of a divergence at the step at hand. `input`: the first bytes that are left for
+    /// it, and how many there are.
+    fn reported(&self, input: (&[u8], usize), why: &str) -> String {
+        let Some(step) = self.cursor.step() else { return format!("{why}, between two steps") };
         let course =
             Course { steps: self.program.count, received: &self.received, sent: &self.sent };
         report(step, input, why, &course)
     }
 
-    /// Ends the dialogue with a report. `input`: its first bytes, and how many there are.
-    fn fail(&mut self, step: &Step, input: (&[u8], usize), why: &str) -> SessionResult {
-        let text = self.reported(step, input, why);
+    /// Ends the dialogue with a report.
+    fn fail(&mut self, input: (&[u8], usize), why: &str) -> SessionResult {
+        let text = self.reported(input, why);
         self.unused = Head::from(input.0);
         self.ending = Some(Ending::Failed(text.clone()));
         self.tell(Some(text.clone()));
@@ -530,53 +450,57 @@ impl Dialogue {
 
     /// The time of a step that waits for input is over.
     fn overdue(&mut self, io: &mut dyn Io) -> SessionResult {
-        let Some((frame, _)) = self.at_hand() else { return Ok(()) };
-        let block = Arc::clone(&frame.block);
-        let step = &block[frame.next];
-        let had = self.left();
-        let mut what = String::new();
-        match &step.action {
+        let Some(step) = self.cursor.held_step() else { return Ok(()) };
+        let timeout = self.timeout(&step);
+        let what = match &step.action {
             Action::Expect(Expectation::Silence(_)) => {
                 self.advance();
                 return self.go_on(io);
             }
-            Action::Either(blocks) => {
-                match shortest_silence(blocks) {
-                    Some((index, time))
-                        if time <= self.timeout(step) && (had.total == 0 || self.is_paused) =>
-                    {
-                        let block = Arc::clone(&blocks[index]);
-                        self.choose(step, index, &block);
-                        return self.go_on(io);
-                    }
-                    Some((_, time)) if time < self.timeout(step) && had.total > 0 => {
-                        // The first bytes of another part are here: it has the rest of the time.
-                        let rest = self.timeout(step).saturating_sub(time);
-                        if !std::mem::replace(&mut self.is_late, true) {
-                            io.set_timer(TIMER, Some(rest));
-                            return Ok(());
-                        }
-                    }
-                    _ => {}
+            Action::Either(parts) => {
+                if self.has_been_silent(io, parts, timeout)? {
+                    return Ok(());
                 }
-                what = format!(": {}", texts(blocks));
+                format!(": {}", choice::texts(parts))
             }
-            Action::AnyOrder(_) => {
-                if let Some((_, blocks)) = self.open_orders.last() {
-                    what = format!(": {}", texts(blocks));
-                }
-            }
-            _ => {}
-        }
-        let seconds = self.timeout(step).as_secs_f64();
+            Action::AnyOrder(_) => format!(": {}", choice::texts(self.cursor.order())),
+            _ => String::new(),
+        };
+        let seconds = timeout.as_secs_f64();
         let paused = if self.is_paused { ", reading is paused" } else { "" };
+        let had = self.left();
         let why = format!("not met within {seconds} s{paused}{what}");
-        self.fail(step, (&had.bytes, had.total), &why)
+        self.fail((&had.bytes, had.total), &why)
+    }
+
+    /// The first time of a choice is over, that of a silence it allows or its own. Goes on if the
+    /// peer was silent; waits on if the first bytes of another part are here. Returns false if the
+    /// choice is not met.
+    fn has_been_silent(
+        &mut self,
+        io: &mut dyn Io,
+        parts: &[Block],
+        timeout: Duration,
+    ) -> SessionResult<bool> {
+        let Some((index, time)) = choice::shortest_silence(parts) else { return Ok(false) };
+        if self.left().total == 0 || self.is_paused {
+            if time > timeout {
+                return Ok(false);
+            }
+            self.choose(index, &parts[index]);
+            return self.go_on(io).map(|()| true);
+        }
+        if time >= timeout || std::mem::replace(&mut self.is_late, true) {
+            return Ok(false);
+        }
+        // The other part has the rest of the time.
+        io.set_timer(TIMER, Some(timeout.saturating_sub(time)));
+        Ok(true)
     }
 
     /// Whether the last step is one that repeats until the end, and no round has begun.
     fn is_between_rounds(&self) -> bool {
-        let at_hand = self.at_hand().map(|(_, step)| &step.action);
+        let at_hand = self.cursor.step().map(|step| &step.action);
         matches!(at_hand, Some(Action::RepeatUntilEnd(_)))
             && self.left().total == 0
             && self.waits_at_last()
@@ -584,7 +508,7 @@ impl Dialogue {
 
     /// Whether the reset of the peer is what the last step waits for.
     fn may_be_reset(&self) -> bool {
-        let Some((_, step)) = self.at_hand() else { return false };
+        let Some(step) = self.cursor.step() else { return false };
         let is_end =
             |action: &Action| matches!(action, Action::Expect(Expectation::End { or_reset: true }));
         let is_met = match &step.action {
@@ -598,15 +522,7 @@ impl Dialogue {
 
     /// Whether the step at hand waits for input, and no other follows.
     fn waits_at_last(&self) -> bool {
-        let is_last = |frame: &Frame| frame.rounds == 0 && frame.next == frame.block.len();
-        let (inner, outer) = match self.frames.split_last() {
-            Some((inner, outer)) => (inner, outer),
-            None => return false,
-        };
-        matches!(self.waiting, Waiting::Input)
-            && inner.rounds == 0
-            && inner.next + 1 == inner.block.len()
-            && outer.iter().all(is_last)
+        matches!(self.waiting, Waiting::Input) && self.cursor.is_at_last()
     }
 
     /// Plays on without new input: the engine offers again what it has.
@@ -629,28 +545,6 @@ impl Dialogue {
         self.show();
         Ok(())
     }
-}
-
-fn frame_of(frames: &mut [Frame]) -> &mut Frame {
-    frames.last_mut().expect("a step is in a block")
-}
-
-/// The block of a choice that begins with the shortest silence, and how long that is.
-fn shortest_silence(blocks: &[Block]) -> Option<(usize, Duration)> {
-    let silence = |(index, block): (usize, &Block)| match &block[0].action {
-        Action::Expect(Expectation::Silence(time)) => Some((index, *time)),
-        _ => None,
-    };
-    blocks.iter().enumerate().filter_map(silence).min_by_key(|(_, time)| *time)
-}
-
-/// The first steps of the parts of a choice, for a report.
-fn texts(blocks: &[Block]) -> String {
-    let mut texts: Vec<_> = blocks.iter().take(MOST_CHOICES).map(|block| &*block[0].text).collect();
-    if blocks.len() > MOST_CHOICES {
-        texts.push("…");
-    }
-    texts.join("; ")
 }
 
 impl Session for Dialogue {
@@ -687,11 +581,9 @@ impl Session for Dialogue {
     fn timer(&mut self, io: &mut dyn Io, _key: u32) -> SessionResult {
         match self.waiting {
             Waiting::Time => {
-                let Some((frame, _)) = self.at_hand() else { return Ok(()) };
-                let block = Arc::clone(&frame.block);
-                let step = &block[frame.next];
+                let Some(step) = self.cursor.held_step() else { return Ok(()) };
                 match &step.action {
-                    Action::Send(_, slices) => self.send(io, *slices, self.timeout(step)),
+                    Action::Send(_, slices) => self.send(io, *slices, self.timeout(&step)),
                     _ => self.advance(),
                 }
                 self.go_on(io)
@@ -701,13 +593,11 @@ impl Session for Dialogue {
                 self.go_on(io)
             }
             Waiting::Room(_) => {
-                let Some((frame, _)) = self.at_hand() else { return Ok(()) };
-                let block = Arc::clone(&frame.block);
-                let step = &block[frame.next];
+                let Some(step) = self.cursor.step() else { return Ok(()) };
                 let seconds = self.timeout(step).as_secs_f64();
                 let why = format!("the peer has not read it within {seconds} s");
                 let had = self.left();
-                self.fail(step, (&had.bytes, had.total), &why)
+                self.fail((&had.bytes, had.total), &why)
             }
             Waiting::Input | Waiting::Tls => self.overdue(io),
             Waiting::Ready => Ok(()),
@@ -724,13 +614,10 @@ impl Session for Dialogue {
     }
 
     fn ends(&mut self, _why: ClosedBy, error: Option<&str>) {
-        if let (Waiting::Tls, Some((frame, _)), None) =
-            (&self.waiting, self.at_hand(), &self.ending)
-        {
-            let block = Arc::clone(&frame.block);
+        if let (Waiting::Tls, None) = (&self.waiting, &self.ending) {
             let why = error.unwrap_or("the connection ended during the handshake");
             // The connection ends anyway.
-            let _ = self.fail(&block[frame.next], (&[], 0), why);
+            let _ = self.fail((&[], 0), why);
         }
     }
 
@@ -759,13 +646,8 @@ impl Session for Dialogue {
             return self.tell(None);
         }
         let before = format!("the connection ended before (closed by {})", why.name());
-        let error = match self.at_hand() {
-            Some((_, step)) => {
-                let had = self.left();
-                self.reported(step, (&had.bytes, had.total), &before)
-            }
-            None => format!("{before}, between two steps"),
-        };
+        let had = self.left();
+        let error = self.reported((&had.bytes, had.total), &before);
         self.tell(Some(error));
     }
 
