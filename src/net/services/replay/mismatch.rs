@@ -37,7 +37,7 @@ pub(super) fn report(course: &Course<'_>, why: &str, found: Option<&Found<'_>>) 
     let mut text = place(course);
     write!(text, ": {why}").expect("writing to a String cannot fail");
     if let Some(found) = found {
-        let literal = match plan.events.get(event).map(|event| &event.what) {
+        let literal = match plan.what(event) {
             Some(What::Bytes(parts)) => match parts.get(found.part) {
                 Some(Part::Literal(bytes)) => &**bytes,
                 _ => &[],

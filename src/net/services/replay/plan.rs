@@ -164,6 +164,11 @@ impl Plan {
         Ok(found)
     }
 
+    /// What the event with an index is.
+    pub(super) fn what(&self, event: usize) -> Option<&What> {
+        self.events.get(event).map(|event| &event.what)
+    }
+
     /// Refuses a connection that was recorded outside its TLS: in no other handshake are the bytes
     /// the same.
     pub(super) fn check_clear(&self) -> Result<()> {

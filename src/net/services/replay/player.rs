@@ -94,76 +94,93 @@ impl Player {
         let mut used = 0;
         while used < input.len() {
             let rest = &input[used..];
-            let parts = match plan.events.get(self.theirs).map(|event| &event.what) {
-                Some(What::Bytes(parts)) => parts,
-                // Bytes that were not recorded may be the last ones.
-                _ if self.open.is_some() => {
-                    self.skip(rest)?;
-                    used = input.len();
-                    break;
-                }
-                _ => {
-                    let why = format!("the {} sends more than was recorded", self.peer());
-                    return Err(self.fail(&why, Some(rest)));
-                }
+            let Some(What::Bytes(parts)) = plan.what(self.theirs) else {
+                self.receive_behind(rest)?;
+                return Ok(input.len());
             };
-            if self.is_exact() && self.at_start() && self.ours < self.theirs {
-                let why = format!(
-                    "the {} sends this before it was sent what precedes it in the recording",
-                    self.peer()
-                );
-                return Err(self.fail(&why, Some(rest)));
-            }
-            used += match &parts[self.part] {
+            self.check_order(rest)?;
+            match &parts[self.part] {
                 Part::Any => {
                     self.open = Some(0);
                     self.end_part(now);
-                    0
                 }
                 Part::Literal(bytes) if self.open.is_some() => {
-                    let needle = &bytes[..bytes.len().min(NEEDLE)];
-                    let found = find(rest, needle);
-                    // The end of the input may be the beginning of it.
-                    let count =
-                        found.unwrap_or_else(|| (rest.len() + 1).saturating_sub(needle.len()));
-                    self.skip(&rest[..count])?;
-                    if found.is_none() {
-                        used += count;
+                    used += self.skip_up_to(bytes, rest)?;
+                    if self.open.is_some() {
                         break;
                     }
-                    self.open = None;
-                    count
                 }
-                Part::Literal(bytes) => {
-                    let wanted = &bytes[self.met..];
-                    let length = wanted.len().min(rest.len());
-                    if wanted[..length] != rest[..length] {
-                        let same = wanted.iter().zip(rest).take_while(|(a, b)| a == b).count();
-                        self.received.push(&rest[..same]);
-                        self.met += same;
-                        let why = format!("the {} sends something else", self.peer());
-                        return Err(self.fail(&why, Some(&rest[same..])));
-                    }
-                    self.received.push(&rest[..length]);
-                    self.met += length;
-                    if self.met == bytes.len() {
-                        self.end_part(now);
-                    }
-                    length
-                }
-            };
+                Part::Literal(bytes) => used += self.compare(bytes, rest, now)?,
+            }
         }
-        if self.is_exact() && !self.at_start() {
-            self.check_piece()?;
-        }
+        self.check_piece()?;
         Ok(used)
     }
 
-    /// An error if a piece of the peer has ended within one of the recording that fits a segment.
+    /// Takes bytes behind the last ones of the recording.
+    fn receive_behind(&mut self, input: &[u8]) -> Result<(), String> {
+        // Bytes that were not recorded may be the last ones.
+        if self.open.is_some() {
+            return self.skip(input);
+        }
+        let why = format!("the {} sends more than was recorded", self.peer());
+        Err(self.fail(&why, Some(input)))
+    }
+
+    /// An error if a piece of the peer must not begin yet.
+    fn check_order(&mut self, input: &[u8]) -> Result<(), String> {
+        if !self.is_exact() || !self.at_start() || self.ours >= self.theirs {
+            return Ok(());
+        }
+        let why = format!(
+            "the {} sends this before it was sent what precedes it in the recording",
+            self.peer()
+        );
+        Err(self.fail(&why, Some(input)))
+    }
+
+    /// Takes bytes that were not recorded, up to these that follow them; `open` says whether they
+    /// are still to come. Returns how many bytes were used.
+    fn skip_up_to(&mut self, bytes: &[u8], input: &[u8]) -> Result<usize, String> {
+        let needle = &bytes[..bytes.len().min(NEEDLE)];
+        let found = find(input, needle);
+        // The end of the input may be the beginning of it.
+        let count = found.unwrap_or_else(|| (input.len() + 1).saturating_sub(needle.len()));
+        self.skip(&input[..count])?;
+        if found.is_some() {
+            self.open = None;
+        }
+        Ok(count)
+    }
+
+    /// Takes bytes that are those of the part at hand. Returns how many were used.
+    fn compare(&mut self, bytes: &[u8], input: &[u8], now: Instant) -> Result<usize, String> {
+        let wanted = &bytes[self.met..];
+        let length = wanted.len().min(input.len());
+        if wanted[..length] != input[..length] {
+            let same = wanted.iter().zip(input).take_while(|(a, b)| a == b).count();
+            self.received.push(&input[..same]);
+            self.met += same;
+            let why = format!("the {} sends something else", self.peer());
+            return Err(self.fail(&why, Some(&input[same..])));
+        }
+        self.received.push(&input[..length]);
+        self.met += length;
+        if self.met == bytes.len() {
+            self.end_part(now);
+        }
+        Ok(length)
+    }
+
+    /// An error if a piece of the peer has ended within one of the recording that fits a segment,
+    /// where the pieces must be those of the recording.
     fn check_piece(&mut self) -> Result<(), String> {
-        let Some(event) = self.plan.events.get(self.theirs) else { return Ok(()) };
-        let What::Bytes(parts) = &event.what else { return Ok(()) };
-        let size = event.what.size();
+        if !self.is_exact() || self.at_start() {
+            return Ok(());
+        }
+        let Some(what) = self.plan.what(self.theirs) else { return Ok(()) };
+        let What::Bytes(parts) = what else { return Ok(()) };
+        let size = what.size();
         if size > WHOLE || parts.contains(&Part::Any) {
             return Ok(());
         }
@@ -179,15 +196,12 @@ impl Player {
     pub(in crate::net) fn finished(&mut self, rest: &[u8], now: Instant) -> Result<(), String> {
         if !rest.is_empty() {
             // It was kept as the possible beginning of what ends bytes that were not recorded.
-            let is_last = !matches!(
-                self.plan.events.get(self.theirs).map(|event| &event.what),
-                Some(What::Bytes(_))
-            );
+            let is_last = !matches!(self.plan.what(self.theirs), Some(What::Bytes(_)));
             if is_last {
                 self.skip(rest)?;
             }
         }
-        match self.plan.events.get(self.theirs).map(|event| &event.what) {
+        match self.plan.what(self.theirs) {
             None => Ok(()),
             Some(What::Reset) if self.is_exact() => {
                 let why =
@@ -214,7 +228,7 @@ impl Player {
         now: Instant,
     ) -> Option<String> {
         if is_reset {
-            match self.plan.events.get(self.theirs).map(|event| &event.what) {
+            match self.plan.what(self.theirs) {
                 Some(What::End) if self.is_exact() => {
                     let why =
                         format!("the {} resets, and in the recording finishes (FIN)", self.peer());
@@ -272,7 +286,7 @@ impl Player {
 
     /// What of the own event at hand is not sent.
     pub(in crate::net) fn unsent(&self) -> &[u8] {
-        match self.plan.events.get(self.ours).map(|event| &event.what) {
+        match self.plan.what(self.ours) {
             Some(What::Bytes(parts)) => match parts.first() {
                 Some(Part::Literal(bytes)) => &bytes[self.sent..],
                 _ => &[],
@@ -400,8 +414,7 @@ impl Player {
     fn end_part(&mut self, now: Instant) {
         self.part += 1;
         self.met = 0;
-        let event = self.plan.events.get(self.theirs);
-        if let Some(What::Bytes(parts)) = event.map(|event| &event.what) {
+        if let Some(What::Bytes(parts)) = self.plan.what(self.theirs) {
             if self.part == parts.len() {
                 self.end_event(now);
             }
@@ -430,7 +443,7 @@ impl Player {
 
     /// Bytes of the peer's event at hand that have come.
     fn met_of_event(&self) -> usize {
-        match self.plan.events.get(self.theirs).map(|event| &event.what) {
+        match self.plan.what(self.theirs) {
             Some(What::Bytes(parts)) => {
                 let before = What::Bytes(parts[..self.part].into());
                 before.size() + self.met
