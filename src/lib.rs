@@ -6,8 +6,10 @@
 //! - `py`: the engine presented to Python, a few lines per method. Only `py` names pyo3;
 //!   `py/error.rs` turns each `net::error::Error` into an exception.
 //!
-//! The Python half (displays, context managers, signals of `run`) is in `python/rsock`. Drawings
-//! are in `python/rsock/_display`; a compiled class with a `_repr_html_` calls them.
+//! The Python half (context managers, signals of `run`, handler threads, the classes of faults,
+//! recordings as pcapng) is in `python/rsock`, whose `__init__.py` shows its layers. Drawings are in
+//! `python/rsock/_display`; a compiled class with a `_repr_html_` calls them. CONTRIBUTING.md says
+//! how to add a service, a stage, a fault, a display or a command.
 
 pub mod net;
 #[cfg(feature = "python")]

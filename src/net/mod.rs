@@ -13,9 +13,9 @@
 //! worker                             the accept loop, and threads with a poller
 //! connection · stream · services     a worker's connection; a blocking stream; Echo, Forward, a new one
 //! control                            limits, admission, shutdown, registry of servers
-//! stage                              faults, TLS: between a socket and its session
+//! stage                              faults, TLS, the PROXY protocol: between a socket and its session
 //! service                            the traits of a service, and of its session on one connection
-//! recording                          what crossed connections, in a file
+//! recording                          what crossed connections, in a file; the form of that file
 //! ledger                             records, totals, traces
 //! socket                             one socket, its options and files
 //! address                            hosts, ports, names

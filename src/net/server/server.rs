@@ -7,37 +7,50 @@
 //! |---|---|---|
 //! | `rsock-accept` | accepts (`worker/acceptor.rs`); with `Shape::Accept` it only waits for the stop (`handoff/on_demand.rs`, `datagram/handoff.rs`) | when a stop has begun and the connections in its care have ended, or when the listener fails |
 //! | `rsock-worker-N` | serves connections or datagrams (`worker/worker.rs`, `datagram/worker.rs`, `datagram/relay.rs`); if a server may have only one, that one also accepts | when a stop has begun and its connections have ended |
-//! | `rsock-worker-0` of no server | serves the connections of all clients with faults (`handoff/client_worker.rs`) | with the last of these connections, or at `stop_all` |
-//! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work. A stop does not wait longer than its deadline for a handler; `py/exit.rs` ends those that still run when the interpreter ends |
+//! | `rsock-worker-0` of no server | serves the connections of all clients with faults or TLS (`handoff/client_worker.rs`) | with the last of these connections, or at `stop_all` |
+//! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work while another one waits. A stop does not wait longer than its deadline for a handler; `py/exit.rs` ends those that still run when the interpreter ends |
 //! | `rsock-record` | writes what connections give it into a file (`recording/recorder.rs`) | when all other threads of the server have ended, and everything is written |
+//! | `rsock-load` | sends the messages of `drive` (`load/drive.rs`) | with that call, which joins it |
 //! | `rsock-resolve` | one call of getaddrinfo(3) (`address/resolve.rs`) | when the call returns; no stop waits for it |
-//! | `rsock-log`, `rsock-account` | Python's own: the logger `rsock.connections` (`python/rsock/_progress.py`), the live table of the command line (`python/rsock/_cli`) | when the ledger ends: the server has, and no record can be added |
+//! | `rsock-close` | one close(2) that waits for the peer: of a dropped client with SO_LINGER (`socket/socket.rs`) | when the call returns; no stop waits for it |
+//! | `rsock-log` | Python's own: the logger `rsock.connections` (`python/rsock/_progress.py`) | when the ledger ends: the server has, and no record can be added |
+//! | `rsock-watchdog` | Python's own: tells systemd that the process is alive (`python/rsock/_notify.py`) | with `run` |
+//! | `rsock-async_N` | Python's own: a blocking call that a coroutine awaits (`python/rsock/_in_thread.py`) | with that call |
+//!
+//! Faults, TLS and the PROXY protocol have no thread: the worker of a connection calls its stages.
+//! The command line has further threads of Python (`python/rsock/_cli`), which end with the command.
+//! A forked child has none of its parent's (`base/fork.rs`).
 //!
 //! `Server::start` starts the first two kinds (`start.rs`): for a service in Rust both, on UDP only
-//! workers; for handlers only the first kind over TCP, and one worker on UDP; for `Shape::Accept`
-//! only the first kind. The acceptor starts further workers under load (`worker/pool.rs`). A TCP
-//! server with handlers starts its one worker at the first close that has to wait for the peer
-//! (`handoff/linger.rs`), or, with stages, workers for every connection (`handoff/inner.rs`), also
-//! when its first fault is added.
+//! workers; for handlers only the first kind over TCP, and one worker on UDP; for both at once
+//! (`Shape::Mixed`) both; for `Shape::Accept` only the first kind. The acceptor starts further
+//! workers under load (`worker/pool.rs`). A TCP server with handlers starts its one worker at the
+//! first close that has to wait for the peer (`handoff/linger.rs`), or, with stages, workers for
+//! every connection (`handoff/inner.rs`), also when its first fault is added.
 //!
 //! A stop is begun by `Server::stop` or `begin_stop`, by a failure of the listener, or when the
 //! `Server` is dropped. Signals, the interpreter's end and Python's `stop_all` call these.
-//! `control/shutdown.rs` keeps its deadline and wakes the threads. Each of the first two kinds
-//! holds an `Alive` (`control/context.rs`); when the last one is dropped, `stop` and `wait` join
-//! the threads and return.
+//! `control/shutdown.rs` keeps its deadline and wakes the threads. Each thread of the first two
+//! kinds, and each `rsock-record`, holds an `Alive` (`control/context.rs`); when the last one is
+//! dropped, `stop` and `wait` join the threads and return. A drop waits for nothing: the threads
+//! keep the `ServerContext` until they end, for which a `bind` to the same address waits for 1 s.
 //!
-//! Order of locks: the registry's (`control/registry.rs`), then those of one server's `Inner` in
-//! the order of its fields (`server/inner.rs`), then the one of its `Shutdown`, then the ledger's.
-//! The one of the listener's fault (`control/listening.rs`) comes before that of the listener
-//! (`socket/intake.rs`), which comes before those of the faults and of the socket (its probe, then
-//! its users); all are held together while a fault of accepting is added or removed, with calls on
-//! the file system for a Unix socket. No two of the others are held at once, except while
-//! `handoff/linger.rs` or `handoff/inner.rs` starts a worker, which takes the one of `Shutdown`
-//! within its own, and while the ledger closes a record, which takes the one of the hosts
-//! (`control/admission.rs`) within its own, and within the lock of the peers of a UDP server, which
-//! comes first (`datagram/handoff.rs`). None is held during a system call that can block, or while
-//! Python code runs; a thread that holds the interpreter takes only locks whose holders never wait
-//! for it.
+//! Locks. None is held during a system call that can block, or while Python code runs; a thread
+//! that holds the interpreter takes only locks whose holders never wait for it. One is taken within
+//! another in these orders only; one that is missing here may come last in each, and has none
+//! within it:
+//!
+//! - a server's `Inner` (`server/inner.rs`), its `Shutdown`;
+//! - while a worker starts, its host (`handoff/linger.rs`, `handoff/inner.rs`,
+//!   `handoff/client_worker.rs`), then `Shutdown`, the recordings and the faults in turn;
+//! - the peers of a UDP server (`datagram/handoff.rs`), the ledger, and while a record closes the
+//!   hosts (`control/admission.rs`);
+//! - the listener's fault (`control/listening.rs`), the listener (`socket/intake.rs`), then the
+//!   faults, and the socket (its probe, its users): all together while a fault of accepting is added
+//!   or removed, with calls on the file system for a Unix socket;
+//! - within one file or folder: `handoff/pool.rs` and its `handed_out.rs`, `handoff/inner.rs`,
+//!   `services/dialogue`, `services/replay`, `stream/connect.rs`;
+//! - those of the process, across a fork (`base/fork.rs`).
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic;
