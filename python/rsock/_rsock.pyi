@@ -410,7 +410,11 @@ class Accept(Service):
 
 @disjoint_base
 class Server:
-    """The compiled half of rsock.Server."""
+    """The compiled half of rsock.Server.
+
+    In a forked child of the process that made it, methods and most properties raise StateError, a
+    RuntimeError, and the end of `with` has no effect.
+    """
     def __init__(
         self,
         host: str | tuple[str, int | str] = "127.0.0.1",
@@ -441,8 +445,9 @@ class Server:
         """Open the socket with socket(2), and return the server, as all steps do.
 
         Blocks only to resolve a host name, with the interpreter released. Raises OSError, naming
-        the step and the address, socket.gaierror for an unknown host, and StateError if the socket
-        was opened before.
+        the step and the address, socket.gaierror for an unknown host, StateError if the socket was
+        opened before, and ValueError for an address that the server cannot have, as a UDP server's
+        outside the loopback without `allow_external`.
         """
     def bind(self, address: Destination | None = None) -> Self:
         """Bind the socket to its address with bind(2), after `create` if that was not called.
@@ -454,10 +459,12 @@ class Server:
         it. A file whose socket is in use, or a file of another kind, is never replaced
         (EADDRINUSE).
 
-        Raises OSError if the address is in use, not permitted or not one of this host; the socket
-        is then closed, also one that `create` had opened, and the next call begins with a new one.
-        If a Server of this process holds the address, the error names that server; if that server
-        is just stopping, the call first waits up to 1 s for its end, with the interpreter released.
+        Raises OSError if the address is in use, not permitted or not one of this host, and the same
+        errors as `create`, with StateError if the server is bound; TypeError for an `address` of
+        the wrong kind. After OSError, socket.gaierror or ValueError the socket is closed, also one
+        that `create` had opened, and the next call begins with a new one. If a Server of this
+        process holds the address, the error names that server; if that server is just stopping, the
+        call first waits up to 1 s for its end, with the interpreter released.
         """
     def listen(self, backlog: int | None = None) -> Self:
         """Let the kernel queue connections with listen(2), after `bind` if that was not called.
@@ -473,9 +480,10 @@ class Server:
         Returns the server.
 
         Blocks, with the interpreter released, while the host is resolved and while another server
-        that is just stopping still holds the port (at most a second). Raises OSError with the step
-        and the address, after closing what was opened; StateError if the server was stopped;
-        RuntimeError if the system has no thread for a handler.
+        that is just stopping still holds the port (at most a second). Raises the same errors as
+        `bind`, after closing what was opened, and those that the service names, such as Forward;
+        StateError if the server was stopped; RuntimeError if the system has no thread for a
+        handler.
         """
     def stop(self, drain: float | None = None) -> StopReport:
         """Stop accepting, deliver pending data for up to `drain` seconds, and return a StopReport.

@@ -208,7 +208,7 @@ class Server(_rsock.Server):
             _certificates.report(self.name, faults, self._on_error)
 
     def stop(self, drain: float | None = None) -> StopReport:
-        """Stop accepting, deliver what is owed for up to `drain` seconds, and return the report.
+        """Stop accepting, deliver pending data for up to `drain` seconds, and return the report.
 
         `drain` None is the server's own; connections still open after it are reset, and 0 resets at
         once. Services in Rust and handlers still get the connections that wait in the queue, and
@@ -222,8 +222,9 @@ class Server(_rsock.Server):
         any thread, takes the earlier deadline and returns the same report. A call from within a
         handler does not wait for that handler. Ctrl-C ends the wait, not the stop.
 
-        With `on_error="raise"` it raises, once, an ExceptionGroup of what handlers raised; and in
-        any case a SystemExit or KeyboardInterrupt that left a handler.
+        With `on_error="raise"` it raises, once, an ExceptionGroup of what handlers raised, or of
+        the clients that diverged from a script; and in any case a SystemExit or KeyboardInterrupt
+        that left a handler, and the OSError of a recording that could not be written.
         """
         return self._ended(super().stop(drain))
 

@@ -35,6 +35,9 @@ use crate::net::service::Shape;
 use crate::net::stage::faults::FaultHost;
 
 /// The compiled half of rsock.Server.
+///
+/// In a forked child of the process that made it, methods and most properties raise StateError, a
+/// RuntimeError, and the end of `with` has no effect.
 #[pyclass(frozen, subclass, module = "rsock._rsock")]
 pub(super) struct Server {
     /// Set by `__init__`.
@@ -245,8 +248,9 @@ impl Server {
     /// Open the socket with socket(2), and return the server, as all steps do.
     ///
     /// Blocks only to resolve a host name, with the interpreter released. Raises OSError, naming
-    /// the step and the address, socket.gaierror for an unknown host, and StateError if the socket
-    /// was opened before.
+    /// the step and the address, socket.gaierror for an unknown host, StateError if the socket was
+    /// opened before, and ValueError for an address that the server cannot have, as a UDP server's
+    /// outside the loopback without `allow_external`.
     fn create(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let inner = slf.get().here(slf.py())?;
         Attached::run(slf.py(), |waiter| inner.create(None, waiter))?;
@@ -262,10 +266,12 @@ impl Server {
     /// it. A file whose socket is in use, or a file of another kind, is never replaced
     /// (EADDRINUSE).
     ///
-    /// Raises OSError if the address is in use, not permitted or not one of this host; the socket
-    /// is then closed, also one that `create` had opened, and the next call begins with a new one.
-    /// If a Server of this process holds the address, the error names that server; if that server
-    /// is just stopping, the call first waits up to 1 s for its end, with the interpreter released.
+    /// Raises OSError if the address is in use, not permitted or not one of this host, and the same
+    /// errors as `create`, with StateError if the server is bound; TypeError for an `address` of
+    /// the wrong kind. After OSError, socket.gaierror or ValueError the socket is closed, also one
+    /// that `create` had opened, and the next call begins with a new one. If a Server of this
+    /// process holds the address, the error names that server; if that server is just stopping, the
+    /// call first waits up to 1 s for its end, with the interpreter released.
     #[pyo3(signature = (address=None))]
     fn bind<'py>(
         slf: Bound<'py, Self>,
@@ -315,9 +321,10 @@ impl Server {
     /// Returns the server.
     ///
     /// Blocks, with the interpreter released, while the host is resolved and while another server
-    /// that is just stopping still holds the port (at most a second). Raises OSError with the step
-    /// and the address, after closing what was opened; StateError if the server was stopped;
-    /// RuntimeError if the system has no thread for a handler.
+    /// that is just stopping still holds the port (at most a second). Raises the same errors as
+    /// `bind`, after closing what was opened, and those that the service names, such as Forward;
+    /// StateError if the server was stopped; RuntimeError if the system has no thread for a
+    /// handler.
     fn start(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         // Not in the Python half: only this call knows whether it has started the server, and there
         // no exception of a signal handler can come between the start and that knowledge.
