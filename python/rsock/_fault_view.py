@@ -49,8 +49,8 @@ class FaultView(Shown, Sequence[Fault]):
         Before the start of the server, it is in force from the first connection on. Ctrl-C ends the
         wait: the fault is then not there.
 
-        With a handler or `Accept()` and without the argument `faults` of `Server`, connections have
-        their faults from a worker thread that passes their bytes on, and have it from their
+        With a handler or `Accept()` and without the argument `faults` of `Server`, faults act in a
+        worker thread that passes the bytes of a connection on, which a connection has from its
         beginning or not at all. So the first fault concerns the connections that are accepted from
         then on, which also need three descriptors instead of one; a RuntimeWarning says how many
         open ones it does not reach. `Server(…, faults=[])` has it reach all of them. After the last

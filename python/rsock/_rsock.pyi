@@ -1282,7 +1282,7 @@ class Stream:
         """The address family as a number: AF_INET, AF_INET6 or AF_UNIX."""
     @property
     def type(self) -> int:
-        """The socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP."""
+        """The socket type as a number: SOCK_STREAM, or SOCK_DGRAM for datagrams."""
     @property
     def proto(self) -> int:
         """The protocol number: IPPROTO_TCP, IPPROTO_UDP, or 0 for a Unix socket."""

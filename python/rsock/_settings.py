@@ -170,8 +170,8 @@ class Limits(Shown):
 
     The record of a connection that a limit ended has `closed_by` "limit", and `limit` names the
     limit. With a handler or `Accept()`, `idle`, `first_byte` and `write` apply while one of the
-    connection's own calls waits: the call raises TimeoutError, and the connection is over. They do
-    not apply to a read or write through `fileno()` or `to_socket()`, as with TLS; `lifetime` does.
+    connection's own calls waits: the call raises TimeoutError, and the connection is closed. They
+    do not apply to a read or write through `fileno()` or `to_socket()`; `lifetime` does.
 
     Raises TypeError for a value of the wrong type and ValueError for one out of range, naming field
     and value.

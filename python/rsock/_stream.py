@@ -56,7 +56,7 @@ class StreamMethods(_Base):
 
     @property
     def type(self) -> socket.SocketKind:
-        """SOCK_STREAM, as `socket.socket.type`."""
+        """SOCK_STREAM, or SOCK_DGRAM for datagrams, as `socket.socket.type`."""
         return socket.SocketKind(super().type)
 
     @property

@@ -959,7 +959,7 @@ impl Stream {
         self.inner().family()
     }
 
-    /// The socket type as a number: SOCK_STREAM, or SOCK_DGRAM on UDP.
+    /// The socket type as a number: SOCK_STREAM, or SOCK_DGRAM for datagrams.
     #[getter]
     fn r#type(&self) -> i32 {
         if self.is_datagram() { libc::SOCK_DGRAM } else { libc::SOCK_STREAM }

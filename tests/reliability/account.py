@@ -25,13 +25,13 @@ HEAD = """\
 # What rsock survives
 
 Each scenario is a fault or a load, with the server in a separate process. Each figure stands
-beside its target. One line says that every server ended with exit code 0, printed nothing to
-standard error, and released its descriptors and threads.
+beside its target. Where every server ended with exit code 0, printed nothing to standard error,
+and released its descriptors and threads, a line says so.
 
 `python -m tests.reliability` runs all scenarios in a form of some seconds each. `--long` runs the
 form that the figures here come from, unless another command is given, and `--record` writes this
-page. `--faults "latency:0.001"` gives the servers a fault besides. The scenario of the notebook
-does not exist yet (`--list` names it).
+page. `--faults "latency:0.001"` gives the servers a fault besides. `--list` names all scenarios; one
+that is not on this page was not recorded yet.
 """
 
 # What `Served.afterwards` reports of every server.

@@ -96,7 +96,7 @@ class Corrupt(Fault):
 @explained
 @dataclass(frozen=True, slots=True, repr=False)
 class Blackhole(Fault):
-    """Nothing gets through any more, and nothing says so: a cut cable.
+    """Nothing gets through any more, and neither end is told, as with a cut cable.
 
     after_seconds: when this begins, in seconds after the fault began to act.
     for_seconds: how long it lasts; None is until the fault is removed.

@@ -1,5 +1,5 @@
-//! Blackhole: nothing goes on, and nothing says so. Must never lose a byte of a stream, nor keep a
-//! datagram.
+//! Blackhole: nothing goes on, and neither end is told. Must never lose a byte of a stream, nor
+//! keep a datagram.
 
 use std::time::{Duration, Instant};
 
