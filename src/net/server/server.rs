@@ -24,9 +24,10 @@
 //! `Server::start` starts the first two kinds (`start.rs`): for a service in Rust both, on UDP only
 //! workers; for handlers only the first kind over TCP, and one worker on UDP; for both at once
 //! (`Shape::Mixed`) both; for `Shape::Accept` only the first kind. The acceptor starts further
-//! workers under load (`worker/pool.rs`). A TCP server with handlers starts its one worker at the
-//! first close that has to wait for the peer (`handoff/linger.rs`), or, with stages, workers for
-//! every connection (`handoff/inner.rs`), also when its first fault is added.
+//! workers under load (`worker/pool.rs`). A TCP server with handlers starts one worker at the first
+//! close that has to wait for the peer (`handoff/linger.rs`). With stages, a server for the caller's
+//! threads has workers for every connection (`handoff/inner.rs`): from its start, or from when its
+//! first fault is added.
 //!
 //! A stop is begun by `Server::stop` or `begin_stop`, by a failure of the listener, or when the
 //! `Server` is dropped. Signals, the interpreter's end and Python's `stop_all` call these.
