@@ -34,6 +34,13 @@ struct OnDemandListener {
     ready: Arc<ReadyStreams>,
 }
 
+impl OnDemandListener {
+    /// What ends every wait of a caller.
+    fn polled(&self) -> [PollFd; 2] {
+        [self.over.polled(), self.ready.flag.polled()]
+    }
+}
+
 /// Connections that were accepted, and whose stages have become ready since.
 struct ReadyStreams {
     streams: Mutex<VecDeque<Arc<Stream>>>,
@@ -210,146 +217,182 @@ impl OnDemand {
         deadline: Option<Instant>,
         waiter: &mut dyn Waiter,
     ) -> Result<Option<Arc<Stream>>> {
-        let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let mut failures = Failures::default();
-        let mut is_shut = false;
-        let mut has_asked = false;
+        let mut call = Call {
+            on_demand: self,
+            deadline,
+            waiter,
+            failures: Failures::default(),
+            is_shut: false,
+            has_asked: false,
+        };
         loop {
             // A signal handler may have forked.
             self.context.origin.check()?;
             let open = self.listener();
             let open = open.filter(|_| !self.context.shutdown.has_begun());
             let Some(open) = open else { return Ok(None) };
-            let OnDemandListener { listener, over, room, admitter, leases, ready } = open;
-            if let Some(stream) = ready.pop() {
+            if let Some(stream) = open.ready.pop() {
                 return Ok(Some(stream));
             }
-            let polled = || [over.polled(), ready.flag.polled()];
-            let late = || Error::TimedOut { step: "accept", target: admitter.local().to_string() };
-            let attempt = admitter.attempt(&listener, leases.nonblocking());
-            if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full | Attempt::TooFast(_))
-                && self.short_of_room.load(SeqCst) > 0
-            {
-                // Another caller may have found the limit reached because of the slot that this
-                // attempt has just freed.
-                room.set();
-            }
-            match attempt {
-                Attempt::Accepted(accepted) => match leases.lease(accepted) {
-                    Leased::Now(_, stream) => return Ok(Some(stream)),
-                    Leased::Later(lease) => lease.then(move |_, stream| ready.push(stream)),
-                    Leased::Nothing => waiter.breathe()?,
-                },
-                Attempt::Full => {
-                    if !self.wait_for_room(&room, polled(), deadline, waiter)? {
-                        return Err(late());
-                    }
-                }
-                Attempt::TooFast(until) => {
-                    let until = deadline.map_or(until, |deadline| deadline.min(until));
-                    self.context.wait_for(&mut polled(), Some(until), waiter)?;
-                    if is_late() {
-                        return Err(late());
-                    }
-                }
-                Attempt::Empty => {
-                    if is_shut {
-                        self.context.fail(&shut_down());
-                        continue;
-                    }
-                    let [over, ready] = polled();
-                    let mut fds = [PollFd::arrival(listener.as_fd()), over, ready];
-                    if !self.context.wait_for(&mut fds, deadline, waiter)? {
-                        return Err(late());
-                    }
-                    is_shut = fds[0].is_shut() && listener.intake().is_shut();
-                    failures = Failures::default();
-                }
-                Attempt::Held => match listener.intake().hold() {
-                    Ok(None) => {}
-                    held => {
-                        // Without a descriptor for a flag, it looks again after a while.
-                        let hold = held.ok().flatten();
-                        let changed = hold.as_ref().map(|hold| hold.changed.polled());
-                        let until =
-                            hold.as_ref().map_or_else(|| Some(backoff()), |hold| hold.until);
-                        let until = [until, deadline].into_iter().flatten().min();
-                        let [over, ready] = polled();
-                        let mut fds = [changed.unwrap_or_else(PollFd::unused), over, ready];
-                        self.context.wait_for(&mut fds, until, waiter)?;
-                        if is_late() {
-                            return Err(late());
-                        }
-                    }
-                },
-                Attempt::Fatal(error) => {
-                    self.context.fail(&error);
-                    return Err(Error::os("accept", admitter.local(), &error));
-                }
-                Attempt::Refused => {
-                    if is_late() {
-                        return Err(late());
-                    }
-                    waiter.breathe()?;
-                }
-                Attempt::Lost(_) if !failures.one_more() => {
-                    if is_late() {
-                        return Err(late());
-                    }
-                    waiter.breathe()?;
-                }
-                // A connection that has ended since the attempt, before room was asked for, sets no
-                // flag: only an attempt after that knows that there is nothing.
-                Attempt::Exhausted(_) if !has_asked && !is_late() => {
-                    has_asked = true;
-                    self.context.admission.ask_for_room();
-                }
-                Attempt::Lost(error) | Attempt::Exhausted(error) => {
-                    if is_late() {
-                        return Err(Error::os("accept", admitter.local(), &error));
-                    }
-                    failures = Failures::default();
-                    has_asked = false;
-                    // Waits until this server frees a descriptor, at most for the back-off time.
-                    self.context.admission.ask_for_room();
-                    let pause = backoff();
-                    let until = deadline.map_or(pause, |deadline| deadline.min(pause));
-                    let [over, ready] = polled();
-                    let mut fds = [room.polled(), over, ready];
-                    self.context.wait_for(&mut fds, Some(until), waiter)?;
-                    self.context.origin.check()?;
-                    room.clear();
-                }
+            if let Some(stream) = call.attempt(&open)? {
+                return Ok(Some(stream));
             }
         }
     }
+}
 
-    /// Waits until a slot may be free. False at the deadline.
-    fn wait_for_room(
-        &self,
-        room: &EventFd,
-        [over, ready]: [PollFd; 2],
-        deadline: Option<Instant>,
-        waiter: &mut dyn Waiter,
-    ) -> Result<bool> {
+/// A call of `accept`.
+struct Call<'a> {
+    on_demand: &'a OnDemand,
+    deadline: Option<Instant>,
+    waiter: &'a mut dyn Waiter,
+    /// The connections in a row that were lost.
+    failures: Failures,
+    /// The last wait found that another of its owners has shut the listener.
+    is_shut: bool,
+    /// Whether it has asked for room since it last waited for a descriptor.
+    has_asked: bool,
+}
+
+impl Call<'_> {
+    /// Tries to accept a connection. Otherwise waits as long as another attempt would have the same
+    /// result.
+    fn attempt(&mut self, open: &OnDemandListener) -> Result<Option<Arc<Stream>>> {
+        let OnDemandListener { listener, admitter, leases, .. } = open;
+        let context = &self.on_demand.context;
+        let attempt = admitter.attempt(listener, leases.nonblocking());
+        if !matches!(attempt, Attempt::Accepted(_) | Attempt::Full | Attempt::TooFast(_))
+            && self.on_demand.short_of_room.load(SeqCst) > 0
+        {
+            // Another caller may have found the limit reached because of the slot that this
+            // attempt has just freed.
+            open.room.set();
+        }
+        match attempt {
+            Attempt::Accepted(accepted) => match leases.lease(accepted) {
+                Leased::Now(_, stream) => return Ok(Some(stream)),
+                Leased::Later(lease) => {
+                    let ready = Arc::clone(&open.ready);
+                    lease.then(move |_, stream| ready.push(stream));
+                }
+                Leased::Nothing => self.waiter.breathe()?,
+            },
+            Attempt::Full => self.wait_for_room(open)?,
+            Attempt::TooFast(until) => self.pause(open, PollFd::unused(), Some(until))?,
+            Attempt::Empty if self.is_shut => context.fail(&shut_down()),
+            Attempt::Empty => self.wait_for_arrival(open)?,
+            Attempt::Held => self.wait_while_held(open)?,
+            Attempt::Fatal(error) => {
+                context.fail(&error);
+                return Err(Error::os("accept", admitter.local(), &error));
+            }
+            Attempt::Refused => self.try_next(open)?,
+            Attempt::Lost(_) if !self.failures.one_more() => self.try_next(open)?,
+            // A connection that has ended since the attempt, before room was asked for, sets no
+            // flag: only an attempt after that knows that there is nothing.
+            Attempt::Exhausted(_) if !self.has_asked && !self.is_late() => {
+                self.has_asked = true;
+                context.admission.ask_for_room();
+            }
+            Attempt::Lost(error) | Attempt::Exhausted(error) => self.back_off(open, &error)?,
+        }
+        Ok(None)
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn timed_out(open: &OnDemandListener) -> Error {
+        Error::TimedOut { step: "accept", target: open.admitter.local().to_string() }
+    }
+
+    /// The next attempt may succeed at once.
+    fn try_next(&mut self, open: &OnDemandListener) -> Result<()> {
+        if self.is_late() {
+            return Err(Self::timed_out(open));
+        }
+        self.waiter.breathe()
+    }
+
+    /// Waits for a connection in the queue.
+    fn wait_for_arrival(&mut self, open: &OnDemandListener) -> Result<()> {
+        let [over, ready] = open.polled();
+        let mut fds = [PollFd::arrival(open.listener.as_fd()), over, ready];
+        if !self.on_demand.context.wait_for(&mut fds, self.deadline, self.waiter)? {
+            return Err(Self::timed_out(open));
+        }
+        self.is_shut = fds[0].is_shut() && open.listener.intake().is_shut();
+        self.failures = Failures::default();
+        Ok(())
+    }
+
+    /// Waits until the listener may pass on what it holds back.
+    fn wait_while_held(&mut self, open: &OnDemandListener) -> Result<()> {
+        // Without a descriptor for a flag, it looks again after a while.
+        let hold = match open.listener.intake().hold() {
+            Ok(None) => return Ok(()),
+            hold => hold.ok().flatten(),
+        };
+        let changed = hold.as_ref().map(|hold| hold.changed.polled());
+        let until = hold.as_ref().map_or_else(|| Some(backoff()), |hold| hold.until);
+        self.pause(open, changed.unwrap_or_else(PollFd::unused), until)
+    }
+
+    /// Waits until then, or for `also`. Raises at the deadline.
+    fn pause(
+        &mut self,
+        open: &OnDemandListener,
+        also: PollFd,
+        until: Option<Instant>,
+    ) -> Result<()> {
+        let until = [until, self.deadline].into_iter().flatten().min();
+        let [over, ready] = open.polled();
+        self.on_demand.context.wait_for(&mut [also, over, ready], until, self.waiter)?;
+        if self.is_late() { Err(Self::timed_out(open)) } else { Ok(()) }
+    }
+
+    /// Waits until this server frees a descriptor, at most for the back-off time. Raises `error` at
+    /// the deadline.
+    fn back_off(&mut self, open: &OnDemandListener, error: &io::Error) -> Result<()> {
+        if self.is_late() {
+            return Err(Error::os("accept", open.admitter.local(), error));
+        }
+        self.failures = Failures::default();
+        self.has_asked = false;
+        let context = &self.on_demand.context;
+        context.admission.ask_for_room();
+        let pause = backoff();
+        let until = self.deadline.map_or(pause, |deadline| deadline.min(pause));
+        let [over, ready] = open.polled();
+        let mut fds = [open.room.polled(), over, ready];
+        context.wait_for(&mut fds, Some(until), self.waiter)?;
+        context.origin.check()?;
+        open.room.clear();
+        Ok(())
+    }
+
+    /// Waits until a slot may be free.
+    fn wait_for_room(&mut self, open: &OnDemandListener) -> Result<()> {
+        let OnDemand { context, short_of_room, .. } = self.on_demand;
         // Counted first, so that a thread that clears the flag meanwhile takes this caller into
         // account.
-        self.short_of_room.fetch_add(1, SeqCst);
-        if self.context.admission.has_room() {
-            self.short_of_room.fetch_sub(1, SeqCst);
-            return Ok(true);
+        short_of_room.fetch_add(1, SeqCst);
+        if context.admission.has_room() {
+            short_of_room.fetch_sub(1, SeqCst);
+            return Ok(());
         }
-        let mut fds = [room.polled(), over, ready];
-        let result = self.context.wait_for(&mut fds, deadline, waiter);
-        if !self.context.origin.is_here() {
-            return result;
+        let [over, ready] = open.polled();
+        let mut fds = [open.room.polled(), over, ready];
+        let woken = context.wait_for(&mut fds, self.deadline, self.waiter);
+        if context.origin.is_here() {
+            short_of_room.fetch_sub(1, SeqCst);
+            open.room.clear();
+            // One set of the flag may stand for several slots.
+            if short_of_room.load(SeqCst) > 0 && context.admission.has_room() {
+                open.room.set();
+            }
         }
-        self.short_of_room.fetch_sub(1, SeqCst);
-        room.clear();
-        // One set of the flag may stand for several slots.
-        if self.short_of_room.load(SeqCst) > 0 && self.context.admission.has_room() {
-            room.set();
-        }
-        result
+        if woken? { Ok(()) } else { Err(Self::timed_out(open)) }
     }
 }
