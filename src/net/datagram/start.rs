@@ -4,10 +4,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::handoff;
 use super::handoff::Handoff;
 use super::socket::{DatagramSocket, DatagramSockets};
-use super::{amplification, relay, worker};
+use super::{amplification, filler, on_demand, relay, worker};
 use crate::net::address::{Address, Transport};
 use crate::net::base::EventFd;
 use crate::net::control::ServerContext;
@@ -38,11 +37,11 @@ pub(crate) fn start(
         Shape::Handler => {
             let pool = pool.expect("a server with handlers has a pool");
             let socket = DatagramSocket::new(listener, bound, sockets)?;
-            return handoff::start_pool(context, sockets, socket, notifier, pool).map(Some);
+            return filler::start(context, sockets, socket, notifier, pool).map(Some);
         }
         Shape::Accept => {
             let socket = DatagramSocket::new(listener, bound, sockets)?;
-            return handoff::start_on_demand(context, sockets, socket, notifier).map(Some);
+            return on_demand::start(context, sockets, socket, notifier).map(Some);
         }
         Shape::Datagram(service) => service,
         Shape::Stream(_) | Shape::Mixed(..) => {

@@ -5,7 +5,7 @@
 //!
 //! | thread | what it does | ends |
 //! |---|---|---|
-//! | `rsock-accept` | accepts (`worker/acceptor.rs`); with `Shape::Accept` it only waits for the stop (`handoff/on_demand.rs`, `datagram/handoff.rs`) | when a stop has begun and the connections in its care have ended, or when the listener fails |
+//! | `rsock-accept` | accepts (`worker/acceptor.rs`); with `Shape::Accept` it only waits for the stop (`handoff/on_demand.rs`, `datagram/on_demand.rs`) | when a stop has begun and the connections in its care have ended, or when the listener fails |
 //! | `rsock-worker-N` | serves connections or datagrams (`worker/worker.rs`, `datagram/worker.rs`, `datagram/relay.rs`); if a server may have only one, that one also accepts | when a stop has begun and its connections have ended |
 //! | `rsock-worker-0` of no server | serves the connections of all clients with faults or TLS (`handoff/client_worker.rs`) | with the last of these connections, or at `stop_all` |
 //! | `rsock-handler-N` | Python's own, runs handlers (`python/rsock/_handlers.py`) over `Pool::next` (`handoff/pool.rs`) | when `Pool::next` returns None: at a stop, or after 5 s without work while another one waits. A stop does not wait longer than its deadline for a handler; `py/exit.rs` ends those that still run when the interpreter ends |

@@ -15,7 +15,7 @@ mod queues;
 mod resolver;
 mod socket;
 
-pub(crate) use self::batch::{BATCH, Inbound, Outgoing, send_many};
+pub(crate) use self::batch::{BATCH, Inbound, Outgoing, Received, send_many};
 pub use self::message::{control_message, control_messages};
 pub(crate) use self::message::{
     destination, has_descriptors, leave_from, recv, recvmsg, send, send_to, sendmsg,
