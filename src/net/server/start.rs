@@ -39,62 +39,17 @@ impl Server {
         }
         let notifier = Arc::new(EventFd::new().map_err(failed)?);
         self.set_notifier(&shape, &notifier);
-        // Asked once: a fault may be added meanwhile.
-        let hands_out_inner = context.hands_out_inner();
-        let handed_out = if hands_out_inner { OUTER_LEGS } else { 1 };
-        let (legs, pipes) = match &shape {
-            Shape::Stream(service) => (service.legs(), service.pipes()),
-            Shape::Mixed(service, _) => (service.legs().max(handed_out), service.pipes()),
-            Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
-            Shape::Handler | Shape::Accept => (handed_out, false),
-        };
-        let room = context.limits.room(self.config.transport, legs, pipes);
-        context.admission.set_limit(room.connections, context.limits.connections.is_none());
-        context.pipes.set(room.pipes);
+        let mut start = Start::new(self, shape, &bound, notifier);
+        start.set_room();
         let listener = steps.listener.take().expect("listening");
-        if legs > 1 && self.config.transport == Transport::Tcp {
-            hops::keep_first_packets(&listener);
-        }
-        if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
-            // Already set if an earlier start failed.
-            let _ = context.algorithm.set(algorithm);
-        }
-        if close_resets(&listener) {
-            let _ = context.may_reset.set(());
-        }
-        let recordings = match self.start_recorders(&shape) {
-            Ok(recordings) => recordings,
-            Err(error) => {
-                context.clear_notifier();
-                drop(alive);
-                self.wait_for_threads(waiter)?;
-                return Err(failed(error));
-            }
-        };
-        let mut workers = Vec::new();
-        if self.hands_out_streams() && !hands_out_inner {
-            self.inner.outer.allow(pipes);
-        }
-        let started = &mut workers;
-        let result =
-            self.start_threads(&shape, listener, &bound, notifier, hands_out_inner, started);
-        if let Err(error) = result {
-            // The listener is closed by now. The workers that have started end, so that the caller
-            // may start again.
-            self.inner.on_demand.close();
-            self.inner.sockets.end();
-            self.inner.outer.forget();
-            context.clear_notifier();
-            for worker in workers {
-                worker.send(Message::Quit);
-            }
-            drop(recordings);
+        start.prepare_listener(&listener);
+        if let Err(error) = start.run(listener) {
+            start.undo();
             drop(alive);
             self.wait_for_threads(waiter)?;
             return Err(failed(error));
         }
         steps.state = State::Serving;
-        drop(alive);
         Ok(())
     }
 
@@ -104,18 +59,6 @@ impl Server {
             waiter.wait(&mut [done.polled()], None)?;
         }
         Ok(())
-    }
-
-    /// Starts the threads that record the connections.
-    fn start_recorders(&self, shape: &Shape) -> io::Result<Option<Arc<OpenRecordings>>> {
-        let recorders = match shape {
-            Shape::Stream(service) | Shape::Mixed(service, _) => service.recorders(),
-            Shape::Datagram(service) => {
-                service.onward().and_then(|onward| onward.recorder()).into_iter().collect()
-            }
-            Shape::Handler | Shape::Accept => Vec::new(),
-        };
-        self.inner.context.start_recorders(recorders)
     }
 
     /// Registers the threads to wake at a stop: those that wait for datagrams, then the accept
@@ -152,60 +95,6 @@ impl Server {
         Ok(shape)
     }
 
-    /// Starts the workers, the accept thread, or both.
-    fn start_threads(
-        &self,
-        shape: &Shape,
-        listener: Listener,
-        bound: &Address,
-        notifier: Arc<EventFd>,
-        hands_out_inner: bool,
-        workers: &mut Vec<Arc<Inbox>>,
-    ) -> io::Result<()> {
-        let (context, local) = (&self.inner.context, bound.clone());
-        if self.config.transport.is_datagram() {
-            let workers = self.config.workers.unwrap_or(1);
-            let (sockets, pool) = (&self.inner.sockets, Some(&self.inner.pool));
-            let handoff =
-                datagram::start(context, sockets, pool, shape, workers, listener, bound, notifier)?;
-            *self.inner.datagrams.lock() = handoff;
-            return Ok(());
-        }
-        let outer = &self.inner.outer;
-        if hands_out_inner && self.hands_out_streams() {
-            outer.start(workers)?;
-        }
-        let sink = || PoolSink::new(&self.inner.pool, bound.domain(), outer, hands_out_inner);
-        match shape {
-            Shape::Datagram(_) => unreachable!("a server of streams has no datagram shape"),
-            Shape::Accept => {
-                self.inner.on_demand.open(listener, bound, outer, hands_out_inner)?;
-                let on_demand = Arc::clone(&self.inner.on_demand);
-                context.spawn(ACCEPT.to_owned(), move || on_demand.run(&notifier))
-            }
-            Shape::Handler => {
-                self.start_accepting(Acceptor::new(context, listener, local, notifier, sink()))
-            }
-            Shape::Mixed(service, by) => {
-                let mut pool = WorkerPool::new(context, service, self.inner.most_workers);
-                workers.push(pool.add()?);
-                let sink = MixedSink::new(sink(), pool, by);
-                self.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
-            }
-            // With one worker, a separate accept thread would only add a handover.
-            Shape::Stream(service) if self.inner.most_workers == 1 => {
-                start_accepting_worker(context, service, listener, local, notifier)
-            }
-            Shape::Stream(service) => {
-                let mut pool = WorkerPool::new(context, service, self.inner.most_workers);
-                for _ in 0..self.config.workers.unwrap_or(1) {
-                    workers.push(pool.add()?);
-                }
-                self.start_accepting(Acceptor::new(context, listener, local, notifier, pool))
-            }
-        }
-    }
-
     /// Whether callers get connections, which stay with workers where they have stages.
     pub(super) fn hands_out_streams(&self) -> bool {
         !self.config.transport.is_datagram()
@@ -214,6 +103,143 @@ impl Server {
 
     fn start_accepting<S: Sink + 'static>(&self, acceptor: Acceptor<S>) -> io::Result<()> {
         self.inner.context.spawn(ACCEPT.to_owned(), move || acceptor.run())
+    }
+}
+
+/// A start in progress, after `prepare`.
+struct Start<'a> {
+    server: &'a Server,
+    shape: Shape,
+    bound: &'a Address,
+    notifier: Arc<EventFd>,
+    /// Asked once: a fault may be added meanwhile.
+    hands_out_inner: bool,
+    /// The most descriptors of a connection.
+    legs: usize,
+    /// Whether its service uses pipes.
+    pipes: bool,
+    /// Those that have started.
+    workers: Vec<Arc<Inbox>>,
+}
+
+impl<'a> Start<'a> {
+    fn new(server: &'a Server, shape: Shape, bound: &'a Address, notifier: Arc<EventFd>) -> Self {
+        let hands_out_inner = server.inner.context.hands_out_inner();
+        let handed_out = if hands_out_inner { OUTER_LEGS } else { 1 };
+        let (legs, pipes) = match &shape {
+            Shape::Stream(service) => (service.legs(), service.pipes()),
+            Shape::Mixed(service, _) => (service.legs().max(handed_out), service.pipes()),
+            Shape::Datagram(service) => (service.onward().map_or(0, |_| 1), false),
+            Shape::Handler | Shape::Accept => (handed_out, false),
+        };
+        Self { server, shape, bound, notifier, hands_out_inner, legs, pipes, workers: Vec::new() }
+    }
+
+    /// Sets the limits that depend on the descriptors that are free now.
+    fn set_room(&self) {
+        let context = &self.server.inner.context;
+        let room = context.limits.room(self.server.config.transport, self.legs, self.pipes);
+        context.admission.set_limit(room.connections, context.limits.connections.is_none());
+        context.pipes.set(room.pipes);
+    }
+
+    /// Sets the option of the listener that a forwarder needs, and notes those that connections
+    /// inherit.
+    fn prepare_listener(&self, listener: &Listener) {
+        let context = &self.server.inner.context;
+        if self.legs > 1 && self.server.config.transport == Transport::Tcp {
+            hops::keep_first_packets(listener);
+        }
+        if let Ok(algorithm) = Algorithm::of(listener.as_fd().as_raw_fd()) {
+            // Already set if an earlier start failed.
+            let _ = context.algorithm.set(algorithm);
+        }
+        if close_resets(listener) {
+            let _ = context.may_reset.set(());
+        }
+    }
+
+    /// Starts all threads. After an error, `undo` ends those that have started.
+    fn run(&mut self, listener: Listener) -> io::Result<()> {
+        let _recordings = self.start_recorders()?;
+        if self.server.hands_out_streams() && !self.hands_out_inner {
+            self.server.inner.outer.allow(self.pipes);
+        }
+        self.start_threads(listener)
+    }
+
+    /// Ends the workers that have started, so that the caller may start again. The listener is
+    /// closed by now.
+    fn undo(self) {
+        let inner = &self.server.inner;
+        inner.on_demand.close();
+        inner.sockets.end();
+        inner.outer.forget();
+        inner.context.clear_notifier();
+        for worker in self.workers {
+            worker.send(Message::Quit);
+        }
+    }
+
+    /// Starts the threads that record the connections.
+    fn start_recorders(&self) -> io::Result<Option<Arc<OpenRecordings>>> {
+        let recorders = match &self.shape {
+            Shape::Stream(service) | Shape::Mixed(service, _) => service.recorders(),
+            Shape::Datagram(service) => {
+                service.onward().and_then(|onward| onward.recorder()).into_iter().collect()
+            }
+            Shape::Handler | Shape::Accept => Vec::new(),
+        };
+        self.server.inner.context.start_recorders(recorders)
+    }
+
+    /// Starts the workers, the accept thread, or both.
+    fn start_threads(&mut self, listener: Listener) -> io::Result<()> {
+        let Self { server, shape, bound, notifier, workers, hands_out_inner, .. } = self;
+        let Server { config, inner } = server;
+        let (context, hands_out_inner) = (&inner.context, *hands_out_inner);
+        let (notifier, local) = (Arc::clone(notifier), bound.clone());
+        if config.transport.is_datagram() {
+            let workers = config.workers.unwrap_or(1);
+            let (sockets, pool) = (&inner.sockets, Some(&inner.pool));
+            let handoff =
+                datagram::start(context, sockets, pool, shape, workers, listener, bound, notifier)?;
+            *inner.datagrams.lock() = handoff;
+            return Ok(());
+        }
+        let outer = &inner.outer;
+        if hands_out_inner && server.hands_out_streams() {
+            outer.start(workers)?;
+        }
+        let sink = || PoolSink::new(&inner.pool, bound.domain(), outer, hands_out_inner);
+        match shape {
+            Shape::Datagram(_) => unreachable!("a server of streams has no datagram shape"),
+            Shape::Accept => {
+                inner.on_demand.open(listener, bound, outer, hands_out_inner)?;
+                let on_demand = Arc::clone(&inner.on_demand);
+                context.spawn(ACCEPT.to_owned(), move || on_demand.run(&notifier))
+            }
+            Shape::Handler => {
+                server.start_accepting(Acceptor::new(context, listener, local, notifier, sink()))
+            }
+            Shape::Mixed(service, by) => {
+                let mut pool = WorkerPool::new(context, service, inner.most_workers);
+                workers.push(pool.add()?);
+                let sink = MixedSink::new(sink(), pool, by);
+                server.start_accepting(Acceptor::new(context, listener, local, notifier, sink))
+            }
+            // With one worker, a separate accept thread would only add a handover.
+            Shape::Stream(service) if inner.most_workers == 1 => {
+                start_accepting_worker(context, service, listener, local, notifier)
+            }
+            Shape::Stream(service) => {
+                let mut pool = WorkerPool::new(context, service, inner.most_workers);
+                for _ in 0..config.workers.unwrap_or(1) {
+                    workers.push(pool.add()?);
+                }
+                server.start_accepting(Acceptor::new(context, listener, local, notifier, pool))
+            }
+        }
     }
 }
 
