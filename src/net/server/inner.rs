@@ -2,7 +2,7 @@
 //! serves its connections. The registry shares it; must never be shared with a thread of the
 //! server, or a dropped server would not end.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::net::socket::{FileId, Listener, Probe, Sharing};
 pub(super) struct Steps {
     pub(super) state: State,
     pub(super) listener: Option<Listener>,
-    /// The resolved addresses that have not been tried yet.
+    /// The resolved addresses that have not been tried yet. The last one is tried first.
     pub(super) candidates: Vec<Address>,
     /// The thread that runs a step, without the lock, because a step may block.
     pub(super) busy: Option<ThreadId>,
@@ -49,6 +49,13 @@ impl Steps {
             sharing: None,
             bound: None,
         }
+    }
+
+    /// Keeps what callers ask of the socket while a thread owns it.
+    pub(super) fn note_socket(&mut self, listener: &Listener) {
+        self.number = listener.as_fd().as_raw_fd();
+        self.probe = Some(listener.probe());
+        self.sharing = Some(Arc::clone(listener.sharing()));
     }
 }
 

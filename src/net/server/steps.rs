@@ -1,8 +1,6 @@
 //! The steps of a server's socket: create, bind, listen. Owns what each does and undoes; must never
 //! start a thread.
 
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::inner::Steps;
@@ -34,19 +32,13 @@ impl Server {
             }
             listener
         } else {
-            let mut candidates =
-                resolve::addresses(to.unwrap_or(&self.config.target), true, None, waiter)?;
-            for candidate in &candidates {
-                self.check_external(candidate)?;
-            }
-            let listener = Listener::create(self.config.transport, &candidates[0], options)?;
-            candidates.reverse();
+            let candidates = self.candidates(to.unwrap_or(&self.config.target), waiter)?;
+            let first = candidates.last().expect("a target has an address");
+            let listener = Listener::create(self.config.transport, first, options)?;
             steps.candidates = candidates;
             listener
         };
-        steps.number = listener.as_fd().as_raw_fd();
-        steps.probe = Some(listener.probe());
-        steps.sharing = Some(Arc::clone(listener.sharing()));
+        steps.note_socket(&listener);
         steps.listener = Some(listener);
         steps.state = State::Created;
         Ok(())
@@ -65,46 +57,15 @@ impl Server {
                     "bind {to}: the socket given by fd= has an address already"
                 )));
             }
-            let candidates = resolve::addresses(to, true, None, waiter)?;
-            for candidate in &candidates {
-                self.check_external(candidate)?;
-            }
-            steps.candidates = candidates;
-            steps.candidates.reverse();
+            steps.candidates = self.candidates(to, waiter)?;
         }
         if !listener.is_bound() {
-            let mut first: Option<Error> = None;
-            loop {
-                let Some(address) = steps.candidates.pop() else {
-                    let unbound = || {
-                        Error::Value(
-                            "bind: the socket given by fd= has no address; give one".to_owned(),
-                        )
-                    };
-                    return Err(first.unwrap_or_else(unbound));
-                };
-                let options = &self.config.options;
-                // A name may resolve to addresses of both families, and the socket may have been
-                // created for another address than this one.
-                let result = if first.is_none() && listener.fits(&address, options) {
-                    Ok(())
-                } else {
-                    let new = Listener::create(self.config.transport, &address, options);
-                    new.map(|new| listener = new)
-                };
-                match result.and_then(|()| self.bind_to(&listener, &address, waiter)) {
-                    Ok(()) => break,
-                    Err(error @ Error::Interrupted) => return Err(error),
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
+            self.bind_to_one(&mut listener, &mut steps.candidates, waiter)?;
         }
         let bound = listener.address()?;
         self.check_hearing(&bound)?;
         listener.join_groups(&bound, &self.config.options)?;
-        steps.number = listener.as_fd().as_raw_fd();
-        steps.probe = Some(listener.probe());
-        steps.sharing = Some(Arc::clone(listener.sharing()));
+        steps.note_socket(&listener);
         steps.bound = Some(bound.clone());
         *self.inner.file.lock() = listener.file();
         *self.inner.address.lock() = Some(bound);
@@ -120,6 +81,46 @@ impl Server {
         };
         steps.listener = Some(listener);
         Ok(())
+    }
+
+    /// The addresses of a target, in the order of `Steps::candidates`.
+    fn candidates(&self, to: &Target, waiter: &mut dyn Waiter) -> Result<Vec<Address>> {
+        let mut candidates = resolve::addresses(to, true, None, waiter)?;
+        for candidate in &candidates {
+            self.check_external(candidate)?;
+        }
+        candidates.reverse();
+        Ok(candidates)
+    }
+
+    /// Binds the socket to the first candidate for which that succeeds. Raises the error of the
+    /// first one otherwise.
+    fn bind_to_one(
+        &self,
+        listener: &mut Listener,
+        candidates: &mut Vec<Address>,
+        waiter: &mut dyn Waiter,
+    ) -> Result<()> {
+        let mut first: Option<Error> = None;
+        while let Some(address) = candidates.pop() {
+            let options = &self.config.options;
+            // A name may resolve to addresses of both families, and the socket may have been
+            // created for another address than this one.
+            let result = if first.is_none() && listener.fits(&address, options) {
+                Ok(())
+            } else {
+                let new = Listener::create(self.config.transport, &address, options);
+                new.map(|new| *listener = new)
+            };
+            match result.and_then(|()| self.bind_to(listener, &address, waiter)) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Interrupted) => return Err(error),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        let unbound =
+            || Error::Value("bind: the socket given by fd= has no address; give one".to_owned());
+        Err(first.unwrap_or_else(unbound))
     }
 
     /// Binds the socket. If a server of this process holds the address, waits for one that is
