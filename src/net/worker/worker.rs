@@ -539,7 +539,7 @@ impl Worker {
     /// finds the record complete.
     fn close(&mut self, index: usize) {
         let entry = self.entries.remove(index);
-        let Entry { mut session, connection, generation, .. } = entry;
+        let Entry { session, connection, generation, .. } = entry;
         let entry_id = connection.entry_id;
         // The peer's doing, and no failure of the service, as an error of its TLS.
         let has_no_header = connection.is_ended_by_stage() && connection.record.awaits_proxy();
@@ -549,12 +549,7 @@ impl Worker {
             connection.dismantle(&mut self.resources, Self::token(index, generation));
         let Gone { by, error, reset } = gone;
         let is_peers = error.as_deref().is_some_and(is_peers_tls_error);
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            let reason = session.explain(by, error.clone());
-            session.closed(by);
-            drop(session);
-            reason
-        }));
+        let told = tell(session, by, error.clone());
         // A session may know of a failure where its peer has ended the connection in order.
         let has_failed = by == ClosedBy::Error || matches!(told, Ok((ClosedBy::Error, _)));
         match (entry_id.is_some() && has_failed, has_no_header) {
@@ -568,9 +563,8 @@ impl Worker {
         // Counted from the call of `stop`, even if this worker has not read its message yet.
         self.context.count_stopped(reset && reason.0 == ClosedBy::Stop);
         // The client's socket comes first. A connection that its peer has reset is not reset again.
-        let mut already_reset = by == ClosedBy::Reset;
         let close = match sockets.first().map(Socket::as_fd) {
-            Some(socket) if reset && !already_reset => SocketClose::Reset(socket),
+            Some(socket) if reset && by != ClosedBy::Reset => SocketClose::Reset(socket),
             Some(socket) => SocketClose::Plain { socket, resets: false },
             None => SocketClose::None,
         };
@@ -583,6 +577,14 @@ impl Worker {
             }
             _ => {}
         }
+        self.close_sockets(sockets, by, reset, entry_id.is_none());
+        self.release();
+    }
+
+    /// Closes the sockets of a connection, that of the client first. `has_lingered` is whether its
+    /// record was closed before.
+    fn close_sockets(&self, sockets: Vec<Socket>, by: ClosedBy, reset: bool, has_lingered: bool) {
+        let mut already_reset = by == ClosedBy::Reset;
         for socket in sockets {
             if fork::has_forked() {
                 // A forked child's copy of the descriptor keeps it in the poller, which would go on
@@ -593,15 +595,14 @@ impl Worker {
                     .registry()
                     .deregister(&mut SourceFd(&socket.as_fd().as_raw_fd()));
             }
-            match (reset, entry_id) {
-                (true, Some(_)) if !std::mem::take(&mut already_reset) => socket.abort(),
+            match (reset, has_lingered) {
+                (true, false) if !std::mem::take(&mut already_reset) => socket.abort(),
                 // A handler may have duplicated the socket. This ends the duplicate too.
-                (true, None) => socket.reset(),
-                (false, None) => drop(socket.shutdown(Shutdown::Both)),
-                (_, Some(_)) => {}
+                (true, true) => socket.reset(),
+                (false, true) => drop(socket.shutdown(Shutdown::Both)),
+                (_, false) => {}
             }
         }
-        self.release();
     }
 
     /// Services in Rust do not change the congestion control algorithm: it is the listener's.
@@ -655,6 +656,20 @@ fn peer_of(record: &Record, line: usize) -> Peer {
     let (id, local, remote) = (record.id(), record.local(), record.remote());
     let tlvs = record.proxy_header().map_or_else(Vec::new, |header| header.tlvs.clone());
     Peer { id, local, remote, proxy: record.proxy(), tlvs, line }
+}
+
+/// Tells a session how its connection has ended. Returns what the session says of that.
+fn tell(
+    mut session: Box<dyn Session>,
+    by: ClosedBy,
+    error: Option<String>,
+) -> thread::Result<(ClosedBy, Option<String>)> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let reason = session.explain(by, error);
+        session.closed(by);
+        drop(session);
+        reason
+    }))
 }
 
 /// The head of the run queue, as one batch.
