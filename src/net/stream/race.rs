@@ -4,6 +4,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,20 +23,107 @@ struct Attempt<'a> {
     socket: Socket,
 }
 
-/// The attempts in progress. Dropped, they are closed at once, whatever SO_LINGER says.
-struct Attempts<'a>(Vec<Attempt<'a>>);
-
-impl Drop for Attempts<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|attempt| attempt.socket.never_wait());
-    }
-}
-
 /// What became of an attempt.
 enum Outcome {
     Connected,
     Pending,
     Failed(Error),
+}
+
+/// The attempts of one connect. Those in progress are closed at once when it is dropped, whatever
+/// SO_LINGER says.
+struct Race<'a> {
+    stream: &'a Stream,
+    to: &'a Candidates<'a>,
+    /// The addresses that have not been tried yet.
+    left: slice::Iter<'a, Address>,
+    attempts: Vec<Attempt<'a>>,
+    /// The error of the attempt that failed first.
+    first: Option<Error>,
+    /// When the next attempt begins, if none fails before.
+    next: Instant,
+    stagger: Duration,
+}
+
+impl<'a> Race<'a> {
+    fn new(stream: &'a Stream, to: &'a Candidates<'a>, timeout: Option<Duration>) -> Self {
+        let share = timeout.map(|timeout| timeout / to.addresses.len() as u32);
+        Self {
+            stream,
+            to,
+            left: to.addresses.iter(),
+            attempts: Vec::new(),
+            first: None,
+            next: Instant::now(),
+            stagger: share.map_or(STAGGER, |share| share.min(STAGGER)),
+        }
+    }
+
+    /// Begins the next attempt if its time has come. Returns it if it is connected at once. Raises
+    /// the first error if all attempts have failed.
+    fn begin_due(&mut self) -> Result<Option<Attempt<'a>>> {
+        while self.attempts.is_empty() || self.next <= Instant::now() {
+            let Some(address) = self.left.next() else {
+                if self.attempts.is_empty() {
+                    let none = || Error::errno("connect", self.to.target, libc::EADDRNOTAVAIL);
+                    return Err(self.first.take().unwrap_or_else(none));
+                }
+                break;
+            };
+            match self.stream.begin(self.to, address) {
+                Ok((socket, Outcome::Connected)) => return Ok(Some(Attempt { address, socket })),
+                Ok((socket, _)) => {
+                    self.attempts.push(Attempt { address, socket });
+                    self.next = Instant::now() + self.stagger;
+                    break;
+                }
+                Err(error) => self.note_failure(error, address),
+            }
+        }
+        Ok(None)
+    }
+
+    fn note_failure(&mut self, error: Error, address: &Address) {
+        let error = self.to.name(error, address);
+        self.first.get_or_insert(error);
+    }
+
+    /// When the next attempt begins. None if no address is left.
+    fn next_due(&self) -> Option<Instant> {
+        (self.left.len() > 0).then_some(self.next)
+    }
+
+    fn polled(&self) -> impl Iterator<Item = PollFd> {
+        self.attempts.iter().map(|attempt| PollFd::writable(attempt.socket.as_fd()))
+    }
+
+    /// Looks at the attempts that `fds`, those of `polled`, report. Returns one that is connected.
+    fn take_outcomes(&mut self, fds: &[PollFd]) -> Option<Attempt<'a>> {
+        for at in (0..self.attempts.len()).rev().filter(|&at| fds[at].ready()) {
+            let Attempt { address, socket } = self.attempts.swap_remove(at);
+            match outcome(&socket, address) {
+                Outcome::Connected => return Some(Attempt { address, socket }),
+                Outcome::Pending => self.attempts.push(Attempt { address, socket }),
+                Outcome::Failed(error) => {
+                    self.note_failure(error, address);
+                    // The next one need not wait.
+                    self.next = Instant::now();
+                }
+            }
+        }
+        None
+    }
+
+    /// The address that the error names when the time is over.
+    fn unanswered(&self) -> &Address {
+        self.attempts.first().map_or(&self.to.addresses[0], |attempt| attempt.address)
+    }
+}
+
+impl Drop for Race<'_> {
+    fn drop(&mut self) {
+        self.attempts.iter().for_each(|attempt| attempt.socket.never_wait());
+    }
 }
 
 impl Stream {
@@ -71,7 +159,7 @@ impl Stream {
 
     /// Returns the attempt that has won. The others are closed by then.
     fn run_race<'a>(
-        &self,
+        &'a self,
         to: &'a Candidates<'_>,
         closed: &EventFd,
         deadline: &mut Deadline,
@@ -82,56 +170,24 @@ impl Stream {
         if own.options().peer_addr().is_ok() {
             return Err(Error::errno(step, to.text(&to.addresses[0]), libc::EISCONN));
         }
-        let share = deadline.timeout.map(|timeout| timeout / to.addresses.len() as u32);
-        let stagger = share.map_or(STAGGER, |share| share.min(STAGGER));
-        let mut left = to.addresses.iter();
-        let mut pending = Attempts(Vec::new());
-        let attempts = &mut pending.0;
-        let mut first: Option<Error> = None;
-        let mut next = Instant::now();
+        let mut race = Race::new(self, to, deadline.timeout);
         loop {
-            if attempts.is_empty() || next <= Instant::now() {
-                if let Some(address) = left.next() {
-                    match self.begin(to, address) {
-                        Ok((socket, Outcome::Connected)) => {
-                            return Ok(Attempt { address, socket });
-                        }
-                        Ok((socket, _)) => attempts.push(Attempt { address, socket }),
-                        Err(error) => {
-                            first = first.or(Some(to.name(error, address)));
-                            continue;
-                        }
-                    }
-                    next = Instant::now() + stagger;
-                } else if attempts.is_empty() {
-                    let none = || Error::errno(step, to.target, libc::EADDRNOTAVAIL);
-                    return Err(first.unwrap_or_else(none));
-                }
+            if let Some(won) = race.begin_due()? {
+                return Ok(won);
             }
             let end = deadline.at();
-            let until = if left.len() == 0 { None } else { Some(next) };
-            let until = end.into_iter().chain(until).min();
+            let until = end.into_iter().chain(race.next_due()).min();
             let mut fds = vec![closed.polled()];
-            fds.extend(attempts.iter().map(|it| PollFd::writable(it.socket.as_fd())));
+            fds.extend(race.polled());
             let _ = waiter.wait(&mut fds, until)?;
             if self.is_closed() {
                 return Err(self.closed_error(step));
             }
-            for at in (0..attempts.len()).rev().filter(|at| fds[at + 1].ready()) {
-                let Attempt { address, socket } = attempts.swap_remove(at);
-                match outcome(&socket, address) {
-                    Outcome::Connected => return Ok(Attempt { address, socket }),
-                    Outcome::Pending => attempts.push(Attempt { address, socket }),
-                    Outcome::Failed(error) => {
-                        first = first.or(Some(to.name(error, address)));
-                        // The next one need not wait.
-                        next = Instant::now();
-                    }
-                }
+            if let Some(won) = race.take_outcomes(&fds[1..]) {
+                return Ok(won);
             }
             if end.is_some_and(|end| end <= Instant::now()) {
-                let slow = attempts.first().map_or(&to.addresses[0], |attempt| attempt.address);
-                return Err(Error::TimedOut { step, target: to.text(slow) });
+                return Err(Error::TimedOut { step, target: to.text(race.unanswered()) });
             }
         }
     }
