@@ -156,9 +156,49 @@ impl Stream {
         let step = "connect";
         let socket = self.hold(step)?;
         let failed = |error: &io::Error| Error::os(step, address, error);
-        let domain = socket.options().domain().map_err(|error| failed(&error))?;
+        let has_any_port = self.fit(&socket, to, address, after_failure)?;
+        to.bind(&socket, address)?;
+        // Non-blocking during the handshake, so that the wait can be interrupted.
+        let blocking = deadline.timeout != Some(Duration::ZERO);
+        socket.options().set_nonblocking(true).map_err(|error| failed(&error))?;
+        let mut result = self.handshake(&socket, address, deadline, waiter);
+        if has_any_port && socket.is_connected_to_itself(address) {
+            result = self.leave_itself(to, &socket, address, deadline, waiter);
+        }
+        if blocking {
+            socket.options().set_nonblocking(false).map_err(|error| failed(&error))?;
+        }
+        if self.is_closed() {
+            return Err(self.closed_error(step));
+        }
+        match &result {
+            Ok(()) => return self.connected_to(address, deadline, waiter),
+            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
+                *self.slot().pending.lock() = Some(address.clone().canonical());
+            }
+            Err(Error::Interrupted | Error::TimedOut { .. }) => {
+                // A socket with half a handshake cannot be used again, so a new one replaces it.
+                let _ = self.renew(&socket, address.domain());
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Replaces the socket by another one if it cannot be connected to the address, or has failed
+    /// before. Returns whether the system chooses its port.
+    fn fit(
+        &self,
+        socket: &Socket,
+        to: &Candidates<'_>,
+        address: &Address,
+        after_failure: bool,
+    ) -> Result<bool> {
+        let step = "connect";
+        let failed = |error: io::Error| Error::os(step, address, &error);
+        let domain = socket.options().domain().map_err(failed)?;
         let another = domain != address.domain();
-        let bound = bound_port(&socket);
+        let bound = bound_port(socket);
         // A bound socket keeps its port, which peers may know already. The kernel decides what it
         // can connect to; an IPv6 socket also reaches IPv4. A port of the system's choice at any
         // address is not worth keeping for the other family.
@@ -176,37 +216,11 @@ impl Stream {
         }
         let is_renewed = (after_failure || another) && !is_known;
         if is_renewed {
-            self.renew(&socket, address.domain()).map_err(|error| failed(&error))?;
+            self.renew(socket, address.domain()).map_err(failed)?;
         }
         // Otherwise the caller may want it so. (A TCP socket tells the port of its last connect.)
         let is_kept = !is_renewed && self.is_datagram() && bound != 0;
-        let is_chosen_by_system = to.port() == 0 && !is_kept && !self.has_seen(seen::DUPLICATED);
-        to.bind(&socket, address)?;
-        // Non-blocking during the handshake, so that the wait can be interrupted.
-        let blocking = deadline.timeout != Some(Duration::ZERO);
-        socket.options().set_nonblocking(true).map_err(|error| failed(&error))?;
-        let mut result = self.handshake(&socket, address, deadline, waiter);
-        if is_chosen_by_system && socket.is_connected_to_itself(address) {
-            result = self.leave_itself(to, &socket, address, deadline, waiter);
-        }
-        if blocking {
-            socket.options().set_nonblocking(false).map_err(|error| failed(&error))?;
-        }
-        if self.is_closed() {
-            return Err(self.closed_error(step));
-        }
-        match &result {
-            Ok(()) => return self.connected_to(address, deadline, waiter),
-            Err(Error::Os { errno: libc::EINPROGRESS, .. }) => {
-                *self.slot().pending.lock() = Some(address.clone().canonical());
-            }
-            Err(_) => {}
-        }
-        if matches!(result, Err(Error::Interrupted | Error::TimedOut { .. })) {
-            // A socket with half a handshake cannot be used again, so a new one replaces it.
-            let _ = self.renew(&socket, address.domain());
-        }
-        result
+        Ok(to.port() == 0 && !is_kept && !self.has_seen(seen::DUPLICATED))
     }
 
     /// Opens the record of a client that is connected, and puts its stages into the connection.
