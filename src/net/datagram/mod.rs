@@ -6,8 +6,8 @@
 //! Rust, `relay` forwards its datagrams, `handoff` serves it with the caller's threads: `filler`
 //! gives the datagrams to the pool of handlers, `on_demand` to calls of `accept`.
 //! `peer_table` holds the records of peers, `admission` opens and closes them, `amplification`
-//! decides which senders get an answer. `send` sends batches, `send_one` a single datagram; `errors`
-//! classifies errno values.
+//! decides which senders get an answer. `send` sends batches, `send_one` a single datagram;
+//! `errors` classifies errno values.
 //! `peer_stages` are the stages of one peer, `staged` moves its datagrams through them, and
 //! `fault_changes` tells a thread of a change of the faults.
 
