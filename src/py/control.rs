@@ -1,4 +1,4 @@
-//! Control messages of `sendmsg` and `recvmsg`, as Python passes them: (level, type, data), cmsg(3).
+//! Control messages of `sendmsg`, `recvmsg` in the form of Python: (level, type, data), cmsg(3).
 //! Owns their conversion; must never look into their data.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
