@@ -34,6 +34,7 @@ from support import (
 )
 from support.command_here import called
 from support.command_line import COMMAND, PATIENCE, Running, Terminal, run
+from support.project import ROOT
 
 import rsock
 from rsock import Limits, Server, SocketOptions
@@ -73,17 +74,15 @@ def test_the_version_is_printed() -> None:
     assert run("--version") == (0, f"rsock {rsock.__version__}\n", "")
 
 
-COMMANDS = [
-    "",
-    *("echo", "serve", "forward", "record", "recording", "replay"),
-    *("connect", "wait", "limits", "config", "demo"),
-]
+COMMANDS = ["", *_arguments.COMMANDS]
 
 
-def test_every_command_is_tested_for_its_help() -> None:
+def test_every_command_is_listed_by_the_help_and_in_the_guide() -> None:
     _, out, _ = run("--help")
     listed = re.findall(r"^    (\w+) +\w", out.partition("commands:")[2], re.MULTILINE)
     assert listed == COMMANDS[1:]
+    page = (ROOT / "docs" / "guide" / "cli.md").read_text()
+    assert re.findall(r"^\| `rsock (\w+)", page, re.MULTILINE) == listed
 
 
 @pytest.mark.parametrize("command", COMMANDS)
