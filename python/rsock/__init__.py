@@ -28,11 +28,11 @@ PYTEST_DONT_REWRITE
 #     _in_thread, _replay
 #     _recording, _script
 #     _packets
-#     _recorded
 #     _stream
 #     _handlers
-#     _handler_check, _handler_errors, _progress, _ledger, _awaiting
+#     _handler_check, _handler_errors, _progress, _certificates, _ledger, _awaiting
 #     _display
+#     _recorded
 #     _rsock             the compiled module; its stub imports only _types and rfc147
 #     _pcapng
 #     _types
