@@ -30,8 +30,8 @@ and released its descriptors and threads, a line says so.
 
 `python -m tests.reliability` runs all scenarios in a form of some seconds each. `--long` runs the
 form that the figures here come from, unless another command is given, and `--record` writes this
-page. `--faults "latency:0.001"` gives the servers a fault besides. `--list` names all scenarios; one
-that is not on this page was not recorded yet.
+page. `--faults "latency:0.001"` gives the servers a fault besides. `--list` names all scenarios;
+one that is not on this page was not recorded yet.
 """
 
 # What `Served.afterwards` reports of every server.
