@@ -76,12 +76,17 @@ def talk(server: Server, number: int, chunks: list[bytes]) -> Outcome:
     got, was_reset = bytearray(), False
     with dial(server.address) as client:
 
-        def send() -> None:
-            # Faults end connections.
-            with contextlib.suppress(OSError):
+        def send() -> bool:
+            # Faults end connections. The system tells of a reset once: the reader, or this thread.
+            try:
                 for chunk in chunks:
                     client.sendall(chunk)
                 client.shutdown(socket.SHUT_WR)
+            except ConnectionResetError:
+                return True
+            except OSError:
+                pass
+            return False
 
         sending = Background(send)
         try:
@@ -89,7 +94,7 @@ def talk(server: Server, number: int, chunks: list[bytes]) -> Outcome:
                 got += part
         except ConnectionResetError:
             was_reset = True
-        sending.result()
+        was_reset |= sending.result()
     records = server.ledger.wait(open=0, closed=number, timeout=SOON)
     record = next(record for record in records if record.id == number)
     return Outcome(bytes(got), was_reset, record.closed_by, record.fault, events_of(record))
