@@ -303,7 +303,7 @@ def echo():
         assert secret not in path.read_bytes()
     # Another secret is none.
     other = code.replace("abc; cup-def; pin=83105297461;", "xyz; cup-uvw; pin=64220918375;")
-    other = other.replace("recv_exactly(32)", "recv_until(b'end')")
+    other = other.replace("recv_exactly(40)", "recv_until(b'end')")
     quick(pytester, other, ini=ini).assert_outcomes(passed=1)
 
 
