@@ -254,22 +254,24 @@ def test_one_host_has_its_share_and_no_more(service: Any) -> None:
 
 
 def test_with_default_limits_an_idle_connection_wakes_no_thread() -> None:
-    def switches() -> dict[str, str]:
+    def switches() -> dict[str, tuple[bool, str]]:
         found = {}
         for task in Path("/proc/self/task").iterdir():
             if (task / "comm").read_text().startswith("rsock-"):
                 status = (task / "status").read_text()
-                found[task.name] = status[status.index("voluntary_ctxt_switches") :]
+                sleeps = "\nState:\tS" in status
+                found[task.name] = (sleeps, status[status.index("voluntary_ctxt_switches") :])
         return found
 
     with Server() as server, dial(server.address) as peer:
         assert says_back(peer)
-        before: dict[str, str] = {}
+        before: dict[str, tuple[bool, str]] = {}
 
         def settled() -> bool:
             last = before.copy()
             before.update(switches())
-            return last == before
+            # A thread that waits for a CPU has a switch before it.
+            return last == before and all(sleeps for sleeps, _ in before.values())
 
         wait_until(settled)
         threading.Event().wait(0.6)
