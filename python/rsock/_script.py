@@ -312,12 +312,16 @@ class Script(_rsock.Script):
         """Play the first of `scripts` whose first step, an expectation, is met.
 
         A later one is played when those before it cannot be met any more. One that begins with
-        `expect_silence` is played if nothing is received for that time.
+        `expect_silence` is played if nothing is received for that time. Without `timeout`, the
+        longest of the times of their first steps holds.
         """
         return self._with_blocks(f"either{_options(timeout=timeout)}", "or", scripts)
 
     def any_order(self, *scripts: "Script", timeout: float | None = None) -> Self:
-        """Play all of `scripts`, in the order in which their first steps, expectations, are met."""
+        """Play all of `scripts`, in the order in which their first steps, expectations, are met.
+
+        Without `timeout`, the longest of the times of these steps holds for each of them.
+        """
         return self._with_blocks(f"any order{_options(timeout=timeout)}", "and", scripts)
 
     def _with_blocks(self, word: str, between: str, scripts: Iterable["Script"]) -> Self:

@@ -28,6 +28,33 @@ def received(client: Client) -> bytes:
     return data
 
 
+A, B = Script().expect(b"a", timeout=0.05), Script().expect(b"b", timeout=0.02)
+SLOW = Script().expect(b"c")
+
+
+@pytest.mark.parametrize(
+    ("script", "seconds"),
+    [
+        (Script().repeat(None, A), 0.05),
+        (Script().repeat(None, Script(timeout=0.05).expect(b"a")), 0.05),
+        (Script().repeat(None, Script().either(A, B)), 0.05),
+        (Script().repeat(None, Script().either(SLOW, B, timeout=0.03)), 0.03),
+        (Script().either(A, B), 0.05),
+        (Script().either(A, Script().expect_silence(30.0)), 0.05),
+        (Script().either(SLOW, B, timeout=0.03), 0.03),
+        (Script(timeout=0.07).either(SLOW, B), 0.07),
+        (Script().any_order(A, B), 0.05),
+        (Script().any_order(SLOW, B, timeout=0.03), 0.03),
+        (Script(timeout=30).repeat(1, Script(timeout=0.05).either(SLOW, SLOW)), 0.05),
+        (Script("repeat until end timeout=0.04 {\nexpect b'a'\n}\n"), 0.04),
+    ],
+)
+def test_a_choice_waits_as_long_as_its_parts(script: Script, seconds: float) -> None:
+    with played(script) as (server, client):
+        assert received(client) == b""
+        assert f"not met within {seconds} s" in (result(server).error or "")
+
+
 def test_a_client_that_is_far_ahead_of_its_script_waits() -> None:
     script = Script().wait(0.2).repeat(100, Script().expect_length(MIB // 100)).send(b"ok")
     with played(script) as (server, client):

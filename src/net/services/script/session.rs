@@ -357,8 +357,24 @@ impl Dialogue {
         self.waiting = Waiting::Ready;
     }
 
+    /// How long a step may take. A choice without a time of its own waits for the part that may take
+    /// longest.
     fn timeout(&self, step: &Step) -> Duration {
-        step.timeout.unwrap_or(self.program.timeout)
+        let longest = || match &step.action {
+            Action::Either(parts) | Action::AnyOrder(parts) => self.longest(parts),
+            // The last part is the end, which may come at any time.
+            Action::RepeatUntilEnd(parts) => self.longest(&parts[..parts.len() - 1]),
+            _ => None,
+        };
+        step.timeout.or_else(longest).unwrap_or(self.program.timeout)
+    }
+
+    /// The longest time that a first step of the parts may take, other than silence.
+    fn longest(&self, parts: &[Block]) -> Option<Duration> {
+        let firsts = parts.iter().map(|part| &part[0]);
+        let is_silence =
+            |step: &&Step| matches!(step.action, Action::Expect(Expectation::Silence(_)));
+        firsts.filter(|step| !is_silence(step)).map(|step| self.timeout(step)).max()
     }
 
     fn wait_for_input(&mut self, io: &mut dyn Io, time: Duration) {

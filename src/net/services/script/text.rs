@@ -250,7 +250,7 @@ impl Parser<'_> {
             word => Some(parsed(word, 1, u64::MAX, "rounds")?),
         };
         let known: &[&str] = if rounds.is_none() { &["timeout"] } else { &[] };
-        let options = words.options_of_blocks(known)?;
+        let mut options = words.options_of_blocks(known)?;
         let (block, end) = self.block(depth + 1)?;
         if end == End::Another {
             return Err("a repeated block has one part".to_owned());
@@ -260,7 +260,12 @@ impl Parser<'_> {
         }
         let action = match rounds {
             Some(rounds) => Action::Repeat(rounds, block.into()),
-            None => Action::RepeatUntilEnd(until_end(place, block.into())?),
+            None => {
+                if let [Step { action: Action::Either(_), timeout, .. }] = &block[..] {
+                    options.timeout = options.timeout.or(*timeout);
+                }
+                Action::RepeatUntilEnd(until_end(place, block.into())?)
+            }
         };
         Ok((action, options))
     }
@@ -380,16 +385,15 @@ impl Parser<'_> {
     }
 }
 
-/// Steps without a time of their own get this one.
+/// Steps without a time of their own get this one. A choice without one has those of its parts.
 fn limit_steps(steps: &mut [Step], timeout: Duration) {
     for step in steps {
-        step.timeout.get_or_insert(timeout);
         match &mut step.action {
             Action::Repeat(_, block) => limit_block(block, timeout),
             Action::Either(blocks) | Action::AnyOrder(blocks) | Action::RepeatUntilEnd(blocks) => {
                 blocks.iter_mut().for_each(|block| limit_block(block, timeout));
             }
-            _ => {}
+            _ => drop(step.timeout.get_or_insert(timeout)),
         }
     }
 }
