@@ -229,6 +229,19 @@ def test_an_option_of_several_numbers_takes_them_with_commas() -> None:
         _arguments.parse(["echo", "--socket-keepalive", "60,10"])
 
 
+def test_a_time_is_called_seconds_and_a_rate_a_number() -> None:
+    explained = _fields.explanation(Limits) + _fields.explanation(SocketOptions)
+    for name, word in [
+        ("limit-accept-rate", "NUMBER"),
+        ("limit-idle", "SECONDS"),
+        ("socket-linger", "SECONDS"),
+        ("socket-user-timeout", "SECONDS"),
+    ]:
+        assert f"--{name} {word}|none" in explained
+        with pytest.raises(Exception, match=rf"must be {word}\|none, not 'x'"):
+            _arguments.parse(["echo", f"--{name}", "x"])
+
+
 def test_every_exported_service_that_needs_no_python_has_its_name() -> None:
     assert "Echo" in _services.known()
     for name, kind in _services.known().items():

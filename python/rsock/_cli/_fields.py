@@ -27,7 +27,7 @@ _NONE: Final = "none"
 _METAVARS: Final[dict[Any, str]] = {
     bool: "on|off",
     int: "N",
-    float: "SECONDS",
+    float: "NUMBER",
     str: "TEXT",
     type(None): _NONE,
 }
@@ -45,14 +45,16 @@ def prefix(kind: type[Limits] | type[SocketOptions]) -> str:
 
 def add(parser: argparse.ArgumentParser, kind: type[Limits] | type[SocketOptions]) -> None:
     """Add an option for each field. `--help` does not list them, because there are too many."""
+    texts = _documented(kind)
     for name, hint in typing.get_type_hints(kind).items():
+        metavar = _metavar(hint, texts[name])
         parser.add_argument(
             _option(kind, name),
             dest=_destination(kind, name),
-            type=_reader(kind, name, hint),
+            type=_reader(kind, name, hint, metavar),
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
-            metavar=_metavar(hint),
+            metavar=metavar,
         )
 
 
@@ -71,7 +73,7 @@ def explanation(kind: type[Limits] | type[SocketOptions]) -> str:
     lines = []
     for name, text in _documented(kind).items():
         default = _spelled(defaults[name])
-        lines.append(f"  {_option(kind, name)} {_metavar(hints[name])}  [{default}]")
+        lines.append(f"  {_option(kind, name)} {_metavar(hints[name], text)}  [{default}]")
         lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -108,7 +110,7 @@ def _documented(kind: type) -> dict[str, str]:
 # How a value is written.
 
 
-def _reader(kind_of_field: Any, name: str, hint: Any) -> Callable[[str], object]:
+def _reader(kind_of_field: Any, name: str, hint: Any, metavar: str) -> Callable[[str], object]:
     kinds = set(_kinds(hint))
     optional = type(None) in kinds
     # Of a field that takes several types, a text is what the command line has.
@@ -128,7 +130,7 @@ def _reader(kind_of_field: Any, name: str, hint: Any) -> Callable[[str], object]
         for kind in accepted:
             with contextlib.suppress(KeyError, ValueError):
                 return checked(_value(kind, text))
-        raise argparse.ArgumentTypeError(f"must be {_metavar(hint)}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be {metavar}, not {text!r}")
 
     return read
 
@@ -159,13 +161,16 @@ def _value(kind: Any, text: str) -> object:
     return text
 
 
-def _metavar(hint: Any) -> str:
+def _metavar(hint: Any, text: str) -> str:
+    """What a value is called; `text` explains the field."""
     words: list[str] = []
     for kind in _kinds(hint):
         if typing.get_origin(kind) is Literal:
             words += typing.get_args(kind)
         elif _is_numbers(kind):
             words.append(",".join("N" for _ in typing.get_args(kind)))
+        elif kind is float and "seconds" in text:
+            words.append("SECONDS")
         elif kind in _METAVARS:
             words.append(_METAVARS[kind])
     return "|".join(words)
