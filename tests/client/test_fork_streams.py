@@ -7,7 +7,7 @@ from support import output_of
 
 # `ends(role)`: a stream in that role, or a plain socket, and the plain socket at its other end.
 COMMON = """
-import gc, os, signal, socket, sys, threading, warnings
+import gc, os, signal, socket, sys, threading, time, warnings
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 from rsock import Accept, Client, Server
 
@@ -137,9 +137,22 @@ os.waitpid(child, 0)
     assert printed(role, code) == ["b''"]
 
 
+LINGER = """
+stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0" + bytes(4))
+"""
+UNREAD = """
+peer.sendall(b"unread")
+while stream.tcp_info.bytes_received < 6:
+    time.sleep(0.001)
+"""
+
+
 @pytest.mark.parametrize("child", ["lives", "has ended"])
+@pytest.mark.parametrize("cause", [LINGER, UNREAD], ids=["linger", "unread"])
 @pytest.mark.parametrize("role", ["Client", "Connection"])
-def test_a_linger_time_of_zero_is_a_reset_after_a_fork_too(role: str, child: str) -> None:
+def test_what_makes_a_close_a_reset_does_so_after_a_fork_too(
+    role: str, cause: str, child: str
+) -> None:
     code = f"""
 child = os.fork()
 if child == 0:
@@ -149,7 +162,7 @@ def end_child():
     os.waitpid(child, 0)
 if {child!r} == "has ended":
     end_child()
-stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\\1\\0\\0\\0" + bytes(4))
+{cause}
 stream.close()
 try:
     print(peer.recv(100))

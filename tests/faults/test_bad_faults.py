@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import fds, threads
+from support import given_back, held
 
 import rsock
 from rsock import faults
@@ -253,11 +253,11 @@ def servers(**arguments: Any) -> list[Any]:
 def test_what_is_no_list_of_faults_is_a_type_error_and_nothing_is_opened(
     given: Any, text: str
 ) -> None:
-    before = fds(), threads()
+    before = held()
     for make in servers(faults=given):
         with pytest.raises(TypeError, match=text):
             make()
-    assert (fds(), threads()) == before
+    given_back(before)
 
 
 @pytest.mark.parametrize("fault", ONE_OF_EACH, ids=lambda fault: type(fault).__name__)
@@ -266,7 +266,7 @@ def test_a_fault_is_refused_by_a_server_on_which_it_can_do_nothing(
 ) -> None:
     datagrams = isinstance(fault, ON_DATAGRAMS_TOO + ON_DATAGRAMS_ONLY)
     streams = not isinstance(fault, ON_DATAGRAMS_ONLY)
-    before = fds(), threads()
+    before = held()
     for transport, fits in [
         ("tcp", streams),
         ("unix", streams),
@@ -283,7 +283,7 @@ def test_a_fault_is_refused_by_a_server_on_which_it_can_do_nothing(
         with pytest.raises(ValueError, match=f"^{re.escape(str(fault))}: not a fault of {kind}"):
             rsock.Server(faults=[fault], **named)
         assert not os.path.exists(named.get("path", ""))
-    assert (fds(), threads()) == before
+    given_back(before)
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_a_fault_is_refused_by_a_server_on_which_it_can_do_nothing(
     [("7", TypeError), (True, TypeError), (1.5, TypeError), (-1, ValueError), (2**64, ValueError)],
 )
 def test_a_seed_is_an_int_of_64_bits(seed: Any, error: type[Exception]) -> None:
-    before = fds(), threads()
+    before = held()
     for make in servers(seed=seed):
         with pytest.raises(error, match="seed"):
             make()
-    assert (fds(), threads()) == before
+    given_back(before)

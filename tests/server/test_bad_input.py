@@ -19,12 +19,12 @@ from support import (
     LOOPBACK,
     closed_port,
     error_number,
-    fds,
+    given_back,
     has_ipv6,
+    held,
     listener,
     output_of,
     reserved_port,
-    threads,
 )
 
 from rsock import Accept, Client, Echo, Handler, Limits, Server, SocketOptions
@@ -60,7 +60,7 @@ def refused_at_once(
     kind: type[Exception], place: Place, host: object, port: object, *named: str
 ) -> None:
     """Check that `place` refuses the address quickly, names the value, and leaves nothing open."""
-    before = fds(), threads()
+    before = held()
     began = time.monotonic()
     with pytest.raises(kind) as caught:
         place(host, port)
@@ -72,7 +72,7 @@ def refused_at_once(
     assert took < 0.2
     # The traceback may hold objects; those are not leaks of the library.
     caught.value.__traceback__ = None
-    assert (fds(), threads()) == before
+    given_back(before)
 
 
 @everywhere
@@ -157,21 +157,21 @@ def test_an_unknown_host_is_a_gaierror_with_its_code(place: Callable[[], object]
 
 
 def test_an_unknown_host_is_no_matter_for_the_constructor() -> None:
-    before = fds()
+    before = held()
     assert Server("nonexistent.invalid").state == "new"
-    assert fds() == before
+    given_back(before)
 
 
 def test_a_taken_port_is_named_with_step_and_address() -> None:
     with listener() as holder:
         port = holder.getsockname()[1]
-        before = fds(), threads()
+        before = held()
         with pytest.raises(OSError, match="Address already in use") as caught:
             Server(LOOPBACK, port).start()
         assert caught.value.errno == errno.EADDRINUSE
         assert f"bind {LOOPBACK}:{port}: Address already in use" in str(caught.value)
         caught.value.__traceback__ = None
-        assert (fds(), threads()) == before
+        given_back(before)
 
 
 @pytest.mark.parametrize("step", ["bind", "listen", "start"])
@@ -244,13 +244,13 @@ def test_a_privileged_port_is_a_permission_error_with_step_and_address() -> None
     reason="this system binds foreign addresses",
 )
 def test_a_foreign_address_is_named_with_step_and_address() -> None:
-    before = fds(), threads()
+    before = held()
     with pytest.raises(OSError, match=r"bind 203\.0\.113\.1:0: ") as caught:
         Server("203.0.113.1").start()
     assert caught.value.errno == errno.EADDRNOTAVAIL
     assert os.strerror(errno.EADDRNOTAVAIL) in str(caught.value)
     caught.value.__traceback__ = None
-    assert (fds(), threads()) == before
+    given_back(before)
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
@@ -264,13 +264,13 @@ def test_a_taken_ipv6_port_is_shown_in_brackets() -> None:
 
 def test_a_refused_connection_is_named_with_step_and_address() -> None:
     with closed_port() as (host, port):
-        before = fds()
+        before = held()
         with pytest.raises(ConnectionRefusedError) as caught:
             Client(host, port)
         assert caught.value.errno == errno.ECONNREFUSED
         assert f"connect {host}:{port}: Connection refused" in str(caught.value)
         caught.value.__traceback__ = None
-        assert fds() == before
+        given_back(before)
 
 
 # --- services and other arguments ----------------------------------------------------------
@@ -332,11 +332,11 @@ class Whatever: ...
 def test_an_object_that_is_no_service_is_refused_naming_what_would_be(
     service: Any, instead: str
 ) -> None:
-    before = fds()
+    before = held()
     with pytest.raises(TypeError) as caught:
         Server(service=service)
     assert instead in str(caught.value)
-    assert fds() == before
+    given_back(before)
     # A function of two parameters may be a handler of datagrams.
     if callable(service) and service is not function_of_two:
         with pytest.raises(TypeError) as caught:
@@ -371,10 +371,10 @@ def test_whatever_takes_one_argument_may_be_a_handler(service: Any) -> None:
     ],
 )
 def test_an_argument_of_server_it_cannot_honour_is_named(name: str, value: Any) -> None:
-    before = fds()
+    before = held()
     with pytest.raises(ValueError, match=name):
         Server(**{name: value})
-    assert fds() == before
+    given_back(before)
 
 
 @pytest.mark.parametrize(
@@ -411,10 +411,10 @@ def test_an_argument_of_server_of_another_type_is_a_type_error(name: str, value:
     ],
 )
 def test_an_argument_of_client_it_cannot_honour_is_named(name: str, value: Any) -> None:
-    before = fds()
+    before = held()
     with pytest.raises(ValueError, match="(?i)" + name):
         Client(**{name: value})
-    assert fds() == before
+    given_back(before)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import dial, fds, threads, wait_until
+from support import dial, given_back, held, wait_until
 
 from rsock import (
     Accept,
@@ -383,10 +383,10 @@ def test_one_server_serves_two_hundred_examples(shared: Server) -> None:
         client.recv_exactly(1)
     shared.reset()
     # From the first connection on.
-    before = (threads().keys(), fds())
+    before = held()
     examples()
     shared.reset()
-    wait_until(lambda: (threads().keys(), fds()) == before)
+    given_back(before)
 
 
 RECORDED = r"""rsock recording 1

@@ -88,10 +88,10 @@ def test_a_step_does_what_is_missing_before_it(step: str) -> None:
 
 
 def test_the_constructor_opens_nothing() -> None:
-    before = fds(), threads()
+    before = held()
     server = Server("127.0.0.1", 0)
     assert server.state == "new"
-    assert (fds(), threads()) == before
+    given_back(before)
 
 
 def test_create_opens_one_stream_socket() -> None:

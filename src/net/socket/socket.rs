@@ -23,6 +23,11 @@ pub(crate) fn close_resets(socket: &impl AsFd) -> bool {
     matches!(SockRef::from(socket).linger(), Ok(Some(Duration::ZERO)))
 }
 
+/// Whether input of a stream was not read, which makes a close of TCP a reset (RFC 2525, 2.17).
+fn has_unread_stream(socket: &SockRef<'_>) -> bool {
+    socket.r#type().is_ok_and(|kind| kind == Type::STREAM) && sys::unread(socket.as_fd()) > 0
+}
+
 impl Socket {
     pub(crate) fn new(fd: impl Into<OwnedFd>) -> Self {
         Self(Some(fd.into()))
@@ -119,8 +124,10 @@ impl Socket {
         if let Some(fd) = self.0.take() {
             if fork::has_forked() {
                 let socket = SockRef::from(&fd);
-                // A FIN ahead of the reset would be an orderly end.
-                if !close_resets(&fd) || sys::disconnect(fd.as_fd()).is_err() {
+                // As close(2) does where there is no other copy. A FIN ahead of the reset
+                // would be an orderly end.
+                let resets = close_resets(&fd) || has_unread_stream(&socket);
+                if !resets || sys::disconnect(fd.as_fd()).is_err() {
                     // ENOTCONN if there is no connection to end.
                     let _ = socket.shutdown(Shutdown::Both);
                 }
