@@ -125,6 +125,11 @@ class Terminal:
         return self._process.wait(PATIENCE)
 
     @property
+    def pid(self) -> int:
+        """The process of the command."""
+        return self._process.pid
+
+    @property
     def number(self) -> int:
         """The descriptor of the terminal's own side, which has the same mode."""
         return self._master

@@ -15,6 +15,8 @@ from support import (
     read_exactly,
     read_to_end,
     reserved_port,
+    sleeping,
+    wait_until,
 )
 from support.command_line import PATIENCE, Running, Terminal, run
 
@@ -117,11 +119,18 @@ def test_a_target_by_datagram_that_is_silent_ends_it() -> None:
 # --- waiting -------------------------------------------------------------------------------
 
 
+def waits(pid: int) -> None:
+    """Wait until a command has loaded the engine and sleeps."""
+    maps = Path(f"/proc/{pid}/maps")
+    wait_until(lambda: "_rsock" in maps.read_text())
+    wait_until(lambda: sleeping(pid, pid))
+
+
 def test_waiting_ends_when_a_server_accepts() -> None:
     options = ("--timeout", str(PATIENCE))
     with reserved_port() as port, Running("wait", f"{LOOPBACK}:{port}", *options) as command:
-        # It has been refused at least once when its interpreter has had the time to start.
-        time.sleep(0.5)
+        # It has been refused at least once.
+        waits(command.process.pid)
         assert command.process.poll() is None
         with Server(LOOPBACK, port) as server:
             assert command.end() == (0, "", "")
@@ -151,7 +160,8 @@ def test_waiting_in_vain_is_a_failure_that_says_why() -> None:
 
 def test_ctrl_c_ends_waiting() -> None:
     with closed_port() as (host, port), Terminal("wait", f"{host}:{port}") as terminal:
-        time.sleep(0.5)
+        # An interrupt while Python starts would be Python's own.
+        waits(terminal.pid)
         terminal.type("\x03")
         assert terminal.end() == 130
         assert "Traceback" not in terminal.seen
