@@ -96,6 +96,15 @@ class Node:
             )
         self.accounts.append(account)
 
+    def restart(self, proxy: HAProxy) -> None:
+        """Start a new command, and wait until HAProxy has it."""
+        self.start()
+        # Until then a signal would end it as the system does, and HAProxy may not have noticed the
+        # end of the last one.
+        account = self.accounts[-1]
+        wait_until(lambda: "listening on" in account.read_text(), "the new command listens")
+        wait_until(lambda: proxy.up() == set(NAMES), "the new command is up")
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal, wait for the end, and return the exit code."""
         assert self.process is not None
@@ -327,9 +336,7 @@ def rolling(
     for node in made * times:
         load.wait(number // (2 * len(made) * times))
         codes.append(node.end(signal.SIGTERM))
-        node.start()
-        # It may have gone through "down" already.
-        wait_until(lambda: proxy.up() == set(NAMES), "the new command is up")
+        node.restart(proxy)
     load.wait(max(1, number - (load.done - before)))
     return {
         "connections": load.done - before,
@@ -377,8 +384,7 @@ def kill(node: Node, proxy: HAProxy, load: Load, number: int) -> dict[str, Any]:
         works = {name: [each.works() for each in held if each.node == name] for name in NAMES}
     own = load.failures[failures:]
     done = load.done - before
-    node.start()
-    wait_until(lambda: proxy.up() == set(NAMES), "the new command is up")
+    node.restart(proxy)
     return {
         "node": node.name,
         "connections": done,
