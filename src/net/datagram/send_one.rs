@@ -119,6 +119,7 @@ impl Admission {
         }
         result
     }
+
     /// Counts a datagram as dropped.
     fn unsent(&self, errno: i32, hint: &'static str) -> Unsent {
         self.context.ledger.count_dropped(1);

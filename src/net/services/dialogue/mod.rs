@@ -9,5 +9,5 @@ pub(super) use self::find::find;
 pub(super) use self::report::{
     Tail, push_bytes, push_compared, push_difference, push_part, so_far,
 };
-pub(super) use self::results::{Entry, MOST_LAST, OfServers, Ongoing};
+pub(super) use self::results::{Entry, OfServers, Ongoing, ahead_of_last};
 pub use self::results::{Results, ScriptResult};

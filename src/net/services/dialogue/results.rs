@@ -1,6 +1,7 @@
 //! How the dialogues of a service went. Must never keep more of them than its limit.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use crate::net::base::Mutex;
@@ -11,7 +12,7 @@ const MOST: usize = 10_000;
 const MOST_SERVERS: usize = 1_000;
 
 /// How many of the last bytes of a dialogue are sent when its result is there.
-pub(in crate::net::services) const MOST_LAST: usize = 16 * 1024;
+const MOST_LAST: usize = 16 * 1024;
 
 /// How the dialogue with one peer went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,22 +88,21 @@ impl Results {
             *earlier = result;
         }
     }
-}
 
-impl Results {
     /// Removes the last result of a connection.
-    pub(in crate::net::services) fn take_back(&self, connection: u64) {
+    fn take_back(&self, connection: u64) {
         let mut results = self.ended.lock();
         let at = results.iter().rposition(|result| result.connection == connection);
         at.map(|at| results.remove(at));
     }
 }
 
-/// The entry of a dialogue that goes on, until it is dropped.
+/// The entry of a dialogue: one that goes on until its result is kept, or this is dropped.
 pub(in crate::net::services) struct Entry {
     results: Arc<Results>,
     connection: u64,
     dialogue: Arc<dyn Ongoing>,
+    is_told: bool,
 }
 
 impl Entry {
@@ -111,13 +111,43 @@ impl Entry {
         connection: u64,
         dialogue: Arc<dyn Ongoing>,
     ) -> Self {
-        results.ongoing.lock().insert(connection, Arc::clone(&dialogue));
-        Self { results: Arc::clone(results), connection, dialogue }
+        let entry = Self { results: Arc::clone(results), connection, dialogue, is_told: false };
+        entry.show();
+        entry
     }
-}
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+    pub(in crate::net::services) fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Whether the result is kept.
+    pub(in crate::net::services) fn is_told(&self) -> bool {
+        self.is_told
+    }
+
+    /// Keeps the result, which replaces an earlier one. It has to be there before the client gets
+    /// the last bytes or the end.
+    pub(in crate::net::services) fn tell(&mut self, result: ScriptResult) {
+        if mem::replace(&mut self.is_told, true) {
+            self.results.replace(result);
+        } else {
+            self.results.push(result);
+        }
+        self.hide();
+    }
+
+    /// Takes the result back: the dialogue goes on.
+    pub(in crate::net::services) fn take_back(&mut self) {
+        self.show();
+        self.results.take_back(self.connection);
+        self.is_told = false;
+    }
+
+    fn show(&self) {
+        self.results.ongoing.lock().insert(self.connection, Arc::clone(&self.dialogue));
+    }
+
+    fn hide(&self) {
         let mut ongoing = self.results.ongoing.lock();
         // After a reset of the server another connection has the same number.
         let is_own = |found: &Arc<dyn Ongoing>| Arc::ptr_eq(found, &self.dialogue);
@@ -125,6 +155,18 @@ impl Drop for Entry {
             ongoing.remove(&self.connection);
         }
     }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.hide();
+    }
+}
+
+/// How many of the last bytes of a dialogue to send now: those that the result has to precede are
+/// sent apart, for they are most likely taken whole.
+pub(in crate::net::services) fn ahead_of_last(size: usize) -> usize {
+    if size > MOST_LAST { size - MOST_LAST } else { size }
 }
 
 /// The results of the last servers that were started with a service, by their numbers.

@@ -7,7 +7,7 @@ use super::player::{Next, Player};
 use super::position::Position;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, Session, SessionError, SessionResult};
-use crate::net::services::dialogue::{Entry, MOST_LAST, Results, ScriptResult};
+use crate::net::services::dialogue::{Entry, Results, ScriptResult, ahead_of_last};
 
 /// The timer of what is at hand.
 const TIMER: u32 = 0;
@@ -23,10 +23,9 @@ enum Waiting {
 
 pub(super) struct Dialogue {
     player: Player,
-    results: Arc<Results>,
     position: Arc<Position>,
-    /// Shows the position to other threads, until the dialogue ends.
-    entry: Option<Entry>,
+    /// Shows the position to other threads, until the dialogue ends, and then its result.
+    entry: Entry,
     /// How long the client may take to read.
     timeout: Duration,
     waiting: Waiting,
@@ -36,8 +35,6 @@ pub(super) struct Dialogue {
     is_over: bool,
     /// The report of a divergence.
     error: Option<String>,
-    /// The result that is kept so far is that of a dialogue that was played.
-    is_told: bool,
 }
 
 impl Dialogue {
@@ -46,53 +43,33 @@ impl Dialogue {
         let entry = Entry::new(results, position.connection(), Arc::clone(&position) as _);
         Self {
             player,
-            results: Arc::clone(results),
             position,
-            entry: Some(entry),
+            entry,
             timeout,
             waiting: Waiting::Client,
             rest: Vec::new(),
             is_over: false,
             error: None,
-            is_told: false,
         }
     }
 
     /// Keeps the result, which replaces an earlier one.
     fn tell(&mut self, error: Option<String>) {
-        let is_new = !std::mem::replace(&mut self.is_told, true);
-        let result = self.player.result(error);
-        if is_new {
-            self.results.push(result)
-        } else {
-            self.results.replace(result)
-        }
-        self.entry = None;
+        self.entry.tell(self.player.result(error));
     }
 
     /// Keeps the result of a dialogue of which nothing but ends is left.
     fn tell_played(&mut self) {
-        if !self.is_told {
+        if !self.entry.is_told() {
             let torn = self.player.torn();
             self.tell(torn);
         }
     }
 
-    /// Takes that result back: the client has not got the last bytes.
-    fn go_on_after_all(&mut self) {
-        let connection = self.position.connection();
-        let position = Arc::clone(&self.position) as _;
-        self.entry = Some(Entry::new(&self.results, connection, position));
-        self.results.take_back(connection);
-        self.is_told = false;
-    }
-
-    /// How many of the unsent bytes to send now: the last ones of a recording apart, as they are
-    /// most likely taken whole.
+    /// How many of the unsent bytes to send now.
     fn at_once(&self, is_last: bool) -> usize {
         let size = self.player.unsent().len();
-        let apart = if is_last && !self.player.keeps_pieces() { MOST_LAST } else { 0 };
-        if size > apart { size - apart } else { size }
+        if is_last && !self.player.keeps_pieces() { ahead_of_last(size) } else { size }
     }
 
     fn fail(&mut self, report: String) -> SessionError {
@@ -120,7 +97,7 @@ impl Dialogue {
                     self.player.sent(taken);
                     if taken < size {
                         if is_last && is_whole {
-                            self.go_on_after_all();
+                            self.entry.take_back();
                         }
                         self.waiting = Waiting::Client;
                         io.set_timer(TIMER, Some(self.timeout));
@@ -224,7 +201,7 @@ impl Session for Dialogue {
         }
         let is_reset = why == ClosedBy::Reset;
         let error = self.player.closed(why.name(), is_reset, Instant::now());
-        if !self.is_told || error.is_some() {
+        if !self.entry.is_told() || error.is_some() {
             self.tell(error);
         }
     }

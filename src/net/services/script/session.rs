@@ -14,7 +14,7 @@ use super::program::{Action, Block, Piece, Program, Slices, Step};
 use super::verdict::{Capture, Verdict};
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Drain, Io, Leg, LegStages, Session, SessionError, SessionResult};
-use crate::net::services::dialogue::{Entry, MOST_LAST, Results, ScriptResult, Tail};
+use crate::net::services::dialogue::{Entry, Results, ScriptResult, Tail, ahead_of_last};
 use crate::net::stage::Chain;
 use crate::net::stage::tls::TlsServer;
 
@@ -52,8 +52,6 @@ enum Ending {
 pub(super) struct Dialogue {
     program: Arc<Program>,
     tls: Option<Arc<TlsServer>>,
-    results: Arc<Results>,
-    connection: u64,
     cursor: Cursor,
     waiting: Waiting,
     /// A step has paused the reading: what arrives waits, as does what has arrived.
@@ -70,15 +68,14 @@ pub(super) struct Dialogue {
     step: usize,
     /// What other threads see of it, with what was captured.
     position: Arc<Position>,
-    /// Shows it to them, until the dialogue ends.
-    entry: Option<Entry>,
+    /// Shows it to them, until the dialogue ends, and then its result.
+    entry: Entry,
     received: Tail,
     sent: Tail,
     /// Input that no step has used when the peer finished; the engine passes it no more.
     rest: Option<Vec<u8>>,
     ending: Option<Ending>,
     unused: Head,
-    is_told: bool,
 }
 
 impl Dialogue {
@@ -94,8 +91,6 @@ impl Dialogue {
             cursor: Cursor::new(&program.steps),
             program: Arc::clone(program),
             tls: tls.map(Arc::clone),
-            results: Arc::clone(results),
-            connection,
             waiting: Waiting::Ready,
             is_paused: false,
             is_shut: false,
@@ -104,28 +99,27 @@ impl Dialogue {
             is_late: false,
             step: 0,
             position,
-            entry: Some(entry),
+            entry,
             received: Tail::default(),
             sent: Tail::default(),
             rest: None,
             ending: None,
             unused: Head::default(),
-            is_told: false,
         }
     }
 
-    /// Keeps the result. It has to be there before the client gets the last bytes or the end.
+    /// Keeps the result, unless one is kept.
     fn tell(&mut self, error: Option<String>) {
         self.tell_of(self.step, error);
     }
 
     fn tell_of(&mut self, step: usize, error: Option<String>) {
-        if std::mem::replace(&mut self.is_told, true) {
+        if self.entry.is_told() {
             return;
         }
         let captures = self.position.with(|at| listed(&at.captures));
-        self.results.push(ScriptResult {
-            connection: self.connection,
+        self.entry.tell(ScriptResult {
+            connection: self.entry.connection(),
             done: error.is_none(),
             step,
             steps: self.program.count,
@@ -134,15 +128,6 @@ impl Dialogue {
             unused: self.unused.bytes.clone(),
             position: None,
         });
-        self.entry = None;
-    }
-
-    /// Takes the result back: the dialogue goes on.
-    fn begin_again(&mut self) {
-        let position = Arc::clone(&self.position) as _;
-        self.entry = Some(Entry::new(&self.results, self.connection, position));
-        self.results.take_back(self.connection);
-        self.is_told = false;
     }
 
     /// Shows other threads where the dialogue is.
@@ -315,9 +300,7 @@ impl Dialogue {
     /// dialogue goes on, rather than wait for room.
     fn write(&mut self, io: &mut dyn Io, mut bytes: Vec<u8>, unused: Option<&[u8]>) -> bool {
         let last = self.cursor.ends_behind().filter(|_| self.slices.is_empty());
-        // The last bytes apart: they are most likely taken whole.
-        let apart = bytes.len().saturating_sub(MOST_LAST);
-        let count = if last.is_some() && apart > 0 { apart } else { bytes.len() };
+        let count = if last.is_some() { ahead_of_last(bytes.len()) } else { bytes.len() };
         let last = last.filter(|_| count == bytes.len());
         if let Some(last) = last {
             self.leave_unused(unused);
@@ -332,7 +315,7 @@ impl Dialogue {
         }
         self.waiting = Waiting::Room(bytes);
         if last.is_some() {
-            self.begin_again();
+            self.entry.take_back();
         }
         taken == count
     }
