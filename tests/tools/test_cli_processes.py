@@ -78,6 +78,11 @@ def gone(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def state(pid: int) -> str:
+    """The state of a process in one letter, as in proc_pid_stat(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_processes_serve_on_one_listener_and_drain_together(
     number: signal.Signals, app: Path
@@ -239,6 +244,30 @@ def test_processes_that_cannot_start_at_all_end_the_command(
     found, out, err = run("serve", service, "0", "--processes", "2", cwd=app)
     assert (found, out) == (code, "")
     assert said in err
+
+
+BROKEN_LATER = """
+import os, time
+while not os.path.exists("go"):
+    time.sleep(0.01)
+1 / 0
+"""
+
+
+def test_processes_that_end_at_the_same_time_end_the_command(app: Path) -> None:
+    (app / "broken.py").write_text(BROKEN_LATER)
+    with serving("serve", "broken:f", "0", "--processes", "2", cwd=app) as command:
+        wait_until(lambda: len(children(command)) == 2, PATIENCE)
+        pids = children(command)
+        # The parent finds both at once: it asks the second to end while it handles the first.
+        command.signal(signal.SIGSTOP)
+        (app / "go").touch()
+        wait_until(lambda: {state(pid) for pid in pids} == {"Z"}, PATIENCE)
+        command.signal(signal.SIGCONT)
+        code, out, err = command.end()
+    assert (code, out) == (1, "")
+    assert err.count("ZeroDivisionError") == 2
+    assert "is killed" not in err
 
 
 def test_a_second_signal_resets_what_is_open(app: Path) -> None:

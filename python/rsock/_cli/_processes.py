@@ -66,6 +66,16 @@ class _Process:
     def pid(self) -> int:
         return self.process.pid
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal; without effect once it has ended.
+
+        `Popen.send_signal` would take the exit code of a process that has ended, and `waitpid`
+        in `Parent` would then never return this process.
+        """
+        if self.process.returncode is None:
+            # Until its exit code is taken, no other process can have this number.
+            os.kill(self.pid, number)
+
     def say(self, word: str) -> None:
         """Ask something of it."""
         with contextlib.suppress(OSError):
@@ -88,7 +98,7 @@ class _Process:
         """Let it serve what it has, for as long as its servers drain."""
         if self.state == "starting":
             # It may not listen to us yet.
-            self.process.terminate()
+            self.send_signal(signal.SIGTERM)
         self.say(Word.DRAIN)
         self.state = "draining"
         self.deadline = time.monotonic() + patience + _SLACK
@@ -242,7 +252,7 @@ class Parent:
                 what = "serve" if child.state == "starting" else "end"
                 logger.warning("process %d does not %s in time, and is killed", child.pid, what)
                 child.deadline = None
-                child.process.kill()
+                child.send_signal(signal.SIGKILL)
         if self._drains_at is not None and self._drains_at <= now:
             self._drain()
         for slot in self._slots:
