@@ -464,7 +464,7 @@ class Server(_rsock.Server):
             notifier = Notifier()
 
         def started() -> None:
-            _announce(self, announce)
+            self._announce(announce)
             if notifier is not None:
                 notifier.ready(f"serving {self.service!r} on {_display.server_address(self)}")
 
@@ -482,6 +482,15 @@ class Server(_rsock.Server):
         finally:
             if notifier is not None:
                 notifier.close()
+
+    def _announce(self, wanted: bool | None) -> None:
+        """Write to `sys.stderr` where the server listens, if that is wanted. Never raises."""
+        # None: a program without a console. OSError, ValueError: it is closed.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            if wanted or (wanted is None and sys.stderr.isatty()):
+                text = f"{self.name}: serving {self.service!r} on {_display.server_address(self)}"
+                sys.stderr.write(f"{printable(text)}; Ctrl-C stops it\n")
+                sys.stderr.flush()
 
     def _run(self, signals: Signals) -> StopReport:
         try:
@@ -699,16 +708,6 @@ def _checked_linger(linger: float) -> float:
     if not 0 <= linger <= _MAX_LINGER:
         raise ValueError(f"linger {linger!r}: must be between 0 and {_MAX_LINGER:,} seconds")
     return float(linger)
-
-
-def _announce(server: Server, wanted: bool | None) -> None:
-    """Write to `sys.stderr` where the server listens, if that is wanted. Never raises."""
-    # None: a program without a console. OSError, ValueError: it is closed.
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        if wanted or (wanted is None and sys.stderr.isatty()):
-            text = f"{server.name}: serving {server.service!r} on {_display.server_address(server)}"
-            sys.stderr.write(f"{printable(text)}; Ctrl-C stops it\n")
-            sys.stderr.flush()
 
 
 def _log_abandoned(server: Server) -> None:

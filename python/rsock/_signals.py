@@ -23,7 +23,7 @@ class Signals:
     no moment at which a signal has been noted but not acted upon, and a second signal, which
     arrives during the drain of the first, is a handler call inside a handler call. Only `start()`
     is left by an exception: stopping a server in the middle of its start, from the same thread,
-    would deadlock.
+    would deadlock. It may have completed all the same: the server then serves, and lingers.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class Signals:
         self._linger = linger
         self._found = contextlib.ExitStack()
         self._starting = True
+        self._announcing = False
+        self._left = False
         self._cause: str | None = None
         self.forced = False
 
@@ -52,13 +54,15 @@ class Signals:
             self._install(signal.SIGTERM)
             self._server.start()
             self._starting = False
-            self._started()
         except StoppedStarting:
             # Until this line further signals do nothing, because one has been noted already.
             self._starting = False
+        if self._cause is None or self._server.state == "serving":
+            self._announcing = True
+            self._started()
+            self._announcing = False
         if self._cause is not None:
-            self._leaving()
-            self._stop(self._cause)
+            self._end(self._cause)
         return self._server.wait()
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
@@ -67,14 +71,28 @@ class Signals:
             self._cause = cause
             if self._starting:
                 raise StoppedStarting
+            if self._announcing and self._lingers(cause):
+                # `run` lingers, once it has said that the server serves.
+                return
         else:
             self.forced = True
         if not self._starting:
+            self._end(cause)
+
+    def _end(self, cause: str) -> None:
+        """Stop the server, after a SIGTERM at the end of the time that it lingers."""
+        if not self._left:
+            self._left = True
             self._leaving()
-            if cause == "SIGTERM" and self._linger and not self.forced:
-                self._wait_a_while()
-            # A second signal that came meanwhile has stopped it, which this does not change.
-            self._stop(cause)
+        if self._lingers(cause):
+            self._wait_a_while()
+        # A second signal that came meanwhile has stopped it, which this does not change.
+        self._stop(cause)
+
+    def _lingers(self, cause: str) -> bool:
+        if cause != "SIGTERM" or self._linger == 0.0 or self.forced:
+            return False
+        return self._server.state == "serving"
 
     def _wait_a_while(self) -> None:
         """Let the server serve on, for as long as it lingers or until it has stopped."""

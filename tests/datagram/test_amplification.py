@@ -27,7 +27,8 @@ from rsock import Server
 with Server(transport="udp") as server:
     print(server.port, flush=True)
     input()
-    print(server.ledger.totals.messages_out, server.ledger.totals.suspects, flush=True)
+# An answer can arrive before it is counted; after the stop all are.
+print(server.ledger.totals.messages_out, server.ledger.totals.suspects, flush=True)
 """
 
 
@@ -61,8 +62,9 @@ def test_two_servers_of_a_process_do_not_talk_to_each_other() -> None:
         wait_until(lambda: suspects(one, two) == 2)
         assert settled(one)
         assert settled(two)
-        # The two replies that `settled` has just asked for.
-        assert replies(one, two) == 2
+    # The two replies that `settled` has asked for. They can arrive before they are counted; after
+    # the stop all are.
+    assert replies(one, two) == 2
 
 
 @raw
@@ -95,7 +97,7 @@ def test_a_service_in_rust_answers_no_server_with_a_handler() -> None:
             # A handler hears every server, and this one's service does not answer it.
             forge(one.address, handling.address, b"answer me")
             wait_until(lambda: suspects(one) == 3)
-            assert (replies(handling), replies(one)) == (1, 0)
+    assert (replies(handling), replies(one)) == (1, 0)
 
 
 @raw

@@ -100,7 +100,9 @@ def test_a_resolver_asks_again_until_an_answer_is_not_lost(direction: Any) -> No
         for record in (first, second):
             assert [event.action for event in record.faults] == ["dropped"]
             assert record.messages_out == 0
-        assert (third.messages_in, third.messages_out) == (1, 1)
+        assert third.messages_in == 1
+        # An answer can arrive before it is counted.
+        wait_until(lambda: third.messages_out == 1)
 
 
 def test_a_resolver_gives_up_where_all_is_lost() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -361,6 +362,80 @@ def test_a_second_signal_ends_the_lingering() -> None:
         assert echoes((host, int(port)))
         script.signal(signal.SIGTERM)
         assert script.end() == (0, "forced\n", "")
+
+
+SIGNALLED = """
+import signal, sys, threading
+from rsock import Server
+place = sys.argv[1]
+def at(here):
+    if here == place:
+        signal.raise_signal(signal.SIGTERM)
+class Early(Server):
+    def start(self):
+        at("before the start")
+        super().start()
+        at("after the start")
+class Errors:
+    def write(self, text):
+        print("said", *server.address, flush=True)
+        at("during the announcement")
+    def flush(self):
+        pass
+sys.stderr = Errors()
+def tell():
+    for line in sys.stdin:
+        print(server.ready, server.state, flush=True)
+threading.Thread(target=tell, daemon=True).start()
+server = Early()
+try:
+    print(server.run(linger=600, announce=True).cause)
+except KeyboardInterrupt:
+    print("forced")
+"""
+
+
+@pytest.mark.parametrize("place", ["after the start", "during the announcement"])
+def test_a_server_lingers_after_a_signal_that_came_before_it_was_announced(place: str) -> None:
+    with Script(SIGNALLED, place) as script:
+        said, host, port = script.line().split()
+        assert said == "said"
+        wait_until(lambda: asked(script) == "False serving")
+        assert echoes((host, int(port)))
+        script.signal(signal.SIGTERM)
+        assert script.end() == (0, "forced\n", "")
+
+
+def test_a_server_that_has_not_started_does_not_linger() -> None:
+    with Script(SIGNALLED, "before the start") as script:
+        assert script.end() == (0, "SIGTERM\n", "")
+
+
+# The terminal or the pipe takes the line, and the signal comes before the command goes on.
+COMMAND_SIGNALLED = """
+import os, signal, sys
+from rsock._cli import main
+write = os.write
+def write_and_signal(number, data):
+    written = write(number, data)
+    if b"listening" in bytes(data):
+        signal.raise_signal(signal.SIGTERM)
+    return written
+os.write = write_and_signal
+sys.exit(main(["echo", "--linger", "600"]))
+"""
+
+
+def test_a_command_lingers_and_shows_connections_after_a_signal_at_its_first_line() -> None:
+    with Script(COMMAND_SIGNALLED) as script:
+        found = re.match(r"listening on ([\d.]+):(\d+): ", script.line())
+        assert found is not None
+        with socket.create_connection((found[1], int(found[2])), timeout=SOON) as peer:
+            assert says_back(peer)
+            client = peer.getsockname()
+        assert f"{client[0]}:{client[1]}" in script.line()
+        script.signal(signal.SIGTERM)
+        assert script.end()[0] == 143
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,7 @@ def _tls(arguments: Serving) -> TLS | None:
 class _Served(Server):
     """A server of a run; the first one starts and stops the others with it.
 
-    It announces that all of them listen at a time when a signal already drains them.
+    It announces that all of them listen once all of them serve.
     """
 
     announce: Callable[[], None] | None = None
@@ -296,9 +296,12 @@ class _Served(Server):
         for other in self.others:
             other.start()
         super().start()
+        return self
+
+    def _announce(self, wanted: bool | None) -> None:
+        super()._announce(wanted)
         if self.announce is not None:
             self.announce()
-        return self
 
     def _stop(self, drain: float | None, cause: str) -> StopReport:
         # All drain at the same time.
