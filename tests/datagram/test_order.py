@@ -150,7 +150,8 @@ def test_a_handler_that_raises_lets_the_next_datagram_of_its_peer_in() -> None:
         for data in (b"0", b"0", b"1"):
             client.send(data)
         assert client.recv(10) == b"1"
-        assert len(server.errors) == 2
+    # Other threads may report them after the answer was sent, and before the stop has ended.
+    assert len(server.errors) == 2
 
 
 def test_a_handler_that_stops_its_server_does_not_hold_up_what_its_peer_sent_after() -> None:

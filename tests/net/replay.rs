@@ -302,3 +302,27 @@ fn the_result_is_there_before_the_client_has_the_last_bytes() {
     let many = text(&format!("1 1 > b\"a\"\n1 2 < b\"{letters}\"\n"));
     assert_eq!(ended_before(&many, &[b"a"], None), [0, 1, 1]);
 }
+
+#[test]
+fn the_position_is_that_of_what_the_client_has_noticed() {
+    let events =
+        "1 0 > b\"abc\"\n1 1 < b\"one\"\n1 2 < b\"two\"\n1 3 < end\n1 4 > b\"d\"\nstop 5\n";
+    let text = format!("{}{events}", header("tcp"));
+    let replay = Rc::new(replay(&text, &playing(Chunks::Lenient)).expect("a recording"));
+    let peer = peer();
+    let prepared = Service::prepare(&*replay, &site(peer.local.clone()), &mut Plain);
+    let mut session = prepared.unwrap().unwrap().open(&peer);
+    let seen = Rc::new(RefCell::<Vec<String>>::default());
+    let before = {
+        let (replay, seen) = (Rc::clone(&replay), Rc::clone(&seen));
+        move || {
+            let [result] = &replay.results_of(1)[..] else { panic!("one dialogue goes on") };
+            let position = result.position.clone().expect("a position");
+            seen.borrow_mut().push(position.split_once("): ").expect("a place").1.to_owned());
+        }
+    };
+    let mut io = FakeIo { before: Some(Box::new(before)), ..FakeIo::default() };
+    assert!(session.open(&mut io).is_ok());
+    assert_eq!(session.bytes(&mut io, Leg::Client, b"abc").ok(), Some(3));
+    assert_eq!(*seen.borrow(), ["sends b\"one\"", "sends b\"two\"", "sends the end (FIN)"]);
+}

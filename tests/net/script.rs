@@ -1,7 +1,9 @@
 //! Script against random texts and random clients: no panic, the same dialogue however the bytes are
 //! cut. Reproducible: `RSOCK_FUZZ_SEED=7 cargo test … script`; longer: `RSOCK_FUZZ_ROUNDS=100000`.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use _rsock::net::address::Endpoint;
@@ -115,10 +117,7 @@ fn played(
 ) -> (Vec<u8>, ScriptResult) {
     script.clear();
     let prepared = script.prepare(&site(), &mut Plain).unwrap().unwrap();
-    let local = site().local;
-    let (remote, tlvs) = (local.clone(), Vec::new());
-    let peer = Peer { id: 1, local, remote, proxy: None, tlvs, line: 65_536 };
-    let mut session = prepared.open(&peer);
+    let mut session = prepared.open(&peer());
     let mut io = FakeIo::default();
     let mut rest: Vec<u8> = Vec::new();
     let mut failed = session.open(&mut io).is_err();
@@ -142,6 +141,37 @@ fn played(
     session.closed(ClosedBy::Peer);
     let result = script.results().pop().expect("every dialogue has a result");
     (io.near, result)
+}
+
+/// The peer of a dialogue.
+fn peer() -> Peer {
+    let local = site().local;
+    let (remote, tlvs) = (local.clone(), Vec::new());
+    Peer { id: 1, local, remote, proxy: None, tlvs, line: 65_536 }
+}
+
+#[test]
+fn the_position_is_that_of_what_the_client_has_noticed() {
+    let text =
+        "send b\"220\"\nuntil b\"!\"\nsend b\"1\"\nsend b\"2\"\nshutdown write\nuntil b\"x\"\n";
+    let script = Rc::new(Script::new(text).expect("a script"));
+    let prepared = script.prepare(&site(), &mut Plain).unwrap().unwrap();
+    let mut session = prepared.open(&peer());
+    let seen = Rc::new(RefCell::<Vec<(usize, Vec<u8>)>>::default());
+    let before = {
+        let (script, seen) = (Rc::clone(&script), Rc::clone(&seen));
+        move || {
+            let [result] = &script.results_of(1)[..] else { panic!("one dialogue goes on") };
+            assert!(!result.done, "{result:?}");
+            seen.borrow_mut().push((result.step, result.unused.clone()));
+        }
+    };
+    let mut io = FakeIo { before: Some(Box::new(before)), ..FakeIo::default() };
+    assert!(session.open(&mut io).is_ok());
+    assert!(session.bytes(&mut io, Leg::Client, b"go!later").is_ok());
+    let later = b"later".to_vec();
+    let expected = [(1, Vec::new()), (3, later.clone()), (4, later.clone()), (5, later)];
+    assert_eq!(*seen.borrow(), expected);
 }
 
 #[test]

@@ -93,6 +93,7 @@ impl Dialogue {
                         // The client may look for the result as soon as it has these bytes.
                         self.tell_played();
                     }
+                    self.position.set(self.player.spot());
                     let taken = io.write(Leg::Client, &self.player.unsent()[..size]);
                     self.player.sent(taken);
                     if taken < size {
@@ -110,6 +111,7 @@ impl Dialogue {
                     }
                 }
                 Next::Finish => {
+                    self.position.set(self.player.spot());
                     io.shut_write(Leg::Client);
                     self.player.did();
                 }

@@ -145,6 +145,17 @@ impl Dialogue {
         });
     }
 
+    /// Shows them the step at hand, before the client can notice what it does. `unused`: the input
+    /// that no step has used, where it is known.
+    fn show_action(&self, unused: Option<&[u8]>) {
+        self.position.with(|at| {
+            (at.step, at.waits_for) = (self.step, For::Time);
+            if let Some(input) = unused {
+                at.unused = Head::from(input);
+            }
+        });
+    }
+
     /// Plays on, as far as the input allows: all that was not used, or None where the engine will
     /// offer it later. Returns how many bytes of it were used.
     fn play(&mut self, io: &mut dyn Io, offered: Option<&[u8]>) -> SessionResult<usize> {
@@ -230,6 +241,7 @@ impl Dialogue {
                 if let Some(last) = self.cursor.ends_behind() {
                     self.tell_of(last, None);
                 }
+                self.show_action(None);
                 self.cursor.advance();
                 self.is_shut = true;
                 io.shut_write(Leg::Client);
@@ -302,9 +314,10 @@ impl Dialogue {
         let last = self.cursor.ends_behind().filter(|_| self.slices.is_empty());
         let count = if last.is_some() { ahead_of_last(bytes.len()) } else { bytes.len() };
         let last = last.filter(|_| count == bytes.len());
+        // The client may look where the dialogue is, or for its result, once it has these bytes.
+        self.show_action(unused);
         if let Some(last) = last {
             self.leave_unused(unused);
-            // The client may look for the result as soon as it has these bytes.
             self.tell_of(last, None);
         }
         let taken = io.write(Leg::Client, &bytes[..count]);
