@@ -19,11 +19,12 @@ __all__ = ["Signals"]
 class Signals:
     """What SIGINT and SIGTERM do during one `run()`.
 
-    The signal handler itself stops the server, inside the `wait()` that let it run. There is thus
-    no moment at which a signal has been noted but not acted upon, and a second signal, which
-    arrives during the drain of the first, is a handler call inside a handler call. Only `start()`
-    is left by an exception: stopping a server in the middle of its start, from the same thread,
-    would deadlock. It may have completed all the same: the server then serves, and lingers.
+    The signal handler itself stops the server, inside the `wait()` that let it run, and a second
+    signal, which arrives during the drain of the first, is a handler call inside a handler call.
+    `start()` is left by an exception: stopping a server in the middle of its start, from the same
+    thread, would deadlock. It may have completed all the same: the server then serves, and lingers.
+    A signal after which the server lingers is only noted while the server is announced, because
+    the announcement must not wait for the end of that time.
     """
 
     def __init__(

@@ -32,15 +32,19 @@ def wait_until(condition: Callable[[], object], deadline: float = SOON, what: st
         time.sleep(0.002)
 
 
+def state_of(thread: int | None, process: int | str = "self") -> str:
+    """The state of a thread in one letter, as in proc_pid_stat(5); "" if there is none."""
+    try:
+        stat = Path(f"/proc/{process}/task/{thread}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
 def sleeping(thread: int | None, process: int | str = "self") -> bool:
     """Whether a thread stays asleep (blocked, not between two steps)."""
-    stat = Path(f"/proc/{process}/task/{thread}/stat")
     for _ in range(5):
-        try:
-            state = stat.read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return False
-        if state != "S":
+        if state_of(thread, process) != "S":
             return False
         time.sleep(0.002)
     return True
@@ -48,15 +52,10 @@ def sleeping(thread: int | None, process: int | str = "self") -> bool:
 
 def all_sleeping(numbers: Iterable[int]) -> bool:
     """The same of several threads of this process at once."""
-    stats = [Path(f"/proc/self/task/{number}/stat") for number in numbers]
+    threads = list(numbers)
     for _ in range(3):
-        for stat in stats:
-            try:
-                state = stat.read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                return False
-            if state != "S":
-                return False
+        if any(state_of(thread) != "S" for thread in threads):
+            return False
         time.sleep(0.002)
     return True
 

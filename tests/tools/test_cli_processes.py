@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from support import LOOPBACK, SOON, dial, dial_path, refused, says_back, wait_until
 from support.command_line import PATIENCE, Running, run
+from support.waiting import state_of
 
 # The long form: RSOCK_TEST_LONG=1 makes 100 000 connections while processes are replaced.
 CONNECTIONS = 100_000 if os.environ.get("RSOCK_TEST_LONG") else 1_500
@@ -76,11 +77,6 @@ def ended(command: Running, number: signal.Signals = signal.SIGTERM) -> tuple[in
 
 def gone(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def state(pid: int) -> str:
-    """The state of a process in one letter, as in proc_pid_stat(5)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -262,7 +258,7 @@ def test_processes_that_end_at_the_same_time_end_the_command(app: Path) -> None:
         # The parent finds both at once: it asks the second to end while it handles the first.
         command.signal(signal.SIGSTOP)
         (app / "go").touch()
-        wait_until(lambda: {state(pid) for pid in pids} == {"Z"}, PATIENCE)
+        wait_until(lambda: {state_of(pid, pid) for pid in pids} == {"Z"}, PATIENCE)
         command.signal(signal.SIGCONT)
         code, out, err = command.end()
     assert (code, out) == (1, "")
