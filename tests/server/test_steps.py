@@ -470,6 +470,20 @@ def test_stop_all_stops_every_server_and_reports() -> None:
     assert rsock.stop_all() == []
 
 
+def test_stop_all_leaves_a_server_alone_whose_start_has_failed() -> None:
+    with Server(transport="udp", workers=2) as holder:
+        server = Server(*holder.address, transport="udp", workers=2)
+        for _ in range(2):
+            with pytest.raises(OSError, match="start .*: Address already in use"):
+                server.start()
+        assert len(rsock.stop_all()) == 1
+        assert (holder.state, server.state) == ("stopped", "new")
+    server.start()
+    # Once, although it was bound three times.
+    assert len(rsock.stop_all()) == 1
+    assert server.state == "stopped"
+
+
 def test_a_name_is_kept_and_one_is_made_up_where_none_is_given() -> None:
     assert Server(name="mine").name == "mine"
     assert Server().name

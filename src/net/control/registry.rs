@@ -84,7 +84,8 @@ pub(crate) fn add(server: Weak<dyn Registered>) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| fork::hold_across(&ForkHook));
     let mut servers = SERVERS.lock();
-    servers.retain(|server| server.strong_count() > 0);
+    // A server whose start has failed may be bound again.
+    servers.retain(|one| one.strong_count() > 0 && !one.ptr_eq(&server));
     servers.push(server);
 }
 
@@ -112,7 +113,8 @@ pub(crate) fn all() -> Vec<Arc<dyn Registered>> {
     let (here, foreign): (Vec<_>, Vec<_>) =
         servers.into_iter().partition(|server| server.context().origin.is_here());
     foreign.into_iter().for_each(std::mem::forget);
-    here.into_iter().filter(|server| !server.context().has_ended()).collect()
+    let has_address = |server: &Arc<dyn Registered>| server.address().is_some();
+    here.into_iter().filter(|one| !one.context().has_ended() && has_address(one)).collect()
 }
 
 /// The server of this process, other than `asking`, that holds `address` and prevents a bind to it.
