@@ -14,7 +14,7 @@ from collections.abc import Callable
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from opcode import opmap
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ._printable import printable_lines, tame
 from ._rsock import Connection, Datagram
@@ -70,30 +70,15 @@ class HandlerErrors:
             errors.clear()
         self._raised = next(self._added) + 1
 
-    def report(
-        self, error: BaseException, conn: Connection | Datagram, fault: str = "handler"
-    ) -> None:
-        """Treat an error as `on_error` says. Never raises.
+    def keep(self, error: BaseException, conn: Connection | Datagram, fault: str) -> None:
+        """Keep an error before its connection ends: a record that is closed has its error here.
 
         `fault`: "handler"; or "stop" or "peer", which ended a read in the middle of a message. That
         is no error of the handler. It is told only where the body of a `with`, or a test, raised:
         what the handler waited for may be the reason.
-
-        Its traceback keeps what is needed to print it; the values of local variables are freed.
         """
-        try:
-            self._report(error, conn, fault)
-        finally:
-            _free_locals(error)
-
-    def _report(self, error: BaseException, conn: Connection | Datagram, fault: str) -> None:
-        record = conn.record
-        where = f"{_WHERE}connection {conn.id}"
-        if isinstance(conn, Datagram):
-            where = f"{_WHERE}a datagram"
-        if record is not None:
-            where += f" from {record.remote}"
-        if fault != "handler" and isinstance(error, Exception):
+        where = _where(conn)
+        if _is_of_others(error, fault):
             ended = "the server was stopped" if fault == "stop" else "the peer left"
             had = f"{len(getattr(error, 'partial', b''))} bytes of a message"
             _note(error, f"{where}, which had {had} and waited for the rest when {ended}")
@@ -102,6 +87,20 @@ class HandlerErrors:
         if isinstance(error, Exception):
             _note(error, where)
         self._kept.append(error)
+
+    def report(self, error: BaseException, conn: Connection | Datagram, fault: str) -> None:
+        """Treat an error that was kept as `on_error` says. Never raises.
+
+        Its traceback keeps what is needed to print it; the values of local variables are freed.
+        """
+        try:
+            if not _is_of_others(error, fault):
+                self._report(error, conn)
+        finally:
+            _free_locals(error)
+
+    def _report(self, error: BaseException, conn: Connection | Datagram) -> None:
+        where = _where(conn)
         if not isinstance(error, Exception):
             self._escape(error, conn)
             return
@@ -161,6 +160,18 @@ class HandlerErrors:
             with contextlib.suppress(IndexError):
                 errors.append(self._to_raise.popleft())
         return errors
+
+
+def _where(conn: Connection | Datagram) -> str:
+    """Which handler, for a note and the log."""
+    record = conn.record
+    what = "a datagram" if isinstance(conn, Datagram) else f"connection {conn.id}"
+    return f"{_WHERE}{what}" + (f" from {record.remote}" if record is not None else "")
+
+
+def _is_of_others(error: BaseException, fault: str) -> TypeGuard[Exception]:
+    """Whether a stop or the peer ended a read, which is no error of the handler."""
+    return fault != "handler" and isinstance(error, Exception)
 
 
 def _free_locals(error: BaseException) -> None:

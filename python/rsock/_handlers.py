@@ -7,6 +7,7 @@ methods, and nothing may print.
 """
 
 import contextvars
+import functools
 import itertools
 import sys
 import time
@@ -184,7 +185,7 @@ def _serve(
     handlers: Handlers | None = server._handlers if server is not None else None
     if server is None or handlers is None:
         # The server was dropped while this connection was on its way.
-        conn._returned(None)
+        conn._returned()
         return
     try:
         handlers.start_thread(pool, reference)
@@ -223,14 +224,14 @@ def _serve(
         # what is in it.
         del traceback
         try:
-            fault = conn._returned(error)
+            fault = conn._raised(error, functools.partial(handlers.errors.keep, error, conn))
             if fault is not None:
                 handlers.errors.report(error, conn, fault)
         except BaseException:
             # The log, or the exception itself, is broken: this thread has others to serve.
             report_broken_log()
     else:
-        conn._returned(None)
+        conn._returned()
     finally:
         if number is not None:
             handlers.connections.pop(number, None)

@@ -1474,12 +1474,15 @@ class Connection(Stream):
     def server(self) -> Server | None:
         """The server that accepted it; None once that object has been deleted."""
     # For handler threads only.
-    def _returned(self, error: BaseException | None) -> str | None:
-        """Close the connection after its handler returned, or raised `error`. For the pool.
+    def _returned(self) -> None:
+        """Close the connection after its handler returned. For the pool."""
+    def _raised(self, error: BaseException, keep: Callable[[str], object]) -> str | None:
+        """Close the connection after its handler raised `error`. For the pool.
 
         Returns whose error it is: "handler", which must be reported; or "stop" or "peer", for a
         read that a stop of the server or the peer ended in the middle of a message. None for any
-        other error that the peer or a stop caused.
+        other error that the peer or a stop caused. Unless it is None, `keep` is called with it
+        before the connection ends, so that the error is there when its effect can be seen.
         """
 
 @final
@@ -1513,10 +1516,12 @@ class Datagram:
         """The server that received it; None once that object has been deleted."""
     def _reply(self, answer: object) -> None:
         """Send `answer`, the bytes that the handler returned. Raises TypeError for another type."""
-    def _returned(self, error: BaseException | None) -> str | None:
-        """Release the datagram after its handler returned, or raised `error`. For the pool.
+    def _returned(self) -> None:
+        """Release the datagram after its handler returned. For the pool."""
+    def _raised(self, error: BaseException, keep: Callable[[str], object]) -> str | None:
+        """Release the datagram after its handler raised `error`, which is recorded. For the pool.
 
-        Returns whose error must be reported: "handler", or None without one. `error` is recorded.
+        Returns whose error it is: "handler". `keep` is called with it before.
         """
 
 @disjoint_base

@@ -326,7 +326,10 @@ class Server(_rsock.Server):
 
     @property
     def errors(self) -> list[BaseException]:
-        """What handlers raised, oldest first: at most the last 100. Never blocks."""
+        """What handlers raised, oldest first: at most the last 100. Never blocks.
+
+        An error is there before its connection is closed, unless the handler closed it.
+        """
         # Raises in a forked child, as every use of a server there.
         self.state  # noqa: B018
         handlers = self._handlers

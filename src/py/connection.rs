@@ -76,33 +76,40 @@ impl Connection {
         slf.as_super().get().inner().record().map(|record| record.id())
     }
 
-    /// Close the connection after its handler returned, or raised `error`. For the pool.
+    /// Close the connection after its handler returned. For the pool.
+    fn _returned(slf: &Bound<'_, Self>) {
+        slf.as_super().get().end(slf.py(), |stream| stream.close());
+    }
+
+    /// Close the connection after its handler raised `error`. For the pool.
     ///
     /// Returns whose error it is: "handler", which must be reported; or "stop" or "peer", for a
     /// read that a stop of the server or the peer ended in the middle of a message. None for any
-    /// other error that the peer or a stop caused.
-    fn _returned(slf: &Bound<'_, Self>, error: Option<Bound<'_, PyAny>>) -> Option<&'static str> {
-        let py = slf.py();
+    /// other error that the peer or a stop caused. Unless it is None, `keep` is called with it
+    /// before the connection ends, so that the error is there when its effect can be seen.
+    fn _raised(
+        slf: &Bound<'_, Self>,
+        error: Bound<'_, PyAny>,
+        keep: Bound<'_, PyAny>,
+    ) -> PyResult<Option<&'static str>> {
         let base = slf.as_super().get();
-        let Some(error) = error else {
-            base.end(py, |stream| stream.close());
-            return None;
-        };
-        let fault = attribute_error(base, &error);
+        let cause = attribute_error(base, &error);
         let draining = base.inner().draining();
         let text = error_text(&error);
-        base.end(py, |stream| match fault {
-            Fault::Peer(by) => stream.close_for(by, Some(text)),
-            Fault::Stop => stream.close(),
-            Fault::Handler => stream.fail(text),
-        });
-        match fault {
+        let fault = match cause {
             Fault::Handler => Some("handler"),
             Fault::Stop | Fault::Peer(ClosedBy::Peer | ClosedBy::Reset) if has_partial(&error) => {
                 Some(if draining { "stop" } else { "peer" })
             }
             Fault::Stop | Fault::Peer(_) => None,
-        }
+        };
+        let kept = fault.map(|fault| keep.call1((fault,))).transpose();
+        base.end(slf.py(), |stream| match cause {
+            Fault::Peer(by) => stream.close_for(by, Some(text)),
+            Fault::Stop => stream.close(),
+            Fault::Handler => stream.fail(text),
+        });
+        kept.map(|_| fault)
     }
 }
 

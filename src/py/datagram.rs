@@ -77,14 +77,26 @@ impl Datagram {
             .map_err(|error| exception(py, error))
     }
 
-    /// Release the datagram after its handler returned, or raised `error`. For the pool.
+    /// Release the datagram after its handler returned. For the pool.
+    fn _returned(&self) {
+        drop(self.inner.lock().take());
+    }
+
+    /// Release the datagram after its handler raised `error`, which is recorded. For the pool.
     ///
-    /// Returns whose error must be reported: "handler", or None without one. `error` is recorded.
-    fn _returned(&self, error: Option<Bound<'_, PyAny>>) -> Option<&'static str> {
+    /// Returns whose error it is: "handler". `keep` is called with it before.
+    fn _raised(
+        &self,
+        error: Bound<'_, PyAny>,
+        keep: Bound<'_, PyAny>,
+    ) -> PyResult<Option<&'static str>> {
+        let text = error_text(&error);
+        let kept = keep.call1(("handler",));
+        // In a statement of its own, so that the lock is not held in `fail`.
         let datagram = self.inner.lock().take();
-        if let (Some(datagram), Some(error)) = (datagram, &error) {
-            datagram.fail(error_text(error));
+        if let Some(datagram) = datagram {
+            datagram.fail(text);
         }
-        error.map(|_| "handler")
+        kept.map(|_| Some("handler"))
     }
 }

@@ -174,7 +174,7 @@ def test_an_exception_is_logged_and_the_server_goes_on(caplog: pytest.LogCapture
             client.send(b"still here")
             assert client.recv(20) == b"still here"
             mine = client.getsockname()
-        # An error is reported after its record is closed, and before the stop has ended.
+        # An error is logged after its record is closed, and before the stop has ended.
         assert server.stop().errors == 1
         assert [str(error) for error in server.errors] == ["boom"]
     (logged,) = caplog.records

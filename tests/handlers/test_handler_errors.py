@@ -489,8 +489,9 @@ def test_an_exception_on_a_stream_that_was_handed_to_tls_is_examined_without_har
 
     with Server(service=handler) as server:
         visit(server)
+        # The socket that the handler was given ends before its error is known.
+        assert settled(server).closed_by == "error"
         assert [type(error) for error in server.errors] == [kind]
-        assert server.ledger.wait(closed=1)[0].closed_by == "error"
 
 
 class Large:
@@ -1083,8 +1084,39 @@ def test_an_error_while_the_peer_sends_ends_its_connection() -> None:
                 assert ended(peer)
         settled(server, 10)
         assert server.state == "serving"
-    # An error is reported after its connection is closed, and before the stop has ended.
-    assert len(server.errors) == 10
+        assert len(server.errors) == 10
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_an_error_is_kept_before_its_connection_ends(transport: Literal["tcp", "udp"]) -> None:
+    noting, go_on = threading.Event(), threading.Event()
+
+    class Slow(Exception):
+        def add_note(self, note: str) -> None:
+            noting.set()
+            assert go_on.wait(SOON)
+            super().add_note(note)
+
+    def handler(conn: Connection) -> None:
+        raise Slow
+
+    def handle(data: bytes, address: object) -> None:
+        raise Slow
+
+    service = handler if transport == "tcp" else handle
+    options: dict[str, Any] = {"on_error": lambda error: None, "transport": transport}
+    with Server(service=service, **options) as server, server.client(timeout=SOON) as client:
+        client.sendall(b"x")
+        assert noting.wait(SOON)
+        [record] = server.ledger
+        found = (record.error, server.ledger.totals.closed, server.errors)
+        go_on.set()
+        assert found == (None, 0, [])
+        if transport == "tcp":
+            assert settled(server).closed_by == "error"
+        else:
+            wait_until(lambda: record.error is not None)
+        assert [type(error) for error in server.errors] == [Slow]
 
 
 def test_what_was_sent_before_an_error_arrives() -> None:

@@ -281,9 +281,8 @@ def test_to_return_anything_but_none_is_an_error(value: Any) -> None:
     answer: Any = lambda conn: value  # noqa: E731
     with Server(service=answer, on_error=lambda error: None) as server:
         visit(server)
-        wait_until(lambda: server.errors)
+        [record] = server.ledger.wait(closed=1)
         [error] = server.errors
-        [record] = server.ledger.closed
     assert isinstance(error, TypeError)
     assert repr(value) in str(error)
     assert record.closed_by == "error"

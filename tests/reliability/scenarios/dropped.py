@@ -69,6 +69,7 @@ def _server(kind: str) -> "Server":
 
     def handler(conn: "Connection") -> None:
         if kind == "handler raised":
+            _waiting.append(threading.get_native_id())
             raise LookupError(server.name)
         conn.sendall(conn.recv_exactly(1) + server.name.encode())
 
@@ -100,6 +101,8 @@ def settle(kind: str) -> None:
             server.ledger.wait(open=0, closed=1, timeout=PATIENCE)
         if kind == "handler raised":
             wait_until(lambda: all(server.errors for server in _servers), PATIENCE)
+            # A thread holds the error, and with it the server, until it has been reported.
+            wait_until(lambda: all_sleeping(_waiting), PATIENCE)
 
 
 def let_go() -> dict[str, Any]:
