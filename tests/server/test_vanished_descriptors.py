@@ -42,8 +42,11 @@ def tasks():
     return [int(task) for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
 
 def state(task):
-    with open(f"/proc/self/task/{task}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0]
+    try:
+        with open(f"/proc/self/task/{task}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "it has ended"
 
 def settled():
     # All other threads wait in the kernel.
