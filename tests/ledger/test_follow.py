@@ -8,7 +8,18 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support import LATE, Background, Signal, dial, fds, output_of, reset, says_back, wait_until
+from support import (
+    AT_ONCE,
+    LATE,
+    Background,
+    Signal,
+    dial,
+    fds,
+    output_of,
+    reset,
+    says_back,
+    wait_until,
+)
 
 from rsock import Accept, Record, Server
 
@@ -170,7 +181,7 @@ def test_an_interrupt_ends_the_wait_and_nothing_else(quiet: Server) -> None:
     with Signal() as sent:
         with pytest.raises(KeyboardInterrupt):
             next(records)
-    assert sent.after < 1.0
+    assert sent.after < AT_ONCE
     come_and_go(quiet)
     assert next(records).id == 1
 

@@ -103,15 +103,19 @@ with Server(limits=Limits(**{sys.argv[1]: 0.3}), workers=1) as server:
 
 def worker_sleeps(pid: int) -> bool:
     """Whether the worker has the connection, which takes a descriptor, and waits."""
-    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    try:
+        links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+        workers = [
+            int(task.name)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            # A thread sets its own name, which may be later.
+            if (task / "comm").read_text().startswith("rsock-worker")
+        ]
+    except OSError:
+        # One was closed, or has ended, between the list of them and the look at it.
+        return False
     sockets = sum(link.startswith("socket:") for link in links)
-    workers = [
-        int(task.name)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        # A thread sets its own name, which may be later.
-        if (task / "comm").read_text().startswith("rsock-worker")
-    ]
-    return sockets == 2 and workers != [] and sleeping(pid, workers[0])
+    return sockets == 2 and workers != [] and sleeping(workers[0], pid)
 
 
 def test_who_has_spoken_to_a_forwarder_that_still_connects_has_spoken() -> None:
@@ -257,10 +261,12 @@ def test_with_default_limits_an_idle_connection_wakes_no_thread() -> None:
     def switches() -> dict[str, tuple[bool, str]]:
         found = {}
         for task in Path("/proc/self/task").iterdir():
-            if (task / "comm").read_text().startswith("rsock-"):
-                status = (task / "status").read_text()
-                sleeps = "\nState:\tS" in status
-                found[task.name] = (sleeps, status[status.index("voluntary_ctxt_switches") :])
+            # That of another server, which has stopped, may end meanwhile.
+            with contextlib.suppress(OSError):
+                if (task / "comm").read_text().startswith("rsock-"):
+                    status = (task / "status").read_text()
+                    sleeps = "\nState:\tS" in status
+                    found[task.name] = (sleeps, status[status.index("voluntary_ctxt_switches") :])
         return found
 
     with Server() as server, dial(server.address) as peer:

@@ -132,12 +132,12 @@ def test_s_client_resumes_a_session(folder: Path, version: str) -> None:
 def test_s_client_refuses_a_certificate_that_does_not_fit(
     folder: Path, options: list[str], reason: str
 ) -> None:
-    with Server(service=Greeting(b"hello"), tls=certificate(folder)) as server:
+    with Server(service=Greeting(b"hello to you"), tls=certificate(folder)) as server:
         ca = ["-CAfile", str(folder / "own.pem"), "-verify_return_error"]
         code, out, errors = client(server, *ca, *options)
         assert code != 0
         assert reason in errors
-        assert "hello" not in out
+        assert "hello to you" not in out
         [record] = server.ledger.wait(closed=1, timeout=SOON)
         assert (record.closed_by, record.tls) == ("error", None)
         assert record.error is not None
