@@ -365,6 +365,20 @@ def test_a_reset_by_the_peer_is_an_error_of_the_call(harmless: list[Fault], call
         assert record_closed(client).closed_by == "reset"
 
 
+def test_nothing_is_sent_once_the_record_has_a_reset() -> None:
+    # Each time there is a moment between the close of the record and that of the socket pair.
+    with listener() as listening:
+        for _ in range(500):
+            with Client(*listening.getsockname(), faults=[], timeout=SOON) as client:
+                peer, _ = listening.accept()
+                reset(peer)
+                record = client.record
+                while record is None or record.closed_by is None:
+                    pass
+                with pytest.raises(ConnectionResetError):
+                    client.sendall(b"x")
+
+
 def test_what_came_before_a_reset_is_read_first(harmless: list[Fault]) -> None:
     with connected(harmless) as (client, peer):
         peer.sendall(b"last words")

@@ -77,6 +77,15 @@ impl Stream {
     ) -> Result<T> {
         let socket = self.hold(step)?;
         let fd = socket.as_fd();
+        if interest == Interest::Writable && self.outer().is_some_and(|outer| outer.end().is_some())
+        {
+            // The worker closes its end of the pair after the record. Until then it would take bytes
+            // that go nowhere.
+            let nothing = Some(Ok(0_usize));
+            if let Some(error) = self.outer_error(step, &socket, &nothing) {
+                return Err(error);
+            }
+        }
         let mut with = |flag| {
             let before = self.renewals.load(SeqCst);
             let result = operation(fd, flag);
