@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import dial, has_ipv6, output_of, says_back
+from support import LOOPBACK, dial, has_ipv6, output_of, says_back
 from support.namespaces import LOOPBACK_UP, alone
 
 from rsock import Client, Endpoint, Server, SocketOptions
@@ -59,20 +61,38 @@ def test_a_client_of_a_dual_stack_server_goes_over_loopback() -> None:
         assert client.getpeername()[0] in ("::1", "127.0.0.1", "::ffff:127.0.0.1")
 
 
+@contextlib.contextmanager
+def serving_ipv6_alone(host: str, *, dual_stack: bool) -> Iterator[Server]:
+    """A server whose port is not in use over IPv4: a socket that does not listen holds it there.
+
+    Otherwise a parallel test may have the port.
+    """
+    for _ in range(100):
+        options = SocketOptions(dual_stack=dual_stack)
+        with Server(host, options=options) as server, socket.socket() as holder:
+            try:
+                holder.bind((LOOPBACK, server.port))
+            except OSError:
+                continue
+            yield server
+            return
+    raise AssertionError(f"a server at {host} has its port over IPv4 too")
+
+
 @ipv6
 def test_one_family_alone_when_asked() -> None:
-    with Server("::", options=SocketOptions(dual_stack=False)) as server:
+    with serving_ipv6_alone("::", dual_stack=False) as server:
         with dial(("::1", server.port)) as six:
             assert says_back(six)
         with pytest.raises(ConnectionRefusedError):
-            dial(("127.0.0.1", server.port))
+            dial((LOOPBACK, server.port))
 
 
 @ipv6
 def test_the_option_says_nothing_about_other_hosts() -> None:
-    six = Server("::1", options=SocketOptions(dual_stack=True))
-    with six, pytest.raises(ConnectionRefusedError):
-        dial(("127.0.0.1", six.port))
+    with serving_ipv6_alone("::1", dual_stack=True) as six:
+        with pytest.raises(ConnectionRefusedError):
+            dial((LOOPBACK, six.port))
     four = Server("127.0.0.1", options=SocketOptions(dual_stack=False))
     with four, dial(four.address) as peer:
         assert says_back(peer)
