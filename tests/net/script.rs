@@ -1,5 +1,6 @@
 //! Script as its clients see it. Against random texts and random clients: no panic, the same dialogue
-//! however the bytes are cut. Reproducible: `RSOCK_FUZZ_SEED=7 cargo test … script`; longer: `RSOCK_FUZZ_ROUNDS=100000`.
+//! however the bytes are cut. Reproducible: `RSOCK_FUZZ_SEED=7 cargo test … script`; longer:
+//! `RSOCK_FUZZ_ROUNDS=100000`.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};

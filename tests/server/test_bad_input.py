@@ -68,8 +68,8 @@ def refused_at_once(
     assert caught.type is kind
     for text in named:
         assert text in str(caught.value)
-    # Far less than a query to a resolver may take.
-    assert took < 1.0
+    # Far less than a query to a resolver takes.
+    assert took < 0.2
     # The traceback may hold objects; those are not leaks of the library.
     caught.value.__traceback__ = None
     given_back(before)
