@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from support import gallery
-from support.lab import Lab
+from support.lab import Lab, in_scheme
 from support.processes import Beside
 from support.project import ROOT
 
@@ -74,12 +74,7 @@ def shoot(request: pytest.FixtureRequest) -> Shoot:
         for width in widths:
             for scheme in schemes:
                 page.set_viewport_size({"width": width, "height": before["height"]})
-                page.emulate_media(color_scheme=scheme)
-                # JupyterLab loads its other theme.
-                page.wait_for_function(
-                    "light => !window.jupyterapp || document.body.dataset.jpThemeLight === light",
-                    arg=str(scheme == "light").lower(),
-                )
+                in_scheme(page, scheme)
                 prepare()
                 file = Path(folder) / f"{name}-{width}-{scheme}.png"
                 of = page.locator(part).first if part else page

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support import dial, read_to_end, says_back
 from support.contrast import low_contrast
-from support.lab import Lab
+from support.lab import Lab, in_scheme
 from support.live_view import LiveView, echo_time
 
 CELLS = (
@@ -69,7 +69,7 @@ def test_the_view_stands_out_from_the_page_in_both_themes(live: LiveView) -> Non
         assert says_back(peer)
         live.view.get_by_role("cell", name=f"127.0.0.1:{peer.getsockname()[1]}").wait_for()
         for scheme in ("dark", "light"):
-            page.emulate_media(color_scheme=scheme)
+            in_scheme(page, scheme)
             page.locator(f".rsock-watch[data-scheme={scheme}]").wait_for()
             assert low_contrast(page, within=".rsock-watch") == []
 

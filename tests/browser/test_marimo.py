@@ -103,8 +103,11 @@ def live(browser: Any, marimo: Marimo, theme: str) -> Iterator[LiveView]:
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.goto(f"{marimo.origin}/?file={theme}.py")
-        server = page.locator("table caption", has_text="Server 127.0.0.1:").inner_text()
-        live = LiveView(page, ("127.0.0.1", int(server.rpartition(":")[2])))
+        caption = page.locator("table caption", has_text="Server 127.0.0.1:")
+        # What is hidden has no inner text, and marimo shows an output a moment after it has come.
+        caption.wait_for()
+        port = int(caption.inner_text().rpartition(":")[2])
+        live = LiveView(page, ("127.0.0.1", port))
         page.on("request", lambda request: live.sent(request.post_data))
         yield live
 

@@ -98,3 +98,14 @@ class Lab(NotebookProgram):
         }
         (self.folder / name).write_text(json.dumps(book))
         return name
+
+
+def in_scheme(page: Any, scheme: str) -> None:
+    """Give the page the colour scheme "light" or "dark"; in JupyterLab, wait until it is seen."""
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(
+        "light => !window.jupyterapp || document.body.dataset.jpThemeLight === light",
+        arg=str(scheme == "light").lower(),
+    )
+    # It covers the page while a theme is loaded, and for a moment after.
+    page.locator("#jupyterlab-splash").wait_for(state="detached")
