@@ -1,7 +1,7 @@
 //! The edge-trigger rules, each where it would hang or lose bytes if it were broken.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +11,9 @@ use _rsock::net::ledger::ClosedBy;
 use _rsock::net::services::Echo;
 
 use crate::support::{
-    PATIENCE, closed, config, dial, echo, noise, open, scaled, start, stop, until,
+    PATIENCE, closed, config, dial, echo, noise, open, scaled, serve, start, stop, until,
 };
+use crate::test_services::SlowReturn;
 
 /// Keeps a worker away from its poll for a while, so that the next events come in one edge: a bulk
 /// peer whose turns fill the time.
@@ -151,6 +152,29 @@ fn a_reset_in_the_middle_is_a_reset() {
 }
 
 #[test]
+fn a_reset_that_a_send_finds_first_is_no_limit() {
+    // The session used nothing of a full inbox, because it could not send.
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (has_input, input) = crossbeam_channel::bounded(1);
+    let (go_on, waits) = crossbeam_channel::bounded(1);
+    let address = target.local_addr().unwrap();
+    let server = serve(SlowReturn { target: address, has_input, go_on: waits });
+    let client = dial(server.address().unwrap());
+    let port = format!(":{:04X} ", client.local_addr().unwrap().port());
+    let (mut answering, _) = target.accept().unwrap();
+    answering.write_all(&[b'!'; 16]).unwrap();
+    input.recv_timeout(PATIENCE).unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    until("the reset has come", || {
+        !std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&port)
+    });
+    go_on.send(()).unwrap();
+    assert_eq!(closed(&server.ledger(), 1)[0].closed_by(), Some(ClosedBy::Reset));
+    stop(&server);
+}
+
+#[test]
 fn a_peer_that_ends_and_never_reads_meets_the_half_close_limit() {
     let server = start({
         let mut config = config(Echo);
@@ -186,5 +210,6 @@ crate::support::through_stages! {
     a_spent_budget_neither_starves_others_nor_forgets_the_rest,
     reading_is_resumed_when_a_blocked_peer_reads_again,
     a_reset_in_the_middle_is_a_reset,
+    a_reset_that_a_send_finds_first_is_no_limit,
     a_peer_that_ends_and_never_reads_meets_the_half_close_limit,
 }

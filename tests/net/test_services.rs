@@ -7,12 +7,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
+
 use _rsock::net::address::Endpoint;
 use _rsock::net::base::Mutex;
 use _rsock::net::ledger::ClosedBy;
 use _rsock::net::service::{
     Drain, Io, Leg, Peer, Service, Session, SessionError, SessionResult, Waker,
 };
+
+use crate::support::PATIENCE;
 
 /// Writes `length` counted bytes to each client, then closes.
 pub struct Speaker {
@@ -158,6 +162,54 @@ impl Session for RelaySession {
             }
             Err(errno) => Err(SessionError(format!("connect failed with errno {errno}"))),
         }
+    }
+}
+
+/// As Relay, but what comes back goes through the session, which waits before its first write: it
+/// says that it has input, and goes on when it is told to. It keeps 16 bytes at most.
+pub struct SlowReturn {
+    pub target: SocketAddr,
+    pub has_input: Sender<()>,
+    pub go_on: Receiver<()>,
+}
+
+struct SlowReturnSession {
+    relay: RelaySession,
+    waits: Option<(Sender<()>, Receiver<()>)>,
+}
+
+impl Service for SlowReturn {
+    fn name(&self) -> String {
+        format!("SlowReturn({})", self.target)
+    }
+
+    fn open(&self, _peer: &Peer) -> Box<dyn Session> {
+        let waits = Some((self.has_input.clone(), self.go_on.clone()));
+        Box::new(SlowReturnSession { relay: RelaySession { target: self.target }, waits })
+    }
+}
+
+impl Session for SlowReturnSession {
+    fn open(&mut self, io: &mut dyn Io) -> SessionResult {
+        self.relay.open(io)
+    }
+
+    fn connected(&mut self, io: &mut dyn Io, _result: Result<(), i32>) -> SessionResult {
+        io.pipe(Leg::Client, Leg::Upstream);
+        io.resume(Leg::Client);
+        Ok(())
+    }
+
+    fn bytes(&mut self, io: &mut dyn Io, _leg: Leg, input: &[u8]) -> SessionResult<usize> {
+        if let Some((has_input, go_on)) = self.waits.take() {
+            has_input.send(()).map_err(|error| SessionError(error.to_string()))?;
+            go_on.recv_timeout(PATIENCE).map_err(|error| SessionError(error.to_string()))?;
+        }
+        Ok(io.write(Leg::Client, input))
+    }
+
+    fn input_limit(&self) -> usize {
+        16
     }
 }
 

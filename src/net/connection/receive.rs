@@ -16,7 +16,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::leg::{Delivery, Input, Reading};
+use super::leg::{Delivery, Input, LegState, Reading};
 use super::serve::Turn;
 use crate::net::ledger::ClosedBy;
 use crate::net::service::{Io, Leg, Session, SessionError, SessionResult};
@@ -213,8 +213,11 @@ impl Turn<'_> {
         else {
             return;
         };
-        let waits = state.input == Input::Paused
-            || self.connection.legs().any(|state| state.owes_low_water || state.connecting);
+        // A leg on which a send failed takes nothing, and is read to its end, which is the reason.
+        let cannot_write = |state: &LegState| {
+            state.owes_low_water || state.connecting || state.writing.error().is_some()
+        };
+        let waits = state.input == Input::Paused || self.connection.legs().any(cannot_write);
         let is_stuck = used == 0 && !waits && state.unused() >= session.input_limit();
         if is_stuck && !self.end_through_stages(session, "line") {
             self.connection.end(ClosedBy::Limit("line"), None, false);
