@@ -100,7 +100,6 @@ class HandlerErrors:
             _free_locals(error)
 
     def _report(self, error: BaseException, conn: Connection | Datagram) -> None:
-        where = _where(conn)
         if not isinstance(error, Exception):
             self._escape(error, conn)
             return
@@ -112,11 +111,11 @@ class HandlerErrors:
                 self._on_error(error)
             except Exception:
                 # The traceback of the callback's exception includes the error's own.
-                _log("on_error itself raised, %s", where, conn=conn, error=error)
+                _log("on_error itself raised, %s", conn, error)
             except BaseException as escaped:
                 self._escape(escaped, conn)
         else:
-            _log("an exception %s", where, conn=conn, error=error)
+            _log("an exception %s", conn, error)
 
     def _escape(self, error: BaseException, conn: Connection | Datagram) -> None:
         """SystemExit, KeyboardInterrupt: stop the server; the call that waits for it raises it."""
@@ -230,7 +229,9 @@ def _text(error: BaseException) -> str:
         return "<unprintable>"
 
 
-def _log(text: str, where: str, *, conn: Connection | Datagram, error: BaseException) -> None:
+def _log(text: str, conn: Connection | Datagram, error: BaseException) -> None:
+    """Log an error by `text`, which has a place for where it was raised."""
+    where = _where(conn)
     record = conn.record
     extra = {"connection": conn.id, "peer": str(record.remote) if record is not None else None}
     with log_turn():
