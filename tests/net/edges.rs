@@ -160,15 +160,18 @@ fn a_reset_that_a_send_finds_first_is_no_limit() {
     let address = target.local_addr().unwrap();
     let server = serve(SlowReturn { target: address, has_input, go_on: waits });
     let client = dial(server.address().unwrap());
-    let port = format!(":{:04X} ", client.local_addr().unwrap().port());
+    // As the kernel lists the server's socket. Others may have the port of the client.
+    let [to, from] = [client.peer_addr(), client.local_addr()]
+        .map(|address| format!("0100007F:{:04X}", address.unwrap().port()));
+    let listed = format!(" {to} {from} ");
     let (mut answering, _) = target.accept().unwrap();
     answering.write_all(&[b'!'; 16]).unwrap();
     input.recv_timeout(PATIENCE).unwrap();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    let table = || std::fs::read_to_string("/proc/net/tcp").unwrap();
+    until("the connection is listed", || table().contains(&listed));
     drop(client);
-    until("the reset has come", || {
-        !std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&port)
-    });
+    until("the reset has come", || !table().contains(&listed));
     go_on.send(()).unwrap();
     assert_eq!(closed(&server.ledger(), 1)[0].closed_by(), Some(ClosedBy::Reset));
     stop(&server);
