@@ -23,7 +23,7 @@ def run_script(
     deadline: float = 20.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh interpreter to its end."""
-    # Without a buffer: a child that it forks would print what its parent has not written yet again.
+    # Without a buffer, of which a child that it forks would print a copy.
     return subprocess.run(
         [*prefix, sys.executable, "-u", *options, "-c", code, *args],
         capture_output=True,

@@ -213,7 +213,7 @@ impl Turn<'_> {
         else {
             return;
         };
-        // A leg on which a send failed takes nothing, and is read to its end, which is the reason.
+        // A leg on which a send failed takes nothing, and ends the connection once it is read.
         let cannot_write = |state: &LegState| {
             state.owes_low_water || state.connecting || state.writing.error().is_some()
         };

@@ -79,10 +79,9 @@ impl Stream {
         let fd = socket.as_fd();
         if interest == Interest::Writable && self.outer().is_some_and(|outer| outer.end().is_some())
         {
-            // The worker closes its end of the pair after the record. Until then it would take bytes
-            // that go nowhere.
-            let nothing = Some(Ok(0_usize));
-            if let Some(error) = self.outer_error(step, &socket, &nothing) {
+            // The worker closes its end of the pair after the record. Until then it would take
+            // bytes that go nowhere.
+            if let Some(error) = self.end_error(step, &socket) {
                 return Err(error);
             }
         }
@@ -198,8 +197,9 @@ impl Stream {
         }
         drop(waiting);
         // A call that has taken something leaves the error to the next one.
-        if interest != Interest::Input {
-            if let Some(error) = self.outer_error(step, &socket, &result) {
+        let has_nothing = |result: &Result<T>| result.as_ref().map_or(true, T::is_nothing);
+        if interest != Interest::Input && result.as_ref().is_some_and(has_nothing) {
+            if let Some(error) = self.end_error(step, &socket) {
                 return Err(error);
             }
         }
@@ -232,18 +232,10 @@ impl Stream {
             && waiter.may_block()
     }
 
-    /// The error of a call that found the end of a connection which a limit has ended, or the end
-    /// of an inner socket whose outer connection has not ended in peace.
-    fn outer_error<T: Transferred>(
-        &self,
-        step: &'static str,
-        socket: &Socket,
-        result: &Option<Result<T>>,
-    ) -> Option<Error> {
+    /// The error of a connection which a limit has ended, or of an inner socket whose outer
+    /// connection has not ended in peace.
+    fn end_error(&self, step: &'static str, socket: &Socket) -> Option<Error> {
         let owned = self.owned.get()?;
-        if result.as_ref()?.as_ref().is_ok_and(|transferred| !transferred.is_nothing()) {
-            return None;
-        }
         if let Some(name) = owned.reached.get() {
             return Some(self.over_limit(socket, step, name));
         }
